@@ -1,0 +1,315 @@
+"""The whole configuration: frozen dataclasses, checked when made, and the presets.
+
+Every field is an option of the command line (`--model.backbone resnet18`); what a
+field means is written once, under the field, and is what `--help` prints.
+"""
+
+import dataclasses
+import difflib
+import math
+from typing import Any, Literal
+
+Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+Norm = Literal["frozen_bn", "bn", "sync_bn", "gn"]
+Strategy = Literal["one_device", "mirrored"]
+Precision = Literal["float32", "mixed_float16", "mixed_bfloat16"]
+
+
+def _require(holds: bool, name: str, rule: str, value: object) -> None:
+    if not holds:
+        raise ValueError(f"{name} must {rule}, got {value!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The network: backbone, pyramid, RPN, box head and final selection."""
+
+    num_classes: int = 80
+    """Object classes, background not counted. Training takes it from the data set."""
+    backbone: Backbone = "resnet50"
+    """Which ResNet (He et al. 2016) gives C2-C5."""
+    backbone_width: int = 64
+    """Channels of the stem; every stage scales with it. 64 is the paper's."""
+    stride_on: Literal["1x1", "3x3"] = "1x1"
+    """Where a bottleneck strides: its first 1x1 (the paper, detectron2) or its 3x3 (torchvision)."""
+    norm: Norm = "frozen_bn"
+    """Normalisation of the backbone. frozen_bn needs pretrained weights; gn or bn train from scratch."""
+    freeze_stages: int = 2
+    """Stages that do not train, from below: 0 none, 1 the stem, 2 the stem and conv2_x ... 5 all."""
+    pyramid_channels: int = 256
+    """Channels of P2-P6."""
+    anchor_sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0)
+    """Side in pixels of the square anchor of P2, P3, P4, P5, P6."""
+    aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    """Height / width of the anchors of a cell."""
+    pre_nms_train: int = 2000
+    """Proposals a level that enter NMS in training."""
+    pre_nms_test: int = 1000
+    """Proposals a level that enter NMS at inference."""
+    post_nms_train: int = 2000
+    """Proposals an image after NMS, all levels together, in training."""
+    post_nms_test: int = 1000
+    """Proposals an image after NMS, all levels together, at inference."""
+    rpn_nms_iou: float = 0.7
+    """A proposal that overlaps a better one of its level by more than this IoU is dropped."""
+    roi_size: int = 7
+    """Cells of the square RoIAlign output, a side."""
+    sampling_ratio: int = 2
+    """RoIAlign samples a cell, a side."""
+    aligned: bool = True
+    """RoIAlign with the half-pixel shift (detectron2) or without (torchvision)."""
+    head_width: int = 1024
+    """Units of the two fully connected layers of the box head."""
+    score_threshold: float = 0.05
+    """Detections at or below this score are dropped."""
+    nms_iou: float = 0.5
+    """A detection that overlaps a better one of its class by more than this IoU is dropped."""
+    max_detections: int = 100
+    """Detections an image at most."""
+    pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    """Subtracted from R, G, B (0-255)."""
+    pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    """Divides R, G, B after the mean is subtracted."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_classes", "backbone_width", "pyramid_channels", "pre_nms_train", "pre_nms_test",
+                     "post_nms_train", "post_nms_test", "roi_size", "sampling_ratio", "head_width", "max_detections"):
+            _require(_is_int(getattr(self, name)) and getattr(self, name) >= 1, f"model.{name}", "be an integer of at least 1", getattr(self, name))
+        _require(self.backbone in Backbone.__args__, "model.backbone", f"be one of {', '.join(Backbone.__args__)}", self.backbone)
+        _require(self.norm in Norm.__args__, "model.norm", f"be one of {', '.join(Norm.__args__)}", self.norm)
+        _require(self.stride_on in ("1x1", "3x3"), "model.stride_on", "be '1x1' or '3x3'", self.stride_on)
+        _require(self.freeze_stages in range(6), "model.freeze_stages", "be 0, 1, 2, 3, 4 or 5", self.freeze_stages)
+        _require(len(self.anchor_sizes) == 5 and all(_positive(s) for s in self.anchor_sizes),
+                 "model.anchor_sizes", "be five positive numbers, for P2 to P6", self.anchor_sizes)
+        _require(len(self.aspect_ratios) >= 1 and all(_positive(r) for r in self.aspect_ratios),
+                 "model.aspect_ratios", "be positive numbers (height / width)", self.aspect_ratios)
+        for name in ("rpn_nms_iou", "nms_iou", "score_threshold"):
+            _require(0.0 <= getattr(self, name) <= 1.0, f"model.{name}", "lie in 0..1", getattr(self, name))
+        _require(len(self.pixel_mean) == 3, "model.pixel_mean", "be three numbers (R, G, B)", self.pixel_mean)
+        _require(len(self.pixel_std) == 3 and all(_positive(s) for s in self.pixel_std),
+                 "model.pixel_std", "be three positive numbers (R, G, B)", self.pixel_std)
+        _require(not (self.norm == "gn" and self.backbone_width % 32), "model.backbone_width",
+                 "be a multiple of 32 with norm gn (32 groups)", self.backbone_width)
+
+
+@dataclasses.dataclass(frozen=True)
+class InputConfig:
+    """How images become network input."""
+
+    short_side: int = 800
+    """The shorter side of an image is resized to this many pixels ..."""
+    long_side: int = 1333
+    """... unless the longer one would pass this many."""
+    scale_jitter: tuple[float, float] = (1.0, 1.0)
+    """Training: the resized size is multiplied by a factor drawn from this range."""
+    flip: float = 0.5
+    """Training: probability of a horizontal flip."""
+    divisor: int = 32
+    """Batches are padded below and right to a multiple of this many pixels."""
+
+    def __post_init__(self) -> None:
+        _require(_is_int(self.short_side) and self.short_side >= 32, "input.short_side", "be an integer of at least 32", self.short_side)
+        _require(_is_int(self.long_side) and self.long_side >= self.short_side, "input.long_side",
+                 "be an integer not below input.short_side", self.long_side)
+        low, high = self.scale_jitter
+        _require(0.1 <= low <= high <= 10.0, "input.scale_jitter", "be LOW HIGH with 0.1 <= LOW <= HIGH <= 10", self.scale_jitter)
+        _require(0.0 <= self.flip <= 1.0, "input.flip", "lie in 0..1", self.flip)
+        _require(_is_int(self.divisor) and self.divisor >= 1, "input.divisor", "be an integer of at least 1", self.divisor)
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingConfig:
+    """Which anchors and RoIs the losses see, and how box errors count."""
+
+    rpn_positive_iou: float = 0.7
+    """Anchors with at least this IoU with a ground-truth box are positive (and each box's best anchors)."""
+    rpn_negative_iou: float = 0.3
+    """Anchors with less than this IoU with every box are negative; those between are ignored."""
+    rpn_batch: int = 256
+    """Anchors an image in the RPN loss."""
+    rpn_positive_fraction: float = 0.5
+    """At most this share of them positive."""
+    roi_positive_iou: float = 0.5
+    """RoIs with at least this IoU with a ground-truth box are positive, the others negative."""
+    roi_batch: int = 512
+    """RoIs an image in the box head's loss."""
+    roi_positive_fraction: float = 0.25
+    """At most this share of them positive."""
+    rpn_box_beta: float = 1.0 / 9.0
+    """Where the RPN's smooth L1 turns from square to line; 0 is plain L1 (detectron2)."""
+    roi_box_beta: float = 1.0
+    """The same for the box head: 1 in Fast R-CNN, 1/9 in torchvision, 0 in detectron2."""
+
+    def __post_init__(self) -> None:
+        _require(0.0 <= self.rpn_negative_iou <= self.rpn_positive_iou <= 1.0, "sampling.rpn_negative_iou",
+                 "be at most sampling.rpn_positive_iou, both in 0..1", self.rpn_negative_iou)
+        _require(0.0 <= self.roi_positive_iou <= 1.0, "sampling.roi_positive_iou", "lie in 0..1", self.roi_positive_iou)
+        for name in ("rpn_batch", "roi_batch"):
+            _require(_is_int(getattr(self, name)) and getattr(self, name) >= 1, f"sampling.{name}", "be an integer of at least 1", getattr(self, name))
+        for name in ("rpn_positive_fraction", "roi_positive_fraction"):
+            _require(0.0 < getattr(self, name) <= 1.0, f"sampling.{name}", "lie in 0..1 and not be 0", getattr(self, name))
+        for name in ("rpn_box_beta", "roi_box_beta"):
+            _require(getattr(self, name) >= 0.0, f"sampling.{name}", "be at least 0", getattr(self, name))
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """SGD with momentum, its learning rate over time, and what is done to gradients and weights."""
+
+    learning_rate: float = 0.02
+    """Learning rate for a global batch of `reference_batch` images."""
+    reference_batch: int = 16
+    """The linear rule: the rate used is learning_rate x batch_size / reference_batch."""
+    momentum: float = 0.9
+    """Of SGD."""
+    weight_decay: float = 1e-4
+    """L2 penalty added to the gradient, not on norms and biases."""
+    warmup_steps: int = 1000
+    """Steps over which the rate rises linearly ..."""
+    warmup_factor: float = 0.001
+    """... from this share of it."""
+    schedule: Literal["step", "cosine"] = "step"
+    """After the warm-up: drops by `decay_factor` at the milestones, or a cosine down to 0."""
+    milestones: tuple[float, ...] = (2 / 3, 8 / 9)
+    """Where the rate drops, as shares of all steps (the 1x recipe: 60k and 80k of 90k)."""
+    decay_factor: float = 0.1
+    """By how much it drops."""
+    clip_norm: float | None = None
+    """Gradients are scaled down to this global norm, after they are summed over replicas; None: never."""
+    ema_decay: float = 0.0
+    """Decay a step of an exponential moving average of the weights, used to evaluate and saved; 0: none."""
+
+    def __post_init__(self) -> None:
+        _require(_positive(self.learning_rate), "optimizer.learning_rate", "be positive", self.learning_rate)
+        _require(_is_int(self.reference_batch) and self.reference_batch >= 1, "optimizer.reference_batch", "be an integer of at least 1", self.reference_batch)
+        _require(0.0 <= self.momentum < 1.0, "optimizer.momentum", "lie in 0..1 and not be 1", self.momentum)
+        _require(self.weight_decay >= 0.0, "optimizer.weight_decay", "be at least 0", self.weight_decay)
+        _require(_is_int(self.warmup_steps) and self.warmup_steps >= 0, "optimizer.warmup_steps", "be an integer of at least 0", self.warmup_steps)
+        _require(0.0 <= self.warmup_factor <= 1.0, "optimizer.warmup_factor", "lie in 0..1", self.warmup_factor)
+        _require(self.schedule in ("step", "cosine"), "optimizer.schedule", "be 'step' or 'cosine'", self.schedule)
+        _require(all(0.0 < m < 1.0 for m in self.milestones) and list(self.milestones) == sorted(self.milestones),
+                 "optimizer.milestones", "be rising shares of all steps, between 0 and 1", self.milestones)
+        _require(0.0 < self.decay_factor <= 1.0, "optimizer.decay_factor", "lie in 0..1 and not be 0", self.decay_factor)
+        _require(self.clip_norm is None or _positive(self.clip_norm), "optimizer.clip_norm", "be positive or None", self.clip_norm)
+        _require(0.0 <= self.ema_decay < 1.0, "optimizer.ema_decay", "lie in 0..1 and not be 1", self.ema_decay)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Train a Faster R-CNN with a Feature Pyramid Network."""
+
+    data: str = "coco:annotations/instances_train2017.json,train2017"
+    """Training data: shapes | coco:ANNOTATIONS.json[,IMAGES_DIR] | voc:DIR[,SPLIT] | tfds:NAME[,SPLIT]."""
+    val_data: str | None = None
+    """Data to evaluate on. None: the validation split of `data`, where it has one."""
+    workdir: str = "runs/coco"
+    """Where everything the run makes is kept; the same command again goes on from there."""
+    preset: Literal["shapes", "coco"] = "coco"
+    """Which defaults all other options start from."""
+    strategy: Strategy = "mirrored"
+    """How devices share the work: one_device, or mirrored (all GPUs of this machine; one CPU if none)."""
+    steps: int = 90_000
+    """Optimizer steps in all."""
+    batch_size: int = 16
+    """Images a step, over all replicas."""
+    seed: int = 0
+    """Of weights, data order, augmentation and samplers."""
+    precision: Precision = "float32"
+    """Keras' dtype policy. mixed_float16 scales the loss."""
+    jit_compile: bool = True
+    """Compile forward and backward with XLA (one compilation for each padded image size)."""
+    eval_every: int = 5000
+    """Steps between evaluations; there is always one at the end."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints."""
+    keep_checkpoints: int = 3
+    """Newest checkpoints that are kept (the best is kept besides)."""
+    log_every: int = 20
+    """Steps between rows of metrics.jsonl."""
+    samples: int = 8
+    """Validation images drawn with their ground truth and detections after each evaluation."""
+    model: ModelConfig = ModelConfig()
+    input: InputConfig = InputConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "eval_every", "checkpoint_every", "keep_checkpoints", "log_every"):
+            _require(_is_int(getattr(self, name)) and getattr(self, name) >= 1, name, "be an integer of at least 1", getattr(self, name))
+        _require(_is_int(self.samples) and self.samples >= 0, "samples", "be an integer of at least 0", self.samples)
+        _require(_is_int(self.seed) and 0 <= self.seed < 2**31, "seed", "be an integer in 0..2^31-1", self.seed)
+        _require(self.strategy in Strategy.__args__, "strategy", f"be one of {', '.join(Strategy.__args__)}", self.strategy)
+        _require(self.precision in Precision.__args__, "precision", f"be one of {', '.join(Precision.__args__)}", self.precision)
+        _require(bool(self.data), "data", "name a data set", self.data)
+        _require(bool(self.workdir), "workdir", "name a folder", self.workdir)
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _positive(value: float) -> bool:
+    return math.isfinite(value) and value > 0
+
+
+def preset(name: str) -> Config:
+    """Returns the `Config` of a preset: `shapes` (minutes on a CPU) or `coco` (the 1x recipe).
+
+    Raises:
+        ValueError: for any other name.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}")
+    return PRESETS[name]
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Returns a config as nested dicts of JSON values (tuples become lists)."""
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        return [plain(item) for item in value] if isinstance(value, (tuple, list)) else value
+    return plain(dataclasses.asdict(config))
+
+
+def from_dict(cls: type, values: dict[str, Any], where: str = "") -> Any:
+    """Builds config class `cls` from what `to_dict` gave; missing keys take their defaults.
+
+    Raises:
+        ValueError: for an unknown key (the nearest known one is named) or a bad value.
+    """
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    known = {}
+    for key, value in values.items():
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1, cutoff=0.0)
+            raise ValueError(f"unknown option {where}{key!r}; did you mean {where}{near[0]!r}?")
+        kind = fields[key].type
+        if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+            value = from_dict(kind, value, f"{where}{key}.")  # type: ignore[arg-type]
+        known[key] = tuple(value) if isinstance(value, list) else value
+    return cls(**known)
+
+
+PRESETS: dict[str, Config] = {
+    "coco": Config(),
+    "shapes": Config(
+        data="shapes",
+        workdir="runs/shapes",
+        preset="shapes",
+        steps=1000,
+        batch_size=8,
+        eval_every=500,
+        checkpoint_every=250,
+        model=ModelConfig(
+            num_classes=5, backbone="resnet18", backbone_width=32, norm="bn", freeze_stages=0,
+            pyramid_channels=64, anchor_sizes=(16.0, 32.0, 64.0, 128.0, 256.0), head_width=256,
+            pre_nms_train=300, pre_nms_test=300, post_nms_train=300, post_nms_test=200,
+        ),
+        input=InputConfig(short_side=192, long_side=192),
+        sampling=SamplingConfig(rpn_batch=128, roi_batch=64),
+        optimizer=OptimizerConfig(
+            learning_rate=0.02, reference_batch=8, warmup_steps=100, schedule="cosine", clip_norm=10.0, ema_decay=0.99,
+        ),
+    ),
+}
