@@ -7,7 +7,7 @@ field means is written once, under the field, and is what `--help` prints.
 import dataclasses
 import difflib
 import math
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 Norm = Literal["frozen_bn", "bn", "sync_bn", "gn"]
@@ -18,6 +18,14 @@ Precision = Literal["float32", "mixed_float16", "mixed_bfloat16"]
 def _require(holds: bool, name: str, rule: str, value: object) -> None:
     if not holds:
         raise ValueError(f"{name} must {rule}, got {value!r}")
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _positive(value: float) -> bool:
+    return math.isfinite(value) and value > 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,8 +83,8 @@ class ModelConfig:
         for name in ("num_classes", "backbone_width", "pyramid_channels", "pre_nms_train", "pre_nms_test",
                      "post_nms_train", "post_nms_test", "roi_size", "sampling_ratio", "head_width", "max_detections"):
             _require(_is_int(getattr(self, name)) and getattr(self, name) >= 1, f"model.{name}", "be an integer of at least 1", getattr(self, name))
-        _require(self.backbone in Backbone.__args__, "model.backbone", f"be one of {', '.join(Backbone.__args__)}", self.backbone)
-        _require(self.norm in Norm.__args__, "model.norm", f"be one of {', '.join(Norm.__args__)}", self.norm)
+        _require(self.backbone in get_args(Backbone), "model.backbone", f"be one of {', '.join(get_args(Backbone))}", self.backbone)
+        _require(self.norm in get_args(Norm), "model.norm", f"be one of {', '.join(get_args(Norm))}", self.norm)
         _require(self.stride_on in ("1x1", "3x3"), "model.stride_on", "be '1x1' or '3x3'", self.stride_on)
         _require(self.freeze_stages in range(6), "model.freeze_stages", "be 0, 1, 2, 3, 4 or 5", self.freeze_stages)
         _require(len(self.anchor_sizes) == 5 and all(_positive(s) for s in self.anchor_sizes),
@@ -238,18 +246,10 @@ class Config:
             _require(_is_int(getattr(self, name)) and getattr(self, name) >= 1, name, "be an integer of at least 1", getattr(self, name))
         _require(_is_int(self.samples) and self.samples >= 0, "samples", "be an integer of at least 0", self.samples)
         _require(_is_int(self.seed) and 0 <= self.seed < 2**31, "seed", "be an integer in 0..2^31-1", self.seed)
-        _require(self.strategy in Strategy.__args__, "strategy", f"be one of {', '.join(Strategy.__args__)}", self.strategy)
-        _require(self.precision in Precision.__args__, "precision", f"be one of {', '.join(Precision.__args__)}", self.precision)
+        _require(self.strategy in get_args(Strategy), "strategy", f"be one of {', '.join(get_args(Strategy))}", self.strategy)
+        _require(self.precision in get_args(Precision), "precision", f"be one of {', '.join(get_args(Precision))}", self.precision)
         _require(bool(self.data), "data", "name a data set", self.data)
         _require(bool(self.workdir), "workdir", "name a folder", self.workdir)
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _positive(value: float) -> bool:
-    return math.isfinite(value) and value > 0
 
 
 def preset(name: str) -> Config:
