@@ -1,0 +1,207 @@
+"""COCO's average precision and recall, computed by pycocotools from records and detections.
+
+Boxes are yxyx here and xywh inside COCO: this file is where they are turned, once.
+"""
+
+import contextlib
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kfpn.data.record import Record
+
+FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+"""The twelve figures, in the order in which pycocotools gives them."""
+
+
+def evaluate_coco(
+    records: Iterable[Record],
+    detections: Iterable[Mapping[str, Any]],
+    class_names: Sequence[str],
+) -> dict[str, Any]:
+    """Returns COCO's twelve figures and the AP of each class.
+
+    Crowd objects are neither right nor wrong; objects are sorted into small (below 32 x 32),
+    medium and large (from 96 x 96) by `Record.areas`. Figures follow pycocotools' maxDets 1, 10, 100.
+
+    Args:
+        records: the ground truth, each image once.
+        detections: one mapping an image, in any order (an image may be missing): `image_id` int, `boxes` (n, 4) float
+            yxyx in pixels of the original image, `scores` (n,) float, `labels` (n,) int in 0..K-1.
+        class_names: the K names of the labels.
+
+    Returns:
+        dict: the twelve `FIGURES` and `per_class`, {name: AP}. Each is a float in 0..1, or None where
+        there is no ground truth to measure it on.
+
+    Raises:
+        ValueError: if an image id is not among the records, or twice among them or among the detections, a label is
+            outside 0..K-1, or the shapes of a detection don't fit each other.
+    """
+    truth = _ground_truth(records, class_names)
+    known = {image["id"] for image in truth["images"]}
+    results: list[dict[str, Any]] = []
+    seen: set[int] = set()
+    for detection in detections:
+        image_id = int(detection["image_id"])
+        if image_id not in known:
+            raise ValueError(f"detections: image_id must be the id of a record, got {image_id}")
+        if image_id in seen:
+            raise ValueError(f"detections: image_id must occur once, got {image_id} twice")
+        seen.add(image_id)
+        results.extend(_results(detection, category_ids=range(len(class_names))))
+    return _evaluate(truth, results)
+
+
+def evaluate_coco_json(annotations_path: str | Path, results_path: str | Path) -> dict[str, Any]:
+    """Returns what `evaluate_coco` returns, for files: COCO annotations and COCO results.
+
+    Args:
+        annotations_path: an `instances_*.json`.
+        results_path: a list of {image_id, category_id, bbox (xywh), score}.
+
+    Raises:
+        ValueError: if a detection names an image or a category that the annotations don't have.
+        OSError: if a file can't be read.
+    """
+    truth = json.loads(Path(annotations_path).read_text(encoding="utf-8"))
+    results = json.loads(Path(results_path).read_text(encoding="utf-8"))
+    for key, rows in (("image_id", truth["images"]), ("category_id", truth["categories"])):
+        unknown = {result[key] for result in results} - {row["id"] for row in rows}
+        if unknown:
+            raise ValueError(f"{results_path}: {key} must occur in {annotations_path}, got {min(unknown)}")
+    return _evaluate(truth, results)
+
+
+def detections_to_coco(
+    detections: Iterable[Mapping[str, Any]], category_ids: Sequence[int] | None = None
+) -> list[dict[str, Any]]:
+    """Returns detections as a COCO results list: {image_id, category_id, bbox (xywh, pixels), score}.
+
+    Args:
+        detections: as `evaluate_coco` takes them.
+        category_ids: the data set's own ids of labels 0 .. K-1. None: the labels themselves.
+
+    Raises:
+        ValueError: if a label has no category id, or the shapes of a detection don't fit each other.
+    """
+    return [result for detection in detections for result in _results(detection, category_ids)]
+
+
+def _results(detection: Mapping[str, Any], category_ids: Sequence[int] | None) -> list[dict[str, Any]]:
+    image_id = int(detection["image_id"])
+    boxes = np.asarray(detection["boxes"], np.float64).reshape(-1, 4)
+    scores, labels = np.asarray(detection["scores"]), np.asarray(detection["labels"])
+    if not len(boxes) == len(scores) == len(labels):
+        raise ValueError(
+            f"detections of image {image_id}: boxes, scores and labels must be of one length, "
+            f"got {len(boxes)}, {len(scores)} and {len(labels)}"
+        )
+    if category_ids is not None and len(labels) and not 0 <= labels.min() <= labels.max() < len(category_ids):
+        raise ValueError(
+            f"detections of image {image_id}: labels must lie in 0..{len(category_ids) - 1}, "
+            f"got {labels.min()}..{labels.max()}"
+        )
+    return [
+        {
+            "image_id": image_id,
+            "category_id": int(label if category_ids is None else category_ids[label]),
+            "bbox": box,
+            "score": float(score),
+        }
+        for box, score, label in zip(_xywh(boxes), scores, labels, strict=True)
+    ]
+
+
+def _xywh(boxes: np.ndarray) -> list[list[float]]:
+    """Turns yxyx to xywh, to a thousandth of a pixel.
+
+    The rounding gives back the decimals that an annotation file wrote and float32 blurred: an IoU that is exactly
+    .50 or .75 stays so, and the figures are those of the file.
+    """
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    return np.concatenate([boxes[:, 1::-1], boxes[:, :1:-1] - boxes[:, 1::-1]], axis=1).round(3).tolist()
+
+
+def _ground_truth(records: Iterable[Record], class_names: Sequence[str]) -> dict[str, Any]:
+    """Builds the dict of an annotations file; category ids are the labels."""
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for record in records:
+        if len(record.labels) and not 0 <= record.labels.min() <= record.labels.max() < len(class_names):
+            raise ValueError(
+                f"{record.name or record.image_id}: labels must lie in 0..{len(class_names) - 1}, "
+                f"got {record.labels.min()}..{record.labels.max()}"
+            )
+        images.append({"id": int(record.image_id), "height": record.height, "width": record.width})
+        for box, label, crowd, area in zip(_xywh(record.boxes), record.labels, record.crowd, record.areas, strict=True):
+            annotations.append(
+                {
+                    # From 1: pycocotools reads a match with id 0 as no match.
+                    "id": len(annotations) + 1,
+                    "image_id": int(record.image_id),
+                    "category_id": int(label),
+                    "bbox": box,
+                    "area": float(area),
+                    "iscrowd": int(crowd),
+                }
+            )
+    twice = [image_id for image_id, count in Counter(image["id"] for image in images).items() if count > 1]
+    if twice:
+        raise ValueError(f"records: image_id must be unique, got {twice[0]} twice")
+    categories = [{"id": label, "name": name} for label, name in enumerate(_distinct(class_names))]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Adds the label to a name that several labels share, so that `per_class` keeps a figure for each."""
+    counts = Counter(names)
+    return [name if counts[name] == 1 else f"{name} ({label})" for label, name in enumerate(names)]
+
+
+def _evaluate(truth: dict[str, Any], results: list[dict[str, Any]]) -> dict[str, Any]:
+    # Here, not at the top: `kfpn --help` and training's first steps don't need it.
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth_index, result_index = COCO(), COCO()
+        truth_index.dataset = truth
+        truth_index.createIndex()
+        # loadRes fails on an empty list, so its three derived fields are filled in here.
+        annotations = [
+            {**result, "id": number, "area": result["bbox"][2] * result["bbox"][3], "iscrowd": 0}
+            for number, result in enumerate(results, start=1)
+        ]
+        result_index.dataset = {**truth, "annotations": annotations}
+        result_index.createIndex()
+        evaluation = COCOeval(truth_index, result_index, "bbox")
+        if not evaluation.params.imgIds or not evaluation.params.catIds:
+            return {**dict.fromkeys(FIGURES), "per_class": {row["name"]: None for row in truth["categories"]}}
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    # (IoU thresholds, recalls, K, area ranges, maxDets): all areas are the first, 100 detections the last.
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]
+    names = {row["id"]: row["name"] for row in truth["categories"]}
+    return {
+        **{name: _or_none(value) for name, value in zip(FIGURES, evaluation.stats, strict=True)},
+        "per_class": {
+            names[category_id]: _mean(precision[:, :, k]) for k, category_id in enumerate(evaluation.params.catIds)
+        },
+    }
+
+
+def _or_none(value: float) -> float | None:
+    """pycocotools says -1 where there is no ground truth."""
+    return float(value) if value >= 0 else None
+
+
+def _mean(values: np.ndarray) -> float | None:
+    measured = values[values > -1]
+    return float(measured.mean()) if measured.size else None

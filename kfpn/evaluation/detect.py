@@ -1,0 +1,149 @@
+"""Running a detector over images and whole sources, with boxes in the pixels of the original images."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from kfpn.config import Config
+from kfpn.data.record import Source
+from kfpn.evaluation.coco import evaluate_coco
+
+
+def evaluate_source(
+    model: Callable,
+    source: Source,
+    config: Config,
+    class_names: Sequence[str],
+    batch_size: int | None = None,
+    progress: bool = True,
+    jit_compile: bool = False,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Returns the COCO figures of a detector on a source, and the detections they were measured on.
+
+    Args:
+        class_names: the names of the model's labels; the source's must be the same ones.
+        model, source, config, batch_size, progress, jit_compile: as `detect_source` takes them.
+
+    Raises:
+        ValueError: if the classes differ, or the source is empty.
+    """
+    if tuple(source.class_names) != tuple(class_names):
+        raise ValueError(
+            f"{source.name}: classes must be those of the model ({', '.join(class_names)}), "
+            f"got {', '.join(source.class_names)}"
+        )
+    detections = detect_source(model, source, config, batch_size, progress, jit_compile)
+    records = (source[index] for index in range(len(source)))
+    return evaluate_coco(records, detections, class_names), detections
+
+
+def detect_source(
+    model: Callable,
+    source: Source,
+    config: Config,
+    batch_size: int | None = None,
+    progress: bool = True,
+    jit_compile: bool = False,
+) -> list[dict[str, Any]]:
+    """Returns the detections of every image of a source.
+
+    Args:
+        model: the padded inference model, or any callable {images, image_sizes} -> its outputs. A `tf.function` is
+            called as it is: who evaluates often compiles once.
+        source: what to detect on.
+        config: whose `input` says how images are resized.
+        batch_size: images at once. None: `config.batch_size`.
+        progress: show a bar.
+        jit_compile: compile with XLA, once for each padded image size.
+
+    Returns:
+        list: one dict an image, in the order of the batches: `image_id` int, `boxes` (n, 4) float32 yxyx, pixels of
+        the original image, `scores` (n,) float32 from high to low, `labels` (n,) int32.
+
+    Raises:
+        ValueError: if the source is empty or batch_size is below 1.
+    """
+    from kfpn.data.pipeline import eval_batches
+
+    batch_size = config.batch_size if batch_size is None else batch_size
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
+    if not len(source):
+        raise ValueError(f"{source.name}: there must be images to detect on, got none")
+    detect = detect_function(model, jit_compile)
+    detections = []
+    with tqdm(total=len(source), desc="detect", unit="image", disable=not progress, leave=False) as bar:
+        for batch in eval_batches(source, config, batch_size):
+            outputs = detect({"images": batch["images"], "image_sizes": batch["image_sizes"]})
+            rows = {name: np.asarray(value) for name, value in (outputs | batch).items() if name != "images"}
+            for row in np.flatnonzero(rows["record_index"] >= 0):
+                image_id = source[int(rows["record_index"][row])].image_id
+                detections.append({"image_id": int(image_id), **_row(rows, row)})
+                bar.update()
+    return detections
+
+
+def detect_image(
+    model: Callable, image: np.ndarray, config: Config, image_id: int = 0, jit_compile: bool = False
+) -> dict[str, Any]:
+    """Returns the detections of one image, as `detect_source` gives them.
+
+    Args:
+        model: as `detect_source` takes it.
+        image: (H, W, 3) uint8 RGB.
+        config: whose `input` says how images are resized.
+        image_id: goes into the result.
+        jit_compile: compile with XLA, once for each padded image size.
+    """
+    from kfpn.data.pipeline import prepare_image
+
+    resized, (height, width) = prepare_image(image, config.input)
+    # Padded as in evaluation: the same result, and one graph for many nearly equal sizes.
+    below, right = -height % config.input.divisor, -width % config.input.divisor
+    outputs = detect_function(model, jit_compile)(
+        {
+            "images": np.pad(resized, ((0, below), (0, right), (0, 0)))[None],
+            "image_sizes": np.array([[height, width]], np.int32),
+        }
+    )
+    rows = {name: np.asarray(value) for name, value in outputs.items()}
+    rows["image_sizes"] = np.array([[height, width]])
+    rows["original_sizes"] = np.array([image.shape[:2]])
+    return {"image_id": image_id, **_row(rows, 0)}
+
+
+def detect_function(model: Callable, jit_compile: bool = False) -> Callable:
+    """Returns a model as a `tf.function` (itself if it is one), which keeps a graph for each padded image size."""
+    import tensorflow as tf
+
+    return model if hasattr(model, "get_concrete_function") else tf.function(model, jit_compile=jit_compile)
+
+
+def _row(rows: dict[str, np.ndarray], row: int) -> dict[str, np.ndarray]:
+    """Takes the detections of one image out of a batch and maps them to its original pixels."""
+    count = int(rows["num_detections"][row])
+    size, original = rows["image_sizes"][row], rows["original_sizes"][row]
+    return {
+        "boxes": to_original(rows["boxes"][row, :count], size, original),
+        "scores": rows["scores"][row, :count].astype(np.float32),
+        "labels": rows["labels"][row, :count].astype(np.int32),
+    }
+
+
+def to_original(boxes: np.ndarray, size: np.ndarray, original_size: np.ndarray) -> np.ndarray:
+    """Maps boxes of a resized image to the original one and clips them to it.
+
+    Args:
+        boxes: (n, 4) yxyx pixels of the resized image.
+        size: (2,) its height and width.
+        original_size: (2,) height and width of the original image.
+
+    Returns:
+        (n, 4) float32 yxyx pixels of the original image.
+    """
+    # Each axis by itself: rounding the resized size to whole pixels makes the two scales differ a little.
+    scale = np.tile(np.asarray(original_size, np.float64) / np.asarray(size, np.float64), 2)
+    limit = np.tile(np.asarray(original_size, np.float64), 2)
+    return np.clip(np.asarray(boxes, np.float64) * scale, 0.0, limit).astype(np.float32)

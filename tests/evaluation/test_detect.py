@@ -1,0 +1,109 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from kfpn.config import preset
+from kfpn.data.record import Record
+from kfpn.evaluation.detect import detect_function, detect_image, detect_source, evaluate_source, to_original
+
+CONFIG = dataclasses.replace(preset("shapes"), batch_size=2)
+SIZES = ((96, 128), (64, 64), (128, 96))  # the input is 192 a side: 144 x 192, 192 x 192, 192 x 144
+
+
+class Source:
+    """Three images of different sizes, each with one object in its lower right quarter."""
+
+    name = "three"
+    class_names = ("thing",)
+    category_ids = (18,)
+    max_boxes = 1
+    sizes = np.array(SIZES, np.int32)
+
+    def __len__(self):
+        return len(SIZES)
+
+    def __getitem__(self, index):
+        height, width = SIZES[index]
+        return Record(
+            image=np.full((height, width, 3), 50, np.uint8),
+            image_id=100 + index,
+            height=height,
+            width=width,
+            boxes=np.array([[height / 2, width / 2, height, width]], np.float32),
+            labels=np.zeros(1, np.int32),
+            crowd=np.zeros(1, bool),
+            areas=np.array([height * width / 4], np.float32),
+            name=f"image {index}",
+        )
+
+
+class Empty(Source):
+    def __len__(self):
+        return 0
+
+
+def lower_right(inputs):
+    """Stands for a detector: finds the lower right quarter of the true image, in a padded row of two."""
+    import tensorflow as tf
+
+    sizes = tf.cast(inputs["image_sizes"], tf.float32)
+    found = tf.concat([sizes / 2, sizes], axis=1)
+    return {
+        "boxes": tf.stack([found, tf.zeros_like(found)], axis=1),
+        "scores": tf.tile(tf.constant([[0.9, 0.0]]), [tf.shape(sizes)[0], 1]),
+        "labels": tf.tile(tf.constant([[0, -1]]), [tf.shape(sizes)[0], 1]),
+        "num_detections": tf.ones(tf.shape(sizes)[:1], tf.int32),
+    }
+
+
+def test_boxes_are_scaled_on_each_axis_and_clipped():
+    boxes = to_original(np.array([[10, 20, 50, 100], [-5, 0, 101, 200]]), np.array([100, 200]), np.array([50, 400]))
+    np.testing.assert_allclose(boxes, [[5, 40, 25, 200], [0, 0, 50, 400]])
+    assert boxes.dtype == np.float32
+    assert to_original(np.zeros((0, 4)), np.array([1, 1]), np.array([2, 2])).shape == (0, 4)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_every_image_is_detected_once_whatever_the_batch(batch_size):
+    detections = detect_source(lower_right, Source(), CONFIG, batch_size, progress=False)
+    assert sorted(row["image_id"] for row in detections) == [100, 101, 102]
+    for row in detections:
+        height, width = SIZES[row["image_id"] - 100]
+        np.testing.assert_allclose(row["boxes"], [[height / 2, width / 2, height, width]], atol=1e-4)
+        assert row["labels"].tolist() == [0]
+        assert row["scores"] == pytest.approx([0.9])
+
+
+def test_the_figures_of_a_perfect_detector_are_one():
+    metrics, detections = evaluate_source(lower_right, Source(), CONFIG, ["thing"], progress=False)
+    assert metrics["AP"] == pytest.approx(1.0)
+    assert len(detections) == 3
+
+
+def test_one_image_gives_what_the_source_gives():
+    record = Source()[0]
+    (expected,) = (
+        row for row in detect_source(lower_right, Source(), CONFIG, progress=False) if row["image_id"] == 100
+    )
+    found = detect_image(lower_right, record.image, CONFIG, image_id=100)
+    assert found["image_id"] == 100
+    for name in ("boxes", "scores", "labels"):
+        np.testing.assert_allclose(found[name], expected[name], atol=1e-4)
+
+
+def test_a_compiled_function_is_not_compiled_again():
+    compiled = detect_function(lower_right)
+    assert detect_function(compiled) is compiled
+
+
+def test_a_model_of_other_classes_is_refused():
+    with pytest.raises(ValueError, match=r"three: classes must be those of the model \(cat, dog\), got thing"):
+        evaluate_source(lower_right, Source(), CONFIG, ["cat", "dog"], progress=False)
+
+
+def test_nothing_to_detect_on_is_refused():
+    with pytest.raises(ValueError, match="three: there must be images to detect on"):
+        detect_source(lower_right, Empty(), CONFIG, progress=False)
+    with pytest.raises(ValueError, match="batch_size must be an integer of at least 1, got 0"):
+        detect_source(lower_right, Source(), CONFIG, 0, progress=False)
