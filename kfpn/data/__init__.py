@@ -1,0 +1,1 @@
+"""Data sets as records, and the batches made of them."""

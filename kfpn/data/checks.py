@@ -1,0 +1,194 @@
+"""What is checked when a data set is opened: its images, its boxes, its classes."""
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from tqdm import tqdm
+
+from kfpn.data.image import Header, read_header
+from kfpn.data.record import Source
+
+LOGGER = logging.getLogger("kfpn")
+
+NOT_FINITE = "boxes with a coordinate that is not a finite number, left out"
+NO_AREA = "boxes without area, left out"
+OUTSIDE = "boxes outside their image, left out"
+CLIPPED = "boxes that reach outside their image, clipped"
+
+_ROUNDING = 1.0  # pixels a box may reach outside before it counts as a fault: annotation tools round
+_NAMED = 5  # faulty files that an error names
+_LONG = 2000  # files from which a check shows a progress bar
+
+
+class Faults:
+    """Counts what was wrong with a data set but could be put right, by kind.
+
+    Args:
+        source: str, the data set's name in messages.
+        found: kind -> (count, where it was found first), as `found` of another `Faults` gave it.
+    """
+
+    def __init__(self, source: str, found: dict[str, tuple[int, str]] | None = None) -> None:
+        self.source = source
+        self.found = dict(found or {})
+
+    def add(self, kind: str, where: str, count: int = 1) -> None:
+        """Counts `count` faults of a kind; `where` is remembered for the first."""
+        if count:
+            before, first = self.found.get(kind, (0, where))
+            self.found[kind] = (before + count, first)
+
+    def report(self) -> None:
+        """Logs one warning for each kind, with how many there are and the first file."""
+        for kind, (count, first) in self.found.items():
+            LOGGER.warning("%s: %d %s (first: %s)", self.source, count, kind, first)
+
+
+def usable_boxes(
+    boxes: np.ndarray, sizes: np.ndarray, where: Callable[[int], str], faults: Faults, *, least: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Clips boxes to their images and finds those that can't be used.
+
+    Args:
+        boxes: (M, 4) yxyx pixels.
+        sizes: (M, 2) height and width of each box's image.
+        where: gives the file of box m, for the warning.
+        faults: takes the count of each kind. Less than a pixel outside the image is rounding, not a fault.
+        least: a side not longer than this many pixels has no area (1 where both ends count, as in VOC).
+
+    Returns:
+        clipped boxes (M, 4) float32 and a mask (M,) bool of the usable ones.
+    """
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    limits = np.concatenate([sizes, sizes], axis=1).reshape(-1, 4).astype(np.float64)
+    finite = np.isfinite(boxes).all(axis=1)
+    boxes = np.where(finite[:, None], boxes, 0.0)
+    has_area = finite & (boxes[:, 2:] - boxes[:, :2] > least).all(axis=1)
+    clipped = np.clip(boxes, 0.0, limits).astype(np.float32)
+    inside = has_area & (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
+    moved = inside & (np.abs(boxes - np.clip(boxes, 0.0, limits)) > _ROUNDING).any(axis=1)
+    for kind, mask in ((NOT_FINITE, ~finite), (NO_AREA, finite & ~has_area), (OUTSIDE, has_area & ~inside), (CLIPPED, moved)):
+        if mask.any():
+            faults.add(kind, where(int(np.argmax(mask))), int(mask.sum()))
+    return clipped, inside
+
+
+def upright_boxes(boxes: np.ndarray, sizes: np.ndarray, orientations: np.ndarray) -> np.ndarray:
+    """Turns boxes of the stored pixels into boxes of the image after EXIF rotation.
+
+    Args:
+        boxes: (M, 4) yxyx pixels of the file's own rows and columns.
+        sizes: (M, 2) height and width of each box's image after the rotation.
+        orientations: (M,) EXIF orientation 1..8 of each box's image; 1 leaves its box alone.
+
+    Returns:
+        (M, 4) yxyx pixels.
+    """
+    y0, x0, y1, x1 = np.where((orientations >= 5)[:, None], boxes[:, [1, 0, 3, 2]], boxes).T
+    height, width = sizes.T
+    flip_y, flip_x = np.isin(orientations, (3, 4, 7, 8)), np.isin(orientations, (2, 3, 6, 7))
+    y0, y1 = np.where(flip_y, height - y1, y0), np.where(flip_y, height - y0, y1)
+    x0, x1 = np.where(flip_x, width - x1, x0), np.where(flip_x, width - x0, x1)
+    return np.stack([y0, x0, y1, x1], axis=1)
+
+
+def read_headers(images: Sequence[str | bytes], names: Sequence[str], source: str) -> tuple[np.ndarray, np.ndarray]:
+    """Reads the headers of all images and makes sure that each is whole.
+
+    Args:
+        images: N paths or encoded images.
+        names: what messages call them.
+        source: the data set's name in messages.
+
+    Returns:
+        sizes (N, 2) int32, height and width after EXIF rotation, and orientations (N,) int32.
+
+    Raises:
+        ValueError: when some are missing, truncated or no images; names the first of them.
+    """
+
+    def header(image: str | bytes) -> Header | str:
+        try:
+            return read_header(image, whole=True)
+        except ValueError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(min(16, 4 * (os.cpu_count() or 1))) as pool:
+        found = list(progress(pool.map(header, images), len(images), f"checking the images of {source}"))
+    bad = [f"{name} {why}" for name, why in zip(names, found, strict=True) if isinstance(why, str)]
+    if bad:
+        raise ValueError(_listing(f"{source}: {len(bad)} of {len(images)} images can't be used", bad))
+    table = np.asarray([tuple(row) for row in found], np.int32).reshape(-1, 3)
+    return table[:, :2], table[:, 2]
+
+
+def in_stored_pixels(
+    declared: np.ndarray, sizes: np.ndarray, orientations: np.ndarray, names: Sequence[str], source: str
+) -> np.ndarray:
+    """Compares the sizes that annotations declare with those of the images.
+
+    Annotations are taken to be of the image after EXIF rotation, as viewers show it, unless they declare the size of the
+    image before it. (A rotation by 180 degrees can't be told by the size.)
+
+    Args:
+        declared: (N, 2) int height and width; a row with a 0 declares nothing.
+        sizes: (N, 2) int height and width after EXIF rotation.
+        orientations: (N,) int EXIF orientations.
+        names: what messages call the images.
+        source: the data set's name in messages.
+
+    Returns:
+        (N,) bool: the boxes are of the stored pixels and must be rotated with the image.
+
+    Raises:
+        ValueError: where a declared size is neither, so the boxes belong to another picture.
+    """
+    unknown = (declared <= 0).any(axis=1)
+    same = unknown | (declared == sizes).all(axis=1)
+    stored = ~same & (orientations >= 5) & (declared == sizes[:, ::-1]).all(axis=1)
+    wrong = np.flatnonzero(~same & ~stored)
+    if len(wrong):
+        bad = [f"{names[i]} is {sizes[i][1]} x {sizes[i][0]}, annotated as {declared[i][1]} x {declared[i][0]}" for i in wrong[:_NAMED]]
+        raise ValueError(
+            _listing(f"{source}: {len(wrong)} images are not of the size (width x height) their annotations say", bad, len(wrong))
+            + "\nUse the images that were annotated, or correct the sizes and boxes."
+        )
+    return stored
+
+
+def require_unique(values: Iterable[object], what: str, source: str) -> None:
+    """Raises a ValueError that names the first value that comes twice."""
+    seen: set[object] = set()
+    for value in values:
+        if value in seen:
+            raise ValueError(f"{source}: {what} must be unique, got {value!r} more than once")
+        seen.add(value)
+
+
+def same_classes(train: Source, val: Source) -> None:
+    """Makes sure that labels mean the same in both data sets.
+
+    Raises:
+        ValueError: when the class names differ or stand in another order; says which.
+    """
+    if tuple(train.class_names) == tuple(val.class_names):
+        return
+    only_train = [name for name in train.class_names if name not in val.class_names]
+    only_val = [name for name in val.class_names if name not in train.class_names]
+    parts = [f"{source.name} alone has {', '.join(map(repr, names[:_NAMED]))}{', ...' if len(names) > _NAMED else ''}"
+             for source, names in ((train, only_train), (val, only_val)) if names]  # fmt: skip
+    why = "; ".join(parts) or "they are the same but stand in another order"
+    raise ValueError(f"training and validation data must have the same classes, got {train.name} and {val.name}: {why}")
+
+
+def progress(items: Iterable, total: int, what: str) -> Iterable:
+    """Returns `items` with a progress bar around them, where there are many."""
+    return tqdm(items, what, total, unit="image", leave=False, disable=total < _LONG)
+
+
+def _listing(title: str, lines: Sequence[str], count: int | None = None) -> str:
+    more = (count or len(lines)) - _NAMED
+    return "\n  ".join([f"{title}:", *lines[:_NAMED], *([f"... and {more} more"] if more > 0 else [])])
