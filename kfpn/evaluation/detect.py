@@ -4,9 +4,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from tqdm import tqdm
 
 from kfpn.config import Config
+from kfpn.data.pipeline import eval_batches, prepare_image
 from kfpn.data.record import Source
 from kfpn.evaluation.coco import evaluate_coco
 
@@ -65,8 +67,6 @@ def detect_source(
     Raises:
         ValueError: if the source is empty or batch_size is below 1.
     """
-    from kfpn.data.pipeline import eval_batches
-
     batch_size = config.batch_size if batch_size is None else batch_size
     if batch_size < 1:
         raise ValueError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
@@ -97,8 +97,6 @@ def detect_image(
         image_id: goes into the result.
         jit_compile: compile with XLA, once for each padded image size.
     """
-    from kfpn.data.pipeline import prepare_image
-
     resized, (height, width) = prepare_image(image, config.input)
     # Padded as in evaluation: the same result, and one graph for many nearly equal sizes.
     below, right = -height % config.input.divisor, -width % config.input.divisor
@@ -116,8 +114,6 @@ def detect_image(
 
 def detect_function(model: Callable, jit_compile: bool = False) -> Callable:
     """Returns a model as a `tf.function` (itself if it is one), which keeps a graph for each padded image size."""
-    import tensorflow as tf
-
     return model if hasattr(model, "get_concrete_function") else tf.function(model, jit_compile=jit_compile)
 
 

@@ -2,6 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from kfpn.config import preset
 from kfpn.data.record import Record
@@ -45,8 +46,6 @@ class Empty(Source):
 
 def lower_right(inputs):
     """Stands for a detector: finds the lower right quarter of the true image, in a padded row of two."""
-    import tensorflow as tf
-
     sizes = tf.cast(inputs["image_sizes"], tf.float32)
     found = tf.concat([sizes / 2, sizes], axis=1)
     return {
