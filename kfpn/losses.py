@@ -1,0 +1,60 @@
+"""The four losses, one value an image: RPN class and box, RoI class and box (Faster R-CNN, eq. 1)."""
+
+from keras import ops
+
+
+def smooth_l1(difference, beta):
+    """Returns |d| - beta/2 where |d| >= beta, d^2 / (2 beta) below: (...) float; beta 0 is plain L1.
+
+    Args:
+        difference: (...) float, prediction - target.
+        beta: float >= 0 (Fast R-CNN, eq. 3, has 1).
+    """
+    size = ops.abs(difference)
+    if beta == 0.0:
+        return size
+    return ops.where(size < beta, 0.5 * ops.square(size) / beta, size - 0.5 * beta)
+
+
+def rpn_class_loss(logits, positive, valid, normalizer):
+    """Returns the binary cross-entropy of sampled anchors: (B,) float32.
+
+    Args:
+        logits: (B, S) float, of the sampled anchors.
+        positive: (B, S) bool.
+        valid: (B, S) bool, False in slots that no anchor fills.
+        normalizer: float, what the sum is divided by: the sample's nominal size.
+    """
+    target = ops.cast(positive, logits.dtype)
+    # max(x, 0) - x t + log(1 + exp(-|x|)): no overflow at either end.
+    loss = ops.maximum(logits, 0.0) - logits * target + ops.log1p(ops.exp(-ops.abs(logits)))
+    return ops.sum(ops.where(valid, loss, 0.0), axis=-1) / normalizer
+
+
+def box_loss(deltas, targets, positive, normalizer, beta):
+    """Returns the smooth L1 of box deltas over the positives: (B,) float32.
+
+    Args:
+        deltas, targets: (B, S, 4) float, (dy, dx, dh, dw).
+        positive: (B, S) bool.
+        normalizer: float, what the sum is divided by.
+        beta: see `smooth_l1`.
+    """
+    # The target of a row that isn't positive may be anything, so it is taken out before the loss.
+    difference = ops.where(positive[..., None], deltas - targets, 0.0)
+    return ops.sum(smooth_l1(difference, beta), axis=(-2, -1)) / normalizer
+
+
+def roi_class_loss(logits, labels, valid, normalizer):
+    """Returns the softmax cross-entropy of sampled RoIs: (B,) float32.
+
+    Args:
+        logits: (B, S, K + 1) float, background last.
+        labels: (B, S) int32, 0 .. K; K is background.
+        valid: (B, S) bool.
+        normalizer: float, what the sum is divided by.
+    """
+    log_probability = ops.log_softmax(logits, axis=-1)
+    chosen = ops.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+    loss = -ops.sum(log_probability * chosen, axis=-1)
+    return ops.sum(ops.where(valid, loss, 0.0), axis=-1) / normalizer

@@ -1,0 +1,1 @@
+"""The network, one part of the paper a file; `detector.py` puts them together."""

@@ -1,0 +1,59 @@
+"""From the box head's outputs to final detections: softmax, decode, clip, NMS within each class."""
+
+import keras
+from keras import ops
+
+from kfpn import boxes as box_ops
+from kfpn.modeling.nms import select_per_class
+
+
+@keras.saving.register_keras_serializable("kfpn")
+class Detections(keras.layers.Layer):
+    """Selects the final detections.
+
+    Args:
+        score_threshold: float, scores at or below it are dropped.
+        iou_threshold: float, of the NMS within each class.
+        count: int, D, detections an image at most.
+    Call:
+        logits: (B R, K + 1) float32, background last. deltas: (B R, K, 4) float32.
+        rois: (B, R, 4) float32 yxyx. roi_scores: (B, R), -inf in empty rows. image_sizes: (B, 2) int.
+    Returns:
+        dict of boxes (B, D, 4) float32 yxyx pixels, scores (B, D) float32, labels (B, D) int32, num_detections
+        (B,) int32; rows past it are zero boxes, zero scores, label -1.
+    """
+
+    def __init__(self, score_threshold=0.05, iou_threshold=0.5, count=100, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.score_threshold = score_threshold
+        self.iou_threshold = iou_threshold
+        self.count = count
+
+    def call(self, logits, deltas, rois, roi_scores, image_sizes):
+        rows, classes = rois.shape[1], deltas.shape[1]
+        probability = ops.softmax(logits, axis=-1)[:, :classes]
+        probability = ops.reshape(probability, (-1, rows, classes))
+        probability = ops.where((roi_scores > -float("inf"))[..., None], probability, 0.0)
+        deltas = ops.reshape(deltas, (-1, rows, classes, 4))
+        boxes = box_ops.clip(box_ops.decode(deltas, rois[:, :, None], box_ops.HEAD_WEIGHTS), image_sizes)
+        found = select_per_class(
+            ops.transpose(boxes, (0, 2, 1, 3)),
+            ops.transpose(probability, (0, 2, 1)),
+            self.iou_threshold,
+            self.score_threshold,
+            self.count,
+        )
+        return dict(zip(("boxes", "scores", "labels", "num_detections"), found, strict=True))
+
+    def compute_output_spec(self, logits, deltas, rois, roi_scores, image_sizes):
+        batch = rois.shape[0]
+        return {
+            "boxes": keras.KerasTensor((batch, self.count, 4), dtype="float32"),
+            "scores": keras.KerasTensor((batch, self.count), dtype="float32"),
+            "labels": keras.KerasTensor((batch, self.count), dtype="int32"),
+            "num_detections": keras.KerasTensor((batch,), dtype="int32"),
+        }
+
+    def get_config(self):
+        own = ("score_threshold", "iou_threshold", "count")
+        return {**super().get_config(), **{name: getattr(self, name) for name in own}}

@@ -1,0 +1,142 @@
+"""The forward storyboard: image -> C2..C5 -> P2..P6 -> RPN -> proposals -> RoIAlign -> box head -> detections."""
+
+import dataclasses
+from typing import NamedTuple
+
+import keras
+from keras import ops
+
+from kfpn.config import ModelConfig
+from kfpn.modeling.box_head import box_head
+from kfpn.modeling.detections import Detections
+from kfpn.modeling.layers import SharedLayers
+from kfpn.modeling.padding import Normalize
+from kfpn.modeling.pyramid import LEVELS, pyramid
+from kfpn.modeling.resnet import Units, frozen_stage, resnet
+from kfpn.modeling.roi_align import RoIAlign
+from kfpn.modeling.rpn import Proposals, rpn_head
+
+
+class Submodels(NamedTuple):
+    """The functional models that carry all weights.
+
+    Attributes:
+        features: images (B, H, W, 3) -> {"P2": (B, H / 4, W / 4, C), ..., "P6"}.
+        padded_features: the same layers with a second input `image_sizes` (B, 2): padding stays zero on every level.
+        rpn: {"P2": ...} -> {"logits": [(B, N_l)], "deltas": [(B, N_l, 4)]}, level by level.
+        box_head: (R, 7, 7, C) -> {"logits": (R, K + 1), "deltas": (R, K, 4)}.
+        weights_model: a model that holds every variable once: for optimizers, saving and loading.
+    """
+
+    features: keras.Model
+    padded_features: keras.Model
+    rpn: keras.Model
+    box_head: keras.Model
+    weights_model: keras.Model
+
+
+@keras.saving.register_keras_serializable("kfpn")
+class ImageSizes(keras.layers.Layer):
+    """The sizes of images without padding: (B, H, W, 3) -> (B, 2) int32, height and width in pixels."""
+
+    def __init__(self, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+
+    def call(self, images):
+        batch, height, width, _ = ops.shape(images)
+        ones = ops.ones((batch, 1), "int32")
+        return ops.concatenate([ones * height, ones * width], axis=1)
+
+    def compute_output_spec(self, images):
+        return keras.KerasTensor((images.shape[0], 2), dtype="int32")
+
+
+def _image_input() -> keras.KerasTensor:
+    return keras.Input((None, None, 3), name="images", dtype="float32")
+
+
+def _sizes_input() -> keras.KerasTensor:
+    return keras.Input((2,), name="image_sizes", dtype="int32")
+
+
+def _features(config: ModelConfig, layers: SharedLayers, padded: bool) -> keras.Model:
+    images = _image_input()
+    sizes = _sizes_input() if padded else None
+    units = Units(config, layers, sizes)
+    x = layers("normalize", Normalize, mean=config.pixel_mean, std=config.pixel_std)(images)
+    levels = pyramid(units, resnet(units, units.clear_padding(x, 1)))
+    inputs = {"images": images, "image_sizes": sizes} if padded else images
+    return keras.Model(inputs, levels, name="padded_features" if padded else "features")
+
+
+def build_submodels(config: ModelConfig) -> Submodels:
+    """Builds the submodels of a detector, with fresh weights."""
+    layers = SharedLayers(frozen_stage(config))
+    features, padded_features = (_features(config, layers, padded) for padded in (False, True))
+    rpn, head = rpn_head(config), box_head(config)
+    images = _image_input()
+    rois = keras.Input(head.input_shape[1:], name="roi_features")
+    weights_model = keras.Model([images, rois], [rpn(features(images)), head(rois)], name="weights")
+    return Submodels(features, padded_features, rpn, head, weights_model)
+
+
+def inference_model(submodels: Submodels, config: ModelConfig, padded: bool = False) -> keras.Model:
+    """Composes the detector over submodels, sharing their weights.
+
+    Args:
+        submodels: of `build_submodels`.
+        config: the one they were built with; its test-time settings count here.
+        padded: bool, whether the model has the second input `image_sizes`.
+    Returns:
+        A functional model, see `build_detector`.
+    """
+    images = _image_input()
+    if padded:
+        sizes = _sizes_input()
+        inputs = {"images": images, "image_sizes": sizes}
+        levels = submodels.padded_features(inputs)
+    else:
+        sizes = ImageSizes(name="image_sizes")(images)
+        inputs, levels = images, submodels.features(images)
+    proposals = Proposals(
+        config.anchor_sizes, config.aspect_ratios, config.pre_nms_test, config.post_nms_test, config.rpn_nms_iou,
+        name="proposals", dtype="float32",
+    )  # fmt: skip
+    rois, roi_scores = proposals(levels, submodels.rpn(levels), sizes)
+    align = RoIAlign(config.roi_size, config.sampling_ratio, config.aligned, name="roi_align")
+    pooled = align({level: levels[level] for level in LEVELS}, rois, sizes)
+    shape = (-1, *pooled.shape[2:])
+    outputs = submodels.box_head(ops.reshape(pooled, shape))
+    select = Detections(
+        config.score_threshold, config.nms_iou, config.max_detections, name="detections", dtype="float32"
+    )
+    found = select(outputs["logits"], outputs["deltas"], rois, roi_scores, sizes)
+    return keras.Model(inputs, found, name="faster_rcnn_fpn")
+
+
+def build_detector(
+    num_classes: int = 80, backbone: str = "resnet50", *, padded: bool = False, **settings
+) -> keras.Model:
+    """Builds a Faster R-CNN with a Feature Pyramid Network, with fresh weights.
+
+    Args:
+        num_classes: int, object classes without the background.
+        backbone: resnet18, resnet34, resnet50, resnet101 or resnet152.
+        padded: bool. True adds the input `image_sizes`, for batches of images of different sizes.
+        settings: any other field of `kfpn.config.ModelConfig`.
+    Call:
+        images: (B, H, W, 3) uint8 or float, RGB, 0..255, any size. With `padded`, a dict of images, zero
+        padded below and right, and image_sizes (B, 2) int32, the true heights and widths in pixels.
+    Returns:
+        A functional `keras.Model` whose output is a dict: boxes (B, D, 4) float32 yxyx in pixels of the input, scores
+        (B, D) float32, labels (B, D) int32 in 0..K-1, num_detections (B,) int32. Rows past num_detections are zero
+        boxes, zero scores, label -1.
+    Raises:
+        ValueError: for a setting that doesn't exist or a value out of range.
+    """
+    known = {field.name for field in dataclasses.fields(ModelConfig)}
+    unknown = sorted(set(settings) - known)
+    if unknown:
+        raise ValueError(f"build_detector settings must be fields of ModelConfig, got {unknown}; known: {sorted(known)}")
+    config = ModelConfig(num_classes=num_classes, backbone=backbone, **settings)  # type: ignore[arg-type]
+    return inference_model(build_submodels(config), config, padded)

@@ -1,0 +1,142 @@
+"""RoIAlign (He et al. 2017, section 3) over all pyramid levels at once."""
+
+import math
+
+import keras
+from keras import ops
+
+from kfpn import boxes as box_ops
+from kfpn.modeling.padding import valid_cells
+
+ROI_LEVELS = ("P2", "P3", "P4", "P5")
+FIRST_LEVEL, LAST_LEVEL = 2, 5
+CANONICAL_SIZE, CANONICAL_LEVEL = 224.0, 4  # FPN, equation 1
+
+
+def roi_levels(rois):
+    """Returns the pyramid level of each RoI (FPN, equation 1): (..., 4) float yxyx -> (...) int32, 2..5."""
+    # detectron2's epsilon: a RoI of exactly 224 must not fall a level for a rounding error.
+    size = ops.sqrt(box_ops.area(rois)) / CANONICAL_SIZE + 1e-8
+    level = ops.floor(CANONICAL_LEVEL + ops.log(size) / math.log(2.0))
+    return ops.cast(ops.clip(level, FIRST_LEVEL, LAST_LEVEL), "int32")
+
+
+def _axis_taps(start, end, cells, size, sampling_ratio):
+    """Where the samples of one axis read, and with which weights.
+
+    Args:
+        start, end: (B, R) float32, a RoI's sides in cells of its level.
+        cells: (B, R) float32, the level's valid rows (columns).
+    Returns:
+        low, high: (B, R, size, sampling_ratio) float32 cell indices; low_weight, high_weight: their weights,
+        0 for samples more than a cell outside.
+    """
+    bins = (end - start)[..., None, None] / size
+    steps = (ops.arange(sampling_ratio, dtype="float32") + 0.5) / sampling_ratio
+    at = start[..., None, None] + (ops.arange(size, dtype="float32")[:, None] + steps) * bins
+    cells = cells[..., None, None]
+    inside = ops.cast(ops.logical_and(at >= -1.0, at <= cells), "float32")
+    at = ops.minimum(ops.maximum(at, 0.0), cells - 1.0)
+    low = ops.floor(at)
+    high = ops.minimum(low + 1.0, cells - 1.0)
+    share = at - low
+    return (low, high), ((1.0 - share) * inside, share * inside)
+
+
+def roi_align(features, rois, cells, size=7, sampling_ratio=2, aligned=True):
+    """Pools RoIs from the levels that `roi_levels` gives them.
+
+    All levels lie behind one another in one table of cells; each of the sampling_ratio^2 x 4 taps is one gather
+    of (B R size^2) rows, added to the sum before the next, so the taps are never held together. Under XLA they
+    fuse into one loop.
+
+    Args:
+        features: four (B, H_l, W_l, C), P2 to P5.
+        rois: (B, R, 4) float32 yxyx, pixels of the network input.
+        cells: four (B, 2) int32, the rows and columns of each level that the image fills: samples beyond are clamped.
+        size: int, cells of the output a side.
+        sampling_ratio: int, samples a cell, a side.
+        aligned: bool, shift by half a pixel (detectron2); without it RoIs are at least a cell large (torchvision).
+    Returns:
+        (B, R, size, size, C), differentiable in features.
+    """
+    shapes = [ops.shape(x) for x in features]
+    batch, channels = shapes[0][0], features[0].shape[-1]
+    table = ops.concatenate([ops.reshape(x, (batch, -1, channels)) for x in features], axis=1)
+    length = ops.shape(table)[1]
+    table = ops.reshape(table, (-1, channels))
+
+    level = roi_levels(rois) - FIRST_LEVEL
+    box = rois / ops.cast(_per_level([2**n for n in range(FIRST_LEVEL, LAST_LEVEL + 1)], level), "float32")[..., None]
+    if aligned:
+        box = box - 0.5
+    y1, x1, y2, x2 = (box[..., i] for i in range(4))
+    if not aligned:
+        y2, x2 = ops.maximum(y2, y1 + 1.0), ops.maximum(x2, x1 + 1.0)
+
+    one_hot = ops.one_hot(level, len(features), dtype="float32")
+    filled = ops.cast(ops.stack(cells, axis=1), "float32")  # (B, 4, 2)
+    filled = ops.sum(one_hot[..., None] * filled[:, None], axis=2)
+    y_at, y_weight = _axis_taps(y1, y2, filled[..., 0], size, sampling_ratio)
+    x_at, x_weight = _axis_taps(x1, x2, filled[..., 1], size, sampling_ratio)
+
+    # Integers from here: float32 can't count the cells of a large batch.
+    pitch = _per_level([shape[2] for shape in shapes], level)
+    starts, behind = [], 0
+    for shape in shapes:
+        starts.append(behind)
+        behind = behind + shape[1] * shape[2]
+    start = _per_level(starts, level) + ops.arange(batch, dtype="int32")[:, None] * length
+    rows = [start[..., None, None] + ops.cast(y, "int32") * pitch[..., None, None] for y in y_at]
+    columns = [ops.cast(x, "int32") for x in x_at]
+
+    total = None
+    for i in range(sampling_ratio):
+        for j in range(sampling_ratio):
+            for row, wy in zip(rows, y_weight, strict=True):
+                for column, wx in zip(columns, x_weight, strict=True):
+                    index = row[:, :, :, None, i] + column[:, :, None, :, j]
+                    weight = wy[:, :, :, None, i] * wx[:, :, None, :, j] / sampling_ratio**2
+                    tap = ops.take(table, index, axis=0) * ops.cast(weight, table.dtype)[..., None]
+                    total = tap if total is None else total + tap
+    return total
+
+
+def _per_level(values, level):
+    # values: four ints or scalar tensors; level: (B, R) int32 in 0..3.
+    chosen = ops.zeros_like(level) + values[0]
+    for i, value in enumerate(values[1:], start=1):
+        chosen = ops.where(level == i, value, chosen)
+    return ops.cast(chosen, "int32")
+
+
+@keras.saving.register_keras_serializable("kfpn")
+class RoIAlign(keras.layers.Layer):
+    """`roi_align` as a layer.
+
+    Args:
+        size, sampling_ratio, aligned: see `roi_align`.
+    Call:
+        features: {"P2": (B, H, W, C), ...}. rois: (B, R, 4) float32 yxyx. image_sizes: (B, 2) int, pixels.
+    Returns:
+        (B, R, size, size, C) in the features' dtype.
+    """
+
+    def __init__(self, size=7, sampling_ratio=2, aligned=True, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.size = size
+        self.sampling_ratio = sampling_ratio
+        self.aligned = aligned
+
+    def call(self, features, rois, image_sizes):
+        levels = [features[level] for level in ROI_LEVELS]
+        cells = [valid_cells(image_sizes, 2**level) for level in range(FIRST_LEVEL, LAST_LEVEL + 1)]
+        return roi_align(levels, rois, cells, self.size, self.sampling_ratio, self.aligned)
+
+    def compute_output_spec(self, features, rois, image_sizes):
+        level = features["P2"]
+        return keras.KerasTensor((*rois.shape[:2], self.size, self.size, level.shape[-1]), dtype=level.dtype)
+
+    def get_config(self):
+        own = ("size", "sampling_ratio", "aligned")
+        return {**super().get_config(), **{name: getattr(self, name) for name in own}}

@@ -1,0 +1,169 @@
+"""The region proposal network: one head for all levels, and the proposals it gives (FPN, section 4.1)."""
+
+import keras
+from keras import ops
+
+from kfpn import boxes as box_ops
+from kfpn.anchors import STRIDES, grid_anchors
+from kfpn.config import ModelConfig
+from kfpn.modeling.layers import PointwiseConv2D
+from kfpn.modeling.nms import suppress
+from kfpn.modeling.padding import valid_mask
+from kfpn.modeling.pyramid import LEVELS
+
+
+@keras.saving.register_keras_serializable("kfpn")
+class FlattenCells(keras.layers.Layer):
+    """(B, H, W, A * size) -> (B, H * W * A) for size 1, (B, H * W * A, size) above, float32.
+
+    Args:
+        size: int, values an anchor.
+    """
+
+    def __init__(self, size, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.size = size
+
+    def call(self, x):
+        batch = ops.shape(x)[0]
+        shape = (batch, -1) if self.size == 1 else (batch, -1, self.size)
+        return ops.cast(ops.reshape(x, shape), "float32")
+
+    def compute_output_spec(self, x):
+        sides = x.shape[1:]
+        count = None if None in sides else sides[0] * sides[1] * sides[2] // self.size
+        tail = () if self.size == 1 else (self.size,)
+        return keras.KerasTensor((x.shape[0], count, *tail), dtype="float32")
+
+    def get_config(self):
+        return {**super().get_config(), "size": self.size}
+
+
+def rpn_head(config: ModelConfig) -> keras.Model:
+    """Builds the submodel `rpn`: {"P2": (B, H, W, C), ...} -> {"logits": [(B, N_l)], "deltas": [(B, N_l, 4)]} by level.
+
+    Anchors are ordered (y, x, ratio), as `grid_anchors` gives them. Outputs are float32.
+    """
+    channels, anchors = config.pyramid_channels, len(config.aspect_ratios)
+
+    def options(filters):
+        # An initializer each: one instance twice gives identical weights.
+        return {"filters": filters, "kernel_initializer": keras.initializers.RandomNormal(stddev=0.01)}
+
+    conv = keras.layers.Conv2D(
+        kernel_size=3, padding="same", activation="relu", name="rpn_conv", **options(channels)
+    )
+    to_logits = PointwiseConv2D(name="rpn_logits", **options(anchors))
+    to_deltas = PointwiseConv2D(name="rpn_deltas", **options(4 * anchors))
+    flatten_logits, flatten_deltas = FlattenCells(1), FlattenCells(4)
+    inputs = {level: keras.Input((None, None, channels), name=level) for level in LEVELS}
+    logits, deltas = [], []
+    for level in LEVELS:
+        x = conv(inputs[level])
+        logits.append(flatten_logits(to_logits(x)))
+        deltas.append(flatten_deltas(to_deltas(x)))
+    return keras.Model(inputs, {"logits": logits, "deltas": deltas}, name="rpn")
+
+
+def level_anchors(features, config: ModelConfig) -> list:
+    """Returns the anchors of each level of {"P2": (B, H, W, C), ...}: five (N_l, 4) float32 yxyx."""
+    anchors = []
+    for level, stride, size in zip(LEVELS, STRIDES, config.anchor_sizes, strict=True):
+        _, height, width, _ = ops.shape(features[level])
+        anchors.append(grid_anchors(height, width, stride, size, config.aspect_ratios))
+    return anchors
+
+
+def usable_anchors(features, image_sizes, config: ModelConfig) -> list:
+    """Returns which anchors belong to cells inside the images: five (B, N_l) bool."""
+    usable = []
+    for level, stride in zip(LEVELS, STRIDES, strict=True):
+        batch, height, width, _ = ops.shape(features[level])
+        mask = valid_mask(image_sizes, stride, height, width)
+        mask = ops.broadcast_to(mask[..., None], (batch, height, width, len(config.aspect_ratios)))
+        usable.append(ops.reshape(mask, (batch, -1)))
+    return usable
+
+
+def _best(scores, count):
+    # top_k of exactly `count`: short levels are filled up with -inf, so that shapes stay static.
+    length = scores.shape[1]
+    if length is None or length < count:
+        missing = count if length is None else count - length
+        scores = ops.pad(scores, ((0, 0), (0, missing)), constant_values=-float("inf"))
+    top, index = ops.top_k(scores, count)
+    valid = top > -float("inf")
+    return top, ops.where(valid, ops.cast(index, "int32"), 0), valid
+
+
+def _level_proposals(logits, deltas, anchors, usable, image_sizes, count, iou_threshold):
+    logits = ops.where(usable, logits, -float("inf"))
+    if logits.shape[1] is not None:
+        count = min(count, logits.shape[1])
+    scores, index, valid = _best(logits, count)
+    deltas = ops.take_along_axis(deltas, index[..., None], axis=1)
+    boxes = box_ops.clip(box_ops.decode(deltas, ops.take(anchors, index, axis=0)), image_sizes)
+    valid = ops.logical_and(valid, box_ops.area(boxes) > 0.0)
+    keep = suppress(boxes, valid, iou_threshold)
+    return boxes, ops.where(keep, scores, -float("inf"))
+
+
+def select_proposals(outputs, anchors, usable, image_sizes, pre_nms, post_nms, iou_threshold):
+    """Returns the proposals: the best of each level after NMS, then the best of all levels.
+
+    Args:
+        outputs: of the submodel `rpn`: logits, five (B, N_l), and deltas, five (B, N_l, 4).
+        anchors: five (N_l, 4). usable: five (B, N_l) bool.
+        image_sizes: (B, 2), the true height and width, to which boxes are clipped.
+        pre_nms: int, boxes a level that enter NMS.
+        post_nms: int, P, proposals an image.
+        iou_threshold: float.
+    Returns:
+        boxes: (B, P, 4) float32 yxyx, best first, zeros in empty rows.
+        scores: (B, P) float32 logits, -inf in empty rows.
+    """
+    levels = zip(outputs["logits"], outputs["deltas"], anchors, usable, strict=True)
+    found = [_level_proposals(*level, image_sizes, pre_nms, iou_threshold) for level in levels]
+    boxes = ops.concatenate([level for level, _ in found], axis=1)
+    scores, index, valid = _best(ops.concatenate([level for _, level in found], axis=1), post_nms)
+    boxes = ops.take_along_axis(boxes, index[..., None], axis=1)
+    return ops.where(valid[..., None], boxes, 0.0), scores
+
+
+@keras.saving.register_keras_serializable("kfpn")
+class Proposals(keras.layers.Layer):
+    """Turns the pyramid and the RPN's outputs into proposals at inference.
+
+    Args:
+        anchor_sizes, aspect_ratios: see `ModelConfig`.
+        pre_nms, post_nms: int, boxes a level before NMS and in all after it.
+        iou_threshold: float, of the NMS within each level.
+    Call:
+        features: {"P2": (B, H, W, C), ...}. outputs: of `rpn`. image_sizes: (B, 2) int, pixels.
+    Returns:
+        boxes (B, P, 4) float32 yxyx and scores (B, P) float32, see `select_proposals`.
+    """
+
+    def __init__(self, anchor_sizes, aspect_ratios, pre_nms, post_nms, iou_threshold, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.anchor_sizes = tuple(anchor_sizes)
+        self.aspect_ratios = tuple(aspect_ratios)
+        self.pre_nms = pre_nms
+        self.post_nms = post_nms
+        self.iou_threshold = iou_threshold
+
+    def call(self, features, outputs, image_sizes):
+        anchors = level_anchors(features, self)
+        usable = usable_anchors(features, image_sizes, self)
+        return select_proposals(
+            outputs, anchors, usable, image_sizes, self.pre_nms, self.post_nms, self.iou_threshold
+        )
+
+    def compute_output_spec(self, features, outputs, image_sizes):
+        batch = image_sizes.shape[0]
+        boxes = keras.KerasTensor((batch, self.post_nms, 4), dtype="float32")
+        return boxes, keras.KerasTensor((batch, self.post_nms), dtype="float32")
+
+    def get_config(self):
+        own = ("anchor_sizes", "aspect_ratios", "pre_nms", "post_nms", "iou_threshold")
+        return {**super().get_config(), **{name: getattr(self, name) for name in own}}

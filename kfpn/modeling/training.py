@@ -1,0 +1,106 @@
+"""The training storyboard: images, ground truth and noise -> the four losses, over the very same submodels."""
+
+from keras import ops
+
+from kfpn import boxes as box_ops
+from kfpn import losses
+from kfpn.anchors import STRIDES
+from kfpn.config import Config
+from kfpn.modeling.detector import Submodels
+from kfpn.modeling.padding import valid_cells
+from kfpn.modeling.roi_align import FIRST_LEVEL, LAST_LEVEL, ROI_LEVELS, roi_align
+from kfpn.modeling.rpn import level_anchors, select_proposals, usable_anchors
+from kfpn.targets import Targets, gather_rows, roi_targets, rpn_targets
+
+
+def stop_gradient(tensors):
+    """`ops.stop_gradient` of a nest of lists and dicts."""
+    if isinstance(tensors, dict):
+        return {key: stop_gradient(value) for key, value in tensors.items()}
+    if isinstance(tensors, (list, tuple)):
+        return [stop_gradient(value) for value in tensors]
+    return ops.stop_gradient(tensors)
+
+
+def noise_shapes(config: Config, height: int, width: int, max_boxes: int) -> dict[str, tuple[int]]:
+    """Returns the shapes, an image, of the noise in 0..1 that the samplers need.
+
+    Args:
+        config: the whole configuration.
+        height, width: int, of the padded batch.
+        max_boxes: int, G, rows of gt_boxes.
+    Returns:
+        {"rpn": (N,), "roi": (P + G,)}: one value for each anchor, and for each proposal and ground-truth box.
+    """
+    cells = sum(-(-height // stride) * -(-width // stride) for stride in STRIDES)
+    return {
+        "rpn": (cells * len(config.model.aspect_ratios),),
+        "roi": (config.model.post_nms_train + max_boxes,),
+    }
+
+
+def rpn_losses(outputs, targets: Targets, config: Config) -> dict:
+    """Returns {"rpn_class": (B,), "rpn_box": (B,)} of the RPN's outputs and the sampled anchors' targets."""
+    sampling = config.sampling
+    logits = gather_rows(ops.concatenate(outputs["logits"], axis=1), targets.index)
+    deltas = gather_rows(ops.concatenate(outputs["deltas"], axis=1), targets.index)
+    size = float(sampling.rpn_batch)
+    return {
+        "rpn_class": losses.rpn_class_loss(logits, targets.positive, targets.valid, size),
+        "rpn_box": losses.box_loss(deltas, targets.deltas, targets.positive, size, sampling.rpn_box_beta),
+    }
+
+
+def roi_losses(outputs, targets: Targets, config: Config) -> dict:
+    """Returns {"roi_class": (B,), "roi_box": (B,)} of the box head's outputs (B S, ...) and the RoIs' targets."""
+    sampling, classes = config.sampling, config.model.num_classes
+    logits = ops.reshape(outputs["logits"], (-1, sampling.roi_batch, classes + 1))
+    deltas = ops.reshape(outputs["deltas"], (-1, sampling.roi_batch, classes, 4))
+    own_class = ops.one_hot(targets.labels, classes, dtype="float32")
+    deltas = ops.sum(deltas * own_class[..., None], axis=2)
+    size = float(sampling.roi_batch)
+    return {
+        "roi_class": losses.roi_class_loss(logits, targets.labels, targets.valid, size),
+        "roi_box": losses.box_loss(deltas, targets.deltas, targets.positive, size, sampling.roi_box_beta),
+    }
+
+
+def pool_and_classify(submodels: Submodels, levels, rois, image_sizes, config: Config):
+    """Returns the box head's outputs for RoIs (B, S, 4): logits (B S, K + 1), deltas (B S, K, 4)."""
+    model = config.model
+    cells = [valid_cells(image_sizes, 2**level) for level in range(FIRST_LEVEL, LAST_LEVEL + 1)]
+    features = [levels[level] for level in ROI_LEVELS]
+    pooled = roi_align(features, rois, cells, model.roi_size, model.sampling_ratio, model.aligned)
+    pooled = ops.reshape(pooled, (-1, model.roi_size, model.roi_size, model.pyramid_channels))
+    return submodels.box_head(pooled, training=True)
+
+
+def training_losses(submodels: Submodels, config: Config, batch: dict, noise: dict) -> dict:
+    """Computes the losses of a batch: a pure function of weights, batch and noise.
+
+    Args:
+        submodels: of `build_submodels`; batch-norm statistics are updated in place.
+        config: the whole configuration.
+        batch: dict of images (B, H, W, 3), image_sizes (B, 2) int32, gt_boxes (B, G, 4) float32 yxyx pixels,
+            gt_labels (B, G) int32 with -1 in padding, gt_crowd (B, G) bool.
+        noise: dict of rpn (B, N) and roi (B, P + G) float32, uniform in 0..1, see `noise_shapes`.
+    Returns:
+        {"rpn_class", "rpn_box", "roi_class", "roi_box"}: (B,) float32 each, one loss an image.
+    """
+    model, sizes = config.model, batch["image_sizes"]
+    levels = submodels.padded_features({"images": batch["images"], "image_sizes": sizes}, training=True)
+    outputs = submodels.rpn(levels, training=True)
+    anchors, usable = level_anchors(levels, model), usable_anchors(levels, sizes, model)
+    sampled_anchors = rpn_targets(
+        ops.concatenate(anchors, axis=0), ops.concatenate(usable, axis=1), batch, config.sampling, noise["rpn"]
+    )
+    proposals, scores = select_proposals(
+        stop_gradient(outputs), anchors, usable, sizes, model.pre_nms_train, model.post_nms_train, model.rpn_nms_iou
+    )
+    candidates = ops.concatenate([proposals, batch["gt_boxes"]], axis=1)
+    exists = ops.concatenate([scores > -float("inf"), batch["gt_labels"] >= 0], axis=1)
+    exists = ops.logical_and(exists, box_ops.area(candidates) > 0.0)
+    sampled_rois = roi_targets(candidates, exists, batch, model.num_classes, config.sampling, noise["roi"])
+    rois = ops.stop_gradient(sampled_rois.boxes)
+    head = pool_and_classify(submodels, levels, rois, sizes, config)
+    return {**rpn_losses(outputs, sampled_anchors, config), **roi_losses(head, sampled_rois, config)}
