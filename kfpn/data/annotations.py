@@ -116,9 +116,11 @@ class AnnotatedSource:
         self._annotations = annotations
 
     def __len__(self) -> int:
+        """Returns the number of images."""
         return len(self.sizes)
 
     def __getitem__(self, index: int) -> Record:
+        """Returns image `index`, the image itself not yet decoded."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"index must lie in 0..{len(self) - 1}, got {index}")
         index = int(index) % len(self)

@@ -44,7 +44,7 @@ class Faults:
     def report(self) -> None:
         """Logs one warning for each kind, with how many there are and the first file."""
         for kind, (count, first) in self.found.items():
-            LOGGER.warning("%s: %d %s (first: %s)", self.source, count, kind, first)
+            LOGGER.warning("%s: %s: %d (first: %s)", self.source, kind, count, first)
 
 
 def usable_boxes(
@@ -64,13 +64,14 @@ def usable_boxes(
     """
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     limits = np.concatenate([sizes, sizes], axis=1).reshape(-1, 4).astype(np.float64)
-    finite = np.isfinite(boxes).all(axis=1)
+    finite: np.ndarray = np.isfinite(boxes).all(axis=1)
     boxes = np.where(finite[:, None], boxes, 0.0)
     has_area = finite & (boxes[:, 2:] - boxes[:, :2] > least).all(axis=1)
     clipped = np.clip(boxes, 0.0, limits).astype(np.float32)
     inside = has_area & (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
     moved = inside & (np.abs(boxes - np.clip(boxes, 0.0, limits)) > _ROUNDING).any(axis=1)
-    for kind, mask in ((NOT_FINITE, ~finite), (NO_AREA, finite & ~has_area), (OUTSIDE, has_area & ~inside), (CLIPPED, moved)):
+    kinds = {NOT_FINITE: ~finite, NO_AREA: finite & ~has_area, OUTSIDE: has_area & ~inside, CLIPPED: moved}
+    for kind, mask in kinds.items():
         if mask.any():
             faults.add(kind, where(int(np.argmax(mask))), int(mask.sum()))
     return clipped, inside
@@ -151,9 +152,16 @@ def in_stored_pixels(
     stored = ~same & (orientations >= 5) & (declared == sizes[:, ::-1]).all(axis=1)
     wrong = np.flatnonzero(~same & ~stored)
     if len(wrong):
-        bad = [f"{names[i]} is {sizes[i][1]} x {sizes[i][0]}, annotated as {declared[i][1]} x {declared[i][0]}" for i in wrong[:_NAMED]]
+        bad = [
+            f"{names[i]} is {sizes[i][1]} x {sizes[i][0]}, annotated as {declared[i][1]} x {declared[i][0]}"
+            for i in wrong[:_NAMED]
+        ]
         raise ValueError(
-            _listing(f"{source}: {len(wrong)} images are not of the size (width x height) their annotations say", bad, len(wrong))
+            _listing(
+                f"{source}: {len(wrong)} images are not of the size (width x height) their annotations say",
+                bad,
+                len(wrong),
+            )
             + "\nUse the images that were annotated, or correct the sizes and boxes."
         )
     return stored
