@@ -1,0 +1,166 @@
+"""The loop: steps, and between them metrics, checkpoints and evaluations, until the last step or a signal."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kfpn.config import Config
+from kfpn.engine.checkpoint import Checkpoints, Progress
+from kfpn.engine.interrupt import Interrupted, Interruption
+from kfpn.engine.optimizer import Optimizer
+from kfpn.engine.report import Report, say
+from kfpn.engine.workdir import Workdir
+
+
+class Loop:
+    """Trains from where `progress` is to the last step.
+
+    Args:
+        config: the run's configuration.
+        workdir: where everything is kept.
+        weights_model: whose weights are saved.
+        optimizer: for the averaged weights.
+        step: from `build_train_step`.
+        checkpoints: of the same variables.
+        progress: restored; is kept up to date.
+        evaluate: (step) -> COCO figures, called with the averaged weights in place; None: no validation data.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        workdir: Workdir,
+        weights_model: keras.Model,
+        optimizer: Optimizer,
+        step: Callable[[Any], dict[str, tf.Tensor]],
+        checkpoints: Checkpoints,
+        progress: Progress,
+        evaluate: Callable[[int], dict[str, Any]] | None,
+    ):
+        self.config = config
+        self.workdir = workdir
+        self.weights_model = weights_model
+        self.optimizer = optimizer
+        self.step = step
+        self.checkpoints = checkpoints
+        self.progress = progress
+        self.evaluate = evaluate
+        self._pending: list[dict[str, tf.Tensor]] = []
+        self._pending_seconds = 0.0
+        self._clock = 0.0
+
+    def run(self, batches: Iterator[Any]) -> None:
+        """Runs to the last step.
+
+        Args:
+            batches: distributed batches from `progress.step` on.
+
+        Raises:
+            ValueError: naming the first loss that is not finite and its step.
+            SystemExit: after a signal, when all is saved.
+        """
+        report = Report(self.workdir, self.progress.step, self.config.steps)
+        self._clock = time.monotonic()
+        with Interruption() as stop:
+            try:
+                self._run(batches, report, stop)
+            except Interrupted:
+                self._leave(stop)
+            finally:
+                report.close()
+
+    def _run(self, batches: Iterator[Any], report: Report, stop: Interruption) -> None:
+        config, progress = self.config, self.progress
+        while True:
+            if self._due(config.eval_every) and progress.evaluated < progress.step:
+                with stop.at_once():
+                    self._evaluate(report)
+            if stop.signal is not None:
+                self._leave(stop)
+            if progress.step >= config.steps:
+                return
+            self._pending.append(self.step(next(batches)))
+            progress.step += 1
+            report.advance()
+            if self._due(config.log_every):
+                self._log(report)
+            # Saved before an evaluation as well, which may take long and be cut short.
+            if stop.signal is None and (self._due(config.checkpoint_every) or self._due(config.eval_every)):
+                self._save()
+
+    def _due(self, every: int) -> bool:
+        step = self.progress.step
+        return step > 0 and (step % every == 0 or step == self.config.steps)
+
+    def _log(self, report: Report) -> None:
+        rows = self._settle()
+        means = {name: _mean([row[name] for row in rows]) for name in rows[0]}
+        means["lr"] = rows[-1]["lr"]
+        rate = len(rows) * self.config.batch_size / self._pending_seconds
+        self.progress.logged = {"step": self.progress.step, **means, "images_per_second": rate}
+        report.train_row({**self.progress.logged, "seconds": self.progress.seconds})
+        self._pending, self._pending_seconds = [], 0.0
+
+    def _settle(self) -> list[dict[str, float]]:
+        """Waits for the device, takes the time, and fetches the metrics of the steps not yet logged."""
+        rows = [{name: float(value) for name, value in row.items()} for row in self._pending]
+        now = time.monotonic()
+        self.progress.seconds += now - self._clock
+        self._pending_seconds += now - self._clock
+        self._clock = now
+        first = self.progress.step - len(rows) + 1
+        for step, row in enumerate(rows, first):
+            bad = [name for name in row if name not in ("lr", "grad_norm", "loss") and not np.isfinite(row[name])]
+            if bad:
+                raise ValueError(
+                    f"{bad[0]} must be finite, got {row[bad[0]]} at step {step}; the checkpoints in "
+                    f"{self.workdir.checkpoints} are from before. A lower optimizer.learning_rate, a longer warm-up or "
+                    "optimizer.clip_norm may help (with another --workdir)"
+                )
+        return rows
+
+    def _save(self) -> None:
+        self._settle()
+        self.checkpoints.save(self.progress)
+        # Writing took time in which no image was trained on.
+        self._clock = time.monotonic()
+
+    def _evaluate(self, report: Report) -> None:
+        progress = self.progress
+        with self.optimizer.averaged_weights():
+            figures = self.evaluate(progress.step) if self.evaluate else {}
+            better = not progress.best_step or _score(figures) > _score(progress.best) or not figures
+            if better:
+                self.workdir.save_weights(self.weights_model)
+        if better:
+            progress.best_step, progress.best = progress.step, figures
+        progress.evaluated, progress.last = progress.step, figures
+        if figures:
+            report.evaluation_row({"step": progress.step, **figures, "seconds": progress.seconds})
+        self.checkpoints.save(progress)
+        self._clock = time.monotonic()
+
+    def _leave(self, stop: Interruption) -> None:
+        """Saves and exits."""
+        if self.progress.step:
+            self._save()
+        if not self.workdir.weights.exists():
+            with self.optimizer.averaged_weights():
+                self.workdir.save_weights(self.weights_model)
+        say(f"saved at step {self.progress.step} of {self.config.steps}; run the same command to go on")
+        raise SystemExit(stop.exit_code)
+
+
+def _score(figures: dict[str, Any]) -> float:
+    score = figures.get("AP")
+    return -1.0 if score is None else score
+
+
+def _mean(values: list[float]) -> float:
+    # A step skipped in mixed_float16 has an infinite gradient norm.
+    finite = [value for value in values if np.isfinite(value)]
+    return float(np.mean(finite)) if finite else float("nan")

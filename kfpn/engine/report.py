@@ -1,0 +1,78 @@
+"""What a run says while it goes: bar or lines, metrics.jsonl and TensorBoard."""
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+from tqdm import tqdm
+
+from kfpn.engine.workdir import Workdir
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+def say(message: str) -> None:
+    """Prints a line to stdout without tearing the bar."""
+    tqdm.write(message)
+    sys.stdout.flush()
+
+
+class Report:
+    """The bar on a terminal, or now and then a line elsewhere; rows of metrics and TensorBoard events.
+
+    Args:
+        workdir: where rows and events go.
+        step: of the run at its start.
+        steps: at its end.
+    """
+
+    def __init__(self, workdir: Workdir, step: int, steps: int):
+        self.workdir = workdir
+        self.steps = steps
+        self._writer = tf.summary.create_file_writer(str(workdir.tensorboard))
+        self._terminal = sys.stderr.isatty()
+        self._bar = tqdm(
+            total=steps, initial=step, unit="step", desc="train", dynamic_ncols=True, disable=not self._terminal
+        )
+        self._line_at = 0.0
+        self._start = (time.monotonic(), step)
+
+    def advance(self) -> None:
+        """Moves the bar by a step."""
+        self._bar.update()
+
+    def train_row(self, row: Mapping[str, Any]) -> None:
+        """Writes and shows a row of a log step: `step`, losses, `lr`, `grad_norm`, `images_per_second`."""
+        self._write(row)
+        self._bar.set_postfix_str(f"loss {row['loss']:.3f}, {row['images_per_second']:.1f} images/s")
+        now, done = time.monotonic(), row["step"] == self.steps
+        if self._terminal or (now - self._line_at < SECONDS_BETWEEN_LINES and not done):
+            return
+        self._line_at = now
+        started, first = self._start
+        left = (now - started) / max(1, row["step"] - first) * (self.steps - row["step"])
+        say(
+            f"step {row['step']}/{self.steps}: loss {row['loss']:.3f}, {row['images_per_second']:.1f} images/s, "
+            f"{tqdm.format_interval(left)} left"
+        )
+
+    def evaluation_row(self, row: Mapping[str, Any]) -> None:
+        """Writes and shows a row of an evaluation: `step` and COCO's figures."""
+        self._write(row)
+        shown = (f"{name} {row[name]:.3f}" for name in ("AP", "AP50", "AP75", "AR100") if row.get(name) is not None)
+        say(f"step {row['step']}: {', '.join(shown) or 'nothing to measure AP on'}")
+
+    def close(self) -> None:
+        """Closes bar and events."""
+        self._bar.close()
+        self._writer.close()
+
+    def _write(self, row: Mapping[str, Any]) -> None:
+        self.workdir.append_metrics(dict(row))
+        with self._writer.as_default(step=row["step"]):
+            for name, value in row.items():
+                if isinstance(value, float):
+                    tf.summary.scalar(name, value)
+        self._writer.flush()

@@ -1,0 +1,186 @@
+"""`train(config)`: from a configuration to a work directory with a trained detector."""
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import keras
+import tensorflow as tf
+from PIL import Image
+
+from kfpn.config import Config
+from kfpn.data.image import load_image
+from kfpn.data.pipeline import train_batches
+from kfpn.data.record import Record, Source
+from kfpn.data.sources import default_val_data, open_source
+from kfpn.engine.checkpoint import Checkpoints, Progress, named_variables
+from kfpn.engine.loop import Loop
+from kfpn.engine.optimizer import Optimizer
+from kfpn.engine.report import say
+from kfpn.engine.step import build_train_step
+from kfpn.engine.strategy import describe, make_strategy, replica_batch_size
+from kfpn.engine.workdir import Workdir, read_json, write_json
+from kfpn.evaluation.detect import detect_function, evaluate_source
+from kfpn.modeling.detector import Submodels, build_submodels, inference_model
+from kfpn.visualize import plot_curves, side_by_side
+
+Data = Source | Iterable[Record]
+
+
+def train(
+    config: Config,
+    source: Data | None = None,
+    val_source: Data | None = None,
+    strategy: tf.distribute.Strategy | None = None,
+) -> dict[str, Any]:
+    """Trains a detector, or goes on with what `config.workdir` holds.
+
+    Args:
+        config: everything about the run; `model.num_classes` is taken from the data.
+        source: records to train on; None: `config.data`.
+        val_source: records to evaluate on; None: `config.val_data` or, without `source` as well, the validation
+            split of `config.data`.
+        strategy: None: `make_strategy(config.strategy)`.
+
+    Returns:
+        What final.json holds: COCO's twelve figures and `per_class` of the weights that were saved (the best), the
+        last losses, `steps`, `best_step`, `last_AP`, `seconds` of training and `images_per_second`.
+
+    Raises:
+        ValueError: for a work directory that can't be written or was made with other options, data that can't be
+            used, a batch that replicas can't share, or a loss that is not finite.
+        SystemExit: after Ctrl-C (130) or SIGTERM (0), when all is saved.
+    """
+    workdir = Workdir(config.workdir)
+    workdir.check_writable()
+    source, val_source = _open(config, source, val_source)
+    config = replace(config, model=replace(config.model, num_classes=len(source.class_names)))
+    strategy = strategy or make_strategy(config.strategy)
+    replica_batch_size(strategy, config.batch_size)
+    workdir.prepare(config, source.class_names, source.category_ids, source.name)
+    with _dtype_policy(config.precision):
+        return _train(config, workdir, source, val_source, strategy)
+
+
+def _train(
+    config: Config, workdir: Workdir, source: Source, val_source: Source | None, strategy: tf.distribute.Strategy
+) -> dict[str, Any]:
+    keras.utils.set_random_seed(config.seed)
+    with strategy.scope():
+        submodels = build_submodels(config.model)
+        optimizer = Optimizer(config, submodels.weights_model.trainable_variables)
+    checkpoints = Checkpoints(
+        workdir.checkpoints,
+        named_variables(model=submodels.weights_model.variables, optimizer=optimizer.variables),
+        config.keep_checkpoints,
+    )
+    progress = checkpoints.restore()
+    if progress.step >= config.steps and progress.evaluated >= config.steps and workdir.final.exists():
+        final = read_json(workdir.final)
+        say(f"{workdir.path} has finished its {config.steps} steps: {_summary(final)}")
+        return final
+    workdir.drop_metrics_after(progress.step, progress.evaluated)
+    say(describe(strategy, config.batch_size))
+    say(f"{source.name}: {len(source)} images, {len(source.class_names)} classes; work directory {workdir.path}")
+    if progress.step:
+        say(f"goes on from step {progress.step} of {config.steps}")
+    evaluate = None if val_source is None else _build_evaluate(config, workdir, submodels, val_source)
+    step = _announce_shapes(build_train_step(submodels, config, optimizer, strategy), config, strategy)
+    loop = Loop(config, workdir, submodels.weights_model, optimizer, step, checkpoints, progress, evaluate)
+    batches = strategy.experimental_distribute_dataset(train_batches(source, config, progress.step))
+    loop.run(iter(batches))
+    return _finish(config, workdir, progress)
+
+
+def _open(config: Config, source: Data | None, val_source: Data | None) -> tuple[Source, Source | None]:
+    val_data: Any = val_source if val_source is not None else config.val_data
+    if val_data is None and source is None:
+        val_data = default_val_data(config.data)
+    opened = open_source(config.data if source is None else source, "train")
+    if val_data is None:
+        warnings.warn(
+            "no validation data: AP is not measured, and the last weights are kept, not the best", stacklevel=3
+        )
+        return opened, None
+    validation = open_source(val_data, "validation")
+    if tuple(validation.class_names) != tuple(opened.class_names):
+        raise ValueError(
+            f"val_data must have the classes of data ({', '.join(opened.class_names)}), "
+            f"got {', '.join(validation.class_names)}"
+        )
+    return opened, validation
+
+
+def _build_evaluate(
+    config: Config, workdir: Workdir, submodels: Submodels, source: Source
+) -> Callable[[int], dict[str, Any]]:
+    """Returns (step) -> figures; it draws the samples on the way."""
+    # Outside the strategy's scope: one device evaluates. And made once, so that it is traced once.
+    detect = detect_function(inference_model(submodels, config.model, padded=True))
+
+    def evaluate(step: int) -> dict[str, Any]:
+        figures, detections = evaluate_source(detect, source, config, source.class_names)
+        workdir.samples.mkdir(exist_ok=True)
+        found = {detection["image_id"]: detection for detection in detections}
+        for index in range(min(config.samples, len(source))):
+            record = source[index]
+            truth = {"boxes": record.boxes, "labels": record.labels}
+            picture = side_by_side(load_image(record), truth, found[record.image_id], source.class_names)
+            Image.fromarray(picture).save(workdir.samples / f"{index:03d}.png")
+        plot_curves(workdir.metrics, workdir.curves)
+        return figures
+
+    return evaluate
+
+
+def _announce_shapes(step: Callable, config: Config, strategy: tf.distribute.Strategy) -> Callable:
+    """Says so when a step will take long because it is compiled for a new canvas."""
+    seen: set[tuple[int, ...]] = set()
+
+    def announced(batch: Any) -> dict[str, tf.Tensor]:
+        shape = tuple(strategy.experimental_local_results(batch["images"])[0].shape)
+        if shape not in seen:
+            seen.add(shape)
+            verb = "compiles" if config.jit_compile else "traces"
+            say(f"{verb} the step for images of {shape[1]} x {shape[2]}; this takes a while, once")
+        return step(batch)
+
+    return announced
+
+
+def _finish(config: Config, workdir: Workdir, progress: Progress) -> dict[str, Any]:
+    losses = {name: value for name, value in progress.logged.items() if name not in ("step", "images_per_second", "lr")}
+    final = {
+        **progress.best,
+        **losses,
+        "steps": progress.step,
+        "best_step": progress.best_step,
+        "last_AP": progress.last.get("AP"),
+        "seconds": progress.seconds,
+        "images_per_second": progress.step * config.batch_size / max(progress.seconds, 1e-9),
+    }
+    plot_curves(workdir.metrics, workdir.curves)
+    write_json(workdir.final, final)
+    say(f"finished: {_summary(final)}; {workdir.path}")
+    return final
+
+
+def _summary(final: dict[str, Any]) -> str:
+    names = ("AP", "AP50", "AP75", "loss")
+    figures = ", ".join(f"{name} {final[name]:.3f}" for name in names if final.get(name) is not None)
+    return (
+        f"{figures}, best step {final['best_step']}; {final['seconds']:.0f} s of training, "
+        f"{final['images_per_second']:.1f} images/s"
+    )
+
+
+@contextmanager
+def _dtype_policy(name: str) -> Iterator[None]:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

@@ -1,0 +1,207 @@
+"""The work directory: what a run leaves behind, and what is read from it again."""
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from kfpn.config import Config, from_dict, to_dict
+
+MAY_DIFFER = (
+    "workdir",
+    "preset",
+    "strategy",
+    "jit_compile",
+    "eval_every",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "log_every",
+    "samples",
+)
+"""Fields that a resumed run may change: they don't act on the weights."""
+
+WEIGHTS = "detector.weights.h5"
+
+
+class Workdir:
+    """Paths and files of one work directory.
+
+    Args:
+        path: the folder; nothing is made or read before `prepare`.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+        self.config = self.path / "config.json"
+        self.classes = self.path / "classes.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.final = self.path / "final.json"
+        self.weights = self.path / WEIGHTS
+        self.checkpoints = self.path / "checkpoints"
+        self.tensorboard = self.path / "tensorboard"
+        self.samples = self.path / "samples"
+        self.curves = self.path / "curves.png"
+
+    def check_writable(self) -> None:
+        """Makes the folder.
+
+        Raises:
+            ValueError: if it can't be made or written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except OSError as error:
+            raise ValueError(
+                f"workdir must be a folder that can be written, got {str(self.path)!r}: {error}"
+            ) from error
+
+    def prepare(self, config: Config, class_names: Sequence[str], category_ids: Sequence[int], data: str) -> None:
+        """Writes config and classes, or checks that those already there agree.
+
+        Raises:
+            ValueError: naming each field that differs, the old and the new value.
+        """
+        classes = {
+            "class_names": list(class_names),
+            "category_ids": [int(i) for i in category_ids],
+            "data": data,
+        }
+        if self.config.exists():
+            differences = compare_configs(read_json(self.config), to_dict(config))
+            if self.classes.exists():
+                old = read_json(self.classes)
+                differences += [
+                    f"{k}: {old[k]} -> {classes[k]}" for k in classes if k != "data" and old[k] != classes[k]
+                ]
+            if differences:
+                raise ValueError(
+                    f"{self.path} was made with other options: {'; '.join(differences)}. "
+                    "Use the same options to go on, or another --workdir to start anew"
+                )
+        write_json(self.classes, classes)
+        write_json(self.config, to_dict(config))
+
+    def append_metrics(self, row: dict[str, Any]) -> None:
+        """Adds a row to metrics.jsonl; NaN and inf become null, which JSON has."""
+        with open(self.metrics, "a", encoding="utf-8") as file:
+            file.write(json.dumps(_plain(row)) + "\n")
+
+    def drop_metrics_after(self, step: int, evaluated: int) -> None:
+        """Drops rows that a resumed run will write again, and a last row cut short.
+
+        Args:
+            step: last step whose training rows stay.
+            evaluated: last step whose evaluation row stays.
+        """
+        if not self.metrics.exists():
+            return
+        kept = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            if row["step"] <= (evaluated if "AP" in row else step):
+                kept.append(line + "\n")
+        _write_aside(self.metrics, "".join(kept))
+
+    def save_weights(self, weights_model: keras.Model) -> None:
+        """Writes the weights for inference aside and renames them."""
+        aside = self.path / f"aside.{WEIGHTS}"
+        weights_model.save_weights(aside)
+        os.replace(aside, self.weights)
+
+
+def compare_configs(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Lists what keeps a run from going on under another configuration.
+
+    Args:
+        old, new: from `kfpn.config.to_dict`.
+
+    Returns:
+        `name: old -> new` of each field that differs and is not in `MAY_DIFFER`.
+    """
+    before, after = _flat(old), _flat(new)
+    return [
+        f"{name}: {before.get(name)!r} -> {after.get(name)!r}"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name) and name not in MAY_DIFFER
+    ]
+
+
+def load_detector(workdir: str | os.PathLike, padded: bool = False) -> keras.Model:
+    """Loads the trained detector of a work directory, under the current Keras dtype policy.
+
+    Args:
+        workdir: of `kfpn train`, finished or not.
+        padded: give the model the second input `image_sizes`, see `build_detector`.
+
+    Returns:
+        The inference model with the best weights seen in evaluation (the last, without validation data), and the
+        attributes `class_names` and `category_ids`, tuples over labels.
+
+    Raises:
+        ValueError: if the folder is missing, is not a work directory or holds no weights yet.
+    """
+    from kfpn.modeling.detector import build_submodels, inference_model
+
+    files = Workdir(workdir)
+    if not files.path.is_dir():
+        raise ValueError(f"workdir must be a folder, got {str(workdir)!r}, which does not exist")
+    if not (files.config.exists() and files.classes.exists()):
+        raise ValueError(f"workdir must be one that `kfpn train` made, got {str(workdir)!r}, which has no config.json")
+    if not files.weights.exists():
+        raise ValueError(f"workdir must hold trained weights, got {str(workdir)!r}: no evaluation has finished yet")
+    config = from_dict(Config, read_json(files.config))
+    submodels = build_submodels(config.model)
+    submodels.weights_model.load_weights(files.weights)
+    model = inference_model(submodels, config.model, padded)
+    classes = read_json(files.classes)
+    model.class_names = tuple(classes["class_names"])
+    model.category_ids = tuple(classes["category_ids"])
+    return model
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        ValueError: naming the file, if it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} must be JSON, got: {error}") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file aside and renames it; NaN and inf become null."""
+    _write_aside(path, json.dumps(_plain(value), indent=2) + "\n")
+
+
+def _write_aside(path: Path, text: str) -> None:
+    aside = path.with_name(path.name + ".tmp")
+    aside.write_text(text, encoding="utf-8")
+    os.replace(aside, path)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return flat
