@@ -1,0 +1,83 @@
+"""Geometry of image and boxes together: the resize rule, horizontal flip and scale jitter."""
+
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from kfpn.config import InputConfig
+
+# Keeps the draws here apart from the samplers' and the other users of (seed, sample_index).
+_SALT = 0x617567
+
+
+class Draws(NamedTuple):
+    """What chance decides for one sample: whether it is mirrored, and the factor of its size.
+
+    Attributes:
+        flip: bool tensor, scalar.
+        factor: float64 tensor, scalar, within `input.scale_jitter`.
+    """
+
+    flip: tf.Tensor
+    factor: tf.Tensor
+
+
+def draw(config: InputConfig, seed: int, sample_index: tf.Tensor) -> Draws:
+    """Draws the augmentation of one sample, a pure function of (seed, sample_index).
+
+    Args:
+        config: gives the probability of a flip and the range of the factor.
+        seed: int, 0 .. 2^31 - 1.
+        sample_index: int64 scalar, the sample's number since the start of training.
+    """
+    # Keys made of the index by a step of +1 are fine: the generator behind (Philox) scrambles its key.
+    key = tf.stack([tf.constant(seed ^ (_SALT << 32), tf.int64), tf.cast(sample_index, tf.int64)])
+    chance = tf.random.stateless_uniform((2,), key, dtype=tf.float64)
+    low, high = config.scale_jitter
+    # Rounding may carry the product past `high`, and the canvas is made for `high`.
+    return Draws(chance[0] < config.flip, tf.minimum(low + (high - low) * chance[1], high))
+
+
+def resized_sizes(sizes: np.ndarray, config: InputConfig, factor: float = 1.0) -> np.ndarray:
+    """Applies the resize rule to image sizes.
+
+    Both sides are multiplied by s = min(short_side / shorter, long_side / longer) x factor and rounded, halves up,
+    to at least 1 pixel. This is detectron2's `ResizeShortestEdge` (Fast R-CNN, section 2.3, trains the same way).
+
+    Args:
+        sizes: (..., 2) int, height and width.
+        config: gives short_side and long_side.
+        factor: what scale jitter drew.
+
+    Returns:
+        (..., 2) int32, height and width.
+    """
+    exact = np.asarray(sizes, np.float64)
+    scale = np.minimum(config.short_side / exact.min(-1), config.long_side / exact.max(-1)) * factor
+    return np.maximum(np.floor(exact * scale[..., None] + 0.5), 1.0).astype(np.int32)
+
+
+def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes (H, W, 3) uint8 to `size` (height, width), bilinear; antialiased where it shrinks (Pillow's filter)."""
+    if image.shape[:2] == tuple(size):
+        return image
+    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR))
+
+
+def resize_boxes(boxes: np.ndarray, old: tuple[int, int], new: tuple[int, int]) -> np.ndarray:
+    """Carries boxes (M, 4) float32 yxyx pixels from an image of size `old` (height, width) to one of size `new`."""
+    limit = np.array([*new, *new], np.float32)
+    scale = np.array([new[0] / old[0], new[1] / old[1]] * 2, np.float64)
+    return np.clip((boxes * scale).astype(np.float32), 0.0, limit)
+
+
+def flip_image(image: np.ndarray) -> np.ndarray:
+    """Mirrors (H, W, 3) left to right."""
+    return image[:, ::-1]
+
+
+def flip_boxes(boxes: np.ndarray, width: int) -> np.ndarray:
+    """Mirrors boxes (M, 4) yxyx in an image of `width` pixels: x -> width - x, left and right edge swapped."""
+    return np.stack([boxes[:, 0], width - boxes[:, 3], boxes[:, 2], width - boxes[:, 1]], -1).astype(np.float32)

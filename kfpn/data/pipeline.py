@@ -1,0 +1,194 @@
+"""Records to padded batches in tf.data: training batches without end, evaluation batches once over.
+
+Order is planned ahead in `kfpn.data.plan`; chance is drawn in `kfpn.data.augment`; here images are decoded, resized,
+mirrored and padded in parallel. Sides of a canvas are None in the element spec (they differ by aspect group); the
+batch size and the number of box rows are fixed.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from kfpn.config import Config, InputConfig
+from kfpn.data.augment import draw, flip_boxes, flip_image, resize_boxes, resize_image, resized_sizes
+from kfpn.data.image import load_image
+from kfpn.data.plan import TrainPlan, group_by_aspect
+from kfpn.data.record import Record, Source
+
+_BATCHES_AHEAD = 2
+
+
+def prepare_image(image: np.ndarray, config: InputConfig) -> tuple[np.ndarray, tuple[int, int]]:
+    """Resizes one image for inference, exactly as evaluation does (without padding).
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        config: gives the resize rule, see `kfpn.data.augment.resized_sizes`.
+
+    Returns:
+        (h, w, 3) uint8 and (h, w).
+
+    Raises:
+        ValueError: when `image` is not such an array.
+    """
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise ValueError(f"image must be a (H, W, 3) uint8 array, got {got}")
+    if 0 in image.shape:
+        raise ValueError(f"image must have pixels, got shape {image.shape}")
+    height, width = (int(side) for side in resized_sizes(np.array(image.shape[:2]), config))
+    return resize_image(image, (height, width)), (height, width)
+
+
+def train_batches(source: Source, config: Config, start_step: int = 0) -> tf.data.Dataset:
+    """Returns the endless training batches from `start_step` on, a pure function of (config, source, step).
+
+    A batch is a dict of `images` (B, Hc, Wc, 3) uint8, zeros below and right of each image; `image_sizes` (B, 2)
+    int32, its true height and width; `gt_boxes` (B, G, 4) float32 yxyx pixels of the resized image; `gt_labels`
+    (B, G) int32, -1 in rows without a box; `gt_crowd` (B, G) bool; `sample_index` (B,) int64, step x B + position;
+    `record_index` (B,) int64. G is source.max_boxes, at least 1. Images of a batch share an aspect group, thus Hc, Wc.
+
+    Raises:
+        ValueError: when the source is empty or `start_step` negative. An unreadable image surfaces from the iterator
+            as a tf.errors.OpError whose message names it.
+    """
+    if start_step < 0:
+        raise ValueError(f"start_step must be at least 0, got {start_step}")
+    _require_records(source)
+    size = config.batch_size
+    groups = group_by_aspect(source.sizes, config.input, size, factor=config.input.scale_jitter[1])
+    plan = TrainPlan(groups.members, size, config.seed)
+
+    def planned() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        for batch in plan.batches(start_step):
+            samples = np.arange(batch.step * size, (batch.step + 1) * size, dtype=np.int64)
+            yield batch.records, samples, groups.canvases[batch.group]
+
+    load = _training_sample(source, config.input)
+    rows = max(1, source.max_boxes)
+
+    def sample(record_index: tf.Tensor, sample_index: tf.Tensor, canvas: tf.Tensor) -> dict[str, tf.Tensor]:
+        chance = draw(config.input, config.seed, sample_index)
+        images, image_sizes, boxes, labels, crowd = tf.numpy_function(
+            load,
+            [record_index, chance.flip, chance.factor, canvas],
+            [tf.uint8, tf.int32, tf.float32, tf.int32, tf.bool],
+        )
+        return {
+            "images": tf.ensure_shape(images, (None, None, 3)),
+            "image_sizes": tf.ensure_shape(image_sizes, (2,)),
+            "gt_boxes": tf.ensure_shape(boxes, (rows, 4)),
+            "gt_labels": tf.ensure_shape(labels, (rows,)),
+            "gt_crowd": tf.ensure_shape(crowd, (rows,)),
+            "sample_index": sample_index,
+            "record_index": record_index,
+        }
+
+    return _batched(planned, sample, size)
+
+
+def eval_batches(source: Source, config: Config, batch_size: int) -> tf.data.Dataset:
+    """Returns every record exactly once, group after group, without augmentation or ground truth.
+
+    A batch is a dict of `images` (B, Hc, Wc, 3) uint8, `image_sizes` (B, 2) int32, `record_index` (B,) int64 and
+    `original_sizes` (B, 2) int32, height and width before resizing. The last batch of a group is filled up with black
+    images with record_index -1, both of whose sizes are the canvas's.
+
+    Raises:
+        ValueError: when the source is empty or `batch_size` below 1.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    _require_records(source)
+    groups = group_by_aspect(source.sizes, config.input, batch_size)
+
+    def planned() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        for group, canvas in enumerate(groups.canvases):
+            members = np.flatnonzero(groups.members == group)
+            for start in range(0, len(members), batch_size):
+                records = np.full(batch_size, -1, np.int64)
+                chosen = members[start : start + batch_size]
+                records[: len(chosen)] = chosen
+                yield records, records, canvas
+
+    def load(record_index: np.ndarray, canvas: np.ndarray) -> tuple[np.ndarray, ...]:
+        if record_index < 0:
+            return np.zeros((*canvas, 3), np.uint8), canvas, canvas
+        image = load_image(source[int(record_index)])
+        resized, size = prepare_image(image, config.input)
+        return _padded(resized, canvas), np.array(size, np.int32), np.array(image.shape[:2], np.int32)
+
+    def sample(record_index: tf.Tensor, _: tf.Tensor, canvas: tf.Tensor) -> dict[str, tf.Tensor]:
+        images, image_sizes, original_sizes = tf.numpy_function(
+            load, [record_index, canvas], [tf.uint8, tf.int32, tf.int32]
+        )
+        return {
+            "images": tf.ensure_shape(images, (None, None, 3)),
+            "image_sizes": tf.ensure_shape(image_sizes, (2,)),
+            "original_sizes": tf.ensure_shape(original_sizes, (2,)),
+            "record_index": record_index,
+        }
+
+    return _batched(planned, sample, batch_size)
+
+
+def _require_records(source: Source) -> None:
+    if not len(source):
+        raise ValueError(f"data set must have at least one record, got none in {source.name}")
+
+
+def _training_sample(source: Source, config: InputConfig) -> Callable[..., tuple[np.ndarray, ...]]:
+    """Returns the function that makes the arrays of one training sample from its record and what chance drew."""
+    rows = max(1, source.max_boxes)
+
+    def load(record_index: int, flip: bool, factor: float, canvas: np.ndarray) -> tuple[np.ndarray, ...]:
+        record = source[int(record_index)]
+        image = load_image(record)
+        old = image.shape[:2]
+        height, width = (int(side) for side in resized_sizes(np.array(old), config, float(factor)))
+        image = resize_image(image, (height, width))
+        boxes = resize_boxes(record.boxes, old, (height, width))
+        if flip:
+            image, boxes = flip_image(image), flip_boxes(boxes, width)
+        return _padded(image, canvas), np.array([height, width], np.int32), *_box_rows(record, boxes, rows)
+
+    return load
+
+
+def _padded(image: np.ndarray, canvas: np.ndarray) -> np.ndarray:
+    if image.shape[0] == canvas[0] and image.shape[1] == canvas[1]:
+        return np.ascontiguousarray(image)
+    whole = np.zeros((*canvas, 3), np.uint8)
+    whole[: image.shape[0], : image.shape[1]] = image
+    return whole
+
+
+def _box_rows(record: Record, boxes: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    count = len(boxes)
+    if count > rows:
+        raise ValueError(f"{record.name}: has {count} boxes, more than its source's max_boxes {rows}")
+    gt_boxes = np.zeros((rows, 4), np.float32)
+    gt_labels = np.full(rows, -1, np.int32)
+    gt_crowd = np.zeros(rows, np.bool_)
+    gt_boxes[:count], gt_labels[:count], gt_crowd[:count] = boxes, record.labels, record.crowd
+    return gt_boxes, gt_labels, gt_crowd
+
+
+def _batched(
+    planned: Callable[[], Iterator[tuple[np.ndarray, ...]]],
+    sample: Callable[..., dict[str, tf.Tensor]],
+    batch_size: int,
+) -> tf.data.Dataset:
+    """Makes samples of planned batches (records (B,), samples (B,), canvas (2,)) in parallel and batches them again."""
+    indices = tf.TensorSpec((batch_size,), tf.int64)
+    batches = tf.data.Dataset.from_generator(
+        planned, output_signature=(indices, indices, tf.TensorSpec((2,), tf.int32))
+    )
+    singles = batches.map(lambda records, samples, canvas: (records, samples, tf.repeat(canvas[None], batch_size, 0)))
+    dataset = singles.unbatch().map(sample, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    dataset = dataset.batch(batch_size, drop_remainder=True).prefetch(_BATCHES_AHEAD)
+    options = tf.data.Options()
+    # There are no files to share out: every worker of a distributed run takes its slice of each global batch.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return dataset.with_options(options)

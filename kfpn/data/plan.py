@@ -1,0 +1,183 @@
+"""Which records make up which batch: aspect-ratio groups, their canvases and the order of training. NumPy only.
+
+Training never stores or replays its past. A group's records form one endless stream, epoch after epoch of seeded
+permutations, cut into batches; how many batches an epoch completes follows from the group's size alone. So the
+batch of any step can be found from (seed, step), and a resumed run goes on with exactly the batches it would have seen.
+"""
+
+import bisect
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from kfpn.config import InputConfig
+from kfpn.data.augment import resized_sizes
+
+_MAX_GROUPS = 6
+"""Each canvas costs one XLA compilation of the training step."""
+_TOLERANCE = 1.03
+"""Fewer groups are preferred as long as they need at most this many times the least area."""
+_BINS = 64
+
+
+class Groups(NamedTuple):
+    """Records by canvas.
+
+    Attributes:
+        members: (N,) int64, the group of each record.
+        canvases: (K, 2) int32, height and width to which every image of a group is padded.
+    """
+
+    members: np.ndarray
+    canvases: np.ndarray
+
+
+class Batch(NamedTuple):
+    """What a training step sees.
+
+    Attributes:
+        step: int, from 0.
+        group: int, index into the canvases.
+        records: (B,) int64 indices into the source.
+    """
+
+    step: int
+    group: int
+    records: np.ndarray
+
+
+def group_by_aspect(sizes: np.ndarray, config: InputConfig, batch_size: int, factor: float = 1.0) -> Groups:
+    """Splits records by aspect ratio into few groups of little padding, each with enough records for a batch.
+
+    The records are sorted by height / width and cut where the summed area of the canvases is smallest, by dynamic
+    programming over at most 64 quantiles. No group has fewer than `batch_size` records (unless there are no more in
+    all), so every record is used within two epochs. A group's canvas is the largest height and the largest width of
+    its resized images, each rounded up to a multiple of `config.divisor`.
+
+    Args:
+        sizes: (N, 2) int, heights and widths of the images, N at least 1.
+        config: gives the resize rule and the divisor.
+        batch_size: int.
+        factor: the largest factor of scale jitter.
+
+    Raises:
+        ValueError: when there are no records, or a size is not positive.
+    """
+    sizes = np.asarray(sizes)
+    if sizes.ndim != 2 or sizes.shape[1] != 2 or not len(sizes) or sizes.min() < 1:
+        raise ValueError(f"sizes must be (N, 2) positive numbers with N at least 1, got shape {sizes.shape}")
+    resized = resized_sizes(sizes, config, factor)
+    aspects, bins = np.unique(sizes[:, 0] / sizes[:, 1], return_inverse=True)
+    if len(aspects) > _BINS:
+        edges = np.unique(np.quantile(sizes[:, 0] / sizes[:, 1], np.linspace(0, 1, _BINS + 1)[1:-1]))
+        bins = np.unique(np.searchsorted(edges, sizes[:, 0] / sizes[:, 1]), return_inverse=True)[1]
+    count = int(bins.max()) + 1
+    largest = np.zeros((count, 2), np.int64)
+    np.maximum.at(largest, bins, -(-resized // config.divisor) * config.divisor)
+    cuts = _best_cuts(largest, np.bincount(bins, minlength=count), batch_size)
+    canvases = [largest[a:b].max(0) for a, b in zip([0, *cuts], [*cuts, count], strict=True)]
+    return _without_twins(np.searchsorted(cuts, bins, side="right"), np.array(canvases, np.int32))
+
+
+def _best_cuts(largest: np.ndarray, counts: np.ndarray, smallest: int) -> list[int]:
+    """Returns where to cut bins into runs of at least `smallest` records so that their canvases' area is least.
+
+    Args:
+        largest: (n, 2) canvas each bin needs alone.
+        counts: (n,) records of each bin.
+        smallest: int.
+    """
+    n = len(counts)
+    cost = np.full((n + 1, n + 1), np.inf)  # of the run [start, end)
+    total = np.concatenate([[0], np.cumsum(counts)])
+    for start in range(n):
+        areas = np.maximum.accumulate(largest[start:], 0).prod(-1)
+        records = total[start + 1 :] - total[start]
+        cost[start, start + 1 :] = np.where(records >= min(smallest, total[-1]), areas * records, np.inf)
+    best = cost[0]
+    cuts: list[list[int]] = [[] for _ in range(n + 1)]
+    plans = [(float(best[n]), cuts[n])]
+    for _ in range(1, _MAX_GROUPS):
+        every = best[:, None] + cost
+        last = every.argmin(0)
+        best = every[last, np.arange(n + 1)]
+        cuts = [[*cuts[cut], int(cut)] for cut in last]
+        plans.append((float(best[n]), cuts[n]))
+    least = min(area for area, _ in plans)
+    return next(chosen for area, chosen in plans if area <= least * _TOLERANCE)
+
+
+def _without_twins(members: np.ndarray, canvases: np.ndarray) -> Groups:
+    kept, twin = np.unique(canvases, axis=0, return_inverse=True)
+    return Groups(twin.reshape(-1)[members].astype(np.int64), kept)
+
+
+class TrainPlan:
+    """The endless sequence of training batches, a pure function of (seed, groups, batch size).
+
+    Each epoch shuffles all records. A batch is complete, and its step comes, when the last of its records turns up;
+    what a group has left over at the end of an epoch opens its first batch of the next one.
+
+    Args:
+        members: (N,) int, the group of each record.
+        batch_size: int, at least 1.
+        seed: int, not negative.
+    """
+
+    def __init__(self, members: np.ndarray, batch_size: int, seed: int) -> None:
+        self.members = np.asarray(members)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.counts = np.bincount(self.members)
+
+    def batches(self, start_step: int) -> Iterator[Batch]:
+        """Yields the batches from `start_step` on, for ever."""
+        epoch = self.epoch_of(start_step)
+        step = self.first_step(epoch)
+        while True:
+            for group, records in self._epoch(epoch):
+                if step >= start_step:
+                    yield Batch(step, group, records)
+                step += 1
+            epoch += 1
+
+    def first_step(self, epoch: int) -> int:
+        """Returns how many batches are complete before `epoch` begins."""
+        return sum(epoch * int(count) // self.batch_size for count in self.counts)
+
+    def epoch_of(self, step: int) -> int:
+        """Returns the epoch in which the batch of `step` becomes complete."""
+        # Up to K batches may lie unfinished in the groups, hence the upper bound.
+        bound = (step + 1 + len(self.counts)) * self.batch_size // len(self.members) + 2
+        return bisect.bisect_right(range(bound + 1), step, key=self.first_step) - 1
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, epoch]).permutation(len(self.members))
+
+    def _epoch(self, epoch: int) -> list[tuple[int, np.ndarray]]:
+        """Returns (group, records) of every batch that `epoch` completes, in order."""
+        order = self._permutation(epoch)
+        by_group = self.members[order]
+        found: list[tuple[int, int, np.ndarray]] = []
+        for group, count in enumerate(self.counts):
+            if not count:
+                continue
+            places = np.flatnonzero(by_group == group)
+            carried = self._carried(group, epoch)
+            stream = np.concatenate([carried, order[places]])
+            ends = np.arange(self.batch_size, len(stream) + 1, self.batch_size)
+            found += [(int(places[end - 1 - len(carried)]), group, stream[end - self.batch_size : end]) for end in ends]
+        return [(group, records) for _, group, records in sorted(found, key=lambda batch: batch[0])]
+
+    def _carried(self, group: int, epoch: int) -> np.ndarray:
+        """Returns the records of `group` that earlier epochs left without a batch, oldest first."""
+        left = epoch * int(self.counts[group]) % self.batch_size
+        parts: list[np.ndarray] = [np.zeros(0, np.int64)]
+        while left > 0:
+            epoch -= 1
+            order = self._permutation(epoch)
+            mine = order[self.members[order] == group][-left:]
+            parts.insert(0, mine)
+            left -= len(mine)
+        return np.concatenate(parts)
