@@ -1,0 +1,8 @@
+"""`python -m kfpn` is `kfpn`."""
+
+import sys
+
+from kfpn.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

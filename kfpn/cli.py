@@ -1,0 +1,320 @@
+"""The command line: `kfpn train`, `kfpn evaluate`, `kfpn predict`."""
+
+import dataclasses
+import glob
+import json
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import tyro
+
+# TensorFlow is imported where it is needed: `kfpn --help` and a mistyped option answer at once.
+from kfpn import __version__
+from kfpn.config import Config, from_dict, preset
+
+if TYPE_CHECKING:
+    from kfpn.data.record import Record, Source
+
+DESCRIPTION = f"""\
+kfpn {__version__}: Faster R-CNN with a Feature Pyramid Network, in Keras 3.
+
+  kfpn train --strategy mirrored
+  kfpn evaluate --workdir runs/shapes
+  kfpn predict --workdir runs/shapes photo.jpg --output detected
+
+Each command has a --help of its own."""
+
+# What `--help` says: the first line in the list of commands, all of it with the command itself.
+HELP = {
+    "train": """\
+Train a detector, evaluate it and keep everything in a work directory.
+
+Without options: the built-in shapes, minutes on a CPU. The same command again goes on where it stopped.
+
+  kfpn train --strategy mirrored
+
+Your own data, images beside the JSON or in a folder that follows a comma:
+
+  kfpn train --data coco:train.json,images --val-data coco:val.json,images --steps 3000
+  kfpn train --data voc:my_folder --steps 3000
+
+COCO as in the paper (the 1x recipe; detectron2's settings):
+
+  kfpn train --preset coco --data coco:annotations/instances_train2017.json,train2017""",
+    "evaluate": """\
+Measure a trained detector: COCO's twelve figures and the AP of each class.
+
+  kfpn evaluate --workdir runs/shapes --json figures.json
+  kfpn evaluate --workdir runs/cars --data coco:test.json,images""",
+    "predict": """\
+Detect objects in images: an annotated PNG of each, and detections.json in COCO's results form.
+
+  kfpn predict --workdir runs/shapes photos/ one.jpg --output detected --min-score 0.7""",
+}
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Options of `kfpn evaluate`."""
+
+    workdir: str
+    """The work directory of `kfpn train`."""
+    data: str | None = None
+    """What to evaluate on, as for `kfpn train`. None: the validation data of the run."""
+    split: str = "validation"
+    """Split of `data`, where its name does not say one."""
+    batch_size: int | None = None
+    """Images at once. None: that of the run."""
+    json: str | None = None
+    """File for the figures."""
+    detections: str | None = None
+    """File for the detections, in COCO's results form."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Predict:
+    """Options of `kfpn predict`."""
+
+    images: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="IMAGE [IMAGE ...]")]
+    """Image files, folders of images, or patterns ("photos/*.jpg")."""
+    workdir: str
+    """The work directory of `kfpn train`."""
+    output: str
+    """Folder for the pictures and detections.json; made if it is not there."""
+    min_score: float = 0.5
+    """Detections below this score are left out."""
+
+    def __post_init__(self) -> None:  # noqa: D105
+        if not self.images:
+            raise ValueError("images must name at least one file, got none")
+        if not 0.0 <= self.min_score <= 1.0:
+            raise ValueError(f"min_score must lie in 0..1, got {self.min_score!r}")
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        args: what stands behind the program's name. None: `sys.argv[1:]`.
+
+    Returns:
+        The exit code: 0, 1 where some images failed, 2 after an error (one line on stderr; with KFPN_DEBUG=1 the
+        traceback), 130 after Ctrl-C.
+    """
+    args = list(sys.argv[1:] if args is None else args)
+    if args == ["--version"]:
+        print(f"kfpn {__version__}")
+        return 0
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        command = _parse(args)
+        if isinstance(command, Config):
+            return _train(command)
+        return _evaluate(command) if isinstance(command, Evaluate) else _predict(command)
+    except KeyboardInterrupt:
+        print("kfpn: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `kfpn train --help | head`
+        sys.stderr.close()
+        return 0
+    except (ValueError, OSError) as error:
+        if os.environ.get("KFPN_DEBUG") == "1":
+            raise
+        print(f"kfpn: error: {error}", file=sys.stderr)
+        return 2
+
+
+def _parse(args: list[str]) -> Config | Evaluate | Predict:
+    def subcommand(name: str, **options: Any) -> Any:
+        description = HELP[name] if args[:1] == [name] else HELP[name].splitlines()[0]
+        return tyro.conf.subcommand(name, description=description, **options)
+
+    commands: Any = (
+        Annotated[Config, subcommand("train", default=train_defaults(args))]
+        | Annotated[Evaluate, subcommand("evaluate")]
+        | Annotated[Predict, subcommand("predict")]
+    )
+    options = (tyro.conf.OmitSubcommandPrefixes,)
+    return tyro.cli(commands, prog="kfpn", description=DESCRIPTION, args=args, config=options)
+
+
+def train_defaults(args: Sequence[str]) -> Config:
+    """Returns what `kfpn train` starts from: the preset that `args` name, and a work directory of the data's name.
+
+    Args:
+        args: the command line; only `--preset` and `--data` are looked at.
+    """
+    name, data = _option(args, "preset") or "shapes", _option(args, "data")
+    # An unknown preset is left to the parser, which lists the known ones.
+    config = preset(name if name in ("shapes", "coco") else "shapes")
+    if not data or data == config.data:
+        return config
+    return dataclasses.replace(config, data=data, workdir=f"runs/{data_name(data)}")
+
+
+def data_name(data: str) -> str:
+    """Returns a folder name for a data set: `voc:photos/bccd` -> `bccd`, `coco:cars/train.json` -> `cars-train`."""
+    kind, _, rest = data.partition(":")
+    path = Path(rest.split(",")[0] or kind)
+    parts = [path.resolve().parent.name, path.stem] if kind == "coco" else [path.resolve().name]
+    if kind == "tfds":
+        parts = [rest.split(",")[0]]
+    return re.sub(r"[^\w.]+", "-", "-".join(parts)).strip("-.") or kind
+
+
+def _option(args: Sequence[str], name: str) -> str | None:
+    """Finds the value of `--name VALUE` or `--name=VALUE`; the last one holds, as in the parser."""
+    found = None
+    for index, word in enumerate(args):
+        if word == f"--{name}" and index + 1 < len(args):
+            found = args[index + 1]
+        elif word.startswith(f"--{name}="):
+            found = word.partition("=")[2]
+    return found
+
+
+def _train(config: Config) -> int:
+    from kfpn.engine.train import train
+
+    train(config)
+    return 0
+
+
+def _evaluate(command: Evaluate) -> int:
+    from kfpn.engine.workdir import load_detector, write_json
+    from kfpn.evaluation import detections_to_coco, evaluate_source
+
+    model = load_detector(command.workdir, padded=True)
+    config = _run_config(command.workdir)
+    source = _open_validation(command, config)
+    metrics, detections = evaluate_source(
+        model, source, config, model.class_names, command.batch_size, jit_compile=config.jit_compile
+    )
+    print(f"{source.name}: {len(source)} images\n{_table(metrics)}")
+    if command.json:
+        write_json(Path(command.json), metrics)
+    if command.detections:
+        write_json(Path(command.detections), detections_to_coco(detections, source.category_ids))
+    return 0
+
+
+def _run_config(workdir: str) -> Config:
+    from kfpn.engine.workdir import Workdir, read_json
+
+    return from_dict(Config, read_json(Workdir(workdir).config))
+
+
+def _open_validation(command: Evaluate, config: Config) -> "Source":
+    from kfpn.data.sources import default_val_data, open_source
+
+    data = command.data or config.val_data or default_val_data(config.data)
+    if not data:
+        raise ValueError(f"{config.data} has no validation split: say what to evaluate on with --data")
+    return open_source(data, command.split)
+
+
+def _table(metrics: dict[str, Any]) -> str:
+    """Lays out the figures: the twelve in two rows, then the classes."""
+
+    def shown(value: float | None) -> str:
+        return "   -  " if value is None else f"{value:6.4f}"
+
+    names = [name for name in metrics if name != "per_class"]
+    rows = ["  ".join(f"{name:>5} {shown(metrics[name])}" for name in part) for part in (names[:6], names[6:])]
+    width = max(map(len, metrics["per_class"]), default=0)
+    rows += ["AP of each class:"]
+    rows += [f"  {name:<{width}}  {shown(value)}" for name, value in metrics["per_class"].items()]
+    return "\n".join(rows)
+
+
+def _predict(command: Predict) -> int:
+    from PIL import Image
+    from tqdm import tqdm
+
+    from kfpn.data.image import load_image
+    from kfpn.engine.workdir import load_detector
+    from kfpn.evaluation import detect_function, detect_image, detections_to_coco
+    from kfpn.visualize import draw_detections
+
+    model, config = load_detector(command.workdir, padded=True), _run_config(command.workdir)
+    detect, output, paths = detect_function(model), Path(command.output), find_images(command.images)
+    output.mkdir(parents=True, exist_ok=True)
+    pictures = picture_paths(paths, output)
+    results: list[dict[str, Any]] = []
+    failed = 0
+    for image_id, path in enumerate(tqdm(paths, desc="predict", unit="image", leave=False), start=1):
+        try:
+            image = load_image(_record(path, image_id))
+        except (ValueError, OSError) as error:
+            failed += 1
+            tqdm.write(f"kfpn: error: {error}", file=sys.stderr)
+            continue
+        found = detect_image(detect, image, config, image_id)
+        keep = found["scores"] >= command.min_score
+        found |= {name: found[name][keep] for name in ("boxes", "labels", "scores")}
+        drawn = draw_detections(image, found["boxes"], found["labels"], found["scores"], model.class_names)
+        Image.fromarray(drawn).save(pictures[path])
+        for row, label in zip(detections_to_coco([found], model.category_ids), found["labels"], strict=True):
+            results.append({**row, "category_name": model.class_names[label], "file_name": str(path)})
+    (output / "detections.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(f"{len(results)} objects in {len(paths) - failed} of {len(paths)} images: {output}")
+    return 1 if failed else 0
+
+
+def _record(path: Path, image_id: int) -> "Record":
+    from kfpn.data.image import read_size
+    from kfpn.data.record import Record
+
+    try:
+        height, width = read_size(path)
+    except ValueError as error:  # it says what is wrong, not with which file
+        raise ValueError(f"{path}: {error}") from error
+    nothing = {"boxes": np.zeros((0, 4), np.float32), "labels": np.zeros(0, np.int32)}
+    nothing |= {"crowd": np.zeros(0, bool), "areas": np.zeros(0, np.float32)}
+    return Record(image=str(path), image_id=image_id, height=height, width=width, name=str(path), **nothing)
+
+
+def find_images(names: Sequence[str]) -> list[Path]:
+    """Returns the files that names, folders and patterns stand for, in order, each once.
+
+    What does not exist is returned as it is, so that it is reported with the images that can't be read.
+
+    Raises:
+        ValueError: if a folder holds no image.
+    """
+    found: list[Path] = []
+    for name in names:
+        path = Path(name)
+        if path.is_dir():
+            files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+            if not files:
+                raise ValueError(f"{name} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
+            found += files
+        else:
+            # A file may be called a[1].jpg: a name that exists is not a pattern.
+            found += [path] if path.exists() else [Path(file) for file in sorted(glob.glob(name))] or [path]
+    return list(dict.fromkeys(found))
+
+
+def picture_paths(paths: Sequence[Path], output: Path) -> dict[Path, Path]:
+    """Returns where the annotated picture of each image goes: its name as .png, numbered where that is taken.
+
+    No two images share a picture, and none takes the place of an image that is read.
+    """
+    taken = {path.resolve() for path in paths}
+    pictures = {}
+    for path in paths:
+        number, picture = 1, output / f"{path.stem}.png"
+        while picture.resolve() in taken:
+            number += 1
+            picture = output / f"{path.stem}-{number}.png"
+        taken.add(picture.resolve())
+        pictures[path] = picture
+    return pictures
