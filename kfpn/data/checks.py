@@ -64,7 +64,7 @@ def usable_boxes(
     """
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     limits = np.concatenate([sizes, sizes], axis=1).reshape(-1, 4).astype(np.float64)
-    finite: np.ndarray = np.isfinite(boxes).all(axis=1)
+    finite = np.asarray(np.isfinite(boxes).all(axis=1))
     boxes = np.where(finite[:, None], boxes, 0.0)
     has_area = finite & (boxes[:, 2:] - boxes[:, :2] > least).all(axis=1)
     clipped = np.clip(boxes, 0.0, limits).astype(np.float32)

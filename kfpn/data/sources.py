@@ -20,6 +20,8 @@ FORMS = (
     "an IterableSource(records, class_names) in Python",
 )
 
+_SHAPES_SPLITS = ("train", "validation", "test")
+
 
 def open_source(data: str | Iterable[Record] | Source, split: str = "train") -> Source:
     """Opens and checks a data set.
@@ -45,6 +47,8 @@ def open_source(data: str | Iterable[Record] | Source, split: str = "train") -> 
     place, split = _with_split(rest, split)
     if kind == "voc":
         return VocSource(place, split)
+    if kind == "shapes" and split.partition("[")[0] not in _SHAPES_SPLITS:  # said before a minute goes into making it
+        raise ValueError(f"shapes: split must be one of {', '.join(_SHAPES_SPLITS)}, got {split!r}")
     from kfpn.data.tfds import TfdsSource, prepared
 
     if kind == "tfds":
@@ -93,14 +97,14 @@ def _kind(data: str) -> tuple[str, str]:
 
 def _nearest(data: str) -> str:
     kind, colon, rest = data.partition(":")
-    path = Path(data).expanduser()
-    if path.suffix == ".json" or data.partition(",")[0].endswith(".json"):
+    if not colon and data.partition(",")[0].endswith(".json"):
         return f"; did you mean 'coco:{data}'?"
-    if (path / "Annotations").is_dir():
+    if (Path(data).expanduser() / "Annotations").is_dir():
         return f"; did you mean 'voc:{data}'?"
     near = difflib.get_close_matches(kind.partition(",")[0], ("shapes", "coco", "voc", "tfds"), n=1, cutoff=0.0)[0]
-    form = next(form for form in FORMS if form.startswith(near))
-    return f"; the nearest is {near + ':' + rest!r}" if rest and near != "shapes" else f"; the nearest is {form}"
+    if rest and near != "shapes":
+        return f"; the nearest is '{near}:{rest}'"
+    return f"; the nearest is {next(form for form in FORMS if form.startswith(near))}"
 
 
 def _coco_parts(rest: str) -> tuple[str, str | None]:

@@ -75,7 +75,7 @@ class TfdsSource(AnnotatedSource):
             except ValueError as error:
                 raise ValueError(f"{name}: the image of example {index} {error}") from error
             labels = np.asarray(example["objects"]["label"])
-            if len(labels) and not (0 <= labels.min() and labels.max() < num_classes):
+            if len(labels) and (labels.min() < 0 or labels.max() >= num_classes):
                 raise ValueError(f"{name}: labels must lie in 0..{num_classes - 1}, got {labels} in example {index}")
             objects.append(example["objects"])
         table = np.asarray(headers, np.int32).reshape(-1, 3)
