@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kfpn.config import InputConfig
+from kfpn.data.augment import draw, flip_boxes, flip_image, resize_boxes, resize_image, resized_sizes
+
+
+def _draws(config: InputConfig, seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    flips, factors = zip(*(draw(config, seed, tf.constant(i, tf.int64)) for i in range(count)), strict=True)
+    return np.array(flips), np.array(factors)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((480, 640), (800, 1067)),  # x 1.6667; 1066.67 up
+        ((640, 480), (1067, 800)),
+        ((400, 1000), (533, 1333)),  # the longer side decides: x 1.333
+        ((800, 800), (800, 800)),
+        ((10, 4000), (3, 1333)),
+        ((1, 4000), (1, 1333)),  # 0.33 would vanish
+    ],
+)
+def test_shorter_side_decides_unless_the_longer_would_pass_its_limit(size, expected):
+    assert tuple(resized_sizes(np.array(size), InputConfig())) == expected
+
+
+def test_factor_multiplies_the_resized_size_and_many_sizes_work_at_once():
+    sizes = resized_sizes(np.array([[480, 640], [800, 800]]), InputConfig(), factor=0.5)
+    assert sizes.tolist() == [[400, 533], [400, 400]]
+    assert sizes.dtype == np.int32
+
+
+def test_boxes_follow_the_resize_by_hand():
+    boxes = resize_boxes(np.array([[10.0, 20.0, 30.0, 60.0]], np.float32), (40, 80), (20, 120))
+    assert boxes.tolist() == [[5.0, 30.0, 15.0, 90.0]]
+    assert boxes.dtype == np.float32
+
+
+def test_boxes_that_touch_the_border_still_touch_it_after_the_resize():
+    boxes = resize_boxes(np.array([[0.0, 0.0, 427.0, 641.0]], np.float32), (427, 641), (800, 1201))
+    assert boxes.tolist() == [[0.0, 0.0, 800.0, 1201.0]]
+
+
+def test_flip_carries_a_box_to_where_its_pixels_went():
+    image = np.zeros((4, 10, 3), np.uint8)
+    image[1:3, 2:5] = 255
+    y0, x0, y1, x1 = flip_boxes(np.array([[1.0, 2.0, 3.0, 5.0]], np.float32), 10)[0].astype(int)
+    assert (y0, x0, y1, x1) == (1, 5, 3, 8)
+    flipped = flip_image(image)
+    assert flipped[y0:y1, x0:x1].min() == 255
+    assert flipped.sum() == image.sum()
+
+
+def test_no_boxes_stay_no_boxes():
+    none = np.zeros((0, 4), np.float32)
+    assert flip_boxes(none, 10).shape == (0, 4)
+    assert resize_boxes(none, (4, 4), (8, 8)).shape == (0, 4)
+
+
+def test_resize_keeps_an_image_of_the_right_size_untouched():
+    image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    assert resize_image(image, (5, 7)) is image
+
+
+def test_enlarging_is_bilinear_with_half_pixel_centres():
+    # Two pixels 0 and 100 on four: the new centres lie at -0.25, 0.25, 0.75, 1.25 of the old ones.
+    image = np.array([[[0] * 3, [100] * 3]], np.uint8)
+    assert resize_image(image, (1, 4))[0, :, 0].tolist() == [0, 25, 75, 100]
+
+
+def test_shrinking_averages_instead_of_skipping_pixels():
+    stripes = np.tile(np.array([0, 200], np.uint8)[None, :, None], (64, 32, 3))
+    small = resize_image(stripes, (8, 8))
+    assert np.abs(small.astype(int) - 100).max() <= 10
+
+
+def test_draws_depend_on_seed_and_sample_only_and_differ_between_samples():
+    config = InputConfig(scale_jitter=(0.8, 1.25))
+    flips, factors = _draws(config, 7, 30)
+    again = _draws(config, 7, 30)
+    assert (flips == again[0]).all()
+    assert (factors == again[1]).all()
+    assert len(set(factors)) == 30
+    assert (factors != _draws(config, 8, 30)[1]).all()
+
+
+def test_draws_have_the_configured_range_and_probability():
+    flips, factors = _draws(InputConfig(scale_jitter=(0.5, 2.0), flip=0.5), 0, 400)
+    assert factors.min() >= 0.5
+    assert factors.max() <= 2.0
+    assert abs(factors.mean() - 1.25) < 0.1  # 5 standard errors
+    assert abs(flips.mean() - 0.5) < 0.125  # 5 standard errors
+    assert not _draws(InputConfig(flip=0.0), 0, 20)[0].any()
+    assert _draws(InputConfig(flip=1.0), 0, 20)[0].all()
+    assert (_draws(InputConfig(), 0, 20)[1] == 1.0).all()
