@@ -1,8 +1,6 @@
 """The command line: `kfpn train`, `kfpn evaluate`, `kfpn predict`."""
 
 import dataclasses
-import glob
-import json
 import os
 import re
 import sys
@@ -10,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import tyro
 
 # TensorFlow is imported where it is needed: `kfpn --help` and a mistyped option answer at once.
@@ -18,11 +15,12 @@ from kfpn import __version__
 from kfpn.config import Config, from_dict, preset
 
 if TYPE_CHECKING:
-    from kfpn.data.record import Record, Source
+    from kfpn.data.record import Source
 
 DESCRIPTION = f"""\
 kfpn {__version__}: Faster R-CNN with a Feature Pyramid Network, in Keras 3.
 
+Train, measure and use:
   kfpn train --strategy mirrored
   kfpn evaluate --workdir runs/shapes
   kfpn predict --workdir runs/shapes photo.jpg --output detected
@@ -34,30 +32,27 @@ HELP = {
     "train": """\
 Train a detector, evaluate it and keep everything in a work directory.
 
-Without options: the built-in shapes, minutes on a CPU. The same command again goes on where it stopped.
-
+Without options: the built-in shapes, minutes on a CPU. The same command again goes on where it stopped:
   kfpn train --strategy mirrored
 
 Your own data, images beside the JSON or in a folder that follows a comma:
-
   kfpn train --data coco:train.json,images --val-data coco:val.json,images --steps 3000
   kfpn train --data voc:my_folder --steps 3000
 
 COCO as in the paper (the 1x recipe; detectron2's settings):
-
   kfpn train --preset coco --data coco:annotations/instances_train2017.json,train2017""",
     "evaluate": """\
 Measure a trained detector: COCO's twelve figures and the AP of each class.
 
+Examples:
   kfpn evaluate --workdir runs/shapes --json figures.json
   kfpn evaluate --workdir runs/cars --data coco:test.json,images""",
     "predict": """\
 Detect objects in images: an annotated PNG of each, and detections.json in COCO's results form.
 
+Example:
   kfpn predict --workdir runs/shapes photos/ one.jpg --output detected --min-score 0.7""",
 }
-
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,9 +189,7 @@ def _evaluate(command: Evaluate) -> int:
     model = load_detector(command.workdir, padded=True)
     config = _run_config(command.workdir)
     source = _open_validation(command, config)
-    metrics, detections = evaluate_source(
-        model, source, config, model.class_names, command.batch_size, jit_compile=config.jit_compile
-    )
+    metrics, detections = evaluate_source(model, source, config, model.class_names, command.batch_size)
     print(f"{source.name}: {len(source)} images\n{_table(metrics)}")
     if command.json:
         write_json(Path(command.json), metrics)
@@ -235,86 +228,11 @@ def _table(metrics: dict[str, Any]) -> str:
 
 
 def _predict(command: Predict) -> int:
-    from PIL import Image
-    from tqdm import tqdm
-
-    from kfpn.data.image import load_image
     from kfpn.engine.workdir import load_detector
-    from kfpn.evaluation import detect_function, detect_image, detections_to_coco
-    from kfpn.visualize import draw_detections
+    from kfpn.predict import find_images, predict_images
 
-    model, config = load_detector(command.workdir, padded=True), _run_config(command.workdir)
-    detect, output, paths = detect_function(model), Path(command.output), find_images(command.images)
-    output.mkdir(parents=True, exist_ok=True)
-    pictures = picture_paths(paths, output)
-    results: list[dict[str, Any]] = []
-    failed = 0
-    for image_id, path in enumerate(tqdm(paths, desc="predict", unit="image", leave=False), start=1):
-        try:
-            image = load_image(_record(path, image_id))
-        except (ValueError, OSError) as error:
-            failed += 1
-            tqdm.write(f"kfpn: error: {error}", file=sys.stderr)
-            continue
-        found = detect_image(detect, image, config, image_id)
-        keep = found["scores"] >= command.min_score
-        found |= {name: found[name][keep] for name in ("boxes", "labels", "scores")}
-        drawn = draw_detections(image, found["boxes"], found["labels"], found["scores"], model.class_names)
-        Image.fromarray(drawn).save(pictures[path])
-        for row, label in zip(detections_to_coco([found], model.category_ids), found["labels"], strict=True):
-            results.append({**row, "category_name": model.class_names[label], "file_name": str(path)})
-    (output / "detections.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    print(f"{len(results)} objects in {len(paths) - failed} of {len(paths)} images: {output}")
+    paths, output = find_images(command.images), Path(command.output)
+    model = load_detector(command.workdir, padded=True)
+    results, failed = predict_images(model, _run_config(command.workdir), paths, output, command.min_score)
+    print(f"{len(results)} objects in {len(paths) - len(failed)} of {len(paths)} images: {output}")
     return 1 if failed else 0
-
-
-def _record(path: Path, image_id: int) -> "Record":
-    from kfpn.data.image import read_size
-    from kfpn.data.record import Record
-
-    try:
-        height, width = read_size(path)
-    except ValueError as error:  # it says what is wrong, not with which file
-        raise ValueError(f"{path}: {error}") from error
-    nothing = {"boxes": np.zeros((0, 4), np.float32), "labels": np.zeros(0, np.int32)}
-    nothing |= {"crowd": np.zeros(0, bool), "areas": np.zeros(0, np.float32)}
-    return Record(image=str(path), image_id=image_id, height=height, width=width, name=str(path), **nothing)
-
-
-def find_images(names: Sequence[str]) -> list[Path]:
-    """Returns the files that names, folders and patterns stand for, in order, each once.
-
-    What does not exist is returned as it is, so that it is reported with the images that can't be read.
-
-    Raises:
-        ValueError: if a folder holds no image.
-    """
-    found: list[Path] = []
-    for name in names:
-        path = Path(name)
-        if path.is_dir():
-            files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
-            if not files:
-                raise ValueError(f"{name} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
-            found += files
-        else:
-            # A file may be called a[1].jpg: a name that exists is not a pattern.
-            found += [path] if path.exists() else [Path(file) for file in sorted(glob.glob(name))] or [path]
-    return list(dict.fromkeys(found))
-
-
-def picture_paths(paths: Sequence[Path], output: Path) -> dict[Path, Path]:
-    """Returns where the annotated picture of each image goes: its name as .png, numbered where that is taken.
-
-    No two images share a picture, and none takes the place of an image that is read.
-    """
-    taken = {path.resolve() for path in paths}
-    pictures = {}
-    for path in paths:
-        number, picture = 1, output / f"{path.stem}.png"
-        while picture.resolve() in taken:
-            number += 1
-            picture = output / f"{path.stem}-{number}.png"
-        taken.add(picture.resolve())
-        pictures[path] = picture
-    return pictures

@@ -80,7 +80,7 @@ def detect_source(
             rows = {name: np.asarray(value) for name, value in (outputs | batch).items() if name != "images"}
             for row in np.flatnonzero(rows["record_index"] >= 0):
                 image_id = source[int(rows["record_index"][row])].image_id
-                detections.append({"image_id": int(image_id), **_row(rows, row)})
+                detections.append({"image_id": int(image_id), **_row(rows, int(row))})
                 bar.update()
     return detections
 
