@@ -74,10 +74,11 @@ class TfdsSource(AnnotatedSource):
                 headers.append(read_header(_as_bytes(example["image"]), whole=True))
             except ValueError as error:
                 raise ValueError(f"{name}: the image of example {index} {error}") from error
-            labels = np.asarray(example["objects"]["label"])
+            fields = {key: np.asarray(value, np.float64).ravel() for key, value in example["objects"].items()}
+            labels = fields["label"]
             if len(labels) and (labels.min() < 0 or labels.max() >= num_classes):
                 raise ValueError(f"{name}: labels must lie in 0..{num_classes - 1}, got {labels} in example {index}")
-            objects.append(example["objects"])
+            objects.append(fields)
         table = np.asarray(headers, np.int32).reshape(-1, 3)
         sizes, orientations = table[:, :2], table[:, 2]
         if len(set(image_ids)) != count:
@@ -85,13 +86,13 @@ class TfdsSource(AnnotatedSource):
 
         of_image = np.repeat(np.arange(count), [len(item["label"]) for item in objects])
         stored = np.where(orientations[:, None] >= 5, sizes[:, ::-1], sizes)[of_image]
-        boxes = _column(objects, "bbox", 0.0).reshape(-1, 4) * np.concatenate([stored, stored], axis=1)
+        boxes = _column(objects, "bbox").reshape(-1, 4) * np.concatenate([stored, stored], axis=1)
         annotations = collect(
             of_image,
             upright_boxes(boxes, sizes[of_image], orientations[of_image]),
-            _column(objects, "label", 0),
-            (_column(objects, "is_crowd", 0) > 0) | (_column(objects, "is_difficult", 0) > 0),
-            _column(objects, "area", 0.0),
+            _column(objects, "label"),
+            (_column(objects, "is_crowd") > 0) | (_column(objects, "is_difficult") > 0),
+            _column(objects, "area"),
             sizes,
             lambda m: f"example {of_image[m]}",
             faults,
@@ -111,8 +112,8 @@ def prepared(name: str, data_dir: str | None = None) -> tfds.core.DatasetBuilder
         ValueError: when TFDS doesn't know the name (the nearest are named) or can't get the data.
     """
     try:
-        builder = tfds.builder(name, data_dir=data_dir, file_format=_FORMAT)
-        builder.download_and_prepare()
+        builder = tfds.builder(name, data_dir=data_dir)
+        builder.download_and_prepare(file_format=_FORMAT)
         if not _has_random_access(builder):
             builder = _prepare_again(name, builder)
     except tfds.core.DatasetNotFoundError as error:
@@ -137,13 +138,13 @@ def _prepare_again(name: str, builder: tfds.core.DatasetBuilder) -> tfds.core.Da
     """Prepares a data set beside the files of another format; what was downloaded before is used again."""
     root = Path(builder.data_dir).parents[len(builder.info.full_name.split("/")) - 1]
     other = root / _FORMAT
-    again = tfds.builder(name, data_dir=str(other), file_format=_FORMAT)
+    again = tfds.builder(name, data_dir=str(other))
     if not again.is_prepared():
         LOGGER.warning(
             "tfds:%s is there as %s, which can't be read in any order; preparing it once more in %s",
             name, builder.info.file_format.value, other,
         )  # fmt: skip
-        again.download_and_prepare(download_dir=root / "downloads")
+        again.download_and_prepare(download_dir=root / "downloads", file_format=_FORMAT)
     return again
 
 
@@ -180,10 +181,8 @@ def _data_source(builder: tfds.core.DatasetBuilder, split: str, name: str) -> Se
     return builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
 
 
-def _column(objects: list[dict[str, Any]], field: str, default: float) -> np.ndarray:
-    return np.concatenate(
-        [np.asarray(item.get(field, np.full(len(item["label"]), default)), np.float64) for item in objects]
-    )
+def _column(objects: list[dict[str, np.ndarray]], field: str) -> np.ndarray:
+    return np.concatenate([item[field] if field in item else np.zeros(len(item["label"])) for item in objects])
 
 
 def _as_bytes(image: Any) -> bytes:

@@ -1,0 +1,115 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kfpn.data.image import load_image, read_header, read_size
+from kfpn.data.record import Record
+
+
+def encode(picture, kind, **options):
+    stream = io.BytesIO()
+    picture.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def record(image, height, width):
+    empty = np.zeros((0, 4), np.float32)
+    return Record(
+        image, 1, height, width, empty, np.zeros(0, np.int32), np.zeros(0, bool), np.zeros(0, np.float32), "it"
+    )
+
+
+def picture(mode="RGB", height=6, width=10):
+    return Image.fromarray(np.arange(height * width * 3, dtype=np.uint8).reshape(height, width, 3)).convert(mode)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [
+        ("RGB", "PNG"), ("RGBA", "PNG"), ("L", "PNG"), ("LA", "PNG"), ("P", "PNG"), ("1", "PNG"), ("P", "GIF"),
+        ("CMYK", "JPEG"), ("L", "JPEG"), ("RGB", "BMP"), ("RGB", "WEBP"), ("CMYK", "TIFF"),
+    ],
+)  # fmt: skip
+def test_every_mode_loads_as_uint8_rgb(mode, kind):
+    content = encode(picture(mode), kind)
+    assert read_size(content) == (6, 10)
+    pixels = load_image(record(content, 6, 10))
+    assert pixels.shape == (6, 10, 3)
+    assert pixels.dtype == np.uint8
+
+
+def test_alpha_is_dropped_and_colours_under_it_stay():
+    content = encode(Image.new("RGBA", (3, 2), (10, 20, 30, 0)), "PNG")
+    assert (load_image(record(content, 2, 3)) == (10, 20, 30)).all()
+
+
+def test_of_16_bits_the_upper_8_are_kept():
+    wide = np.array([[0, 255, 256, 65535]], np.uint16)
+    content = encode(Image.fromarray(wide), "PNG")
+    assert load_image(record(content, 1, 4))[0, :, 0].tolist() == [0, 0, 1, 255]
+
+
+def test_first_frame_of_an_animation_is_taken():
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    content = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert (load_image(record(content, 4, 4)) == (255, 0, 0)).all()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_exif_rotation_is_applied_to_size_and_pixels(kind):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown after a quarter turn clockwise
+    stored = np.zeros((16, 32, 3), np.uint8)
+    stored[:8, :8] = 255  # top left in the file: top right as shown
+    content = encode(Image.fromarray(stored), kind, exif=exif)
+    assert tuple(read_header(content)) == (32, 16, 6)
+    pixels = load_image(record(content, 32, 16))
+    assert pixels[:6, 10:].min() > 200
+    assert pixels[16:].max() < 50
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "WEBP", "TIFF"])
+def test_truncated_files_are_found_without_loading_them(kind):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+    content = encode(noise, kind)
+    assert tuple(read_header(content, whole=True)) == (64, 64, 1)
+    with pytest.raises(ValueError, match=r"can't be read|not an image"):
+        read_header(content[: len(content) // 2], whole=True)
+
+
+def test_a_jpeg_with_bytes_behind_its_end_is_whole():
+    assert read_size(encode(picture(), "JPEG")) == read_header(encode(picture(), "JPEG") + b"trailer", whole=True)[:2]
+
+
+def test_a_changed_byte_in_a_png_is_found():
+    content = bytearray(encode(picture(), "PNG"))
+    content[-20] ^= 255
+    with pytest.raises(ValueError, match="can't be read"):
+        read_header(bytes(content), whole=True)
+
+
+def test_no_image_and_no_file_say_so(tmp_path):
+    with pytest.raises(ValueError, match="is not an image"):
+        read_size(b"hello")
+    with pytest.raises(ValueError, match="does not exist"):
+        read_size(str(tmp_path / "none.jpg"))
+    with pytest.raises(ValueError, match="it: is not an image"):
+        load_image(record(b"hello", 1, 1))
+
+
+def test_decompression_bombs_are_refused(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+    with pytest.raises(ValueError, match="it: has more pixels than the 40"):
+        load_image(record(encode(picture(), "PNG"), 6, 10))
+
+
+def test_an_image_changed_since_the_opening_is_refused():
+    with pytest.raises(ValueError, match=r"it: pixels must be uint8 of shape \(7, 10, 3\)"):
+        load_image(record(encode(picture(), "PNG"), 7, 10))
+
+
+def test_arrays_pass_unchanged():
+    pixels = np.full((2, 3, 3), 7, np.uint8)
+    assert load_image(record(pixels, 2, 3)) is pixels
