@@ -113,21 +113,24 @@ def prepared(name: str, data_dir: str | None = None) -> tfds.core.DatasetBuilder
     """
     try:
         builder = tfds.builder(name, data_dir=data_dir)
-        builder.download_and_prepare(file_format=_FORMAT)
-        if not _has_random_access(builder):
-            builder = _prepare_again(name, builder)
     except tfds.core.DatasetNotFoundError as error:
-        near = difflib.get_close_matches(name.split("/")[0].split(":")[0], tfds.list_builders(), n=3)
-        hint = (
-            f"; the nearest names are {', '.join(near)}"
-            if near
-            else "; see https://www.tensorflow.org/datasets/catalog"
-        )
-        raise ValueError(f"tfds:{name}: TensorFlow Datasets has no such data set{hint}") from error
-    except Exception as error:  # downloads and foreign generators fail in every way there is
+        near = difflib.get_close_matches(_base_name(name), tfds.list_builders(), n=3)
+        hint = f"the nearest names are {', '.join(near)}" if near else "see https://www.tensorflow.org/datasets/catalog"
+        raise ValueError(f"tfds:{name}: TensorFlow Datasets has no such data set; {hint}") from error
+    except Exception as error:  # a configuration or version that isn't there, or a package the data set needs
+        found = ", ".join(tfds.builder_cls(_base_name(name)).builder_configs)
+        hint = f" (its configurations: {found})" if found else ""
+        raise ValueError(f"tfds:{name}: can't be opened{hint}: {error}") from error
+    try:
+        builder.download_and_prepare(file_format=_FORMAT)
+        return builder if _has_random_access(builder) else _prepare_again(name, builder)
+    except Exception as error:  # downloads and generators fail in every way there is
         reason = str(error).strip() or type(error).__name__
         raise ValueError(f"tfds:{name}: could not be downloaded and prepared: {reason}") from error
-    return builder
+
+
+def _base_name(name: str) -> str:
+    return name.split("/")[0].split(":")[0]
 
 
 def _has_random_access(builder: tfds.core.DatasetBuilder) -> bool:

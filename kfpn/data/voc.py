@@ -10,6 +10,7 @@ from kfpn.data.annotations import AnnotatedSource, collect
 from kfpn.data.checks import Faults, in_stored_pixels, progress, read_headers, require_unique, upright_boxes
 
 _CORNERS = ("ymin", "xmin", "ymax", "xmax")
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 _SPLIT_LINE = re.compile(r"(.+?)(?:\s+-?[01])?$")  # the lists of one class add 1, 0 or -1 to each name
 
 
@@ -100,7 +101,8 @@ def _inner_folders(root: Path) -> str:
 
 
 def _image_files(root: Path, stems: list[str], name: str) -> list[str]:
-    present = {path.stem: str(path) for path in sorted((root / "JPEGImages").iterdir())}
+    found = (path for path in sorted((root / "JPEGImages").iterdir()) if path.suffix.lower() in _SUFFIXES)
+    present = {path.stem: str(path) for path in found}
     missing = [stem for stem in stems if stem not in present]
     if missing:
         raise ValueError(

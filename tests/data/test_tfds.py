@@ -8,7 +8,7 @@ from PIL import Image
 
 from kfpn.data.checks import CLIPPED
 from kfpn.data.image import load_image
-from kfpn.data.tfds import TfdsSource, prepared
+from kfpn.data.tfds import TfdsSource, _require_features, prepared
 
 
 def encoded(orientation=1):
@@ -123,6 +123,8 @@ def test_data_in_another_format_is_prepared_again(tmp_path, caplog):
 def test_what_is_not_there_is_named(data_dir):
     with pytest.raises(ValueError, match="no such data set; the nearest names are coco"):
         prepared("cocoo", data_dir)
+    with pytest.raises(ValueError, match=r"coco/2019: can't be opened \(its configurations: 2014, 2017"):
+        prepared("coco/2019", data_dir)
     with pytest.raises(ValueError, match="there is no split 'trian'; there are"):
         TfdsSource(prepared("tiny", data_dir), "trian")
     with pytest.raises(
@@ -131,3 +133,17 @@ def test_what_is_not_there_is_named(data_dir):
         TfdsSource(prepared("bare", data_dir))
     with pytest.raises(ValueError, match="at least one example"):
         TfdsSource(prepared("tiny", data_dir), "train[:0]")
+
+
+def test_a_download_that_fails_says_so(tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(Tiny, "_split_generators", fail)
+    with pytest.raises(ValueError, match=r"tfds:tiny: could not be downloaded and prepared: .*no route to host"):
+        prepared("tiny", str(tmp_path))
+
+
+def test_coco_and_voc_have_what_is_needed(data_dir):
+    for name in ("coco/2017", "voc/2007"):
+        _require_features(tfds.builder(name, data_dir=data_dir), name)

@@ -25,6 +25,7 @@ def folder(tmp_path):
     for part in ("ImageSets/Main", "Annotations", "JPEGImages"):
         (tmp_path / part).mkdir(parents=True)
     for name in "abc":
+        (tmp_path / "JPEGImages" / f"{name}.txt").touch()
         Image.new("RGB", (30, 20)).save(tmp_path / "JPEGImages" / f"{name}.{'png' if name == 'b' else 'jpg'}")
     (tmp_path / "Annotations" / "a.xml").write_text(xml(("dog", 0, 1, 1, 30, 20), ("cat", 1, 5, 6, 10.5, 12)))
     (tmp_path / "Annotations" / "b.xml").write_text(xml(size=None))
