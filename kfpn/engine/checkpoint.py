@@ -60,7 +60,7 @@ class Checkpoints:
             ValueError: if a variable is not finite; files already there stay as they are.
         """
         arrays = {name: variable.numpy() for name, variable in self.variables.items()}
-        bad = [name for name, value in arrays.items() if not np.isfinite(value).all()]
+        bad = [self.variables[name].path for name, value in arrays.items() if not np.isfinite(value).all()]
         if bad:
             raise ValueError(
                 f"no checkpoint at step {progress.step}: values must be finite, got NaN or inf in {bad[0]}"
@@ -144,13 +144,11 @@ class Checkpoints:
 
 
 def named_variables(**groups: Any) -> dict[str, keras.Variable]:
-    """Names the variables of several groups, `group/0007/path`, stable for one configuration.
+    """Names the variables of several groups, `group/0007`.
+
+    Keras' own names count the layers a process has made, so they change from one run to the next; the order does not.
 
     Args:
         **groups: group name -> sequence of variables.
     """
-    return {
-        f"{group}/{index:04d}/{variable.name}": variable
-        for group, variables in groups.items()
-        for index, variable in enumerate(variables)
-    }
+    return {f"{group}/{i:04d}": variable for group, variables in groups.items() for i, variable in enumerate(variables)}

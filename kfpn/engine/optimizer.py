@@ -45,7 +45,6 @@ class Optimizer:
     @property
     def variables(self) -> list[keras.Variable]:
         """Everything a restart needs, in a fixed order: step counter, momenta, average, loss scale."""
-        # Keras keeps the learning rate of a fixed schedule out of `variables`, and so do we.
         return [*self.sgd.variables, *self.average, *self.scale]
 
     @property

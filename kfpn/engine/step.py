@@ -89,7 +89,8 @@ def sampler_noise(seed: int, sample_index: tf.Tensor, shapes: Mapping[str, tuple
     for name, shape in shapes.items():
         salted = tf.constant(seed ^ zlib.crc32(name.encode()), tf.int64)
         rows = [
-            # The default algorithm is another one on other devices and under XLA.
+            # The default algorithm is another one on other devices. XLA's Philox gives other numbers too: so the noise
+            # is drawn outside the compiled part.
             tf.random.stateless_uniform(shape, seed=tf.stack([salted, tf.cast(index, tf.int64)]), alg="philox")
             for index in tf.unstack(sample_index)
         ]

@@ -1,7 +1,8 @@
 """`train(config)`: from a configuration to a work directory with a trained detector."""
 
+import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,7 @@ from PIL import Image
 from kfpn.config import Config
 from kfpn.data.image import load_image
 from kfpn.data.pipeline import train_batches
-from kfpn.data.record import Record, Source
+from kfpn.data.record import Source
 from kfpn.data.sources import default_val_data, open_source
 from kfpn.engine.checkpoint import Checkpoints, Progress, named_variables
 from kfpn.engine.loop import Loop
@@ -26,7 +27,7 @@ from kfpn.evaluation.detect import detect_function, evaluate_source
 from kfpn.modeling.detector import Submodels, build_submodels, inference_model
 from kfpn.visualize import plot_curves, side_by_side
 
-Data = Source | Iterable[Record]
+Data = Source | str
 
 
 def train(
@@ -39,8 +40,8 @@ def train(
 
     Args:
         config: everything about the run; `model.num_classes` is taken from the data.
-        source: records to train on; None: `config.data`.
-        val_source: records to evaluate on; None: `config.val_data` or, without `source` as well, the validation
+        source: what to train on; None: `config.data`.
+        val_source: what to evaluate on; None: `config.val_data` or, without `source` as well, the validation
             split of `config.data`.
         strategy: None: `make_strategy(config.strategy)`.
 
@@ -121,7 +122,8 @@ def _build_evaluate(
     detect = detect_function(inference_model(submodels, config.model, padded=True))
 
     def evaluate(step: int) -> dict[str, Any]:
-        figures, detections = evaluate_source(detect, source, config, source.class_names)
+        bar = sys.stderr.isatty()
+        figures, detections = evaluate_source(detect, source, config, source.class_names, progress=bar)
         workdir.samples.mkdir(exist_ok=True)
         found = {detection["image_id"]: detection for detection in detections}
         for index in range(min(config.samples, len(source))):
