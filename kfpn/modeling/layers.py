@@ -67,18 +67,19 @@ class MaskedGroupNormalization(keras.layers.GroupNormalization):
     Args:
         those of `keras.layers.GroupNormalization`; the channels are last.
     Call:
-        inputs: (B, H, W, C). mask: (B, H, W, 1), 1 inside the image, or None for no padding.
+        inputs: (B, H, W, C). valid: (B, H, W, 1), 1 inside the image, or None for no padding.
     Returns:
         (B, H, W, C).
     """
 
-    def call(self, inputs, mask=None):
-        if mask is None:
+    # Not called "mask": Keras would hand that on to every later layer.
+    def call(self, inputs, valid=None):
+        if valid is None:
             return super().call(inputs)
         shape = ops.shape(inputs)
         group = inputs.shape[-1] // self.groups
         x = ops.reshape(ops.cast(inputs, "float32"), (shape[0], shape[1] * shape[2], self.groups, group))
-        mask = ops.reshape(ops.cast(mask, "float32"), (shape[0], shape[1] * shape[2], 1, 1))
+        mask = ops.reshape(ops.cast(valid, "float32"), (shape[0], shape[1] * shape[2], 1, 1))
         count = ops.maximum(ops.sum(mask, axis=(1, 2, 3), keepdims=True) * group, 1.0)
         mean = ops.sum(x * mask, axis=(1, 3), keepdims=True) / count
         centred = x - mean
@@ -87,5 +88,25 @@ class MaskedGroupNormalization(keras.layers.GroupNormalization):
         normal = normal * ops.cast(self.gamma, "float32") + ops.cast(self.beta, "float32")
         return ops.cast(normal, self.compute_dtype)
 
-    def compute_output_spec(self, inputs, mask=None):
+    def compute_output_spec(self, inputs, valid=None):
+        return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
+
+
+@keras.saving.register_keras_serializable("kfpn")
+class MaskedBatchNormalization(keras.layers.BatchNormalization):
+    """`BatchNormalization` whose statistics leave out the images' padding.
+
+    Args:
+        those of `keras.layers.BatchNormalization`; the channels are last.
+    Call:
+        inputs: (B, H, W, C). valid: (B, H, W, 1), 1 inside the image, or None for no padding.
+    Returns:
+        (B, H, W, C).
+    """
+
+    def call(self, inputs, valid=None, training=None):
+        mask = None if valid is None else ops.squeeze(valid, -1)
+        return super().call(inputs, training=training, mask=mask)
+
+    def compute_output_spec(self, inputs, valid=None, training=None):
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)

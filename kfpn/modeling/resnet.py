@@ -3,7 +3,7 @@
 import keras
 
 from kfpn.config import ModelConfig
-from kfpn.modeling.layers import MaskedGroupNormalization, PointwiseConv2D, SharedLayers
+from kfpn.modeling.layers import MaskedBatchNormalization, MaskedGroupNormalization, PointwiseConv2D, SharedLayers
 from kfpn.modeling.padding import PaddingMask
 
 BLOCKS = {
@@ -80,13 +80,11 @@ class Units:
             )
         else:
             layer = self.layers(
-                name, keras.layers.BatchNormalization, momentum=BN_MOMENTUM, epsilon=NORM_EPSILON,
+                name, MaskedBatchNormalization, momentum=BN_MOMENTUM, epsilon=NORM_EPSILON,
                 gamma_initializer=start, synchronized=kind == "sync_bn",
             )  # fmt: skip
-        mask = self.mask(x, stride)
-        if mask is None or kind == "frozen_bn":
-            return layer(x)
-        return layer(x, mask=keras.ops.squeeze(mask, -1) if kind != "gn" else mask)
+        mask = None if kind == "frozen_bn" else self.mask(x, stride)
+        return layer(x) if mask is None else layer(x, valid=mask)
 
     def unit(self, x, name, filters, kernel, stride, step=1, relu=True, zero=False):
         """conv - norm - (ReLU) with its padding cleared; `stride` is the output's, in pixels."""

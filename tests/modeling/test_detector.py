@@ -1,0 +1,185 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tiny
+
+import kfpn
+from kfpn.modeling.detector import build_submodels, inference_model
+
+KEYS = ("boxes", "scores", "labels", "num_detections")
+
+
+def test_build_detector_needs_no_argument():
+    model = kfpn.build_detector()
+    assert sorted(model.output) == sorted(KEYS)
+    assert model.output["boxes"].shape == (None, 100, 4)
+    # torchvision's fasterrcnn_resnet50_fpn for 80 classes + background: 41.4 million with frozen norms.
+    assert model.count_params() == pytest.approx(41.5e6, rel=0.01)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("size", [(64, 96), (75, 101), (33, 32), (1, 1)])
+def test_any_size_gives_well_formed_detections(backbone, size):
+    model = kfpn.build_detector(3, backbone, norm="gn", **tiny.SETTINGS)
+    found = tiny.detect(model, np.stack([tiny.image(*size), tiny.image(*size, seed=1)]))
+    assert found["boxes"].shape == (2, 20, 4)
+    for b in range(2):
+        number = found["num_detections"][b]
+        boxes, scores, labels = (found[key][b] for key in KEYS[:3])
+        assert (boxes >= 0).all()
+        assert (boxes[:, 2:] <= size).all()
+        assert (np.diff(scores) <= 0).all()
+        assert set(labels[:number]) <= {0, 1, 2}
+        assert (labels[number:] == -1).all()
+        assert not scores[number:].any()
+        assert not boxes[number:].any()
+
+
+def test_strides_and_channels_of_the_pyramid():
+    submodels = build_submodels(tiny.config())
+    levels = submodels.features(tiny.image(75, 101)[None].astype("float32"))
+    cells = {level: tuple(x.shape[1:]) for level, x in levels.items()}
+    want = {"P2": (19, 26), "P3": (10, 13), "P4": (5, 7), "P5": (3, 4), "P6": (2, 2)}
+    assert cells == {level: (*side, 32) for level, side in want.items()}
+    np.testing.assert_array_equal(np.array(levels["P6"]), np.array(levels["P5"])[:, ::2, ::2])
+
+
+def test_uint8_and_float_images_give_the_same():
+    model = kfpn.build_detector(3, "resnet18", norm="gn", **tiny.SETTINGS)
+    image = tiny.image(64, 64)[None]
+    for key in KEYS:
+        np.testing.assert_array_equal(
+            tiny.detect(model, image)[key], tiny.detect(model, image.astype("float32"))[key]
+        )
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("norm", ["gn", "bn", "frozen_bn"])
+def test_padding_leaves_no_trace(backbone, norm):
+    config = tiny.config(backbone=backbone, norm=norm)
+    submodels = build_submodels(config)
+    tiny.shake(submodels.weights_model)
+    alone, padded = (inference_model(submodels, config, padded) for padded in (False, True))
+    sizes = np.array([[75, 101], [128, 90], [40, 64]], "int32")
+    batch = np.zeros((3, 160, 192, 3), "float32")
+    for i, (height, width) in enumerate(sizes):
+        batch[i, :height, :width] = tiny.image(height, width, seed=i)
+    together = tiny.detect(padded, {"images": batch, "image_sizes": sizes})
+    for i, (height, width) in enumerate(sizes):
+        single = tiny.detect(alone, batch[i : i + 1, :height, :width])
+        assert single["num_detections"][0] > 0
+        np.testing.assert_array_equal(single["num_detections"][0], together["num_detections"][i])
+        np.testing.assert_array_equal(single["labels"][0], together["labels"][i])
+        np.testing.assert_allclose(single["scores"][0], together["scores"][i], atol=1e-5)
+        np.testing.assert_allclose(single["boxes"][0], together["boxes"][i], atol=2e-3)
+
+
+def test_padding_leaves_no_trace_in_the_pyramid_whatever_it_holds():
+    submodels = build_submodels(tiny.config())
+    tiny.shake(submodels.weights_model)
+    image = tiny.image(50, 70)[None].astype("float32")
+    grey = np.full((1, 96, 96, 3), 200.0, "float32")
+    grey[:, :50, :70] = image
+    sizes = np.array([[50, 70]], "int32")
+    levels = submodels.padded_features({"images": grey, "image_sizes": sizes})
+    for level, want in submodels.features(image).items():
+        _, height, width, _ = want.shape
+        got = np.array(levels[level])
+        np.testing.assert_allclose(got[:, :height, :width], np.array(want), atol=1e-4)
+        assert not got[:, height:].any()
+        assert not got[:, :, width:].any()
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_save_and_load_give_equal_outputs(tmp_path, padded):
+    model = kfpn.build_detector(3, "resnet18", norm="bn", padded=padded, **tiny.SETTINGS)
+    tiny.shake(model)
+    inputs = tiny.image(64, 80)[None].astype("float32")
+    if padded:
+        inputs = {"images": inputs, "image_sizes": np.array([[60, 70]], "int32")}
+    model.save(tmp_path / "detector.keras")
+    loaded = keras.models.load_model(tmp_path / "detector.keras")
+    for key in KEYS:
+        np.testing.assert_array_equal(tiny.detect(model, inputs)[key], tiny.detect(loaded, inputs)[key])
+
+
+def test_mixed_precision_detects_in_float32():
+    keras.mixed_precision.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = kfpn.build_detector(3, "resnet18", norm="gn", **tiny.SETTINGS)
+    finally:
+        keras.mixed_precision.set_dtype_policy("float32")
+    found = tiny.detect(model, tiny.image(64, 64)[None])
+    assert found["boxes"].dtype == found["scores"].dtype == np.float32
+    assert np.isfinite(found["boxes"]).all()
+
+
+def test_the_paper_strides_on_the_1x1_torchvision_on_the_3x3():
+    shapes = {}
+    for place in ("1x1", "3x3"):
+        features = build_submodels(tiny.config(backbone="resnet50", stride_on=place)).features
+        shapes[place] = {n: features.get_layer(f"conv3_1_{n}_conv").strides for n in (1, 2)}
+    assert shapes == {"1x1": {1: (2, 2), 2: (1, 1)}, "3x3": {1: (1, 1), 2: (2, 2)}}
+
+
+def test_frozen_stages_and_frozen_norms_do_not_train():
+    def trainable(**changes):
+        return {v.path.split("/")[-2] for v in build_submodels(tiny.config(**changes)).features.trainable_variables}
+
+    assert "stem_conv" in trainable(freeze_stages=0)
+    two = trainable(freeze_stages=2)
+    assert not any(name.startswith(("stem", "conv2")) for name in two)
+    assert any(name.startswith("conv3") for name in two)
+    assert {name.split("_")[0] for name in trainable(freeze_stages=5)} == {"lateral", "output"}
+    assert not any(name.endswith("_norm") for name in trainable(norm="frozen_bn"))
+
+
+def test_no_two_kernels_start_alike():
+    kernels = [v for v in build_submodels(tiny.config()).weights_model.variables if v.path.endswith("kernel")]
+    seen = {np.array(v).tobytes() for v in kernels}
+    assert len(seen) == len(kernels) > 30
+
+
+def test_unknown_and_impossible_settings_are_named():
+    with pytest.raises(ValueError, match="colour"):
+        kfpn.build_detector(colour="red")
+    with pytest.raises(ValueError, match=r"model\.backbone.*resnet18"):
+        kfpn.build_detector(3, "resnet19")
+    with pytest.raises(ValueError, match=r"model\.num_classes"):
+        kfpn.build_detector(0)
+
+
+def test_predict_compiled_by_xla_gives_the_same_as_the_plain_call():
+    model = kfpn.build_detector(3, "resnet18", norm="gn", **tiny.SETTINGS)
+    images = np.stack([tiny.image(64, 80), tiny.image(64, 80, seed=1)])
+    found, want = model.predict(images, verbose=0), tiny.detect(model, images)
+    np.testing.assert_array_equal(found["labels"], want["labels"])
+    np.testing.assert_allclose(found["scores"], want["scores"], atol=1e-5)
+    np.testing.assert_allclose(found["boxes"], want["boxes"], atol=2e-3)
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_other_backends_give_the_same_detections(backend, tmp_path):
+    pytest.importorskip(backend, reason=f"{backend} is not installed")
+    model = kfpn.build_detector(3, "resnet18", norm="gn", **tiny.SETTINGS)
+    tiny.shake(model)
+    image = tiny.image(75, 101)[None]
+    model.save(tmp_path / "detector.keras")
+    np.save(tmp_path / "image.npy", image)
+    code = (
+        "import keras, numpy as np, kfpn.modeling.detector\n"
+        f"m = keras.models.load_model(r'{tmp_path}/detector.keras')\n"
+        f"np.savez(r'{tmp_path}/found.npz', **m.predict(np.load(r'{tmp_path}/image.npy'), verbose=0))\n"
+    )
+    root = Path(__file__).parents[2]
+    env = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(root)}
+    subprocess.run([sys.executable, "-c", code], env=env, check=True, timeout=300)
+    found, want = np.load(tmp_path / "found.npz"), model.predict(image, verbose=0)
+    np.testing.assert_array_equal(found["labels"], want["labels"])
+    np.testing.assert_allclose(found["scores"], want["scores"], atol=1e-4)
+    np.testing.assert_allclose(found["boxes"], want["boxes"], atol=2e-2)

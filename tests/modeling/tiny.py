@@ -1,0 +1,39 @@
+"""A detector small enough for every test."""
+
+import numpy as np
+
+from kfpn.config import ModelConfig
+
+SETTINGS = {
+    "backbone_width": 32,
+    "pyramid_channels": 32,
+    "head_width": 32,
+    "anchor_sizes": (8.0, 16.0, 32.0, 64.0, 128.0),
+    "pre_nms_test": 60,
+    "post_nms_test": 40,
+    "max_detections": 20,
+    "score_threshold": 0.0,
+    "freeze_stages": 0,
+}
+
+
+def config(**changes) -> ModelConfig:
+    return ModelConfig(**{"num_classes": 3, "backbone": "resnet18", "norm": "gn", **SETTINGS, **changes})
+
+
+def image(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype("uint8")
+
+
+def shake(model, seed=0):
+    """Gives norms and biases values other than 1 and 0: fresh ones would hide what padding does."""
+    rng = np.random.default_rng(seed)
+    for variable in model.variables:
+        if len(variable.shape) == 1:
+            low, high = (0.5, 1.5) if variable.path.endswith(("gamma", "variance")) else (-0.3, 0.3)
+            variable.assign(rng.uniform(low, high, variable.shape))
+
+
+def detect(model, inputs):
+    """Runs a detector uncompiled: XLA would spend more time compiling than the test running."""
+    return {key: np.array(value) for key, value in model(inputs, training=False).items()}
