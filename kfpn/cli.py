@@ -234,5 +234,5 @@ def _predict(command: Predict) -> int:
     paths, output = find_images(command.images), Path(command.output)
     model = load_detector(command.workdir, padded=True)
     results, failed = predict_images(model, _run_config(command.workdir), paths, output, command.min_score)
-    print(f"{len(results)} objects in {len(paths) - len(failed)} of {len(paths)} images: {output}")
+    print(f"objects: {len(results)}; images: {len(paths) - len(failed)} of {len(paths)}; in {output}")
     return 1 if failed else 0

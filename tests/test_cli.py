@@ -256,7 +256,7 @@ def test_predict_writes_pictures_and_coco_results(run, tmp_path, capsys):
     assert row["bbox"] == pytest.approx([0, 0, 50, 30], abs=0.01)  # x, y, width, height
     assert (row["category_id"], row["category_name"], row["file_name"]) == (17, "cat", str(image))
     assert row["score"] == pytest.approx(0.9)
-    assert "1 objects in 1 of 1 images" in capsys.readouterr().out
+    assert "objects: 1; images: 1 of 1" in capsys.readouterr().out
 
 
 def test_min_score_decides_what_is_kept(run, tmp_path):
@@ -282,7 +282,7 @@ def test_a_bad_image_is_named_and_the_others_go_on(run, tmp_path, capsys):
     for path in (text, cut, missing):
         assert f"kfpn: error: {path}: " in said.err
     assert str(good) not in said.err
-    assert "1 of 4 images" in said.out
+    assert "images: 1 of 4" in said.out
     assert sorted(path.name for path in output.iterdir()) == ["detections.json", "good.png"]
 
 
