@@ -1,0 +1,94 @@
+"""The whole of `train` on a few made-up pictures: real data pipeline, real detector, two steps."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from kfpn.config import InputConfig, preset
+from kfpn.data.record import Record
+from kfpn.data.sources import IterableSource
+from kfpn.engine.train import train
+from kfpn.engine.workdir import load_detector
+
+
+def source(first: int, count: int, class_names=("green", "red")) -> IterableSource:
+    records = []
+    for index in range(first, first + count):
+        rng = np.random.default_rng(index)
+        y, x, side, label = *rng.integers(4, 30, 2), rng.integers(16, 30), index % 2
+        image = rng.integers(0, 60, (64, 64, 3), dtype=np.uint8)
+        image[y : y + side, x : x + side] = (255, 0, 0) if label else (0, 255, 0)
+        box = np.array([[y, x, y + side, x + side]], np.float32)
+        labels, crowd, areas = np.array([label], np.int32), np.array([False]), np.array([side**2], np.float32)
+        records.append(Record(image, index, 64, 64, box, labels, crowd, areas, f"picture {index}"))
+    return IterableSource(records, class_names)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    base = preset("shapes")
+    small = {"pyramid_channels": 16, "head_width": 16, "pre_nms_train": 20, "post_nms_train": 20}
+    return replace(
+        base,
+        workdir=str(tmp_path_factory.mktemp("run")),
+        steps=2,
+        batch_size=2,
+        log_every=1,
+        jit_compile=False,
+        samples=1,
+        precision="mixed_bfloat16",
+        model=replace(base.model, **small, pre_nms_test=20, post_nms_test=20),
+        input=InputConfig(64, 64),
+        sampling=replace(base.sampling, rpn_batch=16, roi_batch=8),
+    )
+
+
+@pytest.fixture(scope="module")
+def final(config):
+    return train(config, source(0, 4), source(100, 2))
+
+
+def test_a_run_leaves_what_it_promises(config, final):
+
+    workdir = Path(config.workdir)
+    assert {path.name for path in workdir.iterdir()} == {
+        "checkpoints", "classes.json", "config.json", "curves.png", "detector.weights.h5", "final.json", "metrics.jsonl",
+        "samples", "tensorboard",
+    }  # fmt: skip
+    figures = {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"}
+    assert figures | {"loss", "steps", "best_step", "last_AP", "seconds", "images_per_second"} <= final.keys()
+    assert json.loads((workdir / "final.json").read_text()) == final
+    assert [path.name for path in (workdir / "samples").iterdir()] == ["000.png"]
+    assert json.loads((workdir / "config.json").read_text())["model"]["num_classes"] == 2
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["step"], "AP" in row) for row in rows] == [(1, False), (2, False), (2, True)]
+
+
+def test_the_dtype_policy_of_before_is_back(config, final):
+    assert keras.config.dtype_policy().name == "float32"
+
+
+def test_the_trained_detector_loads_with_its_classes(config, final):
+    model = load_detector(config.workdir)
+    assert (model.class_names, model.category_ids) == (("green", "red"), (1, 2))
+    outputs = model(source(0, 1)[0].image[None])
+    assert outputs["boxes"].shape == (1, 100, 4)
+
+
+def test_a_finished_run_says_so_and_returns_its_figures(config, final, capsys):
+    assert train(config, source(0, 4), source(100, 2)) == final
+    assert "has finished its 2 steps" in capsys.readouterr().out
+
+
+def test_other_options_on_the_same_folder_are_named(config, final):
+    with pytest.raises(ValueError, match=r"optimizer\.learning_rate: 0\.02 -> 0\.5"):
+        train(replace(config, optimizer=replace(config.optimizer, learning_rate=0.5)), source(0, 4), source(100, 2))
+
+
+def test_validation_data_must_have_the_same_classes(config):
+    with pytest.raises(ValueError, match=r"val_data must have the classes of data \(green, red\), got green, blue"):
+        train(config, source(0, 4), source(100, 2, ("green", "blue")))
