@@ -7,6 +7,7 @@ field means is written once, under the field, and is what `--help` prints.
 import dataclasses
 import difflib
 import math
+from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
@@ -15,9 +16,7 @@ Strategy = Literal["one_device", "mirrored"]
 Precision = Literal["float32", "mixed_float16", "mixed_bfloat16"]
 
 
-def _require(holds: bool, name: str, rule: str, value: object) -> None:
-    if not holds:
-        raise ValueError(f"{name} must {rule}, got {value!r}")
+Rule = tuple[str, Callable[[Any], bool]]
 
 
 def _is_int(value: object) -> bool:
@@ -26,6 +25,30 @@ def _is_int(value: object) -> bool:
 
 def _positive(value: float) -> bool:
     return math.isfinite(value) and value > 0
+
+
+def _one_of(options: Any) -> Rule:
+    return f"be one of {', '.join(get_args(options))}", lambda value: value in get_args(options)
+
+
+def _whole(least: int) -> Rule:
+    return f"be an integer of at least {least}", lambda value: _is_int(value) and value >= least
+
+
+def _check(config: Any, section: str, names: str, rule: Rule) -> None:
+    """Raises ValueError for the first field, of those named, that breaks a rule."""
+    says, holds = rule
+    for name in names.split():
+        value = getattr(config, name)
+        if not holds(value):
+            raise ValueError(f"{section}{name} must {says}, got {value!r}")
+
+
+POSITIVE: Rule = ("be positive", _positive)
+NOT_NEGATIVE: Rule = ("be at least 0", lambda value: math.isfinite(value) and value >= 0)
+SHARE: Rule = ("lie in 0..1", lambda value: 0.0 <= value <= 1.0)
+SHARE_ABOVE_0: Rule = ("lie in 0..1 and not be 0", lambda value: 0.0 < value <= 1.0)
+SHARE_BELOW_1: Rule = ("lie in 0..1 and not be 1", lambda value: 0.0 <= value < 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,24 +103,21 @@ class ModelConfig:
     """Divides R, G, B after the mean is subtracted."""
 
     def __post_init__(self) -> None:
-        for name in ("num_classes", "backbone_width", "pyramid_channels", "pre_nms_train", "pre_nms_test",
-                     "post_nms_train", "post_nms_test", "roi_size", "sampling_ratio", "head_width", "max_detections"):
-            _require(_is_int(getattr(self, name)) and getattr(self, name) >= 1, f"model.{name}", "be an integer of at least 1", getattr(self, name))
-        _require(self.backbone in get_args(Backbone), "model.backbone", f"be one of {', '.join(get_args(Backbone))}", self.backbone)
-        _require(self.norm in get_args(Norm), "model.norm", f"be one of {', '.join(get_args(Norm))}", self.norm)
-        _require(self.stride_on in ("1x1", "3x3"), "model.stride_on", "be '1x1' or '3x3'", self.stride_on)
-        _require(self.freeze_stages in range(6), "model.freeze_stages", "be 0, 1, 2, 3, 4 or 5", self.freeze_stages)
-        _require(len(self.anchor_sizes) == 5 and all(_positive(s) for s in self.anchor_sizes),
-                 "model.anchor_sizes", "be five positive numbers, for P2 to P6", self.anchor_sizes)
-        _require(len(self.aspect_ratios) >= 1 and all(_positive(r) for r in self.aspect_ratios),
-                 "model.aspect_ratios", "be positive numbers (height / width)", self.aspect_ratios)
-        for name in ("rpn_nms_iou", "nms_iou", "score_threshold"):
-            _require(0.0 <= getattr(self, name) <= 1.0, f"model.{name}", "lie in 0..1", getattr(self, name))
-        _require(len(self.pixel_mean) == 3, "model.pixel_mean", "be three numbers (R, G, B)", self.pixel_mean)
-        _require(len(self.pixel_std) == 3 and all(_positive(s) for s in self.pixel_std),
-                 "model.pixel_std", "be three positive numbers (R, G, B)", self.pixel_std)
-        _require(not (self.norm == "gn" and self.backbone_width % 32), "model.backbone_width",
-                 "be a multiple of 32 with norm gn (32 groups)", self.backbone_width)
+        counts = "num_classes backbone_width pyramid_channels pre_nms_train pre_nms_test post_nms_train post_nms_test"
+        _check(self, "model.", f"{counts} roi_size sampling_ratio head_width max_detections", _whole(1))
+        _check(self, "model.", "backbone", _one_of(Backbone))
+        _check(self, "model.", "norm", _one_of(Norm))
+        _check(self, "model.", "stride_on", ("be '1x1' or '3x3'", lambda v: v in ("1x1", "3x3")))
+        _check(self, "model.", "freeze_stages", ("be 0, 1, 2, 3, 4 or 5", lambda v: _is_int(v) and 0 <= v <= 5))
+        five = ("be five positive numbers, for P2 to P6", lambda v: len(v) == 5 and all(map(_positive, v)))
+        _check(self, "model.", "anchor_sizes", five)
+        _check(self, "model.", "aspect_ratios", ("be positive numbers", lambda v: v and all(map(_positive, v))))
+        _check(self, "model.", "rpn_nms_iou nms_iou score_threshold", SHARE)
+        _check(self, "model.", "pixel_mean", ("be three numbers (R, G, B)", lambda v: len(v) == 3))
+        three = ("be three positive numbers (R, G, B)", lambda v: len(v) == 3 and all(map(_positive, v)))
+        _check(self, "model.", "pixel_std", three)
+        groups = ("be a multiple of 32 with norm gn (32 groups)", lambda v: self.norm != "gn" or v % 32 == 0)
+        _check(self, "model.", "backbone_width", groups)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,13 +136,13 @@ class InputConfig:
     """Batches are padded below and right to a multiple of this many pixels."""
 
     def __post_init__(self) -> None:
-        _require(_is_int(self.short_side) and self.short_side >= 32, "input.short_side", "be an integer of at least 32", self.short_side)
-        _require(_is_int(self.long_side) and self.long_side >= self.short_side, "input.long_side",
-                 "be an integer not below input.short_side", self.long_side)
-        low, high = self.scale_jitter
-        _require(0.1 <= low <= high <= 10.0, "input.scale_jitter", "be LOW HIGH with 0.1 <= LOW <= HIGH <= 10", self.scale_jitter)
-        _require(0.0 <= self.flip <= 1.0, "input.flip", "lie in 0..1", self.flip)
-        _require(_is_int(self.divisor) and self.divisor >= 1, "input.divisor", "be an integer of at least 1", self.divisor)
+        _check(self, "input.", "short_side", _whole(32))
+        above = ("be an integer not below input.short_side", lambda v: _is_int(v) and v >= self.short_side)
+        _check(self, "input.", "long_side", above)
+        jitter = ("be LOW HIGH with 0.1 <= LOW <= HIGH <= 10", lambda v: len(v) == 2 and 0.1 <= v[0] <= v[1] <= 10.0)
+        _check(self, "input.", "scale_jitter", jitter)
+        _check(self, "input.", "flip", SHARE)
+        _check(self, "input.", "divisor", _whole(1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,15 +169,12 @@ class SamplingConfig:
     """The same for the box head: 1 in Fast R-CNN, 1/9 in torchvision, 0 in detectron2."""
 
     def __post_init__(self) -> None:
-        _require(0.0 <= self.rpn_negative_iou <= self.rpn_positive_iou <= 1.0, "sampling.rpn_negative_iou",
-                 "be at most sampling.rpn_positive_iou, both in 0..1", self.rpn_negative_iou)
-        _require(0.0 <= self.roi_positive_iou <= 1.0, "sampling.roi_positive_iou", "lie in 0..1", self.roi_positive_iou)
-        for name in ("rpn_batch", "roi_batch"):
-            _require(_is_int(getattr(self, name)) and getattr(self, name) >= 1, f"sampling.{name}", "be an integer of at least 1", getattr(self, name))
-        for name in ("rpn_positive_fraction", "roi_positive_fraction"):
-            _require(0.0 < getattr(self, name) <= 1.0, f"sampling.{name}", "lie in 0..1 and not be 0", getattr(self, name))
-        for name in ("rpn_box_beta", "roi_box_beta"):
-            _require(getattr(self, name) >= 0.0, f"sampling.{name}", "be at least 0", getattr(self, name))
+        _check(self, "sampling.", "rpn_positive_iou rpn_negative_iou roi_positive_iou", SHARE)
+        order = ("be at most sampling.rpn_positive_iou", lambda v: v <= self.rpn_positive_iou)
+        _check(self, "sampling.", "rpn_negative_iou", order)
+        _check(self, "sampling.", "rpn_batch roi_batch", _whole(1))
+        _check(self, "sampling.", "rpn_positive_fraction roi_positive_fraction", SHARE_ABOVE_0)
+        _check(self, "sampling.", "rpn_box_beta roi_box_beta", NOT_NEGATIVE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,18 +205,17 @@ class OptimizerConfig:
     """Decay a step of an exponential moving average of the weights, used to evaluate and saved; 0: none."""
 
     def __post_init__(self) -> None:
-        _require(_positive(self.learning_rate), "optimizer.learning_rate", "be positive", self.learning_rate)
-        _require(_is_int(self.reference_batch) and self.reference_batch >= 1, "optimizer.reference_batch", "be an integer of at least 1", self.reference_batch)
-        _require(0.0 <= self.momentum < 1.0, "optimizer.momentum", "lie in 0..1 and not be 1", self.momentum)
-        _require(self.weight_decay >= 0.0, "optimizer.weight_decay", "be at least 0", self.weight_decay)
-        _require(_is_int(self.warmup_steps) and self.warmup_steps >= 0, "optimizer.warmup_steps", "be an integer of at least 0", self.warmup_steps)
-        _require(0.0 <= self.warmup_factor <= 1.0, "optimizer.warmup_factor", "lie in 0..1", self.warmup_factor)
-        _require(self.schedule in ("step", "cosine"), "optimizer.schedule", "be 'step' or 'cosine'", self.schedule)
-        _require(all(0.0 < m < 1.0 for m in self.milestones) and list(self.milestones) == sorted(self.milestones),
-                 "optimizer.milestones", "be rising shares of all steps, between 0 and 1", self.milestones)
-        _require(0.0 < self.decay_factor <= 1.0, "optimizer.decay_factor", "lie in 0..1 and not be 0", self.decay_factor)
-        _require(self.clip_norm is None or _positive(self.clip_norm), "optimizer.clip_norm", "be positive or None", self.clip_norm)
-        _require(0.0 <= self.ema_decay < 1.0, "optimizer.ema_decay", "lie in 0..1 and not be 1", self.ema_decay)
+        _check(self, "optimizer.", "learning_rate", POSITIVE)
+        _check(self, "optimizer.", "reference_batch", _whole(1))
+        _check(self, "optimizer.", "momentum ema_decay", SHARE_BELOW_1)
+        _check(self, "optimizer.", "weight_decay", NOT_NEGATIVE)
+        _check(self, "optimizer.", "warmup_steps", _whole(0))
+        _check(self, "optimizer.", "warmup_factor", SHARE)
+        _check(self, "optimizer.", "schedule", ("be 'step' or 'cosine'", lambda v: v in ("step", "cosine")))
+        rising = lambda v: all(0.0 < m < 1.0 for m in v) and list(v) == sorted(v)  # noqa: E731
+        _check(self, "optimizer.", "milestones", ("be rising shares of all steps, between 0 and 1", rising))
+        _check(self, "optimizer.", "decay_factor", SHARE_ABOVE_0)
+        _check(self, "optimizer.", "clip_norm", ("be positive or None", lambda v: v is None or _positive(v)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,14 +258,12 @@ class Config:
     optimizer: OptimizerConfig = OptimizerConfig()
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "eval_every", "checkpoint_every", "keep_checkpoints", "log_every"):
-            _require(_is_int(getattr(self, name)) and getattr(self, name) >= 1, name, "be an integer of at least 1", getattr(self, name))
-        _require(_is_int(self.samples) and self.samples >= 0, "samples", "be an integer of at least 0", self.samples)
-        _require(_is_int(self.seed) and 0 <= self.seed < 2**31, "seed", "be an integer in 0..2^31-1", self.seed)
-        _require(self.strategy in get_args(Strategy), "strategy", f"be one of {', '.join(get_args(Strategy))}", self.strategy)
-        _require(self.precision in get_args(Precision), "precision", f"be one of {', '.join(get_args(Precision))}", self.precision)
-        _require(bool(self.data), "data", "name a data set", self.data)
-        _require(bool(self.workdir), "workdir", "name a folder", self.workdir)
+        _check(self, "", "steps batch_size eval_every checkpoint_every keep_checkpoints log_every", _whole(1))
+        _check(self, "", "samples", _whole(0))
+        _check(self, "", "seed", ("be an integer in 0..2^31-1", lambda v: _is_int(v) and 0 <= v < 2**31))
+        _check(self, "", "strategy", _one_of(Strategy))
+        _check(self, "", "precision", _one_of(Precision))
+        _check(self, "", "data workdir", ("not be empty", bool))
 
 
 def preset(name: str) -> Config:
@@ -265,10 +279,12 @@ def preset(name: str) -> Config:
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Returns a config as nested dicts of JSON values (tuples become lists)."""
+
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: plain(item) for key, item in value.items()}
         return [plain(item) for item in value] if isinstance(value, (tuple, list)) else value
+
     return plain(dataclasses.asdict(config))
 
 
@@ -302,14 +318,28 @@ PRESETS: dict[str, Config] = {
         eval_every=500,
         checkpoint_every=250,
         model=ModelConfig(
-            num_classes=5, backbone="resnet18", backbone_width=32, norm="bn", freeze_stages=0,
-            pyramid_channels=64, anchor_sizes=(16.0, 32.0, 64.0, 128.0, 256.0), head_width=256,
-            pre_nms_train=300, pre_nms_test=300, post_nms_train=300, post_nms_test=200,
+            num_classes=5,
+            backbone="resnet18",
+            backbone_width=32,
+            norm="bn",
+            freeze_stages=0,
+            pyramid_channels=64,
+            anchor_sizes=(16.0, 32.0, 64.0, 128.0, 256.0),
+            head_width=256,
+            pre_nms_train=300,
+            pre_nms_test=300,
+            post_nms_train=300,
+            post_nms_test=200,
         ),
         input=InputConfig(short_side=192, long_side=192),
         sampling=SamplingConfig(rpn_batch=128, roi_batch=64),
         optimizer=OptimizerConfig(
-            learning_rate=0.02, reference_batch=8, warmup_steps=100, schedule="cosine", clip_norm=10.0, ema_decay=0.99,
+            learning_rate=0.02,
+            reference_batch=8,
+            warmup_steps=100,
+            schedule="cosine",
+            clip_norm=10.0,
+            ema_decay=0.99,
         ),
     ),
 }

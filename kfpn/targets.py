@@ -1,6 +1,7 @@
 """Ground truth -> what the sampled anchors and RoIs should have predicted."""
 
-from typing import NamedTuple
+import dataclasses
+from typing import Any
 
 from keras import ops
 
@@ -9,7 +10,8 @@ from kfpn.config import SamplingConfig
 from kfpn.matching import match, sample
 
 
-class Targets(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Targets:
     """A sample of S candidates an image and their targets.
 
     Attributes:
@@ -21,12 +23,12 @@ class Targets(NamedTuple):
         boxes: (B, S, 4) float32 yxyx, the sampled candidates.
     """
 
-    index: object
-    positive: object
-    valid: object
-    labels: object
-    deltas: object
-    boxes: object
+    index: Any
+    positive: Any
+    valid: Any
+    labels: Any
+    deltas: Any
+    boxes: Any
 
 
 def gather_rows(values, index):

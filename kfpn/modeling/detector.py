@@ -137,6 +137,8 @@ def build_detector(
     known = {field.name for field in dataclasses.fields(ModelConfig)}
     unknown = sorted(set(settings) - known)
     if unknown:
-        raise ValueError(f"build_detector settings must be fields of ModelConfig, got {unknown}; known: {sorted(known)}")
+        raise ValueError(
+            f"build_detector settings must be fields of ModelConfig, got {unknown}; known: {sorted(known)}"
+        )
     config = ModelConfig(num_classes=num_classes, backbone=backbone, **settings)  # type: ignore[arg-type]
     return inference_model(build_submodels(config), config, padded)

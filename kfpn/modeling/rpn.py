@@ -50,9 +50,7 @@ def rpn_head(config: ModelConfig) -> keras.Model:
         # An initializer each: one instance twice gives identical weights.
         return {"filters": filters, "kernel_initializer": keras.initializers.RandomNormal(stddev=0.01)}
 
-    conv = keras.layers.Conv2D(
-        kernel_size=3, padding="same", activation="relu", name="rpn_conv", **options(channels)
-    )
+    conv = keras.layers.Conv2D(kernel_size=3, padding="same", activation="relu", name="rpn_conv", **options(channels))
     to_logits = PointwiseConv2D(name="rpn_logits", **options(anchors))
     to_deltas = PointwiseConv2D(name="rpn_deltas", **options(4 * anchors))
     flatten_logits, flatten_deltas = FlattenCells(1), FlattenCells(4)
@@ -155,9 +153,7 @@ class Proposals(keras.layers.Layer):
     def call(self, features, outputs, image_sizes):
         anchors = level_anchors(features, self)
         usable = usable_anchors(features, image_sizes, self)
-        return select_proposals(
-            outputs, anchors, usable, image_sizes, self.pre_nms, self.post_nms, self.iou_threshold
-        )
+        return select_proposals(outputs, anchors, usable, image_sizes, self.pre_nms, self.post_nms, self.iou_threshold)
 
     def compute_output_spec(self, features, outputs, image_sizes):
         batch = image_sizes.shape[0]

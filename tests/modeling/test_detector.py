@@ -53,9 +53,7 @@ def test_uint8_and_float_images_give_the_same():
     model = kfpn.build_detector(3, "resnet18", norm="gn", **tiny.SETTINGS)
     image = tiny.image(64, 64)[None]
     for key in KEYS:
-        np.testing.assert_array_equal(
-            tiny.detect(model, image)[key], tiny.detect(model, image.astype("float32"))[key]
-        )
+        np.testing.assert_array_equal(tiny.detect(model, image)[key], tiny.detect(model, image.astype("float32"))[key])
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
