@@ -89,6 +89,8 @@ class ModelConfig:
     """RoIAlign samples a cell, a side."""
     aligned: bool = True
     """RoIAlign with the half-pixel shift (detectron2) or without (torchvision)."""
+    canonical_size: float = 224.0
+    """Side in pixels of the square RoI that is pooled from P4; half of it from P3, and so on (FPN, equation 1)."""
     head_width: int = 1024
     """Units of the two fully connected layers of the box head."""
     score_threshold: float = 0.05
@@ -109,6 +111,7 @@ class ModelConfig:
         _check(self, "model.", "norm", _one_of(Norm))
         _check(self, "model.", "stride_on", ("be '1x1' or '3x3'", lambda v: v in ("1x1", "3x3")))
         _check(self, "model.", "freeze_stages", ("be 0, 1, 2, 3, 4 or 5", lambda v: _is_int(v) and 0 <= v <= 5))
+        _check(self, "model.", "canonical_size", POSITIVE)
         five = ("be five positive numbers, for P2 to P6", lambda v: len(v) == 5 and all(map(_positive, v)))
         _check(self, "model.", "anchor_sizes", five)
         _check(self, "model.", "aspect_ratios", ("be positive numbers", lambda v: v and all(map(_positive, v))))

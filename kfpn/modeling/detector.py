@@ -103,7 +103,7 @@ def inference_model(submodels: Submodels, config: ModelConfig, padded: bool = Fa
         name="proposals", dtype="float32",
     )  # fmt: skip
     rois, roi_scores = proposals(levels, submodels.rpn(levels), sizes)
-    align = RoIAlign(config.roi_size, config.sampling_ratio, config.aligned, name="roi_align")
+    align = RoIAlign(config.roi_size, config.sampling_ratio, config.aligned, config.canonical_size, name="roi_align")
     pooled = align({level: levels[level] for level in LEVELS}, rois, sizes)
     shape = (-1, *pooled.shape[2:])
     outputs = submodels.box_head(ops.reshape(pooled, shape))

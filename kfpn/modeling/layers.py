@@ -105,8 +105,23 @@ class MaskedBatchNormalization(keras.layers.BatchNormalization):
     """
 
     def call(self, inputs, valid=None, training=None):
-        mask = None if valid is None else ops.squeeze(valid, -1)
-        return super().call(inputs, training=training, mask=mask)
+        if valid is None or not (training and self.trainable):
+            return super().call(inputs, training=training)
+        if not self.synchronized:
+            return super().call(inputs, training=training, mask=ops.squeeze(valid, -1))
+        # Keras takes masked statistics on each replica alone; as plain means of three sums they are taken over all.
+        x = ops.cast(inputs, "float32")
+        valid = ops.cast(valid, "float32")
+        sums = ops.concatenate([x * valid, ops.square(x) * valid, ops.broadcast_to(valid, ops.shape(x))], axis=-1)
+        means, _ = ops.moments(sums, axes=(0, 1, 2), synchronized=True)
+        total, squares, filled = ops.split(means, 3)
+        filled = ops.maximum(filled, 1e-12)
+        mean = total / filled
+        variance = ops.maximum(squares / filled - ops.square(mean), 0.0)
+        for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving * self.momentum + ops.cast(value, moving.dtype) * (1.0 - self.momentum))
+        scale = ops.cast(self.gamma, "float32") * ops.rsqrt(variance + self.epsilon)
+        return ops.cast((x - mean) * scale + ops.cast(self.beta, "float32"), self.compute_dtype)
 
     def compute_output_spec(self, inputs, valid=None, training=None):
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)

@@ -10,13 +10,20 @@ from kfpn.modeling.padding import valid_cells
 
 ROI_LEVELS = ("P2", "P3", "P4", "P5")
 FIRST_LEVEL, LAST_LEVEL = 2, 5
-CANONICAL_SIZE, CANONICAL_LEVEL = 224.0, 4  # FPN, equation 1
+CANONICAL_LEVEL = 4  # FPN, equation 1
 
 
-def roi_levels(rois):
-    """Returns the pyramid level of each RoI (FPN, equation 1): (..., 4) float yxyx -> (...) int32, 2..5."""
-    # detectron2's epsilon: a RoI of exactly 224 must not fall a level for a rounding error.
-    size = ops.sqrt(box_ops.area(rois)) / CANONICAL_SIZE + 1e-8
+def roi_levels(rois, canonical_size=224.0):
+    """Returns the pyramid level of each RoI (FPN, equation 1).
+
+    Args:
+        rois: (..., 4) float yxyx, pixels.
+        canonical_size: float, side in pixels of the square that is pooled from P4.
+    Returns:
+        (...) int32, 2..5.
+    """
+    # detectron2's epsilon: a RoI of exactly that size must not fall a level for a rounding error.
+    size = ops.sqrt(box_ops.area(rois)) / canonical_size + 1e-8
     level = ops.floor(CANONICAL_LEVEL + ops.log(size) / math.log(2.0))
     return ops.cast(ops.clip(level, FIRST_LEVEL, LAST_LEVEL), "int32")
 
@@ -43,7 +50,7 @@ def _axis_taps(start, end, cells, size, sampling_ratio):
     return (low, high), ((1.0 - share) * inside, share * inside)
 
 
-def roi_align(features, rois, cells, size=7, sampling_ratio=2, aligned=True):
+def roi_align(features, rois, cells, size=7, sampling_ratio=2, aligned=True, canonical_size=224.0):
     """Pools RoIs from the levels that `roi_levels` gives them.
 
     All levels lie behind one another in one table of cells; each of the sampling_ratio^2 x 4 taps is one gather
@@ -57,6 +64,7 @@ def roi_align(features, rois, cells, size=7, sampling_ratio=2, aligned=True):
         size: int, cells of the output a side.
         sampling_ratio: int, samples a cell, a side.
         aligned: bool, shift by half a pixel (detectron2); without it RoIs are at least a cell large (torchvision).
+        canonical_size: float, see `roi_levels`.
     Returns:
         (B, R, size, size, C), differentiable in features.
     """
@@ -66,7 +74,7 @@ def roi_align(features, rois, cells, size=7, sampling_ratio=2, aligned=True):
     length = ops.shape(table)[1]
     table = ops.reshape(table, (-1, channels))
 
-    level = roi_levels(rois) - FIRST_LEVEL
+    level = roi_levels(rois, canonical_size) - FIRST_LEVEL
     box = rois / ops.cast(_per_level([2**n for n in range(FIRST_LEVEL, LAST_LEVEL + 1)], level), "float32")[..., None]
     if aligned:
         box = box - 0.5
@@ -115,28 +123,29 @@ class RoIAlign(keras.layers.Layer):
     """`roi_align` as a layer.
 
     Args:
-        size, sampling_ratio, aligned: see `roi_align`.
+        size, sampling_ratio, aligned, canonical_size: see `roi_align`.
     Call:
         features: {"P2": (B, H, W, C), ...}. rois: (B, R, 4) float32 yxyx. image_sizes: (B, 2) int, pixels.
     Returns:
         (B, R, size, size, C) in the features' dtype.
     """
 
-    def __init__(self, size=7, sampling_ratio=2, aligned=True, **kwargs):
+    def __init__(self, size=7, sampling_ratio=2, aligned=True, canonical_size=224.0, **kwargs):
         super().__init__(autocast=False, **kwargs)
         self.size = size
         self.sampling_ratio = sampling_ratio
         self.aligned = aligned
+        self.canonical_size = canonical_size
 
     def call(self, features, rois, image_sizes):
         levels = [features[level] for level in ROI_LEVELS]
         cells = [valid_cells(image_sizes, 2**level) for level in range(FIRST_LEVEL, LAST_LEVEL + 1)]
-        return roi_align(levels, rois, cells, self.size, self.sampling_ratio, self.aligned)
+        return roi_align(levels, rois, cells, self.size, self.sampling_ratio, self.aligned, self.canonical_size)
 
     def compute_output_spec(self, features, rois, image_sizes):
         level = features["P2"]
         return keras.KerasTensor((*rois.shape[:2], self.size, self.size, level.shape[-1]), dtype=level.dtype)
 
     def get_config(self):
-        own = ("size", "sampling_ratio", "aligned")
+        own = ("size", "sampling_ratio", "aligned", "canonical_size")
         return {**super().get_config(), **{name: getattr(self, name) for name in own}}

@@ -70,7 +70,7 @@ def pool_and_classify(submodels: Submodels, levels, rois, image_sizes, config: C
     model = config.model
     cells = [valid_cells(image_sizes, 2**level) for level in range(FIRST_LEVEL, LAST_LEVEL + 1)]
     features = [levels[level] for level in ROI_LEVELS]
-    pooled = roi_align(features, rois, cells, model.roi_size, model.sampling_ratio, model.aligned)
+    pooled = roi_align(features, rois, cells, model.roi_size, model.sampling_ratio, model.aligned, model.canonical_size)
     pooled = ops.reshape(pooled, (-1, model.roi_size, model.roi_size, model.pyramid_channels))
     return submodels.box_head(pooled, training=True)
 

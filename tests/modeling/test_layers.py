@@ -1,0 +1,109 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from kfpn.modeling.layers import MaskedBatchNormalization, MaskedGroupNormalization, PointwiseConv2D, SharedLayers
+
+
+def padded(height=5, width=7, channels=32, seed=0):
+    """Returns (x alone, x in a larger canvas of rubbish, the mask of its cells)."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(2.0, 3.0, (1, height, width, channels)).astype("float32")
+    canvas = rng.normal(50.0, 9.0, (1, height + 3, width + 4, channels)).astype("float32")
+    canvas[:, :height, :width] = x
+    valid = np.zeros((*canvas.shape[:3], 1), "float32")
+    valid[:, :height, :width] = 1
+    return x, canvas, valid
+
+
+@pytest.mark.parametrize("strides", [1, 2])
+def test_pointwise_convolution_equals_conv2d(strides):
+    x = np.random.default_rng(0).normal(size=(2, 7, 6, 5)).astype("float32")
+    ours, theirs = PointwiseConv2D(3, strides), keras.layers.Conv2D(3, 1, strides)
+    want = theirs(x)
+    ours.build(x.shape)
+    ours.set_weights([theirs.get_weights()[0], np.array([1.0, 2.0, 3.0])])
+    theirs.set_weights(ours.get_weights())
+    want = theirs(x)
+    np.testing.assert_allclose(np.array(ours(x)), np.array(want), atol=1e-5)
+    assert ours.compute_output_spec(keras.KerasTensor(x.shape)).shape == want.shape
+
+
+def test_pointwise_convolution_round_trips_its_config():
+    layer = PointwiseConv2D(3, 2, use_bias=False, name="a")
+    again = PointwiseConv2D.from_config(layer.get_config())
+    assert (again.filters, again.strides, again.use_bias, again.name) == (3, (2, 2), False, "a")
+
+
+def test_group_norm_leaves_padding_out():
+    x, canvas, valid = padded()
+    layer = MaskedGroupNormalization(groups=8)
+    want = np.array(layer(x))
+    np.testing.assert_allclose(np.array(layer(canvas, valid=valid))[:, :5, :7], want, atol=1e-4)
+    assert np.abs(np.array(layer(canvas))[:, :5, :7] - want).max() > 0.1
+
+
+@pytest.mark.parametrize("synchronized", [False, True])
+def test_batch_norm_leaves_padding_out(synchronized):
+    x, canvas, valid = padded()
+    alone, masked = (MaskedBatchNormalization(momentum=0.5, synchronized=s) for s in (False, synchronized))
+    want = np.array(alone(x, training=True))
+    got = np.array(masked(canvas, valid=valid, training=True))
+    np.testing.assert_allclose(got[:, :5, :7], want, atol=1e-3)
+    for ours, theirs in zip(masked.get_weights(), alone.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_frozen_batch_norm_ignores_the_batch():
+    x, canvas, valid = padded()
+    layer = MaskedBatchNormalization(synchronized=True)
+    layer.trainable = False
+    np.testing.assert_allclose(np.array(layer(canvas, valid=valid, training=True)), canvas, rtol=1e-2)
+
+
+TWO_REPLICAS = """
+import numpy as np, tensorflow as tf
+from kfpn.modeling.layers import MaskedBatchNormalization
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], tf.distribute.ReductionToOneDevice())
+rng = np.random.default_rng(0)
+x = rng.normal(2, 3, (4, 6, 6, 3)).astype("float32")
+valid = np.ones((4, 6, 6, 1), "float32")
+valid[0, 2:], valid[3, :, 4:] = 0, 0
+with strategy.scope():
+    layer = MaskedBatchNormalization(momentum=0.5, synchronized=True)
+    layer.build(x.shape)
+data = tf.data.Dataset.from_tensors((x, valid)).unbatch().batch(4)
+step = tf.function(lambda x, v: strategy.run(lambda x, v: layer(x, valid=v, training=True), (x, v)))
+parts = step(*next(iter(strategy.experimental_distribute_dataset(data))))
+got = np.concatenate(strategy.experimental_local_results(parts))
+real = x[valid[..., 0] > 0]
+np.testing.assert_allclose(layer.moving_mean.numpy(), real.mean(0) / 2, rtol=1e-4)
+np.testing.assert_allclose(layer.moving_variance.numpy(), real.var(0) / 2 + 0.5, rtol=1e-4)
+want = (x - real.mean(0)) / np.sqrt(real.var(0) + 1e-3)
+np.testing.assert_allclose(got[valid[..., 0] > 0], want[valid[..., 0] > 0], atol=1e-4)
+print("equal")
+"""
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="needs tf.distribute")
+def test_synchronized_statistics_are_those_of_all_replicas_without_padding():
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_REPLICAS], env=env, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.stdout.strip() == "equal", done.stderr[-2000:]
+
+
+def test_a_name_gives_one_layer_and_frozen_ones_do_not_train():
+    layers = SharedLayers(frozen=lambda name: name == "b")
+    first = layers("a", keras.layers.Dense, units=2)
+    assert layers("a", keras.layers.Dense, units=9) is first
+    assert first.trainable
+    assert not layers("b", keras.layers.Dense, units=2).trainable
