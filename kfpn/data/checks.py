@@ -158,7 +158,7 @@ def in_stored_pixels(
         ]
         raise ValueError(
             _listing(
-                f"{source}: {len(wrong)} images are not of the size (width x height) their annotations say",
+                f"{source}: {len(wrong)} of {len(names)} images are not of the size (width x height) their annotations say",
                 bad,
                 len(wrong),
             )

@@ -1,6 +1,7 @@
 """COCO's JSON annotations: `coco:ANNOTATIONS.json[,IMAGES_DIR]`."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ class CocoSource(AnnotatedSource):
         files = [str(folder / image["file_name"]) for image in images]
         _require_files(files, folder, path, name)
         sizes, orientations = read_headers(files, files, name)
-        declared = np.asarray([(i.get("height") or 0, i.get("width") or 0) for i in images], np.int64).reshape(-1, 2)
+        declared = np.asarray([_declared(image, name) for image in images], np.int64).reshape(-1, 2)
         stored = in_stored_pixels(declared, sizes, orientations, files, name)
         faults = Faults(name)
         boxes = _boxes(content, categories, files, sizes, np.where(stored, orientations, 1), faults)
@@ -98,7 +99,19 @@ def _read(path: Path, name: str) -> dict[str, list[dict[str, Any]]]:
                     raise ValueError(
                         f"{name}: {key}[{number}] must have {field!r} of type {kind.__name__}, got {str(row)[:200]}"
                     )
+                if kind is int and abs(row[field]) >= 2**63:
+                    raise ValueError(f"{name}: {key}[{number}]: {field} must be below 2^63, got {row[field]}")
     return content
+
+
+def _declared(image: dict[str, Any], name: str) -> tuple[int, int]:
+    sides = image.get("height") or 0, image.get("width") or 0
+    if not all(isinstance(side, (int, float)) and 0 <= side < 2**31 for side in sides):
+        raise ValueError(
+            f"{name}: image {image['id']} ({image['file_name']}): height and width must be numbers of pixels, got "
+            f"{str(sides[0])[:30]!r} and {str(sides[1])[:30]!r}"
+        )
+    return int(sides[0]), int(sides[1])
 
 
 def _require_files(files: list[str], folder: Path, path: Path, name: str) -> None:
@@ -134,7 +147,7 @@ def _boxes(
 ) -> Annotations:
     index_of = {image["id"]: index for index, image in enumerate(content["images"])}
     label_of = {category["id"]: label for label, category in enumerate(categories)}
-    seen: set[object] = set()
+    seen: set[str] = set()
     rows: list[tuple[int, int, bool, float]] = []
     corners: list[tuple[float, ...]] = []
     for annotation in content["annotations"]:
@@ -145,17 +158,18 @@ def _boxes(
             continue
         what = f"{what} of {files[index]}"
         if annotation.get("id") is not None:
-            if annotation["id"] in seen:
+            if str(annotation["id"]) in seen:
                 faults.add(DUPLICATE_ID, what)
-            seen.add(annotation["id"])
-        if annotation.get("category_id") not in label_of:
+            seen.add(str(annotation["id"]))
+        category = annotation.get("category_id")
+        if not isinstance(category, int) or category not in label_of:
             raise ValueError(
                 f"{faults.source}: {what}: category_id must be one of those in 'categories' ({_ids(label_of)}), "
-                f"got {annotation.get('category_id')!r}"
+                f"got {category!r}"
             )
         x, y, width, height = _numbers(annotation.get("bbox"), f"{faults.source}: {what}")
         corners.append((y, x, y + height, x + width))
-        rows.append((index, label_of[annotation["category_id"]], bool(annotation.get("iscrowd")), _area(annotation)))
+        rows.append((index, label_of[category], bool(annotation.get("iscrowd")), _area(annotation)))
     index_column, labels, crowd, areas = zip(*rows, strict=True) if rows else ((), (), (), ())
     of_image = np.asarray(index_column, np.int64)
     boxes = upright_boxes(np.asarray(corners, np.float64).reshape(-1, 4), sizes[of_image], orientations[of_image])
@@ -165,12 +179,13 @@ def _boxes(
 def _numbers(bbox: Any, where: str) -> list[float]:
     if not isinstance(bbox, list) or len(bbox) != 4 or not all(isinstance(v, (int, float)) for v in bbox):
         raise ValueError(f"{where}: bbox must be four numbers (x, y, width, height), got {str(bbox)[:100]}")
-    return bbox
+    # Python's integers have no limit, and float() fails past its own.
+    return [math.inf if abs(v) > 1e300 else float(v) for v in bbox]
 
 
 def _area(annotation: dict[str, Any]) -> float:
     area = annotation.get("area")
-    return float(area) if isinstance(area, (int, float)) else 0.0
+    return float(area) if isinstance(area, (int, float)) and abs(area) < 1e30 else 0.0
 
 
 def _ids(label_of: dict[int, int]) -> str:

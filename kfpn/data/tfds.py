@@ -4,6 +4,7 @@ import difflib
 import functools
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -120,12 +121,17 @@ def prepared(name: str, data_dir: str | None = None) -> tfds.core.DatasetBuilder
     except Exception as error:  # a configuration or version that isn't there, or a package the data set needs
         found = ", ".join(tfds.builder_cls(_base_name(name)).builder_configs)
         hint = f" (its configurations: {found})" if found else ""
-        raise ValueError(f"tfds:{name}: can't be opened{hint}: {error}") from error
+        why = str(error).partition("\n")[0]
+        raise ValueError(f"tfds:{name}: can't be opened{hint}: {why}") from error
+    if builder.info.features is not None:  # said before gigabytes are downloaded for nothing
+        _require_features(builder, f"tfds:{name}")
+    # Without a network each file is tried ten times, and each try is a warning of several lines.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     try:
         builder.download_and_prepare(file_format=_FORMAT)
         return builder if _has_random_access(builder) else _prepare_again(name, builder)
     except Exception as error:  # downloads and generators fail in every way there is
-        reason = str(error).strip() or type(error).__name__
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"tfds:{name}: could not be downloaded and prepared: {reason}") from error
 
 

@@ -84,7 +84,10 @@ def _split(root: Path, split: str, name: str) -> list[str]:
     path = root / "ImageSets" / "Main" / f"{split}.txt"
     if not path.is_file():
         raise ValueError(f"{name}: split {path} does not exist; there are {', '.join(split_names(root)) or 'none'}")
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name}: {path} must be text in UTF-8, got {error}") from error
     if not lines:
         raise ValueError(f"{name}: the split must name at least one image, got an empty file {path}")
     stems = [_SPLIT_LINE.fullmatch(line)[1] for line in lines]  # type: ignore[index]
@@ -126,7 +129,8 @@ def _trees(root: Path, stems: list[str], name: str) -> dict[Path, ElementTree.El
             trees[path] = ElementTree.parse(path).getroot()
         except ElementTree.ParseError as error:
             line, column = error.position
-            raise ValueError(f"{path}: is not XML: line {line}, column {column}: {error}") from error
+            why = str(error).partition(": line")[0]
+            raise ValueError(f"{path}: is not XML: line {line}, column {column}: {why}") from error
     return trees
 
 
@@ -134,8 +138,10 @@ def _declared(path: Path, tree: ElementTree.Element) -> tuple[int, int]:
     size = tree.find("size")
     if size is None:
         return 0, 0
-    height, width = (_number(size, tag, path) if size.find(tag) is not None else 0 for tag in ("height", "width"))
-    return int(height), int(width)
+    sides = [_number(size, tag, path) if size.find(tag) is not None else 0 for tag in ("height", "width")]
+    if not all(0 <= side < 2**31 for side in sides):
+        raise ValueError(f"{path}: height and width must be numbers of pixels, got {sides[0]} and {sides[1]}")
+    return int(sides[0]), int(sides[1])
 
 
 def _corners(item: ElementTree.Element, path: Path) -> list[float]:

@@ -101,6 +101,12 @@ def test_faults_that_can_be_put_right_are_counted_in_a_warning(write, content, c
         assert any(part in message for message in caplog.messages)
 
 
+def test_numbers_past_every_limit_are_left_out(write, content):
+    content["annotations"][1].update(bbox=[1, 1, 10**400, 5], area=10**400, id=[2])
+    source = CocoSource(write(content))
+    assert [len(record.boxes) for record in source] == [0, 2, 0]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -110,6 +116,9 @@ def test_faults_that_can_be_put_right_are_counted_in_a_warning(write, content, c
         (lambda c: c["annotations"][1].update(category_id=1), r"annotation 2 of .*a\.jpg: category_id must be .*3, 7.*got 1"),
         (lambda c: c["annotations"][1].update(bbox=[1, 2]), "annotation 2 .*bbox must be four numbers"),
         (lambda c: c["images"][0].update(height=41), r"a\.jpg is 60 x 40, annotated as 60 x 41"),
+        (lambda c: c["images"][0].update(height="40 px"), "height and width must be numbers of pixels, got '40 px'"),
+        (lambda c: c["images"][0].update(id=2**70), r"images\[0\]: id must be below 2\^63"),
+        (lambda c: c["annotations"][1].update(category_id=[7]), r"category_id must be .*got \[7\]"),
         (lambda c: c["images"].clear(), "at least one image"),
         (lambda c: c["categories"].clear() or c["annotations"].clear(), "at least one class"),
         (lambda c: c.pop("categories"), "must have a list 'categories'"),

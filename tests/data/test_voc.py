@@ -62,6 +62,11 @@ def test_all_splits_have_the_classes_of_all_annotations(folder):
         ("Annotations/a.xml", xml(("", 0, 1, 1, 3, 4)), r"a\.xml: object must have a name"),
         ("Annotations/a.xml", xml(size=(31, 20)), r"a\.jpg is 30 x 20, annotated as 31 x 20"),
         ("Annotations/a.xml", "<annotation><object><name>dog</name></object></annotation>", "'dog' must have a bndbox"),
+        (
+            "Annotations/a.xml",
+            xml(size=("nan", 20)),
+            r"a\.xml: height and width must be numbers of pixels, got 20.0 and nan",
+        ),
         ("ImageSets/Main/train.txt", "\n", "the split must name at least one image"),
         ("ImageSets/Main/train.txt", "a\na\n", r"train\.txt must be unique, got 'a'"),
         ("ImageSets/Main/train.txt", "a\nzebra\n", r"1 of 2 images do not exist in .*JPEGImages: zebra"),
