@@ -1,10 +1,15 @@
 """The command line: `kfpn train`, `kfpn evaluate`, `kfpn predict`."""
 
+import contextlib
 import dataclasses
+import difflib
+import io
+import logging
 import os
 import re
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +17,7 @@ import tyro
 
 # TensorFlow is imported where it is needed: `kfpn --help` and a mistyped option answer at once.
 from kfpn import __version__
-from kfpn.config import Config, from_dict, preset
+from kfpn.config import Config, preset
 
 if TYPE_CHECKING:
     from kfpn.data.record import Source
@@ -86,7 +91,7 @@ class Predict:
     min_score: float = 0.5
     """Detections below this score are left out."""
 
-    def __post_init__(self) -> None:  # noqa: D105
+    def __post_init__(self) -> None:
         if not self.images:
             raise ValueError("images must name at least one file, got none")
         if not 0.0 <= self.min_score <= 1.0:
@@ -110,9 +115,8 @@ def main(args: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         command = _parse(args)
-        if isinstance(command, Config):
-            return _train(command)
-        return _evaluate(command) if isinstance(command, Evaluate) else _predict(command)
+        with _plain_warnings():
+            return _run(command)
     except KeyboardInterrupt:
         print("kfpn: stopped", file=sys.stderr)
         return 130
@@ -126,6 +130,29 @@ def main(args: Sequence[str] | None = None) -> int:
         return 2
 
 
+def _run(command: Config | Evaluate | Predict) -> int:
+    if isinstance(command, Config):
+        return _train(command)
+    return _evaluate(command) if isinstance(command, Evaluate) else _predict(command)
+
+
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Makes warnings lines like errors are, without the place in the code."""
+    logger, before = logging.getLogger("kfpn"), warnings.formatwarning
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("kfpn: warning: %(message)s"))
+    logger.addHandler(handler)
+    propagates, logger.propagate = logger.propagate, False
+    warnings.formatwarning = lambda message, *_, **__: f"kfpn: warning: {message}\n"
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagates
+        warnings.formatwarning = before
+
+
 def _parse(args: list[str]) -> Config | Evaluate | Predict:
     def subcommand(name: str, **options: Any) -> Any:
         description = HELP[name] if args[:1] == [name] else HELP[name].splitlines()[0]
@@ -136,8 +163,22 @@ def _parse(args: list[str]) -> Config | Evaluate | Predict:
         | Annotated[Evaluate, subcommand("evaluate")]
         | Annotated[Predict, subcommand("predict")]
     )
+    if args and not args[0].startswith("-") and args[0] not in HELP:
+        near = difflib.get_close_matches(args[0], HELP, n=1, cutoff=0.0)[0]
+        raise ValueError(f"command must be one of {', '.join(HELP)}, got {args[0]!r}; did you mean kfpn {near}?")
     options = (tyro.conf.OmitSubcommandPrefixes,)
-    return tyro.cli(commands, prog="kfpn", description=DESCRIPTION, args=args, config=options)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(commands, prog="kfpn", description=DESCRIPTION, args=args, config=options)
+    except SystemExit as stop:
+        cause: BaseException | None = stop
+        while cause is not None and type(cause) is not ValueError:
+            cause = cause.__cause__ or cause.__context__
+        if cause is not None and " must " in str(cause):  # from a config class, which names the option by itself
+            raise ValueError(f"{cause} (see kfpn {args[0]} --help)") from cause
+        sys.stderr.write(said.getvalue())
+        raise
 
 
 def train_defaults(args: Sequence[str]) -> Config:
@@ -186,6 +227,8 @@ def _evaluate(command: Evaluate) -> int:
     from kfpn.engine.workdir import load_detector, write_json
     from kfpn.evaluation import detections_to_coco, evaluate_source
 
+    for file in filter(None, (command.json, command.detections)):
+        _require_place(Path(file))
     model = load_detector(command.workdir, padded=True)
     config = _run_config(command.workdir)
     source = _open_validation(command, config)
@@ -199,9 +242,17 @@ def _evaluate(command: Evaluate) -> int:
 
 
 def _run_config(workdir: str) -> Config:
-    from kfpn.engine.workdir import Workdir, read_json
+    from kfpn.engine.workdir import Workdir
 
-    return from_dict(Config, read_json(Workdir(workdir).config))
+    return Workdir(workdir).read_config()
+
+
+def _require_place(file: Path) -> None:
+    """Makes sure, before minutes of work, that a file can be written there."""
+    if file.is_dir():
+        raise ValueError(f"{file} must be the name of a file, got a folder")
+    if not file.parent.is_dir():
+        raise ValueError(f"{file} must lie in a folder that is there, got {file.parent}, which is not")
 
 
 def _open_validation(command: Evaluate, config: Config) -> "Source":

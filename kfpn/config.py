@@ -93,6 +93,8 @@ class ModelConfig:
     """Side in pixels of the square RoI that is pooled from P4; half of it from P3, and so on (FPN, equation 1)."""
     head_width: int = 1024
     """Units of the two fully connected layers of the box head."""
+    norm_heads: bool = False
+    """Normalise the pyramid (gn) and the box head (layer norm) as well: training from scratch wants it."""
     score_threshold: float = 0.05
     """Detections at or below this score are dropped."""
     nms_iou: float = 0.5
@@ -295,7 +297,7 @@ def from_dict(cls: type, values: dict[str, Any], where: str = "") -> Any:
     """Builds config class `cls` from what `to_dict` gave; missing keys take their defaults.
 
     Raises:
-        ValueError: for an unknown key (the nearest known one is named) or a bad value.
+        ValueError: for a section that is none, an unknown key (the nearest known one is named) or a bad value.
     """
     fields = {field.name: field for field in dataclasses.fields(cls)}
     known = {}
@@ -304,7 +306,9 @@ def from_dict(cls: type, values: dict[str, Any], where: str = "") -> Any:
             near = difflib.get_close_matches(key, fields, n=1, cutoff=0.0)
             raise ValueError(f"unknown option {where}{key!r}; did you mean {where}{near[0]!r}?")
         kind = fields[key].type
-        if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        if dataclasses.is_dataclass(kind):
+            if not isinstance(value, dict):
+                raise ValueError(f"{where}{key} must be a section of options, got {value!r}")
             value = from_dict(kind, value, f"{where}{key}.")  # type: ignore[arg-type]
         known[key] = tuple(value) if isinstance(value, list) else value
     return cls(**known)

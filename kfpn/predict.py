@@ -40,7 +40,11 @@ def predict_images(
         What `detections.json` holds (a COCO results list with `category_name` and `file_name` besides; image ids
         count the paths from 1), and the paths that could not be read.
     """
-    output.mkdir(parents=True, exist_ok=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = "it is a file" if output.is_file() else str(error)
+        raise ValueError(f"output must be a folder that can be written, got {str(output)!r}: {why}") from error
     detect, pictures = detect_function(model), picture_paths(paths, output)
     results: list[dict[str, Any]] = []
     failed = []
@@ -74,7 +78,7 @@ def find_images(names: Sequence[str]) -> list[Path]:
     for name in names:
         path = Path(name)
         if path.is_dir():
-            files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+            files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
             if not files:
                 raise ValueError(f"{name} must hold images ({', '.join(sorted(IMAGE_SUFFIXES))}), got none")
             found += files

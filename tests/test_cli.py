@@ -1,7 +1,9 @@
 import json
+import logging
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -127,6 +129,10 @@ def test_the_work_directory_is_named_after_the_data(monkeypatch, args, workdir):
         (["train", "--preset", "voc"], ["voc", "shapes", "coco"]),
         (["train", "--model.backbone", "vgg"], ["vgg", "resnet50"]),
         (["tran"], ["tran", "train"]),
+        (
+            ["train", "--optimizer.momentum", "2"],
+            ["kfpn: error: optimizer.momentum must lie in 0..1 and not be 1, got 2"],
+        ),
         (["evaluate"], ["--workdir"]),
         (["predict", "--workdir", "w", "--output", "o"], ["images must name at least one file"]),
         (
@@ -136,9 +142,11 @@ def test_the_work_directory_is_named_after_the_data(monkeypatch, args, workdir):
     ],
 )
 def test_wrong_options_say_what_is_wrong(capsys, args, words):
-    with pytest.raises(SystemExit) as stop:
-        cli.main(args)
-    assert stop.value.code == 2
+    try:
+        code = cli.main(args)
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 2
     # Without the frame that the message stands in.
     said = " ".join(capsys.readouterr().err.replace("│", " ").split())
     for word in words:
@@ -202,7 +210,29 @@ def test_ctrl_c_is_no_traceback(monkeypatch, capsys):
     assert capsys.readouterr().err == "kfpn: stopped\n"
 
 
+def test_warnings_are_lines_like_errors(monkeypatch, capsys):
+    import kfpn.engine.train
+
+    def warned(config):
+        warnings.warn("no validation data", stacklevel=1)
+        logging.getLogger("kfpn").warning("a box %d", 3)
+
+    monkeypatch.setattr(kfpn.engine.train, "train", warned)
+    with warnings.catch_warnings():
+        # As outside of pytest, which records warnings.
+        warnings.showwarning = lambda *args: sys.stderr.write(warnings.formatwarning(*args[:4]))
+        warnings.simplefilter("always")
+        assert cli.main(["train"]) == 0
+    assert capsys.readouterr().err == "kfpn: warning: no validation data\nkfpn: warning: a box 3\n"
+
+
 # ----------------------------------------------------------------------------------------------- evaluate
+
+
+def test_a_place_that_takes_no_file_is_said_before_the_work(tmp_path, capsys):
+    for place in (tmp_path, tmp_path / "none" / "figures.json"):
+        assert cli.main(["evaluate", "--workdir", str(tmp_path / "w"), "--json", str(place)]) == 2
+        assert str(place) in capsys.readouterr().err
 
 
 def test_evaluate_prints_and_writes_the_figures(run, tmp_path, monkeypatch, capsys):
@@ -286,6 +316,12 @@ def test_a_bad_image_is_named_and_the_others_go_on(run, tmp_path, capsys):
     assert sorted(path.name for path in output.iterdir()) == ["detections.json", "good.png"]
 
 
+def test_an_output_that_is_a_file_is_named(run, tmp_path, capsys):
+    image = save(tmp_path / "a.png")
+    assert cli.main(["predict", str(image), "--workdir", str(run), "--output", str(image)]) == 2
+    assert f"output must be a folder that can be written, got '{image}': it is a file" in capsys.readouterr().err
+
+
 def test_folders_and_patterns_stand_for_their_images(tmp_path):
     a, b = save(tmp_path / "a.PNG"), save(tmp_path / "b.jpg")
     bracket = save(tmp_path / "more" / "c[1].jpg")
@@ -295,6 +331,7 @@ def test_folders_and_patterns_stand_for_their_images(tmp_path):
     assert find_images([str(bracket)]) == [bracket]
     assert find_images([str(tmp_path / "*.gif")]) == [tmp_path / "*.gif"]
     (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "folder.jpg").mkdir()
     with pytest.raises(ValueError, match="empty must hold images"):
         find_images([str(tmp_path / "empty")])
 

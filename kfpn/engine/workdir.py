@@ -4,6 +4,7 @@ import json
 import math
 import os
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -58,9 +59,20 @@ class Workdir:
             with tempfile.TemporaryFile(dir=self.path):
                 pass
         except OSError as error:
-            raise ValueError(
-                f"workdir must be a folder that can be written, got {str(self.path)!r}: {error}"
-            ) from error
+            why = "it is a file" if self.path.is_file() else str(error)
+            raise ValueError(f"workdir must be a folder that can be written, got {str(self.path)!r}: {why}") from error
+
+    def read_config(self) -> Config:
+        """Returns the configuration of the run.
+
+        Raises:
+            ValueError: naming the file, if it can't be read, or holds an unknown option or a bad value.
+        """
+        try:
+            return from_dict(Config, _read_object(self.config))
+        except ValueError as error:
+            named = str(error) if str(self.config) in str(error) else f"{self.config}: {error}"
+            raise ValueError(named) from error
 
     def prepare(self, config: Config, class_names: Sequence[str], category_ids: Sequence[int], data: str) -> None:
         """Writes config and classes, or checks that those already there agree.
@@ -73,12 +85,13 @@ class Workdir:
             "category_ids": [int(i) for i in category_ids],
             "data": data,
         }
-        if self.config.exists():
-            differences = compare_configs(read_json(self.config), to_dict(config))
+        # A run that failed before it had anything to keep does not stand in the way of corrected options.
+        if self.config.exists() and self._holds_training():
+            differences = compare_configs(_read_object(self.config), to_dict(config))
             if self.classes.exists():
-                old = read_json(self.classes)
+                old = _read_object(self.classes)
                 differences += [
-                    f"{k}: {old[k]} -> {classes[k]}" for k in classes if k != "data" and old[k] != classes[k]
+                    f"{k}: {old.get(k)} -> {classes[k]}" for k in classes if k != "data" and old.get(k) != classes[k]
                 ]
             if differences:
                 raise ValueError(
@@ -87,6 +100,9 @@ class Workdir:
                 )
         write_json(self.classes, classes)
         write_json(self.config, to_dict(config))
+
+    def _holds_training(self) -> bool:
+        return self.weights.exists() or any(self.checkpoints.glob("step_*.npz"))
 
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Adds a row to metrics.jsonl; NaN and inf become null, which JSON has."""
@@ -108,7 +124,7 @@ class Workdir:
                 row = json.loads(line)
             except json.JSONDecodeError:
                 continue
-            if row["step"] <= (evaluated if "AP" in row else step):
+            if isinstance(row, dict) and row.get("step", math.inf) <= (evaluated if "AP" in row else step):
                 kept.append(line + "\n")
         _write_aside(self.metrics, "".join(kept))
 
@@ -154,19 +170,48 @@ def load_detector(workdir: str | os.PathLike, padded: bool = False) -> keras.Mod
 
     files = Workdir(workdir)
     if not files.path.is_dir():
-        raise ValueError(f"workdir must be a folder, got {str(workdir)!r}, which does not exist")
+        why = "is a file" if files.path.exists() else "does not exist"
+        raise ValueError(f"workdir must be a folder, got {str(workdir)!r}, which {why}")
     if not (files.config.exists() and files.classes.exists()):
         raise ValueError(f"workdir must be one that `kfpn train` made, got {str(workdir)!r}, which has no config.json")
     if not files.weights.exists():
-        raise ValueError(f"workdir must hold trained weights, got {str(workdir)!r}: no evaluation has finished yet")
-    config = from_dict(Config, read_json(files.config))
+        raise ValueError(
+            f"workdir must hold trained weights, got {str(workdir)!r}: no evaluation has finished yet; go on with `kfpn train`"
+        )
+    config = files.read_config()
+    classes = _read_object(files.classes)
+    if not all(isinstance(classes.get(key), list) for key in ("class_names", "category_ids")):
+        raise ValueError(
+            f"{files.classes} must have lists class_names and category_ids, got {', '.join(classes) or 'none'}"
+        )
     submodels = build_submodels(config.model)
-    submodels.weights_model.load_weights(files.weights)
+    _load_weights(submodels.weights_model, files)
     model = inference_model(submodels, config.model, padded)
-    classes = read_json(files.classes)
     model.class_names = tuple(classes["class_names"])
     model.category_ids = tuple(classes["category_ids"])
     return model
+
+
+def _load_weights(weights_model: keras.Model, files: Workdir) -> None:
+    again = "; remove it, and `kfpn train` with the run's options writes it again from the last checkpoint"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # Keras warns where it leaves random weights in place
+            weights_model.load_weights(files.weights)
+    except OSError as error:
+        raise ValueError(f"{files.weights} must be weights that Keras saved, got a damaged file{again}") from error
+    except Exception as error:  # ValueError, KeyError, a warning: by what it is that does not fit
+        raise ValueError(
+            f"{files.weights} must fit the detector that {files.config} describes, got other variables; "
+            "was one of them replaced, or made by another version of kfpn?"
+        ) from error
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must be a JSON object, got a {type(content).__name__}")
+    return content
 
 
 def read_json(path: Path) -> Any:
@@ -177,7 +222,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} must be JSON, got: {error}") from error
 
 

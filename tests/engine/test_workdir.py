@@ -1,13 +1,16 @@
 import json
+import shutil
 from dataclasses import replace
 
 import keras
 import pytest
 import standin
 
-from kfpn.config import to_dict
+from kfpn.config import Config, ModelConfig, to_dict
 from kfpn.engine.workdir import Workdir, compare_configs, load_detector
+from kfpn.modeling.detector import build_submodels
 
+TINY = ModelConfig(num_classes=2, backbone="resnet18", backbone_width=8, pyramid_channels=8, head_width=8)
 CLASSES = {"class_names": ("a", "b"), "category_ids": (1, 2), "data": "records"}
 
 
@@ -21,10 +24,24 @@ def test_options_that_act_on_weights_must_agree_and_are_named(tmp_path):
     config = standin.config()
     workdir = Workdir(tmp_path)
     workdir.prepare(config, **CLASSES)
+    workdir.weights.touch()
     other = replace(config, steps=9, model=replace(config.model, norm="gn"))
     with pytest.raises(ValueError, match=r"model\.norm: 'frozen_bn' -> 'gn'; steps: 6 -> 9\. .*another --workdir"):
         workdir.prepare(other, **CLASSES)
     assert json.loads(workdir.config.read_text()) == to_dict(config)
+
+
+def test_a_run_that_kept_nothing_does_not_block_corrected_options(tmp_path):
+    config = standin.config()
+    workdir = Workdir(tmp_path)
+    workdir.prepare(config, **CLASSES)
+    corrected = replace(config, steps=9)
+    workdir.prepare(corrected, ("a", "c"), (1, 2), "records")
+    assert json.loads(workdir.config.read_text()) == to_dict(corrected)
+    workdir.checkpoints.mkdir()
+    (workdir.checkpoints / "step_00000002.npz").touch()
+    with pytest.raises(ValueError, match="steps: 9 -> 6"):
+        workdir.prepare(config, ("a", "c"), (1, 2), "records")
 
 
 def test_options_that_do_not_act_on_weights_may_change(tmp_path):
@@ -40,6 +57,7 @@ def test_options_that_do_not_act_on_weights_may_change(tmp_path):
 def test_other_classes_are_refused(tmp_path):
     workdir = Workdir(tmp_path)
     workdir.prepare(standin.config(), **CLASSES)
+    workdir.weights.touch()
     with pytest.raises(ValueError, match="class_names"):
         workdir.prepare(standin.config(), ("a", "c"), (1, 2), "records")
 
@@ -55,7 +73,7 @@ def test_rows_after_the_restored_step_and_half_rows_go(tmp_path):
     ):
         workdir.append_metrics(row)
     with open(workdir.metrics, "a") as file:
-        file.write('{"step": 3, "lo')
+        file.write('[4]\n{"AP": 0.5}\n{"step": 3, "lo')
     workdir.drop_metrics_after(4, evaluated=2)
     rows = [json.loads(line) for line in workdir.metrics.read_text().splitlines()]
     assert rows == [{"step": 2}, {"step": 2, "AP": 0.5}, {"step": 4, "loss": None}]
@@ -78,3 +96,45 @@ def test_loading_says_what_is_missing(tmp_path):
     Workdir(tmp_path).prepare(standin.config(), **CLASSES)
     with pytest.raises(ValueError, match="no evaluation has finished yet"):
         load_detector(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    workdir = Workdir(tmp_path_factory.mktemp("trained"))
+    config = Config(model=TINY)
+    workdir.prepare(config, **CLASSES)
+    workdir.save_weights(build_submodels(TINY).weights_model)
+    return workdir
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("config.json", b"{", r"config\.json must be JSON"),
+        ("config.json", b"\xff", r"config\.json must be JSON"),
+        ("config.json", b"[]", r"config\.json must be a JSON object, got a list"),
+        ("config.json", b'{"stepz": 3}', r"config\.json: unknown option 'stepz'; did you mean 'steps'"),
+        ("config.json", b'{"model": 3}', r"config\.json: model must be a section of options, got 3"),
+        ("classes.json", b"{}", r"classes\.json must have lists class_names and category_ids"),
+        ("detector.weights.h5", b"junk", r"weights\.h5 must be weights that Keras saved, got a damaged file"),
+        ("detector.weights.h5", None, r"weights\.h5 must be weights that Keras saved, got a damaged file"),
+    ],
+)
+def test_damaged_files_are_named(trained, tmp_path, file, content, said):
+    shutil.copytree(trained.path, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / file
+    path.write_bytes(path.read_bytes()[:5000] if content is None else content)
+    with pytest.raises(ValueError, match=said):
+        load_detector(tmp_path)
+
+
+def test_weights_of_another_detector_are_refused_in_one_line(trained, tmp_path):
+    shutil.copytree(trained.path, tmp_path, dirs_exist_ok=True)
+    assert load_detector(tmp_path).class_names == CLASSES["class_names"]
+    for other in (replace(TINY, head_width=16), replace(TINY, backbone="resnet34")):
+        Workdir(tmp_path).config.write_text(json.dumps(to_dict(Config(model=other))))
+        with pytest.raises(
+            ValueError, match=r"weights\.h5 must fit the detector that .*config\.json describes"
+        ) as error:
+            load_detector(tmp_path)
+        assert "\n" not in str(error.value)
