@@ -5,7 +5,9 @@ mirrored and padded in parallel. Sides of a canvas are None in the element spec 
 batch size and the number of box rows are fixed.
 """
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -51,7 +53,7 @@ def train_batches(source: Source, config: Config, start_step: int = 0) -> tf.dat
 
     Raises:
         ValueError: when the source is empty or `start_step` negative. An unreadable image surfaces from the iterator
-            as a tf.errors.OpError whose message names it.
+            as a tf.errors.OpError whose message names it; `named_errors` makes a ValueError of that.
     """
     if start_step < 0:
         raise ValueError(f"start_step must be at least 0, got {start_step}")
@@ -131,6 +133,29 @@ def eval_batches(source: Source, config: Config, batch_size: int) -> tf.data.Dat
         }
 
     return _batched(planned, sample, batch_size)
+
+
+def named_errors(batches: Iterable[Any]) -> Iterator[Any]:
+    """Yields batches; an image that can't be read raises an error of one line.
+
+    Args:
+        batches: a data set of this module, or what a strategy made of it.
+
+    Raises:
+        ValueError: naming the image and what is wrong with it. (TensorFlow's own error is pages of tracebacks.)
+    """
+    iterator = iter(batches)
+    while True:
+        try:
+            batch = next(iterator)
+        except StopIteration:
+            return
+        except tf.errors.OpError as error:
+            found = re.search(r"ValueError: (.+)", error.message)
+            if found is None:
+                raise
+            raise ValueError(found[1].strip()) from error
+        yield batch
 
 
 def _require_records(source: Source) -> None:

@@ -60,7 +60,7 @@ class Loop:
             batches: distributed batches from `progress.step` on.
 
         Raises:
-            ValueError: naming the first loss that is not finite and its step.
+            ValueError: naming the first loss that is not finite and its step, or an image that can no longer be read.
             SystemExit: after a signal, when all is saved.
         """
         report = Report(self.workdir, self.progress.step, self.config.steps)
@@ -83,7 +83,7 @@ class Loop:
                 self._leave(stop)
             if progress.step >= config.steps:
                 return
-            self._pending.append(self.step(next(batches)))
+            self._pending.append(self.step(self._next(batches)))
             progress.step += 1
             report.advance()
             if self._due(config.log_every):
@@ -91,6 +91,14 @@ class Loop:
             # Saved before an evaluation as well, which may take long and be cut short.
             if stop.signal is None and (self._due(config.checkpoint_every) or self._due(config.eval_every)):
                 self._save()
+
+    def _next(self, batches: Iterator[Any]) -> Any:
+        try:
+            return next(batches)
+        except ValueError:  # an image changed since the data set was opened; the steps before it are not to be lost
+            if self.progress.step:
+                self._save()
+            raise
 
     def _due(self, every: int) -> bool:
         step = self.progress.step
@@ -148,7 +156,7 @@ class Loop:
         """Saves and exits."""
         if self.progress.step:
             self._save()
-        if not self.workdir.weights.exists():
+        if self.progress.step and not self.workdir.weights.exists():
             with self.optimizer.averaged_weights():
                 self.workdir.save_weights(self.weights_model)
         say(f"saved at step {self.progress.step} of {self.config.steps}; run the same command to go on")

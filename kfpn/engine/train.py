@@ -13,7 +13,7 @@ from PIL import Image
 
 from kfpn.config import Config
 from kfpn.data.image import load_image
-from kfpn.data.pipeline import train_batches
+from kfpn.data.pipeline import named_errors, train_batches
 from kfpn.data.record import Source
 from kfpn.data.sources import default_val_data, open_source
 from kfpn.engine.checkpoint import Checkpoints, Progress, named_variables
@@ -78,8 +78,11 @@ def _train(
         config.keep_checkpoints,
     )
     progress = checkpoints.restore()
-    if progress.step >= config.steps and progress.evaluated >= config.steps and workdir.final.exists():
-        final = read_json(workdir.final)
+    if progress.best_step and not workdir.weights.exists():
+        # Someone removed the weights for inference: the next evaluation writes them again.
+        progress.evaluated, progress.best_step, progress.best = 0, 0, {}
+    final = _finished(workdir) if min(progress.step, progress.evaluated) >= config.steps else None
+    if final is not None:
         say(f"{workdir.path} has finished its {config.steps} steps: {_summary(final)}")
         return final
     workdir.drop_metrics_after(progress.step, progress.evaluated)
@@ -91,8 +94,19 @@ def _train(
     step = _announce_shapes(build_train_step(submodels, config, optimizer, strategy), config, strategy)
     loop = Loop(config, workdir, submodels.weights_model, optimizer, step, checkpoints, progress, evaluate)
     batches = strategy.experimental_distribute_dataset(train_batches(source, config, progress.step))
-    loop.run(iter(batches))
+    loop.run(named_errors(batches))
     return _finish(config, workdir, progress)
+
+
+def _finished(workdir: Workdir) -> dict[str, Any] | None:
+    """Returns what final.json holds; None if it has to be written (again): the checkpoint has all that is in it."""
+    try:
+        final = read_json(workdir.final)
+        return (
+            final if isinstance(final, dict) and {"best_step", "seconds", "images_per_second"} <= set(final) else None
+        )
+    except (OSError, ValueError):
+        return None
 
 
 def _open(config: Config, source: Data | None, val_source: Data | None) -> tuple[Source, Source | None]:

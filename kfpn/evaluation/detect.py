@@ -8,7 +8,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from kfpn.config import Config
-from kfpn.data.pipeline import eval_batches, prepare_image
+from kfpn.data.pipeline import eval_batches, named_errors, prepare_image
 from kfpn.data.record import Source
 from kfpn.evaluation.coco import evaluate_coco
 
@@ -65,7 +65,7 @@ def detect_source(
         the original image, `scores` (n,) float32 from high to low, `labels` (n,) int32.
 
     Raises:
-        ValueError: if the source is empty or batch_size is below 1.
+        ValueError: if the source is empty, batch_size is below 1 or an image can't be read.
     """
     batch_size = config.batch_size if batch_size is None else batch_size
     if batch_size < 1:
@@ -75,7 +75,7 @@ def detect_source(
     detect = detect_function(model, jit_compile)
     detections = []
     with tqdm(total=len(source), desc="detect", unit="image", disable=not progress, leave=False) as bar:
-        for batch in eval_batches(source, config, batch_size):
+        for batch in named_errors(eval_batches(source, config, batch_size)):
             outputs = detect({"images": batch["images"], "image_sizes": batch["image_sizes"]})
             rows = {name: np.asarray(value) for name, value in (outputs | batch).items() if name != "images"}
             for row in np.flatnonzero(rows["record_index"] >= 0):

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from kfpn.config import Config, InputConfig
-from kfpn.data.pipeline import eval_batches, prepare_image, train_batches
+from kfpn.data.pipeline import eval_batches, named_errors, prepare_image, train_batches
 from kfpn.data.record import Record
 
 LANDSCAPE, PORTRAIT = (40, 80), (80, 40)
@@ -224,3 +224,10 @@ def test_a_mirrored_strategy_can_share_out_the_batches():
     (plain,) = _take(_mixed(), _config(4), 0, 1)
     batch = next(iter(shared))
     assert np.array_equal(strategy.experimental_local_results(batch["images"])[0], plain["images"])
+
+
+def test_an_image_that_is_gone_is_named_in_one_line():
+    source = MemorySource([_record(0), dataclasses.replace(_record(1, image="gone.jpg"), name="gone.jpg")])
+    for batches in (eval_batches(source, _config(1), 1), train_batches(source, _config(2))):
+        with pytest.raises(ValueError, match=r"^gone\.jpg: does not exist$"):
+            list(named_errors(batches))

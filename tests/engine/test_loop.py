@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import standin
 import tensorflow as tf
 
 from kfpn.engine.checkpoint import Checkpoints, named_variables
+from kfpn.engine.interrupt import Interruption
 from kfpn.engine.loop import Loop
 from kfpn.engine.optimizer import Optimizer
 from kfpn.engine.step import build_train_step
@@ -73,6 +75,28 @@ def test_a_signal_ends_the_step_saves_and_exits(tmp_path, capsys, number, code):
     assert Workdir(tmp_path).weights.exists()
     _, progress = start(tmp_path, config)
     assert progress.step == 6
+
+
+def test_a_signal_before_the_first_step_leaves_no_untrained_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(Interruption, "__enter__", lambda stop: setattr(stop, "signal", signal.SIGINT) or stop)
+    with pytest.raises(SystemExit):
+        start(tmp_path, standin.config())
+    assert not Workdir(tmp_path).weights.exists()
+
+
+def test_an_image_that_fails_loses_no_step(tmp_path, monkeypatch):
+    config = replace(standin.config(), checkpoint_every=100, eval_every=100)
+
+    def failing(batches):
+        yield from itertools.islice(batches, 4)
+        raise ValueError("c.jpg: does not exist")
+
+    run = Loop.run
+    with monkeypatch.context() as patch:
+        patch.setattr(Loop, "run", lambda loop, batches: run(loop, failing(batches)))
+        with pytest.raises(ValueError, match=r"c\.jpg"):
+            start(tmp_path, config)
+    assert [path.name for path in Workdir(tmp_path).checkpoints.iterdir()] == ["step_00000004.npz"]
 
 
 def test_a_signal_in_an_evaluation_leaves_at_once_and_evaluates_again_later(tmp_path):

@@ -84,6 +84,18 @@ def test_a_finished_run_says_so_and_returns_its_figures(config, final, capsys):
     assert "has finished its 2 steps" in capsys.readouterr().out
 
 
+def test_what_was_removed_or_damaged_after_the_end_is_written_again(config, final):
+    workdir = Path(config.workdir)
+    (workdir / "final.json").write_text("{")
+    (workdir / "detector.weights.h5").unlink()
+    again = train(config, source(0, 4), source(100, 2))
+    assert {name: again[name] for name in ("AP", "best_step", "steps")} == {
+        name: final[name] for name in ("AP", "best_step", "steps")
+    }
+    assert json.loads((workdir / "final.json").read_text()) == again
+    assert load_detector(config.workdir).class_names == ("green", "red")
+
+
 def test_other_options_on_the_same_folder_are_named(config, final):
     with pytest.raises(ValueError, match=r"optimizer\.learning_rate: 0\.02 -> 0\.5"):
         train(replace(config, optimizer=replace(config.optimizer, learning_rate=0.5)), source(0, 4), source(100, 2))
