@@ -118,6 +118,9 @@ def _require_files(files: list[str], folder: Path, path: Path, name: str) -> Non
     missing = [file for file in files if not Path(file).is_file()]
     if not missing:
         return
+    if len(missing) < len(files):
+        hint = "The others are there: copy these to them, or take them out of the annotations"
+        raise ValueError("\n  ".join(_missing_lines(missing, files, name)) + "\n" + hint)
     file_name = Path(missing[0]).relative_to(folder) if Path(missing[0]).is_relative_to(folder) else missing[0]
     candidates = [
         place
@@ -125,9 +128,7 @@ def _require_files(files: list[str], folder: Path, path: Path, name: str) -> Non
         for place in (root, *sorted(root.iterdir()))
         if place.is_dir() and (place / file_name).is_file()
     ]
-    lines = [f"{name}: {len(missing)} of {len(files)} images do not exist:", *missing[:5]]
-    if len(missing) > 5:
-        lines.append(f"... and {len(missing) - 5} more")
+    lines = _missing_lines(missing, files, name)
     hint = (
         f"The first one is in {candidates[0]}: try coco:{path},{candidates[0]}"
         if candidates
@@ -135,6 +136,11 @@ def _require_files(files: list[str], folder: Path, path: Path, name: str) -> Non
         "coco:annotations/instances_train2017.json,train2017)"
     )
     raise ValueError("\n  ".join(lines) + "\n" + hint)
+
+
+def _missing_lines(missing: list[str], files: list[str], name: str) -> list[str]:
+    more = [f"... and {len(missing) - 5} more"] if len(missing) > 5 else []
+    return [f"{name}: {len(missing)} of {len(files)} images do not exist:", *missing[:5], *more]
 
 
 def _boxes(

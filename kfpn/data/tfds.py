@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -121,7 +122,7 @@ def prepared(name: str, data_dir: str | None = None) -> tfds.core.DatasetBuilder
     except Exception as error:  # a configuration or version that isn't there, or a package the data set needs
         found = ", ".join(tfds.builder_cls(_base_name(name)).builder_configs)
         hint = f" (its configurations: {found})" if found else ""
-        why = str(error).partition("\n")[0]
+        why = re.split(r"\n| Here are", str(error))[0]
         raise ValueError(f"tfds:{name}: can't be opened{hint}: {why}") from error
     if builder.info.features is not None:  # said before gigabytes are downloaded for nothing
         _require_features(builder, f"tfds:{name}")

@@ -156,7 +156,7 @@ class Loop:
         """Saves and exits."""
         if self.progress.step:
             self._save()
-        if self.progress.step and not self.workdir.weights.exists():
+        if self.progress.step and not self.progress.best_step:  # nothing evaluated yet: the latest weights are the best
             with self.optimizer.averaged_weights():
                 self.workdir.save_weights(self.weights_model)
         say(f"saved at step {self.progress.step} of {self.config.steps}; run the same command to go on")

@@ -87,7 +87,7 @@ class Workdir:
         }
         # A run that failed before it had anything to keep does not stand in the way of corrected options.
         if self.config.exists() and self._holds_training():
-            differences = compare_configs(_read_object(self.config), to_dict(config))
+            differences = compare_configs(to_dict(self.read_config()), to_dict(config))
             if self.classes.exists():
                 old = _read_object(self.classes)
                 differences += [

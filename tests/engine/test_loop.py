@@ -72,7 +72,10 @@ def test_a_signal_ends_the_step_saves_and_exits(tmp_path, capsys, number, code):
     assert exit_info.value.code == code
     assert signal.getsignal(number) is before
     assert "saved at step 4 of 6; run the same command to go on" in capsys.readouterr().out
-    assert Workdir(tmp_path).weights.exists()
+    saved = Workdir(tmp_path).weights.read_bytes()
+    with pytest.raises(SystemExit):
+        start(tmp_path, config, interfere=lambda step: os.kill(os.getpid(), number) if step == 4 else None)
+    assert Workdir(tmp_path).weights.read_bytes() != saved
     _, progress = start(tmp_path, config)
     assert progress.step == 6
 

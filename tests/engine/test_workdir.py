@@ -44,6 +44,18 @@ def test_a_run_that_kept_nothing_does_not_block_corrected_options(tmp_path):
         workdir.prepare(config, ("a", "c"), (1, 2), "records")
 
 
+def test_a_field_the_old_config_does_not_know_has_its_default(tmp_path):
+    workdir, config = Workdir(tmp_path), standin.config()
+    old = to_dict(config)
+    del old["model"]["roi_size"]
+    tmp_path.mkdir(exist_ok=True)
+    workdir.config.write_text(json.dumps(old))
+    workdir.weights.touch()
+    workdir.prepare(config, **CLASSES)
+    with pytest.raises(ValueError, match=r"model\.roi_size: 7 -> 9"):
+        workdir.prepare(replace(config, model=replace(config.model, roi_size=9)), **CLASSES)
+
+
 def test_options_that_do_not_act_on_weights_may_change(tmp_path):
     config = standin.config()
     changed = replace(config, log_every=50, eval_every=7, checkpoint_every=9, samples=0, strategy="one_device")
