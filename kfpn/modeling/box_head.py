@@ -16,7 +16,10 @@ def box_head(config: ModelConfig) -> keras.Model:
     for i in (1, 2):
         # Caffe2's XavierFill, as in detectron2.
         start = keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")
-        x = keras.layers.Dense(config.head_width, activation="relu", kernel_initializer=start, name=f"head_fc{i}")(x)
+        x = keras.layers.Dense(config.head_width, kernel_initializer=start, name=f"head_fc{i}")(x)
+        if config.norm_heads:
+            x = keras.layers.LayerNormalization(epsilon=1e-5, name=f"head_fc{i}_norm")(x)
+        x = keras.layers.ReLU(name=f"head_relu{i}")(x)
     logits = keras.layers.Dense(
         classes + 1, kernel_initializer=keras.initializers.RandomNormal(stddev=0.01), name="head_logits"
     )(x)

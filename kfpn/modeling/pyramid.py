@@ -54,6 +54,8 @@ def lateral(units: Units, x, level):
     """The 1x1 that brings C`level` to the pyramid's channels."""
     stride = 2**level
     x = units.layers(f"lateral_{level}", PointwiseConv2D, **_options(units.config.pyramid_channels))(x)
+    if units.config.norm_heads:
+        x = units.group_norm(x, f"lateral_{level}_norm", stride)
     return units.clear_padding(x, stride)
 
 
@@ -61,6 +63,8 @@ def smooth(units: Units, x, level):
     """The 3x3 that makes P`level` of a merged map."""
     options = _options(units.config.pyramid_channels)
     x = units.layers(f"output_{level}", keras.layers.Conv2D, kernel_size=3, padding="same", **options)(x)
+    if units.config.norm_heads:
+        x = units.group_norm(x, f"output_{level}_norm", 2**level)
     return units.clear_padding(x, 2**level)
 
 

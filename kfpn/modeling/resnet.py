@@ -75,15 +75,21 @@ class Units:
         kind = self.config.norm
         start = "zeros" if zero and kind != "frozen_bn" else "ones"
         if kind == "gn":
-            layer = self.layers(
-                name, MaskedGroupNormalization, groups=32, epsilon=NORM_EPSILON, gamma_initializer=start
-            )
-        else:
-            layer = self.layers(
-                name, MaskedBatchNormalization, momentum=BN_MOMENTUM, epsilon=NORM_EPSILON,
-                gamma_initializer=start, synchronized=kind == "sync_bn",
-            )  # fmt: skip
+            return self.group_norm(x, name, stride, start)
+        layer = self.layers(
+            name, MaskedBatchNormalization, momentum=BN_MOMENTUM, epsilon=NORM_EPSILON,
+            gamma_initializer=start, synchronized=kind == "sync_bn",
+        )  # fmt: skip
         mask = None if kind == "frozen_bn" else self.mask(x, stride)
+        return layer(x) if mask is None else layer(x, valid=mask)
+
+    def group_norm(self, x, name, stride, start="ones"):
+        """GroupNorm over 32 groups (Wu & He 2018), fewer where there are fewer than 64 channels."""
+        groups = min(32, x.shape[-1] // 2)
+        layer = self.layers(
+            name, MaskedGroupNormalization, groups=groups, epsilon=NORM_EPSILON, gamma_initializer=start
+        )
+        mask = self.mask(x, stride)
         return layer(x) if mask is None else layer(x, valid=mask)
 
     def unit(self, x, name, filters, kernel, stride, step=1, relu=True, zero=False):

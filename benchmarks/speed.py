@@ -1,0 +1,238 @@
+"""Speed of the detector as a fraction of what this machine's convolutions reach.
+
+    python benchmarks/speed.py                      # R50-FPN, float32, 512 x 512
+    python benchmarks/speed.py --size 800 1216      # a COCO image
+    python benchmarks/speed.py --what parts         # where an inference spends its time
+
+Prints for inference (batch 1, 1000 RoIs) and for a training step (batch 2, 512 RoIs an image): seconds (median and
+best), GFLOP of the matrix products and convolutions in the graph, GFLOP/s, the fraction of the peak, and the peak memory of the
+process. Every measurement has a process of its own; the peak is taken before and after each, in that process, because
+shared machines drift.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def median(values):
+    return sorted(values)[len(values) // 2]
+
+
+def timed(call, runs):
+    """Returns the seconds of `runs` calls, after two that warm up."""
+    call(), call()
+    seconds = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def conv_peak(runs=6):
+    """Returns the best GFLOP/s of 3x3 convolutions of ResNet-like shapes, by TensorFlow's kernel and by XLA's."""
+    import tensorflow as tf
+
+    best = 0.0
+    for side, channels in ((64, 256), (32, 512), (64, 128)):
+        x, kernel = tf.random.normal((1, side, side, channels)), tf.random.normal((3, 3, channels, channels))
+        for jit in (False, True):
+            conv = tf.function(lambda x, kernel: tf.nn.conv2d(x, kernel, 1, "SAME"), jit_compile=jit)
+            seconds = min(timed(lambda conv=conv, x=x, kernel=kernel: conv(x, kernel).numpy(), runs))
+            best = max(best, 2 * side**2 * 9 * channels**2 / seconds / 1e9)
+    return best
+
+
+def gigaflops(graph):
+    """Returns the GFLOP of all convolutions and matrix products of a graph with static shapes."""
+    total = 0
+    for op in graph.get_operations():
+        shapes = [list(x.shape) for x in (*op.inputs, *op.outputs) if x.shape.rank is not None]
+        if op.type == "Conv2D":
+            total += 2 * product(shapes[-1]) * product(op.inputs[1].shape[:3])
+        elif op.type == "Conv2DBackpropInput":
+            total += 2 * product(op.inputs[2].shape) * product(op.inputs[1].shape[:3])
+        elif op.type == "Conv2DBackpropFilter":
+            kernel = shapes[-1]
+            total += 2 * product(op.inputs[2].shape) * product(kernel[:3])
+        elif op.type in ("MatMul", "BatchMatMulV2"):
+            inner = op.inputs[0].shape[-2 if op.get_attr("transpose_a" if op.type == "MatMul" else "adj_x") else -1]
+            total += 2 * product(shapes[-1]) * inner
+    return total / 1e9
+
+
+def product(values):
+    result = 1
+    for value in values:
+        result *= int(value)
+    return result
+
+
+def build(size, batch):
+    """Returns (config, submodels, batch of random images with ground truth, noise)."""
+    import dataclasses
+
+    import numpy as np
+    import tensorflow as tf
+
+    from kfpn.config import preset
+    from kfpn.modeling.detector import build_submodels
+    from kfpn.modeling.training import noise_shapes
+
+    config = dataclasses.replace(preset("coco"), batch_size=batch)
+    rng = np.random.default_rng(0)
+    start = rng.uniform(0, 0.6, (batch, 20, 2))
+    boxes = np.concatenate([start, start + rng.uniform(0.05, 0.4, (batch, 20, 2))], -1) * (*size, *size)
+    data = {
+        "images": tf.constant(rng.integers(0, 256, (batch, *size, 3)), tf.uint8),
+        "image_sizes": tf.constant([size] * batch, tf.int32),
+        "gt_boxes": tf.constant(boxes, tf.float32),
+        "gt_labels": tf.constant(rng.integers(0, 80, (batch, 20)), tf.int32),
+        "gt_crowd": tf.zeros((batch, 20), tf.bool),
+    }
+    shapes = noise_shapes(config, *size, 20)
+    noise = {name: tf.random.uniform((batch, *shape)) for name, shape in shapes.items()}
+    return config, build_submodels(config.model), data, noise
+
+
+def measure_inference(size, batch, runs, jit):
+    """Returns the figures of inference as a dict."""
+    import tensorflow as tf
+
+    from kfpn.modeling.detector import inference_model
+
+    config, submodels, data, _ = build(size, batch)
+    model = inference_model(submodels, config.model)
+    images = tf.cast(data["images"], tf.float32)
+    detect = tf.function(lambda images: model(images, training=False), jit_compile=jit)
+    gflop = gigaflops(tf.function(lambda: model(images, training=False)).get_concrete_function().graph)
+    return report(lambda: detect(images)["boxes"].numpy(), gflop, runs)
+
+
+def measure_training(size, batch, runs, jit):
+    """Returns the figures of a training step (forward, backward, update) as a dict."""
+    import tensorflow as tf
+
+    from kfpn.modeling.training import training_losses
+
+    config, submodels, data, noise = build(size, batch)
+    variables = submodels.weights_model.trainable_variables
+    import keras
+
+    optimizer = keras.optimizers.SGD(1e-4, momentum=0.9)
+    optimizer.build(variables)
+
+    def backward():
+        with tf.GradientTape() as tape:
+            losses = training_losses(submodels, config, data, noise)
+            total = sum(tf.reduce_sum(loss) for loss in losses.values()) / batch
+        return total, tape.gradient(total, [v.value for v in variables])
+
+    compiled = tf.function(backward, jit_compile=jit, autograph=False)
+
+    @tf.function
+    def step():
+        total, gradients = compiled()
+        optimizer.apply(gradients, variables)
+        return total
+
+    gflop = gigaflops(tf.function(backward, autograph=False).get_concrete_function().graph)
+    return report(lambda: step().numpy(), gflop, runs)
+
+
+def report(call, gflop, runs):
+    before = conv_peak()
+    start = time.perf_counter()
+    call()
+    compile_seconds = time.perf_counter() - start
+    seconds = timed(call, runs)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    peak = max(before, conv_peak())
+    return {
+        "seconds": median(seconds),
+        "best": min(seconds),
+        "compile": compile_seconds,
+        "gflop": gflop,
+        "gflop/s": gflop / median(seconds),
+        "peak": peak,
+        "fraction": gflop / median(seconds) / peak,
+        "best fraction": gflop / min(seconds) / peak,
+        "GB": memory,
+    }
+
+
+def measure_parts(size, batch, runs, jit):
+    """Returns the median seconds of each part of an inference, compiled on its own."""
+    import tensorflow as tf
+
+    from kfpn.modeling.detector import inference_model
+
+    config, submodels, data, _ = build(size, batch)
+    model = inference_model(submodels, config.model)
+    images, sizes = tf.cast(data["images"], tf.float32), data["image_sizes"]
+    proposals, align, detections = (model.get_layer(name) for name in ("proposals", "roi_align", "detections"))
+    results = {}
+
+    def part(name, function, *inputs):
+        function = tf.function(function, jit_compile=jit)
+        seconds = timed(lambda: tf.nest.map_structure(lambda x: x.numpy(), function(*inputs)), runs)
+        flop = gigaflops(tf.function(lambda: function.python_function(*inputs)).get_concrete_function().graph)
+        results[name] = {"seconds": median(seconds), "gflop": flop, "gflop/s": flop / median(seconds)}
+        return function(*inputs)
+
+    levels = part("features", lambda x: submodels.features(x, training=False), images)
+    outputs = part("rpn", lambda x: submodels.rpn(x, training=False), levels)
+    rois, scores = part("proposals", lambda x, y: proposals(x, y, sizes), levels, outputs)
+    pooled = part("roi_align", lambda x, y: align(x, y, sizes), levels, rois)
+    pooled = tf.reshape(pooled, (-1, *pooled.shape[2:]))
+    found = part("box_head", lambda x: submodels.box_head(x, training=False), pooled)
+    part("detections", lambda x, y, z: detections(x["logits"], x["deltas"], y, z, sizes), found, rois, scores)
+    return results
+
+
+MEASURES = {"inference": measure_inference, "training": measure_training, "parts": measure_parts}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--what", choices=[*MEASURES, "all"], default="all")
+    parser.add_argument("--size", type=int, nargs=2, default=(512, 512), metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--no-jit", action="store_true", help="TensorFlow's kernels instead of XLA")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        batch = 2 if options.what == "training" else 1
+        print(json.dumps(MEASURES[options.what](tuple(options.size), batch, options.runs, not options.no_jit)))
+        return
+    for what in MEASURES if options.what == "all" else (options.what,):
+        command = [sys.executable, __file__, *sys.argv[1:], "--what", what, "--child"]
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        show(what, json.loads(output.splitlines()[-1]))
+
+
+def show(what, figures):
+    height = "parts of an inference" if what == "parts" else what
+    print(f"\n{height}")
+    if what == "parts":
+        for name, part in figures.items():
+            print(
+                f"  {name:11} {part['seconds'] * 1e3:7.1f} ms {part['gflop']:7.1f} GFLOP {part['gflop/s']:7.1f} GFLOP/s"
+            )
+        return
+    print(
+        f"  {figures['seconds']:.3f} s (best {figures['best']:.3f}), {figures['gflop']:.1f} GFLOP,"
+        f" {figures['gflop/s']:.1f} GFLOP/s of {figures['peak']:.1f}: fraction {figures['fraction']:.2f}"
+        f" (best {figures['best fraction']:.2f}), peak memory {figures['GB']:.2f} GB, compiled in {figures['compile']:.0f} s"
+    )
+
+
+if __name__ == "__main__":
+    main()
