@@ -60,7 +60,7 @@ def test_batch_norm_leaves_padding_out(synchronized):
 
 
 def test_frozen_batch_norm_ignores_the_batch():
-    x, canvas, valid = padded()
+    _, canvas, valid = padded()
     layer = MaskedBatchNormalization(synchronized=True)
     layer.trainable = False
     np.testing.assert_allclose(np.array(layer(canvas, valid=valid, training=True)), canvas, rtol=1e-2)

@@ -73,14 +73,14 @@ def brute_force(boxes, scores, iou, floor, count):
     return sorted(found)[:count]
 
 
-@settings(max_examples=15, deadline=None)
-@given(st.integers(0, 2**31 - 1))
-def test_select_per_class_is_exactly_greedy_within_each_class(seed):
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**31 - 1), st.sampled_from([1000, 60, 20, 1]))
+def test_select_per_class_is_exactly_greedy_within_each_class_wherever_it_cuts(seed, cut):
     rng = np.random.default_rng(seed)
     boxes = np.stack([[random_boxes(rng, 30) for _ in range(4)] for _ in range(2)])
     # All scores differ, so that the order is one.
     scores = rng.permutation(2 * 4 * 30).reshape(2, 4, 30).astype("float32") / 240
-    got = [np.array(x) for x in select_per_class(boxes, scores, 0.5, 0.25, 40)]
+    got = [np.array(x) for x in select_per_class(boxes, scores, 0.5, 0.25, 40, cut)]
     for b in range(2):
         want = brute_force(boxes[b], scores[b], 0.5, 0.25, 40)
         number = int(got[3][b])
@@ -89,6 +89,21 @@ def test_select_per_class_is_exactly_greedy_within_each_class(seed):
         assert (got[2][b, number:] == -1).all()
         assert not got[0][b, number:].any()
         assert not got[1][b, number:].any()
+
+
+def test_boxes_of_other_groups_do_not_suppress():
+    boxes = np.array([[[0, 0, 10, 10], [0, 0, 10, 10], [0, 0, 10, 10]]], "float32")
+    keep = suppress(boxes, np.ones((1, 3), bool), 0.5, groups=np.array([[1, 2, 1]], "int32"))
+    assert np.array(keep)[0].tolist() == [True, True, False]
+
+
+def test_detections_that_a_cut_would_lose_are_found():
+    # Ten copies of the best box fill the cut; the second object comes after it.
+    boxes = np.array([[[[0, 0, 10, 10]] * 10 + [[50, 50, 60, 60]]]], "float32")
+    scores = np.linspace(0.9, 0.5, 11, dtype="float32")[None, None]
+    got = select_per_class(boxes, scores, 0.5, 0.1, 4, cut=5)
+    assert np.array(got[0])[0, :2].tolist() == [[0, 0, 10, 10], [50, 50, 60, 60]]
+    assert int(got[3][0]) == 2
 
 
 def test_select_per_class_finds_nothing_below_the_threshold():
