@@ -322,9 +322,9 @@ PRESETS: dict[str, Config] = {
         data="shapes",
         workdir="runs/shapes",
         preset="shapes",
-        steps=3000,
+        steps=3300,
         batch_size=4,
-        eval_every=1500,
+        eval_every=1650,
         checkpoint_every=500,
         log_every=50,
         model=ModelConfig(
@@ -344,7 +344,7 @@ PRESETS: dict[str, Config] = {
             post_nms_test=200,
         ),
         input=InputConfig(short_side=128, long_side=128),
-        sampling=SamplingConfig(rpn_batch=128, roi_batch=128, roi_positive_fraction=0.5, roi_box_beta=1.0 / 9.0),
+        sampling=SamplingConfig(rpn_batch=128, roi_batch=64, roi_positive_fraction=0.5, roi_box_beta=1.0 / 9.0),
         optimizer=OptimizerConfig(
             learning_rate=0.1,
             reference_batch=4,

@@ -14,7 +14,7 @@ CLASS_NAMES = ("circle", "square", "triangle", "star", "ring")
 MIN_SIDE, MAX_SIDE = 14.0, 150.0
 """Range of an object's size (square root of the area of the box round the whole object), pixels."""
 MAX_OBJECTS = 10
-MIN_VISIBLE = 0.45
+MIN_VISIBLE = 0.6
 """Every object keeps at least this share of its pixels in sight: below that, classes can't be told apart for sure."""
 _SUPERSAMPLE = 4
 _PLACES = 24

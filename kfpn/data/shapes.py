@@ -33,8 +33,8 @@ class Shapes(tfds.core.GeneratorBasedBuilder):
     """
 
     # A new drawing needs a new version: tfds serves the cached pictures of the same version.
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First drawing."}  # noqa: RUF012 - as tfds documents it
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES = {"1.0.0": "First drawing.", "1.1.0": "Objects hide less of one another."}  # noqa: RUF012 - as tfds documents it
     BUILDER_CONFIGS = [  # noqa: RUF012
         ShapesConfig(name="default", description="4000 + 300 + 300 scenes."),
         ShapesConfig(name="tiny", description="For tests.", train=12, validation=4, test=4),
