@@ -3,6 +3,7 @@
 import keras
 
 from kfpn.config import ModelConfig
+from kfpn.modeling.layers import RoIDense
 
 
 def box_head(config: ModelConfig) -> keras.Model:
@@ -12,11 +13,11 @@ def box_head(config: ModelConfig) -> keras.Model:
     """
     classes, size = config.num_classes, config.roi_size
     inputs = keras.Input((size, size, config.pyramid_channels), name="roi_features")
-    x = keras.layers.Reshape((size * size * config.pyramid_channels,))(inputs)
-    for i in (1, 2):
+    x = inputs
+    for i, dense in enumerate((RoIDense, keras.layers.Dense), start=1):
         # Caffe2's XavierFill, as in detectron2.
         start = keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")
-        x = keras.layers.Dense(config.head_width, kernel_initializer=start, name=f"head_fc{i}")(x)
+        x = dense(config.head_width, kernel_initializer=start, name=f"head_fc{i}")(x)
         if config.norm_heads:
             x = keras.layers.LayerNormalization(epsilon=1e-5, name=f"head_fc{i}_norm")(x)
         x = keras.layers.ReLU(name=f"head_relu{i}")(x)

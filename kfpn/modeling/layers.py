@@ -61,6 +61,42 @@ class PointwiseConv2D(keras.layers.Conv2D):
 
 
 @keras.saving.register_keras_serializable("kfpn")
+class RoIDense(keras.layers.Dense):
+    """A fully connected layer over whole RoIs.
+
+    Training computes it as a matrix product, inference as the convolution of kernel size x size that is the same thing:
+    XLA fuses RoIAlign into the product and then takes three times as long for both (380 against 161 ms for 1000 RoIs),
+    but the convolution's gradient takes ten times the product's.
+
+    Args:
+        units, and all others of `keras.layers.Dense`.
+    Call:
+        inputs: (R, size, size, C), size and C static.
+    Returns:
+        (R, units).
+    """
+
+    def build(self, input_shape):
+        _, height, width, channels = input_shape
+        super().build((None, height * width * channels))
+        self.input_spec = keras.layers.InputSpec(shape=(None, height, width, channels))
+
+    def call(self, inputs, training=None):
+        _, height, width, channels = inputs.shape
+        if training:
+            outputs = ops.matmul(ops.reshape(inputs, (-1, height * width * channels)), self.kernel)
+        else:
+            kernel = ops.reshape(self.kernel, (height, width, channels, self.units))
+            outputs = ops.reshape(ops.conv(inputs, kernel, padding="valid"), (-1, self.units))
+        if self.bias is not None:
+            outputs = outputs + self.bias
+        return outputs if self.activation is None else self.activation(outputs)
+
+    def compute_output_spec(self, inputs, training=None):
+        return keras.KerasTensor((inputs.shape[0], self.units), dtype=self.compute_dtype)
+
+
+@keras.saving.register_keras_serializable("kfpn")
 class MaskedGroupNormalization(keras.layers.GroupNormalization):
     """`GroupNormalization` whose statistics leave out an image's padding.
 

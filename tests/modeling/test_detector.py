@@ -59,7 +59,7 @@ def test_uint8_and_float_images_give_the_same():
 @pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
 @pytest.mark.parametrize("norm", ["gn", "bn", "frozen_bn"])
 def test_padding_leaves_no_trace(backbone, norm):
-    config = tiny.config(backbone=backbone, norm=norm)
+    config = tiny.config(backbone=backbone, norm=norm, norm_heads=norm == "gn")
     submodels = build_submodels(config)
     tiny.shake(submodels.weights_model)
     alone, padded = (inference_model(submodels, config, padded) for padded in (False, True))
@@ -123,6 +123,15 @@ def test_the_paper_strides_on_the_1x1_torchvision_on_the_3x3():
         features = build_submodels(tiny.config(backbone="resnet50", stride_on=place)).features
         shapes[place] = {n: features.get_layer(f"conv3_1_{n}_conv").strides for n in (1, 2)}
     assert shapes == {"1x1": {1: (2, 2), 2: (1, 1)}, "3x3": {1: (1, 1), 2: (2, 2)}}
+
+
+def test_norm_heads_adds_norms_to_the_pyramid_and_the_box_head_only():
+    names = {
+        on: {v.path.split("/")[-2] for v in build_submodels(tiny.config(norm_heads=on)).weights_model.variables}
+        for on in (False, True)
+    }
+    pyramid = {f"{part}_{level}_norm" for part in ("lateral", "output") for level in (2, 3, 4, 5)}
+    assert names[True] - names[False] == pyramid | {"head_fc1_norm", "head_fc2_norm"}
 
 
 def test_frozen_stages_and_frozen_norms_do_not_train():

@@ -7,7 +7,13 @@ import keras
 import numpy as np
 import pytest
 
-from kfpn.modeling.layers import MaskedBatchNormalization, MaskedGroupNormalization, PointwiseConv2D, SharedLayers
+from kfpn.modeling.layers import (
+    MaskedBatchNormalization,
+    MaskedGroupNormalization,
+    PointwiseConv2D,
+    RoIDense,
+    SharedLayers,
+)
 
 
 def padded(height=5, width=7, channels=32, seed=0):
@@ -38,6 +44,18 @@ def test_pointwise_convolution_round_trips_its_config():
     layer = PointwiseConv2D(3, 2, use_bias=False, name="a")
     again = PointwiseConv2D.from_config(layer.get_config())
     assert (again.filters, again.strides, again.use_bias, again.name) == (3, (2, 2), False, "a")
+
+
+def test_dense_over_rois_is_the_same_in_training_and_at_inference_and_equals_dense():
+    x = np.random.default_rng(0).normal(size=(6, 3, 3, 5)).astype("float32")
+    layer, plain = RoIDense(4), keras.layers.Dense(4)
+    plain.build((6, 45))
+    layer.build(x.shape)
+    layer.set_weights([plain.get_weights()[0], np.arange(4.0)])
+    plain.set_weights(layer.get_weights())
+    want = np.array(plain(x.reshape(6, 45)))
+    np.testing.assert_allclose(np.array(layer(x, training=True)), want, atol=1e-5)
+    np.testing.assert_allclose(np.array(layer(x, training=False)), want, atol=1e-5)
 
 
 def test_group_norm_leaves_padding_out():

@@ -80,6 +80,11 @@ def test_levels_follow_equation_1():
     assert np.array(roi_levels(rois)).tolist() == [2, 2, 2, 3, 3, 4, 4, 5, 5, 5]
 
 
+def test_levels_scale_with_the_canonical_size():
+    rois = np.array([[0, 0, side, side] for side in (55, 56, 111, 112, 224)], "float32")
+    assert np.array(roi_levels(rois, canonical_size=112.0)).tolist() == [2, 3, 3, 4, 5]
+
+
 def test_each_image_of_a_batch_is_pooled_from_its_own_maps():
     features = ramp(batch=3)
     rois = np.tile(np.array([ROIS], "float32"), (3, 1, 1))
