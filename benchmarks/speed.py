@@ -50,21 +50,27 @@ def conv_peak(runs=6):
     return best
 
 
-def gigaflops(graph):
-    """Returns the GFLOP of all convolutions and matrix products of a graph with static shapes."""
-    total = 0
-    for op in graph.get_operations():
-        shapes = [list(x.shape) for x in (*op.inputs, *op.outputs) if x.shape.rank is not None]
+def gigaflops(function):
+    """Returns the GFLOP of the convolutions and matrix products that a traced function's outputs depend on.
+
+    Gradients nobody asked for (of frozen kernels, of the image) stand in the traced graph but are never computed.
+    """
+    ops, waiting, total = set(), [output.op for output in function.outputs], 0
+    while waiting:
+        op = waiting.pop()
+        if op not in ops:
+            ops.add(op)
+            waiting += [tensor.op for tensor in op.inputs]
+    for op in ops:
         if op.type == "Conv2D":
-            total += 2 * product(shapes[-1]) * product(op.inputs[1].shape[:3])
+            total += 2 * product(op.outputs[0].shape) * product(op.inputs[1].shape[:3])
         elif op.type == "Conv2DBackpropInput":
             total += 2 * product(op.inputs[2].shape) * product(op.inputs[1].shape[:3])
         elif op.type == "Conv2DBackpropFilter":
-            kernel = shapes[-1]
-            total += 2 * product(op.inputs[2].shape) * product(kernel[:3])
+            total += 2 * product(op.inputs[2].shape) * product(op.outputs[0].shape[:3])
         elif op.type in ("MatMul", "BatchMatMulV2"):
-            inner = op.inputs[0].shape[-2 if op.get_attr("transpose_a" if op.type == "MatMul" else "adj_x") else -1]
-            total += 2 * product(shapes[-1]) * inner
+            turned = op.get_attr("transpose_a" if op.type == "MatMul" else "adj_x")
+            total += 2 * product(op.outputs[0].shape) * op.inputs[0].shape[-2 if turned else -1]
     return total / 1e9
 
 
@@ -112,7 +118,7 @@ def measure_inference(size, batch, runs, jit):
     model = inference_model(submodels, config.model)
     images = tf.cast(data["images"], tf.float32)
     detect = tf.function(lambda images: model(images, training=False), jit_compile=jit)
-    gflop = gigaflops(tf.function(lambda: model(images, training=False)).get_concrete_function().graph)
+    gflop = gigaflops(tf.function(lambda: model(images, training=False)).get_concrete_function())
     return report(lambda: detect(images)["boxes"].numpy(), gflop, runs)
 
 
@@ -143,7 +149,7 @@ def measure_training(size, batch, runs, jit):
         optimizer.apply(gradients, variables)
         return total
 
-    gflop = gigaflops(tf.function(backward, autograph=False).get_concrete_function().graph)
+    gflop = gigaflops(tf.function(backward, autograph=False).get_concrete_function())
     return report(lambda: step().numpy(), gflop, runs)
 
 
@@ -183,7 +189,7 @@ def measure_parts(size, batch, runs, jit):
     def part(name, function, *inputs):
         function = tf.function(function, jit_compile=jit)
         seconds = timed(lambda: tf.nest.map_structure(lambda x: x.numpy(), function(*inputs)), runs)
-        flop = gigaflops(tf.function(lambda: function.python_function(*inputs)).get_concrete_function().graph)
+        flop = gigaflops(tf.function(lambda: function.python_function(*inputs)).get_concrete_function())
         results[name] = {"seconds": median(seconds), "gflop": flop, "gflop/s": flop / median(seconds)}
         return function(*inputs)
 

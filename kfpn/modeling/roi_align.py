@@ -98,16 +98,57 @@ def roi_align(features, rois, cells, size=7, sampling_ratio=2, aligned=True, can
     rows = [start[..., None, None] + ops.cast(y, "int32") * pitch[..., None, None] for y in y_at]
     columns = [ops.cast(x, "int32") for x in x_at]
 
-    total = None
-    for i in range(sampling_ratio):
-        for j in range(sampling_ratio):
-            for row, wy in zip(rows, y_weight, strict=True):
-                for column, wx in zip(columns, x_weight, strict=True):
-                    index = row[:, :, :, None, i] + column[:, :, None, :, j]
-                    weight = wy[:, :, :, None, i] * wx[:, :, None, :, j] / sampling_ratio**2
-                    tap = ops.take(table, index, axis=0) * ops.cast(weight, table.dtype)[..., None]
-                    total = tap if total is None else total + tap
-    return total
+    def taps():
+        for i in range(sampling_ratio):
+            for j in range(sampling_ratio):
+                for row, wy in zip(rows, y_weight, strict=True):
+                    for column, wx in zip(columns, x_weight, strict=True):
+                        index = row[:, :, :, None, i] + column[:, :, None, :, j]
+                        weight = wy[:, :, :, None, i] * wx[:, :, None, :, j] / sampling_ratio**2
+                        yield index, ops.cast(weight, table.dtype)
+
+    return _weighted_sum(table, taps)
+
+
+def _weighted_sum(table, taps):
+    """Sums weighted rows of a table, one tap after another, forwards and backwards.
+
+    TensorFlow's own gradient lays the gradients of all gathers from one table side by side before it adds them up: 1.6 GB for
+    1024 RoIs of 256 channels.
+
+    Args:
+        table: (L, C), differentiable.
+        taps: function that gives (index, weight) pairs: (...) int32 rows of the table, (...) in the table's dtype.
+    Returns:
+        (..., C).
+    """
+    channels = table.shape[-1]
+
+    @ops.custom_gradient
+    def weighted_sum(table):
+        length = ops.shape(table)[0]
+        total = None
+        for index, weight in taps():
+            tap = ops.take(table, index, axis=0) * weight[..., None]
+            total = tap if total is None else total + tap
+
+        # Keras hands `upstream` over by position or, under torch, by name.
+        def gradient(*args, upstream=None):
+            rows = ops.reshape(args[0] if upstream is None else upstream, (-1, channels))
+            indices, weights = (ops.stack(each) for each in zip(*taps(), strict=True))
+            indices = ops.reshape(indices, (indices.shape[0], -1))
+            weights = ops.reshape(weights, (indices.shape[0], -1, 1))
+
+            # A loop, because XLA would make all sixteen products at once before it adds the first.
+            def add_tap(i, total):
+                part = rows * ops.take(weights, i, axis=0)
+                return total + ops.segment_sum(part, ops.take(indices, i, axis=0), num_segments=length)
+
+            return ops.fori_loop(0, indices.shape[0], add_tap, ops.zeros((length, channels), rows.dtype))
+
+        return total, gradient
+
+    return weighted_sum(table)
 
 
 def _per_level(values, level):
