@@ -88,9 +88,9 @@ def build(size, batch):
     import numpy as np
     import tensorflow as tf
 
-    from kfpn.config import preset
     from kfpn.modeling.detector import build_submodels
     from kfpn.modeling.training import noise_shapes
+    from kfpn.presets import preset
 
     config = preset("coco")
     # torchvision's place of the stride: 127.0 GFLOP at 512 x 512, which published figures refer to.

@@ -17,7 +17,8 @@ import tyro
 
 # TensorFlow is imported where it is needed: `kfpn --help` and a mistyped option answer at once.
 from kfpn import __version__
-from kfpn.config import Config, preset
+from kfpn.config import Config
+from kfpn.presets import preset
 
 if TYPE_CHECKING:
     from kfpn.data.record import Source

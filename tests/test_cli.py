@@ -12,10 +12,11 @@ import tensorflow as tf
 from PIL import Image
 
 from kfpn import __version__, cli
-from kfpn.config import Config, preset, to_dict
+from kfpn.config import Config, to_dict
 from kfpn.data.iterable import IterableSource
 from kfpn.data.record import Record
 from kfpn.predict import find_images, picture_paths
+from kfpn.presets import preset
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -5,16 +5,15 @@ import math
 import pytest
 
 from kfpn.config import (
-    PRESETS,
     Config,
     InputConfig,
     ModelConfig,
     OptimizerConfig,
     SamplingConfig,
     from_dict,
-    preset,
     to_dict,
 )
+from kfpn.presets import PRESETS, preset
 
 
 @pytest.mark.parametrize("name", list(PRESETS))

@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 ROWS = """
 kfpn.config
+kfpn.presets
 kfpn.boxes  kfpn.losses
 kfpn.anchors  kfpn.matching
 kfpn.targets

@@ -9,10 +9,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kfpn.config import Config, OptimizerConfig, preset
+from kfpn.config import Config, OptimizerConfig
 from kfpn.engine.optimizer import Optimizer
 from kfpn.engine.step import build_train_step
 from kfpn.engine.strategy import make_strategy
+from kfpn.presets import preset
 
 
 def config(batch_size=4, norm="frozen_bn", jit_compile=False, precision="float32", steps=6, **optimizer) -> Config:

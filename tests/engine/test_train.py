@@ -8,11 +8,12 @@ import keras
 import numpy as np
 import pytest
 
-from kfpn.config import InputConfig, preset
+from kfpn.config import InputConfig
 from kfpn.data.record import Record
 from kfpn.data.sources import IterableSource
 from kfpn.engine.train import train
 from kfpn.engine.workdir import load_detector
+from kfpn.presets import preset
 
 
 def source(first: int, count: int, class_names=("green", "red")) -> IterableSource:
