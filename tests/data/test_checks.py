@@ -99,7 +99,7 @@ def test_declared_size_tells_whether_boxes_are_of_the_stored_pixels():
 
 
 def test_a_size_unlike_the_images_names_file_and_sizes():
-    with pytest.raises(ValueError, match=r"set: 1 images(.|\n)*b is 20 x 30, annotated as 30 x 20"):
+    with pytest.raises(ValueError, match=r"set: 1 of 2 images(.|\n)*b is 20 x 30, annotated as 30 x 20"):
         in_stored_pixels(np.array([[30, 20], [20, 30]]), np.array([[30, 20], [30, 20]]), np.ones(2), ["a", "b"], "set")
 
 

@@ -98,7 +98,7 @@ def test_what_was_removed_or_damaged_after_the_end_is_written_again(config, fina
 
 
 def test_other_options_on_the_same_folder_are_named(config, final):
-    with pytest.raises(ValueError, match=r"optimizer\.learning_rate: 0\.02 -> 0\.5"):
+    with pytest.raises(ValueError, match=r"optimizer\.learning_rate: 0\.1 -> 0\.5"):
         train(replace(config, optimizer=replace(config.optimizer, learning_rate=0.5)), source(0, 4), source(100, 2))
 
 
