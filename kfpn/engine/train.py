@@ -60,9 +60,25 @@ def train(
     config = replace(config, model=replace(config.model, num_classes=len(source.class_names)))
     strategy = strategy or make_strategy(config.strategy)
     replica_batch_size(strategy, config.batch_size)
+    warn_of_frozen_weights(config)
     workdir.prepare(config, source.class_names, source.category_ids, source.name)
     with _dtype_policy(config.precision):
         return _train(config, workdir, source, val_source, strategy)
+
+
+def warn_of_frozen_weights(config: Config) -> None:
+    """Warns when stages or norms are frozen: a fresh detector would keep its random weights there."""
+    frozen = []
+    if config.model.freeze_stages:
+        frozen.append(f"model.freeze_stages {config.model.freeze_stages}")
+    if config.model.norm == "frozen_bn":
+        frozen.append("model.norm frozen_bn")
+    if frozen:
+        warnings.warn(
+            f"{' and '.join(frozen)} keep what is random in a fresh detector: they are meant for pretrained weights. To train "
+            "from scratch use --model.norm gn --model.norm-heads --model.freeze-stages 0",
+            stacklevel=3,
+        )
 
 
 def _train(

@@ -1,6 +1,7 @@
 """The whole of `train` on a few made-up pictures: real data pipeline, real detector, two steps."""
 
 import json
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from kfpn.config import InputConfig
 from kfpn.data.record import Record
 from kfpn.data.sources import IterableSource
-from kfpn.engine.train import train
+from kfpn.engine.train import train, warn_of_frozen_weights
 from kfpn.engine.workdir import load_detector
 from kfpn.presets import preset
 
@@ -105,3 +106,11 @@ def test_other_options_on_the_same_folder_are_named(config, final):
 def test_validation_data_must_have_the_same_classes(config):
     with pytest.raises(ValueError, match=r"val_data must have the classes of data \(green, red\), got green, blue"):
         train(config, source(0, 4), source(100, 2, ("green", "blue")))
+
+
+def test_frozen_stages_and_norms_of_a_fresh_detector_are_warned_of():
+    with pytest.warns(UserWarning, match=r"freeze_stages 2 and model\.norm frozen_bn"):
+        warn_of_frozen_weights(preset("coco"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_frozen_weights(preset("shapes"))
