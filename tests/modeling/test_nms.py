@@ -16,6 +16,8 @@ def overlap(a, b):
 
 def greedy(boxes, threshold):
     """The textbook loop: take the best, drop what it overlaps."""
+    # Both sides float32: NumPy 1 would compare a float32 IoU of 0.3 with the double 0.3 and find it larger.
+    threshold = np.float32(threshold)
     kept = []
     for i, box in enumerate(boxes):
         if all(overlap(box, boxes[j]) <= threshold for j in kept):
