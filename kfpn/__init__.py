@@ -1,19 +1,22 @@
 """kfpn: Feature Pyramid Networks for Faster R-CNN in Keras 3."""
 
+import importlib
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "build_detector", "load_detector"]
+__all__ = ["__version__", "build_detector", "import_weights", "list_pretrained", "load_detector", "load_weights"]
+
+# Keras loads only when something is asked for, so that `kfpn --help` answers at once.
+_PLACES = {
+    "build_detector": "kfpn.modeling.detector",
+    "import_weights": "kfpn.weights.importing",
+    "list_pretrained": "kfpn.weights.pretrained",
+    "load_detector": "kfpn.weights.load",
+    "load_weights": "kfpn.weights.load",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # Keras loads only when a detector is asked for, so that `kfpn --help` answers at once.
-    if name == "build_detector":
-        from kfpn.modeling.detector import build_detector
-
-        return build_detector
-    if name == "load_detector":
-        from kfpn.engine.workdir import load_detector
-
-        return load_detector
+    if name in _PLACES:
+        return getattr(importlib.import_module(_PLACES[name]), name)
     raise AttributeError(f"module 'kfpn' has no attribute {name!r}")

@@ -5,33 +5,52 @@ import math
 from keras import ops
 
 STRIDES = (4, 8, 16, 32, 64)  # P2 ... P6
+PADDED_TO = 32  # torchvision pads every image to a multiple of this many pixels
 
 
-def cell_anchors(size, aspect_ratios):
+def cell_anchors(size, aspect_ratios, rounded=False):
     """Returns the anchors of the cell at (0, 0), centred on it: a list of (y1, x1, y2, x2) floats.
 
     Args:
         size: float, pixels: the side of the square anchor; all have the area size^2.
         aspect_ratios: height / width of each.
+        rounded: bool, round half the sides to whole pixels, halves to even (torchvision's AnchorGenerator).
     """
     halves = [(0.5 * size * math.sqrt(ratio), 0.5 * size / math.sqrt(ratio)) for ratio in aspect_ratios]
+    if rounded:
+        halves = [(float(round(height)), float(round(width))) for height, width in halves]
     return [(-height, -width, height, width) for height, width in halves]
 
 
-def grid_anchors(height, width, stride, size, aspect_ratios):
-    """Returns the anchors of one level: (height * width * A, 4) float32 yxyx pixels, ordered (y, x, ratio).
+def image_strides(image_sizes, stride):
+    """Returns the distances of torchvision's anchors: (B, 2) int32 pixels, from row to row and from column to column.
+
+    The image's side, padded to a multiple of 32, over the cells it has on the level, rounded down: the level's stride
+    up to P5, 32 to 64 pixels on P6. It depends on the image alone, so that a batch's padding moves no anchor.
+
+    Args:
+        image_sizes: (B, 2) int, height and width in pixels.
+        stride: int, the level's stride in pixels.
+    """
+    padded = (ops.cast(image_sizes, "int32") + (PADDED_TO - 1)) // PADDED_TO * PADDED_TO
+    return padded // ((padded + (stride - 1)) // stride)
+
+
+def grid_anchors(height, width, strides, size, aspect_ratios, rounded=False):
+    """Returns the anchors of one level: (B, height * width * A, 4) float32 yxyx pixels, ordered (y, x, ratio).
 
     Centres lie at cell index x stride, without half a cell, as in detectron2 and torchvision.
 
     Args:
         height, width: int (or scalar tensors), cells.
-        stride: int, pixels.
-        size, aspect_ratios: see `cell_anchors`.
+        strides: (B, 2) int, pixels from row to row and from column to column; (1, 2) where all images have the same.
+        size, aspect_ratios, rounded: see `cell_anchors`.
     """
-    cell = ops.convert_to_tensor(cell_anchors(size, aspect_ratios), "float32")
-    y = ops.cast(ops.arange(height, dtype="int32") * stride, "float32")
-    x = ops.cast(ops.arange(width, dtype="int32") * stride, "float32")
-    rows, columns = y[:, None, None], x[None, :, None]
+    cell = ops.convert_to_tensor(cell_anchors(size, aspect_ratios, rounded), "float32")
+    strides = ops.convert_to_tensor(strides, "int32")
+    y = ops.cast(ops.arange(height, dtype="int32") * strides[:, :1], "float32")
+    x = ops.cast(ops.arange(width, dtype="int32") * strides[:, 1:], "float32")
+    rows, columns = y[:, :, None, None], x[:, None, :, None]
     flat = ops.zeros_like(rows + columns)
     centres = ops.stack([rows + flat, columns + flat, rows + flat, columns + flat], axis=-1)
-    return ops.reshape(centres + cell, (-1, 4))
+    return ops.reshape(centres + cell, (ops.shape(strides)[0], -1, 4))

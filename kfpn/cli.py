@@ -1,4 +1,4 @@
-"""The command line: `kfpn train`, `kfpn evaluate`, `kfpn predict`."""
+"""The command line: `kfpn train`, `evaluate`, `predict`, `import-weights`, `list-pretrained`."""
 
 import contextlib
 import dataclasses
@@ -17,8 +17,8 @@ import tyro
 
 # TensorFlow is imported where it is needed: `kfpn --help` and a mistyped option answer at once.
 from kfpn import __version__
-from kfpn.config import Config
-from kfpn.presets import preset
+from kfpn.config import Config, ModelConfig
+from kfpn.presets import PRESETS, preset
 
 if TYPE_CHECKING:
     from kfpn.data.record import Source
@@ -30,6 +30,10 @@ Train, measure and use:
   kfpn train --strategy mirrored
   kfpn evaluate --workdir runs/shapes
   kfpn predict --workdir runs/shapes photo.jpg --output detected
+
+With weights that others trained (torchvision, detectron2, keras.applications):
+  kfpn import-weights fasterrcnn_resnet50_fpn_coco-258fb6c6.pth --output runs/coco
+  kfpn list-pretrained
 
 Each command has a --help of its own."""
 
@@ -45,8 +49,11 @@ Your own data, images beside the JSON or in a folder that follows a comma:
   kfpn train --data coco:train.json,images --val-data coco:val.json,images --steps 3000
   kfpn train --data voc:my_folder --steps 3000
 
+From weights that are trained already (stem and conv2_x stay frozen, as in the paper; --preset finetune):
+  kfpn train --init fasterrcnn_resnet50_fpn_coco-258fb6c6.pth --data coco:train.json,images --val-data coco:val.json,images
+
 COCO as in the paper (the 1x recipe; detectron2's settings):
-  kfpn train --preset coco --data coco:annotations/instances_train2017.json,train2017""",
+  kfpn train --preset coco --init R-50.pkl --data coco:annotations/instances_train2017.json,train2017""",
     "evaluate": """\
 Measure a trained detector: COCO's twelve figures and the AP of each class.
 
@@ -58,6 +65,15 @@ Detect objects in images: an annotated PNG of each, and detections.json in COCO'
 
 Example:
   kfpn predict --workdir runs/shapes photos/ one.jpg --output detected --min-score 0.7""",
+    "import-weights": """\
+Make a work directory of weights that torchvision, detectron2 or keras.applications trained.
+
+The file says what it is, and the network's settings come with it. Examples:
+  kfpn import-weights fasterrcnn_resnet50_fpn_coco-258fb6c6.pth --output runs/coco
+  kfpn import-weights torchvision:fasterrcnn_resnet50_fpn_coco --output runs/coco
+  kfpn import-weights model_final_280758.pkl --output runs/d2 --model.score-threshold 0.3""",
+    "list-pretrained": """\
+List the checkpoints that are known to fit: name, what it is, box AP, size, licence, address.""",
 }
 
 
@@ -99,6 +115,28 @@ class Predict:
             raise ValueError(f"min_score must lie in 0..1, got {self.min_score!r}")
 
 
+@dataclasses.dataclass(frozen=True)
+class ImportWeights:
+    """Options of `kfpn import-weights`."""
+
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHECKPOINT")]
+    """A file (.pth, .safetensors, .pkl, .h5), or a name of `kfpn list-pretrained`, which is downloaded once."""
+    output: str
+    """The work directory to make."""
+    class_names: tuple[str, ...] | None = None
+    """Names of the classes, in order. None: COCO's where the number of classes is COCO's, else "class 1" and so on."""
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    """The network, as the checkpoint has it where nothing else is said."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ListPretrained:
+    """Options of `kfpn list-pretrained`."""
+
+
+Command = Config | Evaluate | Predict | ImportWeights | ListPretrained
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Runs the command line.
 
@@ -131,9 +169,13 @@ def main(args: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _run(command: Config | Evaluate | Predict) -> int:
+def _run(command: Command) -> int:
     if isinstance(command, Config):
         return _train(command)
+    if isinstance(command, ImportWeights):
+        return _import_weights(command)
+    if isinstance(command, ListPretrained):
+        return _list_pretrained()
     return _evaluate(command) if isinstance(command, Evaluate) else _predict(command)
 
 
@@ -154,7 +196,20 @@ def _plain_warnings() -> Iterator[None]:
         warnings.formatwarning = before
 
 
-def _parse(args: list[str]) -> Config | Evaluate | Predict:
+def _parse(args: list[str]) -> Command:
+    command = _parse_once(args, ModelConfig())
+    if isinstance(command, ImportWeights):
+        from kfpn.weights.load import model_config
+        from kfpn.weights.read import read_checkpoint
+
+        # Once more, with the network that the checkpoint has as default.
+        command = _parse_once(args, model_config(read_checkpoint(command.source)))
+    return command
+
+
+def _parse_once(args: list[str], model: ModelConfig) -> Command:
+    import_defaults = ImportWeights(source=tyro.MISSING, output=tyro.MISSING, model=model)
+
     def subcommand(name: str, **options: Any) -> Any:
         description = HELP[name] if args[:1] == [name] else HELP[name].splitlines()[0]
         return tyro.conf.subcommand(name, description=description, **options)
@@ -163,6 +218,8 @@ def _parse(args: list[str]) -> Config | Evaluate | Predict:
         Annotated[Config, subcommand("train", default=train_defaults(args))]
         | Annotated[Evaluate, subcommand("evaluate")]
         | Annotated[Predict, subcommand("predict")]
+        | Annotated[ImportWeights, subcommand("import-weights", default=import_defaults)]
+        | Annotated[ListPretrained, subcommand("list-pretrained")]
     )
     if args and not args[0].startswith("-") and args[0] not in HELP:
         near = difflib.get_close_matches(args[0], HELP, n=1, cutoff=0.0)[0]
@@ -185,15 +242,50 @@ def _parse(args: list[str]) -> Config | Evaluate | Predict:
 def train_defaults(args: Sequence[str]) -> Config:
     """Returns what `kfpn train` starts from: the preset that `args` name, and a work directory of the data's name.
 
+    With `--init` the network and the losses are those the weights were made with; a run that goes on has them already.
+
     Args:
-        args: the command line; only `--preset` and `--data` are looked at.
+        args: the command line; only `--preset`, `--data`, `--init` and `--workdir` are looked at.
+
+    Raises:
+        ValueError: for weights that can't be read.
     """
-    name, data = _option(args, "preset") or "shapes", _option(args, "data")
+    if args[:1] != ["train"]:
+        return preset("shapes")
+    init, data = _option(args, "init"), _option(args, "data")
+    name = _option(args, "preset") or ("finetune" if init else "shapes")
     # An unknown preset is left to the parser, which lists the known ones.
-    config = preset(name if name in ("shapes", "coco") else "shapes")
-    if not data or data == config.data:
-        return config
-    return dataclasses.replace(config, data=data, workdir=f"runs/{data_name(data)}")
+    config = preset(name if name in PRESETS else "shapes")
+    if data and data != config.data:
+        config = dataclasses.replace(config, data=data, workdir=f"runs/{data_name(data)}")
+    if init and not _asks_for_help(args):
+        model, sampling = _settings_of(init, _option(args, "workdir") or config.workdir)
+        config = dataclasses.replace(
+            config,
+            init=init,
+            model=dataclasses.replace(config.model, **model),
+            sampling=dataclasses.replace(config.sampling, **sampling),
+        )
+    return config
+
+
+def _asks_for_help(args: Sequence[str]) -> bool:
+    return "--help" in args or "-h" in args
+
+
+def _settings_of(init: str, workdir: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the fields of `ModelConfig` and `SamplingConfig` that come with weights."""
+    from kfpn.engine.workdir import Workdir
+
+    files = Workdir(workdir)
+    if files.has_checkpoints() and files.config.exists():
+        config = files.read_config()
+        if config.init == init:
+            return dict(vars(config.model)), dict(vars(config.sampling))
+    from kfpn.weights.read import read_checkpoint
+
+    checkpoint = read_checkpoint(init)
+    return checkpoint.model, checkpoint.sampling
 
 
 def data_name(data: str) -> str:
@@ -288,3 +380,24 @@ def _predict(command: Predict) -> int:
     results, failed = predict_images(model, _run_config(command.workdir), paths, output, command.min_score)
     print(f"objects: {len(results)}; images: {len(paths) - len(failed)} of {len(paths)}; in {output}")
     return 1 if failed else 0
+
+
+def _import_weights(command: ImportWeights) -> int:
+    from kfpn.weights.importing import import_weights
+
+    checkpoint = import_weights(command.source, command.output, command.model, command.class_names)
+    print(f"{checkpoint.path}: {checkpoint.kind}")
+    for note in checkpoint.notes:
+        print(f"  {note}")
+    print(f"{len(checkpoint.tensors)} tensors; work directory {command.output}")
+    return 0
+
+
+def _list_pretrained() -> int:
+    from kfpn.weights.pretrained import list_pretrained
+
+    for known in list_pretrained():
+        accuracy = "" if known.box_ap is None else f", box AP {known.box_ap}"
+        size = "" if known.size is None else f", {known.size / 1e6:.0f} MB"
+        print(f"{known.name}\n    {known.what}{accuracy}{size}; {known.licence}\n    {known.url}")
+    return 0

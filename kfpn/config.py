@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
 Norm = Literal["frozen_bn", "bn", "sync_bn", "gn"]
+AnchorStrides = Literal["level", "image"]
 Strategy = Literal["one_device", "mirrored"]
 Precision = Literal["float32", "mixed_float16", "mixed_bfloat16"]
 
@@ -65,6 +66,8 @@ class ModelConfig:
     """Where a bottleneck strides: its first 1x1 (the paper, detectron2) or its 3x3 (torchvision)."""
     norm: Norm = "frozen_bn"
     """Normalisation of the backbone. frozen_bn needs pretrained weights; gn or bn train from scratch."""
+    norm_epsilon: float = 1e-5
+    """Added to the variance by the backbone's norms."""
     freeze_stages: int = 2
     """Stages that do not train, from below: 0 none, 1 the stem, 2 the stem and conv2_x ... 5 all."""
     pyramid_channels: int = 256
@@ -73,6 +76,11 @@ class ModelConfig:
     """Side in pixels of the square anchor of P2, P3, P4, P5, P6."""
     aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     """Height / width of the anchors of a cell."""
+    round_anchors: bool = False
+    """Round half the anchors' sides to whole pixels (torchvision)."""
+    anchor_strides: AnchorStrides = "level"
+    """Distance of anchors: the level's stride, or the image, padded to a multiple of 32, divided by its cells and
+    rounded down (torchvision: 59 or 61 instead of 64 on P6)."""
     pre_nms_train: int = 2000
     """Proposals a level that enter NMS in training."""
     pre_nms_test: int = 1000
@@ -83,10 +91,12 @@ class ModelConfig:
     """Proposals an image after NMS, all levels together, at inference."""
     rpn_nms_iou: float = 0.7
     """A proposal that overlaps a better one of its level by more than this IoU is dropped."""
+    min_proposal_size: float = 0.0
+    """Proposals with a side shorter than this, in pixels, are dropped (torchvision: 1e-3); empty ones always are."""
     roi_size: int = 7
     """Cells of the square RoIAlign output, a side."""
     sampling_ratio: int = 2
-    """RoIAlign samples a cell, a side."""
+    """RoIAlign samples a cell, a side; 0: as many as it is long in cells of its level, rounded up (detectron2)."""
     aligned: bool = True
     """RoIAlign with the half-pixel shift (detectron2) or without (torchvision)."""
     canonical_size: float = 224.0
@@ -101,6 +111,8 @@ class ModelConfig:
     """A detection that overlaps a better one of its class by more than this IoU is dropped."""
     max_detections: int = 100
     """Detections an image at most."""
+    min_detection_size: float = 0.0
+    """Detections with a side shorter than this, in pixels, are dropped before NMS (torchvision: 0.01)."""
     pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     """Subtracted from R, G, B (0-255)."""
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
@@ -108,12 +120,15 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         counts = "num_classes backbone_width pyramid_channels pre_nms_train pre_nms_test post_nms_train post_nms_test"
-        _check(self, "model.", f"{counts} roi_size sampling_ratio head_width max_detections", _whole(1))
+        _check(self, "model.", f"{counts} roi_size head_width max_detections", _whole(1))
+        _check(self, "model.", "sampling_ratio", _whole(0))
         _check(self, "model.", "backbone", _one_of(Backbone))
         _check(self, "model.", "norm", _one_of(Norm))
         _check(self, "model.", "stride_on", ("be '1x1' or '3x3'", lambda v: v in ("1x1", "3x3")))
         _check(self, "model.", "freeze_stages", ("be 0, 1, 2, 3, 4 or 5", lambda v: _is_int(v) and 0 <= v <= 5))
+        _check(self, "model.", "anchor_strides", _one_of(AnchorStrides))
         _check(self, "model.", "canonical_size", POSITIVE)
+        _check(self, "model.", "norm_epsilon min_proposal_size min_detection_size", NOT_NEGATIVE)
         five = ("be five positive numbers, for P2 to P6", lambda v: len(v) == 5 and all(map(_positive, v)))
         _check(self, "model.", "anchor_sizes", five)
         _check(self, "model.", "aspect_ratios", ("be positive numbers", lambda v: v and all(map(_positive, v))))
@@ -233,7 +248,10 @@ class Config:
     """Data to evaluate on. None: the validation split of `data`, where it has one."""
     workdir: str = "runs/coco"
     """Where everything the run makes is kept; the same command again goes on from there."""
-    preset: Literal["shapes", "coco"] = "coco"
+    init: str | None = None
+    """Weights to start from: a checkpoint of torchvision, detectron2 or keras.applications, a work directory, or a name of
+    `kfpn list-pretrained`. The network's settings come with them, and --preset finetune. None: random weights."""
+    preset: Literal["shapes", "coco", "finetune"] = "coco"
     """Which defaults all other options start from."""
     strategy: Strategy = "mirrored"
     """How devices share the work: one_device, or mirrored (all GPUs of this machine; one CPU if none)."""

@@ -4,6 +4,16 @@ from kfpn.config import Config, InputConfig, ModelConfig, OptimizerConfig, Sampl
 
 PRESETS: dict[str, Config] = {
     "coco": Config(),
+    # The 1x recipe's rates, for weights that are trained already and data of some hundred to some thousand images.
+    "finetune": Config(
+        workdir="runs/finetune",
+        preset="finetune",
+        steps=3000,
+        batch_size=4,
+        eval_every=500,
+        checkpoint_every=500,
+        optimizer=OptimizerConfig(warmup_steps=200),
+    ),
     # Small scenes, so everything the paper measures in pixels is scaled with them. Trained from scratch in minutes: what
     # counts is the number of steps, hence small batches, norms everywhere and many positives.
     "shapes": Config(
@@ -46,7 +56,7 @@ PRESETS: dict[str, Config] = {
 
 
 def preset(name: str) -> Config:
-    """Returns the `Config` of a preset: `shapes` (minutes on a CPU) or `coco` (the 1x recipe).
+    """Returns the `Config` of a preset: `shapes` (minutes on a CPU), `coco` (the 1x recipe) or `finetune` (with `init`).
 
     Raises:
         ValueError: for any other name.

@@ -44,20 +44,20 @@ def rpn_targets(anchors, usable, gt, sampling: SamplingConfig, noise) -> Targets
     """Samples anchors for the RPN losses; labels are 0 for objects, 1 for background.
 
     Args:
-        anchors: (N, 4) float32 yxyx, of all levels.
+        anchors: (1 or B, N, 4) float32 yxyx, of all levels.
         usable: (B, N) bool, False for anchors of cells in the batch's padding.
         gt: dict of gt_boxes (B, G, 4), gt_labels (B, G), gt_crowd (B, G).
         sampling: thresholds and counts.
         noise: (B, N) float32 in 0..1.
     """
     matched, box = match(
-        anchors[None], gt["gt_boxes"], gt["gt_labels"], gt["gt_crowd"],
+        anchors, gt["gt_boxes"], gt["gt_labels"], gt["gt_crowd"],
         sampling.rpn_positive_iou, sampling.rpn_negative_iou, keep_best=True,
     )  # fmt: skip
     matched = ops.where(usable, matched, -1)
     chosen = sample(matched, noise, sampling.rpn_batch, sampling.rpn_positive_fraction)
     no_class = ops.zeros_like(gt["gt_labels"])
-    return _targets(chosen, anchors[None], box, gt["gt_boxes"], no_class, 1, box_ops.RPN_WEIGHTS)
+    return _targets(chosen, anchors, box, gt["gt_boxes"], no_class, 1, box_ops.RPN_WEIGHTS)
 
 
 def roi_targets(proposals, usable, gt, num_classes, sampling: SamplingConfig, noise) -> Targets:

@@ -13,7 +13,7 @@ kfpn.presets
 kfpn.boxes  kfpn.losses
 kfpn.anchors  kfpn.matching
 kfpn.targets
-kfpn.modeling  kfpn.modeling.layers  kfpn.modeling.padding  kfpn.modeling.nms
+kfpn.modeling  kfpn.modeling.layers  kfpn.modeling.padding  kfpn.modeling.nms  kfpn.modeling.adaptive
 kfpn.modeling.resnet  kfpn.modeling.roi_align  kfpn.modeling.box_head  kfpn.modeling.detections
 kfpn.modeling.pyramid
 kfpn.modeling.rpn
@@ -32,6 +32,14 @@ kfpn.evaluation
 kfpn.predict
 kfpn.engine  kfpn.engine.strategy  kfpn.engine.schedule  kfpn.engine.workdir  kfpn.engine.interrupt
 kfpn.engine.checkpoint  kfpn.engine.optimizer  kfpn.engine.report
+kfpn.weights  kfpn.weights.plain  kfpn.weights.coco
+kfpn.weights.unpickle  kfpn.weights.checkpoint
+kfpn.weights.files  kfpn.weights.backbones
+kfpn.weights.pretrained  kfpn.weights.torchvision  kfpn.weights.applications
+kfpn.weights.detectron2
+kfpn.weights.read
+kfpn.weights.load
+kfpn.weights.importing
 kfpn.engine.step  kfpn.engine.loop
 kfpn.engine.train
 kfpn.cli

@@ -100,7 +100,7 @@ def test_rpn_targets_leave_out_unusable_anchors_and_encode_the_matched_box():
     anchors = np.array([[0, 0, 16, 16], [0, 0, 16, 15], [40, 40, 50, 50], [60, 60, 70, 70]], "float32")
     usable = np.array([[True, True, True, False]])
     noise = np.array([[0.1, 0.2, 0.3, 0.4]], "float32")
-    targets = rpn_targets(anchors, usable, ground_truth(), SamplingConfig(rpn_batch=4), noise)
+    targets = rpn_targets(anchors[None], usable, ground_truth(), SamplingConfig(rpn_batch=4), noise)
     assert np.array(targets.index)[0].tolist() == [1, 0, 2, 0]
     assert np.array(targets.valid)[0].tolist() == [True, True, True, False]
     np.testing.assert_allclose(np.array(targets.deltas)[0, 1], 0, atol=1e-6)

@@ -26,6 +26,9 @@ from kfpn.engine.workdir import Workdir, read_json, write_json
 from kfpn.evaluation.detect import detect_function, evaluate_source
 from kfpn.modeling.detector import Submodels, build_submodels, inference_model
 from kfpn.visualize import plot_curves, side_by_side
+from kfpn.weights.checkpoint import Checkpoint
+from kfpn.weights.load import apply
+from kfpn.weights.read import read_checkpoint
 
 Data = Source | str
 
@@ -51,7 +54,8 @@ def train(
 
     Raises:
         ValueError: for a work directory that can't be written or was made with other options, data that can't be
-            used, a batch that replicas can't share, or a loss that is not finite.
+            used, weights to start from that can't be read or don't fit, a batch that replicas can't share, or a loss that
+            is not finite.
         SystemExit: after Ctrl-C (130) or SIGTERM (0), when all is saved.
     """
     workdir = Workdir(config.workdir)
@@ -60,10 +64,13 @@ def train(
     config = replace(config, model=replace(config.model, num_classes=len(source.class_names)))
     strategy = strategy or make_strategy(config.strategy)
     replica_batch_size(strategy, config.batch_size)
-    warn_of_frozen_weights(config)
+    # A run that goes on has weights of its own: what it began with may be gone.
+    checkpoint = read_checkpoint(config.init) if config.init and not workdir.has_checkpoints() else None
+    if not config.init:
+        warn_of_frozen_weights(config)
     workdir.prepare(config, source.class_names, source.category_ids, source.name)
     with _dtype_policy(config.precision):
-        return _train(config, workdir, source, val_source, strategy)
+        return _train(config, workdir, source, val_source, strategy, checkpoint)
 
 
 def warn_of_frozen_weights(config: Config) -> None:
@@ -82,11 +89,20 @@ def warn_of_frozen_weights(config: Config) -> None:
 
 
 def _train(
-    config: Config, workdir: Workdir, source: Source, val_source: Source | None, strategy: tf.distribute.Strategy
+    config: Config,
+    workdir: Workdir,
+    source: Source,
+    val_source: Source | None,
+    strategy: tf.distribute.Strategy,
+    checkpoint: Checkpoint | None,
 ) -> dict[str, Any]:
     keras.utils.set_random_seed(config.seed)
     with strategy.scope():
         submodels = build_submodels(config.model)
+        if checkpoint is not None:
+            # Before the optimizer, whose moving average starts from the weights.
+            apply(checkpoint, submodels, vars(config.model), source.class_names)
+            say("; ".join([f"starts from {checkpoint.path}: {checkpoint.kind}", *checkpoint.notes]))
         optimizer = Optimizer(config, submodels.weights_model.trainable_variables)
     checkpoints = Checkpoints(
         workdir.checkpoints,

@@ -7,11 +7,14 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from kfpn.config import Config, from_dict, to_dict
+
+if TYPE_CHECKING:
+    from kfpn.modeling.detector import Submodels
 
 MAY_DIFFER = (
     "workdir",
@@ -74,6 +77,19 @@ class Workdir:
             named = str(error) if str(self.config) in str(error) else f"{self.config}: {error}"
             raise ValueError(named) from error
 
+    def read_classes(self) -> tuple[tuple[str, ...], tuple[int, ...]]:
+        """Returns the names and category ids of the labels.
+
+        Raises:
+            ValueError: naming the file, if it can't be read or lacks them.
+        """
+        classes = _read_object(self.classes)
+        if not all(isinstance(classes.get(key), list) for key in ("class_names", "category_ids")):
+            raise ValueError(
+                f"{self.classes} must have lists class_names and category_ids, got {', '.join(classes) or 'none'}"
+            )
+        return tuple(classes["class_names"]), tuple(classes["category_ids"])
+
     def prepare(self, config: Config, class_names: Sequence[str], category_ids: Sequence[int], data: str) -> None:
         """Writes config and classes, or checks that those already there agree.
 
@@ -101,8 +117,12 @@ class Workdir:
         write_json(self.classes, classes)
         write_json(self.config, to_dict(config))
 
+    def has_checkpoints(self) -> bool:
+        """Whether a run can go on from here."""
+        return any(self.checkpoints.glob("step_*.npz"))
+
     def _holds_training(self) -> bool:
-        return self.weights.exists() or any(self.checkpoints.glob("step_*.npz"))
+        return self.weights.exists() or self.has_checkpoints()
 
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Adds a row to metrics.jsonl; NaN and inf become null, which JSON has."""
@@ -166,7 +186,7 @@ def load_detector(workdir: str | os.PathLike, padded: bool = False) -> keras.Mod
     Raises:
         ValueError: if the folder is missing, is not a work directory or holds no weights yet.
     """
-    from kfpn.modeling.detector import build_submodels, inference_model
+    from kfpn.modeling.detector import inference_model
 
     files = Workdir(workdir)
     if not files.path.is_dir():
@@ -179,30 +199,40 @@ def load_detector(workdir: str | os.PathLike, padded: bool = False) -> keras.Mod
             f"workdir must hold trained weights, got {str(workdir)!r}: no evaluation has finished yet; go on with `kfpn train`"
         )
     config = files.read_config()
-    classes = _read_object(files.classes)
-    if not all(isinstance(classes.get(key), list) for key in ("class_names", "category_ids")):
-        raise ValueError(
-            f"{files.classes} must have lists class_names and category_ids, got {', '.join(classes) or 'none'}"
-        )
-    submodels = build_submodels(config.model)
-    _load_weights(submodels.weights_model, files)
-    model = inference_model(submodels, config.model, padded)
-    model.class_names = tuple(classes["class_names"])
-    model.category_ids = tuple(classes["category_ids"])
+    class_names, category_ids = files.read_classes()
+    model = inference_model(load_submodels(files), config.model, padded)
+    model.class_names, model.category_ids = class_names, category_ids
     return model
 
 
-def _load_weights(weights_model: keras.Model, files: Workdir) -> None:
+def load_submodels(files: Workdir, weights: Path | None = None) -> "Submodels":
+    """Builds the submodels of a work directory's detector, with its weights.
+
+    Args:
+        files: the work directory.
+        weights: another file in it; None: the detector's.
+
+    Raises:
+        ValueError: naming the file, if config or weights can't be read or don't belong together.
+    """
+    from kfpn.modeling.detector import build_submodels
+
+    submodels = build_submodels(files.read_config().model)
+    _load_weights(submodels.weights_model, files, weights or files.weights)
+    return submodels
+
+
+def _load_weights(weights_model: keras.Model, files: Workdir, weights: Path) -> None:
     again = "; remove it, and `kfpn train` with the run's options writes it again from the last checkpoint"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # Keras warns where it leaves random weights in place
-            weights_model.load_weights(files.weights)
+            weights_model.load_weights(weights)
     except OSError as error:
-        raise ValueError(f"{files.weights} must be weights that Keras saved, got a damaged file{again}") from error
+        raise ValueError(f"{weights} must be weights that Keras saved, got a damaged file{again}") from error
     except Exception as error:  # ValueError, KeyError, a warning: by what it is that does not fit
         raise ValueError(
-            f"{files.weights} must fit the detector that {files.config} describes, got other variables; "
+            f"{weights} must fit the detector that {files.config} describes, got other variables; "
             "was one of them replaced, or made by another version of kfpn?"
         ) from error
 

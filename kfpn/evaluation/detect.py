@@ -22,23 +22,49 @@ def evaluate_source(
     progress: bool = True,
     jit_compile: bool = False,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Returns the COCO figures of a detector on a source, and the detections they were measured on.
+    """Returns the COCO figures of a detector on a source, and the detections they were measured on, with its labels.
 
     Args:
-        class_names: the names of the model's labels; the source's must be the same ones.
+        class_names: the names of the model's labels; the source's must be among them.
         model, source, config, batch_size, progress, jit_compile: as `detect_source` takes them.
 
     Raises:
-        ValueError: if the classes differ, or the source is empty.
+        ValueError: if the model lacks a class of the source, or the source is empty.
     """
-    if tuple(source.class_names) != tuple(class_names):
-        raise ValueError(
-            f"{source.name}: classes must be those of the model ({', '.join(class_names)}), "
-            f"got {', '.join(source.class_names)}"
-        )
+    labels = source_labels(source, class_names)
     detections = detect_source(model, source, config, batch_size, progress, jit_compile)
+    if labels is not None:
+        detections = [_relabelled(detection, labels) for detection in detections]
     records = (source[index] for index in range(len(source)))
-    return evaluate_coco(records, detections, class_names), detections
+    return evaluate_coco(records, detections, source.class_names), detections
+
+
+def source_labels(source: Source, class_names: Sequence[str]) -> np.ndarray | None:
+    """Returns what each label of a model is in a source: its label there, -1 where it hasn't the class.
+
+    A detector may know more than a data set has: COCO's finds persons in a set of persons only, and torchvision's has
+    labels for the ids that COCO left out.
+
+    Returns:
+        (K,) int32, or None where the classes are the same.
+
+    Raises:
+        ValueError: if the model lacks a class of the source, or has two of its name.
+    """
+    names, wanted = tuple(class_names), tuple(source.class_names)
+    if names == wanted:
+        return None
+    lacking = [name for name in wanted if names.count(name) != 1]
+    if lacking:
+        shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+        raise ValueError(f"{source.name}: classes must be among those of the model ({shown}), got {', '.join(lacking)}")
+    return np.array([wanted.index(name) if name in wanted else -1 for name in names], np.int32)
+
+
+def _relabelled(detection: dict[str, Any], labels: np.ndarray) -> dict[str, Any]:
+    own = labels[detection["labels"]]
+    rows = {name: detection[name][own >= 0] for name in ("boxes", "scores")}
+    return {**detection, **rows, "labels": own[own >= 0]}
 
 
 def detect_source(

@@ -15,6 +15,7 @@ class Detections(keras.layers.Layer):
         score_threshold: float, scores at or below it are dropped.
         iou_threshold: float, of the NMS within each class.
         count: int, D, detections an image at most.
+        min_size: float, pixels: boxes with a shorter side, once clipped, are dropped before NMS.
     Call:
         logits: (B R, K + 1) float32, background last. deltas: (B R, K, 4) float32.
         rois: (B, R, 4) float32 yxyx. roi_scores: (B, R), -inf in empty rows. image_sizes: (B, 2) int.
@@ -23,11 +24,12 @@ class Detections(keras.layers.Layer):
         (B,) int32; rows past it are zero boxes, zero scores, label -1.
     """
 
-    def __init__(self, score_threshold=0.05, iou_threshold=0.5, count=100, **kwargs):
+    def __init__(self, score_threshold=0.05, iou_threshold=0.5, count=100, min_size=0.0, **kwargs):
         super().__init__(autocast=False, **kwargs)
         self.score_threshold = score_threshold
         self.iou_threshold = iou_threshold
         self.count = count
+        self.min_size = min_size
 
     def call(self, logits, deltas, rois, roi_scores, image_sizes):
         rows, classes = rois.shape[1], deltas.shape[1]
@@ -36,6 +38,8 @@ class Detections(keras.layers.Layer):
         probability = ops.where((roi_scores > -float("inf"))[..., None], probability, 0.0)
         deltas = ops.reshape(deltas, (-1, rows, classes, 4))
         boxes = box_ops.clip(box_ops.decode(deltas, rois[:, :, None], box_ops.HEAD_WEIGHTS), image_sizes)
+        too_short = ops.any(boxes[..., 2:] - boxes[..., :2] < self.min_size, axis=-1)
+        probability = ops.where(too_short, 0.0, probability)
         found = select_per_class(
             ops.transpose(boxes, (0, 2, 1, 3)),
             ops.transpose(probability, (0, 2, 1)),
@@ -55,5 +59,5 @@ class Detections(keras.layers.Layer):
         }
 
     def get_config(self):
-        own = ("score_threshold", "iou_threshold", "count")
+        own = ("score_threshold", "iou_threshold", "count", "min_size")
         return {**super().get_config(), **{name: getattr(self, name) for name in own}}

@@ -100,7 +100,7 @@ def inference_model(submodels: Submodels, config: ModelConfig, padded: bool = Fa
         inputs, levels = images, submodels.features(images)
     proposals = Proposals(
         config.anchor_sizes, config.aspect_ratios, config.pre_nms_test, config.post_nms_test, config.rpn_nms_iou,
-        name="proposals", dtype="float32",
+        config.min_proposal_size, config.round_anchors, config.anchor_strides, name="proposals", dtype="float32",
     )  # fmt: skip
     rois, roi_scores = proposals(levels, submodels.rpn(levels), sizes)
     align = RoIAlign(config.roi_size, config.sampling_ratio, config.aligned, config.canonical_size, name="roi_align")
@@ -108,8 +108,9 @@ def inference_model(submodels: Submodels, config: ModelConfig, padded: bool = Fa
     shape = (-1, *pooled.shape[2:])
     outputs = submodels.box_head(ops.reshape(pooled, shape))
     select = Detections(
-        config.score_threshold, config.nms_iou, config.max_detections, name="detections", dtype="float32"
-    )
+        config.score_threshold, config.nms_iou, config.max_detections, config.min_detection_size,
+        name="detections", dtype="float32",
+    )  # fmt: skip
     found = select(outputs["logits"], outputs["deltas"], rois, roi_scores, sizes)
     return keras.Model(inputs, found, name="faster_rcnn_fpn")
 

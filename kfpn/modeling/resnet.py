@@ -14,8 +14,7 @@ BLOCKS = {
     "resnet152": (3, 8, 36, 3),
 }
 BASIC = ("resnet18", "resnet34")
-# PyTorch's BatchNorm2d: momentum 0.1 (Keras counts the other way round), eps 1e-5.
-BN_MOMENTUM, NORM_EPSILON = 0.9, 1e-5
+BN_MOMENTUM = 0.9  # PyTorch's BatchNorm2d: 0.1, counted the other way round
 
 
 def frozen_stage(config: ModelConfig):
@@ -77,7 +76,7 @@ class Units:
         if kind == "gn":
             return self.group_norm(x, name, stride, start)
         layer = self.layers(
-            name, MaskedBatchNormalization, momentum=BN_MOMENTUM, epsilon=NORM_EPSILON,
+            name, MaskedBatchNormalization, momentum=BN_MOMENTUM, epsilon=self.config.norm_epsilon,
             gamma_initializer=start, synchronized=kind == "sync_bn",
         )  # fmt: skip
         mask = None if kind == "frozen_bn" else self.mask(x, stride)
@@ -87,7 +86,7 @@ class Units:
         """GroupNorm over 32 groups (Wu & He 2018), fewer where there are fewer than 64 channels."""
         groups = min(32, x.shape[-1] // 2)
         layer = self.layers(
-            name, MaskedGroupNormalization, groups=groups, epsilon=NORM_EPSILON, gamma_initializer=start
+            name, MaskedGroupNormalization, groups=groups, epsilon=self.config.norm_epsilon, gamma_initializer=start
         )
         mask = self.mask(x, stride)
         return layer(x) if mask is None else layer(x, valid=mask)

@@ -1,16 +1,14 @@
 """RoIAlign (He et al. 2017, section 3) over all pyramid levels at once."""
 
-import math
-
 import keras
 from keras import ops
 
 from kfpn import boxes as box_ops
+from kfpn.modeling.adaptive import adaptive_sum, axis_samples, linear_taps
 from kfpn.modeling.padding import valid_cells
 
 ROI_LEVELS = ("P2", "P3", "P4", "P5")
 FIRST_LEVEL, LAST_LEVEL = 2, 5
-CANONICAL_LEVEL = 4  # FPN, equation 1
 
 
 def roi_levels(rois, canonical_size=224.0):
@@ -22,47 +20,42 @@ def roi_levels(rois, canonical_size=224.0):
     Returns:
         (...) int32, 2..5.
     """
-    # detectron2's epsilon: a RoI of exactly that size must not fall a level for a rounding error.
-    size = ops.sqrt(box_ops.area(rois)) / canonical_size + 1e-8
-    level = ops.floor(CANONICAL_LEVEL + ops.log(size) / math.log(2.0))
-    return ops.cast(ops.clip(level, FIRST_LEVEL, LAST_LEVEL), "int32")
+    # floor(4 + log2(side / canonical_size + 1e-8)) within 2..5, with detectron2's epsilon. Comparisons are exact where
+    # a logarithm may round a whole number down, and a quotient too: XLA multiplies by 1 / canonical_size.
+    side = ops.sqrt(box_ops.area(rois)) + 1e-8 * canonical_size
+    # Counted by a sum, which XLA takes once; what it fuses into the gathers it would compute anew for every tap.
+    bounds = ops.convert_to_tensor([canonical_size * factor for factor in (0.5, 1.0, 2.0)], "float32")
+    return FIRST_LEVEL + ops.sum(ops.cast(side[..., None] >= bounds, "int32"), axis=-1)
 
 
-def _axis_taps(start, end, cells, size, sampling_ratio):
-    """Where the samples of one axis read, and with which weights.
+def _axis_taps(axis, sampling_ratio):
+    """The taps of all samples of one axis.
 
     Args:
-        start, end: (B, R) float32, a RoI's sides in cells of its level.
-        cells: (B, R) float32, the level's valid rows (columns).
+        axis: start, end, cells (B, R) float32 and size, see `axis_samples`.
     Returns:
-        low, high: (B, R, size, sampling_ratio) float32 cell indices; low_weight, high_weight: their weights,
-        0 for samples more than a cell outside.
+        low, high, low_weight, high_weight: (B, R, size, sampling_ratio), see `linear_taps`.
     """
+    start, end, cells, size = axis
     bins = (end - start)[..., None, None] / size
     steps = (ops.arange(sampling_ratio, dtype="float32") + 0.5) / sampling_ratio
     at = start[..., None, None] + (ops.arange(size, dtype="float32")[:, None] + steps) * bins
-    cells = cells[..., None, None]
-    inside = ops.cast(ops.logical_and(at >= -1.0, at <= cells), "float32")
-    at = ops.minimum(ops.maximum(at, 0.0), cells - 1.0)
-    low = ops.floor(at)
-    high = ops.minimum(low + 1.0, cells - 1.0)
-    share = at - low
-    return (low, high), ((1.0 - share) * inside, share * inside)
+    return linear_taps(at, cells[..., None, None])
 
 
 def roi_align(features, rois, cells, size=7, sampling_ratio=2, aligned=True, canonical_size=224.0):
     """Pools RoIs from the levels that `roi_levels` gives them.
 
-    All levels lie behind one another in one table of cells; each of the sampling_ratio^2 x 4 taps is one gather
-    of (B R size^2) rows, added to the sum before the next, so the taps are never held together. Under XLA they
-    fuse into one loop.
+    All levels lie behind one another in one table of cells, and every tap is a gather from it, added to the sum before
+    the next, so the taps are never held together.
 
     Args:
         features: four (B, H_l, W_l, C), P2 to P5.
         rois: (B, R, 4) float32 yxyx, pixels of the network input.
         cells: four (B, 2) int32, the rows and columns of each level that the image fills: samples beyond are clamped.
         size: int, cells of the output a side.
-        sampling_ratio: int, samples a cell, a side.
+        sampling_ratio: int, samples a cell, a side; 0: the cell's side in cells of the level, rounded up, RoI by RoI
+            (detectron2's default).
         aligned: bool, shift by half a pixel (detectron2); without it RoIs are at least a cell large (torchvision).
         canonical_size: float, see `roi_levels`.
     Returns:
@@ -85,8 +78,7 @@ def roi_align(features, rois, cells, size=7, sampling_ratio=2, aligned=True, can
     one_hot = ops.one_hot(level, len(features), dtype="float32")
     filled = ops.cast(ops.stack(cells, axis=1), "float32")  # (B, 4, 2)
     filled = ops.sum(one_hot[..., None] * filled[:, None], axis=2)
-    y_at, y_weight = _axis_taps(y1, y2, filled[..., 0], size, sampling_ratio)
-    x_at, x_weight = _axis_taps(x1, x2, filled[..., 1], size, sampling_ratio)
+    y, x = (y1, y2, filled[..., 0], size), (x1, x2, filled[..., 1], size)
 
     # Integers from here: float32 can't count the cells of a large batch.
     pitch = _per_level([shape[2] for shape in shapes], level)
@@ -95,6 +87,20 @@ def roi_align(features, rois, cells, size=7, sampling_ratio=2, aligned=True, can
         starts.append(behind)
         behind = behind + shape[1] * shape[2]
     start = _per_level(starts, level) + ops.arange(batch, dtype="int32")[:, None] * length
+    if sampling_ratio == 0:
+        parts = axis_samples(*y), axis_samples(*x), ops.stack([start, pitch], axis=-1)
+        pooled = adaptive_sum(table, [ops.reshape(part, (-1, part.shape[-1])) for part in parts], size)
+        return ops.reshape(pooled, (*ops.shape(rois)[:2], size, size, channels))
+    return _weighted_sum(table, _fixed_taps(y, x, start, pitch, sampling_ratio, table.dtype))
+
+
+def _fixed_taps(y, x, start, pitch, sampling_ratio, dtype):
+    """Returns the function that gives sampling_ratio^2 x 4 taps: (B, R, size, size) rows of the table, and weights.
+
+    Under XLA the gathers fuse into one loop.
+    """
+    y_at, y_weight = _axis_taps(y, sampling_ratio)
+    x_at, x_weight = _axis_taps(x, sampling_ratio)
     rows = [start[..., None, None] + ops.cast(y, "int32") * pitch[..., None, None] for y in y_at]
     columns = [ops.cast(x, "int32") for x in x_at]
 
@@ -105,9 +111,9 @@ def roi_align(features, rois, cells, size=7, sampling_ratio=2, aligned=True, can
                     for column, wx in zip(columns, x_weight, strict=True):
                         index = row[:, :, :, None, i] + column[:, :, None, :, j]
                         weight = wy[:, :, :, None, i] * wx[:, :, None, :, j] / sampling_ratio**2
-                        yield index, ops.cast(weight, table.dtype)
+                        yield index, ops.cast(weight, dtype)
 
-    return _weighted_sum(table, taps)
+    return taps
 
 
 def _weighted_sum(table, taps):

@@ -4,12 +4,13 @@ import keras
 from keras import ops
 
 from kfpn import boxes as box_ops
-from kfpn.anchors import STRIDES, grid_anchors
+from kfpn.anchors import STRIDES, grid_anchors, image_strides
 from kfpn.config import ModelConfig
 from kfpn.modeling.layers import PointwiseConv2D
 from kfpn.modeling.nms import suppress
 from kfpn.modeling.padding import valid_mask
 from kfpn.modeling.pyramid import LEVELS
+from kfpn.targets import gather_rows
 
 
 @keras.saving.register_keras_serializable("kfpn")
@@ -63,12 +64,16 @@ def rpn_head(config: ModelConfig) -> keras.Model:
     return keras.Model(inputs, {"logits": logits, "deltas": deltas}, name="rpn")
 
 
-def level_anchors(features, config: ModelConfig) -> list:
-    """Returns the anchors of each level of {"P2": (B, H, W, C), ...}: five (N_l, 4) float32 yxyx."""
+def level_anchors(features, image_sizes, config: ModelConfig) -> list:
+    """Returns the anchors of each level of {"P2": (B, H, W, C), ...}: five (1 or B, N_l, 4) float32 yxyx.
+
+    With `anchor_strides` "level" all images have the same ones, (1, N_l, 4), and image_sizes (B, 2) don't count.
+    """
     anchors = []
     for level, stride, size in zip(LEVELS, STRIDES, config.anchor_sizes, strict=True):
         _, height, width, _ = ops.shape(features[level])
-        anchors.append(grid_anchors(height, width, stride, size, config.aspect_ratios))
+        strides = image_strides(image_sizes, stride) if config.anchor_strides == "image" else [[stride, stride]]
+        anchors.append(grid_anchors(height, width, strides, size, config.aspect_ratios, config.round_anchors))
     return anchors
 
 
@@ -94,34 +99,36 @@ def _best(scores, count):
     return top, ops.where(valid, ops.cast(index, "int32"), 0), valid
 
 
-def _level_proposals(logits, deltas, anchors, usable, image_sizes, count, iou_threshold):
+def _level_proposals(logits, deltas, anchors, usable, image_sizes, count, iou_threshold, min_size):
     logits = ops.where(usable, logits, -float("inf"))
     if logits.shape[1] is not None:
         count = min(count, logits.shape[1])
     scores, index, valid = _best(logits, count)
     deltas = ops.take_along_axis(deltas, index[..., None], axis=1)
-    boxes = box_ops.clip(box_ops.decode(deltas, ops.take(anchors, index, axis=0)), image_sizes)
-    valid = ops.logical_and(valid, box_ops.area(boxes) > 0.0)
+    boxes = box_ops.clip(box_ops.decode(deltas, gather_rows(anchors, index)), image_sizes)
+    too_short = ops.any(boxes[..., 2:] - boxes[..., :2] < min_size, axis=-1)
+    valid = ops.logical_and(valid, ops.logical_and(box_ops.area(boxes) > 0.0, ops.logical_not(too_short)))
     keep = suppress(boxes, valid, iou_threshold)
     return boxes, ops.where(keep, scores, -float("inf"))
 
 
-def select_proposals(outputs, anchors, usable, image_sizes, pre_nms, post_nms, iou_threshold):
+def select_proposals(outputs, anchors, usable, image_sizes, pre_nms, post_nms, iou_threshold, min_size=0.0):
     """Returns the proposals: the best of each level after NMS, then the best of all levels.
 
     Args:
         outputs: of the submodel `rpn`: logits, five (B, N_l), and deltas, five (B, N_l, 4).
-        anchors: five (N_l, 4). usable: five (B, N_l) bool.
+        anchors: five (1 or B, N_l, 4). usable: five (B, N_l) bool.
         image_sizes: (B, 2), the true height and width, to which boxes are clipped.
         pre_nms: int, boxes a level that enter NMS.
         post_nms: int, P, proposals an image.
         iou_threshold: float.
+        min_size: float, pixels: boxes with a shorter side, once clipped, are dropped, and empty ones.
     Returns:
         boxes: (B, P, 4) float32 yxyx, best first, zeros in empty rows.
         scores: (B, P) float32 logits, -inf in empty rows.
     """
     levels = zip(outputs["logits"], outputs["deltas"], anchors, usable, strict=True)
-    found = [_level_proposals(*level, image_sizes, pre_nms, iou_threshold) for level in levels]
+    found = [_level_proposals(*level, image_sizes, pre_nms, iou_threshold, min_size) for level in levels]
     boxes = ops.concatenate([level for level, _ in found], axis=1)
     scores, index, valid = _best(ops.concatenate([level for _, level in found], axis=1), post_nms)
     boxes = ops.take_along_axis(boxes, index[..., None], axis=1)
@@ -136,24 +143,34 @@ class Proposals(keras.layers.Layer):
         anchor_sizes, aspect_ratios: see `ModelConfig`.
         pre_nms, post_nms: int, boxes a level before NMS and in all after it.
         iou_threshold: float, of the NMS within each level.
+        min_size: float, pixels, see `select_proposals`.
+        round_anchors, anchor_strides: see `ModelConfig`.
     Call:
         features: {"P2": (B, H, W, C), ...}. outputs: of `rpn`. image_sizes: (B, 2) int, pixels.
     Returns:
         boxes (B, P, 4) float32 yxyx and scores (B, P) float32, see `select_proposals`.
     """
 
-    def __init__(self, anchor_sizes, aspect_ratios, pre_nms, post_nms, iou_threshold, **kwargs):
+    def __init__(
+        self, anchor_sizes, aspect_ratios, pre_nms, post_nms, iou_threshold,
+        min_size=0.0, round_anchors=False, anchor_strides="level", **kwargs,
+    ):  # fmt: skip
         super().__init__(autocast=False, **kwargs)
         self.anchor_sizes = tuple(anchor_sizes)
         self.aspect_ratios = tuple(aspect_ratios)
         self.pre_nms = pre_nms
         self.post_nms = post_nms
         self.iou_threshold = iou_threshold
+        self.min_size = min_size
+        self.round_anchors = round_anchors
+        self.anchor_strides = anchor_strides
 
     def call(self, features, outputs, image_sizes):
-        anchors = level_anchors(features, self)
+        anchors = level_anchors(features, image_sizes, self)
         usable = usable_anchors(features, image_sizes, self)
-        return select_proposals(outputs, anchors, usable, image_sizes, self.pre_nms, self.post_nms, self.iou_threshold)
+        return select_proposals(
+            outputs, anchors, usable, image_sizes, self.pre_nms, self.post_nms, self.iou_threshold, self.min_size
+        )
 
     def compute_output_spec(self, features, outputs, image_sizes):
         batch = image_sizes.shape[0]
@@ -161,5 +178,8 @@ class Proposals(keras.layers.Layer):
         return boxes, keras.KerasTensor((batch, self.post_nms), dtype="float32")
 
     def get_config(self):
-        own = ("anchor_sizes", "aspect_ratios", "pre_nms", "post_nms", "iou_threshold")
+        own = (
+            "anchor_sizes", "aspect_ratios", "pre_nms", "post_nms", "iou_threshold",
+            "min_size", "round_anchors", "anchor_strides",
+        )  # fmt: skip
         return {**super().get_config(), **{name: getattr(self, name) for name in own}}

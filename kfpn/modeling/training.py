@@ -90,13 +90,14 @@ def training_losses(submodels: Submodels, config: Config, batch: dict, noise: di
     model, sizes = config.model, batch["image_sizes"]
     levels = submodels.padded_features({"images": batch["images"], "image_sizes": sizes}, training=True)
     outputs = submodels.rpn(levels, training=True)
-    anchors, usable = level_anchors(levels, model), usable_anchors(levels, sizes, model)
+    anchors, usable = level_anchors(levels, sizes, model), usable_anchors(levels, sizes, model)
     sampled_anchors = rpn_targets(
-        ops.concatenate(anchors, axis=0), ops.concatenate(usable, axis=1), batch, config.sampling, noise["rpn"]
+        ops.concatenate(anchors, axis=1), ops.concatenate(usable, axis=1), batch, config.sampling, noise["rpn"]
     )
     proposals, scores = select_proposals(
-        stop_gradient(outputs), anchors, usable, sizes, model.pre_nms_train, model.post_nms_train, model.rpn_nms_iou
-    )
+        stop_gradient(outputs), anchors, usable, sizes,
+        model.pre_nms_train, model.post_nms_train, model.rpn_nms_iou, model.min_proposal_size,
+    )  # fmt: skip
     candidates = ops.concatenate([proposals, batch["gt_boxes"]], axis=1)
     exists = ops.concatenate([scores > -float("inf"), batch["gt_labels"] >= 0], axis=1)
     exists = ops.logical_and(exists, box_ops.area(candidates) > 0.0)

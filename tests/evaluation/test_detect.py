@@ -5,7 +5,14 @@ import pytest
 import tensorflow as tf
 
 from kfpn.data.record import Record
-from kfpn.evaluation.detect import detect_function, detect_image, detect_source, evaluate_source, to_original
+from kfpn.evaluation.detect import (
+    detect_function,
+    detect_image,
+    detect_source,
+    evaluate_source,
+    source_labels,
+    to_original,
+)
 from kfpn.presets import preset
 
 CONFIG = dataclasses.replace(preset("shapes"), batch_size=2)
@@ -97,8 +104,73 @@ def test_a_compiled_function_is_not_compiled_again():
 
 
 def test_a_model_of_other_classes_is_refused():
-    with pytest.raises(ValueError, match=r"three: classes must be those of the model \(cat, dog\), got thing"):
+    with pytest.raises(ValueError, match=r"three: classes must be among those of the model \(cat, dog\), got thing$"):
         evaluate_source(lower_right, Source(), CONFIG, ["cat", "dog"], progress=False)
+
+
+def test_a_name_that_two_labels_of_the_model_have_is_refused():
+    with pytest.raises(ValueError, match=r"model \(thing, dog, thing\), got thing$"):
+        evaluate_source(lower_right, Source(), CONFIG, ["thing", "dog", "thing"], progress=False)
+
+
+def test_a_long_list_of_classes_is_cut():
+    with pytest.raises(ValueError, match=r"\(a0, a1, .*, a19 and 5 more\), got thing$") as error:
+        source_labels(Source(), [f"a{i}" for i in range(25)])
+    assert "a20" not in str(error.value)
+
+
+class Two(Source):
+    """The three images with two classes; the second is the one to find."""
+
+    class_names = ("other", "thing")
+    category_ids = (3, 18)
+
+    def __getitem__(self, index):
+        return dataclasses.replace(super().__getitem__(index), labels=np.ones(1, np.int32))
+
+
+def test_labels_of_a_model_become_those_of_the_source_by_name():
+    assert source_labels(Two(), ("other", "thing")) is None
+    labels = source_labels(Two(), ("thing", "N/A", "dog", "other", "N/A"))
+    assert labels.tolist() == [1, -1, -1, 0, -1]
+    assert labels.dtype == np.int32
+
+
+def finds(*labels):
+    """Stands for a detector that finds the lower right quarter once for each label, less sure each time."""
+
+    def detector(inputs):
+        found = lower_right(inputs)
+        rows, count = tf.shape(found["boxes"])[0], len(labels)
+        scores = tf.constant([[0.9 - 0.1 * i for i in range(count)]], tf.float32)
+        return {
+            "boxes": tf.repeat(found["boxes"][:, :1], count, axis=1),
+            "scores": tf.tile(scores, [rows, 1]),
+            "labels": tf.tile(tf.constant([labels]), [rows, 1]),
+            "num_detections": tf.fill([rows], count),
+        }
+
+    return detector
+
+
+def test_a_model_that_knows_more_classes_is_measured_on_those_of_the_source():
+    names = ("dog", "thing", "other", "N/A")
+    metrics, detections = evaluate_source(finds(0, 1, 3), Two(), CONFIG, names, progress=False)
+    assert metrics["per_class"]["thing"] == pytest.approx(1.0)
+    assert len(detections) == 3
+    for row in detections:
+        # Of the dog, the thing and the unused label only the thing is left, with its own score and box.
+        height, width = SIZES[row["image_id"] - 100]
+        assert row["labels"].tolist() == [1]
+        assert row["scores"] == pytest.approx([0.8])
+        np.testing.assert_allclose(row["boxes"], [[height / 2, width / 2, height, width]], atol=1e-4)
+
+
+def test_images_where_the_model_finds_other_classes_only_stay_with_no_detections():
+    metrics, detections = evaluate_source(finds(0, 0), Two(), CONFIG, ("dog", "thing", "other"), progress=False)
+    assert metrics["AP"] == pytest.approx(0.0)
+    assert [(len(row["boxes"]), len(row["scores"]), len(row["labels"])) for row in detections] == [(0, 0, 0)] * 3
+    assert {row["image_id"] for row in detections} == {100, 101, 102}
 
 
 def test_nothing_to_detect_on_is_refused():

@@ -56,10 +56,15 @@ def test_uint8_and_float_images_give_the_same():
         np.testing.assert_array_equal(tiny.detect(model, image)[key], tiny.detect(model, image.astype("float32"))[key])
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
-@pytest.mark.parametrize("norm", ["gn", "bn", "frozen_bn"])
-def test_padding_leaves_no_trace(backbone, norm):
-    config = tiny.config(backbone=backbone, norm=norm, norm_heads=norm == "gn")
+@pytest.mark.parametrize(
+    ("backbone", "norm", "settings"),
+    [
+        *[(backbone, norm, {}) for backbone in ("resnet18", "resnet50") for norm in ("gn", "bn", "frozen_bn")],
+        ("resnet18", "frozen_bn", tiny.FOREIGN),
+    ],
+)
+def test_padding_leaves_no_trace(backbone, norm, settings):
+    config = tiny.config(backbone=backbone, norm=norm, norm_heads=norm == "gn", **settings)
     submodels = build_submodels(config)
     tiny.shake(submodels.weights_model)
     alone, padded = (inference_model(submodels, config, padded) for padded in (False, True))
@@ -125,6 +130,13 @@ def test_the_paper_strides_on_the_1x1_torchvision_on_the_3x3():
     assert shapes == {"1x1": {1: (2, 2), 2: (1, 1)}, "3x3": {1: (1, 1), 2: (2, 2)}}
 
 
+def test_every_norm_of_the_backbone_adds_the_epsilon():
+    for norm, heads in (("frozen_bn", False), ("gn", True)):
+        features = build_submodels(tiny.config(norm=norm, norm_epsilon=1e-3, norm_heads=heads)).features
+        epsilons = {layer.epsilon for layer in features.layers if layer.name.endswith("_norm")}
+        assert epsilons == {1e-3}
+
+
 def test_norm_heads_adds_norms_to_the_pyramid_and_the_box_head_only():
     names = {
         on: {v.path.split("/")[-2] for v in build_submodels(tiny.config(norm_heads=on)).weights_model.variables}
@@ -161,19 +173,24 @@ def test_unknown_and_impossible_settings_are_named():
         kfpn.build_detector(0)
 
 
-def test_predict_compiled_by_xla_gives_the_same_as_the_plain_call():
-    model = kfpn.build_detector(3, "resnet18", norm="gn", **tiny.SETTINGS)
-    images = np.stack([tiny.image(64, 80), tiny.image(64, 80, seed=1)])
-    found, want = model.predict(images, verbose=0), tiny.detect(model, images)
+@pytest.mark.parametrize(("padded", "settings"), [(False, {}), (False, tiny.FOREIGN), (True, tiny.FOREIGN)])
+def test_predict_compiled_by_xla_gives_the_same_as_the_plain_call(padded, settings):
+    model = kfpn.build_detector(3, "resnet18", norm="gn", padded=padded, **tiny.SETTINGS, **settings)
+    model.compile(jit_compile=True)
+    inputs = np.stack([tiny.image(64, 80), tiny.image(64, 80, seed=1)])
+    if padded:
+        inputs = {"images": inputs, "image_sizes": np.array([[64, 80], [33, 70]], "int32")}
+    found, want = model.predict(inputs, verbose=0), tiny.detect(model, inputs)
     np.testing.assert_array_equal(found["labels"], want["labels"])
     np.testing.assert_allclose(found["scores"], want["scores"], atol=1e-5)
     np.testing.assert_allclose(found["boxes"], want["boxes"], atol=2e-3)
 
 
+@pytest.mark.parametrize("settings", [{}, tiny.FOREIGN], ids=["own", "foreign"])
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_other_backends_give_the_same_detections(backend, tmp_path):
+def test_other_backends_give_the_same_detections(backend, settings, tmp_path):
     pytest.importorskip(backend, reason=f"{backend} is not installed")
-    model = kfpn.build_detector(3, "resnet18", norm="gn", **tiny.SETTINGS)
+    model = kfpn.build_detector(3, "resnet18", norm="gn", **tiny.SETTINGS, **settings)
     tiny.shake(model)
     image = tiny.image(75, 101)[None]
     model.save(tmp_path / "detector.keras")

@@ -15,6 +15,15 @@ SETTINGS = {
     "score_threshold": 0.0,
     "freeze_stages": 0,
 }
+# The settings that differ from image to image or from RoI to RoI.
+FOREIGN = {
+    "round_anchors": True,
+    "anchor_strides": "image",
+    "min_proposal_size": 1e-3,
+    "min_detection_size": 0.01,
+    "sampling_ratio": 0,
+    "norm_epsilon": 1e-3,
+}
 
 
 def config(**changes) -> ModelConfig:

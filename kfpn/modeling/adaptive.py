@@ -1,0 +1,165 @@
+"""RoIAlign's sum where every RoI is sampled as densely as it is large (ROIAlign with sampling_ratio 0)."""
+
+from keras import ops
+
+# RoIs that are pooled at once: few enough that most need the same number of samples, and that their sums stay in a
+# processor's cache.
+BLOCK = 32
+
+
+def linear_taps(at, cells):
+    """Which two cells a sample reads along one axis, and with which weights, by the rules of Detectron's kernel.
+
+    Args:
+        at: (...) float32, positions in cells. cells: float32, broadcastable, the level's valid rows (columns).
+    Returns:
+        low, high: (...) float32 cell indices; low_weight, high_weight: (...) float32, 0 more than a cell outside.
+    """
+    inside = ops.cast(ops.logical_and(at >= -1.0, at <= cells), "float32")
+    at = ops.minimum(ops.maximum(at, 0.0), cells - 1.0)
+    low = ops.floor(at)
+    high = ops.minimum(low + 1.0, cells - 1.0)
+    share = at - low
+    return (low, high), ((1.0 - share) * inside, share * inside)
+
+
+def axis_samples(start, end, cells, size):
+    """How the bins of RoIs are sampled along one axis: once a cell of their length, rounded up (ROIAlign's rule).
+
+    Samples outside the level add nothing: those before it are passed over, and behind those no more are taken than
+    reach across it, a little over two a cell, so that even the largest RoI comes to an end.
+
+    Args:
+        start, end: (B, R) float32, a RoI's sides in cells of its level.
+        cells: (B, R) float32, the level's valid rows (columns).
+        size: int, bins.
+    Returns:
+        (B, R, 5) float32: start, length of a bin, its samples, how many of them are taken (of a RoI that isn't finite
+        none), cells.
+    """
+    length = end - start
+    finite = ops.isfinite(length)
+    start, length = ops.where(finite, start, 0.0), ops.where(finite, length, 0.0)
+    grid = ops.ceil(length / size)
+    # XLA multiplies by 1 / size instead: a quotient that is a whole number may come out just above or below it.
+    grid = ops.where((grid - 1.0) * size >= length, grid - 1.0, grid)
+    grid = ops.maximum(ops.where(grid * size < length, grid + 1.0, grid), 0.0)
+    return ops.stack([start, length / size, grid, ops.minimum(grid, 2.0 * cells + 6.0), cells], axis=-1)
+
+
+def _sample_taps(axis, sample, size):
+    """The taps of one sample of each bin along one axis.
+
+    Args:
+        axis: (M, 5), see `axis_samples`. sample: (M,) int32, which of those taken.
+    Returns:
+        two pairs (cell, weight): (M, size) int32 and float32, 0 where a RoI has no such sample.
+    """
+    start, bins, grid, _, cells = (axis[:, i, None] for i in range(5))
+    grid = ops.maximum(grid, 1.0)
+    at = ops.arange(size, dtype="float32")
+    # Where there is more than one sample, they are at least half a cell apart.
+    first, step = start + (at + 0.5 / grid) * bins, ops.maximum(bins / grid, 0.5)
+    before = ops.maximum(ops.minimum(ops.floor((-1.0 - first) / step) - 1.0, grid - 1.0), 0.0)
+    sample = before + ops.cast(sample, "float32")[:, None]
+    low_high, weights = linear_taps(start + (at + (sample + 0.5) / grid) * bins, cells)
+    share = ops.where(sample < grid, 1.0 / grid, 0.0)
+    return [(ops.cast(cell, "int32"), weight * share) for cell, weight in zip(low_high, weights, strict=True)]
+
+
+def _in_blocks(y, x, where):
+    """Puts RoIs of about the same number of samples into blocks.
+
+    Args:
+        y, x: (N, 5), see `axis_samples`.
+        where: (N, 2) int32, where a RoI's level begins in the table, and its cells from row to row.
+    Returns:
+        parts: four (blocks, BLOCK, ...): the number of samples a bin, int32, 0 in the last block's empty rows, then y,
+        x and where. order: (blocks * BLOCK,) int32, the RoI of each row. place: (N,) int32, the row of each RoI.
+    """
+    count = ops.cast(y[:, 3] * x[:, 3], "int32")
+    rois = ops.shape(count)[0]
+    order = ops.cast(ops.argsort(count), "int32")
+    place = ops.argsort(order)
+    rank = ops.arange((rois + BLOCK - 1) // BLOCK * BLOCK, dtype="int32")
+    order = ops.take(order, ops.minimum(rank, rois - 1), axis=0)
+    count, *parts = (ops.take(part, order, axis=0) for part in (count, y, x, where))
+    parts = [ops.where(rank < rois, count, 0), *parts]
+    return [ops.reshape(part, (-1, BLOCK, *part.shape[1:])) for part in parts], order, place
+
+
+def _over_samples(parts, size, add, value):
+    """Adds the samples of one block, one of each bin at a time: add(value, indices, weights) -> value.
+
+    A sample's four taps come as lists of indices (BLOCK size^2,) int32 and weights (BLOCK size^2, 1) float32.
+    """
+    count, y, x, where = parts
+    across = ops.maximum(ops.cast(x[:, 3], "int32"), 1)
+    start, pitch = where[:, 0, None], where[:, 1, None]
+    most = ops.max(count)
+
+    def add_sample(k, value):
+        exists = ops.cast(k < count, "float32")[:, None]
+        indices, weights = [], []
+        for row, wy in _sample_taps(y, k // across, size):
+            for column, wx in _sample_taps(x, k % across, size):
+                indices.append(ops.reshape((start + row * pitch)[:, :, None] + column[:, None, :], (-1,)))
+                weights.append(ops.reshape((wy * exists)[:, :, None] * wx[:, None, :], (-1, 1)))
+        return k + 1, add(value, indices, weights)
+
+    start_at = ops.convert_to_tensor(0, "int32")
+    return ops.while_loop(lambda k, _value: k < most, add_sample, (start_at, value))[1]
+
+
+def adaptive_sum(table, parts, size):
+    """Pools RoIs with as many samples as each needs, in float32: loops over blocks of RoIs, and over a block's samples.
+
+    Args:
+        table: (L, C), differentiable.
+        parts: y, x, where of N RoIs, see `_in_blocks`.
+        size: int.
+    Returns:
+        (N, size^2, C).
+    """
+    channels, rows = table.shape[-1], BLOCK * size**2
+    parts, order, place = _in_blocks(*parts)
+    blocks = ops.shape(parts[0])[0]
+
+    def block(i):
+        return [ops.take(part, i, axis=0) for part in parts]
+
+    @ops.custom_gradient
+    def pooled_sum(table):
+        def add(total, indices, weights):
+            for index, weight in zip(indices, weights, strict=True):
+                total = total + ops.cast(ops.take(table, index, axis=0), "float32") * weight
+            return total
+
+        def pool(i, pooled):
+            total = _over_samples(block(i), size, add, ops.zeros((rows, channels), "float32"))
+            return ops.slice_update(pooled, (i * rows, 0), ops.cast(total, table.dtype))
+
+        pooled = ops.fori_loop(0, blocks, pool, ops.zeros((blocks * rows, channels), table.dtype))
+        pooled = ops.take(ops.reshape(pooled, (-1, size**2, channels)), place, axis=0)
+
+        def gradient(*args, upstream=None):
+            upstream = ops.take(args[0] if upstream is None else upstream, order, axis=0)
+            upstream = ops.reshape(ops.cast(upstream, "float32"), (-1, rows, channels))
+
+            def spread(i, total):
+                above = ops.take(upstream, i, axis=0)
+
+                # At once, because TensorFlow without XLA copies the whole table each time.
+                def add(total, indices, weights):
+                    index = ops.concatenate(indices)[:, None]
+                    taps = ops.concatenate([above * weight for weight in weights])
+                    return ops.scatter_update(total, index, taps, reduction="add")
+
+                return _over_samples(block(i), size, add, total)
+
+            total = ops.fori_loop(0, blocks, spread, ops.zeros(ops.shape(table), "float32"))
+            return ops.cast(total, table.dtype)
+
+        return pooled, gradient
+
+    return pooled_sum(table)

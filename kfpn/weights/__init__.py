@@ -1,0 +1,1 @@
+"""Weights trained elsewhere: read, understood and given to a detector."""

@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+import tiny
+
+from kfpn.modeling.pyramid import LEVELS
+from kfpn.modeling.rpn import Proposals, level_anchors, select_proposals
+
+
+def maps(height, width, batch=1):
+    """Empty pyramid levels of a batch."""
+    sides = {level: (-(-height // 2**n), -(-width // 2**n)) for n, level in enumerate(LEVELS, start=2)}
+    return {level: np.zeros((batch, *side, 1), "float32") for level, side in sides.items()}
+
+
+def test_all_images_share_the_anchors_of_the_level():
+    anchors = level_anchors(maps(64, 96, batch=3), np.array([[64, 96]] * 3, "int32"), tiny.config())
+    assert [x.shape for x in anchors] == [(1, 3 * cells, 4) for cells in (16 * 24, 8 * 12, 4 * 6, 2 * 3, 1 * 2)]
+
+
+def test_an_image_has_the_same_anchors_alone_and_in_a_padded_batch():
+    config = tiny.config(anchor_strides="image", round_anchors=True)
+    sizes = np.array([[75, 101], [160, 192]], "int32")
+    together = level_anchors(maps(160, 192, batch=2), sizes, config)
+    for i, (height, width) in enumerate(sizes):
+        alone = level_anchors(maps(height, width), sizes[i : i + 1], config)
+        for n, (one, many) in enumerate(zip(alone, together, strict=True), start=2):
+            rows, columns = -(-height // 2**n), -(-width // 2**n)
+            many = np.array(many)[i].reshape(-(-160 // 2**n), -(-192 // 2**n), 3, 4)[:rows, :columns]
+            np.testing.assert_array_equal(np.array(one)[0], many.reshape(-1, 4))
+    # 75 is padded to 96, two cells of P6; 160 is 5 cells of P5, so 3 of P6.
+    assert [np.array(together[4])[i, 3 * 3, 0] - np.array(together[4])[i, 0, 0] for i in (0, 1)] == [48, 53]
+
+
+# One level holds three anchors far apart, 8 x 8, 8 x 0.5 and 0.001 x 8; nothing moves them.
+ANCHORS = np.array([[[0, 0, 8, 8], [20, 20, 28, 20.5], [40, 40, 40.001, 48]]], "float32")
+
+
+@pytest.mark.parametrize(("least", "kept"), [(0.0, 3), (0.5, 2), (0.6, 1), (8.0, 1), (8.5, 0)])
+def test_proposals_with_a_side_shorter_than_the_least_are_dropped(least, kept):
+    outputs = {"logits": [np.array([[3.0, 2, 1]], "float32")], "deltas": [np.zeros((1, 3, 4), "float32")]}
+    size = np.array([[64, 64]], "int32")
+    boxes, scores = select_proposals(outputs, [ANCHORS], [np.ones((1, 3), bool)], size, 3, 3, 0.7, least)
+    assert np.isfinite(np.array(scores)).sum() == kept
+    np.testing.assert_allclose(np.array(boxes)[0, :kept], ANCHORS[0, :kept], atol=1e-5)
+
+
+def test_empty_proposals_are_dropped_without_a_least_side():
+    anchors = np.array([[[0, 0, 8, 0], [0, 0, 8, 8]]], "float32")
+    outputs = {"logits": [np.array([[3.0, 2]], "float32")], "deltas": [np.zeros((1, 2, 4), "float32")]}
+    _, scores = select_proposals(outputs, [anchors], [np.ones((1, 2), bool)], np.array([[64, 64]]), 2, 2, 0.7)
+    assert np.array(scores)[0].tolist() == [2.0, -np.inf]
+
+
+def test_layer_round_trips_its_config_and_reads_one_from_before_its_newer_arguments():
+    layer = Proposals((8.0,) * 5, (1.0,), 10, 5, 0.7, 1e-3, True, "image")
+    values = layer.get_config()
+    assert Proposals.from_config(values).get_config() == values
+    old = {k: v for k, v in values.items() if k not in ("min_size", "round_anchors", "anchor_strides")}
+    loaded = Proposals.from_config(old)
+    assert (loaded.min_size, loaded.round_anchors, loaded.anchor_strides) == (0.0, False, "level")

@@ -1,0 +1,74 @@
+"""kfpn's own work directories, read as checkpoints."""
+
+import shutil
+
+import numpy as np
+import pytest
+from foreign import heads, torchvision, trunk, write
+
+import kfpn
+from kfpn.modeling.detector import build_submodels
+from kfpn.weights.load import model_config, read_checkpoint, variables_of
+
+UNITS = trunk()
+NAMES = ("dog", "person", "toothbrush")
+
+
+@pytest.fixture(scope="module")
+def coco(tmp_path_factory):
+    """A detector of torchvision's of COCO's 90 ids, whose names are known."""
+    state = torchvision(UNITS, heads(UNITS, classes=90))
+    return write(tmp_path_factory.mktemp("own") / "coco.safetensors", state)
+
+
+@pytest.fixture(scope="module")
+def own(coco, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own") / "run"
+    kfpn.import_weights(coco, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(coco):
+    return kfpn.build_detector(**vars(model_config(read_checkpoint(coco), num_classes=3)))
+
+
+def values(model):
+    return {key: np.array(variable) for key, variable in variables_of(model).items()}
+
+
+@pytest.mark.parametrize("name", ["", "detector.weights.h5"])
+def test_a_work_directory_is_a_checkpoint_like_any_other(own, coco, model, name):
+    found, wanted = read_checkpoint(own / name), read_checkpoint(coco)
+    assert (found.class_names, found.category_ids) == (wanted.class_names, wanted.category_ids)
+    assert {**found.model, **wanted.model} == found.model
+    assert found.sampling["roi_box_beta"] == 1 / 9
+    kfpn.load_weights(model, own / name, NAMES)
+    by_name = values(model)
+    kfpn.load_weights(model, coco, NAMES)
+    for key, value in values(model).items():
+        np.testing.assert_array_equal(by_name[key], value, key)
+
+
+@pytest.mark.parametrize("gone", ["config.json", "classes.json", "detector.weights.h5"])
+def test_a_work_directory_without_one_of_its_files_says_which(own, tmp_path, gone):
+    shutil.copytree(own, tmp_path / "run")
+    (tmp_path / "run" / gone).unlink()
+    with pytest.raises(ValueError, match=gone.replace(".", r"\.")) as error:
+        read_checkpoint(tmp_path / "run")
+    assert "damaged" not in str(error.value)
+
+
+def test_weights_without_their_work_directory_are_refused(own, tmp_path):
+    shutil.copy(own / "detector.weights.h5", tmp_path)
+    with pytest.raises(ValueError, match=r"must lie beside the config\.json of its work directory"):
+        read_checkpoint(tmp_path / "detector.weights.h5")
+
+
+def test_the_file_that_is_named_is_the_one_that_is_read(own, tmp_path):
+    shutil.copytree(own, tmp_path / "run")
+    submodels = build_submodels(model_config(read_checkpoint(own)))
+    variables_of(submodels)["rpn_logits/bias"].assign([4.0, 5.0, 6.0])
+    submodels.weights_model.save_weights(tmp_path / "run" / "other.weights.h5")
+    found = read_checkpoint(tmp_path / "run" / "other.weights.h5").tensors
+    np.testing.assert_array_equal(found["rpn_logits/bias"].value, [4, 5, 6])

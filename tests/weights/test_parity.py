@@ -1,0 +1,59 @@
+"""The numbers of torchvision and detectron2, stage by stage: `benchmarks/parity.py` has the comparison and its limits."""
+
+import numpy as np
+import pytest
+from parity import FOLDERS, STAGES, Reference, import_reference
+
+
+@pytest.fixture(scope="module", params=FOLDERS)
+def imported(request, shared):
+    return import_reference(Reference(shared(f"parity/{request.param}")))
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.__name__)
+def test_every_number_is_within_its_limit(imported, stage):
+    rows = list(stage(imported))
+    assert rows
+    assert [row for row in rows if not row.holds] == []
+
+
+def test_the_settings_come_with_the_weights(imported):
+    model, sampling = imported.checkpoint.model, imported.checkpoint.sampling
+    same = {
+        "backbone": "resnet50",
+        "norm": "frozen_bn",
+        "norm_epsilon": 1e-5,
+        "pyramid_channels": 256,
+        "head_width": 1024,
+    }
+    assert {name: model[name] for name in same} == same
+    if imported.reference.background_first:
+        assert (model["num_classes"], model["stride_on"], model["aligned"], model["sampling_ratio"]) == (
+            90,
+            "3x3",
+            False,
+            2,
+        )
+        assert (model["round_anchors"], model["anchor_strides"]) == (True, "image")
+        assert sampling == {"rpn_box_beta": 1 / 9, "roi_box_beta": 1 / 9}
+    else:
+        assert (model["num_classes"], model["stride_on"], model["aligned"], model["sampling_ratio"]) == (
+            80,
+            "1x1",
+            True,
+            0,
+        )
+        assert sampling == {"rpn_box_beta": 0.0, "roi_box_beta": 0.0}
+
+
+def test_a_wrong_setting_would_be_noticed(imported):
+    # The comparison itself: two standard deviations more in one channel of P3 are two standard deviations.
+    reference = imported.reference
+    shape, values, whole = reference.rule.expected(reference.infer, "P3")
+    assert not whole
+    array = np.zeros(shape, np.float32)
+    at = (np.arange(len(values), dtype=np.int64) * reference.rule.STRIDE) % array.size
+    array.reshape(-1)[at] = values
+    assert reference.compare("P3", array) == 0.0
+    array.reshape(-1)[at[7]] += 2 * reference.infer["P3/mean_std"][1]
+    assert reference.compare("P3", array) == pytest.approx(2.0, rel=1e-4)
