@@ -42,6 +42,8 @@ kfpn.weights.load
 kfpn.weights.importing
 kfpn.engine.step  kfpn.engine.loop
 kfpn.engine.train
+kfpn.export  kfpn.export.folding
+kfpn.export.source
 kfpn.cli
 kfpn.__main__
 """

@@ -189,20 +189,27 @@ def load_detector(workdir: str | os.PathLike, padded: bool = False) -> keras.Mod
     from kfpn.modeling.detector import inference_model
 
     files = Workdir(workdir)
-    if not files.path.is_dir():
-        why = "is a file" if files.path.exists() else "does not exist"
-        raise ValueError(f"workdir must be a folder, got {str(workdir)!r}, which {why}")
-    if not (files.config.exists() and files.classes.exists()):
-        raise ValueError(f"workdir must be one that `kfpn train` made, got {str(workdir)!r}, which has no config.json")
-    if not files.weights.exists():
-        raise ValueError(
-            f"workdir must hold trained weights, got {str(workdir)!r}: no evaluation has finished yet; go on with `kfpn train`"
-        )
+    require_trained(files)
     config = files.read_config()
     class_names, category_ids = files.read_classes()
     model = inference_model(load_submodels(files), config.model, padded)
     model.class_names, model.category_ids = class_names, category_ids
     return model
+
+
+def require_trained(files: Workdir) -> None:
+    """Raises ValueError if the folder is missing, is not a work directory or holds no weights yet."""
+    if not files.path.is_dir():
+        why = "is a file" if files.path.exists() else "does not exist"
+        raise ValueError(f"workdir must be a folder, got {str(files.path)!r}, which {why}")
+    if not (files.config.exists() and files.classes.exists()):
+        raise ValueError(
+            f"workdir must be one that `kfpn train` made, got {str(files.path)!r}, which has no config.json"
+        )
+    if not files.weights.exists():
+        raise ValueError(
+            f"workdir must hold trained weights, got {str(files.path)!r}: no evaluation has finished yet; go on with `kfpn train`"
+        )
 
 
 def load_submodels(files: Workdir, weights: Path | None = None) -> "Submodels":

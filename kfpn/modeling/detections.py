@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from kfpn import boxes as box_ops
-from kfpn.modeling.nms import select_per_class
+from kfpn.modeling.nms import select_by_kernel, select_per_class
 
 
 @keras.saving.register_keras_serializable("kfpn")
@@ -16,6 +16,7 @@ class Detections(keras.layers.Layer):
         iou_threshold: float, of the NMS within each class.
         count: int, D, detections an image at most.
         min_size: float, pixels: boxes with a shorter side, once clipped, are dropped before NMS.
+        nms: "rounds" (any backend, XLA) or "kernel" (TensorFlow without XLA), the same result.
     Call:
         logits: (B R, K + 1) float32, background last. deltas: (B R, K, 4) float32.
         rois: (B, R, 4) float32 yxyx. roi_scores: (B, R), -inf in empty rows. image_sizes: (B, 2) int.
@@ -24,12 +25,13 @@ class Detections(keras.layers.Layer):
         (B,) int32; rows past it are zero boxes, zero scores, label -1.
     """
 
-    def __init__(self, score_threshold=0.05, iou_threshold=0.5, count=100, min_size=0.0, **kwargs):
+    def __init__(self, score_threshold=0.05, iou_threshold=0.5, count=100, min_size=0.0, nms="rounds", **kwargs):
         super().__init__(autocast=False, **kwargs)
         self.score_threshold = score_threshold
         self.iou_threshold = iou_threshold
         self.count = count
         self.min_size = min_size
+        self.nms = nms
 
     def call(self, logits, deltas, rois, roi_scores, image_sizes):
         rows, classes = rois.shape[1], deltas.shape[1]
@@ -40,7 +42,8 @@ class Detections(keras.layers.Layer):
         boxes = box_ops.clip(box_ops.decode(deltas, rois[:, :, None], box_ops.HEAD_WEIGHTS), image_sizes)
         too_short = ops.any(boxes[..., 2:] - boxes[..., :2] < self.min_size, axis=-1)
         probability = ops.where(too_short, 0.0, probability)
-        found = select_per_class(
+        select = select_per_class if self.nms == "rounds" else select_by_kernel
+        found = select(
             ops.transpose(boxes, (0, 2, 1, 3)),
             ops.transpose(probability, (0, 2, 1)),
             self.iou_threshold,
@@ -59,5 +62,5 @@ class Detections(keras.layers.Layer):
         }
 
     def get_config(self):
-        own = ("score_threshold", "iou_threshold", "count", "min_size")
+        own = ("score_threshold", "iou_threshold", "count", "min_size", "nms")
         return {**super().get_config(), **{name: getattr(self, name) for name in own}}

@@ -59,10 +59,20 @@ def _sizes_input() -> keras.KerasTensor:
     return keras.Input((2,), name="image_sizes", dtype="int32")
 
 
-def _features(config: ModelConfig, layers: SharedLayers, padded: bool) -> keras.Model:
+def features_model(
+    config: ModelConfig, layers: SharedLayers, padded: bool, make_units: type[Units] = Units
+) -> keras.Model:
+    """Builds images -> pyramid over a set of layers.
+
+    Args:
+        config: the model's.
+        layers: two graphs over the same set share their weights.
+        padded: bool, whether there is the second input `image_sizes` that keeps padding at zero.
+        make_units: how convolutions and norms are built.
+    """
     images = _image_input()
     sizes = _sizes_input() if padded else None
-    units = Units(config, layers, sizes)
+    units = make_units(config, layers, sizes)
     x = layers("normalize", Normalize, mean=config.pixel_mean, std=config.pixel_std)(images)
     levels = pyramid(units, resnet(units, units.clear_padding(x, 1)))
     inputs = {"images": images, "image_sizes": sizes} if padded else images
@@ -72,7 +82,7 @@ def _features(config: ModelConfig, layers: SharedLayers, padded: bool) -> keras.
 def build_submodels(config: ModelConfig) -> Submodels:
     """Builds the submodels of a detector, with fresh weights."""
     layers = SharedLayers(frozen_stage(config))
-    features, padded_features = (_features(config, layers, padded) for padded in (False, True))
+    features, padded_features = (features_model(config, layers, padded) for padded in (False, True))
     rpn, head = rpn_head(config), box_head(config)
     images = _image_input()
     rois = keras.Input(head.input_shape[1:], name="roi_features")
@@ -80,13 +90,20 @@ def build_submodels(config: ModelConfig) -> Submodels:
     return Submodels(features, padded_features, rpn, head, weights_model)
 
 
-def inference_model(submodels: Submodels, config: ModelConfig, padded: bool = False) -> keras.Model:
+def inference_model(
+    submodels: Submodels,
+    config: ModelConfig,
+    padded: bool = False,
+    proposals_nms: str = "rounds",
+    detections_nms: str = "rounds",
+) -> keras.Model:
     """Composes the detector over submodels, sharing their weights.
 
     Args:
         submodels: of `build_submodels`.
         config: the one they were built with; its test-time settings count here.
         padded: bool, whether the model has the second input `image_sizes`.
+        proposals_nms, detections_nms: "rounds" or "kernel", see `Proposals` and `Detections`.
     Returns:
         A functional model, see `build_detector`.
     """
@@ -100,7 +117,8 @@ def inference_model(submodels: Submodels, config: ModelConfig, padded: bool = Fa
         inputs, levels = images, submodels.features(images)
     proposals = Proposals(
         config.anchor_sizes, config.aspect_ratios, config.pre_nms_test, config.post_nms_test, config.rpn_nms_iou,
-        config.min_proposal_size, config.round_anchors, config.anchor_strides, name="proposals", dtype="float32",
+        config.min_proposal_size, config.round_anchors, config.anchor_strides, proposals_nms,
+        name="proposals", dtype="float32",
     )  # fmt: skip
     rois, roi_scores = proposals(levels, submodels.rpn(levels), sizes)
     align = RoIAlign(config.roi_size, config.sampling_ratio, config.aligned, config.canonical_size, name="roi_align")
@@ -109,7 +127,7 @@ def inference_model(submodels: Submodels, config: ModelConfig, padded: bool = Fa
     outputs = submodels.box_head(ops.reshape(pooled, shape))
     select = Detections(
         config.score_threshold, config.nms_iou, config.max_detections, config.min_detection_size,
-        name="detections", dtype="float32",
+        detections_nms, name="detections", dtype="float32",
     )  # fmt: skip
     found = select(outputs["logits"], outputs["deltas"], rois, roi_scores, sizes)
     return keras.Model(inputs, found, name="faster_rcnn_fpn")

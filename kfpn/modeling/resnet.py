@@ -38,6 +38,8 @@ class Units:
         image_sizes: (B, 2) int KerasTensor, or None for batches without padding.
     """
 
+    biases = False  # of convolutions that a norm follows
+
     def __init__(self, config: ModelConfig, layers: SharedLayers, image_sizes=None):
         self.config = config
         self.layers = layers
@@ -59,9 +61,9 @@ class Units:
         return x if mask is None else keras.layers.Multiply()([x, mask])
 
     def conv(self, x, name, filters, kernel, step=1):
-        """A convolution without bias, symmetrically padded: (B, H, W, C) -> (B, ceil(H / step), .., filters)."""
+        """A convolution, symmetrically padded: (B, H, W, C) -> (B, ceil(H / step), .., filters)."""
         he = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
-        options = {"filters": filters, "strides": step, "use_bias": False, "kernel_initializer": he}
+        options = {"filters": filters, "strides": step, "use_bias": self.biases, "kernel_initializer": he}
         if kernel == 1:
             return self.layers(name, PointwiseConv2D, **options)(x)
         if step == 1:

@@ -7,7 +7,7 @@ from kfpn import boxes as box_ops
 from kfpn.anchors import STRIDES, grid_anchors, image_strides
 from kfpn.config import ModelConfig
 from kfpn.modeling.layers import PointwiseConv2D
-from kfpn.modeling.nms import suppress
+from kfpn.modeling.nms import suppress, suppress_by_kernel
 from kfpn.modeling.padding import valid_mask
 from kfpn.modeling.pyramid import LEVELS
 from kfpn.targets import gather_rows
@@ -99,7 +99,7 @@ def _best(scores, count):
     return top, ops.where(valid, ops.cast(index, "int32"), 0), valid
 
 
-def _level_proposals(logits, deltas, anchors, usable, image_sizes, count, iou_threshold, min_size):
+def _level_proposals(logits, deltas, anchors, usable, image_sizes, count, iou_threshold, min_size, nms):
     logits = ops.where(usable, logits, -float("inf"))
     if logits.shape[1] is not None:
         count = min(count, logits.shape[1])
@@ -108,11 +108,13 @@ def _level_proposals(logits, deltas, anchors, usable, image_sizes, count, iou_th
     boxes = box_ops.clip(box_ops.decode(deltas, gather_rows(anchors, index)), image_sizes)
     too_short = ops.any(boxes[..., 2:] - boxes[..., :2] < min_size, axis=-1)
     valid = ops.logical_and(valid, ops.logical_and(box_ops.area(boxes) > 0.0, ops.logical_not(too_short)))
-    keep = suppress(boxes, valid, iou_threshold)
+    keep = nms(boxes, valid, iou_threshold)
     return boxes, ops.where(keep, scores, -float("inf"))
 
 
-def select_proposals(outputs, anchors, usable, image_sizes, pre_nms, post_nms, iou_threshold, min_size=0.0):
+def select_proposals(
+    outputs, anchors, usable, image_sizes, pre_nms, post_nms, iou_threshold, min_size=0.0, nms=suppress
+):
     """Returns the proposals: the best of each level after NMS, then the best of all levels.
 
     Args:
@@ -123,12 +125,13 @@ def select_proposals(outputs, anchors, usable, image_sizes, pre_nms, post_nms, i
         post_nms: int, P, proposals an image.
         iou_threshold: float.
         min_size: float, pixels: boxes with a shorter side, once clipped, are dropped, and empty ones.
+        nms: `suppress`, or what does the same.
     Returns:
         boxes: (B, P, 4) float32 yxyx, best first, zeros in empty rows.
         scores: (B, P) float32 logits, -inf in empty rows.
     """
     levels = zip(outputs["logits"], outputs["deltas"], anchors, usable, strict=True)
-    found = [_level_proposals(*level, image_sizes, pre_nms, iou_threshold, min_size) for level in levels]
+    found = [_level_proposals(*level, image_sizes, pre_nms, iou_threshold, min_size, nms) for level in levels]
     boxes = ops.concatenate([level for level, _ in found], axis=1)
     scores, index, valid = _best(ops.concatenate([level for _, level in found], axis=1), post_nms)
     boxes = ops.take_along_axis(boxes, index[..., None], axis=1)
@@ -145,6 +148,7 @@ class Proposals(keras.layers.Layer):
         iou_threshold: float, of the NMS within each level.
         min_size: float, pixels, see `select_proposals`.
         round_anchors, anchor_strides: see `ModelConfig`.
+        nms: "rounds" (any backend, XLA) or "kernel" (TensorFlow without XLA), the same result.
     Call:
         features: {"P2": (B, H, W, C), ...}. outputs: of `rpn`. image_sizes: (B, 2) int, pixels.
     Returns:
@@ -153,7 +157,7 @@ class Proposals(keras.layers.Layer):
 
     def __init__(
         self, anchor_sizes, aspect_ratios, pre_nms, post_nms, iou_threshold,
-        min_size=0.0, round_anchors=False, anchor_strides="level", **kwargs,
+        min_size=0.0, round_anchors=False, anchor_strides="level", nms="rounds", **kwargs,
     ):  # fmt: skip
         super().__init__(autocast=False, **kwargs)
         self.anchor_sizes = tuple(anchor_sizes)
@@ -164,13 +168,15 @@ class Proposals(keras.layers.Layer):
         self.min_size = min_size
         self.round_anchors = round_anchors
         self.anchor_strides = anchor_strides
+        self.nms = nms
 
     def call(self, features, outputs, image_sizes):
         anchors = level_anchors(features, image_sizes, self)
         usable = usable_anchors(features, image_sizes, self)
         return select_proposals(
-            outputs, anchors, usable, image_sizes, self.pre_nms, self.post_nms, self.iou_threshold, self.min_size
-        )
+            outputs, anchors, usable, image_sizes, self.pre_nms, self.post_nms, self.iou_threshold, self.min_size,
+            suppress if self.nms == "rounds" else suppress_by_kernel,
+        )  # fmt: skip
 
     def compute_output_spec(self, features, outputs, image_sizes):
         batch = image_sizes.shape[0]
@@ -180,6 +186,6 @@ class Proposals(keras.layers.Layer):
     def get_config(self):
         own = (
             "anchor_sizes", "aspect_ratios", "pre_nms", "post_nms", "iou_threshold",
-            "min_size", "round_anchors", "anchor_strides",
+            "min_size", "round_anchors", "anchor_strides", "nms",
         )  # fmt: skip
         return {**super().get_config(), **{name: getattr(self, name) for name in own}}
