@@ -259,12 +259,11 @@ def train_defaults(args: Sequence[str]) -> Config:
     if data and data != config.data:
         config = dataclasses.replace(config, data=data, workdir=f"runs/{data_name(data)}")
     if init and not _asks_for_help(args):
-        model, sampling = _settings_of(init, _option(args, "workdir") or config.workdir)
+        settings = _settings_of(init, _option(args, "workdir") or config.workdir)
         config = dataclasses.replace(
             config,
             init=init,
-            model=dataclasses.replace(config.model, **model),
-            sampling=dataclasses.replace(config.sampling, **sampling),
+            **{name: dataclasses.replace(getattr(config, name), **fields) for name, fields in settings.items()},
         )
     return config
 
@@ -273,19 +272,19 @@ def _asks_for_help(args: Sequence[str]) -> bool:
     return "--help" in args or "-h" in args
 
 
-def _settings_of(init: str, workdir: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns the fields of `ModelConfig` and `SamplingConfig` that come with weights."""
+def _settings_of(init: str, workdir: str) -> dict[str, dict[str, Any]]:
+    """Returns the fields of the sections model, sampling and input that come with weights."""
     from kfpn.engine.workdir import Workdir
 
     files = Workdir(workdir)
     if files.has_checkpoints() and files.config.exists():
         config = files.read_config()
         if config.init == init:
-            return dict(vars(config.model)), dict(vars(config.sampling))
+            return {name: dict(vars(getattr(config, name))) for name in ("model", "sampling", "input")}
     from kfpn.weights.read import read_checkpoint
 
     checkpoint = read_checkpoint(init)
-    return checkpoint.model, checkpoint.sampling
+    return {"model": checkpoint.model, "sampling": checkpoint.sampling, "input": checkpoint.input}
 
 
 def data_name(data: str) -> str:

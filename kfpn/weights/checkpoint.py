@@ -57,6 +57,7 @@ class Checkpoint:
         class_names: of labels 0, 1, ...; None where there is no detector or the names are not known.
         category_ids: the data set's own ids of these classes, or None.
         notes: one line each, what was left out or taken for granted.
+        input: fields of `InputConfig` they were trained with, where they differ from what all others have (kfpn's own).
     """
 
     path: str
@@ -67,6 +68,7 @@ class Checkpoint:
     class_names: tuple[str, ...] | None = None
     category_ids: tuple[int, ...] | None = None
     notes: tuple[str, ...] = ()
+    input: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def is_detector(self) -> bool:

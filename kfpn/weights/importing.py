@@ -47,7 +47,15 @@ def import_weights(
     model = dataclasses.replace(model, num_classes=len(names))
     sampling = SamplingConfig(**checkpoint.sampling)
     origin = checkpoint.path if isinstance(source, Checkpoint) else os.fspath(source)
-    config = dataclasses.replace(preset("coco"), workdir=str(output), init=origin, model=model, sampling=sampling)
+    base = preset("coco")
+    config = dataclasses.replace(
+        base,
+        workdir=str(output),
+        init=origin,
+        model=model,
+        sampling=sampling,
+        input=dataclasses.replace(base.input, **checkpoint.input),
+    )
     submodels = build_submodels(model)
     # Without names: `class_names` renames the labels, it doesn't choose among them.
     apply(checkpoint, submodels, vars(model))

@@ -104,7 +104,16 @@ def _own(weights: Path) -> Checkpoint:
         key: Tensor(key, np.array(variable), tuple(variable.shape)) for key, variable in variables_of(submodels).items()
     }
     kind = f"kfpn Faster R-CNN {config.model.backbone} FPN, {config.model.num_classes} classes"
-    return Checkpoint(str(weights), kind, dict(vars(config.model)), dict(vars(config.sampling)), tensors, names, ids)
+    return Checkpoint(
+        str(weights),
+        kind,
+        dict(vars(config.model)),
+        dict(vars(config.sampling)),
+        tensors,
+        names,
+        ids,
+        input=dict(vars(config.input)),
+    )
 
 
 def variables_of(model: Any) -> dict[str, Any]:

@@ -83,6 +83,9 @@ def test_names_that_are_given_name_the_labels_in_order_and_change_no_weight(coco
 @pytest.mark.filterwarnings("error::UserWarning")
 def test_a_work_directory_is_imported_with_its_classes_and_settings(coco, tmp_path):
     kfpn.import_weights(coco, tmp_path / "one", model_config(read_checkpoint(coco), score_threshold=0.2))
+    settings = config_of(tmp_path / "one")
+    settings["input"] |= {"short_side": 192, "long_side": 256}
+    (tmp_path / "one" / "config.json").write_text(json.dumps(settings))
     kfpn.import_weights(tmp_path / "one", tmp_path / "two")
     one, two = read_checkpoint(tmp_path / "one"), read_checkpoint(tmp_path / "two")
     assert (two.class_names, two.category_ids) == (one.class_names, one.category_ids)
@@ -90,7 +93,8 @@ def test_a_work_directory_is_imported_with_its_classes_and_settings(coco, tmp_pa
     assert two.tensors.keys() == one.tensors.keys()
     for key, tensor in two.tensors.items():
         np.testing.assert_array_equal(tensor.value, one.tensors[key].value, key)
-    assert config_of(tmp_path / "two")["model"] == config_of(tmp_path / "one")["model"]
+    for section in ("model", "sampling", "input"):
+        assert config_of(tmp_path / "two")[section] == settings[section]
 
 
 def test_what_cannot_be_imported_leaves_nothing_behind(file, tmp_path):
