@@ -101,7 +101,8 @@ def _own(weights: Path) -> Checkpoint:
     config = files.read_config()
     names, ids = files.read_classes()
     tensors = {
-        key: Tensor(key, np.array(variable), tuple(variable.shape)) for key, variable in variables_of(submodels).items()
+        key: Tensor(key, keras.ops.convert_to_numpy(variable), tuple(variable.shape))
+        for key, variable in variables_of(submodels).items()
     }
     kind = f"kfpn Faster R-CNN {config.model.backbone} FPN, {config.model.num_classes} classes"
     return Checkpoint(
