@@ -20,65 +20,7 @@ import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-
-def median(values):
-    return sorted(values)[len(values) // 2]
-
-
-def timed(call, runs):
-    """Returns the seconds of `runs` calls, after two that warm up."""
-    call(), call()
-    seconds = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - start)
-    return seconds
-
-
-def conv_peak(runs=6):
-    """Returns the best GFLOP/s of 3x3 convolutions of ResNet-like shapes, by TensorFlow's kernel and by XLA's."""
-    import tensorflow as tf
-
-    best = 0.0
-    for side, channels in ((64, 256), (32, 512), (64, 128)):
-        x, kernel = tf.random.normal((1, side, side, channels)), tf.random.normal((3, 3, channels, channels))
-        for jit in (False, True):
-            conv = tf.function(lambda x, kernel: tf.nn.conv2d(x, kernel, 1, "SAME"), jit_compile=jit)
-            seconds = min(timed(lambda conv=conv, x=x, kernel=kernel: conv(x, kernel).numpy(), runs))
-            best = max(best, 2 * side**2 * 9 * channels**2 / seconds / 1e9)
-    return best
-
-
-def gigaflops(function):
-    """Returns the GFLOP of the convolutions and matrix products that a traced function's outputs depend on.
-
-    Gradients nobody asked for (of frozen kernels, of the image) stand in the traced graph but are never computed.
-    """
-    ops, waiting, total = set(), [output.op for output in function.outputs], 0
-    while waiting:
-        op = waiting.pop()
-        if op not in ops:
-            ops.add(op)
-            waiting += [tensor.op for tensor in op.inputs]
-    for op in ops:
-        if op.type == "Conv2D":
-            total += 2 * product(op.outputs[0].shape) * product(op.inputs[1].shape[:3])
-        elif op.type == "Conv2DBackpropInput":
-            total += 2 * product(op.inputs[2].shape) * product(op.inputs[1].shape[:3])
-        elif op.type == "Conv2DBackpropFilter":
-            total += 2 * product(op.inputs[2].shape) * product(op.outputs[0].shape[:3])
-        elif op.type in ("MatMul", "BatchMatMulV2"):
-            turned = op.get_attr("transpose_a" if op.type == "MatMul" else "adj_x")
-            total += 2 * product(op.outputs[0].shape) * op.inputs[0].shape[-2 if turned else -1]
-    return total / 1e9
-
-
-def product(values):
-    result = 1
-    for value in values:
-        result *= int(value)
-    return result
+from kfpn.export.measure import conv_peak, gigaflops, median, timed
 
 
 def build(size, batch):

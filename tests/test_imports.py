@@ -43,7 +43,9 @@ kfpn.weights.importing
 kfpn.engine.step  kfpn.engine.loop
 kfpn.engine.train
 kfpn.export  kfpn.export.folding
-kfpn.export.source
+kfpn.export.source  kfpn.export.measure  kfpn.export.runners
+kfpn.export.benchmark
+kfpn.options
 kfpn.cli
 kfpn.__main__
 """

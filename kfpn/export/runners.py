@@ -1,0 +1,88 @@
+"""One exported model in a process of its own, run on demand: what `kfpn benchmark` times.
+
+    python -m kfpn.export.runners RUNTIME PATH IMAGE.npy
+
+Reads lines: `run` answers with the seconds of one run, `end` with the peak memory in bytes.
+"""
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+
+def keras_runner(path: Path, image: np.ndarray) -> Callable[[], object]:
+    """A work directory's detector, compiled by XLA."""
+    import tensorflow as tf
+
+    from kfpn.engine.workdir import load_detector
+
+    model = load_detector(path)
+    detect = tf.function(lambda x: model(x, training=False), jit_compile=True)
+    images = tf.constant(image[None], tf.float32)
+    return lambda: detect(images)["boxes"].numpy()
+
+
+def saved_model_runner(path: Path, image: np.ndarray) -> Callable[[], object]:
+    """A SavedModel's signature `image_tensor`, by TensorFlow in Python."""
+    import tensorflow as tf
+
+    model = tf.saved_model.load(str(path))
+    detect = model.signatures["image_tensor"]
+    name = next(iter(detect.structured_input_signature[1]))
+    images = tf.constant(image[None].astype(np.uint8))
+    return lambda: detect(**{name: images})["detection_boxes"].numpy()
+
+
+def onnx_input(path: Path, image: np.ndarray) -> np.ndarray:
+    """Returns the image as an ONNX file of ours takes it."""
+    return image[None].astype(np.float32)
+
+
+def onnxruntime_runner(path: Path, image: np.ndarray) -> Callable[[], object]:
+    """An ONNX file in ONNX Runtime on the CPU."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    inputs = {session.get_inputs()[0].name: onnx_input(path, image)}
+    return lambda: session.run(None, inputs)
+
+
+def openvino_runner(path: Path, image: np.ndarray) -> Callable[[], object]:
+    """An ONNX file in OpenVINO on the CPU."""
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(str(path))
+    images = onnx_input(path, image)
+    model.reshape({model.inputs[0]: list(images.shape)})
+    compiled = core.compile_model(model, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
+    return lambda: compiled([images])
+
+
+RUNNERS: dict[str, Callable[[Path, np.ndarray], Callable[[], object]]] = {
+    "Keras (XLA)": keras_runner,
+    "SavedModel": saved_model_runner,
+    "ONNX Runtime": onnxruntime_runner,
+    "OpenVINO": openvino_runner,
+}
+
+
+def main() -> None:
+    """Answers the lines of stdin."""
+    runtime, path, image = sys.argv[1:4]
+    run = RUNNERS[runtime](Path(path), np.load(image))
+    for line in sys.stdin:
+        if line.strip() == "end":
+            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, flush=True)
+            return
+        start = time.perf_counter()
+        run()
+        print(time.perf_counter() - start, flush=True)
+
+
+if __name__ == "__main__":
+    main()

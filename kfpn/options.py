@@ -1,0 +1,146 @@
+"""What the commands of the command line take, and what their `--help` says."""
+
+import dataclasses
+from typing import Annotated
+
+import tyro
+
+from kfpn import __version__
+from kfpn.config import ModelConfig
+
+DESCRIPTION = f"""\
+kfpn {__version__}: Faster R-CNN with a Feature Pyramid Network, in Keras 3.
+
+Train, measure and use:
+  kfpn train --strategy mirrored
+  kfpn evaluate --workdir runs/shapes
+  kfpn predict --workdir runs/shapes photo.jpg --output detected
+
+With weights that others trained (torchvision, detectron2, keras.applications):
+  kfpn import-weights fasterrcnn_resnet50_fpn_coco-258fb6c6.pth --output runs/coco
+  kfpn list-pretrained
+
+Each command has a --help of its own."""
+
+# What `--help` says: the first line in the list of commands, all of it with the command itself.
+HELP = {
+    "train": """\
+Train a detector, evaluate it and keep everything in a work directory.
+
+Without options: the built-in shapes, minutes on a CPU. The same command again goes on where it stopped:
+  kfpn train --strategy mirrored
+
+Your own data, images beside the JSON or in a folder that follows a comma:
+  kfpn train --data coco:train.json,images --val-data coco:val.json,images --steps 3000
+  kfpn train --data voc:my_folder --steps 3000
+
+From weights that are trained already (stem and conv2_x stay frozen, as in the paper; --preset finetune):
+  kfpn train --init fasterrcnn_resnet50_fpn_coco-258fb6c6.pth --data coco:train.json,images --val-data coco:val.json,images
+
+COCO as in the paper (the 1x recipe; detectron2's settings):
+  kfpn train --preset coco --init R-50.pkl --data coco:annotations/instances_train2017.json,train2017""",
+    "evaluate": """\
+Measure a trained detector: COCO's twelve figures and the AP of each class.
+
+Examples:
+  kfpn evaluate --workdir runs/shapes --json figures.json
+  kfpn evaluate --workdir runs/cars --data coco:test.json,images""",
+    "predict": """\
+Detect objects in images: an annotated PNG of each, and detections.json in COCO's results form.
+
+Example:
+  kfpn predict --workdir runs/shapes photos/ one.jpg --output detected --min-score 0.7""",
+    "import-weights": """\
+Make a work directory of weights that torchvision, detectron2 or keras.applications trained.
+
+The file says what it is, and the network's settings come with it. Examples:
+  kfpn import-weights fasterrcnn_resnet50_fpn_coco-258fb6c6.pth --output runs/coco
+  kfpn import-weights torchvision:fasterrcnn_resnet50_fpn_coco --output runs/coco
+  kfpn import-weights model_final_280758.pkl --output runs/d2 --model.score-threshold 0.3""",
+    "benchmark": """\
+Time models on the same image, in turns: work directories, SavedModels, ONNX files.
+
+Example:
+  kfpn benchmark runs/coco served/coco coco.onnx --size 512 512""",
+    "list-pretrained": """\
+List the checkpoints that are known to fit: name, what it is, box AP, size, licence, address.""",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Options of `kfpn evaluate`."""
+
+    workdir: str
+    """The work directory of `kfpn train`."""
+    data: str | None = None
+    """What to evaluate on, as for `kfpn train`. None: the validation data of the run."""
+    split: str = "validation"
+    """Split of `data`, where its name does not say one."""
+    batch_size: int | None = None
+    """Images at once. None: that of the run."""
+    json: str | None = None
+    """File for the figures."""
+    detections: str | None = None
+    """File for the detections, in COCO's results form."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Predict:
+    """Options of `kfpn predict`."""
+
+    images: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="IMAGE [IMAGE ...]")]
+    """Image files, folders of images, or patterns ("photos/*.jpg")."""
+    workdir: str
+    """The work directory of `kfpn train`."""
+    output: str
+    """Folder for the pictures and detections.json; made if it is not there."""
+    min_score: float = 0.5
+    """Detections below this score are left out."""
+
+    def __post_init__(self) -> None:
+        if not self.images:
+            raise ValueError("images must name at least one file, got none")
+        if not 0.0 <= self.min_score <= 1.0:
+            raise ValueError(f"min_score must lie in 0..1, got {self.min_score!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class ImportWeights:
+    """Options of `kfpn import-weights`."""
+
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="CHECKPOINT")]
+    """A file (.pth, .safetensors, .pkl, .h5), or a name of `kfpn list-pretrained`, which is downloaded once."""
+    output: str
+    """The work directory to make."""
+    class_names: tuple[str, ...] | None = None
+    """Names of the classes, in order. None: COCO's where the number of classes is COCO's, else "class 1" and so on."""
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    """The network, as the checkpoint has it where nothing else is said."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ListPretrained:
+    """Options of `kfpn list-pretrained`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """Options of `kfpn benchmark`."""
+
+    targets: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="TARGET [TARGET ...]")]
+    """Work directories, SavedModels and .onnx files; what was exported stands behind its work directory."""
+    size: tuple[int, int] = (512, 512)
+    """Height and width of the image in pixels. A SavedModel resizes it by the rule of its run."""
+    image: str | None = None
+    """A picture, resized to `size`. None: noise."""
+    runs: int = 7
+    """Runs of each, in turns, after two that warm up."""
+
+    def __post_init__(self) -> None:
+        if not self.targets:
+            raise ValueError("targets must name at least one model, got none")
+        if min(self.size) < 32:
+            raise ValueError(f"size must be at least 32 32, got {self.size[0]} {self.size[1]}")
+        if self.runs < 1:
+            raise ValueError(f"runs must be an integer of at least 1, got {self.runs}")

@@ -1,0 +1,93 @@
+"""A work directory with a detector small enough for every test, and image files for it."""
+
+import dataclasses
+import io
+
+import keras
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+
+from kfpn.engine.workdir import Workdir
+from kfpn.modeling.detector import build_submodels
+from kfpn.presets import preset
+
+CLASS_NAMES = ("ant", "bee", "cat")
+CATEGORY_IDS = (3, 7, 18)
+
+
+def tiny_config(**model):
+    """Returns the configuration of the tiny run: images of 96 x 128 go in as they are, others are resized."""
+    config = preset("shapes")
+    return dataclasses.replace(
+        config,
+        model=tiny.config(**{"norm": "bn", "score_threshold": 0.05, **model}),
+        input=dataclasses.replace(config.input, short_side=96, long_side=160, divisor=32),
+    )
+
+
+def write_workdir(path, **model):
+    """Writes a work directory as `kfpn train` would, with random weights that find something, and returns its path.
+
+    Args:
+        path: the folder to make.
+        model: fields of `ModelConfig` other than the tiny ones.
+    """
+    config = tiny_config(**model)
+    keras.utils.set_random_seed(0)
+    weights_model = build_submodels(config.model).weights_model
+    tiny.shake(weights_model)
+    rng = np.random.default_rng(1)
+    for variable in weights_model.variables:
+        # Fresh heads give every box nearly the same score, and the order of equals is nobody's business.
+        if variable.path.endswith("kernel") and variable.path.startswith(("rpn_", "head_")):
+            variable.assign(np.array(variable) + rng.normal(0.0, 0.05, variable.shape))
+    files = Workdir(path)
+    files.check_writable()
+    files.prepare(config, CLASS_NAMES, CATEGORY_IDS, "by hand")
+    files.save_weights(weights_model)
+    return files.path
+
+
+@pytest.fixture(scope="session")
+def tiny_workdir(tmp_path_factory):
+    """Returns the path of a work directory of three classes (norm "bn"). Read only: it is shared."""
+    return write_workdir(tmp_path_factory.mktemp("tiny") / "run")
+
+
+@pytest.fixture(scope="session")
+def make_workdir():
+    """Returns the function (path, **fields of ModelConfig) that writes another work directory."""
+    return write_workdir
+
+
+@pytest.fixture(scope="session")
+def photo():
+    """Returns the function (height, width, seed=0) -> (height, width, 3) uint8, a picture to detect on."""
+    return draw_photo
+
+
+@pytest.fixture(scope="session")
+def encoded():
+    """Returns the function (image, kind="PNG", **options of Pillow) -> bytes of an image file."""
+    return encode
+
+
+def draw_photo(height, width, seed=0):
+    """Returns (height, width, 3) uint8: a picture with smooth places and edges, as a photo has."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (5, 7, 3)).astype(np.uint8)
+    picture = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    picture = np.array(picture)
+    for _ in range(4):
+        y, x = rng.integers(0, height * 2 // 3), rng.integers(0, width * 2 // 3)
+        picture[y : y + height // 3, x : x + width // 4] = rng.integers(0, 256, 3)
+    return picture
+
+
+def encode(image, kind="PNG", **options):
+    """Returns the bytes of an image file."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, kind, **options)
+    return file.getvalue()
