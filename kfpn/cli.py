@@ -18,13 +18,13 @@ import tyro
 # TensorFlow is imported where it is needed: `kfpn --help` and a mistyped option answer at once.
 from kfpn import __version__
 from kfpn.config import Config, ModelConfig
-from kfpn.options import DESCRIPTION, HELP, Benchmark, Evaluate, ImportWeights, ListPretrained, Predict
+from kfpn.options import DESCRIPTION, HELP, Benchmark, Evaluate, Export, ImportWeights, ListPretrained, Predict
 from kfpn.presets import PRESETS, preset
 
 if TYPE_CHECKING:
     from kfpn.data.record import Source
 
-Command = Config | Evaluate | Predict | ImportWeights | ListPretrained | Benchmark
+Command = Config | Evaluate | Predict | ImportWeights | ListPretrained | Benchmark | Export
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -66,6 +66,8 @@ def _run(command: Command) -> int:
         return _import_weights(command)
     if isinstance(command, ListPretrained):
         return _list_pretrained()
+    if isinstance(command, Export):
+        return _export(command)
     if isinstance(command, Benchmark):
         return _benchmark(command)
     return _evaluate(command) if isinstance(command, Evaluate) else _predict(command)
@@ -112,12 +114,17 @@ def _parse_once(args: list[str], model: ModelConfig) -> Command:
         | Annotated[Predict, subcommand("predict")]
         | Annotated[ImportWeights, subcommand("import-weights", default=import_defaults)]
         | Annotated[ListPretrained, subcommand("list-pretrained")]
+        | Annotated[Export, subcommand("export")]
         | Annotated[Benchmark, subcommand("benchmark")]
     )
     if args and not args[0].startswith("-") and args[0] not in HELP:
         near = difflib.get_close_matches(args[0], HELP, n=1, cutoff=0.0)[0]
         raise ValueError(f"command must be one of {', '.join(HELP)}, got {args[0]!r}; did you mean kfpn {near}?")
-    options = (tyro.conf.OmitSubcommandPrefixes,)
+    options = (
+        (tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes)
+        if args[:1] == ["export"]
+        else (tyro.conf.OmitSubcommandPrefixes,)
+    )
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -292,6 +299,19 @@ def _list_pretrained() -> int:
         accuracy = "" if known.box_ap is None else f", box AP {known.box_ap}"
         size = "" if known.size is None else f", {known.size / 1e6:.0f} MB"
         print(f"{known.name}\n    {known.what}{accuracy}{size}; {known.licence}\n    {known.url}")
+    return 0
+
+
+def _export(command: Export) -> int:
+    from kfpn.export import commands, onnx, tf_trt
+
+    options = command.options
+    if isinstance(options, commands.SavedModelOptions):
+        return commands.run_saved_model(options)
+    if isinstance(options, onnx.OnnxOptions):
+        print(onnx.run(options))
+    else:
+        print(tf_trt.run(options))
     return 0
 
 

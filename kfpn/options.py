@@ -7,6 +7,9 @@ import tyro
 
 from kfpn import __version__
 from kfpn.config import ModelConfig
+from kfpn.export.commands import SAVED_MODEL_HELP, SavedModelOptions
+from kfpn.export.onnx import OnnxOptions
+from kfpn.export.tf_trt import TfTrtOptions
 
 DESCRIPTION = f"""\
 kfpn {__version__}: Faster R-CNN with a Feature Pyramid Network, in Keras 3.
@@ -57,6 +60,13 @@ The file says what it is, and the network's settings come with it. Examples:
   kfpn import-weights fasterrcnn_resnet50_fpn_coco-258fb6c6.pth --output runs/coco
   kfpn import-weights torchvision:fasterrcnn_resnet50_fpn_coco --output runs/coco
   kfpn import-weights model_final_280758.pkl --output runs/d2 --model.score-threshold 0.3""",
+    "export": """\
+Write a trained detector for servers: saved_model (TensorFlow Serving), onnx, tf_trt (TensorRT inside TensorFlow).
+
+Examples:
+  kfpn export saved_model runs/shapes served/shapes --verify
+  kfpn export onnx runs/shapes shapes.onnx
+  kfpn export tf_trt --workdir runs/shapes --report""",
     "benchmark": """\
 Time models on the same image, in turns: work directories, SavedModels, ONNX files.
 
@@ -122,6 +132,21 @@ class ImportWeights:
 @dataclasses.dataclass(frozen=True)
 class ListPretrained:
     """Options of `kfpn list-pretrained`."""
+
+
+ExportOptions = (
+    Annotated[SavedModelOptions, tyro.conf.subcommand("saved_model", description=SAVED_MODEL_HELP)]
+    | Annotated[OnnxOptions, tyro.conf.subcommand("onnx", description="Write a trained detector as an ONNX file.")]
+    | Annotated[TfTrtOptions, tyro.conf.subcommand("tf_trt", description="Convert a trained detector with TF-TRT.")]
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """Options of `kfpn export`."""
+
+    options: ExportOptions
+    """The format, and its options."""
 
 
 @dataclasses.dataclass(frozen=True)

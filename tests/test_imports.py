@@ -44,7 +44,10 @@ kfpn.engine.step  kfpn.engine.loop
 kfpn.engine.train
 kfpn.export  kfpn.export.folding
 kfpn.export.source  kfpn.export.measure  kfpn.export.runners
-kfpn.export.benchmark
+kfpn.export.benchmark  kfpn.export.images  kfpn.export.serving  kfpn.export.segments  kfpn.export.trt_layers
+kfpn.export.verify  kfpn.export.convertible  kfpn.export.trt_check  kfpn.export.onnx_graph
+kfpn.export.saved_model  kfpn.export.trt_inputs
+kfpn.export.commands  kfpn.export.onnx  kfpn.export.tf_trt
 kfpn.options
 kfpn.cli
 kfpn.__main__

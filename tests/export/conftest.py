@@ -10,6 +10,7 @@ import tiny
 from PIL import Image
 
 from kfpn.engine.workdir import Workdir
+from kfpn.export.saved_model import export_saved_model
 from kfpn.modeling.detector import build_submodels
 from kfpn.presets import preset
 
@@ -54,6 +55,12 @@ def write_workdir(path, **model):
 def tiny_workdir(tmp_path_factory):
     """Returns the path of a work directory of three classes (norm "bn"). Read only: it is shared."""
     return write_workdir(tmp_path_factory.mktemp("tiny") / "run")
+
+
+@pytest.fixture(scope="session")
+def exported(tiny_workdir, tmp_path_factory):
+    """Returns the path of the tiny detector's SavedModel with all signatures (version 1). Read only: it is shared."""
+    return export_saved_model(tiny_workdir, tmp_path_factory.mktemp("served") / "tiny")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,181 @@
+"""A SavedModel for TensorFlow Serving, and for every program that loads SavedModels without Keras."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from kfpn.config import Config
+from kfpn.engine.workdir import write_json
+from kfpn.export.images import Batch, batch_of_files, batch_of_pixels
+from kfpn.export.serving import check_batch_sizes, read_images, write_batching, write_warmup
+from kfpn.export.source import Trained, next_version, open_trained, written_aside
+from kfpn.export.verify import verify_trained
+from kfpn.modeling.detector import inference_model
+from kfpn.modeling.pyramid import LEVELS
+
+SIGNATURES = {"image_bytes": "serving_default", "image_tensor": "image_tensor", "proposals": "proposals"}
+"""What can be exported, and under which name servers find it."""
+
+_FILES = tf.TensorSpec((None,), tf.string, "image_bytes")
+_PIXELS = tf.TensorSpec((None, None, None, 3), tf.uint8, "images")
+
+
+def export_saved_model(
+    workdir: str | os.PathLike,
+    directory: str | os.PathLike,
+    *,
+    signatures: Sequence[str] = tuple(SIGNATURES),
+    warmup: Sequence[str | os.PathLike] = (),
+    warmup_batch_sizes: Sequence[int] = (1,),
+    batching: bool = False,
+    xla: bool = False,
+    verify: bool = False,
+) -> Path:
+    """Writes a trained detector as the next version of a served model.
+
+    Args:
+        workdir: of `kfpn train` or `kfpn import-weights`.
+        directory: the model's folder; the export becomes its subfolder 1, 2, ...
+        signatures: which of `SIGNATURES` it has.
+        warmup: image files that a server answers requests with before it opens, in every signature.
+        warmup_batch_sizes: images in these requests; one request for each image and each size.
+        batching: also write `directory`/batching.config, unless it is there.
+        xla: compile the convolutions and the box head with XLA, anew for each padded size and batch size.
+        verify: compare with the Keras model before the version appears, see `kfpn.export.verify`.
+
+    Returns:
+        The new version's folder.
+
+    Raises:
+        ValueError: for a work directory without weights, a place that can't be written, an unknown signature, an image
+            that can't be read, or an export that differs. No version appears then.
+    """
+    names = _checked(signatures)
+    check_batch_sizes(warmup_batch_sizes)
+    images = read_images(warmup)
+    target = next_version(directory)
+    trained = open_trained(workdir)
+    with written_aside(target) as aside:
+        write_signatures(trained, aside, names, xla)
+        if images:
+            write_warmup(aside, images, [SIGNATURES[name] for name in names], warmup_batch_sizes, target.parent.name)
+        if verify:
+            verify_trained(trained, aside)
+    if batching:
+        write_batching(target.parent)
+    return target
+
+
+def _checked(signatures: Sequence[str]) -> tuple[str, ...]:
+    unknown = [name for name in signatures if name not in SIGNATURES]
+    if unknown or not signatures:
+        raise ValueError(f"signatures must be some of {', '.join(SIGNATURES)}, got {', '.join(unknown) or 'none'}")
+    return tuple(dict.fromkeys(signatures))
+
+
+def write_signatures(trained: Trained, path: Path, names: Sequence[str] = tuple(SIGNATURES), xla: bool = False) -> None:
+    """Writes the SavedModel itself.
+
+    Args:
+        trained: the detector.
+        path: folder to make.
+        names: keys of `SIGNATURES`.
+        xla: see `export_saved_model`.
+    """
+    detector = Detector(trained, xla)
+    endpoints = {
+        "image_bytes": (detector.detect_files, _FILES),
+        "image_tensor": (detector.detect_pixels, _PIXELS),
+        "proposals": (detector.propose, _PIXELS),
+    }
+    # tf.saved_model.save would leave out variables that C++ loaders then can't find; Keras' archive tracks them all.
+    archive = keras.export.ExportArchive()
+    archive.track(detector.model)
+    for name in names:
+        function, spec = endpoints[name]
+        archive.add_endpoint(SIGNATURES[name], function, [spec])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    archive.write_out(str(path), verbose=False)
+    classes = {"class_names": list(trained.class_names), "category_ids": list(trained.category_ids)}
+    (path / "assets").mkdir(exist_ok=True)
+    write_json(path / "assets" / "classes.json", classes)
+
+
+class Detector:
+    """The signatures' functions over one trained detector.
+
+    Args:
+        trained: the detector; its submodels with folded norms are used.
+        xla: compile features and RPN, and RoIAlign and the box head, with XLA.
+    """
+
+    def __init__(self, trained: Trained, xla: bool = False):
+        self.config: Config = trained.config
+        self.submodels = trained.submodels
+        self.category_ids = tf.constant((*trained.category_ids, 0), tf.float32)
+        self.model = inference_model(
+            trained.submodels, trained.config.model, padded=True, proposals_nms="kernel", detections_nms="kernel"
+        )
+        # As functions of their own they are traced and stored once for all signatures.
+        self._features = tf.function(self._run_features, autograph=False, jit_compile=xla or None)
+        self._heads = tf.function(self._run_heads, autograph=False, jit_compile=xla or None)
+        self._propose = tf.function(self._run_proposals, autograph=False)
+        self._detect = tf.function(self._run_all, autograph=False)
+
+    def detect_files(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Detects in image files: (B,) string."""
+        return self._detect(batch_of_files(image_bytes, self.config.input))
+
+    def detect_pixels(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Detects in images of one size: (B, H, W, 3) uint8 RGB."""
+        return self._detect(batch_of_pixels(images, self.config.input))
+
+    def propose(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Gives the RPN's proposals for images of one size: (B, H, W, 3) uint8 RGB; empty rows are zeros."""
+        batch = batch_of_pixels(images, self.config.input)
+        _, boxes, scores = self._propose(batch)
+        pixels, normalised = _to_original(boxes, batch)
+        return {
+            "proposal_boxes": normalised,
+            "proposal_boxes_pixels": pixels,
+            "proposal_scores": tf.sigmoid(scores),  # of -inf it is 0
+        }
+
+    def _run_all(self, batch: Batch) -> dict[str, tf.Tensor]:
+        levels, rois, roi_scores = self._propose(batch)
+        outputs = self._heads(levels, rois, batch.image_sizes)
+        select = self.model.get_layer("detections")
+        found = select(outputs["logits"], outputs["deltas"], rois, roi_scores, batch.image_sizes)
+        pixels, normalised = _to_original(found["boxes"], batch)
+        # Label -1, of empty rows, gets the id behind the last.
+        labels = tf.where(found["labels"] < 0, len(self.category_ids) - 1, found["labels"])
+        return {
+            "detection_boxes": normalised,
+            "detection_boxes_pixels": pixels,
+            "detection_scores": tf.cast(found["scores"], tf.float32),
+            "detection_classes": tf.gather(self.category_ids, labels),
+            "num_detections": tf.cast(found["num_detections"], tf.float32),
+        }
+
+    def _run_proposals(self, batch: Batch) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
+        levels, outputs = self._features(batch.images, batch.image_sizes)
+        rois, scores = self.model.get_layer("proposals")(levels, outputs, batch.image_sizes)
+        return levels, rois, scores
+
+    def _run_features(self, images: tf.Tensor, image_sizes: tf.Tensor) -> tuple[dict[str, tf.Tensor], dict]:
+        levels = self.submodels.padded_features({"images": images, "image_sizes": image_sizes})
+        return levels, self.submodels.rpn(levels)
+
+    def _run_heads(self, levels: dict[str, tf.Tensor], rois: tf.Tensor, image_sizes: tf.Tensor) -> dict[str, tf.Tensor]:
+        pooled = self.model.get_layer("roi_align")({level: levels[level] for level in LEVELS}, rois, image_sizes)
+        return self.submodels.box_head(tf.reshape(pooled, (-1, *pooled.shape[2:])))
+
+
+def _to_original(boxes: tf.Tensor, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+    """Maps boxes (B, N, 4) yxyx of the network's input to the original images: in pixels, and divided by the sizes."""
+    sides = tf.cast(tf.tile(batch.image_sizes, (1, 2)), tf.float32)[:, None]
+    normalised = tf.clip_by_value(tf.cast(boxes, tf.float32) / sides, 0.0, 1.0)
+    return normalised * tf.cast(tf.tile(batch.original_sizes, (1, 2)), tf.float32)[:, None], normalised

@@ -1,0 +1,82 @@
+"""The detector in the formulations that TF-TRT converts: the same weights, the same numbers, other operations."""
+
+import keras
+from keras import ops
+
+from kfpn.modeling.detector import Submodels
+from kfpn.modeling.layers import PointwiseConv2D
+from kfpn.modeling.pyramid import UpsampleAdd
+
+
+class ResizeAdd(keras.layers.Layer):
+    """`UpsampleAdd` by ResizeNearestNeighbor, which has a converter; BroadcastTo has none and cuts the pyramid in four.
+
+    Resized to the lateral's own size, nothing has to be cut off: for H = 2 h - 1 too, row i comes from floor(i h / H),
+    which is i // 2.
+
+    Call:
+        coarse: (B, ceil(H / 2), ceil(W / 2), C). lateral: (B, H, W, C).
+    Returns:
+        (B, H, W, C).
+    """
+
+    def call(self, coarse, lateral):
+        """Returns the sum."""
+        import tensorflow as tf
+
+        static = lateral.shape[1:3]
+        size = tf.constant(list(static)) if None not in tuple(static) else tf.shape(lateral)[1:3]
+        return lateral + tf.raw_ops.ResizeNearestNeighbor(images=coarse, size=size)
+
+    def compute_output_spec(self, coarse, lateral):
+        """Returns the lateral's."""
+        return keras.KerasTensor(lateral.shape, dtype=self.compute_dtype)
+
+
+class PointwiseAsConv(keras.layers.Layer):
+    """A `PointwiseConv2D` as the 1x1 convolution it is, with that layer's weights.
+
+    TensorRT keeps a chain of convolutions in one layout and fuses bias and ReLU into them; a matrix product between two
+    convolutions would cost a transposition before and behind it, and INT8.
+
+    Args:
+        pointwise: the layer.
+    """
+
+    def __init__(self, pointwise: PointwiseConv2D):
+        super().__init__(name=pointwise.name, dtype=pointwise.dtype_policy)
+        self.pointwise = pointwise
+        self.built = True
+
+    def call(self, inputs):
+        """Returns (B, ceil(H / stride), ceil(W / stride), filters) of (B, H, W, C)."""
+        layer = self.pointwise
+        outputs = ops.conv(inputs, layer.kernel, strides=layer.strides, padding="valid", data_format="channels_last")
+        if layer.bias is not None:
+            outputs = ops.add(outputs, layer.bias)
+        return layer.activation(outputs)
+
+    def compute_output_spec(self, inputs):
+        """Returns what the layer returns."""
+        return self.pointwise.compute_output_spec(inputs)
+
+
+def _replace(layer):
+    if isinstance(layer, PointwiseConv2D):
+        return PointwiseAsConv(layer)
+    if isinstance(layer, UpsampleAdd):
+        return ResizeAdd(name=layer.name, dtype=layer.dtype_policy)
+    return layer
+
+
+def for_tensorrt(submodels: Submodels) -> Submodels:
+    """Returns submodels over the same weights in the formulations that TensorRT takes.
+
+    Args:
+        submodels: with norms folded; `weights_model` is handed on as it is.
+    """
+    features, padded, rpn, head = (
+        keras.models.clone_model(model, clone_function=_replace)
+        for model in (submodels.features, submodels.padded_features, submodels.rpn, submodels.box_head)
+    )
+    return submodels._replace(features=features, padded_features=padded, rpn=rpn, box_head=head)

@@ -1,0 +1,62 @@
+import keras
+import numpy as np
+import pytest
+import tiny
+
+from kfpn.export.folding import fold_norms
+from kfpn.modeling.detector import build_submodels, inference_model
+
+
+def built(**changes):
+    config = tiny.config(**changes)
+    keras.utils.set_random_seed(0)
+    submodels = build_submodels(config)
+    tiny.shake(submodels.weights_model)
+    return config, submodels
+
+
+def pyramids(submodels, image, size):
+    batch = {"images": image[None].astype("float32"), "image_sizes": np.array([size], "int32")}
+    return submodels.features(batch["images"]), submodels.padded_features(batch)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"norm": "bn"}, {"norm": "frozen_bn", "backbone": "resnet50", "norm_epsilon": 1e-3}]
+)
+def test_folded_features_are_those_of_the_norms_with_and_without_padding(changes):
+    config, submodels = built(**changes)
+    folded = fold_norms(submodels, config)
+    image = tiny.image(64, 96)
+    image[50:], image[:, 70:] = 0, 0
+    for before, after in zip(pyramids(submodels, image, (50, 70)), pyramids(folded, image, (50, 70)), strict=True):
+        for level in before:
+            expected = np.array(before[level])
+            assert np.abs(expected).max() > 0.1
+            np.testing.assert_allclose(after[level], expected, atol=1e-4 * np.abs(expected).max(), err_msg=level)
+
+
+def test_no_norm_is_left_and_those_given_stay_as_they_are():
+    config, submodels = built(norm="bn")
+    before = [np.array(variable) for variable in submodels.weights_model.variables]
+    folded = fold_norms(submodels, config)
+    norms = [layer.name for layer in folded.features.layers if layer.name.endswith("_norm")]
+    assert norms == []
+    assert not any("moving" in variable.path for variable in folded.weights_model.variables)
+    for value, variable in zip(before, submodels.weights_model.variables, strict=True):
+        np.testing.assert_array_equal(value, variable)
+
+
+def test_group_norms_stay():
+    config, submodels = built(norm="gn")
+    assert fold_norms(submodels, config) is submodels
+
+
+def test_a_folded_detector_finds_the_same():
+    config, submodels = built(norm="bn")
+    image = tiny.image(64, 96).astype("float32")[None]
+    expected = tiny.detect(inference_model(submodels, config), image)
+    folded = fold_norms(submodels, config)
+    for nms in ("rounds", "kernel"):
+        found = tiny.detect(inference_model(folded, config, proposals_nms=nms, detections_nms=nms), image)
+        np.testing.assert_array_equal(found["num_detections"], expected["num_detections"])
+        np.testing.assert_allclose(np.sort(found["scores"]), np.sort(expected["scores"]), atol=1e-5)
