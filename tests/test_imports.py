@@ -34,7 +34,7 @@ kfpn.engine  kfpn.engine.strategy  kfpn.engine.schedule  kfpn.engine.workdir  kf
 kfpn.engine.checkpoint  kfpn.engine.optimizer  kfpn.engine.report
 kfpn.weights  kfpn.weights.plain  kfpn.weights.coco
 kfpn.weights.unpickle  kfpn.weights.checkpoint
-kfpn.weights.files  kfpn.weights.backbones
+kfpn.weights.files  kfpn.weights.backbones  kfpn.weights.detectors
 kfpn.weights.pretrained  kfpn.weights.torchvision  kfpn.weights.applications
 kfpn.weights.detectron2
 kfpn.weights.read

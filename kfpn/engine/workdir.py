@@ -197,18 +197,26 @@ def load_detector(workdir: str | os.PathLike, padded: bool = False) -> keras.Mod
     return model
 
 
-def require_trained(files: Workdir) -> None:
-    """Raises ValueError if the folder is missing, is not a work directory or holds no weights yet."""
+def require_trained(files: Workdir, weights: Path | None = None) -> None:
+    """Raises ValueError if the folder is missing, is not a work directory or holds no weights yet.
+
+    Args:
+        files: the work directory.
+        weights: another file in it than the detector's.
+    """
+    weights = weights or files.weights
     if not files.path.is_dir():
         why = "is a file" if files.path.exists() else "does not exist"
         raise ValueError(f"workdir must be a folder, got {str(files.path)!r}, which {why}")
-    if not (files.config.exists() and files.classes.exists()):
+    for needed in (files.config, files.classes):
+        if not needed.exists():
+            raise ValueError(
+                f"workdir must be one that `kfpn train` made, got {str(files.path)!r}, which has no {needed.name}"
+            )
+    if not weights.exists():
         raise ValueError(
-            f"workdir must be one that `kfpn train` made, got {str(files.path)!r}, which has no config.json"
-        )
-    if not files.weights.exists():
-        raise ValueError(
-            f"workdir must hold trained weights, got {str(files.path)!r}: no evaluation has finished yet; go on with `kfpn train`"
+            f"workdir must hold trained weights, got {str(files.path)!r} without {weights.name}: no evaluation has finished "
+            "yet; go on with `kfpn train`"
         )
 
 

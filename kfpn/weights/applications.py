@@ -5,15 +5,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from kfpn.weights.backbones import applications_naming, backbone_of, units
-from kfpn.weights.checkpoint import Checkpoint, Entry, Tensor, convert, flip_channels
+from kfpn.weights.backbones import applications_naming, backbone_of, backbone_settings, units
+from kfpn.weights.checkpoint import Checkpoint, Entry, Tensor, convert, flip_channels, without
 
 BLOCK = r"conv(?P<stage>\d+)_block(?P<block>\d+)_(?P<part>[123])_conv/kernel$"
 
 # keras.applications.resnet: epsilon 1.001e-5; preprocess_input mode "caffe".
 BACKBONE = {
     "stride_on": "1x1",
-    "norm": "frozen_bn",
     "norm_epsilon": 1.001e-5,
     "pixel_mean": (123.68, 116.779, 103.939),
     "pixel_std": (1.0, 1.0, 1.0),
@@ -47,8 +46,7 @@ def read(path: str, found: Mapping[str, np.ndarray]) -> Checkpoint:
     Raises:
         ValueError: if it is another network, or tensors are missing or left over.
     """
-    notes = tuple(f"left out the classifier: {name}" for name in found if name.startswith(("predictions/", "probs/")))
-    found = {name: value for name, value in found.items() if not name.startswith(("predictions/", "probs/"))}
+    found, classifier = without(found, r"(predictions|probs)/")
     backbone = backbone_of(path, found, BLOCK)
     entries = []
     for unit in units(backbone):
@@ -57,7 +55,8 @@ def read(path: str, found: Mapping[str, np.ndarray]) -> Checkpoint:
         entries.append(Entry(f"{unit.name}_conv/bias", (f"{conv}/bias",)))
         entries += [Entry(f"{unit.name}_norm/{part}", (f"{norm}/{part}",)) for part in NORM]
     tensors = flip_channels(_fold_biases(path, convert(path, found, entries)))
-    model = {**BACKBONE, "backbone": backbone, "backbone_width": tensors["stem_conv/kernel"].shape[-1]}
+    model = backbone_settings(BACKBONE, backbone, tensors)
+    notes = tuple(f"left out the classifier: {name}" for name in classifier)
     return Checkpoint(path, f"keras.applications {backbone}, ImageNet", model, {}, tensors, notes=notes)
 
 

@@ -1,11 +1,13 @@
 """What a ResNet's convolutions and norms are called: here, in torchvision, detectron2, Caffe2 and keras.applications."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from kfpn.modeling.resnet import BASIC, BLOCKS
-from kfpn.weights.checkpoint import Entry, norm_entries
+from kfpn.weights.checkpoint import Entry, Tensor, convert, norm_entries
 
 
 class Unit(NamedTuple):
@@ -74,24 +76,13 @@ def applications_naming(unit: Unit) -> tuple[str, str]:
     return f"{name}_conv", f"{name}_bn"
 
 
-def pytorch_entries(backbone: str, naming: Naming, prefix: str = "") -> list[Entry]:
-    """Entries of a backbone whose arrays are called `.weight`, `.bias`, `.running_mean`, `.running_var`."""
-    entries = []
-    for unit in units(backbone):
-        conv, norm = (prefix + name for name in naming(unit))
-        entries.append(Entry(f"{unit.name}_conv/kernel", (f"{conv}.weight",), "conv"))
-        entries += norm_entries(f"{unit.name}_norm", norm)
-    return entries
-
-
-def backbone_of(path: str, names: Iterable[str], block: str, parts: int | None = None) -> str:
+def backbone_of(path: str, names: Iterable[str], block: str) -> str:
     """Returns which ResNet names belong to, by its blocks.
 
     Args:
         path: the file, for messages.
         names: of all arrays.
         block: pattern with the groups stage (any numbers that rise), block (from 0 or 1) and part.
-        parts: convolutions a block where the pattern's part does not tell them.
 
     Raises:
         ValueError: if it is none of them.
@@ -107,3 +98,54 @@ def backbone_of(path: str, names: Iterable[str], block: str, parts: int | None =
         if blocks == counts and (backbone in BASIC) == basic:
             return backbone
     raise ValueError(f"{path}: the backbone must be one of {', '.join(BLOCKS)}, got blocks {counts or 'none'} a stage")
+
+
+def backbone_settings(settings: Mapping[str, Any], backbone: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Returns a maker's settings with the fields of `ModelConfig` that say which backbone it is."""
+    width = tensors["stem_conv/kernel"].value.shape[-1]
+    return {**settings, "norm": "frozen_bn", "backbone": backbone, "backbone_width": width}
+
+
+def read_pytorch(
+    path: str,
+    found: Mapping[str, np.ndarray],
+    block: str,
+    naming: Naming,
+    settings: Mapping[str, Any],
+    prefix: str = "",
+    others: Sequence[Entry] = (),
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Takes a backbone with PyTorch's names to its place, and the layers behind it.
+
+    Args:
+        path: the file, for messages.
+        found: name -> array, of all of these layers.
+        block: see `backbone_of`.
+        naming: of convolutions and norms, behind `prefix`.
+        settings: fields of `ModelConfig` of its maker.
+        prefix: of all names of the backbone.
+        others: entries of the other layers.
+
+    Returns:
+        The tensors, and the fields of `ModelConfig` of the backbone.
+
+    Raises:
+        ValueError: if it is no plain ResNet, or tensors are missing or left over.
+    """
+    backbone = backbone_of(path, found, block)
+    named = {unit.name: [prefix + name for name in naming(unit)] for unit in units(backbone)}
+    _require_plain(path, found, *(f"{named[unit][0]}.weight" for unit in ("stem", "conv2_1_2")))
+    entries = list(others)
+    for unit, (conv, norm) in named.items():
+        entries.append(Entry(f"{unit}_conv/kernel", (f"{conv}.weight",), "conv"))
+        entries += norm_entries(f"{unit}_norm", norm)
+    tensors = convert(path, found, entries)
+    return tensors, backbone_settings(settings, backbone, tensors)
+
+
+def _require_plain(path: str, found: Mapping[str, np.ndarray], stem: str, second: str) -> None:
+    width, shape = (np.shape(found.get(name, ())) for name in (stem, second))
+    if len(shape) == 4 and len(width) == 4 and (shape[1] != shape[0] or shape[0] != width[0]):
+        raise ValueError(
+            f"{path}: the backbone must be a plain ResNet, got {second} {shape}: ResNeXt and wide ResNets are not supported"
+        )

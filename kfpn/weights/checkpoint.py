@@ -1,6 +1,7 @@
 """What a foreign checkpoint says once it is understood: settings, classes and tensors under kfpn's own names."""
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -8,8 +9,8 @@ import numpy as np
 
 from kfpn.weights.coco import COCO, coco_classes
 
-Layout = Literal["same", "conv", "dense", "roi_dense"]
-"""How a foreign array lies: as kfpn's; (out, in, h, w); (out, in); (out, C S S)."""
+Layout = Literal["same", "conv", "dense"]
+"""How a foreign array lies: as kfpn's; (out, in, h, w); (out, in)."""
 
 
 class Tensor(NamedTuple):
@@ -35,13 +36,11 @@ class Entry(NamedTuple):
         key: `layer/variable`.
         names: what it may be called in the file: the first one that is there.
         layout: how it lies there.
-        default: the value it has where the file leaves it out; None: it must be there.
     """
 
     key: str
     names: tuple[str, ...]
     layout: Layout = "same"
-    default: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,24 +84,11 @@ class Checkpoint:
         )
 
 
-def to_kfpn(value: np.ndarray, layout: Layout, channels: int = 0) -> np.ndarray:
-    """Returns an array in kfpn's layout.
-
-    Args:
-        value: as it lies in the file.
-        layout: how it lies there.
-        channels: C of the RoI features, for `roi_dense`.
-    """
-    if layout == "conv" and value.ndim == 4:
+def to_kfpn(value: np.ndarray, layout: Layout) -> np.ndarray:
+    """Returns an array in kfpn's layout: (h, w, in, out) and (in, out)."""
+    if layout == "conv":
         return np.transpose(value, (2, 3, 1, 0))
-    if layout == "dense" and value.ndim == 2:
-        return np.transpose(value)
-    if layout == "roi_dense" and value.ndim == 2 and channels:
-        units, cells = value.shape[0], value.shape[1] // channels
-        side = round(cells**0.5)
-        if side * side * channels == value.shape[1]:
-            return np.transpose(value.reshape(units, channels, side * side), (2, 1, 0)).reshape(-1, units)
-    return value
+    return np.transpose(value) if layout == "dense" else value
 
 
 def foreign_shape(shape: tuple[int, ...], layout: Layout) -> tuple[int, ...]:
@@ -113,16 +99,13 @@ def foreign_shape(shape: tuple[int, ...], layout: Layout) -> tuple[int, ...]:
     return shape if layout == "same" else tuple(reversed(shape))
 
 
-def convert(
-    path: str, found: Mapping[str, np.ndarray], entries: Iterable[Entry], channels: int = 0
-) -> dict[str, Tensor]:
+def convert(path: str, found: Mapping[str, np.ndarray], entries: Iterable[Entry]) -> dict[str, Tensor]:
     """Takes every array of a file to its place.
 
     Args:
         path: the file, for messages.
         found: all arrays of the file that must find a place.
         entries: all places.
-        channels: see `to_kfpn`.
 
     Returns:
         `layer/variable` -> `Tensor`.
@@ -135,19 +118,18 @@ def convert(
     missing, bad, shapes, used = [], [], [], set()
     for entry in entries:
         name = next((name for name in entry.names if name in found), None)
-        if name is not None:
-            used.add(name)
-            value = np.asarray(found[name])
-            number = {"conv": 4, "dense": 2, "roi_dense": 2}.get(entry.layout, 4 if entry.key.endswith("kernel") else 1)
-            if value.ndim != number:
-                shapes.append(f"{name} {value.shape}, which must have {number} dimensions")
-            elif fault := _fault(entry.key, value):
-                bad.append(f"{name} ({fault})")
-            tensors[entry.key] = Tensor(name, to_kfpn(value, entry.layout, channels), value.shape, entry.layout)
-        elif entry.default is None:
+        if name is None:
             missing.append(entry.names[0])
+            continue
+        used.add(name)
+        value = np.asarray(found[name])
+        dimensions = {"conv": 4, "dense": 2}.get(entry.layout, 4) if entry.key.endswith("kernel") else 1
+        if value.ndim != dimensions:
+            shapes.append(f"{name} {value.shape}, which must have {dimensions} dimensions")
+        elif fault := _fault(entry.key, value):
+            bad.append(f"{name} ({fault})")
         else:
-            tensors[entry.key] = Tensor(entry.names[0], np.array(entry.default, np.float32), (), entry.layout)
+            tensors[entry.key] = Tensor(name, to_kfpn(value, entry.layout), value.shape, entry.layout)
     left = [f"{name} {tuple(np.shape(found[name]))}" for name in found if name not in used]
     complain(path, {"missing": missing, "left over": left, "of another shape": shapes, "not usable": bad})
     return tensors
@@ -194,6 +176,10 @@ def layer_entries(layer: str, names: tuple[str, ...], layout: Layout) -> list[En
 def flip_channels(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Makes a stem that was trained on BGR take RGB: the same numbers, and one order of channels everywhere."""
     stem = tensors["stem_conv/kernel"]
-    if stem.value.ndim == 4:
-        tensors = {**tensors, "stem_conv/kernel": stem._replace(value=stem.value[:, :, ::-1])}
-    return tensors
+    return {**tensors, "stem_conv/kernel": stem._replace(value=stem.value[:, :, ::-1])}
+
+
+def without(found: Mapping[str, np.ndarray], pattern: str) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Returns the arrays whose names don't begin with a pattern, and the names of those that do."""
+    left_out = [name for name in found if re.match(pattern, name)]
+    return {name: value for name, value in found.items() if name not in left_out}, left_out

@@ -14,7 +14,7 @@ from kfpn.modeling.detector import build_submodels, inference_model
 from kfpn.modeling.resnet import BASIC
 from kfpn.weights.backbones import backbone_of
 from kfpn.weights.checkpoint import Checkpoint, Tensor, complain, foreign_shape
-from kfpn.weights.read import PathLike, read_checkpoint, variables_of
+from kfpn.weights.read import PathLike, layers_of, read_checkpoint, variables_of
 
 # These make other numbers of the same weights: no detector works with others than it was trained with.
 BOUND = ("backbone", "norm", "stride_on", "pixel_mean", "pixel_std")
@@ -27,7 +27,7 @@ OWN_BLOCK = r"conv(?P<stage>\d+)_(?P<block>\d+)_(?P<part>\d)_conv/kernel$"
 
 def settings_of(model: keras.Model) -> dict[str, Any]:
     """Returns those fields of `ModelConfig` that decide about the numbers, as a detector's layers have them."""
-    layers = _layers(model)
+    layers = layers_of(model)
     settings: dict[str, Any] = {}
     if "normalize" in layers:
         settings |= {"pixel_mean": layers["normalize"].mean, "pixel_std": layers["normalize"].std}
@@ -42,13 +42,6 @@ def settings_of(model: keras.Model) -> dict[str, Any]:
             field: getattr(layers[name], field) for field in LOOSE if name in layers and hasattr(layers[name], field)
         }
     return settings
-
-
-def _layers(model: Any) -> dict[str, keras.layers.Layer]:
-    found: dict[str, keras.layers.Layer] = {}
-    for layer in getattr(model, "weights_model", model).layers:
-        found |= _layers(layer) if isinstance(layer, keras.Model) else {layer.name: layer}
-    return found
 
 
 def load_weights(model: keras.Model, source: PathLike, class_names: Sequence[str] | None = None) -> Checkpoint:
@@ -108,7 +101,7 @@ def apply(
     missing = [
         f"{key} {tuple(variable.shape)}"
         for key, variable in variables.items()
-        if key not in tensors and not key.startswith(fresh)
+        if key not in tensors and key not in fresh
     ]
     left = [f"{tensor.name} {tensor.shape}" for key, tensor in tensors.items() if key not in variables]
     complain(checkpoint.path, {"missing": missing, "left over": left, "of another shape": shapes})
@@ -147,34 +140,26 @@ def _same(a: Any, b: Any) -> bool:
 
 def _fresh(
     checkpoint: Checkpoint, variables: Mapping[str, Any], tensors: dict[str, Tensor], class_names: Sequence[str] | None
-) -> tuple[str, ...]:
-    """Takes from `tensors` what does not fit this model's classes; returns the beginnings of keys that stay as they are."""
+) -> set[str]:
+    """Takes from `tensors` what does not fit this model's classes; returns the keys of variables that stay as they are."""
     if not checkpoint.is_detector:
-        fresh = tuple(
-            sorted(
-                {
-                    f"{key.split('/')[0]}/"
-                    for key in variables
-                    if key not in tensors and not key.startswith(("stem_", "conv"))
-                }
-            )
-        )
         warnings.warn(f"{checkpoint.path} is a backbone: pyramid, RPN and box head are left fresh", stacklevel=4)
-        return fresh
+        return {key for key in variables if not key.startswith(("stem_", "conv"))}
     old, new = checkpoint.model["num_classes"], int(variables["head_logits/bias"].shape[0]) - 1
     names, known = tuple(class_names or ()), checkpoint.class_names or ()
     if names and known and names != known and all(known.count(name) == 1 for name in names):
         _take_classes(tensors, [known.index(name) for name in names], old)
-        return ()
+        return set()
     if old == new and (not names or not known or names == known):
-        return ()
+        return set()
     why = f"{old} classes there, {new} here" if old != new else "the classes have other names"
     warnings.warn(
         f"the predictor (class logits and box deltas) of {checkpoint.path} is left fresh: {why}", stacklevel=4
     )
-    for key in [key for key in tensors if key.startswith(PREDICTOR)]:
+    predictor = {key for key in variables if key.startswith(PREDICTOR)}
+    for key in predictor & tensors.keys():
         del tensors[key]
-    return tuple(f"{layer}/" for layer in PREDICTOR)
+    return predictor
 
 
 def _take_classes(tensors: dict[str, Tensor], rows: list[int], background: int) -> None:

@@ -88,15 +88,7 @@ def _with_known_epsilon(checkpoint: Checkpoint) -> Checkpoint:
 
 def _own(weights: Path) -> Checkpoint:
     files = workdirs.Workdir(weights.parent)
-    if not files.config.exists():
-        raise ValueError(
-            f"{weights.parent} must be a work directory, a checkpoint or a known name, got a folder without config.json"
-        )
-    for needed in (files.classes, weights):
-        if not needed.exists():
-            raise ValueError(
-                f"{weights.parent} must be a work directory with trained weights, got none: {needed} is missing"
-            )
+    workdirs.require_trained(files, weights)
     submodels = workdirs.load_submodels(files, weights)
     config = files.read_config()
     names, ids = files.read_classes()
@@ -117,12 +109,14 @@ def _own(weights: Path) -> Checkpoint:
     )
 
 
+def layers_of(model: Any) -> dict[str, keras.layers.Layer]:
+    """Returns {name: layer} of a detector, its submodels or its `weights_model`."""
+    found: dict[str, keras.layers.Layer] = {}
+    for layer in getattr(model, "weights_model", model).layers:
+        found |= layers_of(layer) if isinstance(layer, keras.Model) else {layer.name: layer}
+    return found
+
+
 def variables_of(model: Any) -> dict[str, Any]:
     """Returns {"layer/variable": variable} of a detector, its submodels or its `weights_model`."""
-    found: dict[str, Any] = {}
-    for layer in getattr(model, "weights_model", model).layers:
-        if isinstance(layer, keras.Model):
-            found |= variables_of(layer)
-        else:
-            found |= {f"{layer.name}/{variable.name}": variable for variable in layer.weights}
-    return found
+    return {f"{name}/{v.name}": v for name, layer in layers_of(model).items() for v in layer.weights}
