@@ -303,15 +303,14 @@ def _list_pretrained() -> int:
 
 
 def _export(command: Export) -> int:
-    from kfpn.export import commands, onnx, tf_trt
+    from kfpn.export import commands, tf_trt
 
     options = command.options
     if isinstance(options, commands.SavedModelOptions):
         return commands.run_saved_model(options)
-    if isinstance(options, onnx.OnnxOptions):
-        print(onnx.run(options))
-    else:
-        print(tf_trt.run(options))
+    if isinstance(options, commands.OnnxOptions):
+        return commands.run_onnx(options)
+    print(tf_trt.run(options))
     return 0
 
 

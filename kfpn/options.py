@@ -7,8 +7,7 @@ import tyro
 
 from kfpn import __version__
 from kfpn.config import ModelConfig
-from kfpn.export.commands import SAVED_MODEL_HELP, SavedModelOptions
-from kfpn.export.onnx import OnnxOptions
+from kfpn.export.commands import SAVED_MODEL_HELP, OnnxOptions, SavedModelOptions
 from kfpn.export.tf_trt import TfTrtOptions
 
 DESCRIPTION = f"""\

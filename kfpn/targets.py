@@ -35,9 +35,10 @@ def gather_rows(values, index):
     """Returns values[b, index[b, s]]: (B, S, ...) of (B or 1, N, ...) and (B, S) int."""
     if values.shape[0] == 1:
         return ops.take(values[0], index, axis=0)
-    if len(values.shape) == 3:
-        return ops.take_along_axis(values, index[..., None], axis=1)
-    return ops.take_along_axis(values, index, axis=1)
+    # One table of all images' rows: in a graph of open sizes OpenVINO rejects the shapes of Keras' take_along_axis.
+    batch, count = ops.shape(values)[:2]
+    starts = ops.arange(batch, dtype="int32")[:, None] * count
+    return ops.take(ops.reshape(values, (-1, *values.shape[2:])), ops.cast(index, "int32") + starts, axis=0)
 
 
 def rpn_targets(anchors, usable, gt, sampling: SamplingConfig, noise) -> Targets:

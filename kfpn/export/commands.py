@@ -1,10 +1,12 @@
-"""The options of `kfpn export saved_model`, and what it prints. TensorFlow is imported when it runs."""
+"""The options of `kfpn export saved_model` and `kfpn export onnx`, and what they print. TensorFlow is imported when they run."""
 
 import sys
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import tyro
+
+from kfpn.export.shapes import input_shape as checked_shape
 
 SAVED_MODEL_HELP = """\
 Write a trained detector as a SavedModel for TensorFlow Serving, as the next version in a model's folder.
@@ -79,4 +81,43 @@ def run_saved_model(options: SavedModelOptions) -> int:
         print(f"{path / WARMUP}: {len(options.warmup)} images in batches of {options.warmup_batch_sizes}")
     if options.batching:
         print(f"{path.parent / BATCHING}: for tensorflow_model_server --enable_batching --batching_parameters_file")
+    return 0
+
+
+@dataclass(frozen=True)
+class OnnxOptions:
+    """Options of `kfpn export onnx`."""
+
+    workdir: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="WORKDIR")]
+    """The trained detector's work directory."""
+    target: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE.onnx")]
+    """The file to write."""
+    input_shape: str | None = None
+    """Such as 1x800x1344x3: a file of this one shape, for TensorRT. None: all are dynamic."""
+    raw: bool = False
+    """Leave out the NMS of the detections: each RoI's boxes and scores, class by class."""
+
+    def __post_init__(self) -> None:
+        if self.input_shape is not None:
+            checked_shape(self.input_shape)
+
+
+def run_onnx(options: OnnxOptions) -> int:
+    """Exports, and prints how the file compares with Keras and where it is.
+
+    Returns:
+        0; 1 where the file differs from Keras, which then is on stderr, and no file was made.
+
+    Raises:
+        ValueError: see `kfpn.export.onnx.export_onnx`.
+    """
+    from kfpn.export.onnx import export_onnx
+    from kfpn.export.verify import Different
+
+    try:
+        path = export_onnx(options.workdir, options.target, input_shape=options.input_shape, raw=options.raw)
+    except Different as error:
+        print(f"kfpn: error: {error}", file=sys.stderr)
+        return 1
+    print(f"{path}: {path.stat().st_size / 1e6:.0f} MB")
     return 0

@@ -127,11 +127,12 @@ def image_batches(config: Config) -> Iterator[list[np.ndarray]]:
     short, longer = config.input.short_side, min(config.input.long_side, config.input.short_side * 4 // 3)
     sizes = ((short, longer), (longer * 3 // 4, short * 2 // 3))
     rng = np.random.default_rng(0)
-    first, second = ([_picture(rng, *size) for _ in range(2)] for size in sizes)
+    first, second = ([picture(rng, *size) for _ in range(2)] for size in sizes)
     yield from (first[:1], first, second[:1], second, [first[1], second[0]])
 
 
-def _picture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+def picture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Returns a drawn scene: (height, width, 3) uint8 RGB."""
     return np.array(Image.fromarray(scene(rng).image).resize((width, height), Image.Resampling.BICUBIC))
 
 

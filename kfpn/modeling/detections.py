@@ -4,7 +4,27 @@ import keras
 from keras import ops
 
 from kfpn import boxes as box_ops
-from kfpn.modeling.nms import select_by_kernel, select_per_class
+from kfpn.modeling.nms import FINAL_NMS, checked_nms
+
+
+def scored_boxes(logits, deltas, rois, roi_scores, image_sizes, min_size):
+    """Returns each RoI's box and score in every class, before thresholds and NMS.
+
+    Args:
+        logits: (B R, K + 1) float32, background last. deltas: (B R, K, 4) float32.
+        rois: (B, R, 4) float32 yxyx. roi_scores: (B, R), -inf in empty rows. image_sizes: (B, 2) int, pixels.
+        min_size: float, pixels: boxes with a shorter side, once clipped, get the score 0.
+    Returns:
+        boxes: (B, R, K, 4) float32 yxyx pixels, cut to their images.
+        scores: (B, R, K) float32 in 0..1, 0 in empty rows.
+    """
+    rows, classes = rois.shape[1], deltas.shape[1]
+    scores = ops.reshape(ops.softmax(logits, axis=-1)[:, :classes], (-1, rows, classes))
+    scores = ops.where((roi_scores > -float("inf"))[..., None], scores, 0.0)
+    deltas = ops.reshape(deltas, (-1, rows, classes, 4))
+    boxes = box_ops.clip(box_ops.decode(deltas, rois[:, :, None], box_ops.HEAD_WEIGHTS), image_sizes)
+    too_short = ops.any(boxes[..., 2:] - boxes[..., :2] < min_size, axis=-1)
+    return boxes, ops.where(too_short, 0.0, scores)
 
 
 @keras.saving.register_keras_serializable("kfpn")
@@ -31,21 +51,13 @@ class Detections(keras.layers.Layer):
         self.iou_threshold = iou_threshold
         self.count = count
         self.min_size = min_size
-        self.nms = nms
+        self.nms = checked_nms(nms)
 
     def call(self, logits, deltas, rois, roi_scores, image_sizes):
-        rows, classes = rois.shape[1], deltas.shape[1]
-        probability = ops.softmax(logits, axis=-1)[:, :classes]
-        probability = ops.reshape(probability, (-1, rows, classes))
-        probability = ops.where((roi_scores > -float("inf"))[..., None], probability, 0.0)
-        deltas = ops.reshape(deltas, (-1, rows, classes, 4))
-        boxes = box_ops.clip(box_ops.decode(deltas, rois[:, :, None], box_ops.HEAD_WEIGHTS), image_sizes)
-        too_short = ops.any(boxes[..., 2:] - boxes[..., :2] < self.min_size, axis=-1)
-        probability = ops.where(too_short, 0.0, probability)
-        select = select_per_class if self.nms == "rounds" else select_by_kernel
-        found = select(
+        boxes, scores = scored_boxes(logits, deltas, rois, roi_scores, image_sizes, self.min_size)
+        found = FINAL_NMS[self.nms](
             ops.transpose(boxes, (0, 2, 1, 3)),
-            ops.transpose(probability, (0, 2, 1)),
+            ops.transpose(scores, (0, 2, 1)),
             self.iou_threshold,
             self.score_threshold,
             self.count,

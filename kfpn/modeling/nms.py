@@ -106,7 +106,9 @@ def select_by_kernel(boxes, scores, iou_threshold, score_threshold, count):
     """Returns what `select_per_class` does, by TensorFlow's own kernel: for graphs that run without XLA.
 
     Args:
-        all: see `select_per_class`.
+        boxes, scores, iou_threshold, score_threshold, count: see `select_per_class`; (B, K, N, 4) and (B, K, N).
+    Returns:
+        boxes (B, D, 4), scores (B, D), labels (B, D) int32, number (B,) int32, see `select_per_class`.
     """
     import tensorflow as tf
 
@@ -164,3 +166,20 @@ def _one_by_one(boxes, scores, iou_threshold, score_threshold, count):
     nothing = ops.zeros((batch, count), "int32") - 1, ops.zeros((batch, count), "float32")
     start = (ops.convert_to_tensor(0, "int32"), scores, *nothing)
     return ops.while_loop(more, take_best, start)[2:]
+
+
+LEVEL_NMS = {"rounds": suppress, "kernel": suppress_by_kernel}
+"""How the NMS of the proposals is computed: "rounds" on any backend and under XLA, "kernel" by TensorFlow without XLA."""
+FINAL_NMS = {"rounds": select_per_class, "kernel": select_by_kernel}
+"""The same for the detections."""
+
+
+def checked_nms(name):
+    """Returns the name of a way to compute NMS.
+
+    Raises:
+        ValueError: if it is neither "rounds" nor "kernel".
+    """
+    if name not in LEVEL_NMS:
+        raise ValueError(f"nms must be {' or '.join(LEVEL_NMS)}, got {name!r}")
+    return name

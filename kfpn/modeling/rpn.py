@@ -7,7 +7,7 @@ from kfpn import boxes as box_ops
 from kfpn.anchors import STRIDES, grid_anchors, image_strides
 from kfpn.config import ModelConfig
 from kfpn.modeling.layers import PointwiseConv2D
-from kfpn.modeling.nms import suppress, suppress_by_kernel
+from kfpn.modeling.nms import LEVEL_NMS, checked_nms, suppress
 from kfpn.modeling.padding import valid_mask
 from kfpn.modeling.pyramid import LEVELS
 from kfpn.targets import gather_rows
@@ -100,12 +100,12 @@ def _best(scores, count):
 
 
 def _level_proposals(logits, deltas, anchors, usable, image_sizes, count, iou_threshold, min_size, nms):
-    logits = ops.where(usable, logits, -float("inf"))
+    if usable is not None:
+        logits = ops.where(usable, logits, -float("inf"))
     if logits.shape[1] is not None:
         count = min(count, logits.shape[1])
     scores, index, valid = _best(logits, count)
-    deltas = ops.take_along_axis(deltas, index[..., None], axis=1)
-    boxes = box_ops.clip(box_ops.decode(deltas, gather_rows(anchors, index)), image_sizes)
+    boxes = box_ops.clip(box_ops.decode(gather_rows(deltas, index), gather_rows(anchors, index)), image_sizes)
     too_short = ops.any(boxes[..., 2:] - boxes[..., :2] < min_size, axis=-1)
     valid = ops.logical_and(valid, ops.logical_and(box_ops.area(boxes) > 0.0, ops.logical_not(too_short)))
     keep = nms(boxes, valid, iou_threshold)
@@ -119,7 +119,8 @@ def select_proposals(
 
     Args:
         outputs: of the submodel `rpn`: logits, five (B, N_l), and deltas, five (B, N_l, 4).
-        anchors: five (1 or B, N_l, 4). usable: five (B, N_l) bool.
+        anchors: five (1 or B, N_l, 4).
+        usable: five (B, N_l) bool, or None each where no image has padding.
         image_sizes: (B, 2), the true height and width, to which boxes are clipped.
         pre_nms: int, boxes a level that enter NMS.
         post_nms: int, P, proposals an image.
@@ -134,7 +135,7 @@ def select_proposals(
     found = [_level_proposals(*level, image_sizes, pre_nms, iou_threshold, min_size, nms) for level in levels]
     boxes = ops.concatenate([level for level, _ in found], axis=1)
     scores, index, valid = _best(ops.concatenate([level for _, level in found], axis=1), post_nms)
-    boxes = ops.take_along_axis(boxes, index[..., None], axis=1)
+    boxes = gather_rows(boxes, index)
     return ops.where(valid[..., None], boxes, 0.0), scores
 
 
@@ -168,14 +169,14 @@ class Proposals(keras.layers.Layer):
         self.min_size = min_size
         self.round_anchors = round_anchors
         self.anchor_strides = anchor_strides
-        self.nms = nms
+        self.nms = checked_nms(nms)
 
     def call(self, features, outputs, image_sizes):
         anchors = level_anchors(features, image_sizes, self)
         usable = usable_anchors(features, image_sizes, self)
         return select_proposals(
             outputs, anchors, usable, image_sizes, self.pre_nms, self.post_nms, self.iou_threshold, self.min_size,
-            suppress if self.nms == "rounds" else suppress_by_kernel,
+            LEVEL_NMS[self.nms],
         )  # fmt: skip
 
     def compute_output_spec(self, features, outputs, image_sizes):

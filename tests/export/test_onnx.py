@@ -5,7 +5,10 @@ import sys
 import numpy as np
 import pytest
 
-from kfpn.export.onnx import checked_shape, detections_difference, export_onnx, pictures, raw_difference
+from kfpn.export.onnx import export_onnx
+from kfpn.export.onnx_check import difference, pictures
+from kfpn.export.shapes import input_shape
+from kfpn.export.verify import Different
 
 
 @pytest.fixture(scope="module")
@@ -18,16 +21,23 @@ def runtime():
 @pytest.mark.parametrize(
     ("shape", "words"),
     [
-        ((800, 1344, 3), "4 numbers"),
-        ((1, 800, 1344, 4), "end in 3"),
-        ((1, 0, 1344, 3), "above 0"),
-        ((1, -1, 1344, 3), "above 0"),
-        ((1, 8.5, 1344, 3), "whole numbers"),
+        ((800, 1344, 3), "four whole numbers"),
+        ("1x800x1344", "four whole numbers"),
+        ("1x800x1344x4", "end in 3"),
+        ((1, 0, 1344, 3), "64 pixels or more"),
+        ((0, 800, 1344, 3), "batch of 1"),
+        ((1, -1, 1344, 3), "64 pixels or more"),
+        ((1, 640.5, 1344, 3), "four whole numbers"),
+        ("1x+64x64x3", "four whole numbers"),
     ],
 )
 def test_a_wrong_input_shape_is_named(shape, words):
     with pytest.raises(ValueError, match=words):
-        checked_shape(shape)
+        input_shape(shape)
+
+
+def test_a_shape_is_read_from_text_and_from_numbers():
+    assert input_shape("2x800X1344x3") == input_shape([2, 800, np.int64(1344), 3]) == (2, 800, 1344, 3)
 
 
 def test_a_missing_package_is_named_with_the_line_that_installs_it(monkeypatch, tmp_path):
@@ -82,38 +92,65 @@ def test_adaptive_sampling_is_exported(runtime, make_workdir, tmp_path):
 
 def test_a_file_that_finds_something_else_is_not_written(raw_file, tiny_workdir, tmp_path, monkeypatch):
     from kfpn.export import onnx as exporter
+    from kfpn.export import onnx_check
 
-    expected = exporter.keras_result
+    expected = onnx_check.keras_result
 
-    def shifted(trained, images, raw):
-        result = expected(trained, images, raw)
+    def shifted(*args):
+        result = expected(*args)
         return {**result, "boxes": result["boxes"] + 0.1}
 
-    monkeypatch.setattr(exporter, "keras_result", shifted)
+    monkeypatch.setattr(onnx_check, "keras_result", shifted)
     monkeypatch.setattr(exporter, "write_onnx", lambda trained, path, shape, raw: shutil.copy(raw_file, path))
-    with pytest.raises(ValueError, match=r"within 0\.05 pixel"):
+    with pytest.raises(Different, match=r"within 0\.05 pixel"):
         export_onnx(tiny_workdir, tmp_path / "model.onnx", input_shape=(1, 96, 128, 3), raw=True)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_scores_may_differ_by_twice_what_keras_itself_does_and_by_no_more(raw_file, tiny_workdir, monkeypatch):
+    from kfpn.export import onnx_check
+    from kfpn.export.source import open_trained
+
+    trained, expected = open_trained(tiny_workdir), onnx_check.keras_result
+
+    def spread(by):
+        # As if the folded norms gave other scores, and the unfolded ones others than the file.
+        def result(trained, submodels, images, raw):
+            found = expected(trained, submodels, images, raw)
+            off = by if submodels is trained.submodels else 0.0
+            return {**found, "scores": np.where(found["scores"] > 0, found["scores"] + 3e-4 + off, 0.0)}
+
+        monkeypatch.setattr(onnx_check, "keras_result", result)
+
+    spread(2e-4)
+    found = onnx_check.verify_onnx(trained, raw_file, (1, 96, 128, 3), True)
+    assert found["ONNX Runtime"].score == pytest.approx(3e-4, abs=2e-5)
+    spread(1e-4)
+    with pytest.raises(Different, match="without counterpart in ONNX Runtime"):
+        onnx_check.verify_onnx(trained, raw_file, (1, 96, 128, 3), True)
+
+
 def _found(boxes, scores, labels):
-    count = np.array([len(boxes)])
-    return {"boxes": np.array([boxes], "float32"), "scores": np.array([scores]), "labels": np.array([labels]), "num_detections": count}  # fmt: skip
+    # One row stays empty: of a full list the last may be another one.
+    rows = np.array([[*boxes, [0] * 4]], "float32"), np.array([[*scores, 0.0]]), np.array([[*labels, -1]])
+    return dict(zip(("boxes", "scores", "labels"), rows, strict=True), num_detections=np.array([len(boxes)]))
 
 
 def test_detections_are_matched_as_a_set():
     a = _found([[0, 0, 4, 4], [1, 1, 5, 5]], [0.5, 0.4], [0, 1])
-    b = _found([[1, 1, 5, 5.25], [0, 0, 4, 4]], [0.375, 0.5], [1, 0])
-    assert detections_difference(a, b) == pytest.approx((0.25, 0.025))
+    b = _found([[1, 1, 5, 5.03125], [0, 0, 4, 4]], [0.375, 0.5], [1, 0])
+    found = difference(a, b, score_limit=0.1)
+    assert (found.box, found.score, found.unmatched) == pytest.approx((0.03125, 0.025, 0))
 
 
-def test_detections_of_another_number_or_label_are_no_match():
+def test_detections_of_another_number_or_label_have_no_counterpart():
     a = _found([[0, 0, 4, 4]], [0.5], [0])
-    assert detections_difference(a, _found([[0, 0, 4, 4]], [0.5], [1])) == (np.inf, np.inf)
-    assert detections_difference(a, _found([], [], [])) == (np.inf, np.inf)
+    assert difference(a, _found([[0, 0, 4, 4]], [0.5], [1])).unmatched > 0
+    assert difference(_found([[0, 0, 4, 4], [9, 9, 12, 12]], [0.5, 0.4], [0, 0]), a).unmatched == 1
 
 
 def test_raw_boxes_of_empty_rows_do_not_count():
     a = {"boxes": np.zeros((1, 2, 1, 4)), "scores": np.array([[[0.5], [0.0]]])}
     b = {"boxes": np.array([[[[0, 0, 0, 0.5]], [[9, 9, 9, 9]]]]), "scores": np.array([[[0.5], [0.0]]])}
-    assert raw_difference(a, b) == (0.5, 0.0)
+    found = difference(a, b)
+    assert (found.box, found.unmatched, found.rows) == (0.5, 1, 1)
