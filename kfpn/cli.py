@@ -303,13 +303,15 @@ def _list_pretrained() -> int:
 
 
 def _export(command: Export) -> int:
-    from kfpn.export import commands, tf_trt
+    from kfpn.export import commands
 
     options = command.options
     if isinstance(options, commands.SavedModelOptions):
         return commands.run_saved_model(options)
     if isinstance(options, commands.OnnxOptions):
         return commands.run_onnx(options)
+    from kfpn.export import tf_trt
+
     print(tf_trt.run(options))
     return 0
 

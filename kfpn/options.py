@@ -8,7 +8,7 @@ import tyro
 from kfpn import __version__
 from kfpn.config import ModelConfig
 from kfpn.export.commands import SAVED_MODEL_HELP, OnnxOptions, SavedModelOptions
-from kfpn.export.tf_trt import TfTrtOptions
+from kfpn.export.trt_options import TfTrtOptions
 
 DESCRIPTION = f"""\
 kfpn {__version__}: Faster R-CNN with a Feature Pyramid Network, in Keras 3.

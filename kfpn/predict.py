@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from kfpn.config import Config
-from kfpn.data.image import load_image, read_size
-from kfpn.data.record import Record
+from kfpn.data.image import load_picture
 from kfpn.evaluation.coco import detections_to_coco
 from kfpn.evaluation.detect import detect_function, detect_image
 from kfpn.visualize import draw_detections
@@ -50,7 +48,7 @@ def predict_images(
     failed = []
     for image_id, path in enumerate(tqdm(paths, desc="predict", unit="image", leave=False), start=1):
         try:
-            image = _load(path)
+            image = load_picture(path, str(path))
         except ValueError as error:
             failed.append(path)
             tqdm.write(f"kfpn: error: {error}", file=sys.stderr)
@@ -103,22 +101,3 @@ def picture_paths(paths: Sequence[Path], output: Path) -> dict[Path, Path]:
         taken.add(picture.resolve())
         pictures[path] = picture
     return pictures
-
-
-def _load(path: Path) -> np.ndarray:
-    try:
-        height, width = read_size(path)
-    except ValueError as error:  # it says what is wrong, not with which file
-        raise ValueError(f"{path}: {error}") from error
-    record = Record(
-        image=str(path),
-        image_id=0,
-        height=height,
-        width=width,
-        boxes=np.zeros((0, 4), np.float32),
-        labels=np.zeros(0, np.int32),
-        crowd=np.zeros(0, bool),
-        areas=np.zeros(0, np.float32),
-        name=str(path),
-    )
-    return load_image(record)

@@ -43,11 +43,14 @@ kfpn.weights.importing
 kfpn.engine.step  kfpn.engine.loop
 kfpn.engine.train
 kfpn.export  kfpn.export.folding  kfpn.export.shapes  kfpn.export.onnx_runtimes
-kfpn.export.source  kfpn.export.measure  kfpn.export.runners
-kfpn.export.benchmark  kfpn.export.images  kfpn.export.serving  kfpn.export.segments  kfpn.export.trt_layers
+kfpn.export.trt_options
+kfpn.export.source  kfpn.export.measure  kfpn.export.runners  kfpn.export.images
+kfpn.export.benchmark  kfpn.export.archive  kfpn.export.saved_layers  kfpn.export.serving  kfpn.export.segments  kfpn.export.trt_layers
 kfpn.export.verify  kfpn.export.convertible  kfpn.export.trt_check  kfpn.export.onnx_graph
-kfpn.export.saved_model  kfpn.export.trt_inputs  kfpn.export.onnx_check
-kfpn.export.commands  kfpn.export.onnx  kfpn.export.tf_trt
+kfpn.export.saved_model  kfpn.export.calibration  kfpn.export.onnx_check
+kfpn.export.trt_inputs  kfpn.export.int8
+kfpn.export.onnx  kfpn.export.tf_trt
+kfpn.export.commands
 kfpn.options
 kfpn.cli
 kfpn.__main__

@@ -64,10 +64,7 @@ def read_header(image: str | os.PathLike[str] | bytes, *, whole: bool = False) -
 
 
 def load_image(record: Record) -> np.ndarray:
-    """Decodes a record's image.
-
-    EXIF rotation is applied; gray, palette and CMYK images become RGB; of 16 bits a channel the upper 8 are
-    kept; alpha is dropped (the colours under it stay); of an animation the first frame is taken.
+    """Returns a record's image, decoded as `load_picture` does.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -75,21 +72,37 @@ def load_image(record: Record) -> np.ndarray:
     Raises:
         ValueError: when the image can't be decoded or is not of the record's size.
     """
-    try:
-        pixels = record.image if isinstance(record.image, np.ndarray) else _decode(record.image)
-    except ValueError as error:
-        raise ValueError(f"{record.name or 'image'}: {error}") from error
+    name = record.name or "image"
+    pixels = record.image if isinstance(record.image, np.ndarray) else load_picture(record.image, name)
     if pixels.dtype != np.uint8 or pixels.shape != (record.height, record.width, 3):
         raise ValueError(
-            f"{record.name or 'image'}: pixels must be uint8 of shape ({record.height}, {record.width}, 3), "
+            f"{name}: pixels must be uint8 of shape ({record.height}, {record.width}, 3), "
             f"got {pixels.dtype} of shape {pixels.shape}"
         )
     return pixels
 
 
-def _decode(image: str | bytes) -> np.ndarray:
-    with _opened(image) as picture:
-        return np.array(_to_rgb(ImageOps.exif_transpose(picture)))
+def load_picture(image: str | os.PathLike[str] | bytes, name: str) -> np.ndarray:
+    """Decodes an image file.
+
+    EXIF rotation is applied; gray, palette and CMYK images become RGB; of 16 bits a channel the upper 8 are
+    kept; alpha is dropped (the colours under it stay); of an animation the first frame is taken.
+
+    Args:
+        image: path of an image file, or its encoded bytes.
+        name: what messages call it.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: when it can't be decoded.
+    """
+    try:
+        with _opened(image) as picture:
+            return np.array(_to_rgb(ImageOps.exif_transpose(picture)))
+    except ValueError as error:  # it says what is wrong, not with which file
+        raise ValueError(f"{name}: {error}") from error
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

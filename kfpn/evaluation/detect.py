@@ -8,8 +8,9 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from kfpn.config import Config
+from kfpn.data.image import load_image
 from kfpn.data.pipeline import eval_batches, named_errors, prepare_image
-from kfpn.data.record import Source
+from kfpn.data.record import Record, Source
 from kfpn.evaluation.coco import evaluate_coco
 
 
@@ -31,12 +32,32 @@ def evaluate_source(
     Raises:
         ValueError: if the model lacks a class of the source, or the source is empty.
     """
-    labels = source_labels(source, class_names)
+    source_labels(source, class_names)  # said before a long evaluation, not after it
     detections = detect_source(model, source, config, batch_size, progress, jit_compile)
-    if labels is not None:
-        detections = [_relabelled(detection, labels) for detection in detections]
-    records = (source[index] for index in range(len(source)))
-    return evaluate_coco(records, detections, source.class_names), detections
+    return evaluate_detections(source, class_names, detections)
+
+
+def evaluate_detections(
+    source: Source,
+    class_names: Sequence[str],
+    detections: Sequence[dict[str, Any]],
+    rows: Sequence[int] | None = None,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Returns the COCO figures of detections on a source, and the detections with its labels.
+
+    Args:
+        source: the ground truth.
+        class_names: the names of the detections' labels; the source's must be among them.
+        detections: as `detect_source` gives them.
+        rows: indices of the records that count; None: all.
+
+    Raises:
+        ValueError: if the model lacks a class of the source.
+    """
+    labels = source_labels(source, class_names)
+    own = [detection if labels is None else _relabelled(detection, labels) for detection in detections]
+    records = (source[index] for index in (range(len(source)) if rows is None else rows))
+    return evaluate_coco(records, own, source.class_names), own
 
 
 def source_labels(source: Source, class_names: Sequence[str]) -> np.ndarray | None:
@@ -136,6 +157,20 @@ def detect_image(
     rows["image_sizes"] = np.array([[height, width]])
     rows["original_sizes"] = np.array([image.shape[:2]])
     return {"image_id": image_id, **_row(rows, 0)}
+
+
+def detect_record(detect: Callable, record: Record, config: Config) -> dict[str, Any]:
+    """Returns the detections of a record by a function that takes one image without padding, as an ONNX file does.
+
+    Args:
+        detect: function of images (1, H, W, 3) float32, 0..255, that gives a detector's outputs.
+        record: with the image.
+        config: whose `input` says how images are resized.
+    """
+    resized, size = prepare_image(load_image(record), config.input)
+    rows = {name: np.asarray(value) for name, value in detect(resized[None].astype(np.float32)).items()}
+    rows |= {"image_sizes": np.array([size]), "original_sizes": np.array([[record.height, record.width]])}
+    return {"image_id": int(record.image_id), **_row(rows, 0)}
 
 
 def detect_function(model: Callable, jit_compile: bool = False) -> Callable:

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from kfpn.export.measure import conv_peak, gigaflops, median
+from kfpn.export.measure import conv_peak, gigaflops
 
 
 @dataclass
@@ -148,7 +149,7 @@ def table(entrants: Sequence[Contestant], peak: float) -> str:
         if not one.seconds:
             lines.append(f"| {one.name} | {one.runtime} | could not run: {one.fault} | | | | |")
             continue
-        middle, least = median(one.seconds), min(one.seconds)
+        middle, least = statistics.median(one.seconds), min(one.seconds)
         speed = f"{one.gflop / middle:.0f} | {one.gflop / middle / peak:.2f}" if one.gflop else "- | -"
         lines.append(
             f"| {one.name} | {one.runtime} | {middle * 1e3:.0f} ms | {least * 1e3:.0f} ms | {speed} | {one.memory / 1e9:.2f} GB |"
@@ -187,10 +188,7 @@ def benchmark(targets: Sequence[str], size: tuple[int, int], runs: int, image: s
 def _image(path: str | None, size: tuple[int, int]) -> np.ndarray:
     if path is None:
         return np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
-    from PIL import Image
+    from kfpn.data.augment import resize_image
+    from kfpn.data.image import load_picture
 
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB").resize(size[::-1], Image.Resampling.BILINEAR))
-    except OSError as error:
-        raise ValueError(f"image must be a picture that can be read, got {path}: {error}") from error
+    return resize_image(load_picture(path, path), size)

@@ -41,12 +41,6 @@ class SavedModelOptions:
     verify: bool = False
     """Compare with the Keras model on images of two sizes and in two batch sizes before the version appears."""
 
-    def __post_init__(self) -> None:
-        if min(self.warmup_batch_sizes, default=0) < 1:
-            raise ValueError(f"warmup_batch_sizes must be integers of at least 1, got {self.warmup_batch_sizes}")
-        if not self.signatures:
-            raise ValueError("signatures must name at least one, got none")
-
 
 def run_saved_model(options: SavedModelOptions) -> int:
     """Exports, and prints where to and which signatures there are.
@@ -96,10 +90,22 @@ class OnnxOptions:
     """Such as 1x800x1344x3: a file of this one shape, for TensorRT. None: all are dynamic."""
     raw: bool = False
     """Leave out the NMS of the detections: each RoI's boxes and scores, class by class."""
+    int8: bool = False
+    """Compute convolutions and products in eight bits, for CPUs: calibrated on real images, compared by AP."""
+    calibration_data: str | None = None
+    """With --int8: a folder of images, or a data set as train takes it. None: the run's training data."""
+    calibration_images: int = 64
+    """With --int8: how many of them."""
+    check_images: int = 100
+    """With --int8: validation images on which AP is compared with float32's. 0: it isn't."""
+    max_drop: float = 0.01
+    """With --int8: what AP may lose, 0..1; a file that loses more doesn't appear."""
 
     def __post_init__(self) -> None:
         if self.input_shape is not None:
             checked_shape(self.input_shape)
+        if self.calibration_data is not None and not self.int8:
+            raise ValueError(f"calibration_data must go with --int8, got {self.calibration_data!r} without it")
 
 
 def run_onnx(options: OnnxOptions) -> int:
@@ -111,11 +117,14 @@ def run_onnx(options: OnnxOptions) -> int:
     Raises:
         ValueError: see `kfpn.export.onnx.export_onnx`.
     """
+    from kfpn.export.int8 import Int8Options
     from kfpn.export.onnx import export_onnx
     from kfpn.export.verify import Different
 
+    names = ("calibration_data", "calibration_images", "check_images", "max_drop")
+    int8 = Int8Options(**{name: getattr(options, name) for name in names}) if options.int8 else None
     try:
-        path = export_onnx(options.workdir, options.target, input_shape=options.input_shape, raw=options.raw)
+        path = export_onnx(options.workdir, options.target, input_shape=options.input_shape, raw=options.raw, int8=int8)
     except Different as error:
         print(f"kfpn: error: {error}", file=sys.stderr)
         return 1

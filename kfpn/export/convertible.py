@@ -1,7 +1,6 @@
 """What TF-TRT says of each node of a graph, without TensorRT: TensorFlow 2.17's own list of converters and their main rules."""
 
-from math import prod
-
+from kfpn.export.measure import flops
 from kfpn.export.segments import Node, Report, analyse
 
 # Inputs that must be constants, by position; -1 is the last (CheckInputsWeights in convert_nodes.cc, explicit batch).
@@ -105,26 +104,6 @@ def _optimised(graph, kept):
     return optimised
 
 
-def _flops(op):
-    """Returns the float operations of a product, 2 a multiply-add; 0 for other ops, None without a static shape."""
-    if op.type in ("Conv2D", "DepthwiseConv2dNative"):
-        kernel = op.inputs[1].shape
-        # A depthwise kernel is (h, w, channels, multiplier): each output reads h w values.
-        reads = kernel[:3] if op.type == "Conv2D" else kernel[:2]
-    elif op.type in ("MatMul", "BatchMatMul", "BatchMatMulV2"):
-        first = op.inputs[0].shape
-        if first.rank is None:
-            return None
-        flag = op.get_attr("transpose_a") if op.type == "MatMul" else op.get_attr("adj_x")
-        reads = first[-2:-1] if flag else first[-1:]
-    else:
-        return 0
-    out = op.outputs[0].shape
-    if not (out.is_fully_defined() and reads.is_fully_defined()):
-        return None
-    return 2 * prod(out.as_list()) * prod(reads.as_list())
-
-
 def _shape_reason(op):
     for tensor in op.inputs:
         if tensor.op.type == "Const":
@@ -190,14 +169,14 @@ def graph_nodes(graph, known: frozenset[str], static=None) -> tuple[list[Node], 
     same = {op.name: op for op in static.get_operations()} if static else {}
     nodes, uncounted = [], []
     for op in graph.get_operations():
-        flops = _flops(op)
-        if flops is None and op.name in same and same[op.name].type == op.type:
-            flops = _flops(same[op.name])
-        if flops is None:
+        count = flops(op)
+        if count is None and op.name in same and same[op.name].type == op.type:
+            count = flops(same[op.name])
+        if count is None:
             uncounted.append(op.name)
         inputs = tuple(dict.fromkeys(tensor.op.name for tensor in op.inputs))
         controls = tuple(other.name for other in op.control_inputs)
-        nodes.append(Node(op.name, op.type, inputs, controls, reason(op, known), flops or 0))
+        nodes.append(Node(op.name, op.type, inputs, controls, reason(op, known), count or 0))
     return nodes, uncounted
 
 

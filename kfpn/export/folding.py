@@ -1,10 +1,9 @@
 """Batch norms folded into the convolutions before them: the same numbers, and fewer operations for a server."""
 
-import keras
 import numpy as np
 
 from kfpn.config import ModelConfig
-from kfpn.modeling.detector import Submodels, features_model
+from kfpn.modeling.detector import Submodels, assemble, features_model
 from kfpn.modeling.layers import SharedLayers
 from kfpn.modeling.resnet import Units
 
@@ -47,8 +46,4 @@ def fold_norms(submodels: Submodels, config: ModelConfig) -> Submodels:
             weights = [weights[0] * scale, beta - mean * scale]
         for variable, value in zip(layer.weights, weights, strict=True):
             variable.assign(value.astype(np.float32))
-    images = keras.Input(features.input_shape[1:], name="images", dtype="float32")
-    rois = keras.Input(submodels.box_head.input_shape[1:], name="roi_features")
-    outputs = [submodels.rpn(features(images)), submodels.box_head(rois)]
-    weights_model = keras.Model([images, rois], outputs, name="weights")
-    return Submodels(features, padded_features, submodels.rpn, submodels.box_head, weights_model)
+    return assemble(features, padded_features, submodels.rpn, submodels.box_head)

@@ -8,6 +8,8 @@ from kfpn.config import InputConfig
 
 MOST_DECODERS = 16
 """Images of a request that are decoded at the same time, at most."""
+READABLE = "JPEG, PNG, GIF or uncompressed BMP files (8, 24 or 32 bits) that are whole"
+"""What `decode` takes, for messages."""
 
 
 class Batch(NamedTuple):
@@ -28,7 +30,7 @@ def batch_of_files(image_bytes: tf.Tensor, config: InputConfig) -> Batch:
     """Decodes and resizes image files of any sizes, and pads them to the largest.
 
     Args:
-        image_bytes: (B,) string, JPEG, PNG, BMP or GIF (its first frame).
+        image_bytes: (B,) string, files that `decode` takes.
         config: the resize rule and the divisor.
 
     Raises:
@@ -60,7 +62,7 @@ def batch_of_files(image_bytes: tf.Tensor, config: InputConfig) -> Batch:
     damaged = tf.sets.difference(tf.range(count)[None], indices[None]).values
     message = tf.strings.join(
         [
-            "image_bytes must be JPEG, PNG, BMP or GIF files that are whole, got something else at index ",
+            f"image_bytes must be {READABLE}, got something else at index ",
             tf.strings.reduce_join(tf.strings.as_string(damaged), separator=", "),
         ]
     )
@@ -89,8 +91,11 @@ def batch_of_pixels(images: tf.Tensor, config: InputConfig) -> Batch:
 def decode(file: tf.Tensor) -> tf.Tensor:
     """Decodes one image file as `kfpn.data.image.load_image` does: string scalar -> (H, W, 3) uint8 RGB.
 
-    The EXIF rotation of a JPEG is applied; gray becomes RGB; alpha is dropped. Of 8-bit BMPs TensorFlow knows gray
-    ones only: a palette is not looked at.
+    The EXIF rotation of a JPEG is applied; gray becomes RGB; alpha is dropped; of a GIF the first frame is taken.
+
+    Raises:
+        InvalidArgumentError: for what is no JPEG, PNG, BMP or GIF file or not whole, and for BMPs that are compressed or
+            of 1, 4 or 16 bits a pixel, which TensorFlow can't read.
     """
 
     def jpeg() -> tf.Tensor:
@@ -103,7 +108,32 @@ def decode(file: tf.Tensor) -> tf.Tensor:
         image.set_shape((None, None, None))
         return tf.cond(tf.shape(image)[-1] >= 3, lambda: image[..., :3], lambda: tf.repeat(image[..., :1], 3, axis=-1))
 
-    return tf.ensure_shape(tf.cond(tf.io.is_jpeg(file), jpeg, other), (None, None, 3))
+    kinds = [(tf.io.is_jpeg(file), jpeg), (tf.strings.substr(file, 0, 2) == b"BM", lambda: _bmp(file))]
+    return tf.ensure_shape(tf.case(kinds, default=other), (None, None, 3))
+
+
+def _bmp(file: tf.Tensor) -> tf.Tensor:
+    """Decodes a BMP file: string scalar -> (H, W, 3) uint8 RGB.
+
+    TensorFlow's decoder looks at neither the colour table of 8 bits a pixel nor the kind of compression.
+    """
+    # Zeros, as the smallest file is shorter than the longest header.
+    header = tf.strings.substr(tf.strings.join([tf.strings.substr(file, 0, 66), bytes(66)]), 14, 52)
+    fields = tf.ensure_shape(tf.io.decode_raw(header, tf.int32), [13])
+    size, bits, compression, colors, masks = fields[0], fields[3] // 2**16, fields[4], fields[8], fields[10:]
+    usual_masks = (compression == 3) & (bits == 32) & tf.reduce_all(masks == [0xFF0000, 0xFF00, 0xFF])
+    readable = (size >= 40) & ((compression == 0) | usual_masks)
+    asked = tf.debugging.Assert(readable, ["BMP files must not be compressed, got compression", compression])
+    with tf.control_dependencies([asked]):
+        image = tf.io.decode_bmp(file)
+    image.set_shape((None, None, None))
+
+    def by_table() -> tf.Tensor:
+        count = tf.where((colors > 0) & (colors < 256), colors, 256)
+        table = tf.io.decode_raw(tf.strings.substr(file, 14 + size, 4 * count), tf.uint8)
+        return tf.gather(tf.reshape(table, (-1, 4))[:, 2::-1], tf.cast(image[..., 0], tf.int32))
+
+    return tf.cond(bits == 8, by_table, lambda: image[..., :3])
 
 
 def orientation(file: tf.Tensor) -> tf.Tensor:

@@ -1,7 +1,6 @@
 """What a speed is measured by: seconds, floating-point operations, and the peak of this machine's convolutions."""
 
 import functools
-import statistics
 import time
 from collections.abc import Callable
 from math import prod
@@ -17,11 +16,6 @@ def timed(call: Callable[[], Any], runs: int) -> list[float]:
         call()
         seconds.append(time.perf_counter() - start)
     return seconds
-
-
-def median(values: list[float]) -> float:
-    """Returns the median."""
-    return statistics.median(values)
 
 
 def conv_peak(runs: int = 6) -> float:
@@ -47,20 +41,36 @@ def gigaflops(function: Any) -> float:
     Args:
         function: concrete function of static shapes.
     """
-    ops, waiting, total = set(), [output.op for output in function.outputs], 0
+    ops, waiting = set(), [output.op for output in function.outputs]
     while waiting:
         op = waiting.pop()
         if op not in ops:
             ops.add(op)
             waiting += [tensor.op for tensor in op.inputs]
-    for op in ops:
-        if op.type == "Conv2D":
-            total += 2 * prod(op.outputs[0].shape) * prod(op.inputs[1].shape[:3])
-        elif op.type == "Conv2DBackpropInput":
-            total += 2 * prod(op.inputs[2].shape) * prod(op.inputs[1].shape[:3])
-        elif op.type == "Conv2DBackpropFilter":
-            total += 2 * prod(op.inputs[2].shape) * prod(op.outputs[0].shape[:3])
-        elif op.type in ("MatMul", "BatchMatMulV2"):
-            turned = op.get_attr("transpose_a" if op.type == "MatMul" else "adj_x")
-            total += 2 * prod(op.outputs[0].shape) * op.inputs[0].shape[-2 if turned else -1]
-    return total / 1e9
+    return sum(flops(op) or 0 for op in ops) / 1e9
+
+
+def flops(op: Any) -> int | None:
+    """Returns the floating-point operations of a product, 2 a multiply-add; 0 for other ops, None without static shapes.
+
+    Args:
+        op: `tf.Operation`.
+    """
+    shapes = [tensor.shape for tensor in op.inputs]
+    if op.type in ("Conv2D", "DepthwiseConv2dNative"):
+        # A depthwise kernel is (h, w, channels, multiplier): each output reads h w values.
+        out, reads = op.outputs[0].shape, shapes[1][:3] if op.type == "Conv2D" else shapes[1][:2]
+    elif op.type == "Conv2DBackpropInput":
+        out, reads = shapes[2], shapes[1][:3]
+    elif op.type == "Conv2DBackpropFilter":
+        out, reads = shapes[2], op.outputs[0].shape[:3]
+    elif op.type in ("MatMul", "BatchMatMul", "BatchMatMulV2"):
+        if shapes[0].rank is None:
+            return None
+        turned = op.get_attr("transpose_a" if op.type == "MatMul" else "adj_x")
+        out, reads = op.outputs[0].shape, shapes[0][-2:-1] if turned else shapes[0][-1:]
+    else:
+        return 0
+    if not (out.is_fully_defined() and reads.is_fully_defined()):
+        return None
+    return 2 * prod(out.as_list()) * prod(reads.as_list())

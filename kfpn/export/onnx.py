@@ -11,6 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from kfpn.config import Config
+from kfpn.export.int8 import Int8Options, calibration_inputs, quantize, require_accuracy
 from kfpn.export.onnx_check import verify_onnx
 from kfpn.export.onnx_graph import OPSET, OnnxDetector
 from kfpn.export.shapes import input_shape as checked_shape
@@ -27,6 +28,7 @@ def export_onnx(
     *,
     input_shape: str | Sequence[int] | None = None,
     raw: bool = False,
+    int8: Int8Options | None = None,
 ) -> Path:
     """Writes a trained detector as an ONNX file, once the runtimes have given the same as Keras.
 
@@ -40,24 +42,36 @@ def export_onnx(
         target: file to write; it must not exist.
         input_shape: (B, H, W, 3) of the only input the file takes; None: any batch and any size.
         raw: leave out the NMS of the detections. That of the proposals stays: the box head's input depends on it.
+        int8: how to make convolutions and products compute in eight bits, for CPUs; None: all is float32. The float32 file
+            is compared with Keras, the INT8 one with the float32 one, by their AP.
 
     Returns:
         `target`.
 
     Raises:
         ValueError: if a package is missing, the shape is wrong, the target exists or can't be written, the work directory
-            has no weights, or onnxruntime, or OpenVINO where it is installed, finds something else than Keras. No file
-            appears then.
+            has no weights, onnxruntime, or OpenVINO where it is installed, finds something else than Keras, or INT8
+            lacks data or accuracy. No file appears then.
     """
     target = Path(target)
     shape = None if input_shape is None else checked_shape(input_shape)
+    if int8 and (shape or raw):
+        raise ValueError(
+            "int8 must go without input_shape and raw: it is for CPUs, and TensorRT makes an INT8 of its own"
+        )
     require(PACKAGES)
     with written_aside(target) as aside:
         trained = open_trained(workdir)
         if shape is not None:
             _check_counts(trained.config)
-        write_onnx(trained, aside, shape, raw)
-        verify_onnx(trained, aside, shape, raw)
+        if int8:
+            inputs = list(calibration_inputs(trained.config, int8))
+        full = aside.with_name("float32.onnx") if int8 else aside
+        write_onnx(trained, full, shape, raw)
+        verify_onnx(trained, full, shape, raw)
+        if int8:
+            quantize(full, aside, inputs)
+            require_accuracy(trained, full, aside, int8)
     return target
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from kfpn.export.onnx_runtimes import in_onnxruntime, in_openvino
+
 
 def keras_runner(path: Path, image: np.ndarray) -> Callable[[], object]:
     """A work directory's detector, compiled by XLA."""
@@ -37,30 +39,17 @@ def saved_model_runner(path: Path, image: np.ndarray) -> Callable[[], object]:
     return lambda: detect(**{name: images})["detection_boxes"].numpy()
 
 
-def onnx_input(path: Path, image: np.ndarray) -> np.ndarray:
-    """Returns the image as an ONNX file of ours takes it."""
-    return image[None].astype(np.float32)
-
-
 def onnxruntime_runner(path: Path, image: np.ndarray) -> Callable[[], object]:
     """An ONNX file in ONNX Runtime on the CPU."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    inputs = {session.get_inputs()[0].name: onnx_input(path, image)}
-    return lambda: session.run(None, inputs)
+    detect, images = in_onnxruntime(path), image[None].astype(np.float32)
+    return lambda: detect(images)
 
 
 def openvino_runner(path: Path, image: np.ndarray) -> Callable[[], object]:
     """An ONNX file in OpenVINO on the CPU."""
-    import openvino
-
-    core = openvino.Core()
-    model = core.read_model(str(path))
-    images = onnx_input(path, image)
-    model.reshape({model.inputs[0]: list(images.shape)})
-    compiled = core.compile_model(model, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
-    return lambda: compiled([images])
+    images = image[None].astype(np.float32)
+    detect = in_openvino(path, images.shape)
+    return lambda: detect(images)
 
 
 RUNNERS: dict[str, Callable[[Path, np.ndarray], Callable[[], object]]] = {
@@ -71,13 +60,23 @@ RUNNERS: dict[str, Callable[[Path, np.ndarray], Callable[[], object]]] = {
 }
 
 
+def peak_memory() -> int:
+    """Returns the most memory this process has held, in bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Not getrusage, which begins with what the process that started this one held.
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line[:6] == "VmHWM:") * 1024
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return held if sys.platform == "darwin" else held * 1024
+
+
 def main() -> None:
     """Answers the lines of stdin."""
     runtime, path, image = sys.argv[1:4]
     run = RUNNERS[runtime](Path(path), np.load(image))
     for line in sys.stdin:
         if line.strip() == "end":
-            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, flush=True)
+            print(peak_memory(), flush=True)
             return
         start = time.perf_counter()
         run()

@@ -1,15 +1,16 @@
 """A SavedModel for TensorFlow Serving, and for every program that loads SavedModels without Keras."""
 
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import keras
 import tensorflow as tf
 
 from kfpn.config import Config
-from kfpn.engine.workdir import write_json
+from kfpn.export.archive import detection_outputs, write_archive, write_classes
 from kfpn.export.images import Batch, batch_of_files, batch_of_pixels
+from kfpn.export.saved_layers import SparseRoIAlign
 from kfpn.export.serving import check_batch_sizes, read_images, write_batching, write_warmup
 from kfpn.export.source import Trained, next_version, open_trained, written_aside
 from kfpn.export.verify import verify_trained
@@ -87,21 +88,12 @@ def write_signatures(trained: Trained, path: Path, names: Sequence[str] = tuple(
     """
     detector = Detector(trained, xla)
     endpoints = {
-        "image_bytes": (detector.detect_files, _FILES),
-        "image_tensor": (detector.detect_pixels, _PIXELS),
-        "proposals": (detector.propose, _PIXELS),
+        "image_bytes": (detector.detect_files, [_FILES]),
+        "image_tensor": (detector.detect_pixels, [_PIXELS]),
+        "proposals": (detector.propose, [_PIXELS]),
     }
-    # tf.saved_model.save would leave out variables that C++ loaders then can't find; Keras' archive tracks them all.
-    archive = keras.export.ExportArchive()
-    archive.track(detector.model)
-    for name in names:
-        function, spec = endpoints[name]
-        archive.add_endpoint(SIGNATURES[name], function, [spec])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    archive.write_out(str(path), verbose=False)
-    classes = {"class_names": list(trained.class_names), "category_ids": list(trained.category_ids)}
-    (path / "assets").mkdir(exist_ok=True)
-    write_json(path / "assets" / "classes.json", classes)
+    write_archive(path, {SIGNATURES[name]: endpoints[name] for name in names})
+    write_classes(path, trained)
 
 
 class Detector:
@@ -115,10 +107,16 @@ class Detector:
     def __init__(self, trained: Trained, xla: bool = False):
         self.config: Config = trained.config
         self.submodels = trained.submodels
-        self.category_ids = tf.constant((*trained.category_ids, 0), tf.float32)
-        self.model = inference_model(
+        self.category_ids = trained.category_ids
+        model = inference_model(
             trained.submodels, trained.config.model, padded=True, proposals_nms="kernel", detections_nms="kernel"
         )
+        self._proposals, align, self._select = map(model.get_layer, ("proposals", "roi_align", "detections"))
+        # XLA fuses the gathers and knows no sparse matrices.
+        self._align = align if xla else SparseRoIAlign.from_config(align.get_config())
+        # In training the box head's first layer is a matrix product: faster, but where XLA fuses RoIAlign into it. Nothing
+        # else in it changes.
+        self._head = functools.partial(trained.submodels.box_head, training=not xla)
         # As functions of their own they are traced and stored once for all signatures.
         self._features = tf.function(self._run_features, autograph=False, jit_compile=xla or None)
         self._heads = tf.function(self._run_heads, autograph=False, jit_compile=xla or None)
@@ -147,22 +145,13 @@ class Detector:
     def _run_all(self, batch: Batch) -> dict[str, tf.Tensor]:
         levels, rois, roi_scores = self._propose(batch)
         outputs = self._heads(levels, rois, batch.image_sizes)
-        select = self.model.get_layer("detections")
-        found = select(outputs["logits"], outputs["deltas"], rois, roi_scores, batch.image_sizes)
+        found = self._select(outputs["logits"], outputs["deltas"], rois, roi_scores, batch.image_sizes)
         pixels, normalised = _to_original(found["boxes"], batch)
-        # Label -1, of empty rows, gets the id behind the last.
-        labels = tf.where(found["labels"] < 0, len(self.category_ids) - 1, found["labels"])
-        return {
-            "detection_boxes": normalised,
-            "detection_boxes_pixels": pixels,
-            "detection_scores": tf.cast(found["scores"], tf.float32),
-            "detection_classes": tf.gather(self.category_ids, labels),
-            "num_detections": tf.cast(found["num_detections"], tf.float32),
-        }
+        return detection_outputs(found, normalised, pixels, self.category_ids)
 
     def _run_proposals(self, batch: Batch) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
         levels, outputs = self._features(batch.images, batch.image_sizes)
-        rois, scores = self.model.get_layer("proposals")(levels, outputs, batch.image_sizes)
+        rois, scores = self._proposals(levels, outputs, batch.image_sizes)
         return levels, rois, scores
 
     def _run_features(self, images: tf.Tensor, image_sizes: tf.Tensor) -> tuple[dict[str, tf.Tensor], dict]:
@@ -170,8 +159,8 @@ class Detector:
         return levels, self.submodels.rpn(levels)
 
     def _run_heads(self, levels: dict[str, tf.Tensor], rois: tf.Tensor, image_sizes: tf.Tensor) -> dict[str, tf.Tensor]:
-        pooled = self.model.get_layer("roi_align")({level: levels[level] for level in LEVELS}, rois, image_sizes)
-        return self.submodels.box_head(tf.reshape(pooled, (-1, *pooled.shape[2:])))
+        pooled = self._align({level: levels[level] for level in LEVELS}, rois, image_sizes)
+        return self._head(tf.reshape(pooled, (-1, *pooled.shape[2:])))
 
 
 def _to_original(boxes: tf.Tensor, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:

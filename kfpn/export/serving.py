@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from kfpn.data.image import load_image, read_size
-from kfpn.data.record import Record
+from kfpn.export.images import READABLE, decode
 
 WARMUP = Path("assets.extra") / "tf_serving_warmup_requests"
 MOST_REQUESTS = 1000
@@ -37,42 +36,21 @@ max_enqueued_batches { value: 64 }
 
 
 def read_images(paths: Sequence[str | os.PathLike]) -> list[tuple[bytes, np.ndarray]]:
-    """Reads image files for warm-up requests: their bytes, and (H, W, 3) uint8 RGB.
+    """Reads image files as a server would: their bytes, and (H, W, 3) uint8 RGB.
 
     Raises:
-        ValueError: naming a file that is no image TensorFlow can decode.
+        ValueError: naming a file that can't be read, or decoded by TensorFlow.
     """
     images = []
-    for path in map(Path, paths):
+    for path in paths:
         try:
-            content = path.read_bytes()
+            content = Path(path).read_bytes()
+            images.append((content, decode(tf.constant(content)).numpy()))
         except OSError as error:
-            raise ValueError(f"warmup must name image files, got {path}: {error.strerror}") from error
-        height, width = _size(path, content)
-        image = load_image(
-            Record(
-                image=content,
-                image_id=0,
-                height=height,
-                width=width,
-                boxes=np.zeros((0, 4), np.float32),
-                labels=np.zeros(0, np.int32),
-                crowd=np.zeros(0, bool),
-                areas=np.zeros(0, np.float32),
-                name=str(path),
-            )
-        )
-        images.append((content, image))
+            raise ValueError(f"{path} must be an image file that can be read, got {error.strerror}") from error
+        except tf.errors.InvalidArgumentError as error:
+            raise ValueError(f"{path} must be one of {READABLE}, got something else") from error
     return images
-
-
-def _size(path: Path, content: bytes) -> tuple[int, int]:
-    if not content.startswith((b"\xff\xd8\xff", b"\x89PNG", b"BM", b"GIF8")):
-        raise ValueError(f"warmup must name JPEG, PNG, BMP or GIF files, got {path}")
-    try:
-        return read_size(content)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
 
 
 def check_batch_sizes(batch_sizes: Sequence[int]) -> None:

@@ -69,12 +69,21 @@ def written_aside(target: str | os.PathLike) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     except OSError as error:
-        raise ValueError(f"{target} must lie in a folder that can be written, got {error}") from error
+        raise ValueError(
+            f"{target} must lie in a folder that can be written, got {target.parent}: {error.strerror}"
+        ) from error
     try:
         yield aside / target.name
-        os.replace(aside / target.name, target)
+        _rename(aside / target.name, target)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _rename(aside: Path, target: Path) -> None:
+    try:
+        os.replace(aside, target)
+    except OSError as error:  # another export was faster
+        raise ValueError(f"{target} must not exist yet, but it appeared meanwhile ({error.strerror})") from error
 
 
 def next_version(directory: str | os.PathLike) -> Path:

@@ -1,18 +1,13 @@
 """What TF-TRT is fed with: images for INT8 calibration, and the sizes engines are built for."""
 
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kfpn.config import InputConfig
 from kfpn.data.augment import resize_image
-from kfpn.data.image import load_image
 from kfpn.data.pipeline import prepare_image
-from kfpn.data.sources import open_source
-from kfpn.export.serving import read_images
-from kfpn.predict import find_images
 
 
 def profile_inputs(shape: tuple[int, int, int, int], dynamic: bool) -> Iterator[dict[str, Any]]:
@@ -31,27 +26,6 @@ def profile_inputs(shape: tuple[int, int, int, int], dynamic: bool) -> Iterator[
     for count, rows, columns in sizes:
         images = rng.integers(0, 256, (count, rows, columns, 3), np.uint8)
         yield {"images": images, "image_sizes": np.full((count, 2), (rows, columns), np.int32)}
-
-
-def calibration_pictures(data: str, count: int) -> Iterator[np.ndarray]:
-    """Gives up to `count` images (H, W, 3) uint8 of a data set or a folder.
-
-    Args:
-        data: as `kfpn train --data` takes it, or a folder of images.
-        count: int.
-
-    Raises:
-        ValueError: if there are none, or one can't be read.
-    """
-    if Path(data).is_dir():
-        for _, image in read_images(find_images([data])[:count]):
-            yield image
-        return
-    source = open_source(data, "train")
-    if len(source) == 0:
-        raise ValueError(f"calibration_data must hold images, got none in {data!r}")
-    for index in range(min(count, len(source))):
-        yield load_image(source[index])
 
 
 def batches(

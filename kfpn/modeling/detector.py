@@ -83,7 +83,11 @@ def build_submodels(config: ModelConfig) -> Submodels:
     """Builds the submodels of a detector, with fresh weights."""
     layers = SharedLayers(frozen_stage(config))
     features, padded_features = (features_model(config, layers, padded) for padded in (False, True))
-    rpn, head = rpn_head(config), box_head(config)
+    return assemble(features, padded_features, rpn_head(config), box_head(config))
+
+
+def assemble(features: keras.Model, padded_features: keras.Model, rpn: keras.Model, head: keras.Model) -> Submodels:
+    """Returns submodels together with the model that holds every variable of theirs once."""
     images = _image_input()
     rois = keras.Input(head.input_shape[1:], name="roi_features")
     weights_model = keras.Model([images, rois], [rpn(features(images)), head(rois)], name="weights")

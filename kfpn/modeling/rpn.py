@@ -8,7 +8,7 @@ from kfpn.anchors import STRIDES, grid_anchors, image_strides
 from kfpn.config import ModelConfig
 from kfpn.modeling.layers import PointwiseConv2D
 from kfpn.modeling.nms import LEVEL_NMS, checked_nms, suppress
-from kfpn.modeling.padding import valid_mask
+from kfpn.modeling.padding import valid_cells
 from kfpn.modeling.pyramid import LEVELS
 from kfpn.targets import gather_rows
 
@@ -79,12 +79,14 @@ def level_anchors(features, image_sizes, config: ModelConfig) -> list:
 
 def usable_anchors(features, image_sizes, config: ModelConfig) -> list:
     """Returns which anchors belong to cells inside the images: five (B, N_l) bool."""
-    usable = []
+    usable, anchors = [], len(config.aspect_ratios)
     for level, stride in zip(LEVELS, STRIDES, strict=True):
-        batch, height, width, _ = ops.shape(features[level])
-        mask = valid_mask(image_sizes, stride, height, width)
-        mask = ops.broadcast_to(mask[..., None], (batch, height, width, len(config.aspect_ratios)))
-        usable.append(ops.reshape(mask, (batch, -1)))
+        _, height, width, _ = ops.shape(features[level])
+        # One flat range and no broadcast of a mask over anchors: TensorRT has a converter for all of it.
+        cell = ops.arange(height * width * anchors, dtype="int32")[None] // anchors
+        row = cell // width
+        rows, columns = ops.split(valid_cells(image_sizes, stride), 2, axis=1)
+        usable.append(ops.logical_and(row < rows, cell - row * width < columns))
     return usable
 
 

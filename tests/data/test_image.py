@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kfpn.data.image import load_image, read_header, read_size
+from kfpn.data.image import load_image, load_picture, read_header, read_size
 from kfpn.data.record import Record
 
 
@@ -113,3 +113,11 @@ def test_an_image_changed_since_the_opening_is_refused():
 def test_arrays_pass_unchanged():
     pixels = np.full((2, 3, 3), 7, np.uint8)
     assert load_image(record(pixels, 2, 3)) is pixels
+
+
+def test_a_picture_is_loaded_from_its_path_or_its_bytes_and_named_when_it_is_none(tmp_path):
+    (tmp_path / "a.png").write_bytes(encode(picture(), "PNG"))
+    for image in (tmp_path / "a.png", str(tmp_path / "a.png"), encode(picture(), "PNG")):
+        np.testing.assert_array_equal(load_picture(image, "it"), np.array(picture()))
+    with pytest.raises(ValueError, match="photo: does not exist"):
+        load_picture(tmp_path / "none.png", "photo")

@@ -11,6 +11,8 @@ from PIL import Image
 
 from kfpn.engine.workdir import Workdir
 from kfpn.export.saved_model import export_saved_model
+from kfpn.export.source import open_trained
+from kfpn.export.verify import Reference
 from kfpn.modeling.detector import build_submodels
 from kfpn.presets import preset
 
@@ -61,6 +63,18 @@ def tiny_workdir(tmp_path_factory):
 def exported(tiny_workdir, tmp_path_factory):
     """Returns the path of the tiny detector's SavedModel with all signatures (version 1). Read only: it is shared."""
     return export_saved_model(tiny_workdir, tmp_path_factory.mktemp("served") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def trained(tiny_workdir):
+    """Returns the tiny detector, opened for export. Read only: it is shared."""
+    return open_trained(tiny_workdir)
+
+
+@pytest.fixture(scope="session")
+def reference(trained):
+    """Returns the tiny detector as it was trained, a function of images."""
+    return Reference(trained)
 
 
 @pytest.fixture(scope="session")

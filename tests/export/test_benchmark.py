@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -59,3 +62,10 @@ def test_operations_are_counted_as_multiplications_and_additions():
         return tf.reshape(tf.nn.conv2d(x, kernel, 2, "SAME"), (-1, 5)) @ matrix
 
     assert gigaflops(function.get_concrete_function()) == pytest.approx(2e-9 * (4 * 4 * 5 * 3 * 3 * 3 + 4 * 4 * 5 * 7))
+
+
+def test_a_model_is_not_charged_with_the_memory_of_the_process_that_starts_it():
+    held = np.ones(300_000_000, np.int8)
+    script = "from kfpn.export.runners import peak_memory; print(peak_memory())"
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert 1_000_000 < int(told) < held.nbytes

@@ -1,3 +1,6 @@
+import io
+import struct
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -16,13 +19,45 @@ INPUT = InputConfig(short_side=96, long_side=160)
     ("mode", "kind"),
     [
         *(("RGB", "JPEG"), ("L", "JPEG"), ("CMYK", "JPEG"), ("RGBA", "PNG"), ("LA", "PNG"), ("P", "PNG"), ("1", "PNG")),
-        *(("RGB", "BMP"), ("L", "BMP"), ("RGBA", "BMP"), ("P", "GIF")),
+        *(("RGB", "BMP"), ("L", "BMP"), ("RGBA", "BMP"), ("P", "BMP"), ("P", "GIF")),
     ],
 )
 def test_files_are_decoded_as_pillow_does(photo, tmp_path, mode, kind):
     Image.fromarray(photo(41, 60)).convert(mode).save(tmp_path / "image", kind)
     pixels = decode(tf.constant((tmp_path / "image").read_bytes()))
     np.testing.assert_array_equal(pixels, np.array(Image.open(tmp_path / "image").convert("RGB")))
+
+
+def test_a_bmp_of_few_colours_is_decoded_by_its_table(tmp_path):
+    pixels = np.array([[0, 1, 2], [2, 0, 1]], np.uint8)
+    image = Image.fromarray(pixels, "P")
+    image.putpalette([10, 20, 30, 200, 0, 7, 0, 255, 128])
+    image.save(tmp_path / "image.bmp")
+    table = np.array([[10, 20, 30], [200, 0, 7], [0, 255, 128]])
+    np.testing.assert_array_equal(decode(tf.constant((tmp_path / "image.bmp").read_bytes())), table[pixels])
+
+
+def bmp(bits, compression=0, masks=(), size=40):
+    """Returns a BMP file of 4 x 4 pixels."""
+    header = struct.pack("<IiiHHIIiiII", size, 4, 4, 1, bits, compression, 0, 0, 0, 0, 0)
+    header += struct.pack(f"<{len(masks)}I", *masks) + bytes(1024 if bits <= 8 else 0)
+    pixels = bytes(range(4 * 4 * bits // 8))
+    return struct.pack("<2sIHHI", b"BM", 14 + len(header) + len(pixels), 0, 0, 14 + len(header)) + header + pixels
+
+
+def test_a_bmp_with_the_usual_bit_fields_is_decoded():
+    file = bmp(32, 3, (0xFF0000, 0xFF00, 0xFF))
+    np.testing.assert_array_equal(decode(tf.constant(file)), np.array(Image.open(io.BytesIO(file)).convert("RGB")))
+
+
+@pytest.mark.parametrize(
+    "file",
+    [bmp(8, 1), bmp(4), bmp(1), bmp(16), bmp(32, 3, (0xFF, 0xFF00, 0xFF0000)), bmp(24, size=12), bmp(24)[:40], b"BM"],
+)
+def test_bmps_that_would_come_out_wrong_are_refused_by_their_index(file, photo, encoded):
+    good = encoded(photo(41, 60), "BMP")
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"uncompressed BMP files .* at index 1"):
+        batch_of_files(tf.constant([good, file]), INPUT)
 
 
 def test_of_an_animation_the_first_frame_is_taken(photo, tmp_path):

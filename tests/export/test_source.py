@@ -47,6 +47,18 @@ def test_an_existing_target_is_refused_and_stays(tmp_path):
     assert (tmp_path / "model").read_text() == "old"
 
 
+def test_a_target_that_another_export_made_meanwhile_stays(tmp_path):
+    def both(aside):
+        for path in (aside, tmp_path / "1"):
+            path.mkdir()
+        (tmp_path / "1" / "weights").write_text("faster")
+
+    with pytest.raises(ValueError, match="must not exist yet, but it"), written_aside(tmp_path / "1") as aside:
+        both(aside)
+    assert (tmp_path / "1" / "weights").read_text() == "faster"
+    assert os.listdir(tmp_path) == ["1"]
+
+
 def test_a_place_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with (

@@ -8,11 +8,13 @@ import pytest
 import tensorflow as tf
 
 from kfpn.export import tf_trt
+from kfpn.export.calibration import calibration_pictures
 from kfpn.export.convertible import converters, graph_nodes
 from kfpn.export.source import open_trained
-from kfpn.export.tf_trt import Servable, TfTrtOptions, convert, missing, parse_shape, report, run, write_native
+from kfpn.export.tf_trt import Servable, convert, missing, report, run, write_native
 from kfpn.export.trt_check import compare
-from kfpn.export.trt_inputs import batches, calibration_pictures, profile_inputs
+from kfpn.export.trt_inputs import batches, profile_inputs
+from kfpn.export.trt_options import TfTrtOptions
 
 WITH_TF_TRT = tf.__version__.startswith("2.17.")
 needs_tf_trt = pytest.mark.skipif(
@@ -47,8 +49,8 @@ def test_the_convolutions_of_a_detector_convert_in_at_most_four_segments(found):
 
 
 @needs_tf_trt
-@pytest.mark.slow
-def test_r50_fpn_converts_in_at_most_four_segments(make_workdir, tmp_path):
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_r50_fpn_converts_in_at_most_four_segments(make_workdir, tmp_path, dynamic):
     sizes = {
         "backbone_width": 64,
         "pyramid_channels": 256,
@@ -58,7 +60,7 @@ def test_r50_fpn_converts_in_at_most_four_segments(make_workdir, tmp_path):
     }
     anchors = (32.0, 64.0, 128.0, 256.0, 512.0)
     workdir = make_workdir(tmp_path / "r50", backbone="resnet50", anchor_sizes=anchors, max_detections=100, **sizes)
-    found = report(workdir, (1, 800, 1344, 3))
+    found = report(workdir, (1, 800, 1344, 3), dynamic)
     assert found.flops > 400e9
     assert found.flop_share >= 0.98
     assert len(found.segments) <= 4
@@ -130,10 +132,13 @@ def test_all_that_is_missing_is_said_at_once_and_nothing_is_left(tiny_workdir, t
     ("options", "message"),
     [
         ({"precision": "fp16"}, "precision must be FP32, FP16 or INT8, got 'fp16'"),
-        ({"input_shape": "800x1344"}, "input_shape must be BxHxWx3, as 1x800x1344x3, got '800x1344'"),
-        ({"input_shape": "1x800x1344x1"}, "input_shape must be BxHxWx3"),
-        ({"input_shape": "0x800x1344x3"}, "input_shape must be BxHxWx3"),
-        ({"input_shape": "1x32x1344x3"}, "input_shape must have sides of 64 pixels or more"),
+        (
+            {"input_shape": "800x1344"},
+            "input_shape must be BxHxWx3, four whole numbers as 1x800x1344x3, got '800x1344'",
+        ),
+        ({"input_shape": "1x800x1344x1"}, "input_shape must end in 3"),
+        ({"input_shape": "0x800x1344x3"}, "input_shape must have a batch of 1"),
+        ({"input_shape": "1x32x1344x3"}, "input_shape must have a batch of 1 and sides of 64 pixels or more"),
         ({"output": None}, "output must be the folder to write"),
         ({"precision": "INT8"}, "calibration_data must be images for INT8"),
         ({"calibration_data": "shapes"}, "calibration_data must go with precision INT8, got FP16"),
@@ -144,10 +149,6 @@ def test_all_that_is_missing_is_said_at_once_and_nothing_is_left(tiny_workdir, t
 def test_options_that_make_no_sense_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         TfTrtOptions(**{"workdir": "w", "output": "o", **options})
-
-
-def test_a_shape_is_read():
-    assert parse_shape("2x800X1344x3") == (2, 800, 1344, 3)
 
 
 def test_the_converted_formulations_find_what_the_detector_finds(trained, photo):
@@ -273,7 +274,7 @@ def test_int8_is_calibrated_with_real_images_built_verified_and_renamed(stand_in
     assert init["use_calibration"]
     assert init["use_dynamic_shape"]
     assert init["max_workspace_size_bytes"] == 4096 * 2**20
-    assert init["minimum_segment_size"] == 60
+    assert init["minimum_segment_size"] == 80
     assert calibrated == [(1, 96, 128, 3)] * 2
     assert built == [(1, 96, 128, 3)]
     assert saved != str(target)

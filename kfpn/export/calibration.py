@@ -1,0 +1,40 @@
+"""Real images that eight-bit exports are calibrated with."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from kfpn.data.image import load_image
+from kfpn.data.sources import open_source
+from kfpn.export.serving import read_images
+from kfpn.predict import find_images
+
+
+def calibration_pictures(data: str, count: int) -> Iterator[np.ndarray]:
+    """Gives up to `count` images (H, W, 3) uint8 of a data set or a folder, evenly spread over it.
+
+    Args:
+        data: as `kfpn train --data` takes it, or a folder of images.
+        count: int.
+
+    Raises:
+        ValueError: if there are none, the data set can't be opened, or an image can't be read.
+    """
+    if Path(data).is_dir():
+        files = find_images([data])
+        for index in _spread(len(files), count):
+            yield read_images([files[index]])[0][1]
+        return
+    try:
+        source = open_source(data, "train")
+    except (ValueError, OSError) as error:
+        raise ValueError(f"calibration_data must be a folder of images or a data set, got {data!r}: {error}") from error
+    if len(source) == 0:
+        raise ValueError(f"calibration_data must hold images, got none in {data!r}")
+    for index in _spread(len(source), count):
+        yield load_image(source[index])
+
+
+def _spread(length: int, count: int) -> list[int]:
+    return [int(i) for i in np.linspace(0, length - 1, min(count, length))]
