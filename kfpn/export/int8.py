@@ -51,7 +51,7 @@ class Int8Options:
 
 
 def calibration_inputs(config: Config, options: Int8Options) -> Iterator[np.ndarray]:
-    """Gives images as the detector sees them: (1, H, W, 3) float32, 0..255.
+    """Gives images resized as the detector sees them: (1, H, W, 3) uint8.
 
     Args:
         config: of the run.
@@ -64,7 +64,7 @@ def calibration_inputs(config: Config, options: Int8Options) -> Iterator[np.ndar
     number = 0
     for picture in calibration_pictures(data, options.calibration_images):
         number += 1
-        yield prepare_image(picture, config.input)[0][None].astype(np.float32)
+        yield prepare_image(picture, config.input)[0][None]
     if number < FEWEST_IMAGES:
         raise ValueError(f"calibration_data must hold at least {FEWEST_IMAGES} images, got {number} in {data!r}")
 
@@ -78,7 +78,7 @@ def quantize(source: Path, target: Path, inputs: Iterable[np.ndarray]) -> None:
     Args:
         source: a file of `kfpn.export.onnx.write_onnx`.
         target: file to write.
-        inputs: (1, H, W, 3) float32, real images.
+        inputs: (1, H, W, 3) uint8, real images.
     """
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
@@ -124,7 +124,7 @@ class _Reader:
     def get_next(self) -> dict[str, np.ndarray] | None:
         """Returns the next input; None behind the last."""
         images = next(self._inputs, None)
-        return None if images is None else {"images": images}
+        return None if images is None else {"images": images.astype(np.float32)}
 
 
 @contextlib.contextmanager
@@ -152,7 +152,7 @@ def require_accuracy(trained: Trained, full: Path, quantized: Path, options: Int
     if not options.check_images:
         in_onnxruntime(quantized)
         return
-    source = _validation(trained.config)
+    source = validation_source(trained.config)
     rows = [int(i) for i in np.linspace(0, len(source) - 1, min(options.check_images, len(source)))]
     before, after = (
         evaluate_onnx(path, source, rows, trained.config, trained.class_names)["AP"] or 0.0
@@ -166,7 +166,12 @@ def require_accuracy(trained: Trained, full: Path, quantized: Path, options: Int
         )
 
 
-def _validation(config: Config) -> Source:
+def validation_source(config: Config) -> Source:
+    """Returns the data that a run is validated on.
+
+    Raises:
+        ValueError: if it has none, or they can't be opened.
+    """
     hint = "to leave out the check: --check-images 0"
     try:
         data = config.val_data or default_val_data(config.data)
