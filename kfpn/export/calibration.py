@@ -5,9 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kfpn.data.image import load_image
+from kfpn.data.image import load_image, load_picture
 from kfpn.data.sources import open_source
-from kfpn.export.serving import read_images
 from kfpn.predict import find_images
 
 
@@ -24,7 +23,7 @@ def calibration_pictures(data: str, count: int) -> Iterator[np.ndarray]:
     if Path(data).is_dir():
         files = find_images([data])
         for index in _spread(len(files), count):
-            yield read_images([files[index]])[0][1]
+            yield load_picture(files[index], str(files[index]))
         return
     try:
         source = open_source(data, "train")
