@@ -3,10 +3,10 @@ import json
 import numpy as np
 import pytest
 from foreign import caffe2_backbone, cell_anchors, check, detectron2, detectron2_backbone, heads, trunk, write
+from taken_over import imported
 
-from kfpn.modeling.detector import build_submodels
 from kfpn.weights import detectron2 as reader
-from kfpn.weights.load import apply, model_config, read_checkpoint
+from kfpn.weights.load import model_config, read_checkpoint
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (1, 75, 101, 3)).astype(np.float32)
 BGR_MEAN = (103.53, 116.28, 123.675)
@@ -16,14 +16,6 @@ RGB = {"pixel_mean": (123.675, 116.28, 103.53), "pixel_std": (58.395, 57.12, 57.
 
 def nchw(x):
     return np.transpose(x, (0, 3, 1, 2))
-
-
-def imported(path):
-    checkpoint = read_checkpoint(path)
-    config = model_config(checkpoint)
-    submodels = build_submodels(config)
-    apply(checkpoint, submodels, vars(config))
-    return checkpoint, submodels
 
 
 def detector(units=None, classes=3, anchors=3, **buffers):

@@ -3,10 +3,10 @@ import json
 import numpy as np
 import pytest
 from foreign import check, heads, torchvision, torchvision_backbone, trunk, write
+from taken_over import imported
 
-from kfpn.modeling.detector import build_submodels
 from kfpn.weights import torchvision as reader
-from kfpn.weights.load import apply, model_config, read_checkpoint
+from kfpn.weights.load import model_config, read_checkpoint
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (1, 75, 101, 3)).astype(np.float32)
 
@@ -15,14 +15,6 @@ def normalised():
     """As torchvision's GeneralizedRCNNTransform does it."""
     x = (IMAGE / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
     return np.transpose(x, (0, 3, 1, 2))
-
-
-def imported(path):
-    checkpoint = read_checkpoint(path)
-    config = model_config(checkpoint)
-    submodels = build_submodels(config)
-    apply(checkpoint, submodels, vars(config))
-    return checkpoint, submodels
 
 
 def detector(**changes):

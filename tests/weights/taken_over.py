@@ -1,0 +1,13 @@
+"""A foreign checkpoint taken over into a network, step by step as kfpn does it."""
+
+from kfpn.modeling.detector import build_submodels
+from kfpn.weights.load import apply, model_config, read_checkpoint
+
+
+def imported(path):
+    """Returns the checkpoint and the submodels that hold its weights."""
+    checkpoint = read_checkpoint(path)
+    config = model_config(checkpoint)
+    submodels = build_submodels(config)
+    apply(checkpoint, submodels, vars(config))
+    return checkpoint, submodels
