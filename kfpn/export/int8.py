@@ -79,6 +79,9 @@ def quantize(source: Path, target: Path, inputs: Iterable[np.ndarray]) -> None:
         source: a file of `kfpn.export.onnx.write_onnx`.
         target: file to write.
         inputs: (1, H, W, 3) uint8, real images.
+
+    Raises:
+        ValueError: if what was written doesn't load in onnxruntime.
     """
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
@@ -98,6 +101,7 @@ def quantize(source: Path, target: Path, inputs: Iterable[np.ndarray]) -> None:
     )
     onnx.save(written, str(target))
     onnx.checker.check_model(str(target), full_check=True)
+    in_onnxruntime(target)
 
 
 def _layers(graph: Any) -> list[str]:
@@ -137,22 +141,18 @@ def _quiet() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def require_accuracy(trained: Trained, full: Path, quantized: Path, options: Int8Options) -> None:
+def require_accuracy(trained: Trained, source: Source, full: Path, quantized: Path, options: Int8Options) -> None:
     """Measures both files on validation images, prints their AP, and makes sure that INT8 costs no more than said.
 
     Args:
-        trained: whose validation data are used.
+        trained: the detector.
+        source: the validation images.
         full, quantized: the float32 file and the INT8 one.
         options: on how many images, and what is allowed.
 
     Raises:
-        ValueError: if there are no validation data.
         Different: if the AP drops by more.
     """
-    if not options.check_images:
-        in_onnxruntime(quantized)
-        return
-    source = validation_source(trained.config)
     rows = [int(i) for i in np.linspace(0, len(source) - 1, min(options.check_images, len(source)))]
     before, after = (
         evaluate_onnx(path, source, rows, trained.config, trained.class_names)["AP"] or 0.0

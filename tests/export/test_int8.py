@@ -1,10 +1,12 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from kfpn.config import InputConfig
+from kfpn.config import Config, InputConfig
+from kfpn.data.sources import open_source
 from kfpn.export.calibration import calibration_pictures
 from kfpn.export.int8 import FEWEST_IMAGES, Int8Options, calibration_inputs, evaluate_onnx, require_accuracy
 from kfpn.export.onnx import export_onnx
@@ -49,10 +51,18 @@ def test_convolutions_and_products_are_in_eight_bits_but_not_the_last_ones(files
     wide = [node for node in layers if not in_eight_bits(node)]
     assert not any(node.op_type == "QuantizeLinear" for node in full.node)
     assert len(wide) < len(layers) / 3
-    assert {name for name in ("rpn_logits", "rpn_deltas") if any(name in node.name for node in wide)} == {
-        "rpn_logits",
-        "rpn_deltas",
-    }
+    for name in ("rpn_logits", "rpn_deltas", "head_logits", "head_deltas"):
+        assert any(name in node.name for node in wide)
+        assert not any(name in node.name for node in layers if node not in wide)
+
+
+def test_validation_data_that_cannot_be_opened_are_named_before_any_work(packages, photos, tiny_workdir, tmp_path):
+    workdir = shutil.copytree(tiny_workdir, tmp_path / "run")
+    config = json.loads((workdir / "config.json").read_text())
+    (workdir / "config.json").write_text(json.dumps({**config, "val_data": "voc:nowhere"}))
+    with pytest.raises(ValueError, match=r"validation data of the work directory must open.*--check-images 0"):
+        export_onnx(workdir, tmp_path / "i8.onnx", int8=Int8Options(str(photos), FEWEST_IMAGES))
+    assert not (tmp_path / "i8.onnx").exists()
 
 
 def test_the_int8_file_takes_and_gives_what_the_full_one_does(files):
@@ -79,8 +89,6 @@ def test_the_int8_file_gives_nearly_the_same_scores_in_both_runtimes(files, load
 
 
 def test_a_file_is_measured_with_the_figures_of_coco(files, tiny_workdir):
-    from kfpn.data.sources import open_source
-
     trained = open_trained(tiny_workdir)
     source = open_source("shapes", "validation")
     names = (*trained.class_names, *source.class_names)
@@ -97,7 +105,8 @@ def test_a_file_that_loses_more_accuracy_than_allowed_is_refused(
 
     full, quantized = files
     monkeypatch.setattr(int8, "evaluate_onnx", lambda path, *_: {"AP": before if path == full else after})
-    arguments = open_trained(tiny_workdir), full, quantized, Int8Options(check_images=3)
+    source = open_source("shapes", "validation")
+    arguments = open_trained(tiny_workdir), source, full, quantized, Int8Options(check_images=3)
     if fails:
         with pytest.raises(Different, match=r"at most 0\.01 AP, got 0\.5000 to 0\.4899"):
             require_accuracy(*arguments)
@@ -145,6 +154,4 @@ def test_int8_goes_without_a_fixed_shape(tmp_path):
 
 
 def _config():
-    from kfpn.config import Config
-
     return Config(input=InputConfig(short_side=96, long_side=128))
