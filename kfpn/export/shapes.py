@@ -20,5 +20,5 @@ def input_shape(shape: str | Sequence[int]) -> tuple[int, int, int, int]:
     if channels != 3:
         raise ValueError(f"input_shape must end in 3, the channels R, G, B, got {shape!r}")
     if batch < 1 or min(height, width) < 64:
-        raise ValueError(f"input_shape must have a batch of 1 and sides of 64 pixels or more, got {shape!r}")
+        raise ValueError(f"input_shape must have a batch of at least 1 and sides of at least 64 pixels, got {shape!r}")
     return batch, height, width, channels

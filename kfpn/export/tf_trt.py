@@ -20,7 +20,7 @@ from kfpn.export.trt_options import MINIMUM_SEGMENT_SIZE, TfTrtOptions
 from kfpn.modeling.detector import inference_model
 
 CONTAINER = "docker run --gpus all -it --rm -v $PWD:/work -w /work nvcr.io/nvidia/tensorflow:25.02-tf2-py3"
-"""A container of NVIDIA's with TensorFlow 2.17 and TF-TRT, as far as is known: docs/tf_trt.md says what to look up."""
+"""A container of NVIDIA's said to hold TensorFlow 2.17; not tried, see docs/tf_trt.md."""
 OLDEST_TENSORRT = (8, 6)
 
 

@@ -53,6 +53,8 @@ class TfTrtOptions:
         for name in ("calibration_images", "workspace", "minimum_segment_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.require_flops is not None and not 0 <= self.require_flops <= 1:
+            raise ValueError(f"require_flops must be within 0 and 1, got {self.require_flops}")
         input_shape(self.input_shape)
         if self.report:
             return
