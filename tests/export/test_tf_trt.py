@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 import sys
@@ -79,10 +80,12 @@ def test_a_share_that_is_not_reached_fails_with_the_report(tiny_workdir, found, 
     monkeypatch.setattr(tf_trt, "report", lambda *args: found)
     options = {"workdir": str(tiny_workdir), "report": True, "input_shape": "1x96x128x3"}
     assert "GFLOPs convert, in" in run(TfTrtOptions(**options, require_flops=0.98, require_segments=4))
-    with pytest.raises(ValueError, match=r"require_flops must be reached, got 1\.0000\n.*GFLOPs convert"):
-        run(TfTrtOptions(**options, require_flops=1.01))
     with pytest.raises(ValueError, match="require_segments must not be exceeded"):
         run(TfTrtOptions(**options, require_segments=0))
+    half = dataclasses.replace(found, converted_flops=found.flops // 2)
+    monkeypatch.setattr(tf_trt, "report", lambda *args: half)
+    with pytest.raises(ValueError, match=r"require_flops must be reached, got 0\.5000\n.*GFLOPs convert"):
+        run(TfTrtOptions(**options, require_flops=0.98))
 
 
 @needs_tf_trt
