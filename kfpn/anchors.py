@@ -4,19 +4,20 @@ import math
 
 from keras import ops
 
-STRIDES = (4, 8, 16, 32, 64)  # P2 ... P6
 PADDED_TO = 32  # torchvision pads every image to a multiple of this many pixels
 
 
-def cell_anchors(size, aspect_ratios, rounded=False):
-    """Returns the anchors of the cell at (0, 0), centred on it: a list of (y1, x1, y2, x2) floats.
+def cell_anchors(sizes, aspect_ratios, rounded=False):
+    """Returns the anchors of the cell at (0, 0), centred on it: a list of (y1, x1, y2, x2) floats, size by size.
 
     Args:
-        size: float, pixels: the side of the square anchor; all have the area size^2.
+        sizes: floats, pixels: the sides of the square anchors; all of a size have the area size^2.
         aspect_ratios: height / width of each.
         rounded: bool, round half the sides to whole pixels, halves to even (torchvision's AnchorGenerator).
     """
-    halves = [(0.5 * size * math.sqrt(ratio), 0.5 * size / math.sqrt(ratio)) for ratio in aspect_ratios]
+    halves = [
+        (0.5 * size * math.sqrt(ratio), 0.5 * size / math.sqrt(ratio)) for size in sizes for ratio in aspect_ratios
+    ]
     if rounded:
         halves = [(float(round(height)), float(round(width))) for height, width in halves]
     return [(-height, -width, height, width) for height, width in halves]
@@ -36,17 +37,17 @@ def image_strides(image_sizes, stride):
     return padded // ((padded + (stride - 1)) // stride)
 
 
-def grid_anchors(height, width, strides, size, aspect_ratios, rounded=False):
-    """Returns the anchors of one level: (B, height * width * A, 4) float32 yxyx pixels, ordered (y, x, ratio).
+def grid_anchors(height, width, strides, sizes, aspect_ratios, rounded=False):
+    """Returns the anchors of one level: (B, height * width * A, 4) float32 yxyx pixels, ordered (y, x, size, ratio).
 
     Centres lie at cell index x stride, without half a cell, as in detectron2 and torchvision.
 
     Args:
         height, width: int (or scalar tensors), cells.
         strides: (B, 2) int, pixels from row to row and from column to column; (1, 2) where all images have the same.
-        size, aspect_ratios, rounded: see `cell_anchors`.
+        sizes, aspect_ratios, rounded: see `cell_anchors`.
     """
-    cell = ops.convert_to_tensor(cell_anchors(size, aspect_ratios, rounded), "float32")
+    cell = ops.convert_to_tensor(cell_anchors(sizes, aspect_ratios, rounded), "float32")
     strides = ops.convert_to_tensor(strides, "int32")
     y = ops.cast(ops.arange(height, dtype="int32") * strides[:, :1], "float32")
     x = ops.cast(ops.arange(width, dtype="int32") * strides[:, 1:], "float32")

@@ -18,13 +18,26 @@ import tyro
 # TensorFlow is imported where it is needed: `kfpn --help` and a mistyped option answer at once.
 from kfpn import __version__
 from kfpn.config import Config, ModelConfig
-from kfpn.options import DESCRIPTION, HELP, Benchmark, Evaluate, Export, ImportWeights, ListPretrained, Predict
+from kfpn.options import (
+    DESCRIPTION,
+    HELP,
+    Benchmark,
+    Evaluate,
+    Export,
+    ImportWeights,
+    ListPretrained,
+    Predict,
+    Propose,
+    Visualize,
+)
 from kfpn.presets import PRESETS, preset
+from kfpn.scales import parse_scales
 
 if TYPE_CHECKING:
     from kfpn.data.record import Source
+    from kfpn.image_pyramid import ImagePyramid
 
-Command = Config | Evaluate | Predict | ImportWeights | ListPretrained | Benchmark | Export
+Command = Config | Evaluate | Predict | Propose | Visualize | ImportWeights | ListPretrained | Benchmark | Export
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -70,6 +83,10 @@ def _run(command: Command) -> int:
         return _export(command)
     if isinstance(command, Benchmark):
         return _benchmark(command)
+    if isinstance(command, Visualize):
+        return _visualize(command)
+    if isinstance(command, Propose):
+        return _propose(command)
     return _evaluate(command) if isinstance(command, Evaluate) else _predict(command)
 
 
@@ -112,6 +129,8 @@ def _parse_once(args: list[str], model: ModelConfig) -> Command:
         Annotated[Config, subcommand("train", default=train_defaults(args))]
         | Annotated[Evaluate, subcommand("evaluate")]
         | Annotated[Predict, subcommand("predict")]
+        | Annotated[Visualize, subcommand("visualize")]
+        | Annotated[Propose, subcommand("proposals")]
         | Annotated[ImportWeights, subcommand("import-weights", default=import_defaults)]
         | Annotated[ListPretrained, subcommand("list-pretrained")]
         | Annotated[Export, subcommand("export")]
@@ -216,21 +235,68 @@ def _train(config: Config) -> int:
 
 
 def _evaluate(command: Evaluate) -> int:
-    from kfpn.engine.workdir import load_detector, write_json
+    from kfpn.data.proposals import proposals_of
+    from kfpn.engine.workdir import write_json
     from kfpn.evaluation import detections_to_coco, evaluate_source
 
     for file in filter(None, (command.json, command.detections)):
         _require_place(Path(file))
-    model = load_detector(command.workdir, padded=True)
+    model = _load_evaluated(command)
     config = _run_config(command.workdir)
     source = _open_validation(command, config)
-    metrics, detections = evaluate_source(model, source, config, model.class_names, command.batch_size)
+    given = proposals_of(config.proposals, source) if config.proposals else None
+    pyramid = _image_pyramid(command, model, config)
+    if pyramid is None:
+        metrics, detections = evaluate_source(
+            model, source, config, model.class_names, command.batch_size, proposals=given
+        )
+    else:
+        metrics, detections = pyramid.evaluate_source(source, model.class_names, command.batch_size)
     print(f"{source.name}: {len(source)} images\n{_table(metrics)}")
+    if pyramid is not None:
+        print(pyramid.cost_line())
+        metrics["image_pyramid"] = pyramid.cost()
+    if command.proposals:
+        from kfpn.evaluation.proposals import recall_line
+
+        metrics["proposals"] = _proposal_recall(command, config, source)
+        print(recall_line(metrics["proposals"]))
     if command.json:
         write_json(Path(command.json), metrics)
     if command.detections:
         write_json(Path(command.detections), detections_to_coco(detections, source.category_ids))
     return 0
+
+
+def _load_evaluated(command: Evaluate) -> Any:
+    from kfpn.engine.workdir import Workdir, load_detector, load_fast_rcnn
+
+    files = Workdir(command.workdir)
+    if not (files.config.exists() and files.read_config().proposals):
+        return load_detector(command.workdir, padded=True)
+    if command.proposals or command.scales is not None or command.flip:
+        raise ValueError(
+            f"proposals, scales and flip must be left out for {command.workdir}, which was trained on fixed proposals: it "
+            "has no trained RPN"
+        )
+    return load_fast_rcnn(command.workdir)
+
+
+def _proposal_recall(command: Evaluate, config: Config, source: "Source") -> dict[str, float | None]:
+    from kfpn.engine.workdir import Workdir, load_submodels
+    from kfpn.evaluation.proposals import evaluate_proposals
+    from kfpn.modeling.fixed_proposals import proposals_model
+
+    model = proposals_model(load_submodels(Workdir(command.workdir)), config.model)
+    return evaluate_proposals(model, source, config, command.batch_size)
+
+
+def _image_pyramid(command: Evaluate | Predict, model: Any, config: Config) -> "ImagePyramid | None":
+    if command.scales is None and not command.flip:
+        return None
+    from kfpn.image_pyramid import ImagePyramid
+
+    return ImagePyramid(model, config, parse_scales(command.scales), command.flip)
 
 
 def _run_config(workdir: str) -> Config:
@@ -276,9 +342,49 @@ def _predict(command: Predict) -> int:
 
     paths, output = find_images(command.images), Path(command.output)
     model = load_detector(command.workdir, padded=True)
-    results, failed = predict_images(model, _run_config(command.workdir), paths, output, command.min_score)
+    config = _run_config(command.workdir)
+    pyramid = _image_pyramid(command, model, config)
+    results, failed = predict_images(model, config, paths, output, command.min_score, pyramid)
     print(f"objects: {len(results)}; images: {len(paths) - len(failed)} of {len(paths)}; in {output}")
+    if pyramid is not None:
+        print(pyramid.cost_line())
     return 1 if failed else 0
+
+
+def _visualize(command: Visualize) -> int:
+    from kfpn.engine.workdir import Workdir, load_submodels, require_trained
+    from kfpn.predict import find_images
+    from kfpn.pyramid_maps import page_paths, visualize_images
+
+    files = Workdir(command.workdir)
+    require_trained(files)
+    config, (class_names, _) = files.read_config(), files.read_classes()
+    pages = page_paths(find_images(command.images), command.output)
+    failed = visualize_images(load_submodels(files), config, class_names, pages, command.min_score, command.proposals)
+    for path, page in pages.items():
+        if path not in failed:
+            print(f"{path} -> {page}")
+    return 1 if failed else 0
+
+
+def _propose(command: Propose) -> int:
+    from kfpn.data.sources import default_val_data, open_source
+    from kfpn.engine.workdir import Workdir, load_submodels, require_trained
+    from kfpn.propose import propose
+
+    output, files = Path(command.output), Workdir(command.workdir)
+    _require_place(output)
+    require_trained(files)
+    config = files.read_config()
+    data = command.data or config.data
+    own_val_data = None if command.data else config.val_data
+    val_data = command.val_data or own_val_data or default_val_data(data)
+    sources = [open_source(data, "train")] + ([open_source(val_data, "validation")] if val_data else [])
+    counts = propose(load_submodels(files), config, sources, output, command.count, command.batch_size)
+    for source, count in zip(sources, counts, strict=True):
+        print(f"{source.name}: {len(source)} images, {count} proposals")
+    print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
+    return 0
 
 
 def _import_weights(command: ImportWeights) -> int:

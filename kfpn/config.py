@@ -8,9 +8,14 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+import tyro.conf
+
+Backbone = Literal["resnet18", "resnet26", "resnet34", "resnet50", "resnet101", "resnet152"]
+Pyramid = Literal["fpn", "bottom_up", "top_down", "finest", "c4", "c5"]
+Upsampling = Literal["nearest", "bilinear"]
+Merge = Literal["sum", "average"]
 Norm = Literal["frozen_bn", "bn", "sync_bn", "gn"]
 AnchorStrides = Literal["level", "image"]
 Strategy = Literal["one_device", "mirrored"]
@@ -52,6 +57,18 @@ SHARE_ABOVE_0: Rule = ("lie in 0..1 and not be 0", lambda value: 0.0 < value <= 
 SHARE_BELOW_1: Rule = ("lie in 0..1 and not be 1", lambda value: 0.0 <= value < 1.0)
 
 
+ONE_LEVEL: dict[str, tuple[str, ...]] = {"finest": ("P2",), "c4": ("C4",), "c5": ("C5",)}
+"""The pyramids that are none: their only level."""
+IDLE = {
+    "bottom_up": ("upsampling", "merge"),
+    "top_down": ("merge",),
+    "finest": ("smooth_p5", "p6", "shared_rpn"),
+    "c4": ("upsampling", "merge", "smooth_p5", "p6", "shared_rpn"),
+    "c5": ("upsampling", "merge", "smooth_p5", "p6", "shared_rpn"),
+}
+"""Settings that do nothing in a pyramid."""
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """The network: backbone, pyramid, RPN, box head and final selection."""
@@ -70,10 +87,23 @@ class ModelConfig:
     """Added to the variance by the backbone's norms."""
     freeze_stages: int = 2
     """Stages that do not train, from below: 0 none, 1 the stem, 2 the stem and conv2_x ... 5 all."""
+    pyramid: Annotated[Pyramid, tyro.conf.arg(aliases=("--pyramid",))] = "fpn"
+    """The row of the paper's tables 1 to 3: fpn (c) | bottom_up (d: laterals and 3x3, no top-down path) | top_down (e: no
+    laterals) | finest (f: P2 alone, with all anchor sizes) | c4 (a: conv4 alone, conv5 is the box head) | c5 (b: conv5 alone)."""
+    upsampling: Upsampling = "nearest"
+    """How the top-down path enlarges a map: nearest (the paper) or bilinear, to the size of the finer one."""
+    merge: Merge = "sum"
+    """What becomes of an enlarged map and a lateral: their sum (the paper) or their average."""
+    smooth_p5: bool = True
+    """P5 has a 3x3 convolution like the other levels; without it, it is the lateral of C5 as it is."""
+    p6: bool = True
+    """The RPN has a level P6, every second cell of P5."""
     pyramid_channels: int = 256
     """Channels of P2-P6."""
+    shared_rpn: bool = True
+    """One RPN head for all levels (the paper), or one for each."""
     anchor_sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0)
-    """Side in pixels of the square anchor of P2, P3, P4, P5, P6."""
+    """Side in pixels of the square anchor of P2, P3, P4, P5, P6. The pyramids of one level have all sizes on it."""
     aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     """Height / width of the anchors of a cell."""
     round_anchors: bool = False
@@ -82,9 +112,9 @@ class ModelConfig:
     """Distance of anchors: the level's stride, or the image, padded to a multiple of 32, divided by its cells and
     rounded down (torchvision: 59 or 61 instead of 64 on P6)."""
     pre_nms_train: int = 2000
-    """Proposals a level that enter NMS in training."""
+    """Proposals a level that enter NMS in training; as many for each anchor size where one level has them all."""
     pre_nms_test: int = 1000
-    """Proposals a level that enter NMS at inference."""
+    """The same at inference."""
     post_nms_train: int = 2000
     """Proposals an image after NMS, all levels together, in training."""
     post_nms_test: int = 1000
@@ -94,7 +124,7 @@ class ModelConfig:
     min_proposal_size: float = 0.0
     """Proposals with a side shorter than this, in pixels, are dropped (torchvision: 1e-3); empty ones always are."""
     roi_size: int = 7
-    """Cells of the square RoIAlign output, a side."""
+    """Cells of the square RoIAlign output, a side; c4 pools twice as many, and conv5 halves them."""
     sampling_ratio: int = 2
     """RoIAlign samples a cell, a side; 0: as many as it is long in cells of its level, rounded up (detectron2)."""
     aligned: bool = True
@@ -129,8 +159,7 @@ class ModelConfig:
         _check(self, "model.", "anchor_strides", _one_of(AnchorStrides))
         _check(self, "model.", "canonical_size", POSITIVE)
         _check(self, "model.", "norm_epsilon min_proposal_size min_detection_size", NOT_NEGATIVE)
-        five = ("be five positive numbers, for P2 to P6", lambda v: len(v) == 5 and all(map(_positive, v)))
-        _check(self, "model.", "anchor_sizes", five)
+        self._check_pyramid()
         _check(self, "model.", "aspect_ratios", ("be positive numbers", lambda v: v and all(map(_positive, v))))
         _check(self, "model.", "rpn_nms_iou nms_iou score_threshold", SHARE)
         _check(self, "model.", "pixel_mean", ("be three numbers (R, G, B)", lambda v: len(v) == 3))
@@ -138,6 +167,28 @@ class ModelConfig:
         _check(self, "model.", "pixel_std", three)
         groups = ("be a multiple of 32 with norm gn (32 groups)", lambda v: self.norm != "gn" or v % 32 == 0)
         _check(self, "model.", "backbone_width", groups)
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """The maps that the RPN looks at, the finest first: P2 to P6, or the one that `pyramid` has."""
+        return ONE_LEVEL.get(self.pyramid) or ("P2", "P3", "P4", "P5", "P6")[: 5 if self.p6 else 4]
+
+    def _check_pyramid(self) -> None:
+        _check(self, "model.", "pyramid", _one_of(Pyramid))
+        _check(self, "model.", "upsampling", _one_of(Upsampling))
+        _check(self, "model.", "merge", _one_of(Merge))
+        fields = {field.name: field for field in dataclasses.fields(self)}
+        for name in IDLE.get(self.pyramid, ()):
+            default = fields[name].default
+            if getattr(self, name) != default:
+                raise ValueError(
+                    f"model.{name} must be {default!r} with pyramid {self.pyramid}, which has no use for it"
+                )
+        count = len(self.levels)
+        names = f"{count} positive numbers, for {self.levels[0]} to {self.levels[-1]}"
+        says = f"be {names}" if count > 1 else "be positive numbers"
+        fits = lambda v: all(map(_positive, v)) and (len(v) == count if count > 1 else len(v) > 0)  # noqa: E731
+        _check(self, "model.", "anchor_sizes", (says, fits))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,7 +302,10 @@ class Config:
     init: str | None = None
     """Weights to start from: a checkpoint of torchvision, detectron2 or keras.applications, a work directory, or a name of
     `kfpn list-pretrained`. The network's settings come with them, and --preset finetune. None: random weights."""
-    preset: Literal["shapes", "coco", "finetune"] = "coco"
+    proposals: str | None = None
+    """Fast R-CNN: a file of `kfpn proposals`, on which the box head is trained and evaluated, without an RPN. None: Faster
+    R-CNN, whose RPN makes its proposals."""
+    preset: Literal["shapes", "coco", "finetune", "bilinear"] = "coco"
     """Which defaults all other options start from."""
     strategy: Strategy = "mirrored"
     """How devices share the work: one_device, or mirrored (all GPUs of this machine; one CPU if none)."""

@@ -9,6 +9,7 @@ from kfpn import __version__
 from kfpn.config import ModelConfig
 from kfpn.export.commands import SAVED_MODEL_HELP, OnnxOptions, SavedModelOptions
 from kfpn.export.trt_options import TfTrtOptions
+from kfpn.scales import parse_scales
 
 DESCRIPTION = f"""\
 kfpn {__version__}: Faster R-CNN with a Feature Pyramid Network, in Keras 3.
@@ -46,12 +47,26 @@ Measure a trained detector: COCO's twelve figures and the AP of each class.
 
 Examples:
   kfpn evaluate --workdir runs/shapes --json figures.json
-  kfpn evaluate --workdir runs/cars --data coco:test.json,images""",
+  kfpn evaluate --workdir runs/cars --data coco:test.json,images
+  kfpn evaluate --workdir runs/cars --scales 480,640,800 --flip
+  kfpn evaluate --workdir runs/shapes --proposals""",
     "predict": """\
 Detect objects in images: an annotated PNG of each, and detections.json in COCO's results form.
 
 Example:
-  kfpn predict --workdir runs/shapes photos/ one.jpg --output detected --min-score 0.7""",
+  kfpn predict --workdir runs/shapes photos/ one.jpg --output detected --min-score 0.7
+  kfpn predict --workdir runs/cars photos/ --output detected --scales 480,640,800 --flip""",
+    "visualize": """\
+Draw what happens inside a detector: one page an image, with the maps of C2-C5 and P2-P6, objectness, proposals and RoIs.
+
+Example:
+  kfpn visualize --workdir runs/shapes photo.jpg --output photo_pyramid.png""",
+    "proposals": """\
+Write the proposals of a trained detector's RPN, for `kfpn train --proposals`: Fast R-CNN on fixed proposals.
+
+Of the images the run was trained on and of those it was evaluated on. Example:
+  kfpn proposals --workdir runs/shapes --output shapes.npz
+  kfpn train --proposals shapes.npz --workdir runs/fast""",
     "import-weights": """\
 Make a work directory of weights that torchvision, detectron2 or keras.applications trained.
 
@@ -92,6 +107,15 @@ class Evaluate:
     """File for the figures."""
     detections: str | None = None
     """File for the detections, in COCO's results form."""
+    scales: str | None = None
+    """Image pyramid: short sides in pixels, 480,640,800; the detections are merged. None: the run's own size only."""
+    flip: bool = False
+    """Look at the mirror image as well, at each size."""
+    proposals: bool = False
+    """Measure the recall of the RPN's proposals as well: AR@100, AR@1000, and at 1000 of small, medium and large objects."""
+
+    def __post_init__(self) -> None:
+        parse_scales(self.scales)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,12 +130,65 @@ class Predict:
     """Folder for the pictures and detections.json; made if it is not there."""
     min_score: float = 0.5
     """Detections below this score are left out."""
+    scales: str | None = None
+    """Image pyramid: short sides in pixels, 480,640,800; the detections are merged. None: the run's own size only."""
+    flip: bool = False
+    """Look at the mirror image as well, at each size."""
+
+    def __post_init__(self) -> None:
+        parse_scales(self.scales)
+        if not self.images:
+            raise ValueError("images must name at least one file, got none")
+        if not 0.0 <= self.min_score <= 1.0:
+            raise ValueError(f"min_score must lie in 0..1, got {self.min_score!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Visualize:
+    """Options of `kfpn visualize`."""
+
+    images: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="IMAGE [IMAGE ...]")]
+    """Image files, folders of images, or patterns ("photos/*.jpg")."""
+    workdir: str
+    """The work directory of `kfpn train`."""
+    output: str = "."
+    """Folder for the pages, IMAGE_pyramid.png each, made if it is not there; or, for one image, a .png or .jpg file."""
+    min_score: float = 0.5
+    """Detections below this score are left out."""
+    proposals: int = 50
+    """Proposals and RoIs that are drawn at most, the best ones. The legend counts all."""
 
     def __post_init__(self) -> None:
         if not self.images:
             raise ValueError("images must name at least one file, got none")
         if not 0.0 <= self.min_score <= 1.0:
             raise ValueError(f"min_score must lie in 0..1, got {self.min_score!r}")
+        if self.proposals < 0:
+            raise ValueError(f"proposals must be an integer of at least 0, got {self.proposals}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Propose:
+    """Options of `kfpn proposals`."""
+
+    workdir: str
+    """The work directory of `kfpn train`."""
+    output: str
+    """The file to write."""
+    data: str | None = None
+    """Images to propose on, as for `kfpn train`. None: the training data of the run."""
+    val_data: str | None = None
+    """More images, to evaluate on. None: the validation data of the run, or of `data`, where there are any."""
+    count: int | None = None
+    """Proposals an image, at most. None: the larger of the run's model.post-nms-train and model.post-nms-test."""
+    batch_size: int | None = None
+    """Images at once. None: that of the run."""
+
+    def __post_init__(self) -> None:
+        for name in ("count", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be an integer of at least 1, got {value}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,13 +15,19 @@ from kfpn.config import Config
 from kfpn.data.image import load_picture
 from kfpn.evaluation.coco import detections_to_coco
 from kfpn.evaluation.detect import detect_function, detect_image
+from kfpn.image_pyramid import ImagePyramid
 from kfpn.visualize import draw_detections
 
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 
 def predict_images(
-    model: keras.Model, config: Config, paths: Sequence[Path], output: Path, min_score: float
+    model: keras.Model,
+    config: Config,
+    paths: Sequence[Path],
+    output: Path,
+    min_score: float,
+    pyramid: ImagePyramid | None = None,
 ) -> tuple[list[dict[str, Any]], list[Path]]:
     """Writes an annotated PNG of each image, and `detections.json`.
 
@@ -33,6 +39,7 @@ def predict_images(
         paths: image files.
         output: folder, made if it is not there.
         min_score: detections below it are left out.
+        pyramid: of the model, to look at each image in several sizes; None: in the run's own.
 
     Returns:
         What `detections.json` holds (a COCO results list with `category_name` and `file_name` besides; image ids
@@ -53,7 +60,7 @@ def predict_images(
             failed.append(path)
             tqdm.write(f"kfpn: error: {error}", file=sys.stderr)
             continue
-        found = detect_image(detect, image, config, image_id)
+        found = pyramid.detect_image(image, image_id) if pyramid else detect_image(detect, image, config, image_id)
         keep = found["scores"] >= min_score
         found |= {name: found[name][keep] for name in ("boxes", "labels", "scores")}
         drawn = draw_detections(image, found["boxes"], found["labels"], found["scores"], model.class_names)
@@ -86,18 +93,18 @@ def find_images(names: Sequence[str]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def picture_paths(paths: Sequence[Path], output: Path) -> dict[Path, Path]:
-    """Returns where the annotated picture of each image goes: its name as .png, numbered where that is taken.
+def picture_paths(paths: Sequence[Path], output: Path, ending: str = "") -> dict[Path, Path]:
+    """Returns where the picture made of each image goes: its name and `ending` as .png, numbered where that is taken.
 
     No two images share a picture, and none takes the place of an image that is read.
     """
     taken = {path.resolve() for path in paths}
     pictures = {}
     for path in paths:
-        number, picture = 1, output / f"{path.stem}.png"
+        number, picture = 1, output / f"{path.stem}{ending}.png"
         while picture.resolve() in taken:
             number += 1
-            picture = output / f"{path.stem}-{number}.png"
+            picture = output / f"{path.stem}{ending}-{number}.png"
         taken.add(picture.resolve())
         pictures[path] = picture
     return pictures

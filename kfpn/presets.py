@@ -1,9 +1,22 @@
 """The presets: the defaults that all other options start from."""
 
+from typing import Any
+
 from kfpn.config import Config, InputConfig, ModelConfig, OptimizerConfig, SamplingConfig
+
+BILINEAR_PYRAMID: dict[str, Any] = {
+    "upsampling": "bilinear",
+    "smooth_p5": False,
+    "p6": False,
+    "anchor_sizes": (32.0, 64.0, 128.0, 256.0),
+    "stride_on": "3x3",
+}
+"""Settings of `ModelConfig` for the pyramid of a PyTorch FPN that is widely copied: bilinear upsampling to the lateral's
+size, P5 as it comes out of its lateral, no P6. `build_detector(**BILINEAR_PYRAMID)`, or the preset `bilinear`."""
 
 PRESETS: dict[str, Config] = {
     "coco": Config(),
+    "bilinear": Config(workdir="runs/bilinear", preset="bilinear", model=ModelConfig(**BILINEAR_PYRAMID)),
     # The 1x recipe's rates, for weights that are trained already and data of some hundred to some thousand images.
     "finetune": Config(
         workdir="runs/finetune",
@@ -56,7 +69,7 @@ PRESETS: dict[str, Config] = {
 
 
 def preset(name: str) -> Config:
-    """Returns the `Config` of a preset: `shapes` (minutes on a CPU), `coco` (the 1x recipe) or `finetune` (with `init`).
+    """Returns the `Config` of a preset: `shapes` (minutes on a CPU), `coco` (the 1x recipe), `finetune` (with `init`) or `bilinear`.
 
     Raises:
         ValueError: for any other name.

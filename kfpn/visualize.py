@@ -31,6 +31,7 @@ def draw_detections(
     labels: np.ndarray,
     scores: np.ndarray | None = None,
     class_names: Sequence[str] | None = None,
+    text_size: int | None = None,
 ) -> np.ndarray:
     """Draws labelled boxes, the best one on top.
 
@@ -40,6 +41,7 @@ def draw_detections(
         labels: (n,) int class ids; rows with -1 (padding) are left out.
         scores: (n,) in 0..1, written as percent behind the name. None: nothing (ground truth).
         class_names: names of labels 0 .. K-1. None: the numbers.
+        text_size: pixels. None: by the image's size.
 
     Returns:
         (H, W, 3) uint8.
@@ -55,7 +57,7 @@ def draw_detections(
     picture = Image.fromarray(image)
     canvas = ImageDraw.Draw(picture)
     side = max(image.shape[:2])
-    width, font = max(2, round(side / 400)), _font(max(11, round(side / 45)))
+    width, font = max(2, round(side / 400)), _font(text_size or max(11, round(side / 45)))
     order = np.arange(len(boxes)) if scores is None else np.argsort(scores, kind="stable")
     shown = [index for index in order if labels[index] >= 0]
     for index in shown:

@@ -135,6 +135,15 @@ def test_the_work_directory_is_named_after_the_data(monkeypatch, args, workdir):
             ["kfpn: error: optimizer.momentum must lie in 0..1 and not be 1, got 2"],
         ),
         (["evaluate"], ["--workdir"]),
+        (
+            ["evaluate", "--workdir", "w", "--scales", "480,big"],
+            ["scales must be whole numbers separated by commas, like 480,640,800, got '480,big'"],
+        ),
+        (["evaluate", "--workdir", "w", "--scales", "480,16"], ["scales must be integers of at least 32", "480,16"]),
+        (
+            ["predict", "x", "--workdir", "w", "--output", "o", "--scales", "64,64"],
+            ["scales must differ from each other, got 64,64"],
+        ),
         (["predict", "--workdir", "w", "--output", "o"], ["images must name at least one file"]),
         (
             ["predict", "x", "--workdir", "w", "--output", "o", "--min-score", "3"],
@@ -269,6 +278,64 @@ def test_evaluate_prints_and_writes_the_figures(run, tmp_path, monkeypatch, caps
     assert opened[-1] == ("voc:there", "test")
 
 
+def test_evaluate_with_proposals_adds_their_recall(run, tmp_path, monkeypatch, capsys):
+    import kfpn.data.sources
+    import kfpn.evaluation.proposals
+
+    record = Record(
+        np.zeros((60, 100, 3), np.uint8), 5, 60, 100, np.array([[0, 0, 30, 50]], np.float32), np.zeros(1, np.int32),
+        np.zeros(1, bool), np.array([1500], np.float32), "one",
+    )  # fmt: skip
+    source = IterableSource([record], class_names=["cat", "dog"])
+    recall = {"AR@100": 0.25, "AR@1000": 0.5, "ARs@1000": None, "ARm@1000": 0.5, "ARl@1000": None}
+    monkeypatch.setattr(kfpn.data.sources, "open_source", lambda data, split: source)
+    monkeypatch.setattr("kfpn.engine.workdir.load_submodels", lambda files: None)
+    monkeypatch.setattr("kfpn.modeling.fixed_proposals.proposals_model", lambda submodels, config: None)
+    monkeypatch.setattr(kfpn.evaluation.proposals, "evaluate_proposals", lambda *_: recall)
+    figures = tmp_path / "figures.json"
+    assert cli.main(["evaluate", "--workdir", str(run), "--proposals", "--json", str(figures)]) == 0
+    assert json.loads(figures.read_text())["proposals"] == recall
+    line = "proposals: AR@100 0.2500  AR@1000 0.5000  ARs@1000 -  ARm@1000 0.5000  ARl@1000 -"
+    assert capsys.readouterr().out.splitlines()[-1] == line
+
+
+def test_evaluate_with_an_image_pyramid_says_what_it_cost(run, tmp_path, monkeypatch, capsys):
+    import kfpn.data.sources
+
+    record = Record(
+        image=np.zeros((60, 100, 3), np.uint8),
+        image_id=5,
+        height=60,
+        width=100,
+        # The stand-in's cat, and what it finds in the mirror image.
+        boxes=np.array([[0, 0, 30, 50], [0, 50, 30, 100]], np.float32),
+        labels=np.zeros(2, np.int32),
+        crowd=np.zeros(2, bool),
+        areas=np.array([1500, 1500], np.float32),
+        name="one",
+    )
+    source = IterableSource([record], class_names=["cat", "dog"], category_ids=[17, 18])
+    monkeypatch.setattr(kfpn.data.sources, "open_source", lambda data, split: source)
+    figures, detections = tmp_path / "figures.json", tmp_path / "detections.json"
+    args = ["evaluate", "--workdir", str(run), "--json", str(figures), "--detections", str(detections)]
+
+    assert cli.main(args) == 0
+    usual = json.loads(figures.read_text())
+    assert usual["AR100"] == pytest.approx(0.5)
+    assert "image pyramid" not in capsys.readouterr().out
+
+    assert cli.main([*args, "--scales", "96,128", "--flip"]) == 0
+    written = json.loads(figures.read_text())
+    assert list(written) == [*usual, "image_pyramid"]
+    assert written["AR100"] == pytest.approx(1.0)
+    cost = written["image_pyramid"]
+    assert (cost["scales"], cost["flip"], cost["passes"]) == ([96, 128], True, 4)
+    assert cost["seconds_per_image"] > 0
+    assert "image pyramid: 4 passes (96, 128; each mirrored too), " in capsys.readouterr().out
+    # Two cats, and the one dog that both images show.
+    assert sorted(row["category_id"] for row in json.loads(detections.read_text())) == [17, 17, 18]
+
+
 def test_a_run_without_validation_data_asks_for_data(run, capsys):
     config = to_dict(preset("shapes")) | {"data": "coco:cars.json"}
     (run / "config.json").write_text(json.dumps(config))
@@ -298,6 +365,20 @@ def test_min_score_decides_what_is_kept(run, tmp_path):
             == 0
         )
         assert len(json.loads((tmp_path / "detections.json").read_text())) == count
+
+
+def test_predict_looks_at_the_mirror_image_and_at_other_sizes(run, tmp_path, capsys):
+    args = ["predict", str(save(tmp_path / "a.jpg")), "--workdir", str(run), "--output", str(tmp_path)]
+    assert cli.main([*args, "--flip"]) == 0
+    rows = json.loads((tmp_path / "detections.json").read_text())
+    for row, box in zip(rows, ([0, 0, 50, 30], [50, 0, 50, 30]), strict=True):
+        assert row["bbox"] == pytest.approx(box, abs=0.01)
+    said = capsys.readouterr().out
+    assert "objects: 2; images: 1 of 1" in said
+    assert "image pyramid: 2 passes (128; each mirrored too), " in said
+    assert cli.main([*args, "--scales", "64,96,160"]) == 0
+    assert len(json.loads((tmp_path / "detections.json").read_text())) == 1
+    assert "image pyramid: 3 passes (64, 96, 160), " in capsys.readouterr().out
 
 
 def test_a_bad_image_is_named_and_the_others_go_on(run, tmp_path, capsys):

@@ -9,27 +9,32 @@ ROOT = Path(__file__).resolve().parents[1]
 
 ROWS = """
 kfpn.config
-kfpn.presets
+kfpn.presets  kfpn.levels  kfpn.scales
 kfpn.boxes  kfpn.losses
 kfpn.anchors  kfpn.matching
 kfpn.targets
 kfpn.modeling  kfpn.modeling.layers  kfpn.modeling.padding  kfpn.modeling.nms  kfpn.modeling.adaptive
-kfpn.modeling.resnet  kfpn.modeling.roi_align  kfpn.modeling.box_head  kfpn.modeling.detections
-kfpn.modeling.pyramid
+kfpn.modeling.resnet  kfpn.modeling.roi_align  kfpn.modeling.detections
+kfpn.modeling.pyramid  kfpn.modeling.box_head
 kfpn.modeling.rpn
 kfpn.modeling.detector
 kfpn.modeling.training
+kfpn.modeling.fixed_proposals
 kfpn.data  kfpn.data.record  kfpn.data.scenes
 kfpn.data.image  kfpn.data.augment  kfpn.data.shapes
-kfpn.data.checks  kfpn.data.plan
+kfpn.data.checks  kfpn.data.plan  kfpn.data.proposals
 kfpn.data.annotations
 kfpn.data.coco  kfpn.data.voc  kfpn.data.tfds  kfpn.data.iterable
 kfpn.data.sources
 kfpn.data.pipeline
-kfpn.evaluation.coco  kfpn.visualize
+kfpn.evaluation.coco  kfpn.visualize  kfpn.page
+kfpn.visualize_pyramid
 kfpn.evaluation.detect
+kfpn.evaluation.proposals
 kfpn.evaluation
-kfpn.predict
+kfpn.image_pyramid
+kfpn.predict  kfpn.propose
+kfpn.pyramid_maps
 kfpn.engine  kfpn.engine.strategy  kfpn.engine.schedule  kfpn.engine.workdir  kfpn.engine.interrupt
 kfpn.engine.checkpoint  kfpn.engine.optimizer  kfpn.engine.report
 kfpn.weights  kfpn.weights.plain  kfpn.weights.coco
@@ -56,7 +61,12 @@ kfpn.cli
 kfpn.__main__
 """
 
-APART = (("kfpn.data", "kfpn.modeling"), ("kfpn.evaluation", "kfpn.modeling"), ("kfpn.visualize", "kfpn.modeling"))
+APART = (
+    ("kfpn.data", "kfpn.modeling"),
+    ("kfpn.evaluation", "kfpn.modeling"),
+    ("kfpn.visualize", "kfpn.modeling"),
+    ("kfpn.visualize_pyramid", "kfpn.modeling"),
+)
 """Pairs (importer, imported) that the rows alone would let through: data and pictures know no network."""
 
 FACE = "kfpn"

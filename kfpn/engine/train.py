@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -14,6 +14,7 @@ from PIL import Image
 from kfpn.config import Config
 from kfpn.data.image import load_image
 from kfpn.data.pipeline import named_errors, train_batches
+from kfpn.data.proposals import ProposalTable, proposals_of, with_proposals
 from kfpn.data.record import Source
 from kfpn.data.sources import default_val_data, open_source
 from kfpn.engine.checkpoint import Checkpoints, Progress, named_variables
@@ -22,15 +23,29 @@ from kfpn.engine.optimizer import Optimizer
 from kfpn.engine.report import say
 from kfpn.engine.step import build_train_step
 from kfpn.engine.strategy import describe, make_strategy, replica_batch_size
-from kfpn.engine.workdir import Workdir, read_json, write_json
+from kfpn.engine.workdir import Workdir, load_submodels, read_json, write_json
 from kfpn.evaluation.detect import detect_function, evaluate_source
+from kfpn.evaluation.proposals import evaluate_proposals
 from kfpn.modeling.detector import Submodels, build_submodels, inference_model
+from kfpn.modeling.fixed_proposals import (
+    fast_rcnn_model,
+    fixed_noise_shapes,
+    fixed_proposal_losses,
+    proposals_model,
+)
 from kfpn.visualize import plot_curves, side_by_side
 from kfpn.weights.checkpoint import Checkpoint
 from kfpn.weights.load import apply
 from kfpn.weights.read import read_checkpoint
 
 Data = Source | str
+
+
+class FixedProposals(NamedTuple):
+    """The proposals of `config.proposals`: of the training images, and of those to evaluate on, if there are any."""
+
+    train: ProposalTable
+    validation: ProposalTable | None
 
 
 def train(
@@ -50,17 +65,20 @@ def train(
 
     Returns:
         What final.json holds: COCO's twelve figures and `per_class` of the weights that were saved (the best), the
-        last losses, `steps`, `best_step`, `last_AP`, `seconds` of training and `images_per_second`.
+        last losses, `steps`, `best_step`, `last_AP`, `seconds` of training, `images_per_second`, and `proposals`, the
+        recall of the same weights' proposals. Without validation data there are no figures, and on fixed proposals
+        no recall.
 
     Raises:
         ValueError: for a work directory that can't be written or was made with other options, data that can't be
-            used, weights to start from that can't be read or don't fit, a batch that replicas can't share, or a loss that
-            is not finite.
+            used, weights to start from that can't be read or don't fit, proposals that are missing or of other images, a
+            batch that replicas can't share, or a loss that is not finite.
         SystemExit: after Ctrl-C (130) or SIGTERM (0), when all is saved.
     """
     workdir = Workdir(config.workdir)
     workdir.check_writable()
     source, val_source = _open(config, source, val_source)
+    fixed = _fixed_proposals(config, source, val_source)
     config = replace(config, model=replace(config.model, num_classes=len(source.class_names)))
     strategy = strategy or make_strategy(config.strategy)
     replica_batch_size(strategy, config.batch_size)
@@ -70,7 +88,7 @@ def train(
         warn_of_frozen_weights(config)
     workdir.prepare(config, source.class_names, source.category_ids, source.name)
     with _dtype_policy(config.precision):
-        return _train(config, workdir, source, val_source, strategy, checkpoint)
+        return _train(config, workdir, source, val_source, strategy, checkpoint, fixed)
 
 
 def warn_of_frozen_weights(config: Config) -> None:
@@ -95,10 +113,13 @@ def _train(
     val_source: Source | None,
     strategy: tf.distribute.Strategy,
     checkpoint: Checkpoint | None,
+    fixed: FixedProposals | None,
 ) -> dict[str, Any]:
     keras.utils.set_random_seed(config.seed)
     with strategy.scope():
         submodels = build_submodels(config.model)
+        # Before the optimizer, which then knows nothing of it.
+        submodels.rpn.trainable = fixed is None
         if checkpoint is not None:
             # Before the optimizer, whose moving average starts from the weights.
             apply(checkpoint, submodels, vars(config.model), source.class_names)
@@ -122,12 +143,17 @@ def _train(
     say(f"{source.name}: {len(source)} images, {len(source.class_names)} classes; work directory {workdir.path}")
     if progress.step:
         say(f"goes on from step {progress.step} of {config.steps}")
-    evaluate = None if val_source is None else _build_evaluate(config, workdir, submodels, val_source)
-    step = _announce_shapes(build_train_step(submodels, config, optimizer, strategy), config, strategy)
+    evaluate = None if val_source is None else _build_evaluate(config, workdir, submodels, val_source, fixed)
+    storyboard = () if fixed is None else (fixed_proposal_losses, fixed_noise_shapes)
+    step = build_train_step(submodels, config, optimizer, strategy, *storyboard)
+    step = _announce_shapes(step, config, strategy)
     loop = Loop(config, workdir, submodels.weights_model, optimizer, step, checkpoints, progress, evaluate)
-    batches = strategy.experimental_distribute_dataset(train_batches(source, config, progress.step))
-    loop.run(named_errors(batches))
-    return _finish(config, workdir, progress)
+    batches = train_batches(source, config, progress.step)
+    if fixed is not None:
+        batches = with_proposals(batches, fixed.train, config, config.model.post_nms_train, augmented=True)
+    loop.run(named_errors(strategy.experimental_distribute_dataset(batches)))
+    recall = None if val_source is None or fixed is not None else _proposal_recall(config, workdir, val_source)
+    return _finish(config, workdir, progress, recall)
 
 
 def _finished(workdir: Workdir) -> dict[str, Any] | None:
@@ -160,16 +186,29 @@ def _open(config: Config, source: Data | None, val_source: Data | None) -> tuple
     return opened, validation
 
 
+def _fixed_proposals(config: Config, source: Source, val_source: Source | None) -> FixedProposals | None:
+    if not config.proposals:
+        return None
+    validation = None if val_source is None else proposals_of(config.proposals, val_source)
+    return FixedProposals(proposals_of(config.proposals, source), validation)
+
+
 def _build_evaluate(
-    config: Config, workdir: Workdir, submodels: Submodels, source: Source
+    config: Config, workdir: Workdir, submodels: Submodels, source: Source, fixed: FixedProposals | None
 ) -> Callable[[int], dict[str, Any]]:
     """Returns (step) -> figures; it draws the samples on the way."""
     # Outside the strategy's scope: one device evaluates. And made once, so that it is traced once.
-    detect = detect_function(inference_model(submodels, config.model, padded=True))
+    if fixed is None:
+        model, proposals = inference_model(submodels, config.model, padded=True), None
+    else:
+        model, proposals = fast_rcnn_model(submodels, config.model), fixed.validation
+    detect = detect_function(model)
 
     def evaluate(step: int) -> dict[str, Any]:
         bar = sys.stderr.isatty()
-        figures, detections = evaluate_source(detect, source, config, source.class_names, progress=bar)
+        figures, detections = evaluate_source(
+            detect, source, config, source.class_names, progress=bar, proposals=proposals
+        )
         workdir.samples.mkdir(exist_ok=True)
         found = {detection["image_id"]: detection for detection in detections}
         for index in range(min(config.samples, len(source))):
@@ -198,7 +237,15 @@ def _announce_shapes(step: Callable, config: Config, strategy: tf.distribute.Str
     return announced
 
 
-def _finish(config: Config, workdir: Workdir, progress: Progress) -> dict[str, Any]:
+def _proposal_recall(config: Config, workdir: Workdir, source: Source) -> dict[str, Any]:
+    """Returns the recall of the proposals that the saved weights give."""
+    model = proposals_model(load_submodels(workdir), config.model)
+    return evaluate_proposals(model, source, config, progress=sys.stderr.isatty())
+
+
+def _finish(
+    config: Config, workdir: Workdir, progress: Progress, recall: dict[str, Any] | None = None
+) -> dict[str, Any]:
     losses = {name: value for name, value in progress.logged.items() if name not in ("step", "images_per_second", "lr")}
     final = {
         **progress.best,
@@ -208,6 +255,7 @@ def _finish(config: Config, workdir: Workdir, progress: Progress) -> dict[str, A
         "last_AP": progress.last.get("AP"),
         "seconds": progress.seconds,
         "images_per_second": progress.step * config.batch_size / max(progress.seconds, 1e-9),
+        **({} if recall is None else {"proposals": recall}),
     }
     plot_curves(workdir.metrics, workdir.curves)
     write_json(workdir.final, final)

@@ -197,12 +197,28 @@ def load_detector(workdir: str | os.PathLike, padded: bool = False) -> keras.Mod
     return model
 
 
-def require_trained(files: Workdir, weights: Path | None = None) -> None:
-    """Raises ValueError if the folder is missing, is not a work directory or holds no weights yet.
+def load_fast_rcnn(workdir: str | os.PathLike) -> keras.Model:
+    """Loads the detector of a run on fixed proposals, as `load_detector` does.
+
+    Returns:
+        The model of `fast_rcnn_model`, with the attributes `class_names` and `category_ids`.
+    """
+    from kfpn.modeling.fixed_proposals import fast_rcnn_model
+
+    files = Workdir(workdir)
+    require_trained(files, rpn=False)
+    model = fast_rcnn_model(load_submodels(files), files.read_config().model)
+    model.class_names, model.category_ids = files.read_classes()
+    return model
+
+
+def require_trained(files: Workdir, weights: Path | None = None, rpn: bool = True) -> None:
+    """Raises ValueError if the folder is missing, is not a work directory or holds no weights yet, or no trained RPN.
 
     Args:
         files: the work directory.
         weights: another file in it than the detector's.
+        rpn: whether the RPN has to be trained: after a run on fixed proposals it is not.
     """
     weights = weights or files.weights
     if not files.path.is_dir():
@@ -217,6 +233,11 @@ def require_trained(files: Workdir, weights: Path | None = None) -> None:
         raise ValueError(
             f"workdir must hold trained weights, got {str(files.path)!r} without {weights.name}: no evaluation has finished "
             "yet; go on with `kfpn train`"
+        )
+    if rpn and (proposals := files.read_config().proposals):
+        raise ValueError(
+            f"workdir must hold a trained RPN, got {str(files.path)!r}, which was trained on the proposals of {proposals}: "
+            "only `kfpn evaluate` can use it, on the same proposals, and `kfpn train --init`"
         )
 
 

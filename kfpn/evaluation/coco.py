@@ -43,7 +43,7 @@ def evaluate_coco(
         ValueError: if an image id is not among the records, or twice among them or among the detections, a label is
             outside 0..K-1, or the shapes of a detection don't fit each other.
     """
-    truth = _ground_truth(records, class_names)
+    truth = ground_truth(records, class_names)
     known = {image["id"] for image in truth["images"]}
     results: list[dict[str, Any]] = []
     seen: set[int] = set()
@@ -114,12 +114,12 @@ def _results(detection: Mapping[str, Any], category_ids: Sequence[int] | None) -
             "bbox": box,
             "score": float(score),
         }
-        for box, score, label in zip(_xywh(boxes), scores, labels, strict=True)
+        for box, score, label in zip(to_xywh(boxes), scores, labels, strict=True)
     ]
 
 
-def _xywh(boxes: np.ndarray) -> list[list[float]]:
-    """Turns yxyx to xywh, to a thousandth of a pixel.
+def to_xywh(boxes: np.ndarray) -> list[list[float]]:
+    """Returns boxes (n, 4) yxyx as COCO's xywh, to a thousandth of a pixel.
 
     The rounding gives back the decimals that an annotation file wrote and float32 blurred: an IoU that is exactly
     .50 or .75 stays so, and the figures are those of the file.
@@ -128,8 +128,16 @@ def _xywh(boxes: np.ndarray) -> list[list[float]]:
     return np.concatenate([boxes[:, 1::-1], boxes[:, :1:-1] - boxes[:, 1::-1]], axis=1).round(3).tolist()
 
 
-def _ground_truth(records: Iterable[Record], class_names: Sequence[str]) -> dict[str, Any]:
-    """Builds the dict of an annotations file; category ids are the labels."""
+def ground_truth(records: Iterable[Record], class_names: Sequence[str]) -> dict[str, Any]:
+    """Returns records as the dict of an annotations file; category ids are the labels.
+
+    Args:
+        records: each image once.
+        class_names: the names of the labels.
+
+    Raises:
+        ValueError: for a label that has no name, or an image id that occurs twice.
+    """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for record in records:
@@ -139,7 +147,9 @@ def _ground_truth(records: Iterable[Record], class_names: Sequence[str]) -> dict
                 f"got {record.labels.min()}..{record.labels.max()}"
             )
         images.append({"id": int(record.image_id), "height": record.height, "width": record.width})
-        for box, label, crowd, area in zip(_xywh(record.boxes), record.labels, record.crowd, record.areas, strict=True):
+        for box, label, crowd, area in zip(
+            to_xywh(record.boxes), record.labels, record.crowd, record.areas, strict=True
+        ):
             annotations.append(
                 {
                     # From 1: pycocotools reads a match with id 0 as no match.
@@ -164,7 +174,13 @@ def _distinct(names: Sequence[str]) -> list[str]:
     return [name if counts[name] == 1 else f"{name} ({label})" for label, name in enumerate(names)]
 
 
-def _evaluate(truth: dict[str, Any], results: list[dict[str, Any]]) -> dict[str, Any]:
+def coco_evaluation(truth: dict[str, Any], results: list[dict[str, Any]]) -> Any:
+    """Returns pycocotools' COCOeval of boxes, before its `evaluate()`; it prints, so redirect its stdout.
+
+    Args:
+        truth: of `ground_truth`, or of an annotations file.
+        results: {image_id, category_id, bbox (xywh), score} each, all of images and categories of the truth.
+    """
     # Here, not at the top: `kfpn --help` and training's first steps don't need it.
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -180,9 +196,14 @@ def _evaluate(truth: dict[str, Any], results: list[dict[str, Any]]) -> dict[str,
         ]
         result_index.dataset = {**truth, "annotations": annotations}
         result_index.createIndex()
-        evaluation = COCOeval(truth_index, result_index, "bbox")
-        if not evaluation.params.imgIds or not evaluation.params.catIds:
-            return {**dict.fromkeys(FIGURES), "per_class": {row["name"]: None for row in truth["categories"]}}
+        return COCOeval(truth_index, result_index, "bbox")
+
+
+def _evaluate(truth: dict[str, Any], results: list[dict[str, Any]]) -> dict[str, Any]:
+    evaluation = coco_evaluation(truth, results)
+    if not evaluation.params.imgIds or not evaluation.params.catIds:
+        return {**dict.fromkeys(FIGURES), "per_class": {row["name"]: None for row in truth["categories"]}}
+    with contextlib.redirect_stdout(io.StringIO()):
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -192,7 +213,8 @@ def _evaluate(truth: dict[str, Any], results: list[dict[str, Any]]) -> dict[str,
     return {
         **{name: _or_none(value) for name, value in zip(FIGURES, evaluation.stats, strict=True)},
         "per_class": {
-            names[category_id]: _mean(precision[:, :, k]) for k, category_id in enumerate(evaluation.params.catIds)
+            names[category_id]: measured_mean(precision[:, :, k])
+            for k, category_id in enumerate(evaluation.params.catIds)
         },
     }
 
@@ -202,6 +224,7 @@ def _or_none(value: float) -> float | None:
     return float(value) if value >= 0 else None
 
 
-def _mean(values: np.ndarray) -> float | None:
+def measured_mean(values: np.ndarray) -> float | None:
+    """Returns the mean of figures of pycocotools, without the -1 where there is no ground truth; None if none is left."""
     measured = values[values > -1]
     return float(measured.mean()) if measured.size else None

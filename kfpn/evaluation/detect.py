@@ -1,6 +1,6 @@
 """Running a detector over images and whole sources, with boxes in the pixels of the original images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from tqdm import tqdm
 from kfpn.config import Config
 from kfpn.data.image import load_image
 from kfpn.data.pipeline import eval_batches, named_errors, prepare_image
+from kfpn.data.proposals import ProposalTable, with_proposals
 from kfpn.data.record import Record, Source
 from kfpn.evaluation.coco import evaluate_coco
 
@@ -22,18 +23,19 @@ def evaluate_source(
     batch_size: int | None = None,
     progress: bool = True,
     jit_compile: bool = False,
+    proposals: ProposalTable | None = None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Returns the COCO figures of a detector on a source, and the detections they were measured on, with its labels.
 
     Args:
         class_names: the names of the model's labels; the source's must be among them.
-        model, source, config, batch_size, progress, jit_compile: as `detect_source` takes them.
+        model, source, config, batch_size, progress, jit_compile, proposals: as `detect_source` takes them.
 
     Raises:
         ValueError: if the model lacks a class of the source, or the source is empty.
     """
     source_labels(source, class_names)  # said before a long evaluation, not after it
-    detections = detect_source(model, source, config, batch_size, progress, jit_compile)
+    detections = detect_source(model, source, config, batch_size, progress, jit_compile, proposals)
     return evaluate_detections(source, class_names, detections)
 
 
@@ -95,6 +97,7 @@ def detect_source(
     batch_size: int | None = None,
     progress: bool = True,
     jit_compile: bool = False,
+    proposals: ProposalTable | None = None,
 ) -> list[dict[str, Any]]:
     """Returns the detections of every image of a source.
 
@@ -106,6 +109,7 @@ def detect_source(
         batch_size: images at once. None: `config.batch_size`.
         progress: show a bar.
         jit_compile: compile with XLA, once for each padded image size.
+        proposals: of the source, for a model that takes them as `fast_rcnn_model` does.
 
     Returns:
         list: one dict an image, in the order of the batches: `image_id` int, `boxes` (n, 4) float32 yxyx, pixels of
@@ -114,22 +118,50 @@ def detect_source(
     Raises:
         ValueError: if the source is empty, batch_size is below 1 or an image can't be read.
     """
+    found = outputs_by_image(model, source, config, batch_size, progress, jit_compile, proposals=proposals)
+    return [{"image_id": image_id, **original_detections(row)} for image_id, row in found]
+
+
+def outputs_by_image(
+    model: Callable,
+    source: Source,
+    config: Config,
+    batch_size: int | None = None,
+    progress: bool = True,
+    jit_compile: bool = False,
+    title: str = "detect",
+    proposals: ProposalTable | None = None,
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    """Yields what a model gives for every image of a source, in the order of the batches.
+
+    Args:
+        model, source, config, batch_size, progress, jit_compile, proposals: as `detect_source` takes them; the model may
+            have any dict of outputs.
+        title: of the bar.
+
+    Yields:
+        The image's id, and its row of each output and of `image_sizes` and `original_sizes`, (2,) each.
+
+    Raises:
+        ValueError: as `detect_source`.
+    """
     batch_size = config.batch_size if batch_size is None else batch_size
     if batch_size < 1:
         raise ValueError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
     if not len(source):
         raise ValueError(f"{source.name}: there must be images to detect on, got none")
-    detect = detect_function(model, jit_compile)
-    detections = []
-    with tqdm(total=len(source), desc="detect", unit="image", disable=not progress, leave=False) as bar:
-        for batch in named_errors(eval_batches(source, config, batch_size)):
-            outputs = detect({"images": batch["images"], "image_sizes": batch["image_sizes"]})
+    call = detect_function(model, jit_compile)
+    with tqdm(total=len(source), desc=title, unit="image", disable=not progress, leave=False) as bar:
+        batches = eval_batches(source, config, batch_size)
+        if proposals is not None:
+            batches = with_proposals(batches, proposals, config, config.model.post_nms_test, augmented=False)
+        for batch in named_errors(batches):
+            outputs = call({name: batch[name] for name in ("images", "image_sizes", "proposals") if name in batch})
             rows = {name: np.asarray(value) for name, value in (outputs | batch).items() if name != "images"}
             for row in np.flatnonzero(rows["record_index"] >= 0):
                 image_id = source[int(rows["record_index"][row])].image_id
-                detections.append({"image_id": int(image_id), **_row(rows, int(row))})
+                yield int(image_id), {name: value[row] for name, value in rows.items()}
                 bar.update()
-    return detections
 
 
 def detect_image(
@@ -153,10 +185,9 @@ def detect_image(
             "image_sizes": np.array([[height, width]], np.int32),
         }
     )
-    rows = {name: np.asarray(value) for name, value in outputs.items()}
-    rows["image_sizes"] = np.array([[height, width]])
-    rows["original_sizes"] = np.array([image.shape[:2]])
-    return {"image_id": image_id, **_row(rows, 0)}
+    row = {name: np.asarray(value)[0] for name, value in outputs.items()}
+    row |= {"image_sizes": np.array([height, width]), "original_sizes": np.array(image.shape[:2])}
+    return {"image_id": image_id, **original_detections(row)}
 
 
 def detect_record(detect: Callable, record: Record, config: Config) -> dict[str, Any]:
@@ -168,9 +199,9 @@ def detect_record(detect: Callable, record: Record, config: Config) -> dict[str,
         config: whose `input` says how images are resized.
     """
     resized, size = prepare_image(load_image(record), config.input)
-    rows = {name: np.asarray(value) for name, value in detect(resized[None].astype(np.float32)).items()}
-    rows |= {"image_sizes": np.array([size]), "original_sizes": np.array([[record.height, record.width]])}
-    return {"image_id": int(record.image_id), **_row(rows, 0)}
+    row = {name: np.asarray(value)[0] for name, value in detect(resized[None].astype(np.float32)).items()}
+    row |= {"image_sizes": np.array(size), "original_sizes": np.array([record.height, record.width])}
+    return {"image_id": int(record.image_id), **original_detections(row)}
 
 
 def detect_function(model: Callable, jit_compile: bool = False) -> Callable:
@@ -178,14 +209,20 @@ def detect_function(model: Callable, jit_compile: bool = False) -> Callable:
     return model if hasattr(model, "get_concrete_function") else tf.function(model, jit_compile=jit_compile)
 
 
-def _row(rows: dict[str, np.ndarray], row: int) -> dict[str, np.ndarray]:
-    """Takes the detections of one image out of a batch and maps them to its original pixels."""
-    count = int(rows["num_detections"][row])
-    size, original = rows["image_sizes"][row], rows["original_sizes"][row]
+def original_detections(row: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the detections of one image's outputs, mapped to its original pixels.
+
+    Args:
+        row: of `outputs_by_image`.
+
+    Returns:
+        `boxes`, `scores` and `labels` of `detect_source`.
+    """
+    count = int(row["num_detections"])
     return {
-        "boxes": to_original(rows["boxes"][row, :count], size, original),
-        "scores": rows["scores"][row, :count].astype(np.float32),
-        "labels": rows["labels"][row, :count].astype(np.int32),
+        "boxes": to_original(row["boxes"][:count], row["image_sizes"], row["original_sizes"]),
+        "scores": row["scores"][:count].astype(np.float32),
+        "labels": row["labels"][:count].astype(np.int32),
     }
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from kfpn.config import ModelConfig
+from kfpn.modeling.box_head import box_head
 from kfpn.modeling.detector import Submodels, assemble, features_model
 from kfpn.modeling.layers import SharedLayers
 from kfpn.modeling.resnet import Units
@@ -32,8 +33,11 @@ def fold_norms(submodels: Submodels, config: ModelConfig) -> Submodels:
         return submodels
     layers = SharedLayers()
     features, padded_features = (features_model(config, layers, padded, FoldedUnits) for padded in (False, True))
-    old = {layer.name: layer for layer in submodels.features.layers}
-    for layer in features.layers:
+    head = submodels.box_head
+    if config.pyramid == "c4":
+        head = box_head(config, head.input_shape[-1], layers, FoldedUnits)
+    old = {layer.name: layer for model in (submodels.features, submodels.box_head) for layer in model.layers}
+    for layer in (*features.layers, *(head.layers if head is not submodels.box_head else ())):
         if not layer.weights:
             continue
         weights = [np.array(weight) for weight in old[layer.name].weights]
@@ -46,4 +50,4 @@ def fold_norms(submodels: Submodels, config: ModelConfig) -> Submodels:
             weights = [weights[0] * scale, beta - mean * scale]
         for variable, value in zip(layer.weights, weights, strict=True):
             variable.assign(value.astype(np.float32))
-    return assemble(features, padded_features, submodels.rpn, submodels.box_head)
+    return assemble(features, padded_features, submodels.rpn, head)

@@ -16,6 +16,7 @@ from kfpn.export.onnx_check import verify_onnx
 from kfpn.export.onnx_graph import OPSET, OnnxDetector
 from kfpn.export.shapes import input_shape as checked_shape
 from kfpn.export.source import Trained, open_trained, written_aside
+from kfpn.levels import pre_nms
 
 PACKAGES = ("tf2onnx", "onnx", "onnxruntime")
 TOP_K = 3840
@@ -93,10 +94,14 @@ def require(packages: Sequence[str]) -> None:
 
 
 def _check_counts(config: Config) -> None:
-    for name in ("pre_nms_test", "post_nms_test", "max_detections"):
-        count = getattr(config.model, name)
-        if count >= TOP_K:
-            raise ValueError(f"--model.{name.replace('_', '-')} must be below {TOP_K} for TensorRT, got {count}")
+    counts = {name: getattr(config.model, name) for name in ("pre_nms_test", "post_nms_test", "max_detections")}
+    for name, count in counts.items():
+        rows = pre_nms(count, config.model) if name == "pre_nms_test" else count
+        if rows >= TOP_K:
+            times = f", {rows // count} times {count}" if rows != count else ""
+            raise ValueError(
+                f"--model.{name.replace('_', '-')} must give below {TOP_K} for TensorRT, got {rows}{times}"
+            )
 
 
 def write_onnx(trained: Trained, path: Path, shape: tuple[int, int, int, int] | None, raw: bool) -> None:

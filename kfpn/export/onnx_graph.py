@@ -12,11 +12,11 @@ import tensorflow as tf
 
 from kfpn.config import ModelConfig
 from kfpn.export.trt_layers import for_tensorrt
+from kfpn.levels import pooled_levels, pooled_size, pre_nms, stride
 from kfpn.modeling.detections import scored_boxes
 from kfpn.modeling.detector import Submodels
 from kfpn.modeling.nms import suppress
-from kfpn.modeling.padding import valid_cells
-from kfpn.modeling.roi_align import FIRST_LEVEL, LAST_LEVEL, ROI_LEVELS, roi_align, roi_levels
+from kfpn.modeling.roi_align import level_cells, roi_align, roi_levels
 from kfpn.modeling.rpn import level_anchors, select_proposals
 from kfpn.targets import gather_rows
 
@@ -42,9 +42,13 @@ class OnnxDetector:
         # Convolutions instead of matrix products, and Resize instead of a broadcast: both save transpositions here too.
         plain = for_tensorrt(submodels)
         self.features, self.rpn = plain.features, plain.rpn
-        first = submodels.box_head.get_layer("head_fc1")
-        self.first_dense = np.array(first.kernel), np.array(first.bias)
-        self.rest_of_head = keras.Model(first.output, submodels.box_head.output)
+        if config.pyramid == "c4":
+            self.first_dense, self.rest_of_head = None, plain.box_head
+        else:
+            first = submodels.box_head.get_layer("head_fc1")
+            self.first_dense = np.array(first.kernel), np.array(first.bias)
+            self.rest_of_head = keras.Model(first.output, submodels.box_head.output)
+        self.pooled_levels = pooled_levels(config)
         self.config = config
         self.raw = raw
         self.static = static
@@ -58,7 +62,7 @@ class OnnxDetector:
         levels = self.features(images)
         anchors = level_anchors(levels, sizes, config)
         rois, roi_scores = select_proposals(
-            self.rpn(levels), anchors, [None] * len(anchors), sizes, config.pre_nms_test, config.post_nms_test,
+            self.rpn(levels), anchors, [None] * len(anchors), sizes, pre_nms(config.pre_nms_test, config), config.post_nms_test,
             config.rpn_nms_iou, config.min_proposal_size, self.suppress,
         )  # fmt: skip
         outputs = self._heads(levels, rois, sizes)
@@ -122,7 +126,7 @@ class OnnxDetector:
     def _roi_align(self, features, rois, batch_index, scale):
         """RoIAlign in one level: rois (n, 4) yxyx pixels of the image -> (n, C, size, size)."""
         config = self.config
-        size = config.roi_size
+        size = pooled_size(config)
 
         def convert(context, node):
             features, rois, index = node.input
@@ -141,25 +145,26 @@ class OnnxDetector:
         return self._stand_in("roi_align", inputs, tf.float32, (rois.shape[0], features.shape[-1], size, size), convert)
 
     def _heads(self, levels, rois, sizes):
-        config = self.config
+        config, names = self.config, self.pooled_levels
         if self.static and config.sampling_ratio > 0:
-            cells = [valid_cells(sizes, 2**number) for number in range(FIRST_LEVEL, LAST_LEVEL + 1)]
             pooled = roi_align(
-                [levels[name] for name in ROI_LEVELS], rois, cells, config.roi_size, config.sampling_ratio,
-                config.aligned, config.canonical_size,
+                [levels[name] for name in names], rois, level_cells(sizes, names), pooled_size(config),
+                config.sampling_ratio, config.aligned, config.canonical_size, names,
             )  # fmt: skip
             return self._head(tf.reshape(pooled, (-1, *pooled.shape[2:])), channels_first=False)
-        level = tf.reshape(roi_levels(rois, config.canonical_size), (-1,))
+        level = tf.reshape(roi_levels(rois, config.canonical_size, names), (-1,))
         batch, rows = (rois.shape[i] or tf.shape(rois)[i] for i in range(2))
         index = tf.repeat(tf.range(batch, dtype=tf.int64), rows)
         if rois.shape[0] is not None:
             index = tf.constant(np.repeat(np.arange(rois.shape[0]), rois.shape[1]))
         flat = tf.reshape(rois, (-1, 4))
-        numbers = range(FIRST_LEVEL, FIRST_LEVEL + len(ROI_LEVELS))
-        order = [tf.where(level == number)[:, 0] for number in numbers]
+        if len(names) == 1:
+            pooled = self._roi_align(levels[names[0]], flat, index, 1.0 / stride(names[0]))
+            return self._head(pooled, channels_first=True)
+        order = [tf.where(level == int(name[1:]))[:, 0] for name in names]
         parts = [
-            self._roi_align(levels[name], tf.gather(flat, own), tf.gather(index, own), 2.0**-number)
-            for name, number, own in zip(ROI_LEVELS, numbers, order, strict=True)
+            self._roi_align(levels[name], tf.gather(flat, own), tf.gather(index, own), 1.0 / stride(name))
+            for name, own in zip(names, order, strict=True)
         ]
         outputs = self._head(tf.concat(parts, axis=0), channels_first=True)
         order = tf.concat(order, axis=0)
@@ -171,6 +176,8 @@ class OnnxDetector:
 
         As a convolution it took ONNX Runtime and OpenVINO five to twenty times as long.
         """
+        if self.first_dense is None:
+            return self.rest_of_head(tf.transpose(pooled, (0, 2, 3, 1)) if channels_first else pooled)
         kernel, bias = self.first_dense
         if channels_first:
             size, channels = self.config.roi_size, pooled.shape[1]

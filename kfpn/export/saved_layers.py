@@ -2,8 +2,9 @@
 
 import tensorflow as tf
 
+from kfpn.levels import stride
 from kfpn.modeling.adaptive import axis_samples, linear_taps
-from kfpn.modeling.roi_align import FIRST_LEVEL, LAST_LEVEL, ROI_LEVELS, RoIAlign, roi_levels
+from kfpn.modeling.roi_align import RoIAlign, roi_levels
 
 
 class SparseRoIAlign(RoIAlign):
@@ -24,10 +25,10 @@ class SparseRoIAlign(RoIAlign):
 
     def call(self, features, rois, image_sizes):
         """Pools."""
-        levels = [features[level] for level in ROI_LEVELS]
+        levels = [features[level] for level in self.levels]
         channels = levels[0].shape[-1]
         table = tf.concat([tf.reshape(x, (tf.shape(x)[0], -1, channels)) for x in levels], axis=1)
-        level = roi_levels(rois, self.canonical_size) - FIRST_LEVEL
+        level = roi_levels(rois, self.canonical_size, self.levels) - int(self.levels[0][1:])
         axes = self._axes(level, rois, image_sizes)
 
         heights, widths = ([tf.shape(x, tf.int64)[axis] for x in levels] for axis in (1, 2))
@@ -49,7 +50,7 @@ class SparseRoIAlign(RoIAlign):
 
     def _axes(self, level, rois, image_sizes):
         """Where RoIs lie in their levels: (B, R, 2, 4) float32 start, length and samples of a bin, and cells, of y and x."""
-        strides = tf.constant([2**n for n in range(FIRST_LEVEL, LAST_LEVEL + 1)])
+        strides = tf.constant([stride(name) for name in self.levels])
         # `valid_cells` of all levels at once.
         cells = (tf.cast(image_sizes, tf.int32)[:, None] + strides[:, None] - 1) // strides[:, None]
         cells = tf.cast(tf.gather(cells, level, axis=1, batch_dims=1), tf.float32)

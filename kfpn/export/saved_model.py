@@ -15,7 +15,6 @@ from kfpn.export.serving import check_batch_sizes, read_images, write_batching, 
 from kfpn.export.source import Trained, next_version, open_trained, written_aside
 from kfpn.export.verify import verify_trained
 from kfpn.modeling.detector import inference_model
-from kfpn.modeling.pyramid import LEVELS
 
 SIGNATURES = {"image_bytes": "serving_default", "image_tensor": "image_tensor", "proposals": "proposals"}
 """What can be exported, and under which name servers find it."""
@@ -159,7 +158,7 @@ class Detector:
         return levels, self.submodels.rpn(levels)
 
     def _run_heads(self, levels: dict[str, tf.Tensor], rois: tf.Tensor, image_sizes: tf.Tensor) -> dict[str, tf.Tensor]:
-        pooled = self._align({level: levels[level] for level in LEVELS}, rois, image_sizes)
+        pooled = self._align(levels, rois, image_sizes)
         return self._head(tf.reshape(pooled, (-1, *pooled.shape[2:])))
 
 

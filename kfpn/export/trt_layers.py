@@ -5,32 +5,32 @@ from keras import ops
 
 from kfpn.modeling.detector import Submodels
 from kfpn.modeling.layers import PointwiseConv2D
-from kfpn.modeling.pyramid import UpsampleAdd
+from kfpn.modeling.pyramid import Upsample, UpsampleAdd
 
 
-class ResizeAdd(keras.layers.Layer):
-    """`UpsampleAdd` by ResizeNearestNeighbor, which has a converter; BroadcastTo has none and cuts the pyramid in four.
+class Resize(Upsample):
+    """`Upsample` by ResizeNearestNeighbor, which has a converter; BroadcastTo has none and cuts the pyramid in four.
 
-    Resized to the lateral's own size, nothing has to be cut off: for H = 2 h - 1 too, row i comes from floor(i h / H),
-    which is i // 2.
+    Resized to the finer map's own size, nothing has to be cut off: for H = 2 h - 1 too, row i comes from floor(i h / H),
+    which is i // 2. Bilinear enlargement is two matrix products and stays so.
 
-    Call:
-        coarse: (B, ceil(H / 2), ceil(W / 2), C). lateral: (B, H, W, C).
-    Returns:
-        (B, H, W, C).
+    Args:
+        those of `Upsample`.
     """
 
-    def call(self, coarse, lateral):
-        """Returns the sum."""
+    def enlarged(self, coarse, fine, image_sizes=None):
+        """Returns the enlarged map."""
+        if self.upsampling != "nearest":
+            return super().enlarged(coarse, fine, image_sizes)
         import tensorflow as tf
 
-        static = lateral.shape[1:3]
-        size = tf.constant(list(static)) if None not in tuple(static) else tf.shape(lateral)[1:3]
-        return lateral + tf.raw_ops.ResizeNearestNeighbor(images=coarse, size=size)
+        static = fine.shape[1:3]
+        size = tf.constant(list(static)) if None not in tuple(static) else tf.shape(fine)[1:3]
+        return tf.raw_ops.ResizeNearestNeighbor(images=coarse, size=size)
 
-    def compute_output_spec(self, coarse, lateral):
-        """Returns the lateral's."""
-        return keras.KerasTensor(lateral.shape, dtype=self.compute_dtype)
+
+class ResizeAdd(Resize, UpsampleAdd):
+    """`UpsampleAdd` by `Resize`."""
 
 
 class PointwiseAsConv(keras.layers.Layer):
@@ -64,8 +64,8 @@ class PointwiseAsConv(keras.layers.Layer):
 def _replace(layer):
     if isinstance(layer, PointwiseConv2D):
         return PointwiseAsConv(layer)
-    if isinstance(layer, UpsampleAdd):
-        return ResizeAdd(name=layer.name, dtype=layer.dtype_policy)
+    if isinstance(layer, Upsample):
+        return (ResizeAdd if isinstance(layer, UpsampleAdd) else Resize).from_config(layer.get_config())
     return layer
 
 

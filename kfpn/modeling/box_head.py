@@ -1,19 +1,15 @@
-"""The box head: two fully connected layers, class logits and class-specific deltas (FPN, section 4.2)."""
+"""The box heads: two fully connected layers (FPN, section 4.2), or conv5 (He et al. 2016, as in FPN's table 2 a)."""
 
 import keras
 
 from kfpn.config import ModelConfig
-from kfpn.modeling.layers import RoIDense
+from kfpn.levels import pooled_size
+from kfpn.modeling.layers import RoIDense, SharedLayers
+from kfpn.modeling.resnet import Units, residual_stage
 
 
-def box_head(config: ModelConfig) -> keras.Model:
-    """Builds the submodel `box_head`: (R, size, size, C) -> {"logits": (R, K + 1), "deltas": (R, K, 4)}, float32.
-
-    The background is the last logit. Deltas are (dy, dx, dh, dw) a class.
-    """
-    classes, size = config.num_classes, config.roi_size
-    inputs = keras.Input((size, size, config.pyramid_channels), name="roi_features")
-    x = inputs
+def two_fully_connected(config: ModelConfig, x):
+    """Two layers of `head_width` with ReLU: (R, size, size, C) -> (R, head_width)."""
     for i, dense in enumerate((RoIDense, keras.layers.Dense), start=1):
         # Caffe2's XavierFill, as in detectron2.
         start = keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")
@@ -21,6 +17,17 @@ def box_head(config: ModelConfig) -> keras.Model:
         if config.norm_heads:
             x = keras.layers.LayerNormalization(epsilon=1e-5, name=f"head_fc{i}_norm")(x)
         x = keras.layers.ReLU(name=f"head_relu{i}")(x)
+    return x
+
+
+def conv5(units: Units, x):
+    """The backbone's last stage and its average: (R, 2 size, 2 size, C) -> (R, channels of C5)."""
+    return keras.layers.GlobalAveragePooling2D(name="head_average")(residual_stage(units, x, 5))
+
+
+def predictor(config: ModelConfig, x) -> dict:
+    """The last layers: (R, width) -> logits (R, K + 1) and deltas (R, K, 4), float32."""
+    classes = config.num_classes
     logits = keras.layers.Dense(
         classes + 1, kernel_initializer=keras.initializers.RandomNormal(stddev=0.01), name="head_logits"
     )(x)
@@ -29,8 +36,24 @@ def box_head(config: ModelConfig) -> keras.Model:
     )(x)
     deltas = keras.layers.Reshape((classes, 4))(deltas)
     as_float = {"activation": "linear", "dtype": "float32"}
-    outputs = {
+    return {
         "logits": keras.layers.Activation(**as_float, name="logits_float32")(logits),
         "deltas": keras.layers.Activation(**as_float, name="deltas_float32")(deltas),
     }
-    return keras.Model(inputs, outputs, name="box_head")
+
+
+def box_head(config: ModelConfig, channels: int, layers: SharedLayers, make_units: type[Units] = Units) -> keras.Model:
+    """Builds the submodel `box_head`: (R, size, size, C) -> {"logits": (R, K + 1), "deltas": (R, K, 4)}, float32.
+
+    The background is the last logit. Deltas are (dy, dx, dh, dw) a class.
+
+    Args:
+        config: the model's.
+        channels: int, C, of the levels that RoIs are pooled from.
+        layers: those of the backbone, where conv5 is the head.
+        make_units: how its convolutions and norms are built.
+    """
+    size = pooled_size(config)
+    inputs = keras.Input((size, size, channels), name="roi_features")
+    x = conv5(make_units(config, layers), inputs) if config.pyramid == "c4" else two_fully_connected(config, inputs)
+    return keras.Model(inputs, predictor(config, x), name="box_head")

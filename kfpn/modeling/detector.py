@@ -7,11 +7,12 @@ import keras
 from keras import ops
 
 from kfpn.config import ModelConfig
+from kfpn.levels import pooled_levels, pooled_size, pre_nms
 from kfpn.modeling.box_head import box_head
 from kfpn.modeling.detections import Detections
 from kfpn.modeling.layers import SharedLayers
 from kfpn.modeling.padding import Normalize
-from kfpn.modeling.pyramid import LEVELS, pyramid
+from kfpn.modeling.pyramid import STAGES, pyramid
 from kfpn.modeling.resnet import Units, frozen_stage, resnet
 from kfpn.modeling.roi_align import RoIAlign
 from kfpn.modeling.rpn import Proposals, rpn_head
@@ -24,7 +25,7 @@ class Submodels(NamedTuple):
         features: images (B, H, W, 3) -> {"P2": (B, H / 4, W / 4, C), ..., "P6"}.
         padded_features: the same layers with a second input `image_sizes` (B, 2): padding stays zero on every level.
         rpn: {"P2": ...} -> {"logits": [(B, N_l)], "deltas": [(B, N_l, 4)]}, level by level.
-        box_head: (R, 7, 7, C) -> {"logits": (R, K + 1), "deltas": (R, K, 4)}.
+        box_head: (R, 7, 7, C), with pyramid c4 (R, 14, 14, C) -> {"logits": (R, K + 1), "deltas": (R, K, 4)}.
         weights_model: a model that holds every variable once: for optimizers, saving and loading.
     """
 
@@ -74,7 +75,7 @@ def features_model(
     sizes = _sizes_input() if padded else None
     units = make_units(config, layers, sizes)
     x = layers("normalize", Normalize, mean=config.pixel_mean, std=config.pixel_std)(images)
-    levels = pyramid(units, resnet(units, units.clear_padding(x, 1)))
+    levels = pyramid(units, resnet(units, units.clear_padding(x, 1), STAGES[config.pyramid]))
     inputs = {"images": images, "image_sizes": sizes} if padded else images
     return keras.Model(inputs, levels, name="padded_features" if padded else "features")
 
@@ -83,7 +84,8 @@ def build_submodels(config: ModelConfig) -> Submodels:
     """Builds the submodels of a detector, with fresh weights."""
     layers = SharedLayers(frozen_stage(config))
     features, padded_features = (features_model(config, layers, padded) for padded in (False, True))
-    return assemble(features, padded_features, rpn_head(config), box_head(config))
+    channels = features.output[config.levels[0]].shape[-1]
+    return assemble(features, padded_features, rpn_head(config, channels), box_head(config, channels, layers))
 
 
 def assemble(features: keras.Model, padded_features: keras.Model, rpn: keras.Model, head: keras.Model) -> Submodels:
@@ -119,32 +121,62 @@ def inference_model(
     else:
         sizes = ImageSizes(name="image_sizes")(images)
         inputs, levels = images, submodels.features(images)
-    proposals = Proposals(
-        config.anchor_sizes, config.aspect_ratios, config.pre_nms_test, config.post_nms_test, config.rpn_nms_iou,
-        config.min_proposal_size, config.round_anchors, config.anchor_strides, proposals_nms,
-        name="proposals", dtype="float32",
-    )  # fmt: skip
-    rois, roi_scores = proposals(levels, submodels.rpn(levels), sizes)
-    align = RoIAlign(config.roi_size, config.sampling_ratio, config.aligned, config.canonical_size, name="roi_align")
-    pooled = align({level: levels[level] for level in LEVELS}, rois, sizes)
-    shape = (-1, *pooled.shape[2:])
-    outputs = submodels.box_head(ops.reshape(pooled, shape))
-    select = Detections(
-        config.score_threshold, config.nms_iou, config.max_detections, config.min_detection_size,
-        detections_nms, name="detections", dtype="float32",
-    )  # fmt: skip
-    found = select(outputs["logits"], outputs["deltas"], rois, roi_scores, sizes)
+    rois, roi_scores = make_proposals(config, nms=proposals_nms)(levels, submodels.rpn(levels), sizes)
+    found = detect_in_rois(submodels, config, levels, rois, roi_scores, sizes, detections_nms)
     return keras.Model(inputs, found, name="faster_rcnn_fpn")
 
 
+def make_proposals(
+    config: ModelConfig, post_nms: int | None = None, pre_nms_count: int | None = None, nms: str = "rounds"
+) -> Proposals:
+    """Returns the layer that makes the detector's proposals.
+
+    Args:
+        config: the model's.
+        post_nms: proposals an image; None: `config.post_nms_test`.
+        pre_nms_count: proposals a level and anchor size that enter NMS; None: `config.pre_nms_test`.
+        nms: "rounds" or "kernel", see `Proposals`.
+    """
+    count = config.pre_nms_test if pre_nms_count is None else pre_nms_count
+    return Proposals(
+        config.anchor_sizes, config.aspect_ratios, pre_nms(count, config),
+        config.post_nms_test if post_nms is None else post_nms, config.rpn_nms_iou,
+        config.min_proposal_size, config.round_anchors, config.anchor_strides, nms,
+        name="proposals", dtype="float32",
+    )  # fmt: skip
+
+
+def detect_in_rois(submodels: Submodels, config: ModelConfig, levels, rois, roi_scores, sizes, nms: str = "rounds"):
+    """Composes the box stage over submodels: levels and RoIs -> detections, see `build_detector`.
+
+    Args:
+        submodels, config: see `inference_model`.
+        levels: {"P2": (B, H, W, C), ...} of the submodel `features`.
+        rois: (B, R, 4) float32 yxyx pixels. roi_scores: (B, R), -inf in empty rows. sizes: (B, 2) int, pixels.
+        nms: "rounds" or "kernel", see `Detections`.
+    """
+    names = pooled_levels(config)
+    align = RoIAlign(
+        pooled_size(config), config.sampling_ratio, config.aligned, config.canonical_size, names, name="roi_align"
+    )
+    pooled = align({name: levels[name] for name in names}, rois, sizes)
+    outputs = submodels.box_head(ops.reshape(pooled, (-1, *pooled.shape[2:])))
+    select = Detections(
+        config.score_threshold, config.nms_iou, config.max_detections, config.min_detection_size,
+        nms, name="detections", dtype="float32",
+    )  # fmt: skip
+    return select(outputs["logits"], outputs["deltas"], rois, roi_scores, sizes)
+
+
 def build_detector(
-    num_classes: int = 80, backbone: str = "resnet50", *, padded: bool = False, **settings
+    num_classes: int = 80, backbone: str = "resnet50", *, pyramid: str = "fpn", padded: bool = False, **settings
 ) -> keras.Model:
     """Builds a Faster R-CNN with a Feature Pyramid Network, with fresh weights.
 
     Args:
         num_classes: int, object classes without the background.
-        backbone: resnet18, resnet34, resnet50, resnet101 or resnet152.
+        backbone: resnet18, resnet26, resnet34, resnet50, resnet101 or resnet152.
+        pyramid: fpn, or one of those the paper compares it with (tables 1 to 3): bottom_up, top_down, finest, c4, c5.
         padded: bool. True adds the input `image_sizes`, for batches of images of different sizes.
         settings: any other field of `kfpn.config.ModelConfig`.
     Call:
@@ -163,5 +195,5 @@ def build_detector(
         raise ValueError(
             f"build_detector settings must be fields of ModelConfig, got {unknown}; known: {sorted(known)}"
         )
-    config = ModelConfig(num_classes=num_classes, backbone=backbone, **settings)  # type: ignore[arg-type]
+    config = ModelConfig(num_classes=num_classes, backbone=backbone, pyramid=pyramid, **settings)  # type: ignore[arg-type]
     return inference_model(build_submodels(config), config, padded)

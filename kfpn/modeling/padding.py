@@ -76,7 +76,7 @@ class Normalize(keras.layers.Layer):
 
     def call(self, images):
         images = ops.cast(images, "float32")
-        normal = (images - ops.convert_to_tensor(self.mean)) / ops.convert_to_tensor(self.std)
+        normal = (images - ops.convert_to_tensor(self.mean, "float32")) / ops.convert_to_tensor(self.std, "float32")
         return ops.cast(normal, self.compute_dtype)
 
     def compute_output_spec(self, images):

@@ -1,35 +1,110 @@
-"""The Feature Pyramid Network (Lin et al. 2017, figure 3): laterals, top-down sums, output convolutions."""
+"""The pyramids of the paper's tables 1 to 3, each put together of a few small parts (Lin et al. 2017, figures 1 to 3)."""
 
 import keras
 from keras import ops
 
 from kfpn.modeling.layers import PointwiseConv2D
+from kfpn.modeling.padding import valid_cells
 from kfpn.modeling.resnet import Units
 
-LEVELS = ("P2", "P3", "P4", "P5", "P6")
+
+def _nearest(coarse, height, width):
+    """(B, h, w, C) -> (B, height, width, C), each cell four times, cut to the size."""
+    shape, channels = ops.shape(coarse), coarse.shape[-1]
+    # Broadcasting copies each cell four times; XLA fuses it with what follows.
+    doubled = ops.broadcast_to(coarse[:, :, None, :, None, :], (shape[0], shape[1], 2, shape[2], 2, channels))
+    return ops.reshape(doubled, (shape[0], shape[1] * 2, shape[2] * 2, channels))[:, :height, :width]
+
+
+def _tent(fine, coarse, fine_cells, coarse_cells, dtype):
+    """The weights of bilinear interpolation along one axis, half-pixel centres: (B, fine, coarse).
+
+    Args:
+        fine, coarse: int, cells of the maps with their padding.
+        fine_cells, coarse_cells: (B,) int, those that the images fill; samples beyond are clamped.
+    """
+    ratio = ops.cast(coarse_cells, "float32") / ops.cast(fine_cells, "float32")
+    at = (ops.arange(fine, dtype="float32") + 0.5) * ratio[:, None] - 0.5
+    at = ops.minimum(ops.maximum(at, 0.0), ops.cast(coarse_cells, "float32")[:, None] - 1.0)
+    distance = ops.abs(at[..., None] - ops.arange(coarse, dtype="float32"))
+    return ops.cast(ops.maximum(1.0 - distance, 0.0), dtype)
+
+
+def _bilinear(coarse, height, width, fine_cells, coarse_cells):
+    """(B, h, w, C) -> (B, height, width, C), as two matrix products; the cells: (B or 1, 2) int."""
+    _, rows, columns, _ = ops.shape(coarse)
+    down = _tent(height, rows, fine_cells[:, 0], coarse_cells[:, 0], coarse.dtype)
+    across = _tent(width, columns, fine_cells[:, 1], coarse_cells[:, 1], coarse.dtype)
+    stretched = ops.matmul(down[:, None], ops.transpose(coarse, (0, 3, 1, 2)))
+    return ops.transpose(ops.matmul(stretched, ops.transpose(across[:, None], (0, 1, 3, 2))), (0, 2, 3, 1))
 
 
 @keras.saving.register_keras_serializable("kfpn")
-class UpsampleAdd(keras.layers.Layer):
-    """Doubles the coarser map by nearest neighbours, cuts it to the lateral's size and adds it.
+class Upsample(keras.layers.Layer):
+    """Enlarges a map to the size of the next finer one.
 
+    Args:
+        upsampling: "nearest" doubles it and cuts it (FPN, section 3); "bilinear" resizes it, half-pixel centres.
+        stride: int, of the finer map, in pixels; "bilinear" takes from it how many cells an image fills.
     Call:
-        coarse: (B, ceil(H / 2), ceil(W / 2), C). lateral: (B, H, W, C).
+        coarse: (B, ceil(H / 2), ceil(W / 2), C). fine: (B, H, W, any). image_sizes: (B, 2) int pixels, or None where no
+        image has padding.
     Returns:
         (B, H, W, C).
     """
 
-    def call(self, coarse, lateral):
-        shape = ops.shape(coarse)
-        height, width, channels = shape[1], shape[2], coarse.shape[-1]
-        # Broadcasting copies each cell four times; XLA fuses it with the sum.
-        doubled = ops.broadcast_to(coarse[:, :, None, :, None, :], (shape[0], height, 2, width, 2, channels))
-        doubled = ops.reshape(doubled, (shape[0], height * 2, width * 2, channels))
-        fine = ops.shape(lateral)
-        return lateral + doubled[:, : fine[1], : fine[2]]
+    def __init__(self, upsampling="nearest", stride=4, **kwargs):
+        super().__init__(**kwargs)
+        self.upsampling = upsampling
+        self.stride = stride
 
-    def compute_output_spec(self, coarse, lateral):
-        return keras.KerasTensor(lateral.shape, dtype=self.compute_dtype)
+    def enlarged(self, coarse, fine, image_sizes=None):
+        """Returns the enlarged map."""
+        _, height, width, _ = ops.shape(fine)
+        if self.upsampling == "nearest":
+            return _nearest(coarse, height, width)
+        if image_sizes is None:
+            cells = (
+                ops.stack([ops.convert_to_tensor(side, "int32") for side in ops.shape(x)[1:3]])[None]
+                for x in (fine, coarse)
+            )
+        else:
+            cells = (valid_cells(image_sizes, stride) for stride in (self.stride, 2 * self.stride))
+        return _bilinear(coarse, height, width, *cells)
+
+    def call(self, coarse, fine, image_sizes=None):
+        return self.enlarged(coarse, fine, image_sizes)
+
+    def compute_output_spec(self, coarse, fine, image_sizes=None):
+        return keras.KerasTensor((*fine.shape[:3], coarse.shape[-1]), dtype=self.compute_dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "upsampling": self.upsampling, "stride": self.stride}
+
+
+@keras.saving.register_keras_serializable("kfpn")
+class UpsampleAdd(Upsample):
+    """Enlarges a map and adds a lateral to it (FPN, figure 3).
+
+    Args:
+        merge: "sum", or "average": half of it.
+        upsampling, stride: see `Upsample`.
+    Call:
+        coarse: (B, ceil(H / 2), ceil(W / 2), C). lateral: (B, H, W, C). image_sizes: see `Upsample`.
+    Returns:
+        (B, H, W, C).
+    """
+
+    def __init__(self, merge="sum", **kwargs):
+        super().__init__(**kwargs)
+        self.merge = merge
+
+    def call(self, coarse, lateral, image_sizes=None):
+        both = lateral + self.enlarged(coarse, lateral, image_sizes)
+        return both if self.merge == "sum" else both * 0.5
+
+    def get_config(self):
+        return {**super().get_config(), "merge": self.merge}
 
 
 @keras.saving.register_keras_serializable("kfpn")
@@ -68,13 +143,77 @@ def smooth(units: Units, x, level):
     return units.clear_padding(x, 2**level)
 
 
-def pyramid(units: Units, stages) -> dict:
-    """Returns {"P2": ..., "P6": ...}, (B, H / stride, W / stride, channels), of [C2, C3, C4, C5]."""
-    laterals = [lateral(units, stage, level) for level, stage in enumerate(stages, start=2)]
-    merged = [laterals[-1]]
-    for finer, level in zip(laterals[-2::-1], (4, 3, 2), strict=True):
-        x = units.layers(f"merge_{level}", UpsampleAdd)(merged[0], finer)
-        merged.insert(0, units.clear_padding(x, 2**level))
-    outputs = {f"P{level}": smooth(units, x, level) for level, x in enumerate(merged, start=2)}
-    outputs["P6"] = units.layers("subsample_6", Subsample)(outputs["P5"])
+def laterals(units: Units, stages) -> list:
+    """The laterals of [C2, C3, C4, C5]: the finest first."""
+    return [lateral(units, stage, level) for level, stage in enumerate(stages, start=2)]
+
+
+def _enlarge(units: Units, name, make, coarse, fine, level, **options):
+    layer = units.layers(name, make, upsampling=units.config.upsampling, stride=2**level, **options)
+    # Nearest neighbours need no sizes; without them it is the same call in both graphs.
+    sized = units.config.upsampling == "bilinear" and units.image_sizes is not None
+    x = layer(coarse, fine, image_sizes=units.image_sizes) if sized else layer(coarse, fine)
+    return units.clear_padding(x, 2**level)
+
+
+def add_top_down(units: Units, maps) -> list:
+    """The top-down path: from the coarsest map on, each enlarged and added to the next finer one."""
+    merged = [maps[-1]]
+    for level in range(len(maps), 1, -1):
+        x = _enlarge(
+            units, f"merge_{level}", UpsampleAdd, merged[0], maps[level - 2], level, merge=units.config.merge
+        )  # fmt: skip
+        merged.insert(0, x)
+    return merged
+
+
+def smoothed(units: Units, maps) -> dict:
+    """The output convolutions, and P6: {"P2": ..., "P6": ...}."""
+    config, last = units.config, len(maps) + 1
+    outputs = {
+        f"P{level}": x if level == last and not config.smooth_p5 else smooth(units, x, level)
+        for level, x in enumerate(maps, start=2)
+    }
+    if config.p6:
+        outputs["P6"] = units.layers("subsample_6", Subsample)(outputs["P5"])
     return outputs
+
+
+def fpn(units: Units, stages) -> dict:
+    """Row (c): laterals, top-down path and output convolutions (figure 3)."""
+    return smoothed(units, add_top_down(units, laterals(units, stages)))
+
+
+def bottom_up(units: Units, stages) -> dict:
+    """Row (d): laterals and output convolutions alone, the hierarchy that SSD uses (figure 1c)."""
+    return smoothed(units, laterals(units, stages))
+
+
+def top_down(units: Units, stages) -> dict:
+    """Row (e): the top-down path of C5's lateral, with no others."""
+    maps = [lateral(units, stages[-1], 5)]
+    for level in (4, 3, 2):
+        maps.insert(0, _enlarge(units, f"upsample_{level}", Upsample, maps[0], stages[level - 2], level))
+    return smoothed(units, maps)
+
+
+def finest(units: Units, stages) -> dict:
+    """Row (f): the finest level of `fpn` alone (figure 2, top)."""
+    return {"P2": smooth(units, add_top_down(units, laterals(units, stages))[0], 2)}
+
+
+def single_stage(_units: Units, stages) -> dict:
+    """Rows (a) and (b): the last stage as it is (figure 1b)."""
+    return {f"C{len(stages) + 1}": stages[-1]}
+
+
+STAGES = dict.fromkeys(("fpn", "bottom_up", "top_down", "finest", "c5"), (2, 3, 4, 5)) | {"c4": (2, 3, 4)}
+"""The stages of the backbone that each pyramid stands on: with c4, conv5 is the box head."""
+PYRAMIDS = {
+    "fpn": fpn, "bottom_up": bottom_up, "top_down": top_down, "finest": finest, "c4": single_stage, "c5": single_stage,
+}  # fmt: skip
+
+
+def pyramid(units: Units, stages) -> dict:
+    """Returns the levels of `config.pyramid` by name, (B, H / stride, W / stride, channels), of the stages [C2, ...]."""
+    return PYRAMIDS[units.config.pyramid](units, stages)

@@ -8,6 +8,7 @@ from kfpn.modeling.padding import PaddingMask
 
 BLOCKS = {
     "resnet18": (2, 2, 2, 2),
+    "resnet26": (2, 2, 2, 2),
     "resnet34": (3, 4, 6, 3),
     "resnet50": (3, 4, 6, 3),
     "resnet101": (3, 4, 23, 3),
@@ -111,18 +112,18 @@ def stem(units: Units, x):
     return units.clear_padding(x, 4)
 
 
-def basic_block(units: Units, x, name, filters, stride, step):
+def basic_block(units: Units, x, name, filters, stride, step, last=None):
     """Two 3x3 (ResNet-18, 34): (B, H, W, C) -> (B, ceil(H / step), ceil(W / step), filters)."""
     shortcut = x
     if step != 1 or x.shape[-1] != filters:
         shortcut = units.unit(x, f"{name}_shortcut", filters, 1, stride, step, relu=False)
     y = units.unit(x, f"{name}_1", filters, 3, stride, step)
     y = units.unit(y, f"{name}_2", filters, 3, stride, relu=False, zero=True)
-    return keras.layers.ReLU()(keras.layers.Add()([shortcut, y]))
+    return keras.layers.ReLU(name=last)(keras.layers.Add()([shortcut, y]))
 
 
-def bottleneck(units: Units, x, name, filters, stride, step):
-    """1x1 - 3x3 - 1x1 (ResNet-50 and up): (B, H, W, C) -> (B, ceil(H / step), ceil(W / step), 4 filters)."""
+def bottleneck(units: Units, x, name, filters, stride, step, last=None):
+    """1x1 - 3x3 - 1x1 (ResNet-26, 50 and up): (B, H, W, C) -> (B, ceil(H / step), ceil(W / step), 4 filters)."""
     on_1x1 = units.config.stride_on == "1x1"
     shortcut = x
     if step != 1 or x.shape[-1] != 4 * filters:
@@ -131,19 +132,27 @@ def bottleneck(units: Units, x, name, filters, stride, step):
     y = units.unit(x, f"{name}_1", filters, 1, before, step if on_1x1 else 1)
     y = units.unit(y, f"{name}_2", filters, 3, stride, 1 if on_1x1 else step)
     y = units.unit(y, f"{name}_3", 4 * filters, 1, stride, relu=False, zero=True)
-    return keras.layers.ReLU()(keras.layers.Add()([shortcut, y]))
+    return keras.layers.ReLU(name=last)(keras.layers.Add()([shortcut, y]))
 
 
-def resnet(units: Units, images) -> list:
-    """Returns [C2, C3, C4, C5] of normalised images (B, H, W, 3): strides 4, 8, 16, 32."""
-    name = units.config.backbone
-    block = basic_block if name in BASIC else bottleneck
-    x = stem(units, images)
-    stages = []
-    for stage, count in enumerate(BLOCKS[name]):
-        for i in range(count):
-            step = 2 if stage > 0 and i == 0 else 1
-            filters = units.config.backbone_width * 2**stage
-            x = block(units, x, f"conv{stage + 2}_{i + 1}", filters, 4 * 2**stage, step)
-        stages.append(x)
-    return stages
+def residual_stage(units: Units, x, number):
+    """The blocks conv`number`_x: (B, H, W, C) -> (B, ceil(H / 2), .., C'), with H as it is in conv2_x; its end is called C`number`."""
+    backbone = units.config.backbone
+    block = basic_block if backbone in BASIC else bottleneck
+    count = BLOCKS[backbone][number - 2]
+    for i in range(count):
+        step = 2 if number > 2 and i == 0 else 1
+        last = f"C{number}" if i == count - 1 else None
+        x = block(
+            units, x, f"conv{number}_{i + 1}", units.config.backbone_width * 2 ** (number - 2), 2**number, step, last
+        )
+    return x
+
+
+def resnet(units: Units, images, stages=(2, 3, 4, 5)) -> list:
+    """Returns [C2, C3, C4, C5], or the first of them, of normalised images (B, H, W, 3): strides 4, 8, 16, 32."""
+    x, found = stem(units, images), []
+    for number in stages:
+        x = residual_stage(units, x, number)
+        found.append(x)
+    return found

@@ -4,28 +4,36 @@ import keras
 from keras import ops
 
 from kfpn import boxes as box_ops
+from kfpn.levels import stride
 from kfpn.modeling.adaptive import adaptive_sum, axis_samples, linear_taps
 from kfpn.modeling.padding import valid_cells
 
 ROI_LEVELS = ("P2", "P3", "P4", "P5")
-FIRST_LEVEL, LAST_LEVEL = 2, 5
 
 
-def roi_levels(rois, canonical_size=224.0):
+def roi_levels(rois, canonical_size=224.0, levels=ROI_LEVELS):
     """Returns the pyramid level of each RoI (FPN, equation 1).
 
     Args:
         rois: (..., 4) float yxyx, pixels.
         canonical_size: float, side in pixels of the square that is pooled from P4.
+        levels: those there are: P2 to P5, or a single one, which pools them all.
     Returns:
         (...) int32, 2..5.
     """
+    if len(levels) == 1:
+        return ops.zeros_like(rois[..., 0], dtype="int32") + int(levels[0][1:])
     # floor(4 + log2(side / canonical_size + 1e-8)) within 2..5, with detectron2's epsilon. Comparisons are exact where
     # a logarithm may round a whole number down, and a quotient too: XLA multiplies by 1 / canonical_size.
     side = ops.sqrt(box_ops.area(rois)) + 1e-8 * canonical_size
     # Counted by a sum, which XLA takes once; what it fuses into the gathers it would compute anew for every tap.
     bounds = ops.convert_to_tensor([canonical_size * factor for factor in (0.5, 1.0, 2.0)], "float32")
-    return FIRST_LEVEL + ops.sum(ops.cast(side[..., None] >= bounds, "int32"), axis=-1)
+    return 2 + ops.sum(ops.cast(side[..., None] >= bounds, "int32"), axis=-1)
+
+
+def level_cells(image_sizes, levels):
+    """Returns the rows and columns of each level that images (B, 2) fill: a list of (B, 2) int32."""
+    return [valid_cells(image_sizes, stride(level)) for level in levels]
 
 
 def _axis_taps(axis, sampling_ratio):
@@ -43,21 +51,21 @@ def _axis_taps(axis, sampling_ratio):
     return linear_taps(at, cells[..., None, None])
 
 
-def roi_align(features, rois, cells, size=7, sampling_ratio=2, aligned=True, canonical_size=224.0):
+def roi_align(features, rois, cells, size=7, sampling_ratio=2, aligned=True, canonical_size=224.0, levels=ROI_LEVELS):
     """Pools RoIs from the levels that `roi_levels` gives them.
 
     All levels lie behind one another in one table of cells, and every tap is a gather from it, added to the sum before
     the next, so the taps are never held together.
 
     Args:
-        features: four (B, H_l, W_l, C), P2 to P5.
+        features: (B, H_l, W_l, C) of each level.
         rois: (B, R, 4) float32 yxyx, pixels of the network input.
-        cells: four (B, 2) int32, the rows and columns of each level that the image fills: samples beyond are clamped.
+        cells: (B, 2) int32 of each level, the rows and columns of each level that the image fills: samples beyond are clamped.
         size: int, cells of the output a side.
         sampling_ratio: int, samples a cell, a side; 0: the cell's side in cells of the level, rounded up, RoI by RoI
             (detectron2's default).
         aligned: bool, shift by half a pixel (detectron2); without it RoIs are at least a cell large (torchvision).
-        canonical_size: float, see `roi_levels`.
+        canonical_size, levels: see `roi_levels`.
     Returns:
         (B, R, size, size, C), differentiable in features.
     """
@@ -67,8 +75,8 @@ def roi_align(features, rois, cells, size=7, sampling_ratio=2, aligned=True, can
     length = ops.shape(table)[1]
     table = ops.reshape(table, (-1, channels))
 
-    level = roi_levels(rois, canonical_size) - FIRST_LEVEL
-    box = rois / ops.cast(_per_level([2**n for n in range(FIRST_LEVEL, LAST_LEVEL + 1)], level), "float32")[..., None]
+    level = roi_levels(rois, canonical_size, levels) - int(levels[0][1:])
+    box = rois / ops.cast(_per_level([stride(name) for name in levels], level), "float32")[..., None]
     if aligned:
         box = box - 0.5
     y1, x1, y2, x2 = (box[..., i] for i in range(4))
@@ -76,7 +84,7 @@ def roi_align(features, rois, cells, size=7, sampling_ratio=2, aligned=True, can
         y2, x2 = ops.maximum(y2, y1 + 1.0), ops.maximum(x2, x1 + 1.0)
 
     one_hot = ops.one_hot(level, len(features), dtype="float32")
-    filled = ops.cast(ops.stack(cells, axis=1), "float32")  # (B, 4, 2)
+    filled = ops.cast(ops.stack(cells, axis=1), "float32")  # (B, levels, 2)
     filled = ops.sum(one_hot[..., None] * filled[:, None], axis=2)
     y, x = (y1, y2, filled[..., 0], size), (x1, x2, filled[..., 1], size)
 
@@ -158,7 +166,7 @@ def _weighted_sum(table, taps):
 
 
 def _per_level(values, level):
-    # values: four ints or scalar tensors; level: (B, R) int32 in 0..3.
+    # values: ints or scalar tensors, one a level; level: (B, R) int32, the place of a RoI's among them.
     chosen = ops.zeros_like(level) + values[0]
     for i, value in enumerate(values[1:], start=1):
         chosen = ops.where(level == i, value, chosen)
@@ -170,29 +178,31 @@ class RoIAlign(keras.layers.Layer):
     """`roi_align` as a layer.
 
     Args:
-        size, sampling_ratio, aligned, canonical_size: see `roi_align`.
+        size, sampling_ratio, aligned, canonical_size, levels: see `roi_align`.
     Call:
-        features: {"P2": (B, H, W, C), ...}. rois: (B, R, 4) float32 yxyx. image_sizes: (B, 2) int, pixels.
+        features: {"P2": (B, H, W, C), ...}; those of `levels` are pooled from. rois: (B, R, 4) float32 yxyx. image_sizes: (B, 2) int, pixels.
     Returns:
         (B, R, size, size, C) in the features' dtype.
     """
 
-    def __init__(self, size=7, sampling_ratio=2, aligned=True, canonical_size=224.0, **kwargs):
+    def __init__(self, size=7, sampling_ratio=2, aligned=True, canonical_size=224.0, levels=ROI_LEVELS, **kwargs):
         super().__init__(autocast=False, **kwargs)
         self.size = size
         self.sampling_ratio = sampling_ratio
         self.aligned = aligned
         self.canonical_size = canonical_size
+        self.levels = tuple(levels)
 
     def call(self, features, rois, image_sizes):
-        levels = [features[level] for level in ROI_LEVELS]
-        cells = [valid_cells(image_sizes, 2**level) for level in range(FIRST_LEVEL, LAST_LEVEL + 1)]
-        return roi_align(levels, rois, cells, self.size, self.sampling_ratio, self.aligned, self.canonical_size)
+        maps, cells = [features[level] for level in self.levels], level_cells(image_sizes, self.levels)
+        return roi_align(
+            maps, rois, cells, self.size, self.sampling_ratio, self.aligned, self.canonical_size, self.levels
+        )
 
     def compute_output_spec(self, features, rois, image_sizes):
-        level = features["P2"]
+        level = features[self.levels[0]]
         return keras.KerasTensor((*rois.shape[:2], self.size, self.size, level.shape[-1]), dtype=level.dtype)
 
     def get_config(self):
-        own = ("size", "sampling_ratio", "aligned", "canonical_size")
+        own = ("size", "sampling_ratio", "aligned", "canonical_size", "levels")
         return {**super().get_config(), **{name: getattr(self, name) for name in own}}

@@ -1,15 +1,15 @@
-"""The region proposal network: one head for all levels, and the proposals it gives (FPN, section 4.1)."""
+"""The region proposal network: its head, and the proposals it gives (FPN, section 4.1)."""
 
 import keras
 from keras import ops
 
 from kfpn import boxes as box_ops
-from kfpn.anchors import STRIDES, grid_anchors, image_strides
+from kfpn.anchors import grid_anchors, image_strides
 from kfpn.config import ModelConfig
+from kfpn.levels import anchors_a_cell, sizes_by_level, stride
 from kfpn.modeling.layers import PointwiseConv2D
 from kfpn.modeling.nms import LEVEL_NMS, checked_nms, suppress
 from kfpn.modeling.padding import valid_cells
-from kfpn.modeling.pyramid import LEVELS
 from kfpn.targets import gather_rows
 
 
@@ -40,52 +40,70 @@ class FlattenCells(keras.layers.Layer):
         return {**super().get_config(), "size": self.size}
 
 
-def rpn_head(config: ModelConfig) -> keras.Model:
+class _Head:
+    """The 3x3 and the two 1x1 that all levels share, or one level has: (B, H, W, C) -> logits, deltas."""
+
+    def __init__(self, filters, anchors, suffix=""):
+        def options(filters):
+            # An initializer each: one instance twice gives identical weights.
+            return {"filters": filters, "kernel_initializer": keras.initializers.RandomNormal(stddev=0.01)}
+
+        self._conv = keras.layers.Conv2D(
+            kernel_size=3, padding="same", activation="relu", name=f"rpn_conv{suffix}", **options(filters)
+        )
+        self._to_logits = PointwiseConv2D(name=f"rpn_logits{suffix}", **options(anchors))
+        self._to_deltas = PointwiseConv2D(name=f"rpn_deltas{suffix}", **options(4 * anchors))
+        self._flatten_logits, self._flatten_deltas = FlattenCells(1), FlattenCells(4)
+
+    def __call__(self, level):
+        x = self._conv(level)
+        return self._flatten_logits(self._to_logits(x)), self._flatten_deltas(self._to_deltas(x))
+
+
+def rpn_head(config: ModelConfig, channels: int) -> keras.Model:
     """Builds the submodel `rpn`: {"P2": (B, H, W, C), ...} -> {"logits": [(B, N_l)], "deltas": [(B, N_l, 4)]} by level.
 
-    Anchors are ordered (y, x, ratio), as `grid_anchors` gives them. Outputs are float32.
+    Anchors are ordered (y, x, size, ratio), as `grid_anchors` gives them. Outputs are float32. The 3x3 is as wide as the
+    levels (detectron2's StandardRPNHead).
+
+    Args:
+        config: the model's.
+        channels: int, of every level.
     """
-    channels, anchors = config.pyramid_channels, len(config.aspect_ratios)
-
-    def options(filters):
-        # An initializer each: one instance twice gives identical weights.
-        return {"filters": filters, "kernel_initializer": keras.initializers.RandomNormal(stddev=0.01)}
-
-    conv = keras.layers.Conv2D(kernel_size=3, padding="same", activation="relu", name="rpn_conv", **options(channels))
-    to_logits = PointwiseConv2D(name="rpn_logits", **options(anchors))
-    to_deltas = PointwiseConv2D(name="rpn_deltas", **options(4 * anchors))
-    flatten_logits, flatten_deltas = FlattenCells(1), FlattenCells(4)
-    inputs = {level: keras.Input((None, None, channels), name=level) for level in LEVELS}
-    logits, deltas = [], []
-    for level in LEVELS:
-        x = conv(inputs[level])
-        logits.append(flatten_logits(to_logits(x)))
-        deltas.append(flatten_deltas(to_deltas(x)))
-    return keras.Model(inputs, {"logits": logits, "deltas": deltas}, name="rpn")
+    anchors = anchors_a_cell(config)
+    inputs = {level: keras.Input((None, None, channels), name=level) for level in config.levels}
+    if config.shared_rpn:
+        heads = dict.fromkeys(inputs, _Head(channels, anchors))
+    else:
+        heads = {level: _Head(channels, anchors, f"_{level.lower()}") for level in inputs}
+    logits, deltas = zip(*(heads[level](inputs[level]) for level in inputs), strict=True)
+    return keras.Model(inputs, {"logits": list(logits), "deltas": list(deltas)}, name="rpn")
 
 
 def level_anchors(features, image_sizes, config: ModelConfig) -> list:
-    """Returns the anchors of each level of {"P2": (B, H, W, C), ...}: five (1 or B, N_l, 4) float32 yxyx.
+    """Returns the anchors of each level of {"P2": (B, H, W, C), ...}: (1 or B, N_l, 4) float32 yxyx each.
 
     With `anchor_strides` "level" all images have the same ones, (1, N_l, 4), and image_sizes (B, 2) don't count.
     """
-    anchors = []
-    for level, stride, size in zip(LEVELS, STRIDES, config.anchor_sizes, strict=True):
+    anchors, levels = [], sorted(features)
+    for level, sizes in zip(levels, sizes_by_level(config.anchor_sizes, len(levels)), strict=True):
         _, height, width, _ = ops.shape(features[level])
-        strides = image_strides(image_sizes, stride) if config.anchor_strides == "image" else [[stride, stride]]
-        anchors.append(grid_anchors(height, width, strides, size, config.aspect_ratios, config.round_anchors))
+        step = stride(level)
+        strides = image_strides(image_sizes, step) if config.anchor_strides == "image" else [[step, step]]
+        anchors.append(grid_anchors(height, width, strides, sizes, config.aspect_ratios, config.round_anchors))
     return anchors
 
 
 def usable_anchors(features, image_sizes, config: ModelConfig) -> list:
-    """Returns which anchors belong to cells inside the images: five (B, N_l) bool."""
-    usable, anchors = [], len(config.aspect_ratios)
-    for level, stride in zip(LEVELS, STRIDES, strict=True):
+    """Returns which anchors belong to cells inside the images: (B, N_l) bool of each level."""
+    usable, levels = [], sorted(features)
+    anchors = len(config.aspect_ratios) * len(sizes_by_level(config.anchor_sizes, len(levels))[0])
+    for level in levels:
         _, height, width, _ = ops.shape(features[level])
         # One flat range and no broadcast of a mask over anchors: TensorRT has a converter for all of it.
         cell = ops.arange(height * width * anchors, dtype="int32")[None] // anchors
         row = cell // width
-        rows, columns = ops.split(valid_cells(image_sizes, stride), 2, axis=1)
+        rows, columns = ops.split(valid_cells(image_sizes, stride(level)), 2, axis=1)
         usable.append(ops.logical_and(row < rows, cell - row * width < columns))
     return usable
 
@@ -120,9 +138,9 @@ def select_proposals(
     """Returns the proposals: the best of each level after NMS, then the best of all levels.
 
     Args:
-        outputs: of the submodel `rpn`: logits, five (B, N_l), and deltas, five (B, N_l, 4).
-        anchors: five (1 or B, N_l, 4).
-        usable: five (B, N_l) bool, or None each where no image has padding.
+        outputs: of the submodel `rpn`: logits, (B, N_l) of each level, and deltas, (B, N_l, 4).
+        anchors: (1 or B, N_l, 4) of each level.
+        usable: (B, N_l) bool of each level, or None each where no image has padding.
         image_sizes: (B, 2), the true height and width, to which boxes are clipped.
         pre_nms: int, boxes a level that enter NMS.
         post_nms: int, P, proposals an image.

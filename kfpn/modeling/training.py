@@ -4,11 +4,10 @@ from keras import ops
 
 from kfpn import boxes as box_ops
 from kfpn import losses
-from kfpn.anchors import STRIDES
 from kfpn.config import Config
+from kfpn.levels import anchors_a_cell, pooled_levels, pooled_size, pre_nms, stride
 from kfpn.modeling.detector import Submodels
-from kfpn.modeling.padding import valid_cells
-from kfpn.modeling.roi_align import FIRST_LEVEL, LAST_LEVEL, ROI_LEVELS, roi_align
+from kfpn.modeling.roi_align import level_cells, roi_align
 from kfpn.modeling.rpn import level_anchors, select_proposals, usable_anchors
 from kfpn.targets import Targets, gather_rows, roi_targets, rpn_targets
 
@@ -32,9 +31,9 @@ def noise_shapes(config: Config, height: int, width: int, max_boxes: int) -> dic
     Returns:
         {"rpn": (N,), "roi": (P + G,)}: one value for each anchor, and for each proposal and ground-truth box.
     """
-    cells = sum(-(-height // stride) * -(-width // stride) for stride in STRIDES)
+    cells = sum(-(-height // stride(level)) * -(-width // stride(level)) for level in config.model.levels)
     return {
-        "rpn": (cells * len(config.model.aspect_ratios),),
+        "rpn": (cells * anchors_a_cell(config.model),),
         "roi": (config.model.post_nms_train + max_boxes,),
     }
 
@@ -67,12 +66,12 @@ def roi_losses(outputs, targets: Targets, config: Config) -> dict:
 
 def pool_and_classify(submodels: Submodels, levels, rois, image_sizes, config: Config):
     """Returns the box head's outputs for RoIs (B, S, 4): logits (B S, K + 1), deltas (B S, K, 4)."""
-    model = config.model
-    cells = [valid_cells(image_sizes, 2**level) for level in range(FIRST_LEVEL, LAST_LEVEL + 1)]
-    features = [levels[level] for level in ROI_LEVELS]
-    pooled = roi_align(features, rois, cells, model.roi_size, model.sampling_ratio, model.aligned, model.canonical_size)
-    pooled = ops.reshape(pooled, (-1, model.roi_size, model.roi_size, model.pyramid_channels))
-    return submodels.box_head(pooled, training=True)
+    model, names = config.model, pooled_levels(config.model)
+    pooled = roi_align(
+        [levels[name] for name in names], rois, level_cells(image_sizes, names), pooled_size(model),
+        model.sampling_ratio, model.aligned, model.canonical_size, names,
+    )  # fmt: skip
+    return submodels.box_head(ops.reshape(pooled, (-1, *pooled.shape[2:])), training=True)
 
 
 def training_losses(submodels: Submodels, config: Config, batch: dict, noise: dict) -> dict:
@@ -96,7 +95,7 @@ def training_losses(submodels: Submodels, config: Config, batch: dict, noise: di
     )
     proposals, scores = select_proposals(
         stop_gradient(outputs), anchors, usable, sizes,
-        model.pre_nms_train, model.post_nms_train, model.rpn_nms_iou, model.min_proposal_size,
+        pre_nms(model.pre_nms_train, model), model.post_nms_train, model.rpn_nms_iou, model.min_proposal_size,
     )  # fmt: skip
     candidates = ops.concatenate([proposals, batch["gt_boxes"]], axis=1)
     exists = ops.concatenate([scores > -float("inf"), batch["gt_labels"] >= 0], axis=1)

@@ -88,7 +88,7 @@ def _with_known_epsilon(checkpoint: Checkpoint) -> Checkpoint:
 
 def _own(weights: Path) -> Checkpoint:
     files = workdirs.Workdir(weights.parent)
-    workdirs.require_trained(files, weights)
+    workdirs.require_trained(files, weights, rpn=False)
     submodels = workdirs.load_submodels(files, weights)
     config = files.read_config()
     names, ids = files.read_classes()

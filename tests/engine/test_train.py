@@ -13,11 +13,13 @@ from kfpn.config import InputConfig
 from kfpn.data.record import Record
 from kfpn.data.sources import IterableSource
 from kfpn.engine.train import train, warn_of_frozen_weights
-from kfpn.engine.workdir import load_detector
+from kfpn.engine.workdir import Workdir, load_detector, load_submodels
+from kfpn.evaluation.proposals import RECALLS, evaluate_proposals
+from kfpn.modeling.fixed_proposals import proposals_model
 from kfpn.presets import preset
 
 
-def source(first: int, count: int, class_names=("green", "red")) -> IterableSource:
+def source(first: int, count: int, class_names=("green", "red"), name="records") -> IterableSource:
     records = []
     for index in range(first, first + count):
         rng = np.random.default_rng(index)
@@ -27,7 +29,7 @@ def source(first: int, count: int, class_names=("green", "red")) -> IterableSour
         box = np.array([[y, x, y + side, x + side]], np.float32)
         labels, crowd, areas = np.array([label], np.int32), np.array([False]), np.array([side**2], np.float32)
         records.append(Record(image, index, 64, 64, box, labels, crowd, areas, f"picture {index}"))
-    return IterableSource(records, class_names)
+    return IterableSource(records, class_names, name=name)
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +72,19 @@ def test_a_run_leaves_what_it_promises(config, final):
     assert [(row["step"], "AP" in row) for row in rows] == [(1, False), (2, False), (2, True)]
 
 
+def test_final_json_has_the_recall_of_the_saved_weights_proposals(config, final):
+    keras.config.set_dtype_policy(config.precision)
+    try:
+        model = proposals_model(load_submodels(Workdir(config.workdir)), Workdir(config.workdir).read_config().model)
+        measured = evaluate_proposals(model, source(100, 2), config, progress=False)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert tuple(final["proposals"]) == RECALLS
+    assert final["proposals"] == measured
+    assert 0.0 < final["proposals"]["AR@1000"] <= 1.0
+    assert final["proposals"]["ARl@1000"] is None
+
+
 def test_the_dtype_policy_of_before_is_back(config, final):
     assert keras.config.dtype_policy().name == "float32"
 
@@ -91,8 +106,8 @@ def test_what_was_removed_or_damaged_after_the_end_is_written_again(config, fina
     (workdir / "final.json").write_text("{")
     (workdir / "detector.weights.h5").unlink()
     again = train(config, source(0, 4), source(100, 2))
-    assert {name: again[name] for name in ("AP", "best_step", "steps")} == {
-        name: final[name] for name in ("AP", "best_step", "steps")
+    assert {name: again[name] for name in ("AP", "best_step", "steps", "proposals")} == {
+        name: final[name] for name in ("AP", "best_step", "steps", "proposals")
     }
     assert json.loads((workdir / "final.json").read_text()) == again
     assert load_detector(config.workdir).class_names == ("green", "red")
@@ -106,6 +121,13 @@ def test_other_options_on_the_same_folder_are_named(config, final):
 def test_validation_data_must_have_the_same_classes(config):
     with pytest.raises(ValueError, match=r"val_data must have the classes of data \(green, red\), got green, blue"):
         train(config, source(0, 4), source(100, 2, ("green", "blue")))
+
+
+def test_without_validation_data_there_is_no_recall(config, tmp_path):
+    with pytest.warns(UserWarning, match="no validation data"):
+        final = train(replace(config, workdir=str(tmp_path), steps=1), source(0, 4))
+    assert "proposals" not in final
+    assert "proposals" not in json.loads((tmp_path / "final.json").read_text())
 
 
 def test_frozen_stages_and_norms_of_a_fresh_detector_are_warned_of():

@@ -2,13 +2,12 @@ import numpy as np
 import pytest
 import tiny
 
-from kfpn.modeling.pyramid import LEVELS
 from kfpn.modeling.rpn import Proposals, level_anchors, select_proposals
 
 
 def maps(height, width, batch=1):
     """Empty pyramid levels of a batch."""
-    sides = {level: (-(-height // 2**n), -(-width // 2**n)) for n, level in enumerate(LEVELS, start=2)}
+    sides = {f"P{n}": (-(-height // 2**n), -(-width // 2**n)) for n in range(2, 7)}
     return {level: np.zeros((batch, *side, 1), "float32") for level, side in sides.items()}
 
 

@@ -1,0 +1,265 @@
+"""The pyramids of tables 1 to 3: what each is made of, at even and odd sizes, and a third party's numbers."""
+
+import importlib.util
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny
+
+import kfpn
+from kfpn.config import ModelConfig
+from kfpn.levels import anchors_a_cell, pooled_levels, pooled_size, pre_nms, stride
+from kfpn.modeling.detector import build_submodels, inference_model
+from kfpn.modeling.pyramid import Upsample, UpsampleAdd
+from kfpn.modeling.rpn import level_anchors
+from kfpn.presets import BILINEAR_PYRAMID
+
+WORDS = ("fpn", "bottom_up", "top_down", "finest", "c4", "c5")
+OTHERS = (
+    {"shared_rpn": False},
+    {"upsampling": "bilinear", "merge": "average"},
+    {**BILINEAR_PYRAMID, "anchor_sizes": (8.0, 16.0, 32.0, 64.0)},
+)
+ALL = [{"pyramid": word} for word in WORDS] + list(OTHERS)
+SIZES = {"P2": (19, 26), "P3": (10, 13), "P4": (5, 7), "P5": (3, 4), "P6": (2, 2), "C4": (5, 7), "C5": (3, 4)}
+
+
+def name_of(settings):
+    return "-".join(str(value) for value in settings.values() if not isinstance(value, tuple))
+
+
+def made(**settings):
+    keras.utils.set_random_seed(0)
+    config = tiny.config(**settings)
+    submodels = build_submodels(config)
+    tiny.shake(submodels.weights_model)
+    return config, submodels
+
+
+def maps(submodels, height=75, width=101):
+    levels = submodels.features(tiny.image(height, width)[None].astype("float32"))
+    return {name: np.array(level) for name, level in levels.items()}
+
+
+@pytest.mark.parametrize(
+    ("word", "levels", "channels"),
+    [
+        ("fpn", ("P2", "P3", "P4", "P5", "P6"), 32),
+        ("bottom_up", ("P2", "P3", "P4", "P5", "P6"), 32),
+        ("top_down", ("P2", "P3", "P4", "P5", "P6"), 32),
+        ("finest", ("P2",), 32),
+        ("c4", ("C4",), 128),
+        ("c5", ("C5",), 256),
+    ],
+)
+def test_every_pyramid_has_its_levels_at_odd_sizes(word, levels, channels):
+    config, submodels = made(pyramid=word)
+    assert config.levels == levels
+    assert {name: level.shape for name, level in maps(submodels).items()} == {
+        name: (1, *SIZES[name], channels) for name in levels
+    }
+
+
+@pytest.mark.parametrize("settings", ALL, ids=name_of)
+@pytest.mark.parametrize("size", [(64, 96), (75, 101)])
+def test_an_image_gives_the_same_alone_and_padded(settings, size):
+    config, submodels = made(**settings)
+    image = tiny.image(*size)[None]
+    alone = tiny.detect(inference_model(submodels, config), image)
+    canvas = np.zeros((1, 128, 160, 3), "uint8")
+    canvas[:, : size[0], : size[1]] = image
+    inputs = {"images": canvas, "image_sizes": np.array([size], "int32")}
+    padded = tiny.detect(inference_model(submodels, config, padded=True), inputs)
+    assert alone["num_detections"][0] > 0
+    np.testing.assert_allclose(alone["boxes"], padded["boxes"], atol=1e-3)
+    np.testing.assert_allclose(alone["scores"], padded["scores"], atol=1e-5)
+
+
+@pytest.mark.parametrize("settings", ALL, ids=name_of)
+def test_a_saved_detector_gives_what_it_gave_before(settings, tmp_path):
+    settings = {**tiny.SETTINGS, **settings}
+    model = kfpn.build_detector(3, "resnet18", norm="gn", **settings)
+    tiny.shake(model)
+    model.save(tmp_path / "detector.keras")
+    again = keras.models.load_model(tmp_path / "detector.keras")
+    image = tiny.image(75, 101)[None]
+    before, after = tiny.detect(model, image), tiny.detect(again, image)
+    for key in before:
+        np.testing.assert_allclose(before[key], after[key], atol=1e-4)
+
+
+def moved(submodels, layer):
+    """Returns the levels that change with a layer's weights."""
+    before = maps(submodels)
+    kernel = submodels.features.get_layer(layer).kernel
+    kernel.assign(kernel + 0.1)
+    after = maps(submodels)
+    return {name for name in before if not np.array_equal(before[name], after[name])}
+
+
+def test_fpn_brings_c5_to_every_level():
+    assert moved(made(pyramid="fpn")[1], "lateral_5") == {"P2", "P3", "P4", "P5", "P6"}
+
+
+def test_bottom_up_has_no_way_from_c5_to_the_finer_levels():
+    submodels = made(pyramid="bottom_up")[1]
+    assert moved(submodels, "lateral_5") == {"P5", "P6"}
+    assert moved(submodels, "lateral_3") == {"P3"}
+
+
+def test_top_down_has_no_lateral_but_that_of_c5():
+    submodels = made(pyramid="top_down")[1]
+    names = {layer.name for layer in submodels.features.layers}
+    assert {name for name in names if name.startswith("lateral_")} == {"lateral_5"}
+    assert {f"output_{level}" for level in (2, 3, 4, 5)} <= names
+    assert moved(submodels, "lateral_5") == {"P2", "P3", "P4", "P5", "P6"}
+
+
+def test_finest_is_the_p2_of_fpn_with_all_anchor_sizes_on_it():
+    config, finest = made(pyramid="finest")
+    fpn = made()[1]
+    for layer in finest.features.layers:
+        if layer.weights:
+            layer.set_weights(fpn.features.get_layer(layer.name).get_weights())
+    np.testing.assert_array_equal(maps(finest)["P2"], maps(fpn)["P2"])
+    anchors = np.array(level_anchors(maps(finest, 32, 32), np.array([[32, 32]]), config)[0])[0]
+    assert anchors.shape == (8 * 8 * 15, 4)
+    # The cell (0, 0): three ratios of the first size, then of the next; 16 = sqrt(8 * 8 / .5) * ... of ratio 1.
+    np.testing.assert_allclose(anchors[[1, 4, 13]], [[-4, -4, 4, 4], [-8, -8, 8, 8], [-64, -64, 64, 64]], atol=1e-4)
+    np.testing.assert_allclose(anchors[15 + 1], [-4, 0, 4, 8], atol=1e-4)
+
+
+def test_c4_keeps_conv5_as_its_head_and_halves_what_it_pools():
+    config, submodels = made(pyramid="c4")
+    assert not [layer.name for layer in submodels.features.layers if layer.name.startswith("conv5")]
+    assert submodels.box_head.get_layer("conv5_1_1_conv").strides == (2, 2)
+    assert submodels.box_head.input_shape == (None, 14, 14, 128)
+    assert submodels.box_head.get_layer("conv5_2_2_conv").output.shape == (None, 7, 7, 256)
+    assert {layer.name for layer in submodels.box_head.layers if "fc" in layer.name} == set()
+    assert pooled_size(config) == 14
+
+
+def test_levels_have_their_strides_anchors_and_rois():
+    one, many = tiny.config(pyramid="c5"), tiny.config()
+    assert [stride(level) for level in many.levels] == [4, 8, 16, 32, 64]
+    assert (anchors_a_cell(one), anchors_a_cell(many)) == (15, 3)
+    assert (pooled_levels(one), pooled_levels(many)) == (("C5",), ("P2", "P3", "P4", "P5"))
+    # As many candidates for NMS from one level as from all five.
+    assert (pre_nms(60, one), pre_nms(60, many)) == (300, 60)
+
+
+def test_rpn_heads_of_their_own_have_weights_of_their_own():
+    shared, own = (made(shared_rpn=value)[1].rpn for value in (True, False))
+    assert own.count_params() == 5 * shared.count_params()
+    levels = {name: np.ones((1, 2, 2, 32), "float32") for name in ("P2", "P3", "P4", "P5", "P6")}
+    logits = [[np.array(level) for level in rpn(levels)["logits"]] for rpn in (shared, own)]
+    assert all(np.array_equal(level, logits[0][0]) for level in logits[0])
+    assert not np.allclose(logits[1][0], logits[1][1])
+
+
+def test_average_is_half_of_the_sum():
+    rng = np.random.default_rng(0)
+    coarse, lateral = rng.normal(size=(2, 2, 3, 4)).astype("f"), rng.normal(size=(2, 3, 5, 4)).astype("f")
+    total = np.array(UpsampleAdd()(coarse, lateral))
+    np.testing.assert_allclose(np.array(UpsampleAdd(merge="average")(coarse, lateral)), total / 2, rtol=1e-6)
+    # Nearest neighbours: cell (i, j) is that of (i // 2, j // 2).
+    np.testing.assert_array_equal(total[:, 2, 4], lateral[:, 2, 4] + coarse[:, 1, 2])
+
+
+def test_bilinear_weights_are_those_worked_out_by_hand():
+    # Two cells to four, half-pixel centres: positions -.25 (clamped), .25, .75, 1.25 (clamped).
+    coarse = np.array([0.0, 4.0], "f").reshape(1, 1, 2, 1)
+    found = Upsample("bilinear")(coarse, np.zeros((1, 1, 4, 1), "f"))
+    np.testing.assert_allclose(np.array(found).ravel(), [0.0, 1.0, 3.0, 4.0], atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(8, 10), (7, 9)])
+def test_bilinear_is_tensorflows_resize_and_padding_does_not_touch_it(size):
+    height, width = size
+    coarse = np.random.default_rng(0).normal(size=(1, -(-height // 2), -(-width // 2), 3)).astype("f")
+    want = tf.image.resize(coarse, size).numpy()
+    layer = Upsample("bilinear", stride=4)
+    np.testing.assert_allclose(np.array(layer(coarse, np.zeros((1, *size, 1), "f"))), want, atol=1e-5)
+    padded = np.pad(coarse, ((0, 0), (0, 3), (0, 2), (0, 0)), constant_values=9.0)
+    pixels = np.array([[4 * height - 1, 4 * width - 3]])
+    fine = np.zeros((1, 2 * padded.shape[1], 2 * padded.shape[2], 1), "f")
+    found = np.array(layer(padded, fine, pixels))
+    np.testing.assert_allclose(found[:, :height, :width], want, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"pyramid": "fpm"}, "model.pyramid must be one of fpn, bottom_up"),
+        ({"pyramid": "bottom_up", "merge": "average"}, "model.merge must be 'sum' with pyramid bottom_up"),
+        ({"pyramid": "c4", "p6": False}, "model.p6 must be True with pyramid c4"),
+        ({"pyramid": "finest", "shared_rpn": False}, "model.shared_rpn must be True with pyramid finest"),
+        ({"pyramid": "c5", "anchor_sizes": ()}, "model.anchor_sizes must be positive numbers"),
+        ({"p6": False}, "model.anchor_sizes must be 4 positive numbers, for P2 to P5"),
+        ({"upsampling": "cubic"}, "model.upsampling must be one of nearest, bilinear"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_named(settings, words):
+    with pytest.raises(ValueError, match=words):
+        ModelConfig(**settings)
+
+
+# ------------------------------------------------------------------------------- a third party's pyramid
+
+
+def third_party(shared):
+    """Returns its outputs by file, its batch norms by name, and the rule that makes all other weights."""
+    folder = shared("parity/pytorch_fpn")
+    spec = importlib.util.spec_from_file_location("parity_rule", folder.parent / "weights.py")
+    rule = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(rule)
+    return folder, dict(np.load(folder / "norms.npz")), rule
+
+
+def their_names(layer):
+    """`conv3_1_2_conv` -> `layer2.0.conv2`, `lateral_4` -> `latlayer1`."""
+    pyramid = {"lateral_5": "toplayer", "lateral_4": "latlayer1", "lateral_3": "latlayer2", "lateral_2": "latlayer3"}
+    pyramid |= {"output_4": "smooth1", "output_3": "smooth2", "output_2": "smooth3"}
+    if layer in pyramid:
+        return pyramid[layer]
+    unit, kind = layer.rsplit("_", 1)
+    if unit == "stem":
+        return "conv1" if kind == "conv" else "bn1"
+    stage, block, part = unit.removeprefix("conv").split("_")
+    if part == "shortcut":
+        return f"layer{int(stage) - 1}.{int(block) - 1}.shortcut.{0 if kind == 'conv' else 1}"
+    return f"layer{int(stage) - 1}.{int(block) - 1}.{'conv' if kind == 'conv' else 'bn'}{part}"
+
+
+@pytest.mark.parametrize("file", ["out_96x128.npz", "out_75x101.npz"])
+def test_the_bilinear_preset_gives_the_third_partys_numbers(shared, file):
+    folder, norms, rule = third_party(shared)
+    config = ModelConfig(
+        backbone="resnet26",
+        norm="frozen_bn",
+        freeze_stages=0,
+        pixel_mean=(0, 0, 0),
+        pixel_std=(1, 1, 1),
+        **BILINEAR_PYRAMID,
+    )
+    features = build_submodels(config).features
+    for layer in features.layers:
+        if not layer.weights:
+            continue
+        name = their_names(layer.name)
+        if layer.name.endswith("_norm"):
+            layer.set_weights([norms[f"{name}.{part}"] for part in ("weight", "bias", "running_mean", "running_var")])
+            continue
+        shape = layer.kernel.shape
+        weights = [rule.make_weight(f"{name}.weight", (shape[3], shape[2], *shape[:2]), 0).transpose(2, 3, 1, 0)]
+        if layer.use_bias:
+            weights.append(rule.make_weight(f"{name}.bias", (shape[3],), 0))
+        layer.set_weights(weights)
+    expected = np.load(folder / file)
+    found = features(expected["input"].transpose(0, 2, 3, 1))
+    assert set(found) == {"P2", "P3", "P4", "P5"}
+    for level, value in found.items():
+        want = expected[level].transpose(0, 2, 3, 1)
+        assert np.abs(np.array(value) - want).max() <= 1e-4 * want.std(), level
