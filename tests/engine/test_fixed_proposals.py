@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from test_train import source
+from made_up import source
 
 import kfpn.data.sources
 from kfpn import cli

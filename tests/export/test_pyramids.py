@@ -1,0 +1,30 @@
+"""Every pyramid in every format that is exported: what Keras finds, at even and odd sizes."""
+
+import pytest
+
+from kfpn.export.onnx import export_onnx
+from kfpn.export.saved_model import write_signatures
+from kfpn.export.source import open_trained
+from kfpn.export.verify import verify_trained
+
+OTHERS = {
+    "unshared heads": {"shared_rpn": False},
+    "bilinear": {"upsampling": "bilinear", "smooth_p5": False, "p6": False, "anchor_sizes": (8.0, 16.0, 32.0, 64.0)},
+}
+PYRAMIDS = {word: {"pyramid": word} for word in ("bottom_up", "top_down", "finest", "c4", "c5")} | OTHERS
+
+
+@pytest.mark.parametrize("model", PYRAMIDS.values(), ids=PYRAMIDS)
+def test_a_saved_model_finds_what_keras_finds(model, make_workdir, tmp_path):
+    trained = open_trained(make_workdir(tmp_path / "run", **model))
+    write_signatures(trained, tmp_path / "served", ("image_tensor", "proposals"))
+    verify_trained(trained, tmp_path / "served")
+
+
+@pytest.mark.parametrize("model", PYRAMIDS.values(), ids=PYRAMIDS)
+@pytest.mark.parametrize("shape", [None, (1, 75, 101, 3)], ids=["any size", "75x101"])
+def test_an_onnx_file_finds_what_keras_finds(model, shape, make_workdir, tmp_path):
+    for package in ("onnx", "tf2onnx", "onnxruntime"):
+        pytest.importorskip(package)
+    # The export compares two sizes and two batch sizes, or the only one, in the runtimes there are.
+    export_onnx(make_workdir(tmp_path / "run", **model), tmp_path / "model.onnx", input_shape=shape)
