@@ -1,4 +1,4 @@
-"""The command line: `kfpn train`, `evaluate`, `predict`, `import-weights`, `list-pretrained`."""
+"""The command line: what it takes, and how its errors look; `commands.py` does what it says."""
 
 import contextlib
 import dataclasses
@@ -11,12 +11,13 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import tyro
 
 # TensorFlow is imported where it is needed: `kfpn --help` and a mistyped option answer at once.
 from kfpn import __version__
+from kfpn.commands import Command, run
 from kfpn.config import Config, ModelConfig
 from kfpn.options import (
     DESCRIPTION,
@@ -31,13 +32,6 @@ from kfpn.options import (
     Visualize,
 )
 from kfpn.presets import PRESETS, preset
-from kfpn.scales import parse_scales
-
-if TYPE_CHECKING:
-    from kfpn.data.record import Source
-    from kfpn.image_pyramid import ImagePyramid
-
-Command = Config | Evaluate | Predict | Propose | Visualize | ImportWeights | ListPretrained | Benchmark | Export
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -58,7 +52,7 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         command = _parse(args)
         with _plain_warnings():
-            return _run(command)
+            return run(command)
     except KeyboardInterrupt:
         print("kfpn: stopped", file=sys.stderr)
         return 130
@@ -70,24 +64,6 @@ def main(args: Sequence[str] | None = None) -> int:
             raise
         print(f"kfpn: error: {error}", file=sys.stderr)
         return 2
-
-
-def _run(command: Command) -> int:
-    if isinstance(command, Config):
-        return _train(command)
-    if isinstance(command, ImportWeights):
-        return _import_weights(command)
-    if isinstance(command, ListPretrained):
-        return _list_pretrained()
-    if isinstance(command, Export):
-        return _export(command)
-    if isinstance(command, Benchmark):
-        return _benchmark(command)
-    if isinstance(command, Visualize):
-        return _visualize(command)
-    if isinstance(command, Propose):
-        return _propose(command)
-    return _evaluate(command) if isinstance(command, Evaluate) else _predict(command)
 
 
 @contextlib.contextmanager
@@ -225,209 +201,3 @@ def _option(args: Sequence[str], name: str) -> str | None:
         elif word.startswith(f"--{name}="):
             found = word.partition("=")[2]
     return found
-
-
-def _train(config: Config) -> int:
-    from kfpn.engine.train import train
-
-    train(config)
-    return 0
-
-
-def _evaluate(command: Evaluate) -> int:
-    from kfpn.data.proposals import proposals_of
-    from kfpn.engine.workdir import write_json
-    from kfpn.evaluation import detections_to_coco, evaluate_source
-
-    for file in filter(None, (command.json, command.detections)):
-        _require_place(Path(file))
-    model = _load_evaluated(command)
-    config = _run_config(command.workdir)
-    source = _open_validation(command, config)
-    given = proposals_of(config.proposals, source) if config.proposals else None
-    pyramid = _image_pyramid(command, model, config)
-    if pyramid is None:
-        metrics, detections = evaluate_source(
-            model, source, config, model.class_names, command.batch_size, proposals=given
-        )
-    else:
-        metrics, detections = pyramid.evaluate_source(source, model.class_names, command.batch_size)
-    print(f"{source.name}: {len(source)} images\n{_table(metrics)}")
-    if pyramid is not None:
-        print(pyramid.cost_line())
-        metrics["image_pyramid"] = pyramid.cost()
-    if command.proposals:
-        from kfpn.evaluation.proposals import recall_line
-
-        metrics["proposals"] = _proposal_recall(command, config, source)
-        print(recall_line(metrics["proposals"]))
-    if command.json:
-        write_json(Path(command.json), metrics)
-    if command.detections:
-        write_json(Path(command.detections), detections_to_coco(detections, source.category_ids))
-    return 0
-
-
-def _load_evaluated(command: Evaluate) -> Any:
-    from kfpn.engine.workdir import Workdir, load_detector, load_fast_rcnn
-
-    files = Workdir(command.workdir)
-    if not (files.config.exists() and files.read_config().proposals):
-        return load_detector(command.workdir, padded=True)
-    if command.proposals or command.scales is not None or command.flip:
-        raise ValueError(
-            f"proposals, scales and flip must be left out for {command.workdir}, which was trained on fixed proposals: it "
-            "has no trained RPN"
-        )
-    return load_fast_rcnn(command.workdir)
-
-
-def _proposal_recall(command: Evaluate, config: Config, source: "Source") -> dict[str, float | None]:
-    from kfpn.engine.workdir import Workdir, load_submodels
-    from kfpn.evaluation.proposals import evaluate_proposals
-    from kfpn.modeling.fixed_proposals import proposals_model
-
-    model = proposals_model(load_submodels(Workdir(command.workdir)), config.model)
-    return evaluate_proposals(model, source, config, command.batch_size)
-
-
-def _image_pyramid(command: Evaluate | Predict, model: Any, config: Config) -> "ImagePyramid | None":
-    if command.scales is None and not command.flip:
-        return None
-    from kfpn.image_pyramid import ImagePyramid
-
-    return ImagePyramid(model, config, parse_scales(command.scales), command.flip)
-
-
-def _run_config(workdir: str) -> Config:
-    from kfpn.engine.workdir import Workdir
-
-    return Workdir(workdir).read_config()
-
-
-def _require_place(file: Path) -> None:
-    """Makes sure, before minutes of work, that a file can be written there."""
-    if file.is_dir():
-        raise ValueError(f"{file} must be the name of a file, got a folder")
-    if not file.parent.is_dir():
-        raise ValueError(f"{file} must lie in a folder that is there, got {file.parent}, which is not")
-
-
-def _open_validation(command: Evaluate, config: Config) -> "Source":
-    from kfpn.data.sources import default_val_data, open_source
-
-    data = command.data or config.val_data or default_val_data(config.data)
-    if not data:
-        raise ValueError(f"{config.data} has no validation split: say what to evaluate on with --data")
-    return open_source(data, command.split)
-
-
-def _table(metrics: dict[str, Any]) -> str:
-    """Lays out the figures: the twelve in two rows, then the classes."""
-
-    def shown(value: float | None) -> str:
-        return "   -  " if value is None else f"{value:6.4f}"
-
-    names = [name for name in metrics if name != "per_class"]
-    rows = ["  ".join(f"{name:>5} {shown(metrics[name])}" for name in part) for part in (names[:6], names[6:])]
-    width = max(map(len, metrics["per_class"]), default=0)
-    rows += ["AP of each class:"]
-    rows += [f"  {name:<{width}}  {shown(value)}" for name, value in metrics["per_class"].items()]
-    return "\n".join(rows)
-
-
-def _predict(command: Predict) -> int:
-    from kfpn.engine.workdir import load_detector
-    from kfpn.predict import find_images, predict_images
-
-    paths, output = find_images(command.images), Path(command.output)
-    model = load_detector(command.workdir, padded=True)
-    config = _run_config(command.workdir)
-    pyramid = _image_pyramid(command, model, config)
-    results, failed = predict_images(model, config, paths, output, command.min_score, pyramid)
-    print(f"objects: {len(results)}; images: {len(paths) - len(failed)} of {len(paths)}; in {output}")
-    if pyramid is not None:
-        print(pyramid.cost_line())
-    return 1 if failed else 0
-
-
-def _visualize(command: Visualize) -> int:
-    from kfpn.engine.workdir import Workdir, load_submodels, require_trained
-    from kfpn.predict import find_images
-    from kfpn.pyramid_maps import page_paths, visualize_images
-
-    files = Workdir(command.workdir)
-    require_trained(files)
-    config, (class_names, _) = files.read_config(), files.read_classes()
-    pages = page_paths(find_images(command.images), command.output)
-    failed = visualize_images(load_submodels(files), config, class_names, pages, command.min_score, command.proposals)
-    for path, page in pages.items():
-        if path not in failed:
-            print(f"{path} -> {page}")
-    return 1 if failed else 0
-
-
-def _propose(command: Propose) -> int:
-    from kfpn.data.sources import default_val_data, open_source
-    from kfpn.engine.workdir import Workdir, load_submodels, require_trained
-    from kfpn.propose import propose
-
-    output, files = Path(command.output), Workdir(command.workdir)
-    _require_place(output)
-    require_trained(files)
-    config = files.read_config()
-    data = command.data or config.data
-    own_val_data = None if command.data else config.val_data
-    val_data = command.val_data or own_val_data or default_val_data(data)
-    sources = [open_source(data, "train")] + ([open_source(val_data, "validation")] if val_data else [])
-    counts = propose(load_submodels(files), config, sources, output, command.count, command.batch_size)
-    for source, count in zip(sources, counts, strict=True):
-        print(f"{source.name}: {len(source)} images, {count} proposals")
-    print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
-    return 0
-
-
-def _import_weights(command: ImportWeights) -> int:
-    from kfpn.weights.importing import import_weights
-
-    checkpoint = import_weights(command.source, command.output, command.model, command.class_names)
-    print(f"{checkpoint.path}: {checkpoint.kind}")
-    for note in checkpoint.notes:
-        print(f"  {note}")
-    print(f"{len(checkpoint.tensors)} tensors; work directory {command.output}")
-    return 0
-
-
-def _list_pretrained() -> int:
-    from kfpn.weights.pretrained import list_pretrained
-
-    for known in list_pretrained():
-        accuracy = "" if known.box_ap is None else f", box AP {known.box_ap}"
-        size = "" if known.size is None else f", {known.size / 1e6:.0f} MB"
-        print(f"{known.name}\n    {known.what}{accuracy}{size}; {known.licence}\n    {known.url}")
-    return 0
-
-
-def _export(command: Export) -> int:
-    from kfpn.export import commands
-
-    options = command.options
-    if isinstance(options, commands.SavedModelOptions):
-        return commands.run_saved_model(options)
-    if isinstance(options, commands.OnnxOptions):
-        return commands.run_onnx(options)
-    from kfpn.export import tf_trt
-
-    print(tf_trt.run(options))
-    return 0
-
-
-def _benchmark(command: Benchmark) -> int:
-    from kfpn.export.benchmark import benchmark, table
-
-    found = benchmark(command.targets, command.size, command.runs, command.image)
-    print(table(found["contestants"], found["peak"]))
-    print(
-        f"\npeak of this machine's convolutions: {found['peak']:.0f} GFLOP/s; image of {command.size[0]} x {command.size[1]}"
-    )
-    return 0 if all(one.seconds for one in found["contestants"]) else 1

@@ -6,11 +6,22 @@ field means is written once, under the field, and is what `--help` prints.
 
 import dataclasses
 import difflib
-import math
-from collections.abc import Callable
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import tyro.conf
+
+from kfpn.rules import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    SHARE_ABOVE_0,
+    SHARE_BELOW_1,
+    check,
+    is_int,
+    one_of,
+    positive,
+    whole,
+)
 
 Backbone = Literal["resnet18", "resnet26", "resnet34", "resnet50", "resnet101", "resnet152"]
 Pyramid = Literal["fpn", "bottom_up", "top_down", "finest", "c4", "c5"]
@@ -20,42 +31,6 @@ Norm = Literal["frozen_bn", "bn", "sync_bn", "gn"]
 AnchorStrides = Literal["level", "image"]
 Strategy = Literal["one_device", "mirrored"]
 Precision = Literal["float32", "mixed_float16", "mixed_bfloat16"]
-
-
-Rule = tuple[str, Callable[[Any], bool]]
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _positive(value: float) -> bool:
-    return math.isfinite(value) and value > 0
-
-
-def _one_of(options: Any) -> Rule:
-    return f"be one of {', '.join(get_args(options))}", lambda value: value in get_args(options)
-
-
-def _whole(least: int) -> Rule:
-    return f"be an integer of at least {least}", lambda value: _is_int(value) and value >= least
-
-
-def _check(config: Any, section: str, names: str, rule: Rule) -> None:
-    """Raises ValueError for the first field, of those named, that breaks a rule."""
-    says, holds = rule
-    for name in names.split():
-        value = getattr(config, name)
-        if not holds(value):
-            raise ValueError(f"{section}{name} must {says}, got {value!r}")
-
-
-POSITIVE: Rule = ("be positive", _positive)
-NOT_NEGATIVE: Rule = ("be at least 0", lambda value: math.isfinite(value) and value >= 0)
-SHARE: Rule = ("lie in 0..1", lambda value: 0.0 <= value <= 1.0)
-SHARE_ABOVE_0: Rule = ("lie in 0..1 and not be 0", lambda value: 0.0 < value <= 1.0)
-SHARE_BELOW_1: Rule = ("lie in 0..1 and not be 1", lambda value: 0.0 <= value < 1.0)
-
 
 ONE_LEVEL: dict[str, tuple[str, ...]] = {"finest": ("P2",), "c4": ("C4",), "c5": ("C5",)}
 """The pyramids that are none: their only level."""
@@ -150,23 +125,23 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         counts = "num_classes backbone_width pyramid_channels pre_nms_train pre_nms_test post_nms_train post_nms_test"
-        _check(self, "model.", f"{counts} roi_size head_width max_detections", _whole(1))
-        _check(self, "model.", "sampling_ratio", _whole(0))
-        _check(self, "model.", "backbone", _one_of(Backbone))
-        _check(self, "model.", "norm", _one_of(Norm))
-        _check(self, "model.", "stride_on", ("be '1x1' or '3x3'", lambda v: v in ("1x1", "3x3")))
-        _check(self, "model.", "freeze_stages", ("be 0, 1, 2, 3, 4 or 5", lambda v: _is_int(v) and 0 <= v <= 5))
-        _check(self, "model.", "anchor_strides", _one_of(AnchorStrides))
-        _check(self, "model.", "canonical_size", POSITIVE)
-        _check(self, "model.", "norm_epsilon min_proposal_size min_detection_size", NOT_NEGATIVE)
+        check(self, "model.", f"{counts} roi_size head_width max_detections", whole(1))
+        check(self, "model.", "sampling_ratio", whole(0))
+        check(self, "model.", "backbone", one_of(Backbone))
+        check(self, "model.", "norm", one_of(Norm))
+        check(self, "model.", "stride_on", ("be '1x1' or '3x3'", lambda v: v in ("1x1", "3x3")))
+        check(self, "model.", "freeze_stages", ("be 0, 1, 2, 3, 4 or 5", lambda v: is_int(v) and 0 <= v <= 5))
+        check(self, "model.", "anchor_strides", one_of(AnchorStrides))
+        check(self, "model.", "canonical_size", POSITIVE)
+        check(self, "model.", "norm_epsilon min_proposal_size min_detection_size", NOT_NEGATIVE)
         self._check_pyramid()
-        _check(self, "model.", "aspect_ratios", ("be positive numbers", lambda v: v and all(map(_positive, v))))
-        _check(self, "model.", "rpn_nms_iou nms_iou score_threshold", SHARE)
-        _check(self, "model.", "pixel_mean", ("be three numbers (R, G, B)", lambda v: len(v) == 3))
-        three = ("be three positive numbers (R, G, B)", lambda v: len(v) == 3 and all(map(_positive, v)))
-        _check(self, "model.", "pixel_std", three)
+        check(self, "model.", "aspect_ratios", ("be positive numbers", lambda v: v and all(map(positive, v))))
+        check(self, "model.", "rpn_nms_iou nms_iou score_threshold", SHARE)
+        check(self, "model.", "pixel_mean", ("be three numbers (R, G, B)", lambda v: len(v) == 3))
+        three = ("be three positive numbers (R, G, B)", lambda v: len(v) == 3 and all(map(positive, v)))
+        check(self, "model.", "pixel_std", three)
         groups = ("be a multiple of 32 with norm gn (32 groups)", lambda v: self.norm != "gn" or v % 32 == 0)
-        _check(self, "model.", "backbone_width", groups)
+        check(self, "model.", "backbone_width", groups)
 
     @property
     def levels(self) -> tuple[str, ...]:
@@ -174,9 +149,9 @@ class ModelConfig:
         return ONE_LEVEL.get(self.pyramid) or ("P2", "P3", "P4", "P5", "P6")[: 5 if self.p6 else 4]
 
     def _check_pyramid(self) -> None:
-        _check(self, "model.", "pyramid", _one_of(Pyramid))
-        _check(self, "model.", "upsampling", _one_of(Upsampling))
-        _check(self, "model.", "merge", _one_of(Merge))
+        check(self, "model.", "pyramid", one_of(Pyramid))
+        check(self, "model.", "upsampling", one_of(Upsampling))
+        check(self, "model.", "merge", one_of(Merge))
         fields = {field.name: field for field in dataclasses.fields(self)}
         for name in IDLE.get(self.pyramid, ()):
             default = fields[name].default
@@ -187,8 +162,8 @@ class ModelConfig:
         count = len(self.levels)
         names = f"{count} positive numbers, for {self.levels[0]} to {self.levels[-1]}"
         says = f"be {names}" if count > 1 else "be positive numbers"
-        fits = lambda v: all(map(_positive, v)) and (len(v) == count if count > 1 else len(v) > 0)  # noqa: E731
-        _check(self, "model.", "anchor_sizes", (says, fits))
+        fits = lambda v: all(map(positive, v)) and (len(v) == count if count > 1 else len(v) > 0)  # noqa: E731
+        check(self, "model.", "anchor_sizes", (says, fits))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,13 +182,13 @@ class InputConfig:
     """Batches are padded below and right to a multiple of this many pixels."""
 
     def __post_init__(self) -> None:
-        _check(self, "input.", "short_side", _whole(32))
-        above = ("be an integer not below input.short_side", lambda v: _is_int(v) and v >= self.short_side)
-        _check(self, "input.", "long_side", above)
+        check(self, "input.", "short_side", whole(32))
+        above = ("be an integer not below input.short_side", lambda v: is_int(v) and v >= self.short_side)
+        check(self, "input.", "long_side", above)
         jitter = ("be LOW HIGH with 0.1 <= LOW <= HIGH <= 10", lambda v: len(v) == 2 and 0.1 <= v[0] <= v[1] <= 10.0)
-        _check(self, "input.", "scale_jitter", jitter)
-        _check(self, "input.", "flip", SHARE)
-        _check(self, "input.", "divisor", _whole(1))
+        check(self, "input.", "scale_jitter", jitter)
+        check(self, "input.", "flip", SHARE)
+        check(self, "input.", "divisor", whole(1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,12 +215,12 @@ class SamplingConfig:
     """The same for the box head: 1 in Fast R-CNN, 1/9 in torchvision, 0 in detectron2."""
 
     def __post_init__(self) -> None:
-        _check(self, "sampling.", "rpn_positive_iou rpn_negative_iou roi_positive_iou", SHARE)
+        check(self, "sampling.", "rpn_positive_iou rpn_negative_iou roi_positive_iou", SHARE)
         order = ("be at most sampling.rpn_positive_iou", lambda v: v <= self.rpn_positive_iou)
-        _check(self, "sampling.", "rpn_negative_iou", order)
-        _check(self, "sampling.", "rpn_batch roi_batch", _whole(1))
-        _check(self, "sampling.", "rpn_positive_fraction roi_positive_fraction", SHARE_ABOVE_0)
-        _check(self, "sampling.", "rpn_box_beta roi_box_beta", NOT_NEGATIVE)
+        check(self, "sampling.", "rpn_negative_iou", order)
+        check(self, "sampling.", "rpn_batch roi_batch", whole(1))
+        check(self, "sampling.", "rpn_positive_fraction roi_positive_fraction", SHARE_ABOVE_0)
+        check(self, "sampling.", "rpn_box_beta roi_box_beta", NOT_NEGATIVE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -276,17 +251,17 @@ class OptimizerConfig:
     """Decay a step of an exponential moving average of the weights, used to evaluate and saved; 0: none."""
 
     def __post_init__(self) -> None:
-        _check(self, "optimizer.", "learning_rate", POSITIVE)
-        _check(self, "optimizer.", "reference_batch", _whole(1))
-        _check(self, "optimizer.", "momentum ema_decay", SHARE_BELOW_1)
-        _check(self, "optimizer.", "weight_decay", NOT_NEGATIVE)
-        _check(self, "optimizer.", "warmup_steps", _whole(0))
-        _check(self, "optimizer.", "warmup_factor", SHARE)
-        _check(self, "optimizer.", "schedule", ("be 'step' or 'cosine'", lambda v: v in ("step", "cosine")))
+        check(self, "optimizer.", "learning_rate", POSITIVE)
+        check(self, "optimizer.", "reference_batch", whole(1))
+        check(self, "optimizer.", "momentum ema_decay", SHARE_BELOW_1)
+        check(self, "optimizer.", "weight_decay", NOT_NEGATIVE)
+        check(self, "optimizer.", "warmup_steps", whole(0))
+        check(self, "optimizer.", "warmup_factor", SHARE)
+        check(self, "optimizer.", "schedule", ("be 'step' or 'cosine'", lambda v: v in ("step", "cosine")))
         rising = lambda v: all(0.0 < m < 1.0 for m in v) and list(v) == sorted(v)  # noqa: E731
-        _check(self, "optimizer.", "milestones", ("be rising shares of all steps, between 0 and 1", rising))
-        _check(self, "optimizer.", "decay_factor", SHARE_ABOVE_0)
-        _check(self, "optimizer.", "clip_norm", ("be positive or None", lambda v: v is None or _positive(v)))
+        check(self, "optimizer.", "milestones", ("be rising shares of all steps, between 0 and 1", rising))
+        check(self, "optimizer.", "decay_factor", SHARE_ABOVE_0)
+        check(self, "optimizer.", "clip_norm", ("be positive or None", lambda v: v is None or positive(v)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -335,12 +310,12 @@ class Config:
     optimizer: OptimizerConfig = OptimizerConfig()
 
     def __post_init__(self) -> None:
-        _check(self, "", "steps batch_size eval_every checkpoint_every keep_checkpoints log_every", _whole(1))
-        _check(self, "", "samples", _whole(0))
-        _check(self, "", "seed", ("be an integer in 0..2^31-1", lambda v: _is_int(v) and 0 <= v < 2**31))
-        _check(self, "", "strategy", _one_of(Strategy))
-        _check(self, "", "precision", _one_of(Precision))
-        _check(self, "", "data workdir", ("not be empty", bool))
+        check(self, "", "steps batch_size eval_every checkpoint_every keep_checkpoints log_every", whole(1))
+        check(self, "", "samples", whole(0))
+        check(self, "", "seed", ("be an integer in 0..2^31-1", lambda v: is_int(v) and 0 <= v < 2**31))
+        check(self, "", "strategy", one_of(Strategy))
+        check(self, "", "precision", one_of(Precision))
+        check(self, "", "data workdir", ("not be empty", bool))
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 ROWS = """
+kfpn.rules
 kfpn.config
 kfpn.presets  kfpn.levels  kfpn.scales
 kfpn.boxes  kfpn.losses
@@ -57,6 +58,7 @@ kfpn.export.trt_inputs  kfpn.export.int8
 kfpn.export.onnx  kfpn.export.tf_trt
 kfpn.export.commands
 kfpn.options
+kfpn.commands
 kfpn.cli
 kfpn.__main__
 """
