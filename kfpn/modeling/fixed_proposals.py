@@ -6,8 +6,7 @@ from keras import ops
 from kfpn import boxes as box_ops
 from kfpn.config import Config, ModelConfig
 from kfpn.modeling.detector import Submodels, detect_in_rois, make_proposals
-from kfpn.modeling.training import noise_shapes, pool_and_classify, roi_losses
-from kfpn.targets import roi_targets
+from kfpn.modeling.training import box_head_losses, noise_shapes
 
 
 def _inputs() -> dict[str, keras.KerasTensor]:
@@ -79,7 +78,5 @@ def fixed_proposal_losses(submodels: Submodels, config: Config, batch: dict, noi
     sizes = batch["image_sizes"]
     levels = submodels.padded_features({"images": batch["images"], "image_sizes": sizes}, training=True)
     candidates = ops.concatenate([batch["proposals"], batch["gt_boxes"]], axis=1)
-    exists = box_ops.area(candidates) > 0.0
-    sampled = roi_targets(candidates, exists, batch, config.model.num_classes, config.sampling, noise["roi"])
-    head = pool_and_classify(submodels, levels, ops.stop_gradient(sampled.boxes), sizes, config)
-    return roi_losses(head, sampled, config)
+    exists = ops.ones_like(candidates[..., 0], dtype="bool")
+    return box_head_losses(submodels, config, levels, candidates, exists, batch, noise["roi"])

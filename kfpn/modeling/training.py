@@ -74,6 +74,21 @@ def pool_and_classify(submodels: Submodels, levels, rois, image_sizes, config: C
     return submodels.box_head(ops.reshape(pooled, (-1, *pooled.shape[2:])), training=True)
 
 
+def box_head_losses(submodels: Submodels, config: Config, levels, candidates, exists, batch: dict, noise) -> dict:
+    """Samples RoIs among candidates and returns the box head's losses on them, {"roi_class": (B,), "roi_box": (B,)}.
+
+    Args:
+        submodels, config, batch: see `training_losses`.
+        levels: {"P2": (B, H, W, C), ...} of the submodel `features`.
+        candidates: (B, N, 4) float32 yxyx pixels. exists: (B, N) bool; empty boxes don't count in any case.
+        noise: (B, N) float32 in 0..1.
+    """
+    exists = ops.logical_and(exists, box_ops.area(candidates) > 0.0)
+    sampled = roi_targets(candidates, exists, batch, config.model.num_classes, config.sampling, noise)
+    rois = ops.stop_gradient(sampled.boxes)
+    return roi_losses(pool_and_classify(submodels, levels, rois, batch["image_sizes"], config), sampled, config)
+
+
 def training_losses(submodels: Submodels, config: Config, batch: dict, noise: dict) -> dict:
     """Computes the losses of a batch: a pure function of weights, batch and noise.
 
@@ -99,8 +114,7 @@ def training_losses(submodels: Submodels, config: Config, batch: dict, noise: di
     )  # fmt: skip
     candidates = ops.concatenate([proposals, batch["gt_boxes"]], axis=1)
     exists = ops.concatenate([scores > -float("inf"), batch["gt_labels"] >= 0], axis=1)
-    exists = ops.logical_and(exists, box_ops.area(candidates) > 0.0)
-    sampled_rois = roi_targets(candidates, exists, batch, model.num_classes, config.sampling, noise["roi"])
-    rois = ops.stop_gradient(sampled_rois.boxes)
-    head = pool_and_classify(submodels, levels, rois, sizes, config)
-    return {**rpn_losses(outputs, sampled_anchors, config), **roi_losses(head, sampled_rois, config)}
+    return {
+        **rpn_losses(outputs, sampled_anchors, config),
+        **box_head_losses(submodels, config, levels, candidates, exists, batch, noise["roi"]),
+    }
