@@ -9,6 +9,12 @@ from kfpn.weights.checkpoint import Entry, Layout, Tensor, layer_entries
 
 # The defaults of torchvision's FasterRCNN and of detectron2 (config/defaults.py with configs/Base-RCNN-FPN.yaml), where they agree.
 STANDARD: dict[str, Any] = {
+    "pyramid": "fpn",
+    "upsampling": "nearest",
+    "merge": "sum",
+    "smooth_p5": True,
+    "p6": True,
+    "shared_rpn": True,
     "norm_heads": False,
     "canonical_size": 224.0,
     "anchor_sizes": (32.0, 64.0, 128.0, 256.0, 512.0),

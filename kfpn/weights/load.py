@@ -17,7 +17,7 @@ from kfpn.weights.checkpoint import Checkpoint, Tensor, complain, foreign_shape
 from kfpn.weights.read import PathLike, layers_of, read_checkpoint, variables_of
 
 # These make other numbers of the same weights: no detector works with others than it was trained with.
-BOUND = ("backbone", "norm", "stride_on", "pixel_mean", "pixel_std")
+BOUND = ("backbone", "norm", "stride_on", "pixel_mean", "pixel_std", "pyramid", "upsampling", "merge")
 # These one may change on purpose, and train on.
 LOOSE = ("norm_epsilon", "anchor_sizes", "aspect_ratios", "round_anchors", "anchor_strides", "aligned", "sampling_ratio")  # fmt: skip
 
@@ -37,11 +37,24 @@ def settings_of(model: keras.Model) -> dict[str, Any]:
         settings["backbone"] = backbone_of("model", variables_of(model), OWN_BLOCK)
         if settings["backbone"] not in BASIC:
             settings["stride_on"] = "1x1" if layers["conv3_1_1_conv"].strides == (2, 2) else "3x3"
+    settings |= _pyramid_of(layers)
     for name in ("roi_align", "proposals"):
         settings |= {
             field: getattr(layers[name], field) for field in LOOSE if name in layers and hasattr(layers[name], field)
         }
     return settings
+
+
+def _pyramid_of(layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns pyramid, upsampling and merge as far as the layers show them: two pyramids may have the same variables."""
+    levels = layers["roi_align"].levels if "roi_align" in layers else ("P2", "P3")
+    if len(levels) == 1:
+        return {"pyramid": "finest" if levels[0] == "P2" else levels[0].lower()}
+    for name, pyramid in (("merge_2", "fpn"), ("upsample_2", "top_down")):
+        if name in layers:
+            own = [field for field in ("upsampling", "merge") if hasattr(layers[name], field)]
+            return {"pyramid": pyramid, **{field: getattr(layers[name], field) for field in own}}
+    return {"pyramid": "bottom_up"} if "lateral_2" in layers else {}
 
 
 def load_weights(model: keras.Model, source: PathLike, class_names: Sequence[str] | None = None) -> Checkpoint:

@@ -254,3 +254,32 @@ def test_submodels_and_their_weights_model_take_weights_as_well(file):
             variable.assign(variable * 0 + 1)
         kfpn.load_weights(part, file)
         assert changed(wanted, submodels) == set()
+
+
+# ------------------------------------------------------------------------------------------------ pyramids
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        # The very same variables: nothing but the setting tells them apart.
+        ({"pyramid": "bottom_up"}, "with pyramid='fpn' \\(the model has 'bottom_up'\\)"),
+        ({"upsampling": "bilinear"}, "with upsampling='nearest' \\(the model has 'bilinear'\\)"),
+        ({"merge": "average"}, "with merge='sum' \\(the model has 'average'\\)"),
+        ({"pyramid": "c4"}, "with pyramid='fpn' \\(the model has 'c4'\\)"),
+    ],
+)
+def test_a_detector_does_not_load_into_another_pyramid(file, other, said):
+    model = kfpn.build_detector(**{**vars(model_config(read_checkpoint(file))), **other})
+    refused(model, file, said)
+
+
+@pytest.mark.parametrize("pyramid", ["bottom_up", "top_down", "finest", "c4", "c5"])
+def test_a_backbone_loads_into_every_pyramid(pyramid, tmp_path):
+    path = write(tmp_path / "backbone.safetensors", torchvision_backbone(UNITS))
+    settings = {**vars(model_config(read_checkpoint(path))), "num_classes": 3, "head_width": 8, "pyramid": pyramid}
+    model = kfpn.build_detector(**settings)
+    with pytest.warns(UserWarning, match="is a backbone"):
+        kfpn.load_weights(model, path)
+    for key, tensor in read_checkpoint(path).tensors.items():
+        np.testing.assert_array_equal(np.array(variables_of(model)[key]), tensor.value, key)
