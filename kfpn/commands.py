@@ -93,7 +93,7 @@ def _proposal_recall(command: Evaluate, config: Config, source: "Source") -> dic
     from kfpn.evaluation.proposals import evaluate_proposals
     from kfpn.modeling.fixed_proposals import proposals_model
 
-    model = proposals_model(load_submodels(Workdir(command.workdir)), config.model)
+    model = proposals_model(load_submodels(Workdir(command.workdir)), config.model, nms="kernel")
     return evaluate_proposals(model, source, config, command.batch_size)
 
 

@@ -43,7 +43,7 @@ def propose(
         raise ValueError(f"sources must have different names, got {', '.join(names)}")
     if count is None:
         count = max(config.model.post_nms_train, config.model.post_nms_test)
-    model = detect_function(proposals_model(submodels, config.model, count))
+    model = detect_function(proposals_model(submodels, config.model, count, nms="kernel"))
     tables = []
     for source in sources:
         found = propose_source(model, source, config, batch_size, progress)

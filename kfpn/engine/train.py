@@ -239,7 +239,7 @@ def _announce_shapes(step: Callable, config: Config, strategy: tf.distribute.Str
 
 def _proposal_recall(config: Config, workdir: Workdir, source: Source) -> dict[str, Any]:
     """Returns the recall of the proposals that the saved weights give."""
-    model = proposals_model(load_submodels(workdir), config.model)
+    model = proposals_model(load_submodels(workdir), config.model, nms="kernel")
     return evaluate_proposals(model, source, config, progress=sys.stderr.isatty())
 
 
