@@ -53,12 +53,12 @@ PAPER = {
 
 def _config() -> Config:
     """The settings of all rows: the preset `shapes`, narrower, so that eighteen trainings fit into an hour and a half."""
-    base, side = preset("shapes"), 160
+    base, side = preset("shapes"), 128
     scale = side / base.input.short_side
     return dataclasses.replace(
         base,
         strategy="one_device",
-        steps=400,
+        steps=700,
         eval_every=10**9,  # at the end
         checkpoint_every=10**9,
         samples=0,
