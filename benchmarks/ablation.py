@@ -171,16 +171,19 @@ def tables(figures: dict[str, np.ndarray], measured: dict[str, dict[str, float]]
     best = np.max([values.mean(0) for values in figures.values()], axis=0)
     for row, values in figures.items():
         mean, spread = values.mean(0), values.std(0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1])
-        cells = [
-            (f"**{m:.1f}**" if m == b else f"{m:.1f}") + (f" ± {s:.1f}" if len(values) > 1 else "")
-            for m, s, b in zip(mean, spread, best, strict=True)
-        ]
+        cells = [_cell(m, s, m == b, len(values) > 1) for m, s, b in zip(mean, spread, best, strict=True)]
         own = measured[row]
         lines.append(
             f"| {ROWS[row]} | {own['anchors']} | {own['weights']:.2f} M | {' | '.join(cells)} | {own['ms']:.0f} |"
         )
         lines.append(f"| *the paper's* | | | {' | '.join(f'*{value}*' for value in PAPER[row])} | |")
     return "\n".join(lines)
+
+
+def _cell(mean: float, spread: float, best: bool, several: bool) -> str:
+    if np.isnan(mean):
+        return "–"
+    return (f"**{mean:.1f}**" if best else f"{mean:.1f}") + (f" ± {spread:.1f}" if several else "")
 
 
 def plot(figures: dict[str, np.ndarray], path: Path) -> None:
