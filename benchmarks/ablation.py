@@ -182,7 +182,7 @@ def tables(figures: dict[str, np.ndarray], measured: dict[str, dict[str, float]]
 
 def _cell(mean: float, spread: float, best: bool, several: bool) -> str:
     if np.isnan(mean):
-        return "–"
+        return "-"
     return (f"**{mean:.1f}**" if best else f"{mean:.1f}") + (f" ± {spread:.1f}" if several else "")
 
 

@@ -31,8 +31,8 @@ def test_every_row_has_the_papers_ten_figures():
 def test_tables_show_mean_and_spread_of_the_seeds(tmp_path):
     for seed, value in enumerate((0.1, 0.2, 0.3)):
         for row, more in (("fpn", 0.1), ("c4", 0.0)):
-            final = {name: value + more for name in PRECISIONS}
-            final["proposals"] = {name: value for name in RECALLS} | {"ARl@1000": None}
+            final = dict.fromkeys(PRECISIONS, value + more)
+            final["proposals"] = dict.fromkeys(RECALLS, value) | {"ARl@1000": None}
             (tmp_path / f"{row}_{seed}").mkdir()
             (tmp_path / f"{row}_{seed}" / "final.json").write_text(json.dumps(final))
     figures = figures_of(["c4", "fpn"], [0, 1, 2], tmp_path)
@@ -44,7 +44,7 @@ def test_tables_show_mean_and_spread_of_the_seeds(tmp_path):
     assert cells[1:5] == ["(a) conv4 alone", "42", "1.50 M", "**20.0** ± 10.0"]
     assert cells[-3:-1] == ["20.0 ± 10.0", "12"]
     assert [cell.strip() for cell in lines[4].split("|")][-3] == "**30.0** ± 10.0"
-    assert cells[8] == "–"
+    assert cells[8] == "-"
     assert "*56.3*" in lines[5]
 
 
