@@ -16,6 +16,11 @@ from kfpn.modeling.detector import Submodels, inference_model
 SCORE_LIMIT = 1e-4
 """Largest difference of a score, unless Keras itself differs by more from form to form."""
 
+TIE = 1e-5
+"""By how much an objectness logit may differ from one runtime to another, and so which of two equals comes first."""
+AMBIGUOUS = 0.5
+"""At most this share of the rows may hang on such ties."""
+
 Shape = tuple[int, int, int, int]
 Outputs = dict[str, np.ndarray]
 
@@ -25,7 +30,9 @@ def verify_onnx(trained: Trained, path: Path, shape: Shape | None, raw: bool) ->
 
     Keras computes as the detector was trained, norms apart. Images have two sizes and batches of one and two, or twice
     the file's own shape. Where scores differ by more than `SCORE_LIMIT`, Keras computes once more with folded norms: what
-    float32 makes of these weights in Keras alone, twice, is the limit then.
+    float32 makes of these weights in Keras alone, twice, is the limit then. Where rows lack a counterpart, Keras computes
+    with objectness logits that moved by `TIE`: a top-down path without laterals gives many cells the very same logit, and
+    of equal proposals NMS keeps the first. Twice the rows that Keras so loses by itself may be missing, up to `AMBIGUOUS`.
 
     Args:
         trained: that the file was made from.
@@ -45,7 +52,7 @@ def verify_onnx(trained: Trained, path: Path, shape: Shape | None, raw: bool) ->
         runtimes["OpenVINO"] = in_openvino
     detect = {name: load(path) for name, load in runtimes.items()}
     found = dict.fromkeys(detect, Difference())
-    limit, threshold = SCORE_LIMIT, trained.config.model.score_threshold
+    limit, threshold, ambiguous = SCORE_LIMIT, trained.config.model.score_threshold, 0
     for seed, own in enumerate([shape, shape] if shape else _sizes(trained.config)):
         images = pictures(own, seed)
         expected = keras_result(trained, trained.unfolded, images, raw)
@@ -53,16 +60,22 @@ def verify_onnx(trained: Trained, path: Path, shape: Shape | None, raw: bool) ->
         if any(difference(expected, result, limit, threshold).unmatched for result in results.values()):
             folded = keras_result(trained, trained.submodels, images, raw)
             limit = max(limit, 2 * difference(expected, folded, 1.0, threshold).score)
-        for name, result in results.items():
-            found[name] = found[name].plus(difference(expected, result, limit, threshold))
+        differences = {name: difference(expected, result, limit, threshold) for name, result in results.items()}
+        found = {name: one.plus(differences[name]) for name, one in found.items()}
+        if any(one.unmatched for one in differences.values()):
+            ambiguous += 2 * ambiguous_rows(trained, images, raw, expected, limit)
     for name, one in found.items():
         print(f"verify {name}: {one.rows} rows; largest differences: box {one.box:.2g} px, score {one.score:.2g}")
     if limit > SCORE_LIMIT:
         print(
             f"verify: Keras with and without folded norms differs by {limit / 2:.2g}; scores may differ by twice that"
         )
+    if ambiguous:
+        print(
+            f"verify: Keras alone loses {ambiguous // 2} rows when its objectness logits move by {TIE}: ties; twice as many may differ"
+        )
     for name, one in found.items():
-        if one.unmatched:
+        if one.unmatched > min(ambiguous, AMBIGUOUS * one.rows):
             raise Different(
                 f"the ONNX file must give what Keras gives, within {BOX_LIMIT} pixel and scores within {limit:.2g}, "
                 f"got {one.unmatched} of {one.rows} rows without counterpart in {name}"
@@ -98,6 +111,38 @@ def keras_result(trained: Trained, submodels: Submodels, images: np.ndarray, raw
         outputs["logits"], outputs["deltas"], rois, roi_scores, sizes, config.min_detection_size
     )
     return {"boxes": np.array(boxes), "scores": np.array(scores)}
+
+
+class _Moved(keras.layers.Layer):
+    # Adds the same noise at every call.
+    def __init__(self, seed):
+        super().__init__(dtype="float32")
+        self.seed = seed
+
+    def call(self, logits):
+        return logits + TIE * keras.random.normal(keras.ops.shape(logits), seed=self.seed)
+
+    def compute_output_spec(self, logits):
+        return keras.KerasTensor(logits.shape, dtype="float32")
+
+
+def ambiguous_rows(trained: Trained, images: np.ndarray, raw: bool, expected: Outputs, limit: float) -> int:
+    """Returns how many rows lose their counterpart when objectness logits move by `TIE`: the most of five tries.
+
+    Args:
+        trained, images, raw: see `verify_onnx`.
+        expected: Keras' result.
+        limit: of the scores.
+    """
+    lost = 0
+    for seed in range(5):
+        rpn = trained.unfolded.rpn
+        outputs = rpn(rpn.input)
+        logits = [_Moved(seed)(level) for level in outputs["logits"]]
+        moved = keras.Model(rpn.input, {"logits": logits, "deltas": outputs["deltas"]})
+        result = keras_result(trained, trained.unfolded._replace(rpn=moved), images, raw)
+        lost = max(lost, difference(expected, result, limit, trained.config.model.score_threshold).unmatched)
+    return lost
 
 
 def difference(

@@ -11,8 +11,9 @@ from kfpn.modeling.pyramid import Upsample, UpsampleAdd
 class Resize(Upsample):
     """`Upsample` by ResizeNearestNeighbor, which has a converter; BroadcastTo has none and cuts the pyramid in four.
 
-    Resized to the finer map's own size, nothing has to be cut off: for H = 2 h - 1 too, row i comes from floor(i h / H),
-    which is i // 2. Bilinear enlargement is two matrix products and stays so.
+    Of unknown size, it is resized to the finer map's own, so that nothing has to be cut off: for H = 2 h - 1 too, row i comes
+    from floor(i h / H), which is i // 2. Of known size it is doubled and cut: ONNX's Resize takes a factor, and 5 / 3 of 3
+    rows are 4. Bilinear enlargement is two matrix products and stays so.
 
     Args:
         those of `Upsample`.
@@ -24,9 +25,12 @@ class Resize(Upsample):
             return super().enlarged(coarse, fine, image_sizes)
         import tensorflow as tf
 
-        static = fine.shape[1:3]
-        size = tf.constant(list(static)) if None not in tuple(static) else tf.shape(fine)[1:3]
-        return tf.raw_ops.ResizeNearestNeighbor(images=coarse, size=size)
+        static = tuple(coarse.shape[1:3]) + tuple(fine.shape[1:3])
+        if None in static:
+            return tf.raw_ops.ResizeNearestNeighbor(images=coarse, size=tf.shape(fine)[1:3])
+        rows, columns, height, width = static
+        doubled = tf.raw_ops.ResizeNearestNeighbor(images=coarse, size=tf.constant([2 * rows, 2 * columns]))
+        return doubled if (height, width) == (2 * rows, 2 * columns) else doubled[:, :height, :width]
 
 
 class ResizeAdd(Resize, UpsampleAdd):

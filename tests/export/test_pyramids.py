@@ -21,7 +21,7 @@ def test_a_saved_model_finds_what_keras_finds(model, make_workdir, tmp_path):
     verify_trained(trained, tmp_path / "served")
 
 
-@pytest.mark.parametrize("model", PYRAMIDS.values(), ids=PYRAMIDS)
+@pytest.mark.parametrize("model", [{}, *PYRAMIDS.values()], ids=["fpn", *PYRAMIDS])
 @pytest.mark.parametrize("shape", [None, (1, 75, 101, 3)], ids=["any size", "75x101"])
 def test_an_onnx_file_finds_what_keras_finds(model, shape, make_workdir, tmp_path):
     for package in ("onnx", "tf2onnx", "onnxruntime"):
