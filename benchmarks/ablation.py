@@ -211,7 +211,7 @@ def plot(figures: dict[str, np.ndarray], path: Path) -> None:
             axes.set_xticks(range(len(names)), names)
             axes.set_title(f"{title}: " + ("shapes, each seed a dot" if source is figures else "the paper, COCO"))
             axes.grid(axis="y", alpha=0.3)
-    panels[0, 0].legend(fontsize=8, ncols=2)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(rows), fontsize=9)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=90)
 
