@@ -290,7 +290,7 @@ def test_evaluate_with_proposals_adds_their_recall(run, tmp_path, monkeypatch, c
     recall = {"AR@100": 0.25, "AR@1000": 0.5, "ARs@1000": None, "ARm@1000": 0.5, "ARl@1000": None}
     monkeypatch.setattr(kfpn.data.sources, "open_source", lambda data, split: source)
     monkeypatch.setattr("kfpn.engine.workdir.load_submodels", lambda files: None)
-    monkeypatch.setattr("kfpn.modeling.fixed_proposals.proposals_model", lambda submodels, config: None)
+    monkeypatch.setattr("kfpn.modeling.fixed_proposals.proposals_model", lambda submodels, config, nms: None)
     monkeypatch.setattr(kfpn.evaluation.proposals, "evaluate_proposals", lambda *_: recall)
     figures = tmp_path / "figures.json"
     assert cli.main(["evaluate", "--workdir", str(run), "--proposals", "--json", str(figures)]) == 0
