@@ -75,7 +75,8 @@ def _evaluate(command: Evaluate) -> int:
 
 
 def _load_evaluated(command: Evaluate) -> Any:
-    from kfpn.engine.workdir import Workdir, load_detector, load_fast_rcnn
+    from kfpn.engine.trained import load_detector, load_fast_rcnn
+    from kfpn.engine.workdir import Workdir
 
     files = Workdir(command.workdir)
     if not (files.config.exists() and files.read_config().proposals):
@@ -89,7 +90,8 @@ def _load_evaluated(command: Evaluate) -> Any:
 
 
 def _proposal_recall(command: Evaluate, config: Config, source: "Source") -> dict[str, float | None]:
-    from kfpn.engine.workdir import Workdir, load_submodels
+    from kfpn.engine.trained import load_submodels
+    from kfpn.engine.workdir import Workdir
     from kfpn.evaluation.proposals import evaluate_proposals
     from kfpn.modeling.fixed_proposals import proposals_model
 
@@ -143,7 +145,7 @@ def _table(metrics: dict[str, Any]) -> str:
 
 
 def _predict(command: Predict) -> int:
-    from kfpn.engine.workdir import load_detector
+    from kfpn.engine.trained import load_detector
     from kfpn.predict import find_images, predict_images
 
     paths, output = find_images(command.images), Path(command.output)
@@ -158,7 +160,8 @@ def _predict(command: Predict) -> int:
 
 
 def _visualize(command: Visualize) -> int:
-    from kfpn.engine.workdir import Workdir, load_submodels, require_trained
+    from kfpn.engine.trained import load_submodels, require_trained
+    from kfpn.engine.workdir import Workdir
     from kfpn.predict import find_images
     from kfpn.pyramid_maps import page_paths, visualize_images
 
@@ -175,7 +178,8 @@ def _visualize(command: Visualize) -> int:
 
 def _propose(command: Propose) -> int:
     from kfpn.data.sources import default_val_data, open_source
-    from kfpn.engine.workdir import Workdir, load_submodels, require_trained
+    from kfpn.engine.trained import load_submodels, require_trained
+    from kfpn.engine.workdir import Workdir
     from kfpn.propose import propose
 
     output, files = Path(command.output), Workdir(command.workdir)

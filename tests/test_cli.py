@@ -53,12 +53,12 @@ class TopLeft:
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Returns a work directory whose detector is `TopLeft`."""
-    import kfpn.engine.workdir
+    import kfpn.engine.trained
 
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(to_dict(preset("shapes"))))
-    monkeypatch.setattr(kfpn.engine.workdir, "load_detector", lambda workdir, padded: TopLeft())
+    monkeypatch.setattr(kfpn.engine.trained, "load_detector", lambda workdir, padded: TopLeft())
     return folder
 
 
@@ -289,7 +289,7 @@ def test_evaluate_with_proposals_adds_their_recall(run, tmp_path, monkeypatch, c
     source = IterableSource([record], class_names=["cat", "dog"])
     recall = {"AR@100": 0.25, "AR@1000": 0.5, "ARs@1000": None, "ARm@1000": 0.5, "ARl@1000": None}
     monkeypatch.setattr(kfpn.data.sources, "open_source", lambda data, split: source)
-    monkeypatch.setattr("kfpn.engine.workdir.load_submodels", lambda files: None)
+    monkeypatch.setattr("kfpn.engine.trained.load_submodels", lambda files: None)
     monkeypatch.setattr("kfpn.modeling.fixed_proposals.proposals_model", lambda submodels, config, nms: None)
     monkeypatch.setattr(kfpn.evaluation.proposals, "evaluate_proposals", lambda *_: recall)
     figures = tmp_path / "figures.json"

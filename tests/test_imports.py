@@ -25,7 +25,7 @@ kfpn.data  kfpn.data.record  kfpn.data.scenes
 kfpn.data.image  kfpn.data.augment  kfpn.data.shapes
 kfpn.data.checks  kfpn.data.plan  kfpn.data.proposals
 kfpn.data.annotations
-kfpn.data.coco  kfpn.data.voc  kfpn.data.tfds  kfpn.data.iterable
+kfpn.data.coco  kfpn.data.voc  kfpn.data.tfds  kfpn.data.iterable  kfpn.data.fingerprint
 kfpn.data.sources
 kfpn.data.pipeline
 kfpn.evaluation.coco  kfpn.visualize  kfpn.page
@@ -36,7 +36,8 @@ kfpn.evaluation
 kfpn.image_pyramid
 kfpn.predict  kfpn.propose
 kfpn.pyramid_maps
-kfpn.engine  kfpn.engine.strategy  kfpn.engine.schedule  kfpn.engine.workdir  kfpn.engine.interrupt
+kfpn.engine  kfpn.engine.strategy  kfpn.engine.schedule  kfpn.engine.workdir  kfpn.engine.interrupt  kfpn.engine.lock
+kfpn.engine.trained
 kfpn.engine.checkpoint  kfpn.engine.optimizer  kfpn.engine.report
 kfpn.weights  kfpn.weights.plain  kfpn.weights.coco
 kfpn.weights.unpickle  kfpn.weights.checkpoint

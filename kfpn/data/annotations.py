@@ -112,8 +112,8 @@ class AnnotatedSource:
         self.max_boxes = int(np.diff(annotations.offsets).max())
         self._images = images
         self._image_names = image_names
-        self._image_ids = np.asarray(image_ids, np.int64)
-        self._annotations = annotations
+        self.image_ids = np.asarray(image_ids, np.int64)
+        self.annotations = annotations
 
     def __len__(self) -> int:
         """Returns the number of images."""
@@ -124,15 +124,15 @@ class AnnotatedSource:
         if not -len(self) <= index < len(self):
             raise IndexError(f"index must lie in 0..{len(self) - 1}, got {index}")
         index = int(index) % len(self)
-        of_image = slice(*self._annotations.offsets[index : index + 2])
+        of_image = slice(*self.annotations.offsets[index : index + 2])
         return Record(
             image=self._images[index],
-            image_id=int(self._image_ids[index]),
+            image_id=int(self.image_ids[index]),
             height=int(self.sizes[index, 0]),
             width=int(self.sizes[index, 1]),
-            boxes=self._annotations.boxes[of_image],
-            labels=self._annotations.labels[of_image],
-            crowd=self._annotations.crowd[of_image],
-            areas=self._annotations.areas[of_image],
+            boxes=self.annotations.boxes[of_image],
+            labels=self.annotations.labels[of_image],
+            crowd=self.annotations.crowd[of_image],
+            areas=self.annotations.areas[of_image],
             name=self._image_names[index],
         )

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class Interrupted(Exception):
-    """A signal came while `Interruption.at_once` was on."""
+class Interrupted(BaseException):
+    """A signal came while `Interruption.at_once` was on; like KeyboardInterrupt no `except Exception` swallows it."""
 
 
 class Interruption:

@@ -12,18 +12,22 @@ import tensorflow as tf
 from PIL import Image
 
 from kfpn.config import Config
+from kfpn.data.fingerprint import fingerprint
 from kfpn.data.image import load_image
 from kfpn.data.pipeline import named_errors, train_batches
 from kfpn.data.proposals import ProposalTable, proposals_of, with_proposals
 from kfpn.data.record import Source
 from kfpn.data.sources import default_val_data, open_source
 from kfpn.engine.checkpoint import Checkpoints, Progress, named_variables
+from kfpn.engine.interrupt import Interrupted, Interruption
+from kfpn.engine.lock import sole_training
 from kfpn.engine.loop import Loop
 from kfpn.engine.optimizer import Optimizer
 from kfpn.engine.report import say
 from kfpn.engine.step import build_train_step
 from kfpn.engine.strategy import describe, make_strategy, replica_batch_size
-from kfpn.engine.workdir import Workdir, load_submodels, read_json, write_json
+from kfpn.engine.trained import load_submodels
+from kfpn.engine.workdir import Workdir, read_json, write_json
 from kfpn.evaluation.detect import detect_function, evaluate_source
 from kfpn.evaluation.proposals import evaluate_proposals
 from kfpn.modeling.detector import Submodels, build_submodels, inference_model
@@ -72,11 +76,28 @@ def train(
     Raises:
         ValueError: for a work directory that can't be written or was made with other options, data that can't be
             used, weights to start from that can't be read or don't fit, proposals that are missing or of other images, a
-            batch that replicas can't share, or a loss that is not finite.
+            batch that replicas can't share, a loss that is not finite, or another training in the same work directory.
         SystemExit: after Ctrl-C (130) or SIGTERM (0), when all is saved.
     """
     workdir = Workdir(config.workdir)
     workdir.check_writable()
+    with sole_training(workdir.lock), Interruption() as stop:
+        try:
+            with stop.at_once():
+                return _prepare(config, workdir, source, val_source, strategy)
+        except Interrupted:
+            say("stopped while no step was under way: nothing is lost; run the same command to go on")
+            raise SystemExit(stop.exit_code) from None
+
+
+def _prepare(
+    config: Config,
+    workdir: Workdir,
+    source: Data | None,
+    val_source: Data | None,
+    strategy: tf.distribute.Strategy | None,
+) -> dict[str, Any]:
+    """Opens and checks all that a run needs, then trains."""
     source, val_source = _open(config, source, val_source)
     fixed = _fixed_proposals(config, source, val_source)
     config = replace(config, model=replace(config.model, num_classes=len(source.class_names)))
@@ -86,7 +107,7 @@ def train(
     checkpoint = read_checkpoint(config.init) if config.init and not workdir.has_checkpoints() else None
     if not config.init:
         warn_of_frozen_weights(config)
-    workdir.prepare(config, source.class_names, source.category_ids, source.name)
+    workdir.prepare(config, source.class_names, source.category_ids, source.name, fingerprint(source))
     with _dtype_policy(config.precision):
         return _train(config, workdir, source, val_source, strategy, checkpoint, fixed)
 

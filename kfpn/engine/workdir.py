@@ -4,17 +4,14 @@ import json
 import math
 import os
 import tempfile
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 
 from kfpn.config import Config, from_dict, to_dict
-
-if TYPE_CHECKING:
-    from kfpn.modeling.detector import Submodels
+from kfpn.data.fingerprint import differences
 
 MAY_DIFFER = (
     "workdir",
@@ -50,6 +47,8 @@ class Workdir:
         self.tensorboard = self.path / "tensorboard"
         self.samples = self.path / "samples"
         self.curves = self.path / "curves.png"
+        self.data = self.path / "data.json"
+        self.lock = self.path / ".lock"
 
     def check_writable(self) -> None:
         """Makes the folder.
@@ -90,11 +89,25 @@ class Workdir:
             )
         return tuple(classes["class_names"]), tuple(classes["category_ids"])
 
-    def prepare(self, config: Config, class_names: Sequence[str], category_ids: Sequence[int], data: str) -> None:
-        """Writes config and classes, or checks that those already there agree.
+    def prepare(
+        self,
+        config: Config,
+        class_names: Sequence[str],
+        category_ids: Sequence[int],
+        data: str,
+        found: dict[str, Any] | None = None,
+    ) -> None:
+        """Writes config, classes and what the data held, or checks that those already there agree.
+
+        Args:
+            config: of the run.
+            class_names: of the training data.
+            category_ids: of the training data.
+            data: its name.
+            found: its `fingerprint`; None: the data is not looked at.
 
         Raises:
-            ValueError: naming each field that differs, the old and the new value.
+            ValueError: naming each field that differs, the old and the new value, or what changed in the data.
         """
         classes = {
             "class_names": list(class_names),
@@ -114,8 +127,21 @@ class Workdir:
                     f"{self.path} was made with other options: {'; '.join(differences)}. "
                     "Use the same options to go on, or another --workdir to start anew"
                 )
+            if found is not None and self.data.exists():
+                self._require_same_data(found, data)
         write_json(self.classes, classes)
+        if found is not None:
+            write_json(self.data, found)
         write_json(self.config, to_dict(config))
+
+    def _require_same_data(self, found: dict[str, Any], data: str) -> None:
+        changed = differences(_read_object(self.data), found)
+        if changed:
+            raise ValueError(
+                f"{data} must hold what it held when {self.path} began, got changes in {', '.join(changed)}: a run is a "
+                f"function of its data. Bring the old data back to go on, or start anew from these weights with --init "
+                f"{self.path} and another --workdir"
+            )
 
     def has_checkpoints(self) -> bool:
         """Whether a run can go on from here."""
@@ -170,107 +196,6 @@ def compare_configs(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         for name in sorted(before.keys() | after.keys())
         if before.get(name) != after.get(name) and name not in MAY_DIFFER
     ]
-
-
-def load_detector(workdir: str | os.PathLike, padded: bool = False) -> keras.Model:
-    """Loads the trained detector of a work directory, under the current Keras dtype policy.
-
-    Args:
-        workdir: of `kfpn train`, finished or not.
-        padded: give the model the second input `image_sizes`, see `build_detector`.
-
-    Returns:
-        The inference model with the best weights seen in evaluation (the last, without validation data), and the
-        attributes `class_names` and `category_ids`, tuples over labels.
-
-    Raises:
-        ValueError: if the folder is missing, is not a work directory or holds no weights yet.
-    """
-    from kfpn.modeling.detector import inference_model
-
-    files = Workdir(workdir)
-    require_trained(files)
-    config = files.read_config()
-    class_names, category_ids = files.read_classes()
-    model = inference_model(load_submodels(files), config.model, padded)
-    model.class_names, model.category_ids = class_names, category_ids
-    return model
-
-
-def load_fast_rcnn(workdir: str | os.PathLike) -> keras.Model:
-    """Loads the detector of a run on fixed proposals, as `load_detector` does.
-
-    Returns:
-        The model of `fast_rcnn_model`, with the attributes `class_names` and `category_ids`.
-    """
-    from kfpn.modeling.fixed_proposals import fast_rcnn_model
-
-    files = Workdir(workdir)
-    require_trained(files, rpn=False)
-    model = fast_rcnn_model(load_submodels(files), files.read_config().model)
-    model.class_names, model.category_ids = files.read_classes()
-    return model
-
-
-def require_trained(files: Workdir, weights: Path | None = None, rpn: bool = True) -> None:
-    """Raises ValueError if the folder is missing, is not a work directory or holds no weights yet, or no trained RPN.
-
-    Args:
-        files: the work directory.
-        weights: another file in it than the detector's.
-        rpn: whether the RPN has to be trained: after a run on fixed proposals it is not.
-    """
-    weights = weights or files.weights
-    if not files.path.is_dir():
-        why = "is a file" if files.path.exists() else "does not exist"
-        raise ValueError(f"workdir must be a folder, got {str(files.path)!r}, which {why}")
-    for needed in (files.config, files.classes):
-        if not needed.exists():
-            raise ValueError(
-                f"workdir must be one that `kfpn train` made, got {str(files.path)!r}, which has no {needed.name}"
-            )
-    if not weights.exists():
-        raise ValueError(
-            f"workdir must hold trained weights, got {str(files.path)!r} without {weights.name}: no evaluation has finished "
-            "yet; go on with `kfpn train`"
-        )
-    if rpn and (proposals := files.read_config().proposals):
-        raise ValueError(
-            f"workdir must hold a trained RPN, got {str(files.path)!r}, which was trained on the proposals of {proposals}: "
-            "only `kfpn evaluate` can use it, on the same proposals, and `kfpn train --init`"
-        )
-
-
-def load_submodels(files: Workdir, weights: Path | None = None) -> "Submodels":
-    """Builds the submodels of a work directory's detector, with its weights.
-
-    Args:
-        files: the work directory.
-        weights: another file in it; None: the detector's.
-
-    Raises:
-        ValueError: naming the file, if config or weights can't be read or don't belong together.
-    """
-    from kfpn.modeling.detector import build_submodels
-
-    submodels = build_submodels(files.read_config().model)
-    _load_weights(submodels.weights_model, files, weights or files.weights)
-    return submodels
-
-
-def _load_weights(weights_model: keras.Model, files: Workdir, weights: Path) -> None:
-    again = "; remove it, and `kfpn train` with the run's options writes it again from the last checkpoint"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # Keras warns where it leaves random weights in place
-            weights_model.load_weights(weights)
-    except OSError as error:
-        raise ValueError(f"{weights} must be weights that Keras saved, got a damaged file{again}") from error
-    except Exception as error:  # ValueError, KeyError, a warning: by what it is that does not fit
-        raise ValueError(
-            f"{weights} must fit the detector that {files.config} describes, got other variables; "
-            "was one of them replaced, or made by another version of kfpn?"
-        ) from error
 
 
 def _read_object(path: Path) -> dict[str, Any]:

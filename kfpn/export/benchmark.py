@@ -130,7 +130,7 @@ def gigaflops_of(workdir: Path, size: tuple[int, int]) -> float:
     """Returns the GFLOP of one inference of a work directory's detector on an image of a size."""
     import tensorflow as tf
 
-    from kfpn.engine.workdir import load_detector
+    from kfpn.engine.trained import load_detector
 
     model = load_detector(workdir)
     images = tf.zeros((1, *size, 3))

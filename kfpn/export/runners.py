@@ -20,7 +20,7 @@ def keras_runner(path: Path, image: np.ndarray) -> Callable[[], object]:
     """A work directory's detector, compiled by XLA."""
     import tensorflow as tf
 
-    from kfpn.engine.workdir import load_detector
+    from kfpn.engine.trained import load_detector
 
     model = load_detector(path)
     detect = tf.function(lambda x: model(x, training=False), jit_compile=True)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kfpn.config import Config
-from kfpn.engine.workdir import Workdir, load_submodels, require_trained
+from kfpn.engine.trained import load_submodels, require_trained
+from kfpn.engine.workdir import Workdir
 from kfpn.export.folding import fold_norms
 from kfpn.modeling.detector import Submodels
 

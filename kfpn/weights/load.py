@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from kfpn.config import ModelConfig
-from kfpn.engine import workdir as workdirs
+from kfpn.engine import trained
 from kfpn.modeling.detector import build_submodels, inference_model
 from kfpn.modeling.resnet import BASIC
 from kfpn.weights.backbones import backbone_of
@@ -208,7 +208,7 @@ def load_detector(source: PathLike, padded: bool = False) -> keras.Model:
         ValueError: if there is no such thing, or it can't be used, see `read_checkpoint`.
     """
     if os.path.isdir(source) or not (os.path.exists(source) or ":" in os.fspath(source)):
-        return workdirs.load_detector(source, padded)
+        return trained.load_detector(source, padded)
     checkpoint = read_checkpoint(source)
     if not checkpoint.is_detector:
         raise ValueError(

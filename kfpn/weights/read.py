@@ -10,7 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from kfpn.engine import workdir as workdirs
+from kfpn.engine import trained
+from kfpn.engine.workdir import WEIGHTS, Workdir
 from kfpn.weights import applications, detectron2, torchvision
 from kfpn.weights.checkpoint import Checkpoint, Tensor
 from kfpn.weights.files import File, read_file, sha256
@@ -38,7 +39,7 @@ def read_checkpoint(source: PathLike) -> Checkpoint:
     text = os.path.expanduser(os.fspath(source))
     path = fetch(text) if ":" in text and not os.path.exists(text) else Path(text)
     if path.is_dir():
-        return _own(path / workdirs.WEIGHTS)
+        return _own(path / WEIGHTS)
     if path.name.endswith(".weights.h5") and (path.parent / "config.json").exists():
         return _own(path)
     return _recognise(read_file(path))
@@ -87,9 +88,9 @@ def _with_known_epsilon(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def _own(weights: Path) -> Checkpoint:
-    files = workdirs.Workdir(weights.parent)
-    workdirs.require_trained(files, weights, rpn=False)
-    submodels = workdirs.load_submodels(files, weights)
+    files = Workdir(weights.parent)
+    trained.require_trained(files, weights, rpn=False)
+    submodels = trained.load_submodels(files, weights)
     config = files.read_config()
     names, ids = files.read_classes()
     tensors = {

@@ -14,7 +14,8 @@ from kfpn import cli
 from kfpn.config import InputConfig
 from kfpn.data.proposals import collect_proposals, write_proposals
 from kfpn.engine.train import train
-from kfpn.engine.workdir import Workdir, load_detector, load_submodels
+from kfpn.engine.trained import load_detector, load_submodels
+from kfpn.engine.workdir import Workdir
 from kfpn.modeling.detector import build_submodels
 from kfpn.presets import preset
 

@@ -9,7 +9,8 @@ from made_up import source
 
 from kfpn.config import InputConfig
 from kfpn.engine.train import train
-from kfpn.engine.workdir import Workdir, load_detector, load_submodels
+from kfpn.engine.trained import load_detector, load_submodels
+from kfpn.engine.workdir import Workdir
 from kfpn.evaluation.detect import evaluate_source
 from kfpn.evaluation.proposals import RECALLS
 from kfpn.modeling.detector import build_submodels

@@ -1,6 +1,8 @@
 """The whole of `train` on a few made-up pictures: real data pipeline, real detector, two steps."""
 
 import json
+import os
+import signal
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +13,8 @@ from made_up import source
 
 from kfpn.config import InputConfig
 from kfpn.engine.train import train, warn_of_frozen_weights
-from kfpn.engine.workdir import Workdir, load_detector, load_submodels
+from kfpn.engine.trained import load_detector, load_submodels
+from kfpn.engine.workdir import Workdir
 from kfpn.evaluation.proposals import RECALLS, evaluate_proposals
 from kfpn.modeling.fixed_proposals import proposals_model
 from kfpn.presets import preset
@@ -45,8 +48,8 @@ def test_a_run_leaves_what_it_promises(config, final):
 
     workdir = Path(config.workdir)
     assert {path.name for path in workdir.iterdir()} == {
-        "checkpoints", "classes.json", "config.json", "curves.png", "detector.weights.h5", "final.json", "metrics.jsonl",
-        "samples", "tensorboard",
+        ".lock", "checkpoints", "classes.json", "config.json", "curves.png", "data.json", "detector.weights.h5", "final.json",
+        "metrics.jsonl", "samples", "tensorboard",
     }  # fmt: skip
     figures = {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"}
     assert figures | {"loss", "steps", "best_step", "last_AP", "seconds", "images_per_second"} <= final.keys()
@@ -101,6 +104,23 @@ def test_what_was_removed_or_damaged_after_the_end_is_written_again(config, fina
 def test_other_options_on_the_same_folder_are_named(config, final):
     with pytest.raises(ValueError, match=r"optimizer\.learning_rate: 0\.1 -> 0\.5"):
         train(replace(config, optimizer=replace(config.optimizer, learning_rate=0.5)), source(0, 4), source(100, 2))
+
+
+def test_data_that_changed_since_the_run_began_is_refused(config, final):
+    with pytest.raises(ValueError, match=r"changes in images: 4 -> 3, .*objects: 4 -> 3.* start anew .* --init "):
+        train(config, source(0, 3), source(100, 2))
+
+
+def test_a_signal_before_the_first_step_ends_the_run_with_a_line(config, tmp_path, monkeypatch, capsys):
+    def open_source(data, split):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError
+
+    monkeypatch.setattr("kfpn.engine.train.open_source", open_source)
+    with pytest.raises(SystemExit) as stop:
+        train(replace(config, workdir=str(tmp_path)))
+    assert stop.value.code == 0
+    assert "nothing is lost; run the same command to go on" in capsys.readouterr().out
 
 
 def test_validation_data_must_have_the_same_classes(config):

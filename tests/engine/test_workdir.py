@@ -7,7 +7,8 @@ import pytest
 import standin
 
 from kfpn.config import Config, ModelConfig, to_dict
-from kfpn.engine.workdir import Workdir, compare_configs, load_detector
+from kfpn.engine.trained import load_detector
+from kfpn.engine.workdir import Workdir, compare_configs
 from kfpn.modeling.detector import build_submodels
 
 TINY = ModelConfig(num_classes=2, backbone="resnet18", backbone_width=8, pyramid_channels=8, head_width=8)

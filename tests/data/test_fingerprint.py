@@ -1,0 +1,39 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from made_up import source
+
+from kfpn.data.fingerprint import differences, fingerprint
+from kfpn.data.iterable import IterableSource
+
+
+def changed(index=None, **fields):
+    held = source(0, 3)
+    records = [held[i] for i in range(3)]
+    if index is not None:
+        records[index] = replace(records[index], **fields)
+    return IterableSource(records, held.class_names, name="records")
+
+
+def test_the_same_annotations_have_the_same_fingerprint():
+    assert differences(fingerprint(source(0, 3)), fingerprint(changed())) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"boxes": np.array([[1, 2, 30, 40]], np.float32)}, "boxes"),
+        ({"labels": np.array([1], np.int32)}, "labels"),
+        ({"crowd": np.array([True])}, "crowd"),
+        ({"image_id": 77}, "image_ids"),
+    ],
+)
+def test_what_changed_is_named(fields, named):
+    assert differences(fingerprint(changed()), fingerprint(changed(0, **fields))) == [named]
+
+
+def test_counts_are_told():
+    found = differences(fingerprint(source(0, 4)), fingerprint(source(0, 3)))
+    assert found[:1] == ["images: 4 -> 3"]
+    assert "objects: 4 -> 3" in found
