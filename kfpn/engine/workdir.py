@@ -20,6 +20,8 @@ MAY_DIFFER = (
     "workdir",
     "preset",
     "strategy",
+    "cross_device",
+    "accumulate",
     "jit_compile",
     "eval_every",
     "checkpoint_every",
