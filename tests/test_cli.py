@@ -182,7 +182,7 @@ def test_train_py_and_the_module_are_the_same_command():
         for args in (["train.py"], ["-m", "kfpn", "train"])
     ]
     assert outputs[0].stdout == outputs[1].stdout
-    assert "--strategy {one_device,mirrored}" in outputs[0].stdout
+    assert "--strategy {one_device,mirrored,multi_worker,tpu,parameter_server}" in outputs[0].stdout
 
 
 def test_the_version_is_printed(capsys):

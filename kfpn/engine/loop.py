@@ -10,6 +10,8 @@ import tensorflow as tf
 
 from kfpn.config import Config
 from kfpn.engine.checkpoint import Checkpoints, Progress
+from kfpn.engine.cluster import Cluster
+from kfpn.engine.follow import NoReport
 from kfpn.engine.interrupt import Interrupted, Interruption
 from kfpn.engine.optimizer import Optimizer
 from kfpn.engine.report import Report, say
@@ -28,6 +30,7 @@ class Loop:
         checkpoints: of the same variables.
         progress: restored; is kept up to date.
         evaluate: (step) -> COCO figures, called with the averaged weights in place; None: no validation data.
+        cluster: the processes that train together; None: this one alone. Its chief evaluates, the others wait.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class Loop:
         checkpoints: Checkpoints,
         progress: Progress,
         evaluate: Callable[[int], dict[str, Any]] | None,
+        cluster: Cluster | None = None,
     ):
         self.config = config
         self.workdir = workdir
@@ -49,6 +53,7 @@ class Loop:
         self.checkpoints = checkpoints
         self.progress = progress
         self.evaluate = evaluate
+        self.cluster = cluster
         self._pending: list[dict[str, tf.Tensor]] = []
         self._pending_seconds = 0.0
         self._clock = 0.0
@@ -63,13 +68,18 @@ class Loop:
             ValueError: naming the first loss that is not finite and its step, or an image that can no longer be read.
             SystemExit: after a signal, when all is saved.
         """
-        report = Report(self.workdir, self.progress.step, self.config.steps)
+        alone = self.cluster is None or self.cluster.is_chief
+        report: Any = Report(self.workdir, self.progress.step, self.config.steps) if alone else NoReport()
         self._clock = time.monotonic()
         with Interruption() as stop:
             try:
                 self._run(batches, report, stop)
             except Interrupted:
                 self._leave(stop)
+            except tf.errors.OpError as error:
+                if self.cluster is None or not self.cluster.several:
+                    raise
+                raise self.cluster.lost(error) from error
             finally:
                 report.close()
 
@@ -77,9 +87,8 @@ class Loop:
         config, progress = self.config, self.progress
         while True:
             if self._due(config.eval_every) and progress.evaluated < progress.step:
-                with stop.at_once():
-                    self._evaluate(report)
-            if stop.signal is not None:
+                self._evaluate_once(report, stop)
+            if self._asked(stop):
                 self._leave(stop)
             if progress.step >= config.steps:
                 return
@@ -91,6 +100,22 @@ class Loop:
             # Saved before an evaluation as well, which may take long and be cut short.
             if stop.signal is None and (self._due(config.checkpoint_every) or self._due(config.eval_every)):
                 self._save()
+
+    def _asked(self, stop: Interruption) -> bool:
+        """Whether a signal came, to this process or to another worker's: all of them leave after the same step."""
+        here = stop.signal is not None
+        return here if self.cluster is None else self.cluster.any(here)
+
+    def _evaluate_once(self, report: Report, stop: Interruption) -> None:
+        if self.cluster is not None and not self.cluster.is_chief:
+            self.progress.evaluated = self.progress.step
+            return  # and waits in the next `_asked` for the chief
+        try:
+            with stop.at_once():
+                self._evaluate(report)
+        except Interrupted:
+            if self.cluster is None or not self.cluster.several:
+                raise
 
     def _next(self, batches: Iterator[Any]) -> Any:
         try:
@@ -159,6 +184,8 @@ class Loop:
         if self.progress.step and not self.progress.best_step:  # nothing evaluated yet: the latest weights are the best
             with self.optimizer.averaged_weights():
                 self.workdir.save_weights(self.weights_model)
+        if self.cluster is not None:
+            self.cluster.leave()  # once the chief has saved
         say(f"saved at step {self.progress.step} of {self.config.steps}; run the same command to go on")
         raise SystemExit(stop.exit_code)
 

@@ -27,6 +27,10 @@ def build_train_step(
 ) -> Callable[[Any], dict[str, tf.Tensor]]:
     """Builds the function that trains on one batch.
 
+    `config.batch_size` is the batch of one optimizer step. Each replica computes its share of it in `config.accumulate`
+    equal parts, one after the other; the sum is what one part would give, but for the statistics of batch norms (`bn`,
+    `sync_bn`), which are then those of a part.
+
     Args:
         submodels: the detector's parts, made in `strategy.scope()`; `.weights_model` holds every variable.
         config: the run's configuration.
@@ -48,7 +52,7 @@ def build_train_step(
 
         losses = losses or training.training_losses
         noise_shapes = noise_shapes or training.noise_shapes
-    replica_batch_size(strategy, config.batch_size)
+    replica_batch_size(strategy, config.batch_size, config.accumulate)
     if config.model.norm == "bn" and strategy.num_replicas_in_sync > 1:
         warnings.warn(
             "model.norm bn takes its statistics on each replica alone, so results depend on the number of replicas, "
@@ -61,7 +65,7 @@ def build_train_step(
         _, height, width, _ = batch["images"].shape
         shapes = noise_shapes(config, height, width, batch["gt_boxes"].shape[1])
         noise = sampler_noise(config.seed, batch["sample_index"], shapes)
-        values, gradients = backward(dict(batch), noise, optimizer.loss_scale)
+        values, gradients = in_parts(backward, config.accumulate, dict(batch), noise, optimizer.loss_scale)
         context = tf.distribute.get_replica_context()
         values, gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, (values, gradients))
         return {**values, **optimizer.apply(gradients)}
@@ -98,6 +102,34 @@ def sampler_noise(seed: int, sample_index: tf.Tensor, shapes: Mapping[str, tuple
     return noise
 
 
+def in_parts(
+    backward: Callable, parts: int, batch: dict[str, tf.Tensor], noise: dict[str, tf.Tensor], scale: tf.Tensor
+) -> tuple[dict, list]:
+    """Returns the sums of `backward` over equal parts of a batch, computed one after the other.
+
+    Args:
+        backward: (batch, noise, scale) -> dict and list of tensors.
+        parts: divides the static batch size.
+        batch, noise: name -> (B, ...).
+        scale: scalar.
+    """
+    if parts == 1:
+        return backward(batch, noise, scale)
+    size = batch["images"].shape[0] // parts
+    values: Any = None
+    gradients: Any = None
+    for start in range(0, size * parts, size):
+        # Each part waits for the one before it, and so takes over its memory.
+        with tf.control_dependencies(gradients or []):
+            cut = (
+                {name: tf.identity(value[start : start + size]) for name, value in d.items()} for d in (batch, noise)
+            )
+            more, further = backward(*cut, scale)
+            values = more if values is None else {name: values[name] + more[name] for name in values}
+            gradients = further if gradients is None else [a + b for a, b in zip(gradients, further, strict=True)]
+    return values, gradients
+
+
 def _build_backward(submodels: Any, config: Config, losses: LossesFunction) -> Callable:
     """Returns the part XLA compiles: (batch, noise, loss scale) -> this replica's share of losses and gradients."""
     variables = submodels.weights_model.trainable_variables
@@ -124,6 +156,9 @@ def _compiled(backward: Callable, config: Config, strategy: tf.distribute.Strate
         return backward
     if config.model.norm == "sync_bn" and not isinstance(strategy, tf.distribute.OneDeviceStrategy):
         # Its statistics are summed over replicas in mid-graph, which TensorFlow can't do inside a compiled function.
-        warnings.warn("jit_compile is off: sync_bn and XLA don't go together under strategy mirrored", stacklevel=3)
+        warnings.warn(
+            "jit_compile is off: sync_bn and XLA don't go together under strategies mirrored and multi_worker",
+            stacklevel=3,
+        )
         return backward
     return tf.function(backward, jit_compile=True, autograph=False)

@@ -1,9 +1,10 @@
 """`train(config)`: from a configuration to a work directory with a trained detector."""
 
+import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ import keras
 import tensorflow as tf
 from PIL import Image
 
-from kfpn.config import Config
+from kfpn.config import Config, to_dict
 from kfpn.data.fingerprint import fingerprint
 from kfpn.data.image import load_image
 from kfpn.data.pipeline import named_errors, train_batches
@@ -19,6 +20,8 @@ from kfpn.data.proposals import ProposalTable, proposals_of, with_proposals
 from kfpn.data.record import Source
 from kfpn.data.sources import default_val_data, open_source
 from kfpn.engine.checkpoint import Checkpoints, Progress, named_variables
+from kfpn.engine.cluster import Cluster
+from kfpn.engine.follow import ReadCheckpoints, ReadWorkdir
 from kfpn.engine.interrupt import Interrupted, Interruption
 from kfpn.engine.lock import sole_training
 from kfpn.engine.loop import Loop
@@ -71,7 +74,7 @@ def train(
         What final.json holds: COCO's twelve figures and `per_class` of the weights that were saved (the best), the
         last losses, `steps`, `best_step`, `last_AP`, `seconds` of training, `images_per_second`, and `proposals`, the
         recall of the same weights' proposals. Without validation data there are no figures, and on fixed proposals
-        no recall.
+        no recall. A worker of several that is not the chief returns {}.
 
     Raises:
         ValueError: for a work directory that can't be written or was made with other options, data that can't be
@@ -79,12 +82,17 @@ def train(
             batch that replicas can't share, a loss that is not finite, or another training in the same work directory.
         SystemExit: after Ctrl-C (130) or SIGTERM (0), when all is saved.
     """
-    workdir = Workdir(config.workdir)
+    if config.strategy == "multi_worker" and strategy is None:
+        # Before anything that runs a TensorFlow op.
+        strategy = make_strategy(config.strategy, cross_device=config.cross_device)
+    cluster = None if strategy is None else Cluster(strategy)
+    workdir = Workdir(config.workdir) if cluster is None or cluster.is_chief else ReadWorkdir(config.workdir)
     workdir.check_writable()
-    with sole_training(workdir.lock), Interruption() as stop:
+    alone = sole_training(workdir.lock) if cluster is None or cluster.is_chief else nullcontext()
+    with alone, Interruption() as stop:
         try:
             with stop.at_once():
-                return _prepare(config, workdir, source, val_source, strategy)
+                return _prepare(config, workdir, source, val_source, strategy, cluster)
         except Interrupted:
             say("stopped while no step was under way: nothing is lost; run the same command to go on")
             raise SystemExit(stop.exit_code) from None
@@ -96,20 +104,28 @@ def _prepare(
     source: Data | None,
     val_source: Data | None,
     strategy: tf.distribute.Strategy | None,
+    cluster: Cluster | None,
 ) -> dict[str, Any]:
     """Opens and checks all that a run needs, then trains."""
     source, val_source = _open(config, source, val_source)
     fixed = _fixed_proposals(config, source, val_source)
     config = replace(config, model=replace(config.model, num_classes=len(source.class_names)))
-    strategy = strategy or make_strategy(config.strategy)
-    replica_batch_size(strategy, config.batch_size)
+    strategy = strategy or make_strategy(config.strategy, cross_device=config.cross_device)
+    replica_batch_size(strategy, config.batch_size, config.accumulate)
     # A run that goes on has weights of its own: what it began with may be gone.
     checkpoint = read_checkpoint(config.init) if config.init and not workdir.has_checkpoints() else None
     if not config.init:
         warn_of_frozen_weights(config)
-    workdir.prepare(config, source.class_names, source.category_ids, source.name, fingerprint(source))
+    cluster, found = cluster or Cluster(strategy), fingerprint(source)
+    cluster.watch()
+    cluster.require_same(
+        "options and data",
+        json.dumps([to_dict(replace(config, workdir="")), list(source.class_names), found]),
+        "start every worker with the same command",
+    )
+    workdir.prepare(config, source.class_names, source.category_ids, source.name, found)
     with _dtype_policy(config.precision):
-        return _train(config, workdir, source, val_source, strategy, checkpoint, fixed)
+        return _train(config, workdir, source, val_source, strategy, checkpoint, fixed, cluster)
 
 
 def warn_of_frozen_weights(config: Config) -> None:
@@ -135,6 +151,7 @@ def _train(
     strategy: tf.distribute.Strategy,
     checkpoint: Checkpoint | None,
     fixed: FixedProposals | None,
+    cluster: Cluster,
 ) -> dict[str, Any]:
     keras.utils.set_random_seed(config.seed)
     with strategy.scope():
@@ -146,21 +163,25 @@ def _train(
             apply(checkpoint, submodels, vars(config.model), source.class_names)
             say("; ".join([f"starts from {checkpoint.path}: {checkpoint.kind}", *checkpoint.notes]))
         optimizer = Optimizer(config, submodels.weights_model.trainable_variables)
-    checkpoints = Checkpoints(
+    checkpoints = (Checkpoints if cluster.is_chief else ReadCheckpoints)(
         workdir.checkpoints,
         named_variables(model=submodels.weights_model.variables, optimizer=optimizer.variables),
         config.keep_checkpoints,
     )
     progress = checkpoints.restore()
+    hint = "workdir must be one folder that all of them see"
+    cluster.require_same("the step of the newest checkpoint", progress.step, hint)
     if progress.best_step and not workdir.weights.exists():
         # Someone removed the weights for inference: the next evaluation writes them again.
         progress.evaluated, progress.best_step, progress.best = 0, 0, {}
+    cluster.gather(0)  # before the chief writes anything that the others look for
     final = _finished(workdir) if min(progress.step, progress.evaluated) >= config.steps else None
     if final is not None:
+        cluster.leave()
         say(f"{workdir.path} has finished its {config.steps} steps: {_summary(final)}")
         return final
     workdir.drop_metrics_after(progress.step, progress.evaluated)
-    say(describe(strategy, config.batch_size))
+    say(describe(strategy, config.batch_size, config.accumulate))
     say(f"{source.name}: {len(source)} images, {len(source.class_names)} classes; work directory {workdir.path}")
     if progress.step:
         say(f"goes on from step {progress.step} of {config.steps}")
@@ -168,13 +189,18 @@ def _train(
     storyboard = () if fixed is None else (fixed_proposal_losses, fixed_noise_shapes)
     step = build_train_step(submodels, config, optimizer, strategy, *storyboard)
     step = _announce_shapes(step, config, strategy)
-    loop = Loop(config, workdir, submodels.weights_model, optimizer, step, checkpoints, progress, evaluate)
+    loop = Loop(config, workdir, submodels.weights_model, optimizer, step, checkpoints, progress, evaluate, cluster)
     batches = train_batches(source, config, progress.step)
     if fixed is not None:
         batches = with_proposals(batches, fixed.train, config, config.model.post_nms_train, augmented=True)
     loop.run(named_errors(strategy.experimental_distribute_dataset(batches)))
+    if not cluster.is_chief:
+        cluster.leave()  # once the chief has finished
+        return {}
     recall = None if val_source is None or fixed is not None else _proposal_recall(config, workdir, val_source)
-    return _finish(config, workdir, progress, recall)
+    final = _finish(config, workdir, progress, recall)
+    cluster.leave()
+    return final
 
 
 def _finished(workdir: Workdir) -> dict[str, Any] | None:

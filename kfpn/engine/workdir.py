@@ -17,6 +17,8 @@ MAY_DIFFER = (
     "workdir",
     "preset",
     "strategy",
+    "cross_device",
+    "accumulate",
     "jit_compile",
     "eval_every",
     "checkpoint_every",

@@ -1,0 +1,100 @@
+"""The same few steps on one replica, on two of one process, or as one of two processes. As a script: writes their states.
+
+python same_answer.py one,mirrored OUT.npz CASE...       python same_answer.py worker OUT.npz CASE...  (with TF_CONFIG)
+"""
+
+import sys
+from dataclasses import replace
+
+import keras
+import made_up
+import numpy as np
+import standin
+import tensorflow as tf
+
+from kfpn.config import Config, InputConfig, OptimizerConfig
+from kfpn.data.pipeline import train_batches
+from kfpn.engine.optimizer import Optimizer
+from kfpn.engine.step import build_train_step
+from kfpn.engine.strategy import make_strategy
+from kfpn.modeling.detector import build_submodels
+from kfpn.presets import preset
+
+NORMS = ("frozen_bn", "gn", "sync_bn")
+PARTS = {"": 1, "_in_parts": 2}
+PRECISIONS = {"": "float32", "_mixed": "mixed_bfloat16", "_fp16": "mixed_float16"}
+
+
+def detector_config(norm="gn", accumulate=1, precision="float32", steps=20, **settings) -> Config:
+    """A real detector, as small as it can be: four pictures of 64 x 64 a step, clipped gradients, an average."""
+    base = preset("shapes")
+    small = {"backbone": "resnet18", "backbone_width": 8, "pyramid_channels": 16, "head_width": 32}
+    few = {"pre_nms_train": 30, "post_nms_train": 30, "pre_nms_test": 30, "post_nms_test": 30}
+    optimizer = {"learning_rate": 0.02, "reference_batch": 4, "warmup_steps": 5, "clip_norm": 1.0, "ema_decay": 0.9}
+    return replace(
+        base,
+        steps=steps,
+        batch_size=4,
+        accumulate=accumulate,
+        precision=precision,
+        jit_compile=False,
+        log_every=1,
+        model=replace(base.model, norm=norm, num_classes=2, freeze_stages=0, **small, **few),
+        input=InputConfig(64, 64),
+        sampling=replace(base.sampling, rpn_batch=16, roi_batch=8),
+        optimizer=OptimizerConfig(**optimizer),
+        **settings,
+    )
+
+
+def run_detector(config: Config, strategy: tf.distribute.Strategy):
+    """Returns (state after `config.steps` steps, metrics of each step) of the real detector on made-up pictures."""
+    keras.utils.set_random_seed(config.seed)
+    keras.config.set_dtype_policy(config.precision)
+    with strategy.scope():
+        submodels = build_submodels(config.model)
+        optimizer = Optimizer(config, submodels.weights_model.trainable_variables)
+    step = build_train_step(submodels, config, optimizer, strategy)
+    batches = iter(strategy.experimental_distribute_dataset(train_batches(made_up.source(0, 8), config)))
+    rows = [{k: float(v) for k, v in step(next(batches)).items()} for _ in range(config.steps)]
+    keras.config.set_dtype_policy("float32")
+    return [v.numpy() for v in [*submodels.weights_model.variables, *optimizer.variables]], rows
+
+
+def run_case(case: str, strategy: tf.distribute.Strategy):
+    """Runs `standin_gn_in_parts`, `detector_sync_bn_mixed`, `overflow` and so on."""
+    if case == "overflow":
+        config = standin.config(steps=3, precision="mixed_float16")
+        return standin.run(config, strategy, batch_norm=False, losses=standin.overflowing)
+    network, _, rest = case.partition("_")
+    norm = next(norm for norm in NORMS if rest.startswith(norm))
+    parts, precision = (
+        ("_in_parts" in rest) + 1,
+        PRECISIONS["_mixed" * ("_mixed" in rest) + "_fp16" * ("_fp16" in rest)],
+    )
+    if network == "detector":
+        return run_detector(detector_config(norm, parts, precision), strategy)
+    config = replace(standin.config(steps=20, norm=norm, precision=precision), accumulate=parts)
+    return standin.run(config, strategy, synchronized=norm == "sync_bn", batch_norm=norm == "sync_bn")
+
+
+def main(kinds: str, out: str, *cases: str) -> None:
+    found = {}
+    for kind in kinds.split(","):
+        if kind == "mirrored":
+            strategy = make_strategy("mirrored", ["CPU:0", "CPU:1"], cross_device="reduction_to_one")
+        else:
+            strategy = make_strategy("multi_worker" if kind == "worker" else "one_device")
+        for case in cases:
+            state, rows = run_case(case, strategy)
+            names = sorted(rows[0])
+            found[f"{kind}/{case}/rows"] = np.array([[row[name] for name in names] for row in rows])
+            found |= {f"{kind}/{case}/{i:03d}": value for i, value in enumerate(state)}
+    np.savez(out, **found)
+
+
+if __name__ == "__main__":
+    if "mirrored" in sys.argv[1]:
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    main(*sys.argv[1:])
