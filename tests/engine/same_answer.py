@@ -28,7 +28,7 @@ PRECISIONS = {"": "float32", "_mixed": "mixed_bfloat16", "_fp16": "mixed_float16
 def detector_config(norm="gn", accumulate=1, precision="float32", steps=20, **settings) -> Config:
     """A real detector, as small as it can be: four pictures of 64 x 64 a step, clipped gradients, an average."""
     base = preset("shapes")
-    small = {"backbone": "resnet18", "backbone_width": 8, "pyramid_channels": 16, "head_width": 32}
+    small = {"backbone": "resnet18", "backbone_width": 32, "pyramid_channels": 16, "head_width": 32}
     few = {"pre_nms_train": 30, "post_nms_train": 30, "pre_nms_test": 30, "post_nms_test": 30}
     optimizer = {"learning_rate": 0.02, "reference_batch": 4, "warmup_steps": 5, "clip_norm": 1.0, "ema_decay": 0.9}
     return replace(
