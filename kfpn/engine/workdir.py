@@ -152,11 +152,12 @@ class Workdir:
 
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Adds a row to metrics.jsonl; NaN and inf become null, which JSON has."""
-        with open(self.metrics, "ab") as file:
+        left = (json.dumps(_plain(row)) + "\n").encode()
+        with open(self.metrics, "ab", buffering=0) as file:  # a buffer would write its rest again when closed
             before = file.tell()
             try:
-                file.write((json.dumps(_plain(row)) + "\n").encode())
-                file.flush()
+                while left:
+                    left = left[file.write(left) :]
             except OSError:  # the next row must not stand behind half of this one
                 os.truncate(self.metrics, before)
                 raise

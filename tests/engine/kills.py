@@ -14,13 +14,49 @@ from made_up import source
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
-OPTIONS = (
-    "--model.backbone resnet18 --model.backbone-width 8 --model.pyramid-channels 16 --model.head-width 32 "
-    "--model.pre-nms-train 50 --model.post-nms-train 20 --model.pre-nms-test 20 --model.post-nms-test 20 "
-    "--input.short-side 64 --input.long-side 64 --sampling.rpn-batch 16 --sampling.roi-batch 8 --batch-size 2 "
-    "--no-jit-compile --strategy one_device --log-every 3 --eval-every 8 --checkpoint-every 1 --samples 1 "
-    "--optimizer.warmup-steps 2 --optimizer.ema-decay 0.9"
-).split()
+OPTIONS = [
+    "--model.backbone",
+    "resnet18",
+    "--model.backbone-width",
+    "8",
+    "--model.pyramid-channels",
+    "16",
+    "--model.head-width",
+    "32",
+    "--model.pre-nms-train",
+    "50",
+    "--model.post-nms-train",
+    "20",
+    "--model.pre-nms-test",
+    "20",
+    "--model.post-nms-test",
+    "20",
+    "--input.short-side",
+    "64",
+    "--input.long-side",
+    "64",
+    "--sampling.rpn-batch",
+    "16",
+    "--sampling.roi-batch",
+    "8",
+    "--batch-size",
+    "2",
+    "--no-jit-compile",
+    "--strategy",
+    "one_device",
+    "--log-every",
+    "3",
+    "--eval-every",
+    "8",
+    "--checkpoint-every",
+    "1",
+    "--samples",
+    "1",
+    "--optimizer.warmup-steps",
+    "2",
+    "--optimizer.ema-decay",
+    "0.9",
+]
 
 
 def write_data(folder: Path) -> list[str]:

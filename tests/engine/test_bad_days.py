@@ -64,7 +64,11 @@ def test_a_disk_still_full_at_the_end_is_an_error_and_the_run_can_go_on(tmp_path
 def test_a_signal_on_a_full_disk_does_not_say_that_all_is_saved(tmp_path, full_disk, capsys):
     full_disk(3)
     with pytest.warns(UserWarning, match="no checkpoint"), pytest.raises(ValueError, match="go on from step 2"):
-        start(tmp_path, standin.config(), interfere=lambda step: os.kill(os.getpid(), signal.SIGTERM) if step == 2 else None)
+        start(
+            tmp_path,
+            standin.config(),
+            interfere=lambda step: os.kill(os.getpid(), signal.SIGTERM) if step == 2 else None,
+        )
     assert "saved at" not in capsys.readouterr().out
 
 
@@ -93,7 +97,7 @@ def test_rows_and_events_that_find_no_room_end_no_run(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Workdir, "append_metrics", full)
     monkeypatch.setattr(tf.summary, "scalar", exhausted)
-    with pytest.warns(UserWarning) as said:
+    with pytest.warns(UserWarning, match="can.t be written") as said:
         assert start(tmp_path, standin.config())[1].step == 6
     texts = " ".join(str(warning.message) for warning in said)
     assert "metrics.jsonl can't be written" in texts
@@ -167,5 +171,5 @@ def test_a_folder_that_refuses_writing_is_named_to_root_too(tmp_path, monkeypatc
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr("kfpn.engine.workdir.tempfile.TemporaryFile", refused)
-    with pytest.raises(ValueError, match="workdir must be a folder that can be written, .*Read-only file system"):
+    with pytest.raises(ValueError, match=r"workdir must be a folder that can be written, .*Read-only file system"):
         Workdir(tmp_path).check_writable()
