@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ class CocoSource(AnnotatedSource):
         if not images:
             raise ValueError(f"{name}: must list at least one image, got none")
         folder = path.parent if images_dir is None else Path(images_dir).expanduser()
+        _require_inside(images, folder, path, name)
         files = [str(folder / image["file_name"]) for image in images]
         _require_files(files, folder, path, name)
         sizes, orientations = read_headers(files, files, name)
@@ -81,6 +83,14 @@ def _read(path: Path, name: str) -> dict[str, list[dict[str, Any]]]:
         raise ValueError(f"{name}: is not JSON: line {error.lineno}, column {error.colno}: {error.msg}") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{name}: is not JSON text in UTF-8 ({error})") from error
+    except ValueError as error:  # an integer of more digits than Python reads
+        raise ValueError(f"{name}: can't be read: {str(error).partition(';')[0]}") from error
+    except (RecursionError, MemoryError) as error:
+        deep = isinstance(error, RecursionError)
+        why = (
+            "nested deeper than annotations are" if deep else f"too large for the memory, {path.stat().st_size:,} bytes"
+        )
+        raise ValueError(f"{name}: can't be read: is {why}") from error
     if not isinstance(content, dict):
         raise ValueError(
             f"{name}: must hold an object with images, annotations and categories, got a {type(content).__name__}"
@@ -112,6 +122,17 @@ def _declared(image: dict[str, Any], name: str) -> tuple[int, int]:
             f"{str(sides[0])[:30]!r} and {str(sides[1])[:30]!r}"
         )
     return int(sides[0]), int(sides[1])
+
+
+def _require_inside(images: list[dict[str, Any]], folder: Path, path: Path, name: str) -> None:
+    """Refuses file names that leave the folder of images: annotations may come from strangers."""
+    root = os.path.abspath(folder)
+    for number, image in enumerate(images):
+        if not Path(os.path.abspath(folder / image["file_name"])).is_relative_to(root):
+            raise ValueError(
+                f"{name}: images[{number}] must lie in the folder of images, {folder}, got {image['file_name'][:200]!r}; if that "
+                f"is meant, name a folder above all images: coco:{path},IMAGES_DIR"
+            )
 
 
 def _require_files(files: list[str], folder: Path, path: Path, name: str) -> None:

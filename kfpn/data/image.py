@@ -116,6 +116,8 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
 
 @contextlib.contextmanager
 def _opened(image: str | os.PathLike[str] | bytes) -> Iterator[Image.Image]:
+    if not isinstance(image, bytes) and os.path.exists(image) and not os.path.isfile(image):
+        raise ValueError("is not a file")  # to open a pipe would wait for ever
     try:
         with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as picture:
             yield picture

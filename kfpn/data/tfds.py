@@ -45,6 +45,7 @@ class TfdsSource(AnnotatedSource):
         wanted = {"image": features["image"], "objects": tfds.features.Sequence(inner)}
         if "image/id" in features and np.issubdtype(features["image/id"].np_dtype, np.integer):
             wanted["image/id"] = features["image/id"]
+        self._where = f"{name} in {builder.data_dir}"
         self._features = tfds.features.FeaturesDict(wanted)  # nothing else (masks, captions) is parsed
         self._examples = _data_source(builder, split, name)
         faults = Faults(name)
@@ -62,9 +63,16 @@ class TfdsSource(AnnotatedSource):
         faults.report()
 
     def _example(self, index: int) -> dict[str, Any]:
-        return self._features.deserialize_example_np(
-            self._examples[index], decoders={"image": tfds.decode.SkipDecoding()}
-        )
+        try:
+            return self._features.deserialize_example_np(
+                self._examples[index], decoders={"image": tfds.decode.SkipDecoding()}
+            )
+        except Exception as error:  # the reader's and the parser's, by which byte is damaged
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise ValueError(
+                f"{self._where}: example {index} can't be read ({reason}): a file there is damaged; remove the folder, and it "
+                "is prepared again"
+            ) from error
 
     def _scan(self, name: str, num_classes: int, faults: Faults) -> tuple[np.ndarray, np.ndarray, Annotations]:
         count = len(self._examples)

@@ -104,7 +104,9 @@ def _inner_folders(root: Path) -> str:
 
 
 def _image_files(root: Path, stems: list[str], name: str) -> list[str]:
-    found = (path for path in sorted((root / "JPEGImages").iterdir()) if path.suffix.lower() in _SUFFIXES)
+    found = (
+        path for path in sorted((root / "JPEGImages").iterdir()) if path.suffix.lower() in _SUFFIXES and path.is_file()
+    )
     present = {path.stem: str(path) for path in found}
     missing = [stem for stem in stems if stem not in present]
     if missing:
@@ -116,7 +118,7 @@ def _image_files(root: Path, stems: list[str], name: str) -> list[str]:
 
 
 def _trees(root: Path, stems: list[str], name: str) -> dict[Path, ElementTree.Element]:
-    paths = sorted((root / "Annotations").glob("*.xml"))
+    paths = sorted(path for path in (root / "Annotations").glob("*.xml") if path.is_file())
     missing = sorted({root / "Annotations" / f"{stem}.xml" for stem in stems} - set(paths))
     if missing:
         raise ValueError(

@@ -5,13 +5,14 @@ import json
 import os
 import re
 import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+
+from kfpn.engine.workdir import sync_folder
 
 _META = "progress"
 
@@ -28,6 +29,7 @@ class Progress:
         best_step: step of the best evaluation; 0: none.
         best: its figures, or {}.
         logged: the last row of training metrics, or {}.
+        pending: metrics of each step since that row.
     """
 
     step: int = 0
@@ -37,6 +39,7 @@ class Progress:
     best_step: int = 0
     best: dict[str, Any] = dataclasses.field(default_factory=dict)
     logged: dict[str, Any] = dataclasses.field(default_factory=dict)
+    pending: list[dict[str, float]] = dataclasses.field(default_factory=list)
 
 
 class Checkpoints:
@@ -58,6 +61,7 @@ class Checkpoints:
 
         Raises:
             ValueError: if a variable is not finite; files already there stay as they are.
+            OSError: if the file can't be written, as on a full disk; files already there stay as they are.
         """
         arrays = {name: variable.numpy() for name, variable in self.variables.items()}
         bad = [self.variables[name].path for name, value in arrays.items() if not np.isfinite(value).all()]
@@ -67,15 +71,21 @@ class Checkpoints:
                 + (f" and {len(bad) - 1} more" if bad[1:] else "")
             )
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._remove_leftovers()  # before the disk is needed
         path = self._path(progress.step)
         arrays[_META] = np.array(json.dumps(dataclasses.asdict(progress)))
         aside = path.with_suffix(".tmp")
-        with open(aside, "wb") as file:
-            np.savez(file, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-        self._prune(progress.best_step)
+        try:
+            with open(aside, "wb") as file:
+                np.savez(file, **arrays)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, path)
+        except OSError:
+            aside.unlink(missing_ok=True)
+            raise
+        sync_folder(self.folder)
+        self._prune(progress)
         return path
 
     def restore(self) -> Progress:
@@ -85,16 +95,17 @@ class Checkpoints:
             Its progress; a fresh one, with nothing loaded, where there is no checkpoint.
 
         Raises:
-            ValueError: if a file can be read but its variables are not those of this run, or no file can be read.
+            ValueError: if a file can be read but its variables or its progress are not those of this run, or no file can
+                be read.
         """
         steps = self.steps()
         for step in reversed(steps):
             try:
                 arrays = self._read(self._path(step))
-            except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+            except Exception as error:  # a flipped bit makes zipfile and numpy fail in every way there is
                 warnings.warn(f"{self._path(step)} is damaged ({error}); trying the one before it", stacklevel=2)
                 continue
-            progress = Progress(**json.loads(str(arrays.pop(_META))))
+            progress = _progress(arrays.pop(_META), step, self._path(step))
             self._assign(arrays, self._path(step))
             return progress
         if steps:
@@ -135,12 +146,39 @@ class Checkpoints:
         for name, variable in self.variables.items():
             variable.assign(arrays[name])
 
-    def _prune(self, best_step: int) -> None:
-        for step in self.steps()[: -self.keep]:
-            if step != best_step:
+    def _prune(self, progress: Progress) -> None:
+        # Later ones are damaged, or the run would have gone on from there: they must not count among the newest.
+        past = [step for step in self.steps() if step <= progress.step]
+        for step in self.steps():
+            if step not in past[-self.keep :] and step != progress.best_step:
                 self._path(step).unlink(missing_ok=True)
+
+    def _remove_leftovers(self) -> None:
         for leftover in self.folder.glob("*.tmp"):
             leftover.unlink(missing_ok=True)
+
+
+def _progress(text: np.ndarray, step: int, path: Path) -> Progress:
+    known = {field.name: type(field.default_factory() if callable(field.default_factory) else field.default)
+             for field in dataclasses.fields(Progress)}  # fmt: skip
+    try:
+        found = json.loads(str(text))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(f"progress of {path} must be a JSON object, got {str(text)[:80]!r}")
+    unknown = sorted(found.keys() - known.keys())
+    if unknown:
+        raise ValueError(
+            f"progress of {path} must have no fields but {', '.join(known)}, got {', '.join(unknown)}; "
+            "was it made by another version of kfpn?"
+        )
+    for name, value in found.items():
+        if not isinstance(value, (int, float) if known[name] is float else known[name]):
+            raise ValueError(f"progress of {path}: {name} must be a {known[name].__name__}, got {value!r}")
+    if found.get("step") != step:
+        raise ValueError(f"progress of {path} must have the step {step} of its name, got {found.get('step')}")
+    return Progress(**found)
 
 
 def named_variables(**groups: Any) -> dict[str, keras.Variable]:

@@ -1,6 +1,7 @@
 """The loop: steps, and between them metrics, checkpoints and evaluations, until the last step or a signal."""
 
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -57,6 +58,8 @@ class Loop:
         self._pending: list[dict[str, tf.Tensor]] = []
         self._pending_seconds = 0.0
         self._clock = 0.0
+        self._timed = 0
+        self._unsaved: OSError | None = None
 
     def run(self, batches: Iterator[Any]) -> None:
         """Runs to the last step.
@@ -91,6 +94,7 @@ class Loop:
             if self._asked(stop):
                 self._leave(stop)
             if progress.step >= config.steps:
+                self._require_saved()
                 return
             self._pending.append(self.step(self._next(batches)))
             progress.step += 1
@@ -130,16 +134,17 @@ class Loop:
         return step > 0 and (step % every == 0 or step == self.config.steps)
 
     def _log(self, report: Report) -> None:
-        rows = self._settle()
+        self._settle()
+        rows = self.progress.pending
         means = {name: _mean([row[name] for row in rows]) for name in rows[0]}
         means["lr"] = rows[-1]["lr"]
-        rate = len(rows) * self.config.batch_size / self._pending_seconds
+        rate = self._timed * self.config.batch_size / max(self._pending_seconds, 1e-9)
         self.progress.logged = {"step": self.progress.step, **means, "images_per_second": rate}
         report.train_row({**self.progress.logged, "seconds": self.progress.seconds})
-        self._pending, self._pending_seconds = [], 0.0
+        self.progress.pending, self._pending_seconds, self._timed = [], 0.0, 0
 
-    def _settle(self) -> list[dict[str, float]]:
-        """Waits for the device, takes the time, and fetches the metrics of the steps not yet logged."""
+    def _settle(self) -> None:
+        """Waits for the device, takes the time, and fetches the metrics of the steps since the last call."""
         rows = [{name: float(value) for name, value in row.items()} for row in self._pending]
         now = time.monotonic()
         self.progress.seconds += now - self._clock
@@ -154,13 +159,38 @@ class Loop:
                     f"{self.workdir.checkpoints} are from before. A lower optimizer.learning_rate, a longer warm-up or "
                     "optimizer.clip_norm may help (with another --workdir)"
                 )
-        return rows
+        # A checkpoint holds them: the next row is the same mean after a restart.
+        self.progress.pending.extend(rows)
+        self._pending = []
+        self._timed += len(rows)
 
     def _save(self) -> None:
         self._settle()
-        self.checkpoints.save(self.progress)
+        self._keep()
         # Writing took time in which no image was trained on.
         self._clock = time.monotonic()
+
+    def _keep(self) -> None:
+        """Writes a checkpoint; where the disk is full the run goes on, with those it has, and tries again at the next."""
+        try:
+            self.checkpoints.save(self.progress)
+            self._unsaved = None
+        except OSError as error:
+            self._unsaved = error
+            warnings.warn(
+                f"no checkpoint at step {self.progress.step}: {error}; the run goes on and tries again at the next. "
+                f"Kept are those of steps {self.checkpoints.steps()}",
+                stacklevel=2,
+            )
+
+    def _require_saved(self) -> None:
+        if self._unsaved is not None:
+            self._save()
+        if self._unsaved is not None:
+            raise ValueError(
+                f"{self.workdir.path} must have room for the checkpoint of step {self.progress.step}, got: {self._unsaved}. "
+                f"Make room and run the same command to go on from step {max(self.checkpoints.steps(), default=0)}"
+            ) from self._unsaved
 
     def _evaluate(self, report: Report) -> None:
         progress = self.progress
@@ -168,19 +198,34 @@ class Loop:
             figures = self.evaluate(progress.step) if self.evaluate else {}
             better = not progress.best_step or _score(figures) > _score(progress.best) or not figures
             if better:
-                self.workdir.save_weights(self.weights_model)
+                try:
+                    self.workdir.save_weights(self.weights_model)
+                except OSError as error:
+                    warnings.warn(f"evaluation of step {progress.step} is lost: {error}", stacklevel=2)
+                    self._lost_evaluation(error)
+                    return
         if better:
             progress.best_step, progress.best = progress.step, figures
         progress.evaluated, progress.last = progress.step, figures
         if figures:
             report.evaluation_row({"step": progress.step, **figures, "seconds": progress.seconds})
-        self.checkpoints.save(progress)
+        self._keep()
         self._clock = time.monotonic()
+
+    def _lost_evaluation(self, error: OSError) -> None:
+        # It is not counted as done: a restart evaluates again, and final.json never has figures of weights not kept.
+        self._clock = time.monotonic()
+        if self.progress.step >= self.config.steps:
+            raise ValueError(
+                f"{self.workdir.path} must have room for the weights of step {self.progress.step}, got: {error}. "
+                "Make room and run the same command"
+            ) from error
 
     def _leave(self, stop: Interruption) -> None:
         """Saves and exits."""
         if self.progress.step:
             self._save()
+            self._require_saved()
         if self.progress.step and not self.progress.best_step:  # nothing evaluated yet: the latest weights are the best
             with self.optimizer.averaged_weights():
                 self.workdir.save_weights(self.weights_model)

@@ -2,7 +2,9 @@
 
 import sys
 import time
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import tensorflow as tf
@@ -17,6 +19,15 @@ def say(message: str) -> None:
     """Prints a line to stdout without tearing the bar."""
     tqdm.write(message)
     sys.stdout.flush()
+
+
+@contextmanager
+def dispensable(what: object) -> Iterator[None]:
+    """Makes a warning of a failure to write what a run of days must not end for: a row, an event, a picture."""
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        warnings.warn(f"{what} can't be written ({error}); the run goes on without", stacklevel=3)
 
 
 class Report:
@@ -67,12 +78,15 @@ class Report:
     def close(self) -> None:
         """Closes bar and events."""
         self._bar.close()
-        self._writer.close()
+        with dispensable(self.workdir.tensorboard):
+            self._writer.close()
 
     def _write(self, row: Mapping[str, Any]) -> None:
-        self.workdir.append_metrics(dict(row))
-        with self._writer.as_default(step=row["step"]):
-            for name, value in row.items():
-                if isinstance(value, float):
-                    tf.summary.scalar(name, value)
-        self._writer.flush()
+        with dispensable(self.workdir.metrics):
+            self.workdir.append_metrics(dict(row))
+        with dispensable(self.workdir.tensorboard):
+            with self._writer.as_default(step=row["step"]):
+                for name, value in row.items():
+                    if isinstance(value, float):
+                        tf.summary.scalar(name, value)
+            self._writer.flush()

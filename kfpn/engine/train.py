@@ -26,7 +26,7 @@ from kfpn.engine.interrupt import Interrupted, Interruption
 from kfpn.engine.lock import sole_training
 from kfpn.engine.loop import Loop
 from kfpn.engine.optimizer import Optimizer
-from kfpn.engine.report import say
+from kfpn.engine.report import dispensable, say
 from kfpn.engine.step import build_train_step
 from kfpn.engine.strategy import describe, make_strategy, replica_batch_size
 from kfpn.engine.trained import load_submodels
@@ -256,14 +256,16 @@ def _build_evaluate(
         figures, detections = evaluate_source(
             detect, source, config, source.class_names, progress=bar, proposals=proposals
         )
-        workdir.samples.mkdir(exist_ok=True)
         found = {detection["image_id"]: detection for detection in detections}
         for index in range(min(config.samples, len(source))):
             record = source[index]
             truth = {"boxes": record.boxes, "labels": record.labels}
             picture = side_by_side(load_image(record), truth, found[record.image_id], source.class_names)
-            Image.fromarray(picture).save(workdir.samples / f"{index:03d}.png")
-        plot_curves(workdir.metrics, workdir.curves)
+            with dispensable(workdir.samples):
+                workdir.samples.mkdir(exist_ok=True)
+                Image.fromarray(picture).save(workdir.samples / f"{index:03d}.png")
+        with dispensable(workdir.curves):
+            plot_curves(workdir.metrics, workdir.curves)
         return figures
 
     return evaluate
@@ -304,7 +306,8 @@ def _finish(
         "images_per_second": progress.step * config.batch_size / max(progress.seconds, 1e-9),
         **({} if recall is None else {"proposals": recall}),
     }
-    plot_curves(workdir.metrics, workdir.curves)
+    with dispensable(workdir.curves):
+        plot_curves(workdir.metrics, workdir.curves)
     write_json(workdir.final, final)
     say(f"finished: {_summary(final)}; {workdir.path}")
     return final

@@ -154,8 +154,15 @@ class Workdir:
 
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Adds a row to metrics.jsonl; NaN and inf become null, which JSON has."""
-        with open(self.metrics, "a", encoding="utf-8") as file:
-            file.write(json.dumps(_plain(row)) + "\n")
+        left = (json.dumps(_plain(row)) + "\n").encode()
+        with open(self.metrics, "ab", buffering=0) as file:  # a buffer would write its rest again when closed
+            before = file.tell()
+            try:
+                while left:
+                    left = left[file.write(left) :]
+            except OSError:  # the next row must not stand behind half of this one
+                os.truncate(self.metrics, before)
+                raise
 
     def drop_metrics_after(self, step: int, evaluated: int) -> None:
         """Drops rows that a resumed run will write again, and a last row cut short.
@@ -177,10 +184,21 @@ class Workdir:
         _write_aside(self.metrics, "".join(kept))
 
     def save_weights(self, weights_model: keras.Model) -> None:
-        """Writes the weights for inference aside and renames them."""
+        """Writes the weights for inference aside and renames them.
+
+        Raises:
+            OSError: if they can't be written, as on a full disk; those already there stay as they are.
+        """
         aside = self.path / f"aside.{WEIGHTS}"
-        weights_model.save_weights(aside)
-        os.replace(aside, self.weights)
+        try:
+            weights_model.save_weights(aside)
+            with open(aside, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(aside, self.weights)
+        except (OSError, RuntimeError) as error:  # HDF5 has both for a disk that is full
+            aside.unlink(missing_ok=True)
+            raise OSError(f"{self.weights} can't be written: {error}") from error
+        sync_folder(self.path)
 
 
 def compare_configs(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -224,10 +242,25 @@ def write_json(path: Path, value: Any) -> None:
     _write_aside(path, json.dumps(_plain(value), indent=2) + "\n")
 
 
+def sync_folder(path: Path) -> None:
+    """Makes a rename in a folder outlast a power failure, where the file system can."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    except OSError:  # some network file systems sync no folders
+        pass
+    finally:
+        os.close(folder)
+
+
 def _write_aside(path: Path, text: str) -> None:
     aside = path.with_name(path.name + ".tmp")
-    aside.write_text(text, encoding="utf-8")
-    os.replace(aside, path)
+    try:
+        aside.write_text(text, encoding="utf-8")
+        os.replace(aside, path)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
 
 
 def _plain(value: Any) -> Any:

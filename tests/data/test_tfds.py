@@ -147,3 +147,19 @@ def test_a_download_that_fails_says_so(tmp_path, monkeypatch):
 def test_coco_and_voc_have_what_is_needed(data_dir):
     for name in ("coco/2017", "voc/2007"):
         _require_features(tfds.builder(name, data_dir=data_dir), name)
+
+
+@pytest.mark.parametrize("scanned", [False, True])
+def test_a_damaged_record_file_is_named_by_folder_and_example(tmp_path, scanned):
+    builder = tfds.builder("tiny", data_dir=str(tmp_path))
+    builder.download_and_prepare(file_format="array_record")
+    if scanned:
+        TfdsSource(builder)
+    (record_file,) = builder.data_path.glob("*array_record*")
+    data = bytearray(record_file.read_bytes())
+    data[200:260] = bytes(byte ^ 0x5A for byte in data[200:260])
+    record_file.write_bytes(data)
+    with pytest.raises(
+        ValueError, match=rf"tfds:tiny/1\.0\.0,train in {tmp_path}.*: example 0 can't be read .*damaged"
+    ):
+        TfdsSource(builder)[0].image  # noqa: B018

@@ -1,3 +1,6 @@
+import json
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -86,3 +89,57 @@ def test_leftovers_of_a_killed_save_are_ignored_and_removed(tmp_path):
     assert checkpoints.restore() == Progress()
     checkpoints.save(Progress(1))
     assert [path.name for path in tmp_path.iterdir()] == ["step_00000001.npz"]
+
+
+def test_no_cut_and_no_flipped_bit_brings_wrong_values(tmp_path):
+    rng = np.random.default_rng(3)
+    variables = state(1.0, size=50)
+    checkpoints = Checkpoints(tmp_path, variables)
+    checkpoints.save(Progress(1))
+    variables["model/0000"].assign(np.full(50, 2.0))
+    newest = checkpoints.save(Progress(2))
+    whole = newest.read_bytes()
+    for trial in range(300):
+        data = bytearray(whole)
+        if trial % 3:
+            data[rng.integers(len(data))] ^= 1 << rng.integers(8)
+        else:
+            data = data[: rng.integers(len(data))]
+        newest.write_bytes(data)
+        variables["model/0000"].assign(np.zeros(50))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            step = checkpoints.restore().step
+        assert trial % 3 or step == 1
+        np.testing.assert_array_equal(variables["model/0000"].numpy(), np.full(50, float(step)))
+
+
+def test_a_damaged_newest_file_does_not_push_out_a_good_one(tmp_path):
+    checkpoints = Checkpoints(tmp_path, state(), keep=1)
+    checkpoints.save(Progress(1))
+    (tmp_path / "step_00000003.npz").write_bytes(b"damaged")
+    checkpoints.save(Progress(2))
+    assert checkpoints.steps() == [2]
+
+
+@pytest.mark.parametrize(
+    ("progress", "said"),
+    [
+        ({"step": 2, "mood": "good"}, r"no fields but step, .*, got mood; was it made by another version"),
+        ({"seconds": 1.0}, r"must have the step 2 of its name, got None"),
+        ({"step": 3}, r"must have the step 2 of its name, got 3"),
+        ({"step": 2, "best": 3}, r"best must be a dict, got 3"),
+        ([], r"must be a JSON object, got '\[\]'"),
+    ],
+)
+def test_progress_of_another_shape_is_refused_with_the_file(tmp_path, progress, said):
+    text = np.array(json.dumps(progress))
+    np.savez(tmp_path / "step_00000002.npz", **{"model/0000": np.zeros(3, np.float32), "progress": text})
+    with pytest.raises(ValueError, match=rf"progress of .*step_00000002\.npz.*{said}"):
+        Checkpoints(tmp_path, state()).restore()
+
+
+def test_progress_without_the_fields_of_later_versions_has_their_defaults(tmp_path):
+    text = np.array('{"step": 2}')
+    np.savez(tmp_path / "step_00000002.npz", **{"model/0000": np.zeros(3, np.float32), "progress": text})
+    assert Checkpoints(tmp_path, state()).restore() == Progress(2)
