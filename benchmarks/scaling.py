@@ -218,7 +218,7 @@ def main() -> None:
     parser.add_argument("--replicas", type=int, nargs="+", help="default: 1 and all GPUs, or 1 and 2 without one")
     parser.add_argument("--precision", choices=get_args(Precision), default="float32")
     parser.add_argument("--no-jit", action="store_true", help="TensorFlow's kernels instead of XLA")
-    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each part in each turn, at least")
     parser.add_argument("--memory", action="store_true", help="the pipeline's memory instead")
     parser.add_argument("--images", type=int, default=10_000, help="images made in --memory")

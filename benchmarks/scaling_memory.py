@@ -72,17 +72,17 @@ def grows(series: Sequence[tuple[int, int]], limit: float = LIMIT) -> bool:
     return bytes_an_image(series) * (series[-1][0] - series[0][0]) > limit
 
 
-def memory_table(series: Sequence[tuple[int, int]]) -> str:
+def memory_table(series: Sequence[tuple[int, int]], limit: float = LIMIT) -> str:
     """Lays out the series and says whether it grows."""
     lines = ["| images | resident MB | against the first |", "|---|---|---|"]
     lines += [f"| {n} | {b / 2**20:.1f} | {(b - series[0][1]) / 2**20:+.1f} |" for n, b in series]
-    verdict = "memory grows" if grows(series) else "memory does not grow"
+    verdict = "memory grows" if grows(series, limit) else "memory does not grow"
     span = series[-1][0] - series[0][0]
     slope = bytes_an_image(series)
     lines += [
         "",
         f"{verdict}: {slope:+.0f} bytes an image, {slope * span / 2**20:+.1f} MB over {span} images "
-        f"(limit {LIMIT / 2**20:.0f} MB)",
+        f"(limit {limit / 2**20:.0f} MB)",
     ]
     return "\n".join(lines)
 

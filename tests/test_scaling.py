@@ -12,7 +12,6 @@ import pytest
 import scaling
 from scaling_data import build_config, describe_data, make_jpegs
 from scaling_memory import (
-    LIMIT,
     POINTS,
     bytes_an_image,
     grows,
@@ -136,7 +135,7 @@ def test_the_pipelines_memory_does_not_grow_over_some_hundred_images(tmp_path):
     batches = scaling.feed(make_jpegs(tmp_path, 8, 160), config, make_strategy("one_device"))
     series = memory_series(batches, 2, 600, 100)
     # A batch kept would be 24 KB: 6.5 MB in all; the allocator's own noise is below 2.
-    assert not grows(series, limit=4 * MB), memory_table(series)
+    assert not grows(series, 4 * MB), memory_table(series, 4 * MB)
 
 
 def test_a_number_of_replicas_that_does_not_fit_is_refused_before_anything_is_measured():
