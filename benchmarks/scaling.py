@@ -22,7 +22,7 @@ from typing import Any, get_args
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-from scaling_data import build_config, describe_data, open_data, strategy_of
+from scaling_data import SIDE, build_config, describe_data, open_data, strategy_of
 from scaling_memory import memory_series, memory_table, plot_memory
 from tqdm import tqdm
 
@@ -143,7 +143,9 @@ def table(rows: Sequence[tuple[int, dict[str, list[float]]]]) -> str:
     one = rows[0]
     for replicas, figures in rows[1:]:
         factor = np.median(figures["both"]) / np.median(one[1]["both"])
-        words.append(f"{replicas} replicas train {factor:.2f} times the images/s of {one[0]}")
+        words.append(
+            f"{replicas} replicas train {factor:.2f} times the images/s of {one[0]} (measured after each other)"
+        )
     return "\n".join([*lines, "", *words])
 
 
@@ -187,15 +189,19 @@ def memory(options: argparse.Namespace, folder: Path) -> None:
     strategy = strategy_of(1)
     source, config = _prepared(options, folder)
     warm_up = options.warm_up if options.warm_up is not None else options.images // 10
+    start = time.perf_counter()
     series = memory_series(feed(source, config, strategy), config.batch_size, options.images, warm_up)
-    print(f"batches of {config.batch_size} at {options.size} x {options.size}; {describe_data(source)}")
+    speed = (options.images + warm_up) / (time.perf_counter() - start)
+    print(
+        f"batches of {config.batch_size} at {options.size} x {options.size}; {describe_data(source)}; {speed:.1f} images/s"
+    )
     print(f"\n{memory_table(series)}")
     if options.picture:
         plot_memory(series, Path(options.picture))
 
 
 def _prepared(options: argparse.Namespace, folder: Path) -> tuple[Any, Any]:
-    source = open_data(options.data, folder, options.files)
+    source = open_data(options.data, folder, options.files, options.side)
     classes = len(source.class_names)
     config = build_config(
         options.preset, options.size, options.batch or 2, classes, options.precision, not options.no_jit
@@ -210,6 +216,7 @@ def main() -> None:
         "--data", help="as for kfpn train: coco:ANNOTATIONS.json,IMAGES_DIR | voc:DIR | ...; default: made files"
     )
     parser.add_argument("--files", type=int, default=64, help="how many files are made")
+    parser.add_argument("--side", type=int, default=SIDE, help="side of those, pixels")
     parser.add_argument("--preset", choices=list(PRESETS), default="coco")
     parser.add_argument("--size", type=int, default=512, help="side of the square canvas, pixels")
     parser.add_argument(

@@ -40,9 +40,9 @@ def make_jpegs(folder: Path, count: int, side: int = SIDE) -> Source:
     return IterableSource(records, CLASS_NAMES, name=f"made JPEG files of {side} x {side}")
 
 
-def open_data(data: str | None, folder: Path, count: int) -> Source:
+def open_data(data: str | None, folder: Path, count: int, side: int = SIDE) -> Source:
     """Opens what `--data` names, as `kfpn train` does, or makes files."""
-    return make_jpegs(folder, count) if data is None else open_source(data, "train")
+    return make_jpegs(folder, count, side) if data is None else open_source(data, "train")
 
 
 def describe_data(source: Source) -> str:
