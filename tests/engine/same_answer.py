@@ -1,6 +1,6 @@
 """The same few steps on one replica, on two of one process, or as one of two processes. As a script: writes their states.
 
-python same_answer.py one,mirrored OUT.npz CASE...       python same_answer.py worker OUT.npz CASE...  (with TF_CONFIG)
+python same_answer.py one,mirrored OUT.npz STEPS CASE...     python same_answer.py worker OUT.npz STEPS CASE...  (with TF_CONFIG)
 """
 
 import sys
@@ -21,7 +21,6 @@ from kfpn.modeling.detector import build_submodels
 from kfpn.presets import preset
 
 NORMS = ("frozen_bn", "gn", "sync_bn")
-PARTS = {"": 1, "_in_parts": 2}
 PRECISIONS = {"": "float32", "_mixed": "mixed_bfloat16", "_fp16": "mixed_float16"}
 
 
@@ -61,24 +60,22 @@ def run_detector(config: Config, strategy: tf.distribute.Strategy):
     return [v.numpy() for v in [*submodels.weights_model.variables, *optimizer.variables]], rows
 
 
-def run_case(case: str, strategy: tf.distribute.Strategy):
+def run_case(case: str, steps: int, strategy: tf.distribute.Strategy):
     """Runs `standin_gn_in_parts`, `detector_sync_bn_mixed`, `overflow` and so on."""
     if case == "overflow":
         config = standin.config(steps=3, precision="mixed_float16")
         return standin.run(config, strategy, batch_norm=False, losses=standin.overflowing)
     network, _, rest = case.partition("_")
     norm = next(norm for norm in NORMS if rest.startswith(norm))
-    parts, precision = (
-        ("_in_parts" in rest) + 1,
-        PRECISIONS["_mixed" * ("_mixed" in rest) + "_fp16" * ("_fp16" in rest)],
-    )
+    parts = 2 if "_in_parts" in rest else 1
+    precision = PRECISIONS["_mixed" if "_mixed" in rest else "_fp16" if "_fp16" in rest else ""]
     if network == "detector":
-        return run_detector(detector_config(norm, parts, precision), strategy)
-    config = replace(standin.config(steps=20, norm=norm, precision=precision), accumulate=parts)
+        return run_detector(detector_config(norm, parts, precision, steps), strategy)
+    config = replace(standin.config(steps=steps, norm=norm, precision=precision), accumulate=parts)
     return standin.run(config, strategy, synchronized=norm == "sync_bn", batch_norm=norm == "sync_bn")
 
 
-def main(kinds: str, out: str, *cases: str) -> None:
+def main(kinds: str, out: str, steps: str, *cases: str) -> None:
     found = {}
     for kind in kinds.split(","):
         if kind == "mirrored":
@@ -86,7 +83,7 @@ def main(kinds: str, out: str, *cases: str) -> None:
         else:
             strategy = make_strategy("multi_worker" if kind == "worker" else "one_device")
         for case in cases:
-            state, rows = run_case(case, strategy)
+            state, rows = run_case(case, int(steps), strategy)
             names = sorted(rows[0])
             found[f"{kind}/{case}/rows"] = np.array([[row[name] for name in names] for row in rows])
             found |= {f"{kind}/{case}/{i:03d}": value for i, value in enumerate(state)}
