@@ -4,6 +4,7 @@ python same_answer.py one,mirrored OUT.npz STEPS CASE...     python same_answer.
 """
 
 import sys
+import time
 from dataclasses import replace
 
 import keras
@@ -27,7 +28,8 @@ PRECISIONS = {"": "float32", "_mixed": "mixed_bfloat16", "_fp16": "mixed_float16
 def detector_config(norm="gn", accumulate=1, precision="float32", steps=20, **settings) -> Config:
     """A real detector, as small as it can be: four pictures of 64 x 64 a step, clipped gradients, an average."""
     base = preset("shapes")
-    small = {"backbone": "resnet18", "backbone_width": 8, "pyramid_channels": 16, "head_width": 32}
+    width = 32 if norm == "gn" else 8  # GroupNorm has 32 groups
+    small = {"backbone": "resnet18", "backbone_width": width, "pyramid_channels": 16, "head_width": 32}
     few = {"pre_nms_train": 30, "post_nms_train": 30, "pre_nms_test": 30, "post_nms_test": 30}
     optimizer = {"learning_rate": 0.01, "reference_batch": 4, "warmup_steps": 5, "clip_norm": 1.0, "ema_decay": 0.9}
     return replace(
@@ -86,6 +88,7 @@ def main(kinds: str, out: str, steps: str, *cases: str) -> None:
         else:
             strategy = make_strategy("multi_worker" if kind == "worker" else "one_device")
         for case in cases:
+            print(kind, case, time.strftime("%T"), flush=True)
             state, rows = run_case(case, int(steps), strategy, permuted=kind == "permuted")
             names = sorted(rows[0])
             found[f"{kind}/{case}/rows"] = np.array([[row[name] for name in names] for row in rows])

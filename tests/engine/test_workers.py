@@ -54,3 +54,51 @@ def test_a_killed_worker_ends_the_other_with_its_name_and_both_go_on(tmp_path):
     test_loop.start(tmp_path / "whole", standin.config())
     assert apart(tmp_path / "whole", tmp_path / "parts") < 1e-5
     assert steps_logged(tmp_path / "parts") == [2, 4, 6]
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_worker_saves_ends_all_and_they_go_on(tmp_path):
+    stopped = run("standin", tmp_path / "parts", {}, {"stop_at": 2})
+    all_end(*stopped)
+    for _, said, _ in stopped:
+        assert said.splitlines()[-1] == SAVED.format(3)
+    all_end(*run("standin", tmp_path / "parts", {}, {}))
+    test_loop.start(tmp_path / "whole", standin.config())
+    assert apart(tmp_path / "whole", tmp_path / "parts") < 1e-5
+
+
+ONE, MIRRORED, WORKERS = ({"strategy": name} for name in ("one_device", "mirrored", "multi_worker"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("before", "after"), [((MIRRORED,), (ONE,)), ((ONE,), (MIRRORED,)), ((WORKERS,) * 2, (ONE,)), ((ONE,), (WORKERS,) * 2)]
+)  # fmt: skip
+def test_a_run_goes_on_with_more_or_fewer_replicas(tmp_path, before, after):
+    first = [{**extra, "stop_at": 2} for extra in before]
+    stopped = run("standin", tmp_path / "parts", *first)
+    all_end(*stopped)
+    assert SAVED.format(3) in stopped[0][1]
+    all_end(*run("standin", tmp_path / "parts", *after))
+    test_loop.start(tmp_path / "whole", standin.config())
+    assert apart(tmp_path / "whole", tmp_path / "parts") < 1e-5
+    assert steps_logged(tmp_path / "parts") == [2, 4, 6]
+
+
+@pytest.mark.slow
+def test_a_chief_that_evaluates_for_minutes_ends_nobody(tmp_path):
+    all_end(*run("standin", tmp_path / "run", {}, {}, slow_evaluation=75))
+    assert (tmp_path / "run/checkpoints/step_00000006.npz").exists()
+
+
+@pytest.mark.slow
+def test_a_real_detector_goes_on_after_a_dead_worker_with_the_same_bits_and_then_with_one(tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    all_end(*run("detector", whole, {}, {}))
+    loses_worker_1("detector", parts)
+    all_end(*run("detector", parts, {}, {}))
+    assert apart(whole, parts) == 0
+    elastic = tmp_path / "elastic"
+    all_end(*run("detector", elastic, {"stop_at": 2}, {}))
+    all_end(*run("detector", elastic, {}))
+    assert apart(whole, elastic) < 1e-5
