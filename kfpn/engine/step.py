@@ -115,15 +115,14 @@ def in_parts(
     """
     if parts == 1:
         return backward(batch, noise, scale)
-    size = batch["images"].shape[0] // parts
     values: Any = None
     gradients: Any = None
-    for start in range(0, size * parts, size):
+    for first in range(parts):
         # Each part waits for the one before it, and so takes over its memory.
         with tf.control_dependencies(gradients or []):
-            cut = (
-                {name: tf.identity(value[start : start + size]) for name, value in d.items()} for d in (batch, noise)
-            )
+            # Every so many images, not neighbours: over all replicas a part is then the same images, however many
+            # replicas there are, and so are sync_bn's statistics.
+            cut = ({name: tf.identity(value[first::parts]) for name, value in d.items()} for d in (batch, noise))
             more, further = backward(*cut, scale)
             values = more if values is None else {name: values[name] + more[name] for name in values}
             gradients = further if gradients is None else [a + b for a, b in zip(gradients, further, strict=True)]

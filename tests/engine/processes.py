@@ -35,6 +35,12 @@ def start(script: str, *args: object, **env: str) -> subprocess.Popen:
     )
 
 
+def start_workers(*words: tuple[object, ...], script: str = "worker.py") -> list[subprocess.Popen]:
+    """Starts as many workers of one run as there are lists of arguments."""
+    configs = tf_configs(len(words))
+    return [start(script, *args, TF_CONFIG=config) for args, config in zip(words, configs, strict=True)]
+
+
 def finish(*processes: subprocess.Popen, timeout: float = 500) -> list[tuple[int, str, str]]:
     """Returns (exit code, stdout, stderr) of each; none outlives the test."""
     try:

@@ -10,6 +10,8 @@ import standin
 import tensorflow as tf
 
 from kfpn.engine.checkpoint import Checkpoints, named_variables
+from kfpn.engine.cluster import Cluster
+from kfpn.engine.follow import ReadCheckpoints, ReadWorkdir
 from kfpn.engine.interrupt import Interruption
 from kfpn.engine.loop import Loop
 from kfpn.engine.optimizer import Optimizer
@@ -18,16 +20,20 @@ from kfpn.engine.strategy import make_strategy
 from kfpn.engine.workdir import Workdir
 
 
-def start(path, config, evaluate=None, interfere=None):
+def start(path, config, evaluate=None, interfere=None, strategy=None):
     """Does what one more call of `train` does, from what the folder holds; `interfere(step)` is called before a step."""
-    strategy, workdir = make_strategy("one_device"), Workdir(path)
+    strategy = strategy or make_strategy("one_device")
+    cluster = Cluster(strategy)
+    workdir = (Workdir if cluster.is_chief else ReadWorkdir)(path)
     workdir.check_writable()
+    cluster.watch()
     with strategy.scope():
-        parts = standin.submodels()
+        parts = standin.submodels(synchronized=True)
         optimizer = Optimizer(config, parts.weights_model.trainable_variables)
     variables = named_variables(model=parts.weights_model.variables, optimizer=optimizer.variables)
-    checkpoints = Checkpoints(workdir.checkpoints, variables)
+    checkpoints = (Checkpoints if cluster.is_chief else ReadCheckpoints)(workdir.checkpoints, variables)
     progress = checkpoints.restore()
+    cluster.gather(0)
     workdir.drop_metrics_after(progress.step, progress.evaluated)
     step = build_train_step(parts, config, optimizer, strategy, standin.losses, standin.noise_shapes)
 
@@ -36,8 +42,9 @@ def start(path, config, evaluate=None, interfere=None):
             interfere(progress.step)
         return step(batch)
 
-    loop = Loop(config, workdir, parts.weights_model, optimizer, watched, checkpoints, progress, evaluate)
+    loop = Loop(config, workdir, parts.weights_model, optimizer, watched, checkpoints, progress, evaluate, cluster)
     loop.run(iter(strategy.experimental_distribute_dataset(standin.batches(config, progress.step))))
+    cluster.leave()
     return {name: variable.numpy() for name, variable in variables.items()}, progress
 
 

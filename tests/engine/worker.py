@@ -1,6 +1,9 @@
-"""A whole run of `train`, from the command line's words: as in a terminal of its own. As a script.
+"""A whole run, as in a terminal of its own: of the stand-in, or with `detector` of the real detector by `train`.
 
-python worker.py WORKDIR [name=value ...]     stop_at=N: SIGTERM to itself after N steps; slow_evaluation=SECONDS
+python worker.py standin|detector WORKDIR [name=value ...]
+
+strategy=one_device|mirrored|multi_worker; die_at=N, stop_at=N: SIGKILL or SIGTERM to itself in step N + 1;
+slow_evaluation=SECONDS; steps=N
 """
 
 import os
@@ -8,58 +11,62 @@ import signal
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import made_up
+import same_answer
+import standin
 import tensorflow as tf
+import test_loop
 
 import kfpn.engine.train as engine
-from kfpn.cli import _plain_warnings
 from kfpn.engine.loop import Loop
-from kfpn.engine.workdir import Workdir
+from kfpn.engine.strategy import make_strategy
 
 
-def at_step(step, act):
-    """Calls `act` once `step` steps are done."""
-    run_one = Loop._next
+def signal_in_step(step: int, number: int) -> None:
+    """Sends this process a signal when step `step` + 1 begins: the other workers are then waiting in it."""
+    unharmed = Loop._next
 
     def following(self, batches):
-        batch = run_one(self, batches)
+        batch = unharmed(self, batches)
         if self.progress.step == step:
-            act()
+            os.kill(os.getpid(), number)
         return batch
 
     Loop._next = following
 
 
-def main(workdir: str, *words: str) -> int:
-    import same_answer
+def strategy_of(name: str) -> tf.distribute.Strategy:
+    if name != "mirrored":
+        return make_strategy(name)
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    return make_strategy("mirrored", ["CPU:0", "CPU:1"], cross_device="reduction_to_one")
 
-    options = dict(word.split("=") for word in words)
-    if "stop_at" in options:
-        at_step(int(options["stop_at"]), lambda: os.kill(os.getpid(), signal.SIGTERM))
-    if "die_at" in options:
-        at_step(int(options["die_at"]), lambda: os.kill(os.getpid(), signal.SIGKILL))
-    if "slow_evaluation" in options:
-        evaluate = engine.evaluate_source
-        engine.evaluate_source = lambda *a, **k: time.sleep(float(options["slow_evaluation"])) or evaluate(*a, **k)
-    strategy = options.get("strategy", "one_device")
-    given = None
-    if strategy == "mirrored":
-        cpu = tf.config.list_physical_devices("CPU")[0]
-        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-        given = engine.make_strategy("mirrored", ["CPU:0", "CPU:1"], cross_device="reduction_to_one")
-    steps = int(options.get("steps", 6))
+
+def run(network: str, workdir: str, options: dict[str, str]) -> None:
+    steps, seconds = int(options.get("steps", 6)), float(options.get("slow_evaluation", 0))
+    strategy = strategy_of(options["strategy"])
+    if network == "standin":
+        config = replace(standin.config(steps=steps), checkpoint_every=2)
+        test_loop.start(Path(workdir), config, lambda step: time.sleep(seconds) or {}, strategy=strategy)
+        return
+    evaluate = engine.evaluate_source
+    engine.evaluate_source = lambda *a, **k: time.sleep(seconds) or evaluate(*a, **k)
     config = same_answer.detector_config(
-        steps=steps, workdir=workdir, strategy=strategy, eval_every=int(options.get("eval_every", steps)), samples=1,
-        checkpoint_every=int(options.get("checkpoint_every", 2)), norm=options.get("norm", "gn"),
-        seed=int(options.get("seed", 0)),
-    )  # fmt: skip
-    if "learning_rate" in options:
-        config = replace(config, optimizer=replace(config.optimizer, learning_rate=float(options["learning_rate"])))
-    assert Workdir(workdir).path.parent.is_dir()
+        steps=steps, workdir=workdir, strategy=options["strategy"], eval_every=steps, checkpoint_every=2, samples=1
+    )
+    engine.train(config, made_up.source(0, 8), made_up.source(100, 2), strategy)
+
+
+def main(network: str, workdir: str, *words: str) -> int:
+    options = dict(word.split("=") for word in words)
+    for name, number in (("die_at", signal.SIGKILL), ("stop_at", signal.SIGTERM)):
+        if name in options:
+            signal_in_step(int(options[name]), number)
     try:
-        with _plain_warnings():
-            engine.train(config, made_up.source(0, 8), made_up.source(100, 2), given)
+        run(network, workdir, options)
     except ValueError as error:
         print(f"kfpn: error: {error}", file=sys.stderr)
         return 2
