@@ -120,7 +120,7 @@ def _prepare(
     cluster.watch()
     cluster.require_same(
         "options and data",
-        json.dumps([to_dict(replace(config, workdir="")), list(source.class_names), found]),
+        json.dumps([{**to_dict(config), "workdir": ""}, list(source.class_names), found]),
         "start every worker with the same command",
     )
     workdir.prepare(config, source.class_names, source.category_ids, source.name, found)
