@@ -49,6 +49,8 @@ def main(args: Sequence[str] | None = None) -> int:
         print(f"kfpn {__version__}")
         return 0
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file name need not be UTF-8
     try:
         command = _parse(args)
         with _plain_warnings():

@@ -1,3 +1,4 @@
+import io
 import json
 import logging
 import os
@@ -161,6 +162,14 @@ def test_wrong_options_say_what_is_wrong(capsys, args, words):
     said = " ".join(capsys.readouterr().err.replace("│", " ").split())
     for word in words:
         assert word in said
+
+
+def test_a_name_that_is_not_utf8_can_be_printed(monkeypatch):
+    monkeypatch.setattr(cli, "run", lambda command: print(os.fsdecode(b"caf\xe9.png")) or 0)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
+    assert cli.main(["list-pretrained"]) == 0
+    sys.stdout.flush()
+    assert sys.stdout.buffer.getvalue() == b"caf\\udce9.png\n"
 
 
 def test_help_and_mistakes_do_not_wait_for_tensorflow():

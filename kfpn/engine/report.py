@@ -1,5 +1,6 @@
 """What a run says while it goes: bar or lines, metrics.jsonl and TensorBoard."""
 
+import os
 import sys
 import time
 import warnings
@@ -42,7 +43,8 @@ class Report:
     def __init__(self, workdir: Workdir, step: int, steps: int):
         self.workdir = workdir
         self.steps = steps
-        self._writer = tf.summary.create_file_writer(str(workdir.tensorboard))
+        # As bytes: TensorFlow takes no text that stands for a file name which is not UTF-8.
+        self._writer = tf.summary.create_file_writer(os.fsencode(workdir.tensorboard))
         self._terminal = sys.stderr.isatty()
         self._bar = tqdm(
             total=steps, initial=step, unit="step", desc="train", dynamic_ncols=True, disable=not self._terminal

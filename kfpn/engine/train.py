@@ -116,7 +116,7 @@ def _prepare(
     checkpoint = read_checkpoint(config.init) if config.init and not workdir.has_checkpoints() else None
     if not config.init:
         warn_of_frozen_weights(config)
-    cluster, found = cluster or Cluster(strategy), fingerprint(source)
+    cluster, found = cluster or Cluster(strategy), fingerprint(source, val_source)
     cluster.watch()
     cluster.require_same(
         "options and data",
@@ -308,7 +308,12 @@ def _finish(
     }
     with dispensable(workdir.curves):
         plot_curves(workdir.metrics, workdir.curves)
-    write_json(workdir.final, final)
+    try:
+        write_json(workdir.final, final)
+    except OSError as error:
+        raise ValueError(
+            f"{workdir.path} must have room for final.json, got: {error}. All else is saved: make room and run the same command"
+        ) from error
     say(f"finished: {_summary(final)}; {workdir.path}")
     return final
 
