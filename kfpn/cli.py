@@ -29,6 +29,7 @@ from kfpn.options import (
     ListPretrained,
     Predict,
     Propose,
+    ReplayNan,
     Visualize,
 )
 from kfpn.presets import PRESETS, preset
@@ -108,6 +109,7 @@ def _parse_once(args: list[str], model: ModelConfig) -> Command:
         | Annotated[Evaluate, subcommand("evaluate")]
         | Annotated[Predict, subcommand("predict")]
         | Annotated[Visualize, subcommand("visualize")]
+        | Annotated[ReplayNan, subcommand("replay-nan")]
         | Annotated[Propose, subcommand("proposals")]
         | Annotated[ImportWeights, subcommand("import-weights", default=import_defaults)]
         | Annotated[ListPretrained, subcommand("list-pretrained")]

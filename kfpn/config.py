@@ -39,6 +39,7 @@ REFUSED = {
 }
 """Strategies TensorFlow has and this does not, and why."""
 Precision = Literal["float32", "mixed_float16", "mixed_bfloat16"]
+OnNan = Literal["stop", "skip"]
 
 ONE_LEVEL: dict[str, tuple[str, ...]] = {"finest": ("P2",), "c4": ("C4",), "c5": ("C5",)}
 """The pyramids that are none: their only level."""
@@ -316,6 +317,9 @@ class Config:
     """Newest checkpoints that are kept (the best is kept besides)."""
     log_every: int = 20
     """Steps between rows of metrics.jsonl."""
+    on_nan: OnNan = "stop"
+    """A step whose loss or gradients are not finite changes no weight. Its batch and the state before it are kept in
+    nan/ of the work directory; then the run stops, or skips that step (and stops after 20 in a row)."""
     samples: int = 8
     """Validation images drawn with their ground truth and detections after each evaluation."""
     model: ModelConfig = ModelConfig()
@@ -334,6 +338,7 @@ class Config:
             )
         check(self, "", "cross_device", one_of(CrossDevice))
         check(self, "", "precision", one_of(Precision))
+        check(self, "", "on_nan", one_of(OnNan))
         check(self, "", "data workdir", ("not be empty", bool))
 
 

@@ -37,7 +37,7 @@ kfpn.image_pyramid
 kfpn.predict  kfpn.propose
 kfpn.pyramid_maps
 kfpn.engine  kfpn.engine.resolve  kfpn.engine.cluster  kfpn.engine.schedule  kfpn.engine.workdir  kfpn.engine.interrupt
-kfpn.engine.strategy  kfpn.engine.checkpoint  kfpn.engine.optimizer  kfpn.engine.report  kfpn.engine.lock
+kfpn.engine.strategy  kfpn.engine.checkpoint  kfpn.engine.optimizer  kfpn.engine.report  kfpn.engine.lock  kfpn.engine.precision
 kfpn.engine.trained
 kfpn.weights  kfpn.weights.plain  kfpn.weights.coco
 kfpn.weights.unpickle  kfpn.weights.checkpoint
@@ -48,7 +48,9 @@ kfpn.weights.read
 kfpn.weights.load
 kfpn.weights.importing
 kfpn.engine.follow
-kfpn.engine.step  kfpn.engine.loop
+kfpn.engine.step
+kfpn.engine.nan
+kfpn.engine.loop
 kfpn.engine.train
 kfpn.export  kfpn.export.folding  kfpn.export.shapes  kfpn.export.onnx_runtimes
 kfpn.export.trt_options

@@ -42,7 +42,8 @@ def build_train_step(
     Returns:
         `step(batch)`. The batch comes from an iterator of a distributed data set and all shapes in it are static: each
         new canvas is traced (and compiled) once. It returns scalar float32 tensors: each loss and their sum `loss`
-        (means over the global batch), `grad_norm` and `lr`. Nothing waits for the device.
+        (means over the global batch), `grad_norm`, `lr` and `skipped`, 1 where the step was refused because loss or
+        gradients were not finite. Nothing waits for the device.
 
     Raises:
         ValueError: if the global batch can't be shared; at the first call, if no loss depends on some variable.
@@ -60,15 +61,22 @@ def build_train_step(
             stacklevel=2,
         )
     backward = _compiled(_build_backward(submodels, config, losses), config, strategy)
+    moving = [v for v in submodels.weights_model.non_trainable_variables if v.name.startswith("moving_")]
 
     def replica_step(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         _, height, width, _ = batch["images"].shape
         shapes = noise_shapes(config, height, width, batch["gt_boxes"].shape[1])
         noise = sampler_noise(config.seed, batch["sample_index"], shapes)
+        before = [tf.identity(variable.value) for variable in moving]
         values, gradients = in_parts(backward, config.accumulate, dict(batch), noise, optimizer.loss_scale)
         context = tf.distribute.get_replica_context()
         values, gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, (values, gradients))
-        return {**values, **optimizer.apply(gradients)}
+        done = optimizer.apply(gradients, values["loss"])
+        applied = done.pop("applied")
+        for variable, old in zip(moving, before, strict=True):
+            # The forward pass has moved batch norms' statistics, of a step that is refused perhaps to NaN.
+            variable.assign(tf.where(applied, variable.value, old))
+        return {**values, **done}
 
     @tf.function
     def step(batch: Any) -> dict[str, tf.Tensor]:
@@ -122,7 +130,7 @@ def in_parts(
         with tf.control_dependencies(gradients or []):
             # Every so many images, not neighbours: over all replicas a part is then the same images, however many
             # replicas there are, and so are sync_bn's statistics.
-            cut = ({name: tf.identity(value[first::parts]) for name, value in d.items()} for d in (batch, noise))
+            cut = [{name: tf.identity(value[first::parts]) for name, value in d.items()} for d in (batch, noise)]
             more, further = backward(*cut, scale)
             values = more if values is None else {name: values[name] + more[name] for name in values}
             gradients = further if gradients is None else [a + b for a, b in zip(gradients, further, strict=True)]

@@ -4,7 +4,7 @@ import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -25,7 +25,9 @@ from kfpn.engine.follow import ReadCheckpoints, ReadWorkdir
 from kfpn.engine.interrupt import Interrupted, Interruption
 from kfpn.engine.lock import sole_training
 from kfpn.engine.loop import Loop
+from kfpn.engine.nan import Recorder
 from kfpn.engine.optimizer import Optimizer
+from kfpn.engine.precision import dtype_policy
 from kfpn.engine.report import dispensable, say
 from kfpn.engine.step import build_train_step
 from kfpn.engine.strategy import describe, make_strategy, replica_batch_size
@@ -79,7 +81,7 @@ def train(
     Raises:
         ValueError: for a work directory that can't be written or was made with other options, data that can't be
             used, weights to start from that can't be read or don't fit, proposals that are missing or of other images, a
-            batch that replicas can't share, a loss that is not finite, or another training in the same work directory.
+            batch that replicas can't share, a loss that is not finite (see `kfpn.engine.nan`), or another training in the same work directory.
         SystemExit: after Ctrl-C (130) or SIGTERM (0), when all is saved.
     """
     if config.strategy == "multi_worker" and strategy is None:
@@ -124,7 +126,7 @@ def _prepare(
         "start every worker with the same command",
     )
     workdir.prepare(config, source.class_names, source.category_ids, source.name, found)
-    with _dtype_policy(config.precision):
+    with dtype_policy(config.precision):
         return _train(config, workdir, source, val_source, strategy, checkpoint, fixed, cluster)
 
 
@@ -163,11 +165,9 @@ def _train(
             apply(checkpoint, submodels, vars(config.model), source.class_names)
             say("; ".join([f"starts from {checkpoint.path}: {checkpoint.kind}", *checkpoint.notes]))
         optimizer = Optimizer(config, submodels.weights_model.trainable_variables)
-    checkpoints = (Checkpoints if cluster.is_chief else ReadCheckpoints)(
-        workdir.checkpoints,
-        named_variables(model=submodels.weights_model.variables, optimizer=optimizer.variables),
-        config.keep_checkpoints,
-    )
+    variables = named_variables(model=submodels.weights_model.variables, optimizer=optimizer.variables)
+    keeper = Checkpoints if cluster.is_chief else ReadCheckpoints
+    checkpoints = keeper(workdir.checkpoints, variables, config.keep_checkpoints)
     progress = checkpoints.restore()
     hint = "workdir must be one folder that all of them see"
     cluster.require_same("the step of the newest checkpoint", progress.step, hint)
@@ -189,11 +189,21 @@ def _train(
     storyboard = () if fixed is None else (fixed_proposal_losses, fixed_noise_shapes)
     step = build_train_step(submodels, config, optimizer, strategy, *storyboard)
     step = _announce_shapes(step, config, strategy)
-    loop = Loop(config, workdir, submodels.weights_model, optimizer, step, checkpoints, progress, evaluate, cluster)
-    batches = train_batches(source, config, progress.step)
-    if fixed is not None:
-        batches = with_proposals(batches, fixed.train, config, config.model.post_nms_train, augmented=True)
-    loop.run(named_errors(strategy.experimental_distribute_dataset(batches)))
+
+    def batches(start: int) -> tf.data.Dataset:
+        found = train_batches(source, config, start)
+        if fixed is None:
+            return found
+        return with_proposals(found, fixed.train, config, config.model.post_nms_train, augmented=True)
+
+    def distributed(start: int) -> Iterator[Any]:
+        return named_errors(strategy.experimental_distribute_dataset(batches(start)))
+
+    recorder = Recorder(config, workdir, variables, batches, source)
+    loop = Loop(
+        config, workdir, submodels.weights_model, optimizer, step, checkpoints, progress, evaluate, cluster, recorder
+    )
+    loop.run(distributed(progress.step), distributed)
     if not cluster.is_chief:
         cluster.leave()  # once the chief has finished
         return {}
@@ -325,13 +335,3 @@ def _summary(final: dict[str, Any]) -> str:
         f"{figures}, best step {final['best_step']}; {final['seconds']:.0f} s of training, "
         f"{final['images_per_second']:.1f} images/s"
     )
-
-
-@contextmanager
-def _dtype_policy(name: str) -> Iterator[None]:
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)

@@ -22,6 +22,7 @@ MAY_DIFFER = (
     "cross_device",
     "accumulate",
     "jit_compile",
+    "on_nan",
     "eval_every",
     "checkpoint_every",
     "keep_checkpoints",
@@ -52,6 +53,7 @@ class Workdir:
         self.samples = self.path / "samples"
         self.curves = self.path / "curves.png"
         self.data = self.path / "data.json"
+        self.nan = self.path / "nan"
         self.lock = self.path / ".lock"
 
     def check_writable(self) -> None:

@@ -93,10 +93,16 @@ def run(config: Config, strategy: tf.distribute.Strategy, synchronized=False, ba
 
 
 def overflowing(submodels, config, batch, noise):
-    """Losses whose gradient is inf where sample 0 is: on one replica only."""
+    """Losses that are finite, with a gradient that is inf where sample 0 is, once it is scaled: on one replica only."""
     values = losses(submodels, config, batch, noise)
-    blown = tf.where(batch["sample_index"] == 0, 3e38, 1.0)
-    return {name: value * blown * blown for name, value in values.items()}
+    blown = tf.where(batch["sample_index"] == 0, 3e38, 0.0)
+    return {name: value + blown * (value - tf.stop_gradient(value)) for name, value in values.items()}
+
+
+def not_finite(submodels, config, batch, noise):
+    """Losses of which sample 4's, in the second step and on one replica only, is NaN."""
+    values = losses(submodels, config, batch, noise)
+    return {name: value * tf.where(batch["sample_index"] == 4, np.nan, 1.0) for name, value in values.items()}
 
 
 def compare_replicas(**options) -> dict:
@@ -114,7 +120,8 @@ def compare_replicas(**options) -> dict:
         if np.isfinite(a[k])
     )
     finite = all(bool(np.isfinite(value).all()) for value in two)
-    return {"state": apart, "rows": float(rows), "finite": finite, "scale": float(two[-2].max())}
+    skipped = [row["skipped"] for row in rows_two]
+    return {"state": apart, "rows": float(rows), "finite": finite, "scale": float(two[-2].max()), "skipped": skipped}
 
 
 if __name__ == "__main__":
@@ -123,6 +130,7 @@ if __name__ == "__main__":
     CASES = {
         "jit": {"batch_norm": False, "jit_compile": True},
         "sync_bn": {"synchronized": True, "norm": "sync_bn", "jit_compile": True},
+        "nan": {"synchronized": True, "norm": "sync_bn", "losses": not_finite},
         "overflow": {"batch_norm": False, "precision": "mixed_float16", "losses": overflowing},
     }
     print(json.dumps({name: compare_replicas(**CASES[name]) for name in sys.argv[1:]}))
