@@ -78,7 +78,7 @@ def build_train_step(
             variable.assign(tf.where(applied, variable.value, old))
         return {**values, **done}
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(batch: Any) -> dict[str, tf.Tensor]:
         results = strategy.run(replica_step, args=(batch,))
         return {name: strategy.experimental_local_results(value)[0] for name, value in results.items()}
