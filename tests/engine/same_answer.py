@@ -32,7 +32,7 @@ def detector_config(norm="gn", accumulate=1, precision="float32", steps=20, **se
     few = {"pre_nms_train": 30, "post_nms_train": 30, "pre_nms_test": 30, "post_nms_test": 30}
     # Batch norms of a fresh network enlarge rounding: at 0.01 one replica's sums in another order end elsewhere too. And
     # so does the coarser rounding of mixed precision.
-    rate = 0.001 if norm == "sync_bn" or precision != "float32" else 0.01
+    rate = 0.001 if norm == "sync_bn" or accumulate > 1 or precision != "float32" else 0.01
     optimizer = {"learning_rate": rate, "reference_batch": 4, "warmup_steps": 5, "clip_norm": 1.0, "ema_decay": 0.9}
     return replace(
         base,

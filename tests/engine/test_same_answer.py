@@ -91,7 +91,13 @@ def test_a_real_detector_ends_the_same_on_two_replicas_and_in_two_processes(dete
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "case"), list(itertools.product(KINDS, MIXED)))
 def test_a_real_detector_in_mixed_precision_ends_within_a_hundredth(detector, kind, case):
-    assert apart(detector, kind, case) < 1e-2
+    one, other = ([value for key, value in detector.items() if key.startswith(f"{k}/{case}/")] for k in ("one", kind))
+    rows = [found[0] for found in (one, other)]
+    # Later a proposal that rounding moves past another one may change which RoIs are drawn; grad_norm, the first column,
+    # is rounding of two or three digits.
+    np.testing.assert_allclose(rows[1][:10, 1:], rows[0][:10, 1:], rtol=1e-2, atol=1e-5)
+    far = sum(float(np.square(a - b).sum()) for a, b in zip(one[1:], other[1:], strict=True) if a.ndim)
+    assert far**0.5 < 1e-2 * sum(float(np.square(a).sum()) for a in one[1:] if a.ndim) ** 0.5
 
 
 @pytest.mark.slow
