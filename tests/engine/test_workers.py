@@ -102,3 +102,17 @@ def test_a_real_detector_goes_on_after_a_dead_worker_with_the_same_bits_and_then
     all_end(*run("detector", elastic, {"stop_at": 2}, {}))
     all_end(*run("detector", elastic, {}))
     assert apart(whole, elastic) < 1e-5
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_stops_all_workers_alike_and_they_can_go_on_without_it(tmp_path):
+    chief, other = run("detector", tmp_path, {}, {}, learning_rate=1e9)
+    all_end(chief, other, code=2)
+    report = json.loads((tmp_path / "nan/report.json").read_text())
+    for _, _, errors in (chief, other):
+        assert f"at step {report['step']}" in next(
+            line for line in errors.splitlines() if line.startswith("kfpn: error: ")
+        )
+    assert f"first to go was {report['first']}" in chief[2]
+    all_end(*run("detector", tmp_path, {}, {}, learning_rate=1e9, on_nan="skip"))
+    assert (tmp_path / "final.json").exists()

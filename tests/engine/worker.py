@@ -3,7 +3,7 @@
 python worker.py standin|detector WORKDIR [name=value ...]
 
 strategy=one_device|mirrored|multi_worker; die_at=N, stop_at=N: SIGKILL or SIGTERM to itself in step N + 1;
-slow_evaluation=SECONDS; steps=N
+slow_evaluation=SECONDS; steps=N; learning_rate=R and on_nan=stop|skip, of the detector
 """
 
 import os
@@ -55,8 +55,12 @@ def run(network: str, workdir: str, options: dict[str, str]) -> None:
     evaluate = engine.evaluate_source
     engine.evaluate_source = lambda *a, **k: time.sleep(seconds) or evaluate(*a, **k)
     config = same_answer.detector_config(
-        steps=steps, workdir=workdir, strategy=options["strategy"], eval_every=steps, checkpoint_every=2, samples=1
-    )
+        steps=steps, workdir=workdir, strategy=options["strategy"], eval_every=steps, checkpoint_every=2, samples=1,
+        on_nan=options.get("on_nan", "stop"),
+    )  # fmt: skip
+    if rate := options.get("learning_rate"):
+        hot = replace(config.optimizer, learning_rate=float(rate), warmup_steps=0, clip_norm=None)
+        config = replace(config, optimizer=hot)
     engine.train(config, made_up.source(0, 8), made_up.source(100, 2), strategy)
 
 
