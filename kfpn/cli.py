@@ -29,6 +29,7 @@ from kfpn.options import (
     ListPretrained,
     Predict,
     Propose,
+    ReplayNan,
     Visualize,
 )
 from kfpn.presets import PRESETS, preset
@@ -49,6 +50,8 @@ def main(args: Sequence[str] | None = None) -> int:
         print(f"kfpn {__version__}")
         return 0
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file name need not be UTF-8
     try:
         command = _parse(args)
         with _plain_warnings():
@@ -106,6 +109,7 @@ def _parse_once(args: list[str], model: ModelConfig) -> Command:
         | Annotated[Evaluate, subcommand("evaluate")]
         | Annotated[Predict, subcommand("predict")]
         | Annotated[Visualize, subcommand("visualize")]
+        | Annotated[ReplayNan, subcommand("replay-nan")]
         | Annotated[Propose, subcommand("proposals")]
         | Annotated[ImportWeights, subcommand("import-weights", default=import_defaults)]
         | Annotated[ListPretrained, subcommand("list-pretrained")]

@@ -4,14 +4,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kfpn.config import Config
-from kfpn.options import Benchmark, Evaluate, Export, ImportWeights, ListPretrained, Predict, Propose, Visualize
+from kfpn.options import (
+    Benchmark,
+    Evaluate,
+    Export,
+    ImportWeights,
+    ListPretrained,
+    Predict,
+    Propose,
+    ReplayNan,
+    Visualize,
+)
 from kfpn.scales import parse_scales
 
 if TYPE_CHECKING:
     from kfpn.data.record import Source
     from kfpn.image_pyramid import ImagePyramid
 
-Command = Config | Evaluate | Predict | Propose | Visualize | ImportWeights | ListPretrained | Benchmark | Export
+Command = (
+    Config | Evaluate | Predict | Propose | Visualize | ReplayNan | ImportWeights | ListPretrained | Benchmark | Export
+)
 
 
 def run(command: Command) -> int:
@@ -28,6 +40,8 @@ def run(command: Command) -> int:
         return _benchmark(command)
     if isinstance(command, Visualize):
         return _visualize(command)
+    if isinstance(command, ReplayNan):
+        return _replay_nan(command)
     if isinstance(command, Propose):
         return _propose(command)
     return _evaluate(command) if isinstance(command, Evaluate) else _predict(command)
@@ -174,6 +188,23 @@ def _visualize(command: Visualize) -> int:
         if path not in failed:
             print(f"{path} -> {page}")
     return 1 if failed else 0
+
+
+def _replay_nan(command: ReplayNan) -> int:
+    from kfpn.engine.nan import read_report, replay
+    from kfpn.engine.workdir import Workdir
+
+    files = Workdir(command.workdir)
+    report = read_report(files)
+    config = files.read_config()
+    print(f"{files.nan}: step {report['step']} of {config.steps}, images {', '.join(report['images'])}")
+    print("in training: " + ", ".join(f"{name} {value}" for name, value in report["row"].items()))
+    finding = replay(config, files)
+    print(
+        "now:         " + ", ".join(f"{k} {v}" for k, v in {**finding.losses, "grad_norm": finding.grad_norm}.items())
+    )
+    print(finding.line)
+    return 0
 
 
 def _propose(command: Propose) -> int:

@@ -29,8 +29,17 @@ Upsampling = Literal["nearest", "bilinear"]
 Merge = Literal["sum", "average"]
 Norm = Literal["frozen_bn", "bn", "sync_bn", "gn"]
 AnchorStrides = Literal["level", "image"]
-Strategy = Literal["one_device", "mirrored"]
+Strategy = Literal["one_device", "mirrored", "multi_worker", "tpu", "parameter_server"]
+CrossDevice = Literal["auto", "nccl", "hierarchical", "reduction_to_one"]
+REFUSED = {
+    "tpu": "the network's canvases, NMS and crops were never compiled for one, so no result can be promised there; use "
+    "GPUs with mirrored, or several machines with multi_worker",
+    "parameter_server": "Keras 3 knows nothing of it, and its asynchronous updates would make the result depend on how many "
+    "workers there are; use multi_worker",
+}
+"""Strategies TensorFlow has and this does not, and why."""
 Precision = Literal["float32", "mixed_float16", "mixed_bfloat16"]
+OnNan = Literal["stop", "skip"]
 
 ONE_LEVEL: dict[str, tuple[str, ...]] = {"finest": ("P2",), "c4": ("C4",), "c5": ("C5",)}
 """The pyramids that are none: their only level."""
@@ -283,7 +292,13 @@ class Config:
     preset: Literal["shapes", "coco", "finetune", "bilinear"] = "coco"
     """Which defaults all other options start from."""
     strategy: Strategy = "mirrored"
-    """How devices share the work: one_device, or mirrored (all GPUs of this machine; one CPU if none)."""
+    """How devices share the work: one_device, mirrored (all GPUs of this machine; one CPU if none), or multi_worker (those of
+    several machines, named by TF_CONFIG or Slurm; docs/distributed.md). tpu and parameter_server are refused, with the reason."""
+    cross_device: CrossDevice = "auto"
+    """How replicas sum gradients: auto is NCCL where there are GPUs. hierarchical and reduction_to_one are for mirrored."""
+    accumulate: int = 1
+    """Each replica computes its share of a batch in this many parts, one after the other: less memory, the same step. The
+    statistics of bn and sync_bn are then those of a part."""
     steps: int = 90_000
     """Optimizer steps in all."""
     batch_size: int = 16
@@ -302,6 +317,9 @@ class Config:
     """Newest checkpoints that are kept (the best is kept besides)."""
     log_every: int = 20
     """Steps between rows of metrics.jsonl."""
+    on_nan: OnNan = "stop"
+    """A step whose loss or gradients are not finite changes no weight. Its batch and the state before it are kept in
+    nan/ of the work directory; then the run stops, or skips that step (and stops after 20 in a row)."""
     samples: int = 8
     """Validation images drawn with their ground truth and detections after each evaluation."""
     model: ModelConfig = ModelConfig()
@@ -310,11 +328,17 @@ class Config:
     optimizer: OptimizerConfig = OptimizerConfig()
 
     def __post_init__(self) -> None:
-        check(self, "", "steps batch_size eval_every checkpoint_every keep_checkpoints log_every", whole(1))
+        check(self, "", "steps batch_size accumulate eval_every checkpoint_every keep_checkpoints log_every", whole(1))
         check(self, "", "samples", whole(0))
         check(self, "", "seed", ("be an integer in 0..2^31-1", lambda v: is_int(v) and 0 <= v < 2**31))
         check(self, "", "strategy", one_of(Strategy))
+        if self.strategy in REFUSED:
+            raise ValueError(
+                f"strategy must be one_device, mirrored or multi_worker, got {self.strategy!r}: {REFUSED[self.strategy]}"
+            )
+        check(self, "", "cross_device", one_of(CrossDevice))
         check(self, "", "precision", one_of(Precision))
+        check(self, "", "on_nan", one_of(OnNan))
         check(self, "", "data workdir", ("not be empty", bool))
 
 

@@ -61,6 +61,11 @@ Draw what happens inside a detector: one page an image, with the maps of C2-C5 a
 
 Example:
   kfpn visualize --workdir runs/shapes photo.jpg --output photo_pyramid.png""",
+    "replay-nan": """\
+Compute the step again at which a run met a loss that was not finite, and say which layer went first.
+
+Example:
+  kfpn replay-nan --workdir runs/shapes""",
     "proposals": """\
 Write the proposals of a trained detector's RPN, for `kfpn train --proposals`: Fast R-CNN on fixed proposals.
 
@@ -165,6 +170,14 @@ class Visualize:
             raise ValueError(f"min_score must lie in 0..1, got {self.min_score!r}")
         if self.proposals < 0:
             raise ValueError(f"proposals must be an integer of at least 0, got {self.proposals}")
+
+
+@dataclasses.dataclass(frozen=True)
+class ReplayNan:
+    """Options of `kfpn replay-nan`."""
+
+    workdir: str
+    """The work directory of `kfpn train`, with a folder nan in it."""
 
 
 @dataclasses.dataclass(frozen=True)

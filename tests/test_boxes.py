@@ -2,8 +2,37 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kfpn import boxes
+
+SIXTEENTHS = st.integers(-3200, 3200).map(lambda n: n / 16)  # exact in float32, and so are their sums
+ANY = st.floats(width=32)
+WEIGHTS = st.sampled_from([boxes.RPN_WEIGHTS, boxes.HEAD_WEIGHTS])
+
+
+def rows(value, most=6):
+    """Lists of four numbers each, some of them inverted or without a side."""
+    return st.lists(st.tuples(*[value] * 4), min_size=1, max_size=most)
+
+
+def with_sides(least, most):
+    """Boxes with positive sides anywhere near an image."""
+    corner, side = st.floats(-2000, 2000, width=32), st.floats(least, most, width=32)
+    return st.tuples(corner, corner, side, side).map(lambda b: (b[0], b[1], b[0] + b[2], b[1] + b[3]))
+
+
+def array(values):
+    return np.array(values, "float32")
+
+
+def plain_overlap(a, b):
+    """Returns (shared, area of a, area of b) of two boxes, number by number."""
+    sides = [(max(box[2] - box[0], 0), max(box[3] - box[1], 0)) for box in (a, b)]
+    height = min(a[2], b[2]) - max(a[0], b[0])
+    width = min(a[3], b[3]) - max(a[1], b[1])
+    return max(height, 0) * max(width, 0), sides[0][0] * sides[0][1], sides[1][0] * sides[1][1]
 
 
 def test_area_is_height_times_width_and_zero_when_inverted():
@@ -61,3 +90,63 @@ def test_clip_uses_each_images_own_size():
     got = np.array(boxes.clip(box, np.array([[10, 20], [30, 40]], "int32")))
     np.testing.assert_array_equal(got[0, 1], [0, 0, 10, 20])
     np.testing.assert_array_equal(got[1, 2], [0, 0, 30, 40])
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows(SIXTEENTHS), rows(SIXTEENTHS))
+def test_overlaps_are_those_of_a_plain_loop(first, second):
+    shared, iou, share = (
+        np.array(function(array(first), array(second)))
+        for function in (boxes.intersection, boxes.iou, boxes.intersection_over_area)
+    )
+    np.testing.assert_allclose(boxes.area(array(first)), [plain_overlap(a, a)[1] for a in first], rtol=1e-6)
+    for i, a in enumerate(first):
+        for j, b in enumerate(second):
+            both, own, other = plain_overlap(a, b)
+            union = own + other - both
+            wanted = [both, both / union if union > 0 else 0.0, both / own if own > 0 else 0.0]
+            np.testing.assert_allclose([shared[i, j], iou[i, j], share[i, j]], wanted, rtol=1e-5, err_msg=f"{a} {b}")
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows(ANY), rows(ANY))
+def test_no_number_makes_an_iou_outside_of_0_to_1(first, second):
+    one, two = np.array(boxes.iou(array(first), array(second))), np.array(boxes.iou(array(second), array(first)))
+    assert (one >= 0).all()  # NaN is not
+    assert (one <= 1 + 1e-6).all()
+    np.testing.assert_array_equal(one, two.T)
+
+
+@settings(max_examples=60, deadline=None)
+@given(with_sides(0.125, 4000), with_sides(0.125, 4000), WEIGHTS)
+def test_decode_undoes_encode_until_growth_is_clamped(box, anchor, weights):
+    box, anchor = array(box), array(anchor)
+    back = np.array(boxes.decode(boxes.encode(box, anchor, weights), anchor, weights))
+    sides, of_anchor = box[2:] - box[:2], anchor[2:] - anchor[:2]
+    centre, clamped = (box[:2] + box[2:]) / 2, np.minimum(sides, of_anchor * 1000 / 16)
+    np.testing.assert_allclose((back[:2] + back[2:]) / 2, centre, atol=2e-3)
+    np.testing.assert_allclose(back[2:] - back[:2], clamped, rtol=1e-4, atol=2e-3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.tuples(*[st.floats(-1e6, 1e6, width=32)] * 4), with_sides(1, 4000))
+def test_boxes_without_sides_or_inverted_have_finite_deltas(box, anchor):
+    assert np.isfinite(boxes.encode(array(box), array(anchor))).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.tuples(*[st.floats(-10, 10, width=32)] * 2, *[st.floats(allow_nan=False, width=32)] * 2), with_sides(1, 4000))
+def test_no_growth_makes_a_box_inverted_or_endless(deltas, anchor):
+    anchor = array(anchor)
+    got = np.array(boxes.decode(array(deltas), anchor))
+    assert np.isfinite(got).all()
+    assert (got[2:] >= got[:2]).all()
+    assert (got[2:] - got[:2] <= (anchor[2:] - anchor[:2]) * 62.6 + 0.1).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows(st.floats(allow_nan=False, allow_subnormal=False, width=32)), st.integers(1, 4000), st.integers(1, 4000))
+def test_clipped_boxes_lie_inside_whatever_they_were(values, height, width):
+    got = np.array(boxes.clip(array([values]), np.array([[height, width]], "int32")))
+    limits = array([height, width, height, width])
+    np.testing.assert_array_equal(got[0], np.clip(array(values), 0, limits))

@@ -1,3 +1,4 @@
+import io
 import json
 import logging
 import os
@@ -163,6 +164,14 @@ def test_wrong_options_say_what_is_wrong(capsys, args, words):
         assert word in said
 
 
+def test_a_name_that_is_not_utf8_can_be_printed(monkeypatch):
+    monkeypatch.setattr(cli, "run", lambda command: print(os.fsdecode(b"caf\xe9.png")) or 0)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
+    assert cli.main(["list-pretrained"]) == 0
+    sys.stdout.flush()
+    assert sys.stdout.buffer.getvalue() == b"caf\\udce9.png\n"
+
+
 def test_help_and_mistakes_do_not_wait_for_tensorflow():
     code = (
         "import sys; from kfpn import cli\n"
@@ -182,7 +191,7 @@ def test_train_py_and_the_module_are_the_same_command():
         for args in (["train.py"], ["-m", "kfpn", "train"])
     ]
     assert outputs[0].stdout == outputs[1].stdout
-    assert "--strategy {one_device,mirrored}" in outputs[0].stdout
+    assert "--strategy {one_device,mirrored,multi_worker,tpu,parameter_server}" in outputs[0].stdout
 
 
 def test_the_version_is_printed(capsys):

@@ -36,9 +36,9 @@ kfpn.evaluation
 kfpn.image_pyramid
 kfpn.predict  kfpn.propose
 kfpn.pyramid_maps
-kfpn.engine  kfpn.engine.strategy  kfpn.engine.schedule  kfpn.engine.workdir  kfpn.engine.interrupt  kfpn.engine.lock
+kfpn.engine  kfpn.engine.resolve  kfpn.engine.cluster  kfpn.engine.schedule  kfpn.engine.workdir  kfpn.engine.interrupt
+kfpn.engine.strategy  kfpn.engine.checkpoint  kfpn.engine.optimizer  kfpn.engine.report  kfpn.engine.lock  kfpn.engine.precision
 kfpn.engine.trained
-kfpn.engine.checkpoint  kfpn.engine.optimizer  kfpn.engine.report
 kfpn.weights  kfpn.weights.plain  kfpn.weights.coco
 kfpn.weights.unpickle  kfpn.weights.checkpoint
 kfpn.weights.files  kfpn.weights.backbones  kfpn.weights.detectors
@@ -47,7 +47,10 @@ kfpn.weights.detectron2
 kfpn.weights.read
 kfpn.weights.load
 kfpn.weights.importing
-kfpn.engine.step  kfpn.engine.loop
+kfpn.engine.follow
+kfpn.engine.step
+kfpn.engine.nan
+kfpn.engine.loop
 kfpn.engine.train
 kfpn.export  kfpn.export.folding  kfpn.export.shapes  kfpn.export.onnx_runtimes
 kfpn.export.trt_options

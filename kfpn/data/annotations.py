@@ -62,7 +62,8 @@ def collect(
     kept = kept[np.argsort(image_index[kept], kind="stable")]
     counts = np.bincount(image_index[kept], minlength=len(sizes))
     boxes = boxes[kept]
-    areas = np.asarray(areas, np.float32)[kept]
+    with np.errstate(over="ignore"):  # what float32 can't hold becomes inf, which is left out below
+        areas = np.asarray(areas, np.float32)[kept]
     own = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     return Annotations(
         offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),

@@ -77,6 +77,7 @@ def _read(path: Path, name: str) -> dict[str, list[dict[str, Any]]]:
         row.pop("segmentation", None)  # most of the file; dropped while parsing, it never fills the memory
         return row
 
+    _require_memory(path, name)
     try:
         content = json.loads(path.read_text(encoding="utf-8"), object_hook=without_masks)
     except json.JSONDecodeError as error:
@@ -112,6 +113,15 @@ def _read(path: Path, name: str) -> dict[str, list[dict[str, Any]]]:
                 if kind is int and abs(row[field]) >= 2**63:
                     raise ValueError(f"{name}: {key}[{number}]: {field} must be below 2^63, got {row[field]}")
     return content
+
+
+def _require_memory(path: Path, name: str) -> None:
+    """Refuses a file that the memory can't hold as bytes and as text: Linux would kill the process without a word."""
+    if not hasattr(os, "sysconf"):
+        return
+    size, memory = path.stat().st_size, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if 2 * size > memory > 0:
+        raise ValueError(f"{name}: can't be read: is too large for the memory, {size:,} bytes of {memory:,}")
 
 
 def _declared(image: dict[str, Any], name: str) -> tuple[int, int]:

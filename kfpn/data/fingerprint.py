@@ -9,8 +9,12 @@ from kfpn.data.annotations import AnnotatedSource
 from kfpn.data.record import Source
 
 
-def fingerprint(source: Source) -> dict[str, Any]:
+def fingerprint(source: Source, validation: Source | None = None) -> dict[str, Any]:
     """Returns counts and digests of a data set's annotations; pixels are not read.
+
+    Args:
+        source: the data set.
+        validation: another one, whose fingerprint is kept with this one's under `validation`; None: none is.
 
     Returns:
         dict: `images`, int; `sizes`, a digest of their heights and widths in order; of sources whose annotations are at hand
@@ -26,12 +30,15 @@ def fingerprint(source: Source) -> dict[str, Any]:
             "labels": _digest(held.labels),
             "crowd": _digest(held.crowd),
         }
-    return found
+    return found if validation is None else {**found, "validation": fingerprint(validation)}
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Lists what changed between two fingerprints: `images: 12 -> 11`, `boxes`; what only one of them knows is passed over."""
-    changed = [name for name in old if name in new and old[name] != new[name]]
+    """Lists what changed between two fingerprints: `images: 12 -> 11`, `boxes`.
+
+    What only one of them knows is passed over, and so is `validation`.
+    """
+    changed = [name for name in old if name in new and name != "validation" and old[name] != new[name]]
     return [f"{name}: {old[name]} -> {new[name]}" if isinstance(new[name], int) else name for name in changed]
 
 

@@ -65,6 +65,8 @@ def _check(record: Record, where: str, num_classes: int) -> None:
         raise ValueError(f"{where} must be a kfpn.data.record.Record, got a {type(record).__name__}")
     if not isinstance(record.image, (str, bytes, np.ndarray)):
         raise ValueError(f"{where}: image must be a path (str), bytes or an array, got a {type(record.image).__name__}")
+    if not isinstance(record.image_id, (int, np.integer)) or not -(2**63) <= record.image_id < 2**63:
+        raise ValueError(f"{where}: image_id must be an integer of 64 bits, got {str(record.image_id)[:50]!r}")
     pixels = record.image
     if isinstance(pixels, np.ndarray) and (pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3):
         raise ValueError(f"{where}: image must be (H, W, 3) uint8, got {pixels.dtype} of shape {pixels.shape}")

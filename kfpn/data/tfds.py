@@ -91,7 +91,7 @@ class TfdsSource(AnnotatedSource):
             objects.append(fields)
         table = np.asarray(headers, np.int32).reshape(-1, 3)
         sizes, orientations = table[:, :2], table[:, 2]
-        if len(set(image_ids)) != count:
+        if len(set(image_ids)) != count or max(image_ids, default=0) >= 2**63:
             image_ids = list(range(count))
 
         of_image = np.repeat(np.arange(count), [len(item["label"]) for item in objects])

@@ -133,6 +133,8 @@ def _trees(root: Path, stems: list[str], name: str) -> dict[Path, ElementTree.El
             line, column = error.position
             why = str(error).partition(": line")[0]
             raise ValueError(f"{path}: is not XML: line {line}, column {column}: {why}") from error
+        except (LookupError, ValueError, OSError) as error:  # an encoding that Python doesn't know, or expat can't use
+            raise ValueError(f"{path}: can't be read: {error}") from error
     return trees
 
 

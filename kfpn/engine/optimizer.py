@@ -41,6 +41,8 @@ class Optimizer:
         self.scale: list[keras.Variable] = []
         if config.precision == "mixed_float16":
             self.scale = [_state(INITIAL_SCALE, "loss_scale"), _state(0.0, "finite_steps")]
+        # Not among `variables`: nothing is trained, nor saved, between a fault and what the host does about it.
+        self._halts, self._halted = _state(0.0, "halts"), _state(0.0, "halted")
 
     @property
     def variables(self) -> list[keras.Variable]:
@@ -52,14 +54,26 @@ class Optimizer:
         """Factor of the loss whose gradient `apply` expects, scalar float32; 1 unless mixed_float16."""
         return self.scale[0].value + 0.0 if self.scale else tf.constant(1.0)
 
-    def apply(self, gradients: Sequence[tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Takes one step. Call it in replica context, outside any nested `tf.function`.
+    def halt_at_fault(self, halt: bool) -> None:
+        """Says what the next fault does: halt, after which every step is refused and nothing at all changes until this
+        is called again, so that the host finds the state from before it; or cost that step alone.
+        """
+        self._halts.assign(float(halt))
+        self._halted.assign(0.0)
+
+    def apply(self, gradients: Sequence[tf.Tensor], loss: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
+        """Takes one step, or refuses it: where loss or gradients are not finite, weights and momenta stay.
+
+        Infinite gradients of a finite loss are no fault while the loss scale can still fall: the step is skipped and the
+        scale halved. Call it in replica context, outside any nested `tf.function`.
 
         Args:
             gradients: of `loss_scale` times the loss, summed over all replicas, one a trainable variable.
+            loss: scalar without `loss_scale`, summed over all replicas as well; None: only gradients count.
 
         Returns:
-            `grad_norm` (global norm with the L2 term, before clipping) and `lr`, scalars.
+            `grad_norm` (global norm with the L2 term, before clipping), `lr` and `skipped`, 1 for a fault, else 0,
+            scalars; and `applied`, bool.
         """
         rate = tf.cast(self.sgd.learning_rate, tf.float32)
         gradients = [tf.convert_to_tensor(gradient) / self.loss_scale for gradient in gradients]
@@ -71,37 +85,42 @@ class Optimizer:
         if self.config.clip_norm is not None:
             factor = tf.minimum(1.0, self.config.clip_norm / tf.maximum(norm, 1e-12))
             gradients = [gradient * factor for gradient in gradients]
-        # The gradients are summed: they, their norm and so the decision to skip are the same on every replica.
-        tf.distribute.get_replica_context().merge_call(self._update, args=(gradients, rate, tf.math.is_finite(norm)))
-        return {"grad_norm": norm, "lr": rate}
+        # Gradients and loss are summed: they, the norm and so the decision to refuse are the same on every replica.
+        finite = tf.math.is_finite(norm)
+        fault = ~finite & (self.loss_scale <= 1.0)
+        if loss is not None:
+            fault |= ~tf.math.is_finite(loss)
+        frozen = (self._halted.value > 0.0) | (fault & (self._halts.value > 0.0))
+        applied = finite & ~fault & ~frozen
+        tf.distribute.get_replica_context().merge_call(self._update, args=(gradients, rate, applied, frozen))
+        return {"grad_norm": norm, "lr": rate, "skipped": tf.cast(fault, tf.float32), "applied": applied}
 
-    def _update(self, strategy: tf.distribute.Strategy, gradients: list, rate: tf.Tensor, finite: tf.Tensor) -> None:
+    def _update(
+        self, strategy: tf.distribute.Strategy, gradients: list, rate: tf.Tensor, applied: tf.Tensor, frozen: tf.Tensor
+    ) -> None:
         update = strategy.extended.update
         for variable, gradient in zip(self.trainable_variables, gradients, strict=True):
-            update(variable.value, self._update_one, args=(gradient, rate, finite), group=False)
-        self.sgd.iterations.assign_add(1)
+            update(variable.value, self._update_one, args=(gradient, rate, applied), group=False)
+        update(self._halted.value, _halt, args=(frozen,), group=False)
+        update(self.sgd.iterations.value, _count, args=(frozen,), group=False)
         if self.average:
             step = tf.cast(self.sgd.iterations.value, tf.float32)
             # A young average would remember the random start: it takes in new weights faster at first.
             keep = tf.minimum(self.config.ema_decay, (1.0 + step) / (10.0 + step))
             for average, variable in zip(self.average, self.trainable_variables, strict=True):
-                update(average.value, _move_towards, args=(variable.value, 1.0 - keep), group=False)
+                update(average.value, _move_towards, args=(variable.value, 1.0 - keep, frozen), group=False)
         if self.scale:
             scale, count = (variable.value for variable in self.scale)
             grown = tf.identity(count) + 1.0 >= GROWTH_STEPS
-            update(scale, _rescale, args=(grown, finite), group=False)
-            update(count, _recount, args=(grown, finite), group=False)
+            update(scale, _rescale, args=(grown, applied, frozen), group=False)
+            update(count, _recount, args=(grown, applied, frozen), group=False)
 
-    def _update_one(self, variable: tf.Variable, gradient: tf.Tensor, rate: tf.Tensor, finite: tf.Tensor) -> None:
-        if not self.scale:
-            self.sgd.update_step(gradient, variable, rate)
-            return
-
+    def _update_one(self, variable: tf.Variable, gradient: tf.Tensor, rate: tf.Tensor, applied: tf.Tensor) -> None:
         def step() -> tf.Tensor:
             self.sgd.update_step(gradient, variable, rate)
             return tf.constant(True)
 
-        tf.cond(finite, step, lambda: tf.constant(False))
+        tf.cond(applied, step, lambda: tf.constant(False))
 
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
@@ -131,13 +150,22 @@ def _state(value: object, name: str) -> keras.Variable:
     return keras.Variable(value, trainable=False, dtype="float32", name=name)
 
 
-def _move_towards(average: tf.Variable, value: tf.Tensor, share: tf.Tensor) -> None:
-    average.assign_add(share * (value - average))
+def _halt(halted: tf.Variable, frozen: tf.Tensor) -> None:
+    halted.assign(tf.maximum(halted, tf.cast(frozen, halted.dtype)))
 
 
-def _rescale(scale: tf.Variable, grown: tf.Tensor, finite: tf.Tensor) -> None:
-    scale.assign(tf.where(finite, tf.where(grown, scale * 2.0, scale), tf.maximum(scale / 2.0, 1.0)))
+def _count(iterations: tf.Variable, frozen: tf.Tensor) -> None:
+    iterations.assign_add(tf.cast(~frozen, iterations.dtype))
 
 
-def _recount(count: tf.Variable, grown: tf.Tensor, finite: tf.Tensor) -> None:
-    count.assign(tf.where(finite & ~grown, count + 1.0, 0.0))
+def _move_towards(average: tf.Variable, value: tf.Tensor, share: tf.Tensor, frozen: tf.Tensor) -> None:
+    average.assign_add(tf.where(frozen, 0.0, share) * (value - average))
+
+
+def _rescale(scale: tf.Variable, grown: tf.Tensor, applied: tf.Tensor, frozen: tf.Tensor) -> None:
+    moved = tf.where(applied, tf.where(grown, scale * 2.0, scale), tf.maximum(scale / 2.0, 1.0))
+    scale.assign(tf.where(frozen, scale, moved))
+
+
+def _recount(count: tf.Variable, grown: tf.Tensor, applied: tf.Tensor, frozen: tf.Tensor) -> None:
+    count.assign(tf.where(frozen, count, tf.where(applied & ~grown, count + 1.0, 0.0)))

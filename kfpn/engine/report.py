@@ -1,5 +1,6 @@
 """What a run says while it goes: bar or lines, metrics.jsonl and TensorBoard."""
 
+import os
 import sys
 import time
 import warnings
@@ -42,7 +43,8 @@ class Report:
     def __init__(self, workdir: Workdir, step: int, steps: int):
         self.workdir = workdir
         self.steps = steps
-        self._writer = tf.summary.create_file_writer(str(workdir.tensorboard))
+        # As bytes: TensorFlow takes no text that stands for a file name which is not UTF-8.
+        self._writer = tf.summary.create_file_writer(os.fsencode(workdir.tensorboard))
         self._terminal = sys.stderr.isatty()
         self._bar = tqdm(
             total=steps, initial=step, unit="step", desc="train", dynamic_ncols=True, disable=not self._terminal
@@ -50,9 +52,9 @@ class Report:
         self._line_at = 0.0
         self._start = (time.monotonic(), step)
 
-    def advance(self) -> None:
-        """Moves the bar by a step."""
-        self._bar.update()
+    def advance(self, steps: int = 1) -> None:
+        """Moves the bar by some steps, back where they are negative."""
+        self._bar.update(steps)
 
     def train_row(self, row: Mapping[str, Any]) -> None:
         """Writes and shows a row of a log step: `step`, losses, `lr`, `grad_norm`, `images_per_second`."""

@@ -1,9 +1,10 @@
 """`train(config)`: from a configuration to a work directory with a trained detector."""
 
+import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ import keras
 import tensorflow as tf
 from PIL import Image
 
-from kfpn.config import Config
+from kfpn.config import Config, to_dict
 from kfpn.data.fingerprint import fingerprint
 from kfpn.data.image import load_image
 from kfpn.data.pipeline import named_errors, train_batches
@@ -19,10 +20,14 @@ from kfpn.data.proposals import ProposalTable, proposals_of, with_proposals
 from kfpn.data.record import Source
 from kfpn.data.sources import default_val_data, open_source
 from kfpn.engine.checkpoint import Checkpoints, Progress, named_variables
+from kfpn.engine.cluster import Cluster
+from kfpn.engine.follow import ReadCheckpoints, ReadWorkdir
 from kfpn.engine.interrupt import Interrupted, Interruption
 from kfpn.engine.lock import sole_training
 from kfpn.engine.loop import Loop
+from kfpn.engine.nan import Recorder
 from kfpn.engine.optimizer import Optimizer
+from kfpn.engine.precision import dtype_policy
 from kfpn.engine.report import dispensable, say
 from kfpn.engine.step import build_train_step
 from kfpn.engine.strategy import describe, make_strategy, replica_batch_size
@@ -71,20 +76,25 @@ def train(
         What final.json holds: COCO's twelve figures and `per_class` of the weights that were saved (the best), the
         last losses, `steps`, `best_step`, `last_AP`, `seconds` of training, `images_per_second`, and `proposals`, the
         recall of the same weights' proposals. Without validation data there are no figures, and on fixed proposals
-        no recall.
+        no recall. A worker of several that is not the chief returns {}.
 
     Raises:
         ValueError: for a work directory that can't be written or was made with other options, data that can't be
             used, weights to start from that can't be read or don't fit, proposals that are missing or of other images, a
-            batch that replicas can't share, a loss that is not finite, or another training in the same work directory.
+            batch that replicas can't share, a loss that is not finite (see `kfpn.engine.nan`), or another training in the same work directory.
         SystemExit: after Ctrl-C (130) or SIGTERM (0), when all is saved.
     """
-    workdir = Workdir(config.workdir)
+    if config.strategy == "multi_worker" and strategy is None:
+        # Before anything that runs a TensorFlow op.
+        strategy = make_strategy(config.strategy, cross_device=config.cross_device)
+    cluster = None if strategy is None else Cluster(strategy)
+    workdir = Workdir(config.workdir) if cluster is None or cluster.is_chief else ReadWorkdir(config.workdir)
     workdir.check_writable()
-    with sole_training(workdir.lock), Interruption() as stop:
+    alone = sole_training(workdir.lock) if cluster is None or cluster.is_chief else nullcontext()
+    with alone, Interruption() as stop:
         try:
             with stop.at_once():
-                return _prepare(config, workdir, source, val_source, strategy)
+                return _prepare(config, workdir, source, val_source, strategy, cluster)
         except Interrupted:
             say("stopped while no step was under way: nothing is lost; run the same command to go on")
             raise SystemExit(stop.exit_code) from None
@@ -96,20 +106,28 @@ def _prepare(
     source: Data | None,
     val_source: Data | None,
     strategy: tf.distribute.Strategy | None,
+    cluster: Cluster | None,
 ) -> dict[str, Any]:
     """Opens and checks all that a run needs, then trains."""
     source, val_source = _open(config, source, val_source)
     fixed = _fixed_proposals(config, source, val_source)
     config = replace(config, model=replace(config.model, num_classes=len(source.class_names)))
-    strategy = strategy or make_strategy(config.strategy)
-    replica_batch_size(strategy, config.batch_size)
+    strategy = strategy or make_strategy(config.strategy, cross_device=config.cross_device)
+    replica_batch_size(strategy, config.batch_size, config.accumulate)
     # A run that goes on has weights of its own: what it began with may be gone.
     checkpoint = read_checkpoint(config.init) if config.init and not workdir.has_checkpoints() else None
     if not config.init:
         warn_of_frozen_weights(config)
-    workdir.prepare(config, source.class_names, source.category_ids, source.name, fingerprint(source))
-    with _dtype_policy(config.precision):
-        return _train(config, workdir, source, val_source, strategy, checkpoint, fixed)
+    cluster, found = cluster or Cluster(strategy), fingerprint(source, val_source)
+    cluster.watch()
+    cluster.require_same(
+        "options and data",
+        json.dumps([to_dict(config) | {"workdir": None}, list(source.class_names), found]),
+        "start every worker with the same command",
+    )
+    workdir.prepare(config, source.class_names, source.category_ids, source.name, found)
+    with dtype_policy(config.precision):
+        return _train(config, workdir, source, val_source, strategy, checkpoint, fixed, cluster)
 
 
 def warn_of_frozen_weights(config: Config) -> None:
@@ -135,6 +153,7 @@ def _train(
     strategy: tf.distribute.Strategy,
     checkpoint: Checkpoint | None,
     fixed: FixedProposals | None,
+    cluster: Cluster,
 ) -> dict[str, Any]:
     keras.utils.set_random_seed(config.seed)
     with strategy.scope():
@@ -146,21 +165,23 @@ def _train(
             apply(checkpoint, submodels, vars(config.model), source.class_names)
             say("; ".join([f"starts from {checkpoint.path}: {checkpoint.kind}", *checkpoint.notes]))
         optimizer = Optimizer(config, submodels.weights_model.trainable_variables)
-    checkpoints = Checkpoints(
-        workdir.checkpoints,
-        named_variables(model=submodels.weights_model.variables, optimizer=optimizer.variables),
-        config.keep_checkpoints,
-    )
+    variables = named_variables(model=submodels.weights_model.variables, optimizer=optimizer.variables)
+    keeper = Checkpoints if cluster.is_chief else ReadCheckpoints
+    checkpoints = keeper(workdir.checkpoints, variables, config.keep_checkpoints)
     progress = checkpoints.restore()
+    hint = "workdir must be one folder that all of them see"
+    cluster.require_same("the step of the newest checkpoint", progress.step, hint)
     if progress.best_step and not workdir.weights.exists():
         # Someone removed the weights for inference: the next evaluation writes them again.
         progress.evaluated, progress.best_step, progress.best = 0, 0, {}
+    cluster.gather(0)  # before the chief writes anything that the others look for
     final = _finished(workdir) if min(progress.step, progress.evaluated) >= config.steps else None
     if final is not None:
+        cluster.leave()
         say(f"{workdir.path} has finished its {config.steps} steps: {_summary(final)}")
         return final
     workdir.drop_metrics_after(progress.step, progress.evaluated)
-    say(describe(strategy, config.batch_size))
+    say(describe(strategy, config.batch_size, config.accumulate))
     say(f"{source.name}: {len(source)} images, {len(source.class_names)} classes; work directory {workdir.path}")
     if progress.step:
         say(f"goes on from step {progress.step} of {config.steps}")
@@ -168,13 +189,28 @@ def _train(
     storyboard = () if fixed is None else (fixed_proposal_losses, fixed_noise_shapes)
     step = build_train_step(submodels, config, optimizer, strategy, *storyboard)
     step = _announce_shapes(step, config, strategy)
-    loop = Loop(config, workdir, submodels.weights_model, optimizer, step, checkpoints, progress, evaluate)
-    batches = train_batches(source, config, progress.step)
-    if fixed is not None:
-        batches = with_proposals(batches, fixed.train, config, config.model.post_nms_train, augmented=True)
-    loop.run(named_errors(strategy.experimental_distribute_dataset(batches)))
+
+    def batches(start: int) -> tf.data.Dataset:
+        found = train_batches(source, config, start)
+        if fixed is None:
+            return found
+        return with_proposals(found, fixed.train, config, config.model.post_nms_train, augmented=True)
+
+    def distributed(start: int) -> Iterator[Any]:
+        return named_errors(strategy.experimental_distribute_dataset(batches(start)))
+
+    recorder = Recorder(config, workdir, variables, batches, source)
+    loop = Loop(
+        config, workdir, submodels.weights_model, optimizer, step, checkpoints, progress, evaluate, cluster, recorder
+    )
+    loop.run(distributed(progress.step), distributed)
+    if not cluster.is_chief:
+        cluster.leave()  # once the chief has finished
+        return {}
     recall = None if val_source is None or fixed is not None else _proposal_recall(config, workdir, val_source)
-    return _finish(config, workdir, progress, recall)
+    final = _finish(config, workdir, progress, recall)
+    cluster.leave()
+    return final
 
 
 def _finished(workdir: Workdir) -> dict[str, Any] | None:
@@ -282,7 +318,12 @@ def _finish(
     }
     with dispensable(workdir.curves):
         plot_curves(workdir.metrics, workdir.curves)
-    write_json(workdir.final, final)
+    try:
+        write_json(workdir.final, final)
+    except OSError as error:
+        raise ValueError(
+            f"{workdir.path} must have room for final.json, got: {error}. All else is saved: make room and run the same command"
+        ) from error
     say(f"finished: {_summary(final)}; {workdir.path}")
     return final
 
@@ -294,13 +335,3 @@ def _summary(final: dict[str, Any]) -> str:
         f"{figures}, best step {final['best_step']}; {final['seconds']:.0f} s of training, "
         f"{final['images_per_second']:.1f} images/s"
     )
-
-
-@contextmanager
-def _dtype_policy(name: str) -> Iterator[None]:
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(name)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)

@@ -4,7 +4,9 @@ import json
 import math
 import os
 import tempfile
+import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,10 @@ MAY_DIFFER = (
     "workdir",
     "preset",
     "strategy",
+    "cross_device",
+    "accumulate",
     "jit_compile",
+    "on_nan",
     "eval_every",
     "checkpoint_every",
     "keep_checkpoints",
@@ -48,6 +53,7 @@ class Workdir:
         self.samples = self.path / "samples"
         self.curves = self.path / "curves.png"
         self.data = self.path / "data.json"
+        self.nan = self.path / "nan"
         self.lock = self.path / ".lock"
 
     def check_writable(self) -> None:
@@ -104,7 +110,8 @@ class Workdir:
             class_names: of the training data.
             category_ids: of the training data.
             data: its name.
-            found: its `fingerprint`; None: the data is not looked at.
+            found: its `fingerprint`, with that of the validation data, a change in which is warned of: it acts on
+                no weights, but on which are the best; None: the data is not looked at.
 
         Raises:
             ValueError: naming each field that differs, the old and the new value, or what changed in the data.
@@ -135,12 +142,20 @@ class Workdir:
         write_json(self.config, to_dict(config))
 
     def _require_same_data(self, found: dict[str, Any], data: str) -> None:
-        changed = differences(_read_object(self.data), found)
+        old = _read_object(self.data)
+        changed = differences(old, found)
         if changed:
             raise ValueError(
                 f"{data} must hold what it held when {self.path} began, got changes in {', '.join(changed)}: a run is a "
                 f"function of its data. Bring the old data back to go on, or start anew from these weights with --init "
                 f"{self.path} and another --workdir"
+            )
+        changed = differences(*(known.get("validation") or {} for known in (old, found)))
+        if changed:
+            warnings.warn(
+                f"the validation data changed since {self.path} began, in {', '.join(changed)}: AP from here on is not that of "
+                "before, and the best weights so far were chosen on the old data",
+                stacklevel=4,
             )
 
     def has_checkpoints(self) -> bool:
@@ -256,9 +271,10 @@ def _write_aside(path: Path, text: str) -> None:
     try:
         aside.write_text(text, encoding="utf-8")
         os.replace(aside, path)
-    except OSError:
-        aside.unlink(missing_ok=True)
-        raise
+    except OSError as error:
+        with suppress(OSError):  # of two failures the first one is the cause
+            aside.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error  # a full disk names no file
 
 
 def _plain(value: Any) -> Any:

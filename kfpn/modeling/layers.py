@@ -145,15 +145,16 @@ class MaskedBatchNormalization(keras.layers.BatchNormalization):
             return super().call(inputs, training=training)
         if not self.synchronized:
             return super().call(inputs, training=training, mask=ops.squeeze(valid, -1))
-        # Keras takes masked statistics on each replica alone; as plain means of three sums they are taken over all.
+        # Keras takes masked statistics on each replica alone; as plain means of sums they are taken over all.
         x = ops.cast(inputs, "float32")
         valid = ops.cast(valid, "float32")
-        sums = ops.concatenate([x * valid, ops.square(x) * valid, ops.broadcast_to(valid, ops.shape(x))], axis=-1)
-        means, _ = ops.moments(sums, axes=(0, 1, 2), synchronized=True)
-        total, squares, filled = ops.split(means, 3)
+        sums = ops.concatenate([x * valid, ops.broadcast_to(valid, ops.shape(x))], axis=-1)
+        total, filled = ops.split(_mean_of_all(sums), 2)
         filled = ops.maximum(filled, 1e-12)
         mean = total / filled
-        variance = ops.maximum(squares / filled - ops.square(mean), 0.0)
+        # Centred first: the difference of mean square and squared mean is mostly rounding, which a training run
+        # then enlarges until runs that sum in another order have nothing in common.
+        variance = _mean_of_all(ops.square(x - mean) * valid) / filled
         for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + ops.cast(value, moving.dtype) * (1.0 - self.momentum))
         scale = ops.cast(self.gamma, "float32") * ops.rsqrt(variance + self.epsilon)
@@ -161,3 +162,8 @@ class MaskedBatchNormalization(keras.layers.BatchNormalization):
 
     def compute_output_spec(self, inputs, valid=None, training=None):
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
+
+
+def _mean_of_all(x):
+    """Returns the mean of (B, H, W, C) over all but the channels, of all replicas together."""
+    return ops.moments(x, axes=(0, 1, 2), synchronized=True)[0]

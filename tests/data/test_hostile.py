@@ -3,6 +3,8 @@
 import json
 import os
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -126,6 +128,49 @@ def test_text_that_no_tool_writes_is_refused_with_the_file(folder, text, message
         opened(folder, text)
 
 
+def test_json_larger_than_the_memory_is_refused_before_it_is_read(folder):
+    path = folder / "large.json"
+    path.touch()
+    os.truncate(path, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))  # a hole: no block of the disk is taken
+    with pytest.raises(
+        ValueError, match=r"coco:.*large\.json: can't be read: is too large for the memory, [\d,]+ bytes"
+    ):
+        CocoSource(path)
+
+
+LIMITED = """
+import os, resource, sys
+from kfpn.data.coco import CocoSource
+os.truncate(sys.argv[1], 2**30)
+used = int(open("/proc/self/statm").read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**29, resource.RLIM_INFINITY))
+try:
+    CocoSource(sys.argv[1])
+except ValueError as error:
+    print(error)
+"""
+
+
+def test_a_gigabyte_of_json_in_half_of_it_is_an_error_not_a_traceback(tmp_path):
+    path = tmp_path / "large.json"
+    path.touch()
+    done = subprocess.run([sys.executable, "-c", LIMITED, str(path)], capture_output=True, text=True)
+    assert "large.json: can't be read: is too large for the memory, 1,073,741,824 bytes" in done.stdout, done.stderr
+
+
+def require_usable(source):
+    """Asserts that every record can be trained on: boxes finite, inside, with area; labels of known classes."""
+    for index in range(len(source)):
+        record = source[index]
+        limit = [record.height, record.width] * 2
+        assert np.isfinite(record.boxes).all()
+        assert (record.boxes >= 0).all()
+        assert (record.boxes <= limit).all()
+        assert (record.boxes[:, 2:] > record.boxes[:, :2]).all()
+        assert set(record.labels.tolist()) <= set(range(len(source.class_names)))
+        assert (record.areas > 0).all()
+
+
 KEYS = st.sampled_from(
     ["id", "image_id", "category_id", "bbox", "area", "iscrowd", "file_name", "height", "width", "name"]
 )
@@ -162,15 +207,7 @@ def test_any_value_anywhere_is_refused_with_the_file_or_read_rightly(folder, dat
     if refused is not None:
         assert str(folder) in refused
         return
-    for index in range(len(source)):
-        record = source[index]
-        limit = [record.height, record.width] * 2
-        assert np.isfinite(record.boxes).all()
-        assert (record.boxes >= 0).all()
-        assert (record.boxes <= limit).all()
-        assert (record.boxes[:, 2:] > record.boxes[:, :2]).all()
-        assert set(record.labels.tolist()) <= set(range(len(source.class_names)))
-        assert (record.areas > 0).all()
+    require_usable(source)
 
 
 @settings(max_examples=40, deadline=None)

@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import standin
 from kills import ROOT, begin, chance, compare, finish, kill_at, newest, same_rows, same_state, write_data
+from test_loop import start
 
 STEPS = 16
 
@@ -49,11 +51,11 @@ def run_standin(folder, at, how):
 
 
 def test_a_kill_between_steps_and_one_in_mid_checkpoint_change_no_bit(tmp_path):
-    assert run_standin(tmp_path / "whole", 0, "half") == 0
+    start(tmp_path / "whole", standin.config())
     assert run_standin(tmp_path / "parts", 2, "step") == -signal.SIGKILL
     assert run_standin(tmp_path / "parts", 5, "half") == -signal.SIGKILL
     assert (tmp_path / "parts" / "checkpoints" / "step_00000005.tmp").exists()
     assert newest(tmp_path / "parts") == 4
-    assert run_standin(tmp_path / "parts", 0, "half") == 0
+    start(tmp_path / "parts", standin.config())
     same_state(tmp_path / "whole", tmp_path / "parts", 6)
     same_rows(tmp_path / "whole", tmp_path / "parts")

@@ -10,6 +10,8 @@ import standin
 import tensorflow as tf
 
 from kfpn.engine.checkpoint import Checkpoints, named_variables
+from kfpn.engine.cluster import Cluster
+from kfpn.engine.follow import ReadCheckpoints, ReadWorkdir
 from kfpn.engine.interrupt import Interruption
 from kfpn.engine.loop import Loop
 from kfpn.engine.optimizer import Optimizer
@@ -18,16 +20,20 @@ from kfpn.engine.strategy import make_strategy
 from kfpn.engine.workdir import Workdir
 
 
-def start(path, config, evaluate=None, interfere=None):
+def start(path, config, evaluate=None, interfere=None, strategy=None):
     """Does what one more call of `train` does, from what the folder holds; `interfere(step)` is called before a step."""
-    strategy, workdir = make_strategy("one_device"), Workdir(path)
+    strategy = strategy or make_strategy("one_device")
+    cluster = Cluster(strategy)
+    workdir = (Workdir if cluster.is_chief else ReadWorkdir)(path)
     workdir.check_writable()
+    cluster.watch()
     with strategy.scope():
-        parts = standin.submodels()
+        parts = standin.submodels(synchronized=True)
         optimizer = Optimizer(config, parts.weights_model.trainable_variables)
     variables = named_variables(model=parts.weights_model.variables, optimizer=optimizer.variables)
-    checkpoints = Checkpoints(workdir.checkpoints, variables)
+    checkpoints = (Checkpoints if cluster.is_chief else ReadCheckpoints)(workdir.checkpoints, variables)
     progress = checkpoints.restore()
+    cluster.gather(0)
     workdir.drop_metrics_after(progress.step, progress.evaluated)
     step = build_train_step(parts, config, optimizer, strategy, standin.losses, standin.noise_shapes)
 
@@ -36,8 +42,9 @@ def start(path, config, evaluate=None, interfere=None):
             interfere(progress.step)
         return step(batch)
 
-    loop = Loop(config, workdir, parts.weights_model, optimizer, watched, checkpoints, progress, evaluate)
+    loop = Loop(config, workdir, parts.weights_model, optimizer, watched, checkpoints, progress, evaluate, cluster)
     loop.run(iter(strategy.experimental_distribute_dataset(standin.batches(config, progress.step))))
+    cluster.leave()
     return {name: variable.numpy() for name, variable in variables.items()}, progress
 
 
@@ -139,8 +146,8 @@ def test_the_evaluated_weights_are_the_averaged_ones(tmp_path):
     state, _ = start(tmp_path, standin.config(), lambda step: {"AP": float(step)})
     parts = standin.submodels()
     parts.weights_model.load_weights(Workdir(tmp_path).weights)
-    average = list(state.values())[-6:]
-    assert len(state) == 8 + 7 + 6
+    average = list(state.values())[-5:]
+    assert len(state) == 7 + 6 + 5
     for variable, value in zip(parts.weights_model.trainable_variables, average, strict=True):
         np.testing.assert_array_equal(variable.numpy(), value)
 
@@ -166,7 +173,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(tmp_path, monkeypa
 
 
 def test_rows_hold_means_over_the_steps_since_the_last(tmp_path):
-    _, each = standin.run(standin.config(), make_strategy("one_device"))
+    _, each = standin.run(standin.config(), make_strategy("one_device"), synchronized=True)
     start(tmp_path, standin.config())
     logged = rows(tmp_path)
     assert [row["step"] for row in logged] == [2, 4, 6]

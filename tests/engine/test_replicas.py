@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def replicas():
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, str(ROOT / "tests/engine/standin.py"), "jit", "sync_bn", "overflow"],
+        [sys.executable, str(ROOT / "tests/engine/standin.py"), "jit", "sync_bn", "nan", "overflow"],
         capture_output=True,
         text=True,
         timeout=300,
@@ -26,12 +26,16 @@ def replicas():
     return json.loads(done.stdout.splitlines()[-1]), done.stderr
 
 
-@pytest.mark.parametrize("case", ["jit", "sync_bn"])
+@pytest.mark.parametrize("case", ["jit", "sync_bn", "nan"])
 def test_two_replicas_end_where_one_does(replicas, case):
     apart = replicas[0][case]
     assert apart["finite"]
     assert apart["state"] < 1e-6
     assert apart["rows"] < 1e-5
+
+
+def test_a_loss_that_is_not_finite_on_one_replica_is_refused_by_both(replicas):
+    assert replicas[0]["nan"]["skipped"] == [0, 1, 0]
 
 
 def test_sync_bn_on_replicas_goes_without_jit_and_says_so(replicas):

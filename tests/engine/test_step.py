@@ -41,7 +41,7 @@ def test_losses_are_means_over_the_global_batch_and_loss_is_their_sum():
     _, rows = standin.run(config, make_strategy("one_device"))
     assert {name: rows[0][name] for name in expected} == pytest.approx(expected, rel=1e-5)
     assert rows[0]["loss"] == pytest.approx(sum(expected.values()), rel=1e-5)
-    assert set(rows[0]) == {*expected, "loss", "grad_norm", "lr"}
+    assert set(rows[0]) == {*expected, "loss", "grad_norm", "lr", "skipped"}
 
 
 def test_compiled_steps_equal_plain_ones():
@@ -74,7 +74,7 @@ def test_a_variable_no_loss_depends_on_is_named():
     parts = standin.submodels()
     variables = [*parts.weights_model.trainable_variables, *idle.trainable_variables]
     optimizer = Optimizer(config, variables)
-    widened = SimpleNamespace(weights_model=SimpleNamespace(trainable_variables=variables))
+    widened = SimpleNamespace(weights_model=SimpleNamespace(trainable_variables=variables, non_trainable_variables=[]))
 
     def losses(_, *rest):
         return standin.losses(parts, *rest)

@@ -15,7 +15,7 @@ def test_without_a_gpu_both_strategies_are_one_replica_on_the_cpu():
 
 
 def test_what_cannot_be_made_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"strategy must be one of one_device, mirrored, got 'tpu'"):
+    with pytest.raises(ValueError, match=r"strategy must be one of one_device, mirrored, multi_worker, got 'tpu'"):
         make_strategy("tpu")
     with pytest.raises(ValueError, match=r"devices must be among .*CPU:0.*GPU:7"):
         make_strategy("mirrored", ["GPU:7"])

@@ -23,7 +23,7 @@ from kfpn.presets import preset
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     base = preset("shapes")
-    small = {"pyramid_channels": 16, "head_width": 16, "pre_nms_train": 20, "post_nms_train": 20}
+    small = {"backbone_width": 8, "pyramid_channels": 16, "head_width": 16, "pre_nms_train": 20, "post_nms_train": 20}
     return replace(
         base,
         workdir=str(tmp_path_factory.mktemp("run")),

@@ -77,6 +77,14 @@ def test_batch_norm_leaves_padding_out(synchronized):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
+def test_synchronized_variance_keeps_its_digits_where_the_mean_is_far_larger():
+    x = (1000 + np.random.default_rng(0).normal(0, 0.1, (2, 8, 8, 3))).astype("float32")
+    layer = MaskedBatchNormalization(momentum=0.0, synchronized=True)
+    layer(x, valid=np.ones((2, 8, 8, 1), "float32"), training=True)
+    want = x.astype("float64").var((0, 1, 2))
+    np.testing.assert_allclose(np.array(layer.moving_variance), want, rtol=1e-2)
+
+
 def test_frozen_batch_norm_ignores_the_batch():
     _, canvas, valid = padded()
     layer = MaskedBatchNormalization(synchronized=True)

@@ -1,0 +1,251 @@
+"""What limits training: images/s of the input pipeline alone, of the training step alone, and of both together.
+
+    python benchmarks/scaling.py                                # R50-FPN at 512 x 512 on made JPEG files; 1 and 2 replicas
+    python benchmarks/scaling.py --data coco:train.json,images  # on your own, as `kfpn train --data` reads them
+    python benchmarks/scaling.py --memory                       # does the pipeline's memory grow over 10,000 images?
+
+Replicas are GPUs (1, and all of them) or, where there is none, logical CPUs (1 and 2). Each number has a process of its own, in
+which the three are measured in turns, because shared machines drift; medians of the turns stand in the table.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+from scaling_data import SIDE, build_config, describe_data, open_data, strategy_of
+from scaling_memory import memory_series, memory_table, plot_memory
+from tqdm import tqdm
+
+from kfpn.config import Precision
+from kfpn.presets import PRESETS
+
+ROOT = Path(__file__).resolve().parents[1]
+PICTURE = ROOT / "docs" / "images" / "scaling_memory.png"
+PARTS = ("pipeline", "step", "both")
+WANTED = 3.0
+"""Times what the step eats that the pipeline should feed."""
+
+
+def feed(source: Any, config: Any, strategy: Any, start_step: int = 0) -> Iterator[Any]:
+    """Returns the batches as training takes them, endless."""
+    from kfpn.data.pipeline import named_errors, train_batches
+
+    return named_errors(strategy.experimental_distribute_dataset(train_batches(source, config, start_step)))
+
+
+def build_step(config: Any, strategy: Any) -> Callable[[Any], dict[str, Any]]:
+    """Returns the training step of a fresh detector."""
+    import keras
+
+    from kfpn.engine.optimizer import Optimizer
+    from kfpn.engine.step import build_train_step
+    from kfpn.modeling.detector import build_submodels
+
+    keras.utils.set_random_seed(config.seed)
+    keras.config.set_dtype_policy(config.precision)
+    with strategy.scope():
+        submodels = build_submodels(config.model)
+        optimizer = Optimizer(config, submodels.weights_model.trainable_variables)
+    return build_train_step(submodels, config, optimizer, strategy)
+
+
+def rate(call: Callable[[], Any], batch_size: int, seconds: float) -> float:
+    """Returns images/s of calls that take a batch each, for `seconds` and two calls at least.
+
+    Args:
+        call: returns the step's tensors, or None. A device works while the next call is prepared, as in training,
+            but never on more than one step ahead.
+        batch_size: images of a call.
+        seconds: wall clock.
+    """
+    waited = _wait(call())
+    start, count = time.perf_counter(), 0
+    while count < 2 or time.perf_counter() - start < seconds:
+        waited, pending = call(), waited
+        _wait(pending)
+        count += 1
+    _wait(waited)
+    return count * batch_size / (time.perf_counter() - start)
+
+
+def _wait(result: Any) -> Any:
+    if result is not None:
+        float(result["loss"])
+    return None
+
+
+def measure(
+    source: Any, config: Any, strategy: Any, step: Callable[[Any], Any], turns: int, seconds: float
+) -> dict[str, list[float]]:
+    """Returns images/s of pipeline, step and both, one figure a turn.
+
+    Args:
+        source: the data.
+        config: `batch_size` is the global batch.
+        strategy: of `step`.
+        step: batch -> dict with `loss`.
+        turns: in each of which all three are measured.
+        seconds: of each, at least.
+    """
+    same = next(feed(source, config, strategy))
+    _wait(step(same))  # compiles
+    found: dict[str, list[float]] = {part: [] for part in PARTS}
+    for turn in tqdm(range(turns), desc=f"{strategy.num_replicas_in_sync} replica(s)", unit="turn"):
+        # Fresh batches each time: what was made ahead while something else was measured must not count.
+        batches = feed(source, config, strategy, 1000 * turn)
+        for _ in range(8):
+            next(batches)
+        found["pipeline"].append(rate(lambda b=batches: _nothing(next(b)), config.batch_size, seconds))
+        del batches
+        found["step"].append(rate(lambda: step(same), config.batch_size, seconds))
+        batches = feed(source, config, strategy, 1000 * turn)
+        found["both"].append(rate(lambda b=batches: step(next(b)), config.batch_size, seconds))
+        del batches
+    return found
+
+
+def _nothing(_: Any) -> None:
+    return None
+
+
+def limiting(pipeline: float, step: float) -> str:
+    """Names the slower part: the one whose images/s are fewer."""
+    return "input pipeline" if pipeline < step else "training step"
+
+
+def table(rows: Sequence[tuple[int, dict[str, list[float]]]]) -> str:
+    """Lays out what was measured, (replicas, figures of `measure`) a row, and says what limits."""
+    head = ("replicas", "pipeline", "step", "both", "pipeline / step", "both / slower", "limits")
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    words = []
+    for replicas, figures in rows:
+        turns = {part: np.array(figures[part]) for part in PARTS}
+        pipeline, step, both = (float(np.median(turns[part])) for part in PARTS)
+        ratio = float(np.median(turns["pipeline"] / turns["step"]))
+        kept = float(np.median(turns["both"] / np.minimum(turns["pipeline"], turns["step"])))
+        cells = [f"{value:.3g}" if value < 1000 else f"{value:.0f}" for value in (pipeline, step, both, ratio, kept)]
+        lines.append(f"| {replicas} | {' | '.join(cells)} | {limiting(pipeline, step)} |")
+        enough = "enough" if ratio >= WANTED else "too little"
+        words.append(
+            f"{replicas} replica(s): the {limiting(pipeline, step)} limits; the pipeline feeds {cells[3]} times what the "
+            f"step eats ({WANTED:g} wanted: {enough})"
+        )
+    one = rows[0]
+    for replicas, figures in rows[1:]:
+        factor = np.median(figures["both"]) / np.median(one[1]["both"])
+        words.append(
+            f"{replicas} replicas train {factor:.2f} times the images/s of {one[0]} (measured after each other)"
+        )
+    return "\n".join([*lines, "", *words])
+
+
+def default_replicas() -> list[int]:
+    """Returns 1 and all GPUs, or 1 and 2 where there is none."""
+    import tensorflow as tf
+
+    return sorted({1, len(tf.config.list_physical_devices("GPU")) or 2})
+
+
+def throughput(options: argparse.Namespace, folder: Path) -> None:
+    """Measures each number of replicas in a process of its own, and prints the table."""
+    counts = options.replicas or default_replicas()
+    batch_size = options.batch or 2 * (max(counts) if options.replicas is None and max(counts) > 2 else 1)
+    for replicas in counts:
+        if replicas < 1 or batch_size % replicas:
+            raise ValueError(f"batch must be a multiple of the number of replicas ({replicas}), got {batch_size}")
+    rows = []
+    for replicas in counts:
+        command = [sys.executable, __file__, *sys.argv[1:], "--batch", str(batch_size)]
+        command += ["--child", str(replicas), "--folder", str(folder)]
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        rows.append((replicas, json.loads(output.splitlines()[-1])))
+    print(f"{options.preset}, {options.size} x {options.size}, global batch {batch_size}, {options.precision}", end="")
+    print(f"{'' if options.no_jit else ', XLA'}; {len(os.sched_getaffinity(0))} cores; images/s")
+    print(f"{rows[0][1]['data']}\n\n{table(rows)}")
+
+
+def child(options: argparse.Namespace, replicas: int, folder: Path) -> None:
+    """Measures one number of replicas and prints the figures as JSON."""
+    strategy = strategy_of(replicas)
+    source, config = _prepared(options, folder)
+    found: dict[str, Any] = measure(
+        source, config, strategy, build_step(config, strategy), options.turns, options.seconds
+    )
+    print(json.dumps({**found, "data": describe_data(source)}))
+
+
+def memory(options: argparse.Namespace, folder: Path) -> None:
+    """Runs the pipeline alone, prints the table of memory and draws it."""
+    strategy = strategy_of(1)
+    source, config = _prepared(options, folder)
+    warm_up = options.warm_up if options.warm_up is not None else options.images // 10
+    start = time.perf_counter()
+    series = memory_series(feed(source, config, strategy), config.batch_size, options.images, warm_up)
+    speed = (options.images + warm_up) / (time.perf_counter() - start)
+    print(
+        f"batches of {config.batch_size} at {options.size} x {options.size}; {describe_data(source)}; {speed:.1f} images/s"
+    )
+    print(f"\n{memory_table(series)}")
+    if options.picture:
+        plot_memory(series, Path(options.picture))
+
+
+def _prepared(options: argparse.Namespace, folder: Path) -> tuple[Any, Any]:
+    source = open_data(options.data, folder, options.files, options.side)
+    classes = len(source.class_names)
+    config = build_config(
+        options.preset, options.size, options.batch or 2, classes, options.precision, not options.no_jit
+    )
+    return source, config
+
+
+def main() -> None:
+    """Parses the options and does what they say."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--data", help="as for kfpn train: coco:ANNOTATIONS.json,IMAGES_DIR | voc:DIR | ...; default: made files"
+    )
+    parser.add_argument("--files", type=int, default=64, help="how many files are made")
+    parser.add_argument("--side", type=int, default=SIDE, help="side of those, pixels")
+    parser.add_argument("--preset", choices=list(PRESETS), default="coco")
+    parser.add_argument("--size", type=int, default=512, help="side of the square canvas, pixels")
+    parser.add_argument(
+        "--batch", type=int, help="images a step, over all replicas; default: 2, or 2 for each of several GPUs"
+    )
+    parser.add_argument("--replicas", type=int, nargs="+", help="default: 1 and all GPUs, or 1 and 2 without one")
+    parser.add_argument("--precision", choices=get_args(Precision), default="float32")
+    parser.add_argument("--no-jit", action="store_true", help="TensorFlow's kernels instead of XLA")
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each part in each turn, at least")
+    parser.add_argument("--memory", action="store_true", help="the pipeline's memory instead")
+    parser.add_argument("--images", type=int, default=10_000, help="images made in --memory")
+    parser.add_argument("--warm-up", type=int, help="images before those; default: a tenth of them")
+    parser.add_argument("--picture", default=str(PICTURE), help='figure of --memory; "": none')
+    parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
+        try:
+            if options.child:
+                child(options, options.child, folder)
+            else:
+                (memory if options.memory else throughput)(options, folder)
+        except ValueError as error:
+            sys.exit(f"error: {error}")
+        except subprocess.CalledProcessError as error:  # it has said why
+            sys.exit(error.returncode)
+
+
+if __name__ == "__main__":
+    main()

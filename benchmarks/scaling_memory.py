@@ -1,0 +1,105 @@
+"""Whether the input pipeline keeps what it should let go: resident memory while it makes images, for `scaling.py --memory`."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+POINTS = 10
+LIMIT = 32 * 2**20
+"""Bytes by which memory may drift over a whole run: a tenth of a percent of the pixels of 10,000 images of 512 x 512 is 7."""
+
+
+def resident_bytes() -> int:
+    """Returns this process's resident memory.
+
+    Raises:
+        ValueError: where there is no /proc.
+    """
+    status = Path("/proc/self/status")
+    if not status.exists():
+        raise ValueError("--memory needs /proc/self/status, which only Linux has")
+    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmRSS:")) * 1024
+
+
+def memory_series(
+    batches: Iterator[Any],
+    batch_size: int,
+    images: int,
+    warm_up: int,
+    measure: Callable[[], int] = resident_bytes,
+) -> list[tuple[int, int]]:
+    """Takes images from the pipeline and returns (images since the warm-up, bytes) at `POINTS` places.
+
+    Args:
+        batches: without end.
+        batch_size: images of each.
+        images: at least POINTS batches; rounded to whole batches.
+        warm_up: images before the first that counts.
+        measure: what tells the memory.
+
+    Raises:
+        ValueError: for fewer images.
+    """
+    steps = images // batch_size
+    if steps < POINTS:
+        raise ValueError(f"images must be at least {POINTS} batches of {batch_size}, got {images}")
+    due = {steps * (point + 1) // POINTS for point in range(POINTS)}
+    series = []
+    with tqdm(total=warm_up + images, desc="memory", unit="image") as bar:
+        for _ in range(-(-warm_up // batch_size)):
+            next(batches)
+            bar.update(batch_size)
+        for step in range(1, steps + 1):
+            next(batches)
+            bar.update(batch_size)
+            if step in due:
+                series.append((step * batch_size, measure()))
+    return series
+
+
+def bytes_an_image(series: Sequence[tuple[int, int]]) -> float:
+    """Returns the slope of memory over images: the median over all pairs of points, which one jump does not move."""
+    images, taken = np.array(series, np.float64).T
+    first, second = np.triu_indices(len(images), 1)
+    return float(np.median((taken[second] - taken[first]) / (images[second] - images[first])))
+
+
+def grows(series: Sequence[tuple[int, int]], limit: float = LIMIT) -> bool:
+    """Tells whether memory rises, as by something kept of each image, by more than `limit` bytes over the series."""
+    return bytes_an_image(series) * (series[-1][0] - series[0][0]) > limit
+
+
+def memory_table(series: Sequence[tuple[int, int]], limit: float = LIMIT) -> str:
+    """Lays out the series and says whether it grows."""
+    lines = ["| images | resident MB | against the first |", "|---|---|---|"]
+    lines += [f"| {n} | {b / 2**20:.1f} | {(b - series[0][1]) / 2**20:+.1f} |" for n, b in series]
+    verdict = "memory grows" if grows(series, limit) else "memory does not grow"
+    span = series[-1][0] - series[0][0]
+    slope = bytes_an_image(series)
+    lines += [
+        "",
+        f"{verdict}: {slope:+.0f} bytes an image, {slope * span / 2**20:+.1f} MB over {span} images "
+        f"(limit {limit / 2**20:.0f} MB)",
+    ]
+    return "\n".join(lines)
+
+
+def plot_memory(series: Sequence[tuple[int, int]], path: Path) -> None:
+    """Draws memory over images, from zero, with the limit above the first point."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    images, taken = np.array(series).T
+    axes.plot(images, taken / 2**20, "o-", label="resident memory")
+    axes.axhline((series[0][1] + LIMIT) / 2**20, color="C3", linestyle="--", label="first point and the limit")
+    axes.set(xlabel="images made, after the warm-up", ylabel="MB", ylim=(0, 1.15 * (taken.max() + LIMIT) / 2**20))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=90)

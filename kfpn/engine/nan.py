@@ -1,0 +1,270 @@
+"""Steps without a finite loss: what they were made of is kept in a work directory's nan/, and computed again layer by layer."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from kfpn.config import Config
+from kfpn.data.record import Source
+from kfpn.engine.checkpoint import Checkpoints, Progress, named_variables
+from kfpn.engine.optimizer import Optimizer
+from kfpn.engine.precision import dtype_policy
+from kfpn.engine.step import sampler_noise
+from kfpn.engine.workdir import Workdir, read_json, write_json
+from kfpn.modeling.detector import Submodels, build_submodels
+from kfpn.modeling.fixed_proposals import fixed_noise_shapes, fixed_proposal_losses
+from kfpn.modeling.training import noise_shapes, training_losses
+from kfpn.visualize import draw_detections
+
+_BATCH, _STATE, _REPORT = "batch.npz", "state", "report.json"
+_NOT_LOSSES = ("lr", "grad_norm", "loss", "skipped")
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """What one step gives when it is computed eagerly, on one device.
+
+    Attributes:
+        losses: name -> mean over the batch.
+        grad_norm: of the gradients before decay and clipping.
+        first: what went non-finite first, in words; None: nothing did.
+    """
+
+    losses: dict[str, float]
+    grad_norm: float
+    first: str | None
+
+    @property
+    def line(self) -> str:
+        """The finding as part of a sentence."""
+        if self.first is None:
+            return "computed once more, eagerly and on one device, all of it is finite"
+        return f"first to go was {self.first}"
+
+
+def not_finite(step: int, row: Mapping[str, float]) -> str:
+    """Returns `rpn_box must be finite, got nan at step 17`, of the first loss that is not, else of the gradients' norm.
+
+    Args:
+        step: counted from 1.
+        row: losses, their sum `loss`, and `grad_norm`.
+    """
+    bad = [name for name in row if name not in _NOT_LOSSES and not math.isfinite(row[name])]
+    name = bad[0] if bad else "loss" if not math.isfinite(row["loss"]) else "grad_norm"
+    return f"{name} must be finite, got {row[name]} at step {step}"
+
+
+class Recorder:
+    """Keeps batch, state and pictures of a step without a finite loss in `workdir.nan`, and says what went first.
+
+    Args:
+        config: the run's.
+        workdir: the run's.
+        variables: name -> variable, all state of the run, as in its checkpoints.
+        batches: (step) -> data set of the global batches from that step on.
+        source: of the training images.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        workdir: Workdir,
+        variables: Mapping[str, keras.Variable],
+        batches: Callable[[int], tf.data.Dataset],
+        source: Source,
+    ):
+        self.config = config
+        self.workdir = workdir
+        self.variables = variables
+        self.batches = batches
+        self.source = source
+
+    @property
+    def done(self) -> bool:
+        """Whether the work directory holds such a step already."""
+        return (self.workdir.nan / _REPORT).exists()
+
+    def record(self, step: int, row: Mapping[str, float], progress: Progress) -> str:
+        """Writes nan/, computes the step again and returns what came out, as part of a sentence.
+
+        Args:
+            step: the one at fault, counted from 1; the variables are as they were before it.
+            row: its losses.
+            progress: of the run before that step.
+        """
+        folder = self.workdir.nan
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            batch = {name: value.numpy() for name, value in next(iter(self.batches(step - 1))).items()}
+            np.savez(folder / _BATCH, **batch)
+            Checkpoints(folder / _STATE, self.variables, keep=1).save(progress)
+            images = [self.source[int(index)].name for index in batch["record_index"]]
+            report = {"step": step, "row": {name: str(value) for name, value in row.items()}, "images": images}
+            write_json(folder / _REPORT, report)
+            draw_batch(folder, batch, self.source.class_names)
+        except OSError as error:
+            return f"{folder} can't be written ({error}), so nothing of the step is kept"
+        kept = f"batch, state and pictures are in {folder} ({', '.join(images)}); `kfpn replay-nan --workdir {self.workdir.path}` "
+        kept += "computes the step again"
+        try:
+            finding = replay(self.config, self.workdir)
+            write_json(folder / _REPORT, {**report, "first": finding.first})
+        except Exception as error:  # out of memory, perhaps: what was kept must still be told of
+            return f"what went first was not found ({type(error).__name__}: {str(error).splitlines()[0]}); {kept}"
+        return f"{finding.line}; {kept}"
+
+
+def draw_batch(folder: Path, batch: Mapping[str, np.ndarray], class_names: tuple[str, ...]) -> None:
+    """Writes 000.png, 001.png, ...: the images of a batch as the network saw them, with their ground truth."""
+    rows = zip(batch["images"], batch["image_sizes"], batch["gt_boxes"], batch["gt_labels"], strict=True)
+    for index, (image, (height, width), boxes, labels) in enumerate(rows):
+        picture = draw_detections(image[:height, :width], boxes, labels, None, class_names)
+        Image.fromarray(picture).save(folder / f"{index:03d}.png")
+
+
+def read_report(workdir: Workdir) -> dict[str, Any]:
+    """Returns what is known of the step in `workdir.nan`: `step`, `row`, `images`, `first`.
+
+    Raises:
+        ValueError: if there is no such step, or it can't be read.
+    """
+    path = workdir.nan / _REPORT
+    if not path.exists():
+        raise ValueError(
+            f"workdir must be of a run that met a loss that was not finite, got {str(workdir.path)!r} without {path}"
+        )
+    found = read_json(path)
+    if not isinstance(found, dict) or not {"step", "row", "images"} <= found.keys():
+        raise ValueError(f"{path} must be an object with step, row and images")
+    return found
+
+
+def replay(config: Config, workdir: Workdir) -> Finding:
+    """Computes the step in `workdir.nan` again with a detector of its own.
+
+    Args:
+        config: the run's.
+        workdir: the run's.
+
+    Raises:
+        ValueError: naming the file, if batch or state can't be read or don't belong to the configuration.
+    """
+    path = workdir.nan / _BATCH
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            batch = {name: tf.constant(file[name]) for name in file.files}
+    except Exception as error:  # numpy and zipfile fail in every way there is
+        raise ValueError(f"{path} must be the batch that a run kept, got: {error}") from error
+    with dtype_policy(config.precision):
+        submodels = build_submodels(config.model)
+        submodels.rpn.trainable = not config.proposals
+        optimizer = Optimizer(config, submodels.weights_model.trainable_variables)
+        variables = named_variables(model=submodels.weights_model.variables, optimizer=optimizer.variables)
+        state = Checkpoints(workdir.nan / _STATE, variables)
+        if not state.steps():
+            raise ValueError(f"{state.folder} must hold the state before the step, got no checkpoint")
+        state.restore()
+        losses, shapes = (
+            (fixed_proposal_losses, fixed_noise_shapes) if config.proposals else (training_losses, noise_shapes)
+        )
+        return diagnose(submodels, config, batch, optimizer.loss_scale, losses, shapes)
+
+
+def diagnose(
+    submodels: Submodels,
+    config: Config,
+    batch: Mapping[str, tf.Tensor],
+    scale: tf.Tensor,
+    losses: Callable = training_losses,
+    shapes: Callable = noise_shapes,
+) -> Finding:
+    """Computes a step's losses and gradients eagerly and looks at what every layer gives and gets.
+
+    Outputs are looked at in the order in which they are computed, then the losses, then the gradients of those outputs
+    backwards, then those of the variables. Weights stay; batch norms' statistics move.
+
+    Args:
+        submodels: of `build_submodels`.
+        config: the run's.
+        batch: of `train_batches`.
+        scale: the loss scale, scalar float32.
+        losses, shapes: see `kfpn.engine.step.build_train_step`.
+    """
+    height, width = batch["images"].shape[1:3]
+    noise = sampler_noise(config.seed, batch["sample_index"], shapes(config, height, width, batch["gt_boxes"].shape[1]))
+    variables = submodels.weights_model.trainable_variables
+    with tf.GradientTape() as tape, _watched(submodels) as seen:
+        values = {
+            name: tf.reduce_mean(tf.cast(value, tf.float32))
+            for name, value in losses(submodels, config, dict(batch), noise).items()
+        }
+        scaled = tf.add_n(list(values.values())) * scale
+    gradients = tape.gradient(scaled, [*(tensor for _, tensor in seen), *(v.value for v in variables)])
+    of_outputs, of_variables = gradients[: len(seen)], gradients[len(seen) :]
+    norm = tf.linalg.global_norm([gradient for gradient in of_variables if gradient is not None]) / scale
+    places = [(f"the output of layer {name}", tensor) for name, tensor in seen]
+    places += [(f"the loss {name}, of finite outputs", value) for name, value in values.items()]
+    backwards = zip(reversed(seen), reversed(of_outputs), strict=True)
+    places += [(f"the gradient of the output of layer {name}", gradient) for (name, _), gradient in backwards]
+    places += [(f"the gradient of {v.path}", gradient) for v, gradient in zip(variables, of_variables, strict=True)]
+    first = next((_described(place, tensor) for place, tensor in places if not _is_finite(tensor)), None)
+    return Finding({name: float(value) for name, value in values.items()}, float(norm), first)
+
+
+@contextmanager
+def _watched(submodels: Submodels) -> Iterator[list[tuple[str, tf.Tensor]]]:
+    """Collects (layer, output) of every call in a `with` block, in order."""
+    seen: list[tuple[str, tf.Tensor]] = []
+
+    def watch(name: str, call: Callable) -> Callable:
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            outputs = call(*args, **kwargs)
+            seen.extend((name, tensor) for tensor in tf.nest.flatten(outputs) if tensor.dtype.is_floating)
+            return outputs
+
+        return watched
+
+    layers = _layers(submodels)
+    for name, layer in layers.items():
+        layer.call = watch(name, layer.call)
+    try:
+        yield seen
+    finally:
+        for layer in layers.values():
+            del layer.call
+
+
+def _layers(submodels: Submodels) -> dict[str, keras.Layer]:
+    """Returns `features/conv1` -> layer, each layer once, without the inputs and the models around them."""
+    found: dict[str, keras.Layer] = {}
+
+    def collect(prefix: str, model: keras.Model) -> None:
+        for layer in model.layers:
+            if isinstance(layer, keras.Model):
+                collect(f"{prefix}/{layer.name}", layer)
+            elif not isinstance(layer, keras.layers.InputLayer) and not any(layer is one for one in found.values()):
+                found[f"{prefix}/{layer.name}"] = layer
+
+    for part in ("features", "padded_features", "rpn", "box_head"):
+        collect(part.removeprefix("padded_"), getattr(submodels, part))
+    return found
+
+
+def _is_finite(tensor: tf.Tensor | None) -> bool:
+    return tensor is None or bool(tf.reduce_all(tf.math.is_finite(tf.convert_to_tensor(tensor))))
+
+
+def _described(place: str, tensor: tf.Tensor) -> str:
+    values = tf.convert_to_tensor(tensor).numpy().astype(np.float64)
+    bad = int((~np.isfinite(values)).sum())
+    finite = np.abs(values[np.isfinite(values)])
+    rest = f"; the largest of the others is {finite.max():.3g}" if finite.size else ""
+    return f"{place} ({bad} of {values.size} values{rest})"
