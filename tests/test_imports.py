@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 ROWS = """
 kfpn.rules
+kfpn.model_config
 kfpn.config
 kfpn.presets  kfpn.levels  kfpn.scales
 kfpn.boxes  kfpn.losses

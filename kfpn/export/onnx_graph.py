@@ -10,9 +10,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kfpn.config import ModelConfig
 from kfpn.export.trt_layers import for_tensorrt
 from kfpn.levels import pooled_levels, pooled_size, pre_nms, stride
+from kfpn.model_config import ModelConfig
 from kfpn.modeling.detections import scored_boxes
 from kfpn.modeling.detector import Submodels
 from kfpn.modeling.nms import suppress

@@ -2,8 +2,8 @@
 
 import keras
 
-from kfpn.config import ModelConfig
 from kfpn.levels import pooled_size
+from kfpn.model_config import ModelConfig
 from kfpn.modeling.layers import RoIDense, SharedLayers
 from kfpn.modeling.resnet import Units, residual_stage
 

@@ -4,7 +4,8 @@ import keras
 from keras import ops
 
 from kfpn import boxes as box_ops
-from kfpn.config import Config, ModelConfig
+from kfpn.config import Config
+from kfpn.model_config import ModelConfig
 from kfpn.modeling.detector import Submodels, detect_in_rois, make_proposals
 from kfpn.modeling.training import box_head_losses, noise_shapes
 

@@ -5,8 +5,8 @@ from keras import ops
 
 from kfpn import boxes as box_ops
 from kfpn.anchors import grid_anchors, image_strides
-from kfpn.config import ModelConfig
 from kfpn.levels import anchors_a_cell, sizes_by_level, stride
+from kfpn.model_config import ModelConfig
 from kfpn.modeling.layers import PointwiseConv2D
 from kfpn.modeling.nms import LEVEL_NMS, checked_nms, suppress
 from kfpn.modeling.padding import valid_cells
