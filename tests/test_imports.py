@@ -50,7 +50,8 @@ kfpn.weights.load
 kfpn.weights.importing
 kfpn.engine.follow
 kfpn.engine.step
-kfpn.engine.nan
+kfpn.engine.nan  kfpn.engine.results
+kfpn.engine.faults
 kfpn.engine.loop
 kfpn.engine.train
 kfpn.export  kfpn.export.folding  kfpn.export.shapes  kfpn.export.onnx_runtimes

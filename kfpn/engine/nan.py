@@ -20,7 +20,7 @@ from kfpn.engine.precision import dtype_policy
 from kfpn.engine.step import sampler_noise
 from kfpn.engine.workdir import Workdir, read_json, write_json
 from kfpn.modeling.detector import Submodels, build_submodels
-from kfpn.modeling.fixed_proposals import fixed_noise_shapes, fixed_proposal_losses
+from kfpn.modeling.fixed_proposals import storyboard
 from kfpn.modeling.training import noise_shapes, training_losses
 from kfpn.visualize import draw_detections
 
@@ -93,12 +93,15 @@ class Recorder:
         return (self.workdir.nan / _REPORT).exists()
 
     def record(self, step: int, row: Mapping[str, float], progress: Progress) -> str:
-        """Writes nan/, computes the step again and returns what came out, as part of a sentence.
+        """Writes nan/ and computes the step again.
 
         Args:
             step: the one at fault, counted from 1; the variables are as they were before it.
             row: its losses.
             progress: of the run before that step.
+
+        Returns:
+            What came out, as part of a sentence; nothing that fails here is raised.
         """
         folder = self.workdir.nan
         try:
@@ -110,10 +113,12 @@ class Recorder:
             report = {"step": step, "row": {name: str(value) for name, value in row.items()}, "images": images}
             write_json(folder / _REPORT, report)
             draw_batch(folder, batch, self.source.class_names)
-        except OSError as error:
+        except (OSError, ValueError, tf.errors.OpError) as error:  # a full disk, or an image that is gone
             return f"{folder} can't be written ({error}), so nothing of the step is kept"
-        kept = f"batch, state and pictures are in {folder} ({', '.join(images)}); `kfpn replay-nan --workdir {self.workdir.path}` "
-        kept += "computes the step again"
+        kept = (
+            f"batch, state and pictures are in {folder} ({', '.join(images)}); `kfpn replay-nan --workdir "
+            f"{self.workdir.path}` computes the step again"
+        )
         try:
             finding = replay(self.config, self.workdir)
             write_json(folder / _REPORT, {**report, "first": finding.first})
@@ -123,7 +128,17 @@ class Recorder:
 
 
 def draw_batch(folder: Path, batch: Mapping[str, np.ndarray], class_names: tuple[str, ...]) -> None:
-    """Writes 000.png, 001.png, ...: the images of a batch as the network saw them, with their ground truth."""
+    """Writes 000.png, 001.png, ...: the images of a batch as the network saw them, with their ground truth.
+
+    Args:
+        folder: is there.
+        batch: of `train_batches`: images (B, H, W, 3) uint8, image_sizes (B, 2), gt_boxes (B, G, 4) yxyx pixels, gt_labels
+            (B, G), -1 in padding.
+        class_names: of the labels.
+
+    Raises:
+        OSError: if they can't be written.
+    """
     rows = zip(batch["images"], batch["image_sizes"], batch["gt_boxes"], batch["gt_labels"], strict=True)
     for index, (image, (height, width), boxes, labels) in enumerate(rows):
         picture = draw_detections(image[:height, :width], boxes, labels, None, class_names)
@@ -154,6 +169,9 @@ def replay(config: Config, workdir: Workdir) -> Finding:
         config: the run's.
         workdir: the run's.
 
+    Returns:
+        Its losses, and what went non-finite first.
+
     Raises:
         ValueError: naming the file, if batch or state can't be read or don't belong to the configuration.
     """
@@ -172,10 +190,7 @@ def replay(config: Config, workdir: Workdir) -> Finding:
         if not state.steps():
             raise ValueError(f"{state.folder} must hold the state before the step, got no checkpoint")
         state.restore()
-        losses, shapes = (
-            (fixed_proposal_losses, fixed_noise_shapes) if config.proposals else (training_losses, noise_shapes)
-        )
-        return diagnose(submodels, config, batch, optimizer.loss_scale, losses, shapes)
+        return diagnose(submodels, config, batch, optimizer.loss_scale, *storyboard(config))
 
 
 def diagnose(
@@ -194,9 +209,12 @@ def diagnose(
     Args:
         submodels: of `build_submodels`.
         config: the run's.
-        batch: of `train_batches`.
-        scale: the loss scale, scalar float32.
+        batch: of `train_batches`, its shapes static.
+        scale: the loss scale, scalar float32; `grad_norm` is without it.
         losses, shapes: see `kfpn.engine.step.build_train_step`.
+
+    Returns:
+        The losses, the gradients' norm, and what went first.
     """
     height, width = batch["images"].shape[1:3]
     noise = sampler_noise(config.seed, batch["sample_index"], shapes(config, height, width, batch["gt_boxes"].shape[1]))

@@ -142,16 +142,14 @@ class Workdir:
         write_json(self.config, to_dict(config))
 
     def _require_same_data(self, found: dict[str, Any], data: str) -> None:
-        old = _read_object(self.data)
-        changed = differences(old, found)
-        if changed:
+        (old, old_validation), (new, new_validation) = map(_apart, (_read_object(self.data), found))
+        if changed := differences(old, new):
             raise ValueError(
                 f"{data} must hold what it held when {self.path} began, got changes in {', '.join(changed)}: a run is a "
                 f"function of its data. Bring the old data back to go on, or start anew from these weights with --init "
                 f"{self.path} and another --workdir"
             )
-        changed = differences(*(known.get("validation") or {} for known in (old, found)))
-        if changed:
+        if changed := differences(old_validation, new_validation):
             warnings.warn(
                 f"the validation data changed since {self.path} began, in {', '.join(changed)}: AP from here on is not that of "
                 "before, and the best weights so far were chosen on the old data",
@@ -229,6 +227,11 @@ def compare_configs(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         for name in sorted(before.keys() | after.keys())
         if before.get(name) != after.get(name) and name not in MAY_DIFFER
     ]
+
+
+def _apart(known: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the training data's fingerprint and the validation data's."""
+    return {name: value for name, value in known.items() if name != "validation"}, known.get("validation") or {}
 
 
 def _read_object(path: Path) -> dict[str, Any]:
