@@ -51,8 +51,9 @@ class _Head:
         self._conv = keras.layers.Conv2D(
             kernel_size=3, padding="same", activation="relu", name=f"rpn_conv{suffix}", **options(filters)
         )
-        self._to_logits = PointwiseConv2D(name=f"rpn_logits{suffix}", **options(anchors))
-        self._to_deltas = PointwiseConv2D(name=f"rpn_deltas{suffix}", **options(4 * anchors))
+        # In float32 in mixed precision as well: logits of three digits are equal in their hundreds, and rank nothing.
+        self._to_logits = PointwiseConv2D(name=f"rpn_logits{suffix}", dtype="float32", **options(anchors))
+        self._to_deltas = PointwiseConv2D(name=f"rpn_deltas{suffix}", dtype="float32", **options(4 * anchors))
         self._flatten_logits, self._flatten_deltas = FlattenCells(1), FlattenCells(4)
 
     def __call__(self, level):
