@@ -62,8 +62,8 @@ def fast_rcnn_model(submodels: Submodels, config: ModelConfig) -> keras.Model:
 
 
 def fixed_noise_shapes(config: Config, height: int, width: int, max_boxes: int) -> dict[str, tuple[int]]:
-    """Returns what `noise_shapes` does, of the only sampler there is here: {"roi": (P + G,)}."""
-    return {"roi": noise_shapes(config, height, width, max_boxes)["roi"]}
+    """Returns what `noise_shapes` does, of the only sampler there is here: {"roi": (P + G,)}, in the proposals' order."""
+    return {"roi": (config.model.post_nms_train + max_boxes,)}
 
 
 def fixed_proposal_losses(submodels: Submodels, config: Config, batch: dict, noise: dict) -> dict:
