@@ -71,7 +71,8 @@ def train(
     Raises:
         ValueError: for a work directory that can't be written or was made with other options, data that can't be
             used, weights to start from that can't be read or don't fit, proposals that are missing or of other images, a
-            batch that replicas can't share, a loss that is not finite (see `kfpn.engine.nan`), or another training in the same work directory.
+            batch that replicas can't share, a loss that is not finite (see `kfpn.engine.nan`), or another training in the
+            same work directory.
         SystemExit: after Ctrl-C (130) or SIGTERM (0), when all is saved.
     """
     if config.strategy == "multi_worker" and strategy is None:

@@ -29,7 +29,7 @@ MAY_DIFFER = (
     "log_every",
     "samples",
 )
-"""Fields that a resumed run may change: they don't act on the weights."""
+"""Fields that a resumed run may change: they don't act on the weights (`accumulate` does with batch norms: it is warned of)."""
 
 WEIGHTS = "detector.weights.h5"
 
@@ -123,7 +123,8 @@ class Workdir:
         }
         # A run that failed before it had anything to keep does not stand in the way of corrected options.
         if self.config.exists() and self._holds_training():
-            differences = compare_configs(to_dict(self.read_config()), to_dict(config))
+            began = self.read_config()
+            differences = compare_configs(to_dict(began), to_dict(config))
             if self.classes.exists():
                 old = _read_object(self.classes)
                 differences += [
@@ -133,6 +134,12 @@ class Workdir:
                 raise ValueError(
                     f"{self.path} was made with other options: {'; '.join(differences)}. "
                     "Use the same options to go on, or another --workdir to start anew"
+                )
+            if config.model.norm in ("bn", "sync_bn") and config.accumulate != began.accumulate:
+                warnings.warn(
+                    f"accumulate: {began.accumulate} -> {config.accumulate}: the statistics of model.norm {config.model.norm} are "
+                    "those of a part of the batch, so the run is another one from here on",
+                    stacklevel=2,
                 )
             if found is not None and self.data.exists():
                 self._require_same_data(found, data)
