@@ -32,7 +32,7 @@ def _train(config: Config) -> int:
 
 def _evaluate(command: options.Evaluate) -> int:
     from kfpn.data.proposals import proposals_of
-    from kfpn.engine.workdir import write_json
+    from kfpn.engine.files import write_json
     from kfpn.evaluation import detections_to_coco, evaluate_source
 
     for file in filter(None, (command.json, command.detections)):

@@ -37,6 +37,7 @@ kfpn.evaluation
 kfpn.image_pyramid
 kfpn.predict  kfpn.propose
 kfpn.pyramid_maps
+kfpn.engine.files
 kfpn.engine  kfpn.engine.resolve  kfpn.engine.cluster  kfpn.engine.schedule  kfpn.engine.workdir  kfpn.engine.interrupt
 kfpn.engine.strategy  kfpn.engine.checkpoint  kfpn.engine.optimizer  kfpn.engine.report  kfpn.engine.lock  kfpn.engine.precision
 kfpn.engine.trained
@@ -50,7 +51,8 @@ kfpn.weights.load
 kfpn.weights.importing
 kfpn.engine.follow
 kfpn.engine.step
-kfpn.engine.nan  kfpn.engine.results
+kfpn.engine.diagnose  kfpn.engine.results
+kfpn.engine.nan
 kfpn.engine.faults
 kfpn.engine.loop
 kfpn.engine.train

@@ -11,9 +11,10 @@ from kfpn.data.image import load_image
 from kfpn.data.proposals import ProposalTable
 from kfpn.data.record import Source
 from kfpn.engine.checkpoint import Progress
+from kfpn.engine.files import read_json, write_json
 from kfpn.engine.report import dispensable, say
 from kfpn.engine.trained import load_submodels
-from kfpn.engine.workdir import Workdir, read_json, write_json
+from kfpn.engine.workdir import Workdir
 from kfpn.evaluation.detect import detect_function, evaluate_source
 from kfpn.evaluation.proposals import evaluate_proposals
 from kfpn.modeling.detector import Submodels, inference_model

@@ -6,7 +6,6 @@ import os
 import tempfile
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import keras
 
 from kfpn.config import Config, from_dict, to_dict
 from kfpn.data.fingerprint import differences
+from kfpn.engine.files import plain, read_json, sync_folder, write_aside, write_json
 
 MAY_DIFFER = (
     "workdir",
@@ -172,7 +172,7 @@ class Workdir:
 
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Adds a row to metrics.jsonl; NaN and inf become null, which JSON has."""
-        left = (json.dumps(_plain(row)) + "\n").encode()
+        left = (json.dumps(plain(row)) + "\n").encode()
         with open(self.metrics, "ab", buffering=0) as file:  # a buffer would write its rest again when closed
             before = file.tell()
             try:
@@ -199,7 +199,7 @@ class Workdir:
                 continue
             if isinstance(row, dict) and row.get("step", math.inf) <= (evaluated if "AP" in row else step):
                 kept.append(line + "\n")
-        _write_aside(self.metrics, "".join(kept))
+        write_aside(self.metrics, "".join(kept))
 
     def save_weights(self, weights_model: keras.Model) -> None:
         """Writes the weights for inference aside and renames them.
@@ -246,53 +246,6 @@ def _read_object(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} must be a JSON object, got a {type(content).__name__}")
     return content
-
-
-def read_json(path: Path) -> Any:
-    """Reads a JSON file.
-
-    Raises:
-        ValueError: naming the file, if it is not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} must be JSON, got: {error}") from error
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON file aside and renames it; NaN and inf become null."""
-    _write_aside(path, json.dumps(_plain(value), indent=2) + "\n")
-
-
-def sync_folder(path: Path) -> None:
-    """Makes a rename in a folder outlast a power failure, where the file system can."""
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    except OSError:  # some network file systems sync no folders
-        pass
-    finally:
-        os.close(folder)
-
-
-def _write_aside(path: Path, text: str) -> None:
-    aside = path.with_name(path.name + ".tmp")
-    try:
-        aside.write_text(text, encoding="utf-8")
-        os.replace(aside, path)
-    except OSError as error:
-        with suppress(OSError):  # of two failures the first one is the cause
-            aside.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error  # a full disk names no file
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

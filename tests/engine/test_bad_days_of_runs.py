@@ -68,7 +68,7 @@ def test_a_final_json_that_finds_no_room_is_an_error_that_says_what_is_saved(tmp
     workdir.append_metrics({"step": 6, "loss": 1.0})
     progress = Progress(6, 12.0, 6, {"AP": 0.5}, 6, {"AP": 0.5}, {"step": 6, "loss": 1.0})
     with monkeypatch.context() as patch:
-        patch.setattr("kfpn.engine.workdir.os.replace", full)
+        patch.setattr("kfpn.engine.files.os.replace", full)
         with pytest.raises(
             ValueError, match=r"room for final\.json, got: .*No space left.*final\.json.*All else is saved"
         ):

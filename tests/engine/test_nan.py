@@ -15,8 +15,8 @@ import test_loop
 from kfpn.cli import main
 from kfpn.data.pipeline import train_batches
 from kfpn.engine.checkpoint import Checkpoints
+from kfpn.engine.diagnose import diagnose
 from kfpn.engine.faults import SKIPPED_AT_MOST
-from kfpn.engine.nan import diagnose
 from kfpn.engine.train import train
 from kfpn.modeling.detector import build_submodels
 
