@@ -33,8 +33,8 @@ def predictor(config: ModelConfig, x) -> dict:
         start = keras.initializers.RandomNormal(stddev=stddev)
         return keras.layers.Dense(units, kernel_initializer=start, name=name, dtype="float32")(x)
 
-    deltas = keras.layers.Reshape((classes, 4), dtype="float32")(last(classes * 4, 0.001, "head_deltas"))
-    return {"logits": last(classes + 1, 0.01, "head_logits"), "deltas": deltas}
+    logits, deltas = last(classes + 1, 0.01, "head_logits"), last(classes * 4, 0.001, "head_deltas")
+    return {"logits": logits, "deltas": keras.layers.Reshape((classes, 4), dtype="float32")(deltas)}
 
 
 def box_head(config: ModelConfig, channels: int, layers: SharedLayers, make_units: type[Units] = Units) -> keras.Model:
