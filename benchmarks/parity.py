@@ -189,7 +189,7 @@ def proposal_rows(imported: Imported) -> Iterator[Row]:
     reference, config = imported.reference, imported.config
     images, sizes = image_of(reference.infer)
     levels = imported.submodels.features(images, training=False)
-    boxes, _ = select_proposals(
+    boxes, _, _ = select_proposals(
         imported.submodels.rpn(levels, training=False),
         level_anchors(levels, sizes, config),
         usable_anchors(levels, sizes, config),

@@ -18,7 +18,8 @@ import tyro
 # TensorFlow is imported where it is needed: `kfpn --help` and a mistyped option answer at once.
 from kfpn import __version__
 from kfpn.commands import Command, run
-from kfpn.config import Config, ModelConfig
+from kfpn.config import Config
+from kfpn.model_config import ModelConfig
 from kfpn.options import (
     DESCRIPTION,
     HELP,

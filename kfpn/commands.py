@@ -1,20 +1,11 @@
 """What each command of the command line does; the engine and TensorFlow are imported where they are needed."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kfpn import options
 from kfpn.config import Config
-from kfpn.options import (
-    Benchmark,
-    Evaluate,
-    Export,
-    ImportWeights,
-    ListPretrained,
-    Predict,
-    Propose,
-    ReplayNan,
-    Visualize,
-)
 from kfpn.scales import parse_scales
 
 if TYPE_CHECKING:
@@ -22,29 +13,14 @@ if TYPE_CHECKING:
     from kfpn.image_pyramid import ImagePyramid
 
 Command = (
-    Config | Evaluate | Predict | Propose | Visualize | ReplayNan | ImportWeights | ListPretrained | Benchmark | Export
-)
+    Config | options.Evaluate | options.Predict | options.Propose | options.Visualize | options.ReplayNan
+    | options.ImportWeights | options.ListPretrained | options.Benchmark | options.Export
+)  # fmt: skip
 
 
 def run(command: Command) -> int:
     """Does what a parsed command says, and returns the exit code."""
-    if isinstance(command, Config):
-        return _train(command)
-    if isinstance(command, ImportWeights):
-        return _import_weights(command)
-    if isinstance(command, ListPretrained):
-        return _list_pretrained()
-    if isinstance(command, Export):
-        return _export(command)
-    if isinstance(command, Benchmark):
-        return _benchmark(command)
-    if isinstance(command, Visualize):
-        return _visualize(command)
-    if isinstance(command, ReplayNan):
-        return _replay_nan(command)
-    if isinstance(command, Propose):
-        return _propose(command)
-    return _evaluate(command) if isinstance(command, Evaluate) else _predict(command)
+    return _RUN[type(command)](command)
 
 
 def _train(config: Config) -> int:
@@ -54,9 +30,9 @@ def _train(config: Config) -> int:
     return 0
 
 
-def _evaluate(command: Evaluate) -> int:
+def _evaluate(command: options.Evaluate) -> int:
     from kfpn.data.proposals import proposals_of
-    from kfpn.engine.workdir import write_json
+    from kfpn.engine.files import write_json
     from kfpn.evaluation import detections_to_coco, evaluate_source
 
     for file in filter(None, (command.json, command.detections)):
@@ -77,9 +53,11 @@ def _evaluate(command: Evaluate) -> int:
         print(pyramid.cost_line())
         metrics["image_pyramid"] = pyramid.cost()
     if command.proposals:
+        from kfpn.engine.results import proposal_recall
+        from kfpn.engine.workdir import Workdir
         from kfpn.evaluation.proposals import recall_line
 
-        metrics["proposals"] = _proposal_recall(command, config, source)
+        metrics["proposals"] = proposal_recall(config, Workdir(command.workdir), source, command.batch_size)
         print(recall_line(metrics["proposals"]))
     if command.json:
         write_json(Path(command.json), metrics)
@@ -88,7 +66,7 @@ def _evaluate(command: Evaluate) -> int:
     return 0
 
 
-def _load_evaluated(command: Evaluate) -> Any:
+def _load_evaluated(command: options.Evaluate) -> Any:
     from kfpn.engine.trained import load_detector, load_fast_rcnn
     from kfpn.engine.workdir import Workdir
 
@@ -103,17 +81,7 @@ def _load_evaluated(command: Evaluate) -> Any:
     return load_fast_rcnn(command.workdir)
 
 
-def _proposal_recall(command: Evaluate, config: Config, source: "Source") -> dict[str, float | None]:
-    from kfpn.engine.trained import load_submodels
-    from kfpn.engine.workdir import Workdir
-    from kfpn.evaluation.proposals import evaluate_proposals
-    from kfpn.modeling.fixed_proposals import proposals_model
-
-    model = proposals_model(load_submodels(Workdir(command.workdir)), config.model, nms="kernel")
-    return evaluate_proposals(model, source, config, command.batch_size)
-
-
-def _image_pyramid(command: Evaluate | Predict, model: Any, config: Config) -> "ImagePyramid | None":
+def _image_pyramid(command: options.Evaluate | options.Predict, model: Any, config: Config) -> "ImagePyramid | None":
     if command.scales is None and not command.flip:
         return None
     from kfpn.image_pyramid import ImagePyramid
@@ -135,7 +103,7 @@ def _require_place(file: Path) -> None:
         raise ValueError(f"{file} must lie in a folder that is there, got {file.parent}, which is not")
 
 
-def _open_validation(command: Evaluate, config: Config) -> "Source":
+def _open_validation(command: options.Evaluate, config: Config) -> "Source":
     from kfpn.data.sources import default_val_data, open_source
 
     data = command.data or config.val_data or default_val_data(config.data)
@@ -158,7 +126,7 @@ def _table(metrics: dict[str, Any]) -> str:
     return "\n".join(rows)
 
 
-def _predict(command: Predict) -> int:
+def _predict(command: options.Predict) -> int:
     from kfpn.engine.trained import load_detector
     from kfpn.predict import find_images, predict_images
 
@@ -173,7 +141,7 @@ def _predict(command: Predict) -> int:
     return 1 if failed else 0
 
 
-def _visualize(command: Visualize) -> int:
+def _visualize(command: options.Visualize) -> int:
     from kfpn.engine.trained import load_submodels, require_trained
     from kfpn.engine.workdir import Workdir
     from kfpn.predict import find_images
@@ -190,7 +158,7 @@ def _visualize(command: Visualize) -> int:
     return 1 if failed else 0
 
 
-def _replay_nan(command: ReplayNan) -> int:
+def _replay_nan(command: options.ReplayNan) -> int:
     from kfpn.engine.nan import read_report, replay
     from kfpn.engine.workdir import Workdir
 
@@ -207,7 +175,7 @@ def _replay_nan(command: ReplayNan) -> int:
     return 0
 
 
-def _propose(command: Propose) -> int:
+def _propose(command: options.Propose) -> int:
     from kfpn.data.sources import default_val_data, open_source
     from kfpn.engine.trained import load_submodels, require_trained
     from kfpn.engine.workdir import Workdir
@@ -228,7 +196,7 @@ def _propose(command: Propose) -> int:
     return 0
 
 
-def _import_weights(command: ImportWeights) -> int:
+def _import_weights(command: options.ImportWeights) -> int:
     from kfpn.weights.importing import import_weights
 
     checkpoint = import_weights(command.source, command.output, command.model, command.class_names)
@@ -239,7 +207,7 @@ def _import_weights(command: ImportWeights) -> int:
     return 0
 
 
-def _list_pretrained() -> int:
+def _list_pretrained(_: options.ListPretrained) -> int:
     from kfpn.weights.pretrained import list_pretrained
 
     for known in list_pretrained():
@@ -249,21 +217,21 @@ def _list_pretrained() -> int:
     return 0
 
 
-def _export(command: Export) -> int:
+def _export(command: options.Export) -> int:
     from kfpn.export import commands
 
-    options = command.options
-    if isinstance(options, commands.SavedModelOptions):
-        return commands.run_saved_model(options)
-    if isinstance(options, commands.OnnxOptions):
-        return commands.run_onnx(options)
+    asked = command.options
+    if isinstance(asked, commands.SavedModelOptions):
+        return commands.run_saved_model(asked)
+    if isinstance(asked, commands.OnnxOptions):
+        return commands.run_onnx(asked)
     from kfpn.export import tf_trt
 
-    print(tf_trt.run(options))
+    print(tf_trt.run(asked))
     return 0
 
 
-def _benchmark(command: Benchmark) -> int:
+def _benchmark(command: options.Benchmark) -> int:
     from kfpn.export.benchmark import benchmark, table
 
     found = benchmark(command.targets, command.size, command.runs, command.image)
@@ -272,3 +240,17 @@ def _benchmark(command: Benchmark) -> int:
         f"\npeak of this machine's convolutions: {found['peak']:.0f} GFLOP/s; image of {command.size[0]} x {command.size[1]}"
     )
     return 0 if all(one.seconds for one in found["contestants"]) else 1
+
+
+_RUN: dict[type, Callable[[Any], int]] = {
+    Config: _train,
+    options.Evaluate: _evaluate,
+    options.Predict: _predict,
+    options.Visualize: _visualize,
+    options.ReplayNan: _replay_nan,
+    options.Propose: _propose,
+    options.ImportWeights: _import_weights,
+    options.ListPretrained: _list_pretrained,
+    options.Export: _export,
+    options.Benchmark: _benchmark,
+}

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from kfpn.config import Config, ModelConfig
+from kfpn.config import Config
 from kfpn.data.augment import flip_boxes
 from kfpn.data.pipeline import eval_batches
 from kfpn.data.record import Source
@@ -25,6 +25,7 @@ from kfpn.evaluation.detect import (
     outputs_by_image,
     source_labels,
 )
+from kfpn.model_config import ModelConfig
 from kfpn.modeling.nms import suppress
 from kfpn.scales import checked_scales, scaled_input
 

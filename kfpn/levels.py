@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from kfpn.config import ModelConfig
+from kfpn.model_config import ModelConfig
 
 
 def stride(level: str) -> int:

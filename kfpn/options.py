@@ -6,9 +6,9 @@ from typing import Annotated
 import tyro
 
 from kfpn import __version__
-from kfpn.config import ModelConfig
 from kfpn.export.commands import SAVED_MODEL_HELP, OnnxOptions, SavedModelOptions
 from kfpn.export.trt_options import TfTrtOptions
+from kfpn.model_config import ModelConfig
 from kfpn.scales import parse_scales
 
 DESCRIPTION = f"""\

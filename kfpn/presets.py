@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from kfpn.config import Config, InputConfig, ModelConfig, OptimizerConfig, SamplingConfig
+from kfpn.config import Config, InputConfig, OptimizerConfig, SamplingConfig
+from kfpn.model_config import ModelConfig
 
 BILINEAR_PYRAMID: dict[str, Any] = {
     "upsampling": "bilinear",

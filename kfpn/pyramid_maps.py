@@ -9,10 +9,11 @@ import numpy as np
 from keras import ops
 from tqdm import tqdm
 
-from kfpn.config import Config, ModelConfig
+from kfpn.config import Config
 from kfpn.data.image import load_picture
 from kfpn.data.pipeline import prepare_image
 from kfpn.levels import pooled_levels, sizes_by_level, stride
+from kfpn.model_config import ModelConfig
 from kfpn.modeling.detector import ImageSizes, Submodels, detect_in_rois, make_proposals
 from kfpn.modeling.pyramid import STAGES
 from kfpn.modeling.roi_align import roi_levels

@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 ROWS = """
 kfpn.rules
+kfpn.model_config
 kfpn.config
 kfpn.presets  kfpn.levels  kfpn.scales
 kfpn.boxes  kfpn.losses
@@ -36,6 +37,7 @@ kfpn.evaluation
 kfpn.image_pyramid
 kfpn.predict  kfpn.propose
 kfpn.pyramid_maps
+kfpn.engine.files
 kfpn.engine  kfpn.engine.resolve  kfpn.engine.cluster  kfpn.engine.schedule  kfpn.engine.workdir  kfpn.engine.interrupt
 kfpn.engine.strategy  kfpn.engine.checkpoint  kfpn.engine.optimizer  kfpn.engine.report  kfpn.engine.lock  kfpn.engine.precision
 kfpn.engine.trained
@@ -49,7 +51,9 @@ kfpn.weights.load
 kfpn.weights.importing
 kfpn.engine.follow
 kfpn.engine.step
+kfpn.engine.diagnose  kfpn.engine.results
 kfpn.engine.nan
+kfpn.engine.faults
 kfpn.engine.loop
 kfpn.engine.train
 kfpn.export  kfpn.export.folding  kfpn.export.shapes  kfpn.export.onnx_runtimes

@@ -36,9 +36,9 @@ def fingerprint(source: Source, validation: Source | None = None) -> dict[str, A
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Lists what changed between two fingerprints: `images: 12 -> 11`, `boxes`.
 
-    What only one of them knows is passed over, and so is `validation`.
+    What only one of them knows is passed over.
     """
-    changed = [name for name in old if name in new and name != "validation" and old[name] != new[name]]
+    changed = [name for name in old if name in new and old[name] != new[name]]
     return [f"{name}: {old[name]} -> {new[name]}" if isinstance(new[name], int) else name for name in changed]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kfpn.engine.workdir import sync_folder
+from kfpn.engine.files import sync_folder
 
 _META = "progress"
 

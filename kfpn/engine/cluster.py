@@ -7,6 +7,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import tensorflow as tf
@@ -27,15 +28,14 @@ class Cluster:
     """The worker processes of a strategy; with one process everything here answers at once.
 
     Args:
-        strategy: from `make_strategy`.
+        strategy: from `make_strategy`; None: this process is alone.
 
     Attributes:
         index: int, of this worker; 0 is the chief, which alone writes.
         workers: their addresses host:port, in order; one process has none.
     """
 
-    def __init__(self, strategy: tf.distribute.Strategy):
-        self.strategy = strategy
+    def __init__(self, strategy: tf.distribute.Strategy | None = None):
         self.index = 0
         self.workers: list[str] = []
         self._over = threading.Event()
@@ -44,7 +44,7 @@ class Cluster:
             self.index = int(resolver.task_id or 0)
             self.workers = list(resolver.cluster_spec().job_tasks("worker"))
             if len(self.workers) > 1:
-                self._sum = tf.function(self._summed, autograph=False)
+                self._sum = tf.function(partial(_sum, strategy, len(self.workers)), autograph=False)
 
     @property
     def several(self) -> bool:
@@ -113,15 +113,6 @@ class Cluster:
         first = str(error).strip().splitlines() or [type(error).__name__]
         return ValueError(f"workers must stay in touch, got: {first[0]}; start all of them again")
 
-    def _summed(self, row: tf.Tensor) -> tf.Tensor:
-        def add(row: tf.Tensor) -> tf.Tensor:
-            # A new tensor, for it has this replica's device. Each worker's replicas say the same: the largest is its word.
-            context = tf.distribute.get_replica_context()
-            share = tf.identity(row) / tf.cast(self.strategy.num_replicas_in_sync // len(self.workers), row.dtype)
-            return context.all_reduce(tf.distribute.ReduceOp.SUM, share)
-
-        return self.strategy.experimental_local_results(self.strategy.run(add, args=(row,)))[0]
-
     def _watch(self) -> None:
         failures = dict.fromkeys(set(range(len(self.workers))) - {self.index}, 0)
         while not self._over.wait(PROBE_SECONDS):
@@ -132,6 +123,17 @@ class Cluster:
                     _end(
                         f"{self.name(index)} is gone: {why}; start all workers again, they go on from the last checkpoint"
                     )
+
+
+def _sum(strategy: tf.distribute.Strategy, workers: int, row: tf.Tensor) -> tf.Tensor:
+    """Returns the sum of a row over all workers."""
+
+    def add(row: tf.Tensor) -> tf.Tensor:
+        # A new tensor, for it has this replica's device. Each of a worker's replicas adds its share of the worker's row.
+        share = tf.identity(row) / tf.cast(strategy.num_replicas_in_sync // workers, row.dtype)
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, share)
+
+    return strategy.experimental_local_results(strategy.run(add, args=(row,)))[0]
 
 
 def _probe(address: str) -> str | None:

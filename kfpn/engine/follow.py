@@ -36,7 +36,7 @@ class ReadCheckpoints(Checkpoints):
 class NoReport:
     """Takes what a `Report` takes, and says nothing."""
 
-    def advance(self, steps: int = 1) -> None:
+    def advance_to(self, step: int) -> None:
         """Does nothing."""
 
     def train_row(self, row: Any) -> None:

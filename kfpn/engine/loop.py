@@ -12,15 +12,13 @@ import tensorflow as tf
 from kfpn.config import Config
 from kfpn.engine.checkpoint import Checkpoints, Progress
 from kfpn.engine.cluster import Cluster
+from kfpn.engine.faults import Faults
 from kfpn.engine.follow import NoReport
 from kfpn.engine.interrupt import Interrupted, Interruption
-from kfpn.engine.nan import Recorder, not_finite
+from kfpn.engine.nan import Recorder
 from kfpn.engine.optimizer import Optimizer
 from kfpn.engine.report import Report, say
 from kfpn.engine.workdir import Workdir
-
-SKIPPED_AT_MOST = 20
-"""So many steps in a row without a finite loss, and weights that were kept must be at fault, not the data."""
 
 
 class Loop:
@@ -35,7 +33,7 @@ class Loop:
         checkpoints: of the same variables.
         progress: restored; is kept up to date.
         evaluate: (step) -> COCO figures, called with the averaged weights in place; None: no validation data.
-        cluster: the processes that train together; None: this one alone. Its chief evaluates, the others wait.
+        cluster: the processes that train together, None for this one alone. The chief evaluates, the others wait.
         recorder: keeps what the first step without a finite loss was made of; None: nothing is kept.
     """
 
@@ -60,52 +58,48 @@ class Loop:
         self.checkpoints = checkpoints
         self.progress = progress
         self.evaluate = evaluate
-        self.cluster = cluster
-        self.recorder = recorder
-        self._reopen: Callable[[int], Iterator[Any]] | None = None
-        self._halts = False
-        self._fault: tuple[int, dict[str, float]] | None = None
-        self._skipped = 0
+        self.cluster = cluster or Cluster()
+        self.faults = Faults(config.on_nan, optimizer, recorder, workdir.checkpoints)
         self._pending: list[dict[str, tf.Tensor]] = []
         self._pending_seconds = 0.0
         self._clock = 0.0
         self._timed = 0
         self._unsaved: OSError | None = None
 
-    def run(self, batches: Iterator[Any], reopen: Callable[[int], Iterator[Any]] | None = None) -> None:
+    def run(self, open_at: Callable[[int], Iterator[Any]]) -> None:
         """Runs to the last step.
 
         Args:
-            batches: distributed batches from `progress.step` on.
-            reopen: (step) -> the batches from that step on; None: a run that skips steps records none of them.
+            open_at: (step) -> the distributed batches from that step on.
 
         Raises:
             ValueError: naming the first loss that is not finite and its step, or an image that can no longer be read.
             SystemExit: after a signal, when all is saved.
         """
-        alone = self.cluster is None or self.cluster.is_chief
-        report: Any = Report(self.workdir, self.progress.step, self.config.steps) if alone else NoReport()
-        self._reopen = reopen
-        unseen = self.recorder is not None and reopen is not None and not self.recorder.done
-        self._halt(self.config.on_nan == "stop" or unseen)
+        report: Any = NoReport()
+        if self.cluster.is_chief:
+            report = Report(self.workdir, self.progress.step, self.config.steps)
         self._clock = time.monotonic()
         with Interruption() as stop:
             try:
-                self._run(batches, report, stop)
+                self._run(open_at, report, stop)
             except Interrupted:
                 self._leave(stop)
             except tf.errors.OpError as error:
-                if self.cluster is None or not self.cluster.several:
+                # Memory that ran out here is no other worker's doing.
+                if not self.cluster.several or isinstance(error, tf.errors.ResourceExhaustedError):
                     raise
                 raise self.cluster.lost(error) from error
             finally:
                 report.close()
 
-    def _run(self, batches: Iterator[Any], report: Report, stop: Interruption) -> None:
+    def _run(self, open_at: Callable[[int], Iterator[Any]], report: Report, stop: Interruption) -> None:
         config, progress = self.config, self.progress
+        batches = open_at(progress.step)
         while True:
-            if self._fault is not None:
-                batches = self._answer_fault(batches, report)
+            if self.faults.step is not None:
+                self._answer_fault(report)
+                batches = open_at(progress.step)
             if self._due(config.eval_every) and progress.evaluated < progress.step:
                 self._evaluate_once(report, stop)
             if self._asked(stop):
@@ -115,7 +109,7 @@ class Loop:
                 return
             self._pending.append(self.step(self._next(batches)))
             progress.step += 1
-            report.advance()
+            report.advance_to(progress.step)
             if self._due(config.log_every):
                 self._log(report)
             # Saved before an evaluation as well, which may take long and be cut short.
@@ -124,18 +118,17 @@ class Loop:
 
     def _asked(self, stop: Interruption) -> bool:
         """Whether a signal came, to this process or to another worker's: all of them leave after the same step."""
-        here = stop.signal is not None
-        return here if self.cluster is None else self.cluster.any(here)
+        return self.cluster.any(stop.signal is not None)
 
     def _evaluate_once(self, report: Report, stop: Interruption) -> None:
-        if self.cluster is not None and not self.cluster.is_chief:
+        if not self.cluster.is_chief:
             self.progress.evaluated = self.progress.step
             return  # and waits in the next `_asked` for the chief
         try:
             with stop.at_once():
                 self._evaluate(report)
         except Interrupted:
-            if self.cluster is None or not self.cluster.several:
+            if not self.cluster.several:
                 raise
 
     def _next(self, batches: Iterator[Any]) -> Any:
@@ -152,7 +145,7 @@ class Loop:
 
     def _log(self, report: Report) -> None:
         self._settle()
-        if self._fault is not None:
+        if self.faults.step is not None:
             return  # these steps are not done
         rows = self.progress.pending
         means = {name: _mean([row[name] for row in rows]) for name in rows[-1] if name != "skipped"}
@@ -173,55 +166,26 @@ class Loop:
         self._clock = now
         first = self.progress.step - len(rows) + 1
         for step, row in enumerate(rows, first):
-            if not row.get("skipped"):
-                row.pop("skipped", None)
-                self._skipped = 0
-            elif self._halts:  # it and all after it were refused: the state is the one before it
-                self._fault = (step, row)
+            if self.faults.halts_at(step, row):  # the state is the one before it
                 self.progress.step = step - 1
                 rows = rows[: step - first]
                 break
-            else:
-                self._skip(step, row)
         # A checkpoint holds them: the next row is the same mean after a restart.
         self.progress.pending.extend(rows)
         self._pending = []
         self._timed += len(rows)
 
-    def _halt(self, halt: bool) -> None:
-        self._halts = halt
-        self.optimizer.halt_at_fault(halt)
-
-    def _skip(self, step: int, row: dict[str, float]) -> None:
-        self._skipped += 1
-        if self._skipped >= SKIPPED_AT_MOST:
-            raise ValueError(
-                f"{not_finite(step, row)}, and {self._skipped - 1} steps before it: skipping does not help. The checkpoints "
-                f"in {self.workdir.checkpoints} hold finite weights"
-            )
-        warnings.warn(f"{not_finite(step, row)}: this step is skipped", stacklevel=2)
-
-    def _answer_fault(self, batches: Iterator[Any], report: Report) -> Iterator[Any]:
-        """Keeps batch and state of a step that was refused, then ends the run or returns the batches to go on with."""
-        (step, row), self._fault = self._fault or (0, {}), None
-        message = not_finite(step, row)
-        if self.recorder is not None and (self.cluster is None or self.cluster.is_chief):
-            message = f"{message}; {self.recorder.record(step, row, self.progress)}"
-        if self.config.on_nan == "skip" and self._reopen is not None:
-            warnings.warn(f"{message}. This step is skipped", stacklevel=2)
-            self._halt(False)
-            report.advance(self.progress.step - step)
+    def _answer_fault(self, report: Report) -> None:
+        """Ends the run at a step that was refused, or goes back to before it."""
+        error = self.faults.answer(self.progress, self.cluster.is_chief)
+        if error is None:
+            report.advance_to(self.progress.step)
             self._clock = time.monotonic()
-            return self._reopen(self.progress.step)
+            return
         if self.progress.step:
             self._keep()
-        if self.cluster is not None:
-            self.cluster.leave()  # once the chief has recorded
-        raise ValueError(
-            f"{message}. The checkpoints in {self.workdir.checkpoints} are from before it: --on-nan skip goes on from them "
-            "without this step. A lower optimizer.learning_rate, a longer warm-up or optimizer.clip_norm may help (with "
-            "another --workdir)"
-        )
+        self.cluster.leave()  # once the chief has recorded
+        raise error
 
     def _save(self) -> None:
         self._settle()
@@ -288,8 +252,7 @@ class Loop:
         if self.progress.step and not self.progress.best_step:  # nothing evaluated yet: the latest weights are the best
             with self.optimizer.averaged_weights():
                 self.workdir.save_weights(self.weights_model)
-        if self.cluster is not None:
-            self.cluster.leave()  # once the chief has saved
+        self.cluster.leave()  # once the chief has saved
         say(f"saved at step {self.progress.step} of {self.config.steps}; run the same command to go on")
         raise SystemExit(stop.exit_code)
 

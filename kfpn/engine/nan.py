@@ -1,9 +1,7 @@
 """Steps without a finite loss: what they were made of is kept in a work directory's nan/, and computed again layer by layer."""
 
-import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,39 +13,17 @@ from PIL import Image
 from kfpn.config import Config
 from kfpn.data.record import Source
 from kfpn.engine.checkpoint import Checkpoints, Progress, named_variables
+from kfpn.engine.diagnose import Finding, diagnose
+from kfpn.engine.files import read_json, write_json
 from kfpn.engine.optimizer import Optimizer
 from kfpn.engine.precision import dtype_policy
-from kfpn.engine.step import sampler_noise
-from kfpn.engine.workdir import Workdir, read_json, write_json
-from kfpn.modeling.detector import Submodels, build_submodels
-from kfpn.modeling.fixed_proposals import fixed_noise_shapes, fixed_proposal_losses
-from kfpn.modeling.training import noise_shapes, training_losses
+from kfpn.engine.workdir import Workdir
+from kfpn.modeling.detector import build_submodels
+from kfpn.modeling.fixed_proposals import storyboard
 from kfpn.visualize import draw_detections
 
 _BATCH, _STATE, _REPORT = "batch.npz", "state", "report.json"
 _NOT_LOSSES = ("lr", "grad_norm", "loss", "skipped")
-
-
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """What one step gives when it is computed eagerly, on one device.
-
-    Attributes:
-        losses: name -> mean over the batch.
-        grad_norm: of the gradients before decay and clipping.
-        first: what went non-finite first, in words; None: nothing did.
-    """
-
-    losses: dict[str, float]
-    grad_norm: float
-    first: str | None
-
-    @property
-    def line(self) -> str:
-        """The finding as part of a sentence."""
-        if self.first is None:
-            return "computed once more, eagerly and on one device, all of it is finite"
-        return f"first to go was {self.first}"
 
 
 def not_finite(step: int, row: Mapping[str, float]) -> str:
@@ -93,12 +69,15 @@ class Recorder:
         return (self.workdir.nan / _REPORT).exists()
 
     def record(self, step: int, row: Mapping[str, float], progress: Progress) -> str:
-        """Writes nan/, computes the step again and returns what came out, as part of a sentence.
+        """Writes nan/ and computes the step again.
 
         Args:
             step: the one at fault, counted from 1; the variables are as they were before it.
             row: its losses.
             progress: of the run before that step.
+
+        Returns:
+            What came out, as part of a sentence; nothing that fails here is raised.
         """
         folder = self.workdir.nan
         try:
@@ -110,10 +89,12 @@ class Recorder:
             report = {"step": step, "row": {name: str(value) for name, value in row.items()}, "images": images}
             write_json(folder / _REPORT, report)
             draw_batch(folder, batch, self.source.class_names)
-        except OSError as error:
+        except (OSError, ValueError, tf.errors.OpError) as error:  # a full disk, or an image that is gone
             return f"{folder} can't be written ({error}), so nothing of the step is kept"
-        kept = f"batch, state and pictures are in {folder} ({', '.join(images)}); `kfpn replay-nan --workdir {self.workdir.path}` "
-        kept += "computes the step again"
+        kept = (
+            f"batch, state and pictures are in {folder} ({', '.join(images)}); `kfpn replay-nan --workdir "
+            f"{self.workdir.path}` computes the step again"
+        )
         try:
             finding = replay(self.config, self.workdir)
             write_json(folder / _REPORT, {**report, "first": finding.first})
@@ -123,7 +104,17 @@ class Recorder:
 
 
 def draw_batch(folder: Path, batch: Mapping[str, np.ndarray], class_names: tuple[str, ...]) -> None:
-    """Writes 000.png, 001.png, ...: the images of a batch as the network saw them, with their ground truth."""
+    """Writes 000.png, 001.png, ...: the images of a batch as the network saw them, with their ground truth.
+
+    Args:
+        folder: is there.
+        batch: of `train_batches`: images (B, H, W, 3) uint8, image_sizes (B, 2), gt_boxes (B, G, 4) yxyx pixels, gt_labels
+            (B, G), -1 in padding.
+        class_names: of the labels.
+
+    Raises:
+        OSError: if they can't be written.
+    """
     rows = zip(batch["images"], batch["image_sizes"], batch["gt_boxes"], batch["gt_labels"], strict=True)
     for index, (image, (height, width), boxes, labels) in enumerate(rows):
         picture = draw_detections(image[:height, :width], boxes, labels, None, class_names)
@@ -154,6 +145,9 @@ def replay(config: Config, workdir: Workdir) -> Finding:
         config: the run's.
         workdir: the run's.
 
+    Returns:
+        Its losses, and what went non-finite first.
+
     Raises:
         ValueError: naming the file, if batch or state can't be read or don't belong to the configuration.
     """
@@ -172,99 +166,4 @@ def replay(config: Config, workdir: Workdir) -> Finding:
         if not state.steps():
             raise ValueError(f"{state.folder} must hold the state before the step, got no checkpoint")
         state.restore()
-        losses, shapes = (
-            (fixed_proposal_losses, fixed_noise_shapes) if config.proposals else (training_losses, noise_shapes)
-        )
-        return diagnose(submodels, config, batch, optimizer.loss_scale, losses, shapes)
-
-
-def diagnose(
-    submodels: Submodels,
-    config: Config,
-    batch: Mapping[str, tf.Tensor],
-    scale: tf.Tensor,
-    losses: Callable = training_losses,
-    shapes: Callable = noise_shapes,
-) -> Finding:
-    """Computes a step's losses and gradients eagerly and looks at what every layer gives and gets.
-
-    Outputs are looked at in the order in which they are computed, then the losses, then the gradients of those outputs
-    backwards, then those of the variables. Weights stay; batch norms' statistics move.
-
-    Args:
-        submodels: of `build_submodels`.
-        config: the run's.
-        batch: of `train_batches`.
-        scale: the loss scale, scalar float32.
-        losses, shapes: see `kfpn.engine.step.build_train_step`.
-    """
-    height, width = batch["images"].shape[1:3]
-    noise = sampler_noise(config.seed, batch["sample_index"], shapes(config, height, width, batch["gt_boxes"].shape[1]))
-    variables = submodels.weights_model.trainable_variables
-    with tf.GradientTape() as tape, _watched(submodels) as seen:
-        values = {
-            name: tf.reduce_mean(tf.cast(value, tf.float32))
-            for name, value in losses(submodels, config, dict(batch), noise).items()
-        }
-        scaled = tf.add_n(list(values.values())) * scale
-    gradients = tape.gradient(scaled, [*(tensor for _, tensor in seen), *(v.value for v in variables)])
-    of_outputs, of_variables = gradients[: len(seen)], gradients[len(seen) :]
-    norm = tf.linalg.global_norm([gradient for gradient in of_variables if gradient is not None]) / scale
-    places = [(f"the output of layer {name}", tensor) for name, tensor in seen]
-    places += [(f"the loss {name}, of finite outputs", value) for name, value in values.items()]
-    backwards = zip(reversed(seen), reversed(of_outputs), strict=True)
-    places += [(f"the gradient of the output of layer {name}", gradient) for (name, _), gradient in backwards]
-    places += [(f"the gradient of {v.path}", gradient) for v, gradient in zip(variables, of_variables, strict=True)]
-    first = next((_described(place, tensor) for place, tensor in places if not _is_finite(tensor)), None)
-    return Finding({name: float(value) for name, value in values.items()}, float(norm), first)
-
-
-@contextmanager
-def _watched(submodels: Submodels) -> Iterator[list[tuple[str, tf.Tensor]]]:
-    """Collects (layer, output) of every call in a `with` block, in order."""
-    seen: list[tuple[str, tf.Tensor]] = []
-
-    def watch(name: str, call: Callable) -> Callable:
-        def watched(*args: Any, **kwargs: Any) -> Any:
-            outputs = call(*args, **kwargs)
-            seen.extend((name, tensor) for tensor in tf.nest.flatten(outputs) if tensor.dtype.is_floating)
-            return outputs
-
-        return watched
-
-    layers = _layers(submodels)
-    for name, layer in layers.items():
-        layer.call = watch(name, layer.call)
-    try:
-        yield seen
-    finally:
-        for layer in layers.values():
-            del layer.call
-
-
-def _layers(submodels: Submodels) -> dict[str, keras.Layer]:
-    """Returns `features/conv1` -> layer, each layer once, without the inputs and the models around them."""
-    found: dict[str, keras.Layer] = {}
-
-    def collect(prefix: str, model: keras.Model) -> None:
-        for layer in model.layers:
-            if isinstance(layer, keras.Model):
-                collect(f"{prefix}/{layer.name}", layer)
-            elif not isinstance(layer, keras.layers.InputLayer) and not any(layer is one for one in found.values()):
-                found[f"{prefix}/{layer.name}"] = layer
-
-    for part in ("features", "padded_features", "rpn", "box_head"):
-        collect(part.removeprefix("padded_"), getattr(submodels, part))
-    return found
-
-
-def _is_finite(tensor: tf.Tensor | None) -> bool:
-    return tensor is None or bool(tf.reduce_all(tf.math.is_finite(tf.convert_to_tensor(tensor))))
-
-
-def _described(place: str, tensor: tf.Tensor) -> str:
-    values = tf.convert_to_tensor(tensor).numpy().astype(np.float64)
-    bad = int((~np.isfinite(values)).sum())
-    finite = np.abs(values[np.isfinite(values)])
-    rest = f"; the largest of the others is {finite.max():.3g}" if finite.size else ""
-    return f"{place} ({bad} of {values.size} values{rest})"
+        return diagnose(submodels, config, batch, optimizer.loss_scale, *storyboard(config))

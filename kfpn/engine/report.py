@@ -52,9 +52,9 @@ class Report:
         self._line_at = 0.0
         self._start = (time.monotonic(), step)
 
-    def advance(self, steps: int = 1) -> None:
-        """Moves the bar by some steps, back where they are negative."""
-        self._bar.update(steps)
+    def advance_to(self, step: int) -> None:
+        """Moves the bar; back, where steps were refused."""
+        self._bar.update(step - self._bar.n)
 
     def train_row(self, row: Mapping[str, Any]) -> None:
         """Writes and shows a row of a log step: `step`, losses, `lr`, `grad_norm`, `images_per_second`."""

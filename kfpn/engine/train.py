@@ -10,16 +10,14 @@ from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
-from PIL import Image
 
 from kfpn.config import Config, to_dict
 from kfpn.data.fingerprint import fingerprint
-from kfpn.data.image import load_image
 from kfpn.data.pipeline import named_errors, train_batches
 from kfpn.data.proposals import ProposalTable, proposals_of, with_proposals
 from kfpn.data.record import Source
 from kfpn.data.sources import default_val_data, open_source
-from kfpn.engine.checkpoint import Checkpoints, Progress, named_variables
+from kfpn.engine.checkpoint import Checkpoints, named_variables
 from kfpn.engine.cluster import Cluster
 from kfpn.engine.follow import ReadCheckpoints, ReadWorkdir
 from kfpn.engine.interrupt import Interrupted, Interruption
@@ -28,21 +26,13 @@ from kfpn.engine.loop import Loop
 from kfpn.engine.nan import Recorder
 from kfpn.engine.optimizer import Optimizer
 from kfpn.engine.precision import dtype_policy
-from kfpn.engine.report import dispensable, say
+from kfpn.engine.report import say
+from kfpn.engine.results import build_evaluate, finish, finished, proposal_recall, summary
 from kfpn.engine.step import build_train_step
 from kfpn.engine.strategy import describe, make_strategy, replica_batch_size
-from kfpn.engine.trained import load_submodels
-from kfpn.engine.workdir import Workdir, read_json, write_json
-from kfpn.evaluation.detect import detect_function, evaluate_source
-from kfpn.evaluation.proposals import evaluate_proposals
-from kfpn.modeling.detector import Submodels, build_submodels, inference_model
-from kfpn.modeling.fixed_proposals import (
-    fast_rcnn_model,
-    fixed_noise_shapes,
-    fixed_proposal_losses,
-    proposals_model,
-)
-from kfpn.visualize import plot_curves, side_by_side
+from kfpn.engine.workdir import Workdir
+from kfpn.modeling.detector import build_submodels
+from kfpn.modeling.fixed_proposals import storyboard
 from kfpn.weights.checkpoint import Checkpoint
 from kfpn.weights.load import apply
 from kfpn.weights.read import read_checkpoint
@@ -81,16 +71,17 @@ def train(
     Raises:
         ValueError: for a work directory that can't be written or was made with other options, data that can't be
             used, weights to start from that can't be read or don't fit, proposals that are missing or of other images, a
-            batch that replicas can't share, a loss that is not finite (see `kfpn.engine.nan`), or another training in the same work directory.
+            batch that replicas can't share, a loss that is not finite (see `kfpn.engine.nan`), or another training in the
+            same work directory.
         SystemExit: after Ctrl-C (130) or SIGTERM (0), when all is saved.
     """
     if config.strategy == "multi_worker" and strategy is None:
         # Before anything that runs a TensorFlow op.
         strategy = make_strategy(config.strategy, cross_device=config.cross_device)
-    cluster = None if strategy is None else Cluster(strategy)
-    workdir = Workdir(config.workdir) if cluster is None or cluster.is_chief else ReadWorkdir(config.workdir)
+    cluster = Cluster(strategy)
+    workdir = (Workdir if cluster.is_chief else ReadWorkdir)(config.workdir)
     workdir.check_writable()
-    alone = sole_training(workdir.lock) if cluster is None or cluster.is_chief else nullcontext()
+    alone = sole_training(workdir.lock) if cluster.is_chief else nullcontext()
     with alone, Interruption() as stop:
         try:
             with stop.at_once():
@@ -106,7 +97,7 @@ def _prepare(
     source: Data | None,
     val_source: Data | None,
     strategy: tf.distribute.Strategy | None,
-    cluster: Cluster | None,
+    cluster: Cluster,
 ) -> dict[str, Any]:
     """Opens and checks all that a run needs, then trains."""
     source, val_source = _open(config, source, val_source)
@@ -118,7 +109,7 @@ def _prepare(
     checkpoint = read_checkpoint(config.init) if config.init and not workdir.has_checkpoints() else None
     if not config.init:
         warn_of_frozen_weights(config)
-    cluster, found = cluster or Cluster(strategy), fingerprint(source, val_source)
+    found = fingerprint(source, val_source)
     cluster.watch()
     cluster.require_same(
         "options and data",
@@ -175,19 +166,20 @@ def _train(
         # Someone removed the weights for inference: the next evaluation writes them again.
         progress.evaluated, progress.best_step, progress.best = 0, 0, {}
     cluster.gather(0)  # before the chief writes anything that the others look for
-    final = _finished(workdir) if min(progress.step, progress.evaluated) >= config.steps else None
+    final = finished(workdir) if min(progress.step, progress.evaluated) >= config.steps else None
     if final is not None:
         cluster.leave()
-        say(f"{workdir.path} has finished its {config.steps} steps: {_summary(final)}")
+        say(f"{workdir.path} has finished its {config.steps} steps: {summary(final)}")
         return final
     workdir.drop_metrics_after(progress.step, progress.evaluated)
     say(describe(strategy, config.batch_size, config.accumulate))
     say(f"{source.name}: {len(source)} images, {len(source.class_names)} classes; work directory {workdir.path}")
     if progress.step:
         say(f"goes on from step {progress.step} of {config.steps}")
-    evaluate = None if val_source is None else _build_evaluate(config, workdir, submodels, val_source, fixed)
-    storyboard = () if fixed is None else (fixed_proposal_losses, fixed_noise_shapes)
-    step = build_train_step(submodels, config, optimizer, strategy, *storyboard)
+    evaluate = None
+    if val_source is not None:
+        evaluate = build_evaluate(config, workdir, submodels, val_source, fixed and fixed.validation)
+    step = build_train_step(submodels, config, optimizer, strategy, *storyboard(config))
     step = _announce_shapes(step, config, strategy)
 
     def batches(start: int) -> tf.data.Dataset:
@@ -203,25 +195,16 @@ def _train(
     loop = Loop(
         config, workdir, submodels.weights_model, optimizer, step, checkpoints, progress, evaluate, cluster, recorder
     )
-    loop.run(distributed(progress.step), distributed)
+    loop.run(distributed)
     if not cluster.is_chief:
         cluster.leave()  # once the chief has finished
         return {}
-    recall = None if val_source is None or fixed is not None else _proposal_recall(config, workdir, val_source)
-    final = _finish(config, workdir, progress, recall)
+    recall = None
+    if val_source is not None and fixed is None:
+        recall = proposal_recall(config, workdir, val_source, bar=sys.stderr.isatty())
+    final = finish(config, workdir, progress, recall)
     cluster.leave()
     return final
-
-
-def _finished(workdir: Workdir) -> dict[str, Any] | None:
-    """Returns what final.json holds; None if it has to be written (again): the checkpoint has all that is in it."""
-    try:
-        final = read_json(workdir.final)
-        return (
-            final if isinstance(final, dict) and {"best_step", "seconds", "images_per_second"} <= set(final) else None
-        )
-    except (OSError, ValueError):
-        return None
 
 
 def _open(config: Config, source: Data | None, val_source: Data | None) -> tuple[Source, Source | None]:
@@ -250,37 +233,6 @@ def _fixed_proposals(config: Config, source: Source, val_source: Source | None) 
     return FixedProposals(proposals_of(config.proposals, source), validation)
 
 
-def _build_evaluate(
-    config: Config, workdir: Workdir, submodels: Submodels, source: Source, fixed: FixedProposals | None
-) -> Callable[[int], dict[str, Any]]:
-    """Returns (step) -> figures; it draws the samples on the way."""
-    # Outside the strategy's scope: one device evaluates. And made once, so that it is traced once.
-    if fixed is None:
-        model, proposals = inference_model(submodels, config.model, padded=True), None
-    else:
-        model, proposals = fast_rcnn_model(submodels, config.model), fixed.validation
-    detect = detect_function(model)
-
-    def evaluate(step: int) -> dict[str, Any]:
-        bar = sys.stderr.isatty()
-        figures, detections = evaluate_source(
-            detect, source, config, source.class_names, progress=bar, proposals=proposals
-        )
-        found = {detection["image_id"]: detection for detection in detections}
-        for index in range(min(config.samples, len(source))):
-            record = source[index]
-            truth = {"boxes": record.boxes, "labels": record.labels}
-            picture = side_by_side(load_image(record), truth, found[record.image_id], source.class_names)
-            with dispensable(workdir.samples):
-                workdir.samples.mkdir(exist_ok=True)
-                Image.fromarray(picture).save(workdir.samples / f"{index:03d}.png")
-        with dispensable(workdir.curves):
-            plot_curves(workdir.metrics, workdir.curves)
-        return figures
-
-    return evaluate
-
-
 def _announce_shapes(step: Callable, config: Config, strategy: tf.distribute.Strategy) -> Callable:
     """Says so when a step will take long because it is compiled for a new canvas."""
     seen: set[tuple[int, ...]] = set()
@@ -294,44 +246,3 @@ def _announce_shapes(step: Callable, config: Config, strategy: tf.distribute.Str
         return step(batch)
 
     return announced
-
-
-def _proposal_recall(config: Config, workdir: Workdir, source: Source) -> dict[str, Any]:
-    """Returns the recall of the proposals that the saved weights give."""
-    model = proposals_model(load_submodels(workdir), config.model, nms="kernel")
-    return evaluate_proposals(model, source, config, progress=sys.stderr.isatty())
-
-
-def _finish(
-    config: Config, workdir: Workdir, progress: Progress, recall: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    losses = {name: value for name, value in progress.logged.items() if name not in ("step", "images_per_second", "lr")}
-    final = {
-        **progress.best,
-        **losses,
-        "steps": progress.step,
-        "best_step": progress.best_step,
-        "last_AP": progress.last.get("AP"),
-        "seconds": progress.seconds,
-        "images_per_second": progress.step * config.batch_size / max(progress.seconds, 1e-9),
-        **({} if recall is None else {"proposals": recall}),
-    }
-    with dispensable(workdir.curves):
-        plot_curves(workdir.metrics, workdir.curves)
-    try:
-        write_json(workdir.final, final)
-    except OSError as error:
-        raise ValueError(
-            f"{workdir.path} must have room for final.json, got: {error}. All else is saved: make room and run the same command"
-        ) from error
-    say(f"finished: {_summary(final)}; {workdir.path}")
-    return final
-
-
-def _summary(final: dict[str, Any]) -> str:
-    names = ("AP", "AP50", "AP75", "loss")
-    figures = ", ".join(f"{name} {final[name]:.3f}" for name in names if final.get(name) is not None)
-    return (
-        f"{figures}, best step {final['best_step']}; {final['seconds']:.0f} s of training, "
-        f"{final['images_per_second']:.1f} images/s"
-    )

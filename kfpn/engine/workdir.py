@@ -6,7 +6,6 @@ import os
 import tempfile
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import keras
 
 from kfpn.config import Config, from_dict, to_dict
 from kfpn.data.fingerprint import differences
+from kfpn.engine.files import plain, read_json, sync_folder, write_aside, write_json
 
 MAY_DIFFER = (
     "workdir",
@@ -29,7 +29,7 @@ MAY_DIFFER = (
     "log_every",
     "samples",
 )
-"""Fields that a resumed run may change: they don't act on the weights."""
+"""Fields that a resumed run may change: they don't act on the weights (`accumulate` does with batch norms: it is warned of)."""
 
 WEIGHTS = "detector.weights.h5"
 
@@ -123,7 +123,8 @@ class Workdir:
         }
         # A run that failed before it had anything to keep does not stand in the way of corrected options.
         if self.config.exists() and self._holds_training():
-            differences = compare_configs(to_dict(self.read_config()), to_dict(config))
+            began = self.read_config()
+            differences = compare_configs(to_dict(began), to_dict(config))
             if self.classes.exists():
                 old = _read_object(self.classes)
                 differences += [
@@ -134,6 +135,12 @@ class Workdir:
                     f"{self.path} was made with other options: {'; '.join(differences)}. "
                     "Use the same options to go on, or another --workdir to start anew"
                 )
+            if config.model.norm in ("bn", "sync_bn") and config.accumulate != began.accumulate:
+                warnings.warn(
+                    f"accumulate: {began.accumulate} -> {config.accumulate}: the statistics of model.norm {config.model.norm} are "
+                    "those of a part of the batch, so the run is another one from here on",
+                    stacklevel=2,
+                )
             if found is not None and self.data.exists():
                 self._require_same_data(found, data)
         write_json(self.classes, classes)
@@ -142,16 +149,14 @@ class Workdir:
         write_json(self.config, to_dict(config))
 
     def _require_same_data(self, found: dict[str, Any], data: str) -> None:
-        old = _read_object(self.data)
-        changed = differences(old, found)
-        if changed:
+        (old, old_validation), (new, new_validation) = map(_apart, (_read_object(self.data), found))
+        if changed := differences(old, new):
             raise ValueError(
                 f"{data} must hold what it held when {self.path} began, got changes in {', '.join(changed)}: a run is a "
                 f"function of its data. Bring the old data back to go on, or start anew from these weights with --init "
                 f"{self.path} and another --workdir"
             )
-        changed = differences(*(known.get("validation") or {} for known in (old, found)))
-        if changed:
+        if changed := differences(old_validation, new_validation):
             warnings.warn(
                 f"the validation data changed since {self.path} began, in {', '.join(changed)}: AP from here on is not that of "
                 "before, and the best weights so far were chosen on the old data",
@@ -167,7 +172,7 @@ class Workdir:
 
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Adds a row to metrics.jsonl; NaN and inf become null, which JSON has."""
-        left = (json.dumps(_plain(row)) + "\n").encode()
+        left = (json.dumps(plain(row)) + "\n").encode()
         with open(self.metrics, "ab", buffering=0) as file:  # a buffer would write its rest again when closed
             before = file.tell()
             try:
@@ -194,7 +199,7 @@ class Workdir:
                 continue
             if isinstance(row, dict) and row.get("step", math.inf) <= (evaluated if "AP" in row else step):
                 kept.append(line + "\n")
-        _write_aside(self.metrics, "".join(kept))
+        write_aside(self.metrics, "".join(kept))
 
     def save_weights(self, weights_model: keras.Model) -> None:
         """Writes the weights for inference aside and renames them.
@@ -231,58 +236,16 @@ def compare_configs(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     ]
 
 
+def _apart(known: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the training data's fingerprint and the validation data's."""
+    return {name: value for name, value in known.items() if name != "validation"}, known.get("validation") or {}
+
+
 def _read_object(path: Path) -> dict[str, Any]:
     content = read_json(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path} must be a JSON object, got a {type(content).__name__}")
     return content
-
-
-def read_json(path: Path) -> Any:
-    """Reads a JSON file.
-
-    Raises:
-        ValueError: naming the file, if it is not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} must be JSON, got: {error}") from error
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON file aside and renames it; NaN and inf become null."""
-    _write_aside(path, json.dumps(_plain(value), indent=2) + "\n")
-
-
-def sync_folder(path: Path) -> None:
-    """Makes a rename in a folder outlast a power failure, where the file system can."""
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    except OSError:  # some network file systems sync no folders
-        pass
-    finally:
-        os.close(folder)
-
-
-def _write_aside(path: Path, text: str) -> None:
-    aside = path.with_name(path.name + ".tmp")
-    try:
-        aside.write_text(text, encoding="utf-8")
-        os.replace(aside, path)
-    except OSError as error:
-        with suppress(OSError):  # of two failures the first one is the cause
-            aside.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error  # a full disk names no file
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kfpn.engine.workdir import write_json
+from kfpn.engine.files import write_json
 from kfpn.export.source import Trained
 
 CLASSES = Path("assets") / "classes.json"

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kfpn.config import ModelConfig
+from kfpn.model_config import ModelConfig
 from kfpn.modeling.box_head import box_head
 from kfpn.modeling.detector import Submodels, assemble, features_model
 from kfpn.modeling.layers import SharedLayers

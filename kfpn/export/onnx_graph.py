@@ -10,9 +10,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kfpn.config import ModelConfig
 from kfpn.export.trt_layers import for_tensorrt
 from kfpn.levels import pooled_levels, pooled_size, pre_nms, stride
+from kfpn.model_config import ModelConfig
 from kfpn.modeling.detections import scored_boxes
 from kfpn.modeling.detector import Submodels
 from kfpn.modeling.nms import suppress
@@ -61,7 +61,7 @@ class OnnxDetector:
         sizes = tf.tile(shape[None, 1:3], (shape[0], 1))
         levels = self.features(images)
         anchors = level_anchors(levels, sizes, config)
-        rois, roi_scores = select_proposals(
+        rois, roi_scores, _ = select_proposals(
             self.rpn(levels), anchors, [None] * len(anchors), sizes, pre_nms(config.pre_nms_test, config), config.post_nms_test,
             config.rpn_nms_iou, config.min_proposal_size, self.suppress,
         )  # fmt: skip

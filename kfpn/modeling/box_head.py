@@ -2,8 +2,8 @@
 
 import keras
 
-from kfpn.config import ModelConfig
 from kfpn.levels import pooled_size
+from kfpn.model_config import ModelConfig
 from kfpn.modeling.layers import RoIDense, SharedLayers
 from kfpn.modeling.resnet import Units, residual_stage
 
@@ -26,20 +26,15 @@ def conv5(units: Units, x):
 
 
 def predictor(config: ModelConfig, x) -> dict:
-    """The last layers: (R, width) -> logits (R, K + 1) and deltas (R, K, 4), float32."""
+    """The last layers: (R, width) -> logits (R, K + 1) and deltas (R, K, 4), float32 in mixed precision as well."""
     classes = config.num_classes
-    logits = keras.layers.Dense(
-        classes + 1, kernel_initializer=keras.initializers.RandomNormal(stddev=0.01), name="head_logits"
-    )(x)
-    deltas = keras.layers.Dense(
-        classes * 4, kernel_initializer=keras.initializers.RandomNormal(stddev=0.001), name="head_deltas"
-    )(x)
-    deltas = keras.layers.Reshape((classes, 4))(deltas)
-    as_float = {"activation": "linear", "dtype": "float32"}
-    return {
-        "logits": keras.layers.Activation(**as_float, name="logits_float32")(logits),
-        "deltas": keras.layers.Activation(**as_float, name="deltas_float32")(deltas),
-    }
+
+    def last(units, stddev, name):
+        start = keras.initializers.RandomNormal(stddev=stddev)
+        return keras.layers.Dense(units, kernel_initializer=start, name=name, dtype="float32")(x)
+
+    logits, deltas = last(classes + 1, 0.01, "head_logits"), last(classes * 4, 0.001, "head_deltas")
+    return {"logits": logits, "deltas": keras.layers.Reshape((classes, 4), dtype="float32")(deltas)}
 
 
 def box_head(config: ModelConfig, channels: int, layers: SharedLayers, make_units: type[Units] = Units) -> keras.Model:

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import keras
 from keras import ops
 
-from kfpn.config import ModelConfig
 from kfpn.levels import pooled_levels, pooled_size, pre_nms
+from kfpn.model_config import ModelConfig
 from kfpn.modeling.box_head import box_head
 from kfpn.modeling.detections import Detections
 from kfpn.modeling.layers import SharedLayers

@@ -1,12 +1,15 @@
 """The detector cut in two at its proposals: what gives them, and Fast R-CNN on proposals that are given (FPN, table 2)."""
 
+from collections.abc import Callable
+
 import keras
 from keras import ops
 
 from kfpn import boxes as box_ops
-from kfpn.config import Config, ModelConfig
+from kfpn.config import Config
+from kfpn.model_config import ModelConfig
 from kfpn.modeling.detector import Submodels, detect_in_rois, make_proposals
-from kfpn.modeling.training import box_head_losses, noise_shapes
+from kfpn.modeling.training import box_head_losses, noise_shapes, training_losses
 
 
 def _inputs() -> dict[str, keras.KerasTensor]:
@@ -59,8 +62,8 @@ def fast_rcnn_model(submodels: Submodels, config: ModelConfig) -> keras.Model:
 
 
 def fixed_noise_shapes(config: Config, height: int, width: int, max_boxes: int) -> dict[str, tuple[int]]:
-    """Returns what `noise_shapes` does, of the only sampler there is here: {"roi": (P + G,)}."""
-    return {"roi": noise_shapes(config, height, width, max_boxes)["roi"]}
+    """Returns what `noise_shapes` does, of the only sampler there is here: {"roi": (P + G,)}, in the proposals' order."""
+    return {"roi": (config.model.post_nms_train + max_boxes,)}
 
 
 def fixed_proposal_losses(submodels: Submodels, config: Config, batch: dict, noise: dict) -> dict:
@@ -80,3 +83,14 @@ def fixed_proposal_losses(submodels: Submodels, config: Config, batch: dict, noi
     candidates = ops.concatenate([batch["proposals"], batch["gt_boxes"]], axis=1)
     exists = ops.ones_like(candidates[..., 0], dtype="bool")
     return box_head_losses(submodels, config, levels, candidates, exists, batch, noise["roi"])
+
+
+def storyboard(config: Config) -> tuple[Callable, Callable]:
+    """Returns what a run trains by: its losses, and the shapes of its samplers' noise.
+
+    Args:
+        config: with `proposals` it is Fast R-CNN on those, else the RPN trains as well.
+    Returns:
+        `training_losses` and `noise_shapes`, or `fixed_proposal_losses` and `fixed_noise_shapes`.
+    """
+    return (fixed_proposal_losses, fixed_noise_shapes) if config.proposals else (training_losses, noise_shapes)

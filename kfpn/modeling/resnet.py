@@ -2,7 +2,7 @@
 
 import keras
 
-from kfpn.config import ModelConfig
+from kfpn.model_config import ModelConfig
 from kfpn.modeling.layers import MaskedBatchNormalization, MaskedGroupNormalization, PointwiseConv2D, SharedLayers
 from kfpn.modeling.padding import PaddingMask
 

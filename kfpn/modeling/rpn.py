@@ -5,8 +5,8 @@ from keras import ops
 
 from kfpn import boxes as box_ops
 from kfpn.anchors import grid_anchors, image_strides
-from kfpn.config import ModelConfig
 from kfpn.levels import anchors_a_cell, sizes_by_level, stride
+from kfpn.model_config import ModelConfig
 from kfpn.modeling.layers import PointwiseConv2D
 from kfpn.modeling.nms import LEVEL_NMS, checked_nms, suppress
 from kfpn.modeling.padding import valid_cells
@@ -51,8 +51,9 @@ class _Head:
         self._conv = keras.layers.Conv2D(
             kernel_size=3, padding="same", activation="relu", name=f"rpn_conv{suffix}", **options(filters)
         )
-        self._to_logits = PointwiseConv2D(name=f"rpn_logits{suffix}", **options(anchors))
-        self._to_deltas = PointwiseConv2D(name=f"rpn_deltas{suffix}", **options(4 * anchors))
+        # In float32 in mixed precision as well: logits of three digits are equal in their hundreds, and rank nothing.
+        self._to_logits = PointwiseConv2D(name=f"rpn_logits{suffix}", dtype="float32", **options(anchors))
+        self._to_deltas = PointwiseConv2D(name=f"rpn_deltas{suffix}", dtype="float32", **options(4 * anchors))
         self._flatten_logits, self._flatten_deltas = FlattenCells(1), FlattenCells(4)
 
     def __call__(self, level):
@@ -129,7 +130,7 @@ def _level_proposals(logits, deltas, anchors, usable, image_sizes, count, iou_th
     too_short = ops.any(boxes[..., 2:] - boxes[..., :2] < min_size, axis=-1)
     valid = ops.logical_and(valid, ops.logical_and(box_ops.area(boxes) > 0.0, ops.logical_not(too_short)))
     keep = nms(boxes, valid, iou_threshold)
-    return boxes, ops.where(keep, scores, -float("inf"))
+    return boxes, ops.where(keep, scores, -float("inf")), index
 
 
 def select_proposals(
@@ -150,13 +151,17 @@ def select_proposals(
     Returns:
         boxes: (B, P, 4) float32 yxyx, best first, zeros in empty rows.
         scores: (B, P) float32 logits, -inf in empty rows.
+        origins: (B, P) int32, the anchors they are made of, counted over all levels; 0 in empty rows.
     """
-    levels = zip(outputs["logits"], outputs["deltas"], anchors, usable, strict=True)
-    found = [_level_proposals(*level, image_sizes, pre_nms, iou_threshold, min_size, nms) for level in levels]
-    boxes = ops.concatenate([level for level, _ in found], axis=1)
-    scores, index, valid = _best(ops.concatenate([level for _, level in found], axis=1), post_nms)
-    boxes = gather_rows(boxes, index)
-    return ops.where(valid[..., None], boxes, 0.0), scores
+    found, before = [], 0
+    for level in zip(outputs["logits"], outputs["deltas"], anchors, usable, strict=True):
+        boxes, scores, index = _level_proposals(*level, image_sizes, pre_nms, iou_threshold, min_size, nms)
+        found.append((boxes, scores, index + before))
+        before += ops.shape(level[0])[1]
+    boxes, scores, origins = (ops.concatenate(part, axis=1) for part in zip(*found, strict=True))
+    scores, index, valid = _best(scores, post_nms)
+    boxes = ops.where(valid[..., None], gather_rows(boxes, index), 0.0)
+    return boxes, scores, ops.where(valid, gather_rows(origins, index), 0)
 
 
 @keras.saving.register_keras_serializable("kfpn")
@@ -194,10 +199,11 @@ class Proposals(keras.layers.Layer):
     def call(self, features, outputs, image_sizes):
         anchors = level_anchors(features, image_sizes, self)
         usable = usable_anchors(features, image_sizes, self)
-        return select_proposals(
+        boxes, scores, _ = select_proposals(
             outputs, anchors, usable, image_sizes, self.pre_nms, self.post_nms, self.iou_threshold, self.min_size,
             LEVEL_NMS[self.nms],
         )  # fmt: skip
+        return boxes, scores
 
     def compute_output_spec(self, features, outputs, image_sizes):
         batch = image_sizes.shape[0]

@@ -29,13 +29,12 @@ def noise_shapes(config: Config, height: int, width: int, max_boxes: int) -> dic
         height, width: int, of the padded batch.
         max_boxes: int, G, rows of gt_boxes.
     Returns:
-        {"rpn": (N,), "roi": (P + G,)}: one value for each anchor, and for each proposal and ground-truth box.
+        {"rpn": (N,), "roi": (N + G,)}: one value for each anchor, and for each anchor's proposal and each ground-truth
+        box. A proposal's is not its rank's: which RoIs are drawn would then hang on rounding, that swaps two ranks.
     """
     cells = sum(-(-height // stride(level)) * -(-width // stride(level)) for level in config.model.levels)
-    return {
-        "rpn": (cells * anchors_a_cell(config.model),),
-        "roi": (config.model.post_nms_train + max_boxes,),
-    }
+    anchors = cells * anchors_a_cell(config.model)
+    return {"rpn": (anchors,), "roi": (anchors + max_boxes,)}
 
 
 def rpn_losses(outputs, targets: Targets, config: Config) -> dict:
@@ -97,7 +96,7 @@ def training_losses(submodels: Submodels, config: Config, batch: dict, noise: di
         config: the whole configuration.
         batch: dict of images (B, H, W, 3), image_sizes (B, 2) int32, gt_boxes (B, G, 4) float32 yxyx pixels,
             gt_labels (B, G) int32 with -1 in padding, gt_crowd (B, G) bool.
-        noise: dict of rpn (B, N) and roi (B, P + G) float32, uniform in 0..1, see `noise_shapes`.
+        noise: dict of rpn (B, N) and roi (B, N + G) float32, uniform in 0..1, see `noise_shapes`.
     Returns:
         {"rpn_class", "rpn_box", "roi_class", "roi_box"}: (B,) float32 each, one loss an image.
     """
@@ -108,13 +107,15 @@ def training_losses(submodels: Submodels, config: Config, batch: dict, noise: di
     sampled_anchors = rpn_targets(
         ops.concatenate(anchors, axis=1), ops.concatenate(usable, axis=1), batch, config.sampling, noise["rpn"]
     )
-    proposals, scores = select_proposals(
+    proposals, scores, origins = select_proposals(
         stop_gradient(outputs), anchors, usable, sizes,
         pre_nms(model.pre_nms_train, model), model.post_nms_train, model.rpn_nms_iou, model.min_proposal_size,
     )  # fmt: skip
     candidates = ops.concatenate([proposals, batch["gt_boxes"]], axis=1)
     exists = ops.concatenate([scores > -float("inf"), batch["gt_labels"] >= 0], axis=1)
+    of_anchors, of_boxes = ops.split(noise["roi"], [noise["rpn"].shape[1]], axis=1)
+    roi_noise = ops.concatenate([gather_rows(of_anchors, origins), of_boxes], axis=1)
     return {
         **rpn_losses(outputs, sampled_anchors, config),
-        **box_head_losses(submodels, config, levels, candidates, exists, batch, noise["roi"]),
+        **box_head_losses(submodels, config, levels, candidates, exists, batch, roi_noise),
     }

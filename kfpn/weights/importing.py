@@ -4,8 +4,9 @@ import dataclasses
 import os
 from collections.abc import Sequence
 
-from kfpn.config import ModelConfig, SamplingConfig
+from kfpn.config import SamplingConfig
 from kfpn.engine.workdir import Workdir
+from kfpn.model_config import ModelConfig
 from kfpn.modeling.detector import build_submodels
 from kfpn.presets import preset
 from kfpn.weights.checkpoint import Checkpoint

@@ -8,8 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from kfpn.config import ModelConfig
 from kfpn.engine import trained
+from kfpn.model_config import ModelConfig
 from kfpn.modeling.detector import build_submodels, inference_model
 from kfpn.modeling.resnet import BASIC
 from kfpn.weights.backbones import backbone_of

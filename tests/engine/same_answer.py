@@ -30,9 +30,9 @@ def detector_config(norm="gn", accumulate=1, precision="float32", steps=20, **se
     width = 32 if norm == "gn" else 8  # GroupNorm has 32 groups
     small = {"backbone": "resnet18", "backbone_width": width, "pyramid_channels": 16, "head_width": 32}
     few = {"pre_nms_train": 30, "post_nms_train": 30, "pre_nms_test": 30, "post_nms_test": 30}
-    # Batch norms of a fresh network enlarge rounding: at 0.01 one replica's sums in another order end elsewhere too. And
-    # so does the coarser rounding of mixed precision.
-    rate = 0.001 if norm == "sync_bn" or accumulate > 1 or precision != "float32" else 0.01
+    # Norms of a fresh network enlarge rounding: at 0.01 one replica's sums in another order end elsewhere too. And so
+    # does the coarser rounding of mixed precision.
+    rate = 0.01 if norm == "frozen_bn" and precision == "float32" else 0.001
     optimizer = {"learning_rate": rate, "reference_batch": 4, "warmup_steps": 5, "clip_norm": 1.0, "ema_decay": 0.9}
     return replace(
         base,

@@ -23,6 +23,7 @@ from kfpn.config import InputConfig
 from kfpn.data.coco import CocoSource
 from kfpn.data.fingerprint import fingerprint
 from kfpn.data.pipeline import named_errors, train_batches
+from kfpn.engine import results
 from kfpn.engine import train as engine
 from kfpn.engine.checkpoint import Progress
 from kfpn.engine.loop import Loop
@@ -44,12 +45,12 @@ def data(tmp_path):
 def test_pictures_and_curves_that_find_no_room_lose_no_evaluation(tmp_path, monkeypatch):
     pictures = source(0, 1)
     found = {"image_id": 0, "boxes": np.zeros((0, 4)), "labels": np.zeros(0, int), "scores": np.zeros(0)}
-    monkeypatch.setattr(engine, "inference_model", lambda *_, **__: None)
-    monkeypatch.setattr(engine, "detect_function", lambda _: None)
-    monkeypatch.setattr(engine, "evaluate_source", lambda *_, **__: ({"AP": 0.5}, [found]))
+    monkeypatch.setattr(results, "inference_model", lambda *_, **__: None)
+    monkeypatch.setattr(results, "detect_function", lambda _: None)
+    monkeypatch.setattr(results, "evaluate_source", lambda *_, **__: ({"AP": 0.5}, [found]))
     workdir = Workdir(tmp_path)
     workdir.append_metrics({"step": 3, "AP": 0.5})
-    evaluate = engine._build_evaluate(replace(standin.config(), samples=1), workdir, None, pictures, None)
+    evaluate = results.build_evaluate(replace(standin.config(), samples=1), workdir, None, pictures)
     with monkeypatch.context() as patch:
         patch.setattr(Image.Image, "save", full)  # matplotlib writes its PNG with it as well
         with pytest.warns(UserWarning, match="can.t be written") as said:
@@ -67,13 +68,13 @@ def test_a_final_json_that_finds_no_room_is_an_error_that_says_what_is_saved(tmp
     workdir.append_metrics({"step": 6, "loss": 1.0})
     progress = Progress(6, 12.0, 6, {"AP": 0.5}, 6, {"AP": 0.5}, {"step": 6, "loss": 1.0})
     with monkeypatch.context() as patch:
-        patch.setattr("kfpn.engine.workdir.os.replace", full)
+        patch.setattr("kfpn.engine.files.os.replace", full)
         with pytest.raises(
             ValueError, match=r"room for final\.json, got: .*No space left.*final\.json.*All else is saved"
         ):
-            engine._finish(standin.config(), workdir, progress)
+            results.finish(standin.config(), workdir, progress)
     assert not list(tmp_path.glob("final.json*"))
-    assert engine._finish(standin.config(), workdir, progress) == json.loads(workdir.final.read_text())
+    assert results.finish(standin.config(), workdir, progress) == json.loads(workdir.final.read_text())
 
 
 @pytest.mark.parametrize("clock", [lambda: 7.0, itertools.count(0, 1e-12).__next__], ids=["stands", "crawls"])
@@ -81,7 +82,7 @@ def test_a_clock_that_hardly_moves_leaves_times_and_rates_finite(tmp_path, monke
     with monkeypatch.context() as patch:
         patch.setattr("kfpn.engine.loop.time.monotonic", clock)
         _, progress = start(tmp_path, standin.config())
-    final = engine._finish(standin.config(), Workdir(tmp_path), progress)
+    final = results.finish(standin.config(), Workdir(tmp_path), progress)
     for name in ("seconds", "images_per_second"):
         assert math.isfinite(final[name])
         assert final[name] >= 0.0
@@ -100,7 +101,7 @@ def test_an_image_that_went_and_came_back_changes_no_bit(tmp_path, data, monkeyp
 
     monkeypatch.setattr(standin, "losses", losses)
     monkeypatch.setattr(standin, "batches", lambda config, step: train_batches(pictures, config, step))
-    monkeypatch.setattr(Loop, "run", lambda loop, batches: run(loop, named_errors(batches)))
+    monkeypatch.setattr(Loop, "run", lambda loop, open_at: run(loop, lambda step: named_errors(open_at(step))))
     whole, _ = start(tmp_path / "whole", config)
     image, aside = folder / "train" / "3.png", folder / "3.png"
 

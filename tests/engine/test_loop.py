@@ -20,8 +20,10 @@ from kfpn.engine.strategy import make_strategy
 from kfpn.engine.workdir import Workdir
 
 
-def start(path, config, evaluate=None, interfere=None, strategy=None):
-    """Does what one more call of `train` does, from what the folder holds; `interfere(step)` is called before a step."""
+def start(path, config, evaluate=None, interfere=None, strategy=None, losses=None, recorder=None):
+    """Does what one more call of `train` does, from what the folder holds; `interfere(step)` is called before a step, and
+    `recorder(variables)` makes one.
+    """
     strategy = strategy or make_strategy("one_device")
     cluster = Cluster(strategy)
     workdir = (Workdir if cluster.is_chief else ReadWorkdir)(path)
@@ -35,15 +37,18 @@ def start(path, config, evaluate=None, interfere=None, strategy=None):
     progress = checkpoints.restore()
     cluster.gather(0)
     workdir.drop_metrics_after(progress.step, progress.evaluated)
-    step = build_train_step(parts, config, optimizer, strategy, standin.losses, standin.noise_shapes)
+    step = build_train_step(parts, config, optimizer, strategy, losses or standin.losses, standin.noise_shapes)
 
     def watched(batch):
         if interfere:
             interfere(progress.step)
         return step(batch)
 
-    loop = Loop(config, workdir, parts.weights_model, optimizer, watched, checkpoints, progress, evaluate, cluster)
-    loop.run(iter(strategy.experimental_distribute_dataset(standin.batches(config, progress.step))))
+    keeps = recorder and recorder(variables)
+    loop = Loop(
+        config, workdir, parts.weights_model, optimizer, watched, checkpoints, progress, evaluate, cluster, keeps
+    )
+    loop.run(lambda step: iter(strategy.experimental_distribute_dataset(standin.batches(config, step))))
     cluster.leave()
     return {name: variable.numpy() for name, variable in variables.items()}, progress
 
@@ -103,7 +108,7 @@ def test_an_image_that_fails_loses_no_step(tmp_path, monkeypatch):
 
     run = Loop.run
     with monkeypatch.context() as patch:
-        patch.setattr(Loop, "run", lambda loop, batches: run(loop, failing(batches)))
+        patch.setattr(Loop, "run", lambda loop, open_at: run(loop, lambda step: failing(open_at(step))))
         with pytest.raises(ValueError, match=r"c\.jpg"):
             start(tmp_path, config)
     assert [path.name for path in Workdir(tmp_path).checkpoints.iterdir()] == ["step_00000004.npz"]

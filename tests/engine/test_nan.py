@@ -10,17 +10,14 @@ import pytest
 import same_answer
 import standin
 import tensorflow as tf
+import test_loop
 
 from kfpn.cli import main
 from kfpn.data.pipeline import train_batches
-from kfpn.engine.checkpoint import Checkpoints, named_variables
-from kfpn.engine.loop import SKIPPED_AT_MOST, Loop
-from kfpn.engine.nan import diagnose
-from kfpn.engine.optimizer import Optimizer
-from kfpn.engine.step import build_train_step
-from kfpn.engine.strategy import make_strategy
+from kfpn.engine.checkpoint import Checkpoints
+from kfpn.engine.diagnose import diagnose
+from kfpn.engine.faults import SKIPPED_AT_MOST
 from kfpn.engine.train import train
-from kfpn.engine.workdir import Workdir
 from kfpn.modeling.detector import build_submodels
 
 
@@ -45,26 +42,18 @@ def bad_losses(steps, batch_size=4):
 
 
 def run(path, config, losses, done=False):
-    """Returns (state, recorder, progress) of a run of the stand-in; with `done` as if nan/ held a step already."""
-    strategy, workdir = make_strategy("one_device"), Workdir(path)
-    workdir.check_writable()
-    with strategy.scope():
-        parts = standin.submodels(synchronized=True)
-        optimizer = Optimizer(config, parts.weights_model.trainable_variables)
-    variables = named_variables(model=parts.weights_model.variables, optimizer=optimizer.variables)
-    checkpoints, recorder = Checkpoints(workdir.checkpoints, variables), Noted(variables, done)
-    progress = checkpoints.restore()
-    step = build_train_step(parts, config, optimizer, strategy, losses, standin.noise_shapes)
+    """Returns (state, recorder, progress or error) of a run of the stand-in; with `done` as if nan/ held a step already."""
+    made = []
 
-    def batches(start):
-        return iter(strategy.experimental_distribute_dataset(standin.batches(config, start)))
+    def recorder(variables):
+        made.append(Noted(variables, done))
+        return made[0]
 
-    loop = Loop(config, workdir, parts.weights_model, optimizer, step, checkpoints, progress, None, recorder=recorder)
     try:
-        loop.run(batches(progress.step), batches)
+        state, end = test_loop.start(path, config, losses=losses, recorder=recorder)
     except ValueError as error:
-        return {name: v.numpy() for name, v in variables.items()}, recorder, error
-    return {name: v.numpy() for name, v in variables.items()}, recorder, progress
+        state, end = {name: variable.numpy() for name, variable in made[0].variables.items()}, error
+    return state, made[0], end
 
 
 def rare(**fields):

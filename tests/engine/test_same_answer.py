@@ -1,5 +1,6 @@
 """One replica, two replicas and two processes end with the same weights, after the same losses."""
 
+import functools
 import itertools
 
 import numpy as np
@@ -27,8 +28,11 @@ def run(folder, steps, cases, of_workers):
     return found
 
 
-def apart(found, kind, case, base=None):
-    """Returns how far losses and states of two runs lie apart, relative to the largest value of each array."""
+def apart(found, kind, case, base=None, least=1e-3):
+    """Returns how far metrics and states of two runs lie apart, relative to the largest value of each array.
+
+    Arrays whose largest value is below `least` count as if that was it: biases that just began hold little but rounding.
+    """
     base = base or f"one/{case}/"
     keys = [key for key in found if key.startswith(base)]
     assert len(keys) > 3
@@ -38,9 +42,13 @@ def apart(found, kind, case, base=None):
         finite = np.isfinite(want)
         np.testing.assert_array_equal(finite, np.isfinite(got))
         if finite.any():
-            scale = max(np.abs(want[finite]).max(), 1e-3)
+            scale = max(np.abs(want[finite]).max(), least)
             far.append(np.abs(want[finite] - got[finite]).max() / scale)
     return max(far)
+
+
+def rms(values):
+    return np.sqrt(np.mean(np.square(values, dtype=np.float64)))
 
 
 @pytest.fixture(scope="module")
@@ -73,34 +81,44 @@ def max_index(found, kind):
     return max(int(key.split("/")[-1]) for key in found if key.startswith(f"{kind}/overflow/0"))
 
 
-DETECTOR = [f"detector_{norm}{parts}" for norm in ("frozen_bn", "gn", "sync_bn") for parts in ("", "_in_parts")]
-MIXED = ["detector_gn_mixed", "detector_gn_in_parts_mixed", "detector_gn_fp16"]
+NORMS = ("frozen_bn", "gn", "sync_bn")
+DETECTOR = [f"detector_{norm}{parts}" for norm in NORMS for parts in ("", "_in_parts")]
+MIXED = [f"{case}_mixed" for case in DETECTOR] + ["detector_gn_fp16"]
 
 
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory):
-    return run(tmp_path_factory.mktemp("detector"), 20, DETECTOR + MIXED, DETECTOR + MIXED)
+    """Returns (case) -> what all runs of its norm found; the processes of one norm at a time, for they take memory."""
+
+    @functools.cache
+    def of(norm):
+        cases = [case for case in DETECTOR + MIXED if norm in case]
+        return run(tmp_path_factory.mktemp(norm), 20, cases, cases)
+
+    return lambda case: of(next(norm for norm in NORMS if norm in case))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "case"), list(itertools.product(KINDS, DETECTOR)))
 def test_a_real_detector_ends_the_same_on_two_replicas_and_in_two_processes(detector, kind, case):
-    assert apart(detector, kind, case) < 1e-5
+    assert apart(detector(case), kind, case, least=1e-2) < 1e-5
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "case"), list(itertools.product(KINDS, MIXED)))
 def test_a_real_detector_in_mixed_precision_ends_within_a_hundredth(detector, kind, case):
-    one, other = ([value for key, value in detector.items() if key.startswith(f"{k}/{case}/")] for k in ("one", kind))
-    rows = [found[0] for found in (one, other)]
-    # Later a proposal that rounding moves past another one may change which RoIs are drawn; grad_norm, the first column,
-    # is rounding of two or three digits.
-    np.testing.assert_allclose(rows[1][:10, 1:], rows[0][:10, 1:], rtol=1e-2, atol=1e-5)
-    far = sum(float(np.square(a - b).sum()) for a, b in zip(one[1:], other[1:], strict=True) if a.ndim)
-    assert far**0.5 < 1e-2 * sum(float(np.square(a).sum()) for a in one[1:] if a.ndim) ** 0.5
+    found = dict(detector(case))
+    one, other = (found.pop(f"{run}/{case}/rows") for run in ("one", kind))
+    # The first column is grad_norm, of which bfloat16 leaves two digits.
+    np.testing.assert_allclose(other[:, 1:], one[:, 1:], rtol=1e-2, atol=1e-5)
+    states = [
+        (found[key], found[f"{kind}/{key.removeprefix('one/')}"]) for key in found if key.startswith(f"one/{case}/")
+    ]
+    assert len(states) > 100
+    assert max(rms(b - a) / max(rms(a), 1e-2) for a, b in states) < 1e-2
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("norm", ["frozen_bn", "gn"])
 def test_a_real_detector_takes_the_same_steps_in_parts(detector, norm):
-    assert apart(detector, "one", f"detector_{norm}_in_parts", f"one/detector_{norm}/") < 1e-5
+    assert apart(detector(norm), "one", f"detector_{norm}_in_parts", f"one/detector_{norm}/", least=1e-2) < 1e-5

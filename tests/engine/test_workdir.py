@@ -1,5 +1,6 @@
 import json
 import shutil
+import warnings
 from dataclasses import replace
 
 import keras
@@ -65,6 +66,17 @@ def test_options_that_do_not_act_on_weights_may_change(tmp_path):
     workdir.prepare(changed, **CLASSES)
     assert compare_configs(to_dict(config), to_dict(changed)) == []
     assert json.loads(workdir.config.read_text()) == to_dict(changed)
+
+
+@pytest.mark.parametrize(("norm", "warned"), [("sync_bn", True), ("bn", True), ("gn", False), ("frozen_bn", False)])
+def test_other_parts_of_a_batch_are_warned_of_where_they_act_on_weights(tmp_path, norm, warned):
+    workdir, config = Workdir(tmp_path), standin.config(norm=norm)
+    workdir.prepare(config, **CLASSES)
+    workdir.weights.touch()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        workdir.prepare(replace(config, accumulate=2), **CLASSES)
+    assert any("accumulate: 1 -> 2" in str(warning.message) for warning in said) == warned
 
 
 def test_other_classes_are_refused(tmp_path):

@@ -19,9 +19,10 @@ import standin
 import tensorflow as tf
 import test_loop
 
-import kfpn.engine.train as engine
+from kfpn.engine import results
 from kfpn.engine.loop import Loop
 from kfpn.engine.strategy import make_strategy
+from kfpn.engine.train import train
 
 
 def signal_in_step(step: int, number: int) -> None:
@@ -52,8 +53,8 @@ def run(network: str, workdir: str, options: dict[str, str]) -> None:
         config = replace(standin.config(steps=steps), checkpoint_every=2)
         test_loop.start(Path(workdir), config, lambda step: time.sleep(seconds) or {}, strategy=strategy)
         return
-    evaluate = engine.evaluate_source
-    engine.evaluate_source = lambda *a, **k: time.sleep(seconds) or evaluate(*a, **k)
+    evaluate = results.evaluate_source
+    results.evaluate_source = lambda *a, **k: time.sleep(seconds) or evaluate(*a, **k)
     config = same_answer.detector_config(
         steps=steps, workdir=workdir, strategy=options["strategy"], eval_every=steps, checkpoint_every=2, samples=1,
         on_nan=options.get("on_nan", "stop"),
@@ -61,7 +62,7 @@ def run(network: str, workdir: str, options: dict[str, str]) -> None:
     if rate := options.get("learning_rate"):
         hot = replace(config.optimizer, learning_rate=float(rate), warmup_steps=0, clip_norm=None)
         config = replace(config, optimizer=hot)
-    engine.train(config, made_up.source(0, 8), made_up.source(100, 2), strategy)
+    train(config, made_up.source(0, 8), made_up.source(100, 2), strategy)
 
 
 def main(network: str, workdir: str, *words: str) -> int:

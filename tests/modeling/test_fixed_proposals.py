@@ -26,7 +26,7 @@ def setup(**changes):
     return config, submodels
 
 
-def batch_of(config, count=2, boxes=3, seed=0):
+def batch_of(config, noise_shapes=training.noise_shapes, count=2, boxes=3, seed=0):
     rng = np.random.default_rng(seed)
     start = rng.uniform(0, 30, (count, boxes, 2))
     batch = {
@@ -40,7 +40,7 @@ def batch_of(config, count=2, boxes=3, seed=0):
     batch["gt_boxes"][0, 2], batch["gt_labels"][0, 2] = 0.0, -1
     batch["gt_crowd"][1, 1] = True
     batch["image_sizes"][1] = 50, 70
-    shapes = training.noise_shapes(config, *SIZE, boxes)
+    shapes = noise_shapes(config, *SIZE, boxes)
     return batch, {key: rng.uniform(size=(count, *shape)).astype("float32") for key, shape in shapes.items()}
 
 
@@ -56,9 +56,11 @@ def test_losses_are_those_of_the_ordinary_step_given_its_proposals(pyramid, monk
     ordinary = training.select_proposals
     monkeypatch.setattr(training, "select_proposals", lambda *args: chosen.append(ordinary(*args)) or chosen[-1])
     expected = training.training_losses(submodels, config, batch, noise)
-    proposals = np.array(chosen[0][0])
+    proposals, _, origins = map(np.array, chosen[0])
     assert proposals.shape == (2, 50, 4)
-    losses = fixed_proposal_losses(submodels, config, {**batch, "proposals": proposals}, {"roi": noise["roi"]})
+    anchors = noise["rpn"].shape[1]
+    rows = np.concatenate([np.take_along_axis(noise["roi"], origins, axis=1), noise["roi"][:, anchors:]], axis=1)
+    losses = fixed_proposal_losses(submodels, config, {**batch, "proposals": proposals}, {"roi": rows})
     assert set(losses) == {"roi_class", "roi_box"}
     for name, value in losses.items():
         np.testing.assert_allclose(value, expected[name], rtol=1e-6)
@@ -72,7 +74,7 @@ def test_noise_is_that_of_the_rois():
 
 def test_every_weight_but_the_rpns_has_a_gradient():
     config, submodels = setup()
-    batch, noise = batch_of(config)
+    batch, noise = batch_of(config, fixed_noise_shapes)
     rng = np.random.default_rng(1)
     start = rng.uniform(0, 40, (2, 50, 2))
     batch["proposals"] = np.concatenate([start, start + rng.uniform(5, 25, (2, 50, 2))], -1).astype("float32")
@@ -88,7 +90,7 @@ def test_every_weight_but_the_rpns_has_a_gradient():
 
 def test_without_proposals_the_ground_truth_is_what_is_trained_on():
     config, submodels = setup()
-    batch, noise = batch_of(config)
+    batch, noise = batch_of(config, fixed_noise_shapes)
     batch["proposals"] = np.zeros((2, 50, 4), "float32")
     losses = fixed_proposal_losses(submodels, config, batch, noise)
     assert all(np.isfinite(value).all() for value in losses.values())

@@ -38,15 +38,30 @@ ANCHORS = np.array([[[0, 0, 8, 8], [20, 20, 28, 20.5], [40, 40, 40.001, 48]]], "
 def test_proposals_with_a_side_shorter_than_the_least_are_dropped(least, kept):
     outputs = {"logits": [np.array([[3.0, 2, 1]], "float32")], "deltas": [np.zeros((1, 3, 4), "float32")]}
     size = np.array([[64, 64]], "int32")
-    boxes, scores = select_proposals(outputs, [ANCHORS], [np.ones((1, 3), bool)], size, 3, 3, 0.7, least)
+    boxes, scores, origins = select_proposals(outputs, [ANCHORS], [np.ones((1, 3), bool)], size, 3, 3, 0.7, least)
     assert np.isfinite(np.array(scores)).sum() == kept
     np.testing.assert_allclose(np.array(boxes)[0, :kept], ANCHORS[0, :kept], atol=1e-5)
+    assert np.array(origins)[0].tolist() == [0, 1, 2][:kept] + [0] * (3 - kept)
+
+
+def test_proposals_tell_their_anchors_over_all_levels():
+    far = ANCHORS + 100.0
+    outputs = {
+        "logits": [np.array([[3.0, 1, 5]], "float32"), np.array([[2.0, 6, 4]], "float32")],
+        "deltas": [np.zeros((1, 3, 4), "float32")] * 2,
+    }
+    size = np.array([[400, 400]], "int32")
+    boxes, scores, origins = select_proposals(outputs, [ANCHORS, far], [np.ones((1, 3), bool)] * 2, size, 2, 5, 0.7)
+    assert np.array(scores)[0].tolist() == [6, 5, 4, 3, -np.inf]  # two a level enter NMS
+    assert np.array(origins)[0].tolist() == [4, 2, 5, 0, 0]
+    every = np.concatenate([ANCHORS, far], axis=1)[0]
+    np.testing.assert_allclose(np.array(boxes)[0, :4], every[[4, 2, 5, 0]], atol=1e-5)
 
 
 def test_empty_proposals_are_dropped_without_a_least_side():
     anchors = np.array([[[0, 0, 8, 0], [0, 0, 8, 8]]], "float32")
     outputs = {"logits": [np.array([[3.0, 2]], "float32")], "deltas": [np.zeros((1, 2, 4), "float32")]}
-    _, scores = select_proposals(outputs, [anchors], [np.ones((1, 2), bool)], np.array([[64, 64]]), 2, 2, 0.7)
+    _, scores, _ = select_proposals(outputs, [anchors], [np.ones((1, 2), bool)], np.array([[64, 64]]), 2, 2, 0.7)
     assert np.array(scores)[0].tolist() == [2.0, -np.inf]
 
 

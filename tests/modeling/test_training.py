@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tiny
+from keras import ops
 
 from kfpn.config import Config, SamplingConfig
+from kfpn.modeling import training
 from kfpn.modeling.detector import build_submodels
 from kfpn.modeling.training import noise_shapes, training_losses
 
@@ -45,6 +47,19 @@ def test_losses_are_one_finite_number_an_image():
         assert value.shape == (2,)
         assert np.isfinite(value).all()
         assert (np.array(value) > 0).all()
+
+
+def test_which_rois_are_drawn_does_not_hang_on_the_proposals_ranks(monkeypatch):
+    config, submodels = setup()
+    batch, noise = batch_of(config)
+    expected, ordinary = training_losses(submodels, config, batch, noise), training.select_proposals
+
+    def reversed_ranks(*args):
+        return [ops.flip(found, axis=1) for found in ordinary(*args)]
+
+    monkeypatch.setattr(training, "select_proposals", reversed_ranks)
+    for name, value in training_losses(submodels, config, batch, noise).items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-5, err_msg=name)
 
 
 def test_fresh_classifiers_start_at_the_loss_of_a_guess():
