@@ -10,6 +10,7 @@ import numpy as np
 
 from kfpn.data.annotations import AnnotatedSource, Annotations, collect
 from kfpn.data.checks import Faults, in_stored_pixels, read_headers, require_unique, upright_boxes
+from kfpn.data.memory import memory_limit
 
 UNKNOWN_IMAGE = "annotations of an image id that is not listed, left out"
 DUPLICATE_ID = "annotations whose id came before, kept"
@@ -117,10 +118,8 @@ def _read(path: Path, name: str) -> dict[str, list[dict[str, Any]]]:
 
 def _require_memory(path: Path, name: str) -> None:
     """Refuses a file that the memory can't hold as bytes and as text: Linux would kill the process without a word."""
-    if not hasattr(os, "sysconf"):
-        return
-    size, memory = path.stat().st_size, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if 2 * size > memory > 0:
+    size, memory = path.stat().st_size, memory_limit()
+    if memory is not None and 2 * size > memory:
         raise ValueError(f"{name}: can't be read: is too large for the memory, {size:,} bytes of {memory:,}")
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 from kfpn.config import InputConfig
 from kfpn.data.coco import CocoSource
 from kfpn.data.image import load_picture, read_header
+from kfpn.data.memory import memory_limit
 from kfpn.data.pipeline import prepare_image
 from kfpn.data.voc import VocSource
 from kfpn.predict import find_images
@@ -131,11 +132,21 @@ def test_text_that_no_tool_writes_is_refused_with_the_file(folder, text, message
 def test_json_larger_than_the_memory_is_refused_before_it_is_read(folder):
     path = folder / "large.json"
     path.touch()
-    os.truncate(path, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))  # a hole: no block of the disk is taken
+    os.truncate(path, memory_limit())  # a hole: no block of the disk is taken
     with pytest.raises(
         ValueError, match=r"coco:.*large\.json: can't be read: is too large for the memory, [\d,]+ bytes"
     ):
         CocoSource(path)
+
+
+@pytest.mark.parametrize("name", ["memory.max", "memory/memory.limit_in_bytes"])
+def test_a_container_has_the_memory_that_it_was_given(tmp_path, name):
+    machine = memory_limit(tmp_path)
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    for text, limit in (("1048576\n", 2**20), ("max\n", machine), (f"{2**63 - 4096}\n", machine), ("0\n", machine)):
+        file.write_text(text)
+        assert memory_limit(tmp_path) == limit
 
 
 LIMITED = """
