@@ -145,16 +145,16 @@ class MaskedBatchNormalization(keras.layers.BatchNormalization):
             return super().call(inputs, training=training)
         if not self.synchronized:
             return super().call(inputs, training=training, mask=ops.squeeze(valid, -1))
-        # Keras takes masked statistics on each replica alone; as plain means of sums they are taken over all.
+        # Keras takes masked statistics on each replica alone; here they are taken over all.
         x = ops.cast(inputs, "float32")
         valid = ops.cast(valid, "float32")
-        sums = ops.concatenate([x * valid, ops.broadcast_to(valid, ops.shape(x))], axis=-1)
-        total, filled = ops.split(_mean_of_all(sums), 2)
+        sums = [ops.sum(part, axis=(0, 1, 2)) for part in (x * valid, ops.broadcast_to(valid, ops.shape(x)))]
+        total, filled = ops.split(_mean_of_replicas(ops.concatenate(sums)), 2)
         filled = ops.maximum(filled, 1e-12)
         mean = total / filled
         # Centred first: the difference of mean square and squared mean is mostly rounding, which a training run
         # then enlarges until runs that sum in another order have nothing in common.
-        variance = _mean_of_all(ops.square(x - mean) * valid) / filled
+        variance = _mean_of_replicas(ops.sum(ops.square(x - mean) * valid, axis=(0, 1, 2))) / filled
         for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + ops.cast(value, moving.dtype) * (1.0 - self.momentum))
         scale = ops.cast(self.gamma, "float32") * ops.rsqrt(variance + self.epsilon)
@@ -164,6 +164,19 @@ class MaskedBatchNormalization(keras.layers.BatchNormalization):
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
 
 
-def _mean_of_all(x):
-    """Returns the mean of (B, H, W, C) over all but the channels, of all replicas together."""
-    return ops.moments(x, axes=(0, 1, 2), synchronized=True)[0]
+@ops.custom_gradient
+def _mean_of_replicas(x):
+    """Returns the mean of (N,) over all replicas.
+
+    Its gradient is the same mean of the replicas' gradients. It is spelt out because TensorFlow, at each of its own
+    gradients of such a mean, searches the graphs of all other replicas for variables: minutes for the first step.
+    """
+
+    def gradient(*args, upstream=None):
+        return _mean_without_gradient(args[0] if upstream is None else upstream)
+
+    return _mean_without_gradient(x), gradient
+
+
+def _mean_without_gradient(x):
+    return ops.moments(ops.stop_gradient(x)[None], axes=0, synchronized=True)[0]

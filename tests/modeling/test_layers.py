@@ -106,20 +106,41 @@ with strategy.scope():
     layer = MaskedBatchNormalization(momentum=0.5, synchronized=True)
     layer.build(x.shape)
 data = tf.data.Dataset.from_tensors((x, valid)).unbatch().batch(4)
-step = tf.function(lambda x, v: strategy.run(lambda x, v: layer(x, valid=v, training=True), (x, v)))
+def cost(y):
+    return tf.reduce_sum(tf.square(y) * y)
+@tf.function
+def step(x, v):
+    def replica(x, v):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, valid=v, training=True)
+            loss = cost(y * v)
+        return (y, *tape.gradient(loss, (x, layer.gamma.value)))
+    return strategy.run(replica, (x, v))
 parts = step(*next(iter(strategy.experimental_distribute_dataset(data))))
-got = np.concatenate(strategy.experimental_local_results(parts))
+got, by_x, by_gamma = ([p.numpy() for p in strategy.experimental_local_results(part)] for part in parts)
+got, by_x = np.concatenate(got), np.concatenate(by_x)
 real = x[valid[..., 0] > 0]
 np.testing.assert_allclose(layer.moving_mean.numpy(), real.mean(0) / 2, rtol=1e-4)
 np.testing.assert_allclose(layer.moving_variance.numpy(), real.var(0) / 2 + 0.5, rtol=1e-4)
 want = (x - real.mean(0)) / np.sqrt(real.var(0) + 1e-3)
 np.testing.assert_allclose(got[valid[..., 0] > 0], want[valid[..., 0] > 0], atol=1e-4)
+with tf.GradientTape() as tape:
+    real, gamma = tf.constant(real), tf.ones(3)
+    tape.watch((real, gamma))
+    mean = tf.reduce_mean(real, 0)
+    normal = (real - mean) / tf.sqrt(tf.reduce_mean(tf.square(real - mean), 0) + 1e-3)
+    loss = cost(normal * gamma)
+want_x, want_gamma = tape.gradient(loss, (real, gamma))
+np.testing.assert_allclose(by_x[valid[..., 0] > 0], want_x, atol=1e-4)
+np.testing.assert_array_equal(by_x[valid[..., 0] == 0], 0)
+np.testing.assert_allclose(sum(by_gamma), want_gamma, rtol=1e-4, atol=1e-4)
 print("equal")
 """
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="needs tf.distribute")
-def test_synchronized_statistics_are_those_of_all_replicas_without_padding():
+def test_synchronized_statistics_and_gradients_are_those_of_all_replicas_without_padding():
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(
         [sys.executable, "-c", TWO_REPLICAS], env=env, capture_output=True, text=True, timeout=200, check=False
