@@ -25,7 +25,7 @@ kfpn.modeling.fixed_proposals
 kfpn.data  kfpn.data.record  kfpn.data.scenes
 kfpn.data.image  kfpn.data.augment  kfpn.data.shapes
 kfpn.data.checks  kfpn.data.plan  kfpn.data.proposals
-kfpn.data.annotations
+kfpn.data.annotations  kfpn.data.memory
 kfpn.data.coco  kfpn.data.voc  kfpn.data.tfds  kfpn.data.iterable  kfpn.data.fingerprint
 kfpn.data.sources
 kfpn.data.pipeline
