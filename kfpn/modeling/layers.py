@@ -148,10 +148,9 @@ class MaskedBatchNormalization(keras.layers.BatchNormalization):
         # Keras takes masked statistics on each replica alone; here they are taken over all.
         x = ops.cast(inputs, "float32")
         valid = ops.cast(valid, "float32")
-        sums = [ops.sum(part, axis=(0, 1, 2)) for part in (x * valid, ops.broadcast_to(valid, ops.shape(x)))]
-        total, filled = ops.split(_mean_of_replicas(ops.concatenate(sums)), 2)
-        filled = ops.maximum(filled, 1e-12)
-        mean = total / filled
+        sums = _mean_of_replicas(ops.append(ops.sum(x * valid, axis=(0, 1, 2)), ops.sum(valid)))
+        filled = ops.maximum(sums[-1], 1e-12)
+        mean = sums[:-1] / filled
         # Centred first: the difference of mean square and squared mean is mostly rounding, which a training run
         # then enlarges until runs that sum in another order have nothing in common.
         variance = _mean_of_replicas(ops.sum(ops.square(x - mean) * valid, axis=(0, 1, 2))) / filled
@@ -169,13 +168,10 @@ def _mean_of_replicas(x):
     """Returns the mean of (N,) over all replicas.
 
     Its gradient is the same mean of the replicas' gradients. It is spelt out because TensorFlow, at each of its own
-    gradients of such a mean, searches the graphs of all other replicas for variables: minutes for the first step.
+    gradients of such a mean, searches the graphs of all other replicas for variables, which ends at `stop_gradient`:
+    the first step of a ResNet-18 on two replicas took 102 s instead of 33.
     """
-
-    def gradient(*args, upstream=None):
-        return _mean_without_gradient(args[0] if upstream is None else upstream)
-
-    return _mean_without_gradient(x), gradient
+    return _mean_without_gradient(x), _mean_without_gradient
 
 
 def _mean_without_gradient(x):
