@@ -22,8 +22,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 from tqdm import tqdm
 
-from kfpn.config import Config
-from kfpn.presets import preset
+from kfpn.config.presets import preset
+from kfpn.config.run import Config
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = "images/ablation.png"  # beside the document
@@ -94,7 +94,7 @@ def run_config(row: str, seed: int, steps: int, output: Path) -> Config:
 
 def train_one(row: str, seed: int, steps: int, output: Path) -> None:
     """Trains one row with one seed, or goes on with it."""
-    from kfpn.engine.train import train
+    from kfpn.training.train import train
 
     train(run_config(row, seed, steps, output))
 
@@ -126,13 +126,13 @@ def measure(rows: list[str], seed: int, output: Path, runs: int) -> dict[str, di
     """Returns the time an image in ms (median), the anchors and the millions of weights of every row's trained detector."""
     import tensorflow as tf
 
+    from kfpn.data.formats import open_source
     from kfpn.data.image import load_image
     from kfpn.data.pipeline import prepare_image
-    from kfpn.data.sources import open_source
-    from kfpn.engine.trained import load_submodels
-    from kfpn.engine.workdir import Workdir
+    from kfpn.losses.training_losses import noise_shapes
     from kfpn.modeling.detector import inference_model
-    from kfpn.modeling.training import noise_shapes
+    from kfpn.runs.load import load_submodels
+    from kfpn.runs.workdir import Workdir
 
     image, _ = prepare_image(load_image(open_source("shapes", "validation")[0]), CONFIG.input)
     image = tf.constant(image[None])

@@ -19,12 +19,12 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from kfpn.config import ModelConfig
+from kfpn.config.model import ModelConfig
+from kfpn.data.formats import open_source
 from kfpn.data.image import load_image
 from kfpn.data.record import Source
-from kfpn.data.sources import open_source
 from kfpn.modeling.detector import build_submodels
-from kfpn.weights.backbones import torchvision_naming, units
+from kfpn.weights.makers.resnet_names import torchvision_naming, units
 
 SIDE = 64  # pixels of a picture
 LARGEST = 4.0  # cut-outs are one to this many times as wide as their object

@@ -18,9 +18,9 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from kfpn import boxes as box_ops
-from kfpn.modeling.nms import select_per_class, suppress
-from kfpn.modeling.roi_align import roi_align, roi_levels
+from kfpn.ops import boxes as box_ops
+from kfpn.ops.nms import select_per_class, suppress
+from kfpn.ops.roi_align import roi_align, roi_levels
 
 IMAGE = 512
 BACKENDS = ("TF", "XLA", "ONNX")

@@ -8,9 +8,9 @@ All of the validation images count. Speeds are those of `kfpn benchmark runs/bcc
 import argparse
 from pathlib import Path
 
-from kfpn.engine.workdir import Workdir
-from kfpn.export.int8 import evaluate_onnx, validation_source
-from kfpn.export.onnx_runtimes import in_onnxruntime, in_openvino
+from kfpn.export.onnx.int8 import evaluate_onnx, validation_source
+from kfpn.export.onnx.onnx_runtimes import in_onnxruntime, in_openvino
+from kfpn.runs.workdir import Workdir
 
 
 def main() -> None:

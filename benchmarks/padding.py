@@ -23,7 +23,7 @@ def models(workdir):
         from kfpn import load_detector
 
         return load_detector(workdir), load_detector(workdir, padded=True)
-    from kfpn.config import ModelConfig
+    from kfpn.config.model import ModelConfig
     from kfpn.modeling.detector import build_submodels, inference_model
 
     config = ModelConfig(norm="gn", score_threshold=0.0)
@@ -40,7 +40,7 @@ def images():
     """Returns scenes of the built-in data set, cut or tiled to SIZES."""
     import numpy as np
 
-    from kfpn.data.scenes import scene
+    from kfpn.data.toy_scenes import scene
 
     rng = np.random.default_rng(0)
     return [np.tile(scene(rng).image, (2, 2, 1))[:height, :width] for height, width in SIZES]

@@ -19,20 +19,21 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kfpn import boxes as box_ops
-from kfpn.config import Config, ModelConfig, SamplingConfig
-from kfpn.matching import match
+from kfpn.config.model import ModelConfig
+from kfpn.config.run import Config, SamplingConfig
+from kfpn.losses.matching import match
+from kfpn.losses.targets import Targets
+from kfpn.losses.training_losses import pool_and_classify, roi_losses, rpn_losses
+from kfpn.modeling.backbones.resnet import frozen_stage, resnet
 from kfpn.modeling.detector import Submodels, build_submodels, inference_model
-from kfpn.modeling.layers import SharedLayers
-from kfpn.modeling.padding import Normalize
-from kfpn.modeling.resnet import Units, frozen_stage, resnet
-from kfpn.modeling.roi_align import RoIAlign
+from kfpn.modeling.layers import Normalize, SharedLayers
+from kfpn.modeling.pooling import RoIAlign
 from kfpn.modeling.rpn import level_anchors, select_proposals, usable_anchors
-from kfpn.modeling.training import pool_and_classify, roi_losses, rpn_losses
-from kfpn.targets import Targets
-from kfpn.weights.checkpoint import Checkpoint
-from kfpn.weights.load import apply, model_config
-from kfpn.weights.read import read_checkpoint, variables_of
+from kfpn.modeling.units import Units
+from kfpn.ops import boxes as box_ops
+from kfpn.weights.assign import apply, model_config
+from kfpn.weights.identify import read_checkpoint, variables_of
+from kfpn.weights.trained_weights import Checkpoint
 
 FOLDERS = ("torchvision_r50", "detectron2_r50")
 LEVELS = ("P2", "P3", "P4", "P5", "P6")

@@ -26,8 +26,8 @@ from scaling_data import SIDE, build_config, describe_data, open_data, strategy_
 from scaling_memory import memory_series, memory_table, plot_memory
 from tqdm import tqdm
 
-from kfpn.config import Precision
-from kfpn.presets import PRESETS
+from kfpn.config.presets import PRESETS
+from kfpn.config.run import Precision
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "docs" / "images" / "scaling_memory.png"
@@ -47,9 +47,9 @@ def build_step(config: Any, strategy: Any) -> Callable[[Any], dict[str, Any]]:
     """Returns the training step of a fresh detector."""
     import keras
 
-    from kfpn.engine.optimizer import Optimizer
-    from kfpn.engine.step import build_train_step
     from kfpn.modeling.detector import build_submodels
+    from kfpn.training.optimizer import Optimizer
+    from kfpn.training.step import build_train_step
 
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)

@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kfpn.config import Config, InputConfig
+from kfpn.config.presets import preset
+from kfpn.config.run import Config, InputConfig
+from kfpn.data.formats import open_source
+from kfpn.data.formats.iterable import IterableSource
 from kfpn.data.record import Record, Source
-from kfpn.data.scenes import CLASS_NAMES, scene
-from kfpn.data.sources import IterableSource, open_source
-from kfpn.engine.strategy import make_strategy
-from kfpn.presets import preset
+from kfpn.data.toy_scenes import CLASS_NAMES, scene
+from kfpn.training.distribution.strategy import make_strategy
 
 SIDE = 640  # pixels of a made file: as large as COCO's, and its square fills the canvas
 NOISE = 9.0  # standard deviation, of 255: files then take about as many bytes a pixel as COCO's photographs

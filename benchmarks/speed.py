@@ -30,9 +30,9 @@ def build(size, batch):
     import numpy as np
     import tensorflow as tf
 
+    from kfpn.config.presets import preset
+    from kfpn.losses.training_losses import noise_shapes
     from kfpn.modeling.detector import build_submodels
-    from kfpn.modeling.training import noise_shapes
-    from kfpn.presets import preset
 
     config = preset("coco")
     # torchvision's place of the stride: 127.0 GFLOP at 512 x 512, which published figures refer to.
@@ -70,7 +70,7 @@ def measure_training(size, batch, runs, jit):
     """Returns the figures of a training step (forward, backward, update) as a dict."""
     import tensorflow as tf
 
-    from kfpn.modeling.training import training_losses
+    from kfpn.losses.training_losses import training_losses
 
     config, submodels, data, noise = build(size, batch)
     variables = submodels.weights_model.trainable_variables

@@ -9,10 +9,10 @@ __all__ = ["__version__", "build_detector", "import_weights", "list_pretrained",
 # Keras loads only when something is asked for, so that `kfpn --help` answers at once.
 _PLACES = {
     "build_detector": "kfpn.modeling.detector",
-    "import_weights": "kfpn.weights.importing",
+    "import_weights": "kfpn.weights.import_weights",
     "list_pretrained": "kfpn.weights.pretrained",
-    "load_detector": "kfpn.weights.load",
-    "load_weights": "kfpn.weights.load",
+    "load_detector": "kfpn.weights.assign",
+    "load_weights": "kfpn.weights.assign",
 }
 
 

@@ -8,84 +8,91 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 ROWS = """
-kfpn.rules
-kfpn.model_config
-kfpn.config
-kfpn.presets  kfpn.levels  kfpn.scales
-kfpn.boxes  kfpn.losses
-kfpn.anchors  kfpn.matching
-kfpn.targets
-kfpn.modeling  kfpn.modeling.layers  kfpn.modeling.padding  kfpn.modeling.nms  kfpn.modeling.adaptive
-kfpn.modeling.resnet  kfpn.modeling.roi_align  kfpn.modeling.detections
-kfpn.modeling.pyramid  kfpn.modeling.box_head
+kfpn.config.checks
+kfpn.config.model
+kfpn.config.run
+kfpn.config.presets  kfpn.ops.pyramid_levels  kfpn.config.test_scales
+kfpn.ops.boxes  kfpn.losses.terms
+kfpn.ops.anchors  kfpn.losses.matching
+kfpn.losses.targets
+kfpn.modeling  kfpn.modeling.layers  kfpn.ops.padding  kfpn.ops.nms  kfpn.ops.roi_align_adaptive
+kfpn.modeling.backbones.resnet  kfpn.ops.roi_align  kfpn.modeling.heads.detections
+kfpn.modeling.pyramid  kfpn.modeling.heads.box
 kfpn.modeling.rpn
 kfpn.modeling.detector
-kfpn.modeling.training
-kfpn.modeling.fixed_proposals
-kfpn.data  kfpn.data.record  kfpn.data.scenes
-kfpn.data.image  kfpn.data.augment  kfpn.data.shapes
-kfpn.data.checks  kfpn.data.plan  kfpn.data.proposals
-kfpn.data.annotations  kfpn.data.memory
-kfpn.data.coco  kfpn.data.voc  kfpn.data.tfds  kfpn.data.iterable  kfpn.data.fingerprint
-kfpn.data.sources
+kfpn.losses.training_losses
+kfpn.modeling.fast_rcnn
+kfpn.data  kfpn.data.record  kfpn.data.toy_scenes
+kfpn.data.image  kfpn.data.augment  kfpn.data.formats.toy_shapes
+kfpn.data.annotation_checks  kfpn.data.plan  kfpn.data.proposal_table
+kfpn.data.formats.annotations  kfpn.data.memory_limit
+kfpn.data.formats.coco  kfpn.data.formats.voc  kfpn.data.formats.tfds  kfpn.data.formats.iterable  kfpn.data.fingerprint
+kfpn.data.formats
 kfpn.data.pipeline
-kfpn.evaluation.coco  kfpn.visualize  kfpn.page
-kfpn.visualize_pyramid
+kfpn.evaluation.coco_figures  kfpn.plotting.draw_boxes  kfpn.plotting.panels
+kfpn.plotting.pyramid_page
 kfpn.evaluation.detect
-kfpn.evaluation.proposals
+kfpn.evaluation.recall
 kfpn.evaluation
-kfpn.image_pyramid
-kfpn.predict  kfpn.propose
-kfpn.pyramid_maps
-kfpn.engine.files
-kfpn.engine  kfpn.engine.resolve  kfpn.engine.cluster  kfpn.engine.schedule  kfpn.engine.workdir  kfpn.engine.interrupt
-kfpn.engine.strategy  kfpn.engine.checkpoint  kfpn.engine.optimizer  kfpn.engine.report  kfpn.engine.lock  kfpn.engine.precision
-kfpn.engine.trained
-kfpn.weights  kfpn.weights.plain  kfpn.weights.coco
-kfpn.weights.unpickle  kfpn.weights.checkpoint
-kfpn.weights.files  kfpn.weights.backbones  kfpn.weights.detectors
-kfpn.weights.pretrained  kfpn.weights.torchvision  kfpn.weights.applications
-kfpn.weights.detectron2
-kfpn.weights.read
-kfpn.weights.load
-kfpn.weights.importing
-kfpn.engine.follow
-kfpn.engine.step
-kfpn.engine.diagnose  kfpn.engine.results
-kfpn.engine.nan
-kfpn.engine.faults
-kfpn.engine.loop
-kfpn.engine.train
-kfpn.export  kfpn.export.folding  kfpn.export.shapes  kfpn.export.onnx_runtimes
-kfpn.export.trt_options
-kfpn.export.source  kfpn.export.measure  kfpn.export.runners  kfpn.export.images
-kfpn.export.benchmark  kfpn.export.archive  kfpn.export.saved_layers  kfpn.export.serving  kfpn.export.segments  kfpn.export.trt_layers
-kfpn.export.verify  kfpn.export.convertible  kfpn.export.trt_check  kfpn.export.onnx_graph
-kfpn.export.saved_model  kfpn.export.calibration  kfpn.export.onnx_check
-kfpn.export.trt_inputs  kfpn.export.int8
-kfpn.export.onnx  kfpn.export.tf_trt
-kfpn.export.commands
-kfpn.options
-kfpn.commands
-kfpn.cli
+kfpn.inference.image_pyramid
+kfpn.inference.predict  kfpn.inference.write_proposals
+kfpn.inference.inspect_pyramid
+kfpn.runs.atomic_files
+kfpn.engine  kfpn.training.distribution.cluster_resolver  kfpn.training.distribution.cluster  kfpn.training.schedule  kfpn.runs.workdir  kfpn.training.interrupt
+kfpn.training.distribution.strategy  kfpn.runs.checkpoint  kfpn.training.optimizer  kfpn.training.progress  kfpn.runs.lock  kfpn.runs.precision
+kfpn.runs.load
+kfpn.weights  kfpn.weights.formats.safe_values  kfpn.weights.makers.coco_classes
+kfpn.weights.formats.unpickle  kfpn.weights.trained_weights
+kfpn.weights.formats.file_formats  kfpn.weights.makers.resnet_names  kfpn.weights.makers.detector_layout
+kfpn.weights.pretrained  kfpn.weights.makers.torchvision  kfpn.weights.makers.keras_applications
+kfpn.weights.makers.detectron2
+kfpn.weights.identify
+kfpn.weights.assign
+kfpn.weights.import_weights
+kfpn.training.distribution.worker_stubs
+kfpn.training.step
+kfpn.training.nonfinite.diagnose  kfpn.training.results
+kfpn.training.nonfinite.recorder
+kfpn.training.nonfinite.policy
+kfpn.training.loop
+kfpn.training.train
+kfpn.export  kfpn.export.folding  kfpn.export.input_shape  kfpn.export.onnx.onnx_runtimes
+kfpn.export.tf_trt.trt_options
+kfpn.export.trained  kfpn.export.measure  kfpn.export.benchmark.runners  kfpn.export.saved_model.graph_images
+kfpn.export.benchmark.race  kfpn.export.archive  kfpn.export.saved_model.sparse_roi_align  kfpn.export.saved_model.serving_files  kfpn.export.tf_trt.trt_partition  kfpn.export.tensorrt_layers
+kfpn.export.verify  kfpn.export.tf_trt.converter_rules  kfpn.export.tf_trt.trt_verify  kfpn.export.onnx.onnx_detector
+kfpn.export.saved_model.write_saved_model  kfpn.export.calibration  kfpn.export.onnx.onnx_verify
+kfpn.export.tf_trt.trt_inputs  kfpn.export.onnx.int8
+kfpn.export.onnx.write_onnx  kfpn.export.tf_trt.convert
+kfpn.cli.export_commands
+kfpn.cli.options
+kfpn.cli.commands
+kfpn.cli.main
 kfpn.__main__
 """
 
 APART = (
     ("kfpn.data", "kfpn.modeling"),
     ("kfpn.evaluation", "kfpn.modeling"),
-    ("kfpn.visualize", "kfpn.modeling"),
-    ("kfpn.visualize_pyramid", "kfpn.modeling"),
+    ("kfpn.plotting.draw_boxes", "kfpn.modeling"),
+    ("kfpn.plotting.pyramid_page", "kfpn.modeling"),
 )
 """Pairs (importer, imported) that the rows alone would let through: data and pictures know no network."""
 
 FACE = "kfpn"
 """The package itself: it offers names of the rows below it, loaded when asked for."""
 
-PURE = ("kfpn.boxes", "kfpn.losses", "kfpn.anchors", "kfpn.matching", "kfpn.targets", "kfpn.modeling")
+PURE = (
+    "kfpn.ops.boxes",
+    "kfpn.losses.terms",
+    "kfpn.ops.anchors",
+    "kfpn.losses.matching",
+    "kfpn.losses.targets",
+    "kfpn.modeling",
+)
 """What runs on every backend."""
 
-KERNEL_OWNERS = ("kfpn.modeling.nms", "kfpn.modeling.roi_align")
+KERNEL_OWNERS = ("kfpn.ops.nms", "kfpn.ops.roi_align")
 """The pure modules where TensorFlow may stand inside a function, for a kernel that is far faster."""
 
 
@@ -191,19 +198,43 @@ def test_every_row_names_modules_that_exist():
 @pytest.mark.parametrize(
     ("path", "text", "fault"),
     [
-        ("anchors.py", "from kfpn.targets import x", "kfpn.anchors imports kfpn.targets, which does not stand above"),
-        ("anchors.py", "from kfpn import targets", "kfpn.anchors imports kfpn.targets, which does not stand above"),
-        ("anchors.py", "import kfpn.matching", "kfpn.anchors imports kfpn.matching, which does not stand above"),
-        ("anchors.py", "def f():\n    from . import cli", "kfpn.anchors imports kfpn.cli, which does not stand above"),
-        ("modeling/rpn.py", "from ..engine.train import train", "kfpn.modeling.rpn imports kfpn.engine.train"),
-        ("data/voc.py", "from kfpn.modeling.rpn import x", "kfpn.data.voc imports kfpn.modeling.rpn; they stand apart"),
+        (
+            "anchors.py",
+            "from kfpn.losses.targets import x",
+            "kfpn.ops.anchors imports kfpn.losses.targets, which does not stand above",
+        ),
+        (
+            "anchors.py",
+            "from kfpn import targets",
+            "kfpn.ops.anchors imports kfpn.losses.targets, which does not stand above",
+        ),
+        (
+            "anchors.py",
+            "import kfpn.losses.matching",
+            "kfpn.ops.anchors imports kfpn.losses.matching, which does not stand above",
+        ),
+        (
+            "anchors.py",
+            "def f():\n    from . import cli",
+            "kfpn.ops.anchors imports kfpn.cli.main, which does not stand above",
+        ),
+        ("modeling/rpn.py", "from ..engine.train import train", "kfpn.modeling.rpn imports kfpn.training.train"),
+        (
+            "data/voc.py",
+            "from kfpn.modeling.rpn import x",
+            "kfpn.data.formats.voc imports kfpn.modeling.rpn; they stand apart",
+        ),
         ("extra.py", "", "kfpn.extra has no row"),
-        ("boxes.py", "import tensorflow as tf", "kfpn.boxes imports tensorflow"),
-        ("boxes.py", "def f():\n    import tensorflow as tf", "kfpn.boxes imports tensorflow"),
-        ("modeling/nms.py", "from tensorflow.image import x", "kfpn.modeling.nms imports tensorflow"),
-        ("data/voc.py", "import tensorflow as tf\ntf.distribute.Strategy", "kfpn.data.voc uses tf.distribute"),
-        ("__init__.py", "from kfpn.engine.train import train", "kfpn imports kfpn.engine.train at once"),
-        ("engine/train.py", "from kfpn.cli import main", "circle: kfpn.cli -> kfpn.engine.train -> kfpn.cli"),
+        ("boxes.py", "import tensorflow as tf", "kfpn.ops.boxes imports tensorflow"),
+        ("boxes.py", "def f():\n    import tensorflow as tf", "kfpn.ops.boxes imports tensorflow"),
+        ("modeling/nms.py", "from tensorflow.image import x", "kfpn.ops.nms imports tensorflow"),
+        ("data/voc.py", "import tensorflow as tf\ntf.distribute.Strategy", "kfpn.data.formats.voc uses tf.distribute"),
+        ("__init__.py", "from kfpn.training.train import train", "kfpn imports kfpn.training.train at once"),
+        (
+            "engine/train.py",
+            "from kfpn.cli.main import main",
+            "circle: kfpn.cli.main -> kfpn.training.train -> kfpn.cli.main",
+        ),
     ],
 )
 def test_a_wrong_import_is_found(tmp_path, path, text, fault):
@@ -213,7 +244,7 @@ def test_a_wrong_import_is_found(tmp_path, path, text, fault):
     for name in ("modeling/nms", "modeling/rpn", "data/voc", "engine/train"):
         write(package / f"{name}.py", "")
     write(package / "__init__.py", "def f():\n    from kfpn.engine import train\n")
-    write(package / "cli.py", "from kfpn import __version__\ndef f():\n    from kfpn.engine.train import train\n")
+    write(package / "cli.py", "from kfpn import __version__\ndef f():\n    from kfpn.training.train import train\n")
     write(package / "modeling" / "nms.py", "def f():\n    import tensorflow as tf\n")
     assert faults_of(tmp_path) == []
     write(package / path, text)

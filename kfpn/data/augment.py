@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from kfpn.config import InputConfig
+from kfpn.config.run import InputConfig
 
 # Keeps the draws here apart from the samplers' and the other users of (seed, sample_index).
 _SALT = 0x617567

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from kfpn.config import Config, InputConfig
+from kfpn.config.run import Config, InputConfig
 from kfpn.data.augment import draw, flip_boxes, flip_image, resize_boxes, resize_image, resized_sizes
 from kfpn.data.image import load_image
 from kfpn.data.plan import TrainPlan, group_by_aspect

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kfpn.config import InputConfig
+from kfpn.config.run import InputConfig
 from kfpn.data.augment import resized_sizes
 
 _MAX_GROUPS = 6

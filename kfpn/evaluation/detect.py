@@ -7,12 +7,12 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from kfpn.config import Config
+from kfpn.config.run import Config
 from kfpn.data.image import load_image
 from kfpn.data.pipeline import eval_batches, named_errors, prepare_image
-from kfpn.data.proposals import ProposalTable, with_proposals
+from kfpn.data.proposal_table import ProposalTable, with_proposals
 from kfpn.data.record import Record, Source
-from kfpn.evaluation.coco import evaluate_coco
+from kfpn.evaluation.coco_figures import evaluate_coco
 
 
 def evaluate_source(

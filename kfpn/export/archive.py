@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kfpn.engine.files import write_json
-from kfpn.export.source import Trained
+from kfpn.export.trained import Trained
+from kfpn.runs.atomic_files import write_json
 
 CLASSES = Path("assets") / "classes.json"
 """Where class names and category ids lie in a SavedModel."""

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from kfpn.data.formats import open_source
 from kfpn.data.image import load_image, load_picture
-from kfpn.data.sources import open_source
-from kfpn.predict import find_images
+from kfpn.inference.predict import find_images
 
 
 def calibration_pictures(data: str, count: int) -> Iterator[np.ndarray]:

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from kfpn.model_config import ModelConfig
-from kfpn.modeling.box_head import box_head
+from kfpn.config.model import ModelConfig
 from kfpn.modeling.detector import Submodels, assemble, features_model
+from kfpn.modeling.heads.box import box_head
 from kfpn.modeling.layers import SharedLayers
-from kfpn.modeling.resnet import Units
+from kfpn.modeling.units import Units
 
 
 class FoldedUnits(Units):

@@ -11,12 +11,12 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from kfpn.config import Config
+from kfpn.config.run import Config
 from kfpn.data.pipeline import prepare_image
-from kfpn.data.scenes import scene
+from kfpn.data.toy_scenes import scene
 from kfpn.evaluation.detect import to_original
-from kfpn.export.images import resize
-from kfpn.export.source import Trained, open_trained
+from kfpn.export.saved_model.graph_images import resize
+from kfpn.export.trained import Trained, open_trained
 from kfpn.modeling.detector import inference_model
 
 BOX_LIMIT = 0.05

@@ -6,16 +6,15 @@ from typing import NamedTuple
 import keras
 from keras import ops
 
-from kfpn.levels import pooled_levels, pooled_size, pre_nms
-from kfpn.model_config import ModelConfig
-from kfpn.modeling.box_head import box_head
-from kfpn.modeling.detections import Detections
-from kfpn.modeling.layers import SharedLayers
-from kfpn.modeling.padding import Normalize
+from kfpn.config.model import ModelConfig
+from kfpn.modeling.backbones.resnet import frozen_stage, resnet
+from kfpn.modeling.heads.box import Detections, box_head
+from kfpn.modeling.layers import Normalize, SharedLayers
+from kfpn.modeling.pooling import RoIAlign
 from kfpn.modeling.pyramid import STAGES, pyramid
-from kfpn.modeling.resnet import Units, frozen_stage, resnet
-from kfpn.modeling.roi_align import RoIAlign
 from kfpn.modeling.rpn import Proposals, rpn_head
+from kfpn.modeling.units import Units
+from kfpn.ops.pyramid_levels import pooled_levels, pooled_size, pre_nms
 
 
 class Submodels(NamedTuple):
@@ -178,7 +177,7 @@ def build_detector(
         backbone: resnet18, resnet26, resnet34, resnet50, resnet101 or resnet152.
         pyramid: fpn, or one of those the paper compares it with (tables 1 to 3): bottom_up, top_down, finest, c4, c5.
         padded: bool. True adds the input `image_sizes`, for batches of images of different sizes.
-        settings: any other field of `kfpn.config.ModelConfig`.
+        settings: any other field of `kfpn.config.run.ModelConfig`.
     Call:
         images: (B, H, W, 3) uint8 or float, RGB, 0..255, any size. With `padded`, a dict of images, zero
         padded below and right, and image_sizes (B, 2) int32, the true heights and widths in pixels.

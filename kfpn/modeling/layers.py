@@ -5,6 +5,8 @@ from collections.abc import Callable
 import keras
 from keras import ops
 
+from kfpn.ops.padding import valid_mask
+
 
 class SharedLayers:
     """Makes each named layer once: a second graph built over the same set shares its weights.
@@ -176,3 +178,60 @@ def _mean_of_replicas(x):
 
 def _mean_without_gradient(x):
     return ops.moments(ops.stop_gradient(x)[None], axes=0, synchronized=True)[0]
+
+
+@keras.saving.register_keras_serializable("kfpn")
+class PaddingMask(keras.layers.Layer):
+    """Makes the mask of a level's valid cells.
+
+    Args:
+        stride: int, the level's stride in pixels.
+    Call:
+        like: (B, H, W, C), any tensor of the level. image_sizes: (B, 2) int, pixels.
+    Returns:
+        (B, H, W, 1) in the compute dtype: 1 inside the image, 0 in the padding.
+    """
+
+    def __init__(self, stride, **kwargs):
+        super().__init__(**kwargs)
+        self.stride = stride
+
+    def call(self, like, image_sizes):
+        shape = ops.shape(like)
+        mask = valid_mask(image_sizes, self.stride, shape[1], shape[2])
+        return ops.cast(mask, self.compute_dtype)[..., None]
+
+    def compute_output_spec(self, like, image_sizes):
+        return keras.KerasTensor((*like.shape[:3], 1), dtype=self.compute_dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "stride": self.stride}
+
+
+@keras.saving.register_keras_serializable("kfpn")
+class Normalize(keras.layers.Layer):
+    """Subtracts the pixel mean and divides by the standard deviation.
+
+    Args:
+        mean, std: three floats each, of R, G, B in 0..255.
+    Call:
+        images: (B, H, W, 3) uint8 or float, 0..255.
+    Returns:
+        (B, H, W, 3) in the compute dtype.
+    """
+
+    def __init__(self, mean, std, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.mean = tuple(mean)
+        self.std = tuple(std)
+
+    def call(self, images):
+        images = ops.cast(images, "float32")
+        normal = (images - ops.convert_to_tensor(self.mean, "float32")) / ops.convert_to_tensor(self.std, "float32")
+        return ops.cast(normal, self.compute_dtype)
+
+    def compute_output_spec(self, images):
+        return keras.KerasTensor(images.shape, dtype=self.compute_dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "mean": self.mean, "std": self.std}

@@ -4,8 +4,8 @@ import keras
 from keras import ops
 
 from kfpn.modeling.layers import PointwiseConv2D
-from kfpn.modeling.padding import valid_cells
-from kfpn.modeling.resnet import Units
+from kfpn.modeling.units import Units
+from kfpn.ops.padding import valid_cells
 
 
 def _nearest(coarse, height, width):

@@ -3,14 +3,14 @@
 import keras
 from keras import ops
 
-from kfpn import boxes as box_ops
-from kfpn.anchors import grid_anchors, image_strides
-from kfpn.levels import anchors_a_cell, sizes_by_level, stride
-from kfpn.model_config import ModelConfig
+from kfpn.config.model import ModelConfig
 from kfpn.modeling.layers import PointwiseConv2D
-from kfpn.modeling.nms import LEVEL_NMS, checked_nms, suppress
-from kfpn.modeling.padding import valid_cells
-from kfpn.targets import gather_rows
+from kfpn.ops import boxes as box_ops
+from kfpn.ops.anchors import grid_anchors, image_strides
+from kfpn.ops.boxes import gather_rows
+from kfpn.ops.nms import LEVEL_NMS, checked_nms, suppress
+from kfpn.ops.padding import valid_cells
+from kfpn.ops.pyramid_levels import anchors_a_cell, sizes_by_level, stride
 
 
 @keras.saving.register_keras_serializable("kfpn")

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from kfpn.weights.files import digest
+from kfpn.weights.formats.file_formats import digest
 
 BSD = "BSD-3-Clause (torchvision's; the data sets have terms of their own)"
 CC = "CC BY-SA 3.0"

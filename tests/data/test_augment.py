@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kfpn.config import InputConfig
+from kfpn.config.run import InputConfig
 from kfpn.data.augment import draw, flip_boxes, flip_image, resize_boxes, resize_image, resized_sizes
 
 

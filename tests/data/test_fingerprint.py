@@ -2,10 +2,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from made_up import source
 
 from kfpn.data.fingerprint import differences, fingerprint
-from kfpn.data.iterable import IterableSource
+from kfpn.data.formats.iterable import IterableSource
+from tests.training.made_up import source
 
 
 def changed(index=None, **fields):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kfpn.config import Config, InputConfig
+from kfpn.config.run import Config, InputConfig
 from kfpn.data.pipeline import eval_batches, named_errors, prepare_image, train_batches
 from kfpn.data.record import Record
 

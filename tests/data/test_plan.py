@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from kfpn.config import InputConfig
+from kfpn.config.run import InputConfig
 from kfpn.data.plan import TrainPlan, group_by_aspect
 
 INPUT = InputConfig(short_side=64, long_side=128)

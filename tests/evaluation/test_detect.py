@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kfpn.config.presets import preset
 from kfpn.data.record import Record
 from kfpn.evaluation.detect import (
     detect_function,
@@ -13,7 +14,6 @@ from kfpn.evaluation.detect import (
     source_labels,
     to_original,
 )
-from kfpn.presets import preset
 
 CONFIG = dataclasses.replace(preset("shapes"), batch_size=2)
 SIZES = ((96, 128), (64, 64), (128, 96))  # the input is 192 a side: 144 x 192, 192 x 192, 192 x 144

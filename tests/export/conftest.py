@@ -6,15 +6,15 @@ import io
 import keras
 import numpy as np
 import pytest
-import tiny
 from PIL import Image
 
-from kfpn.engine.workdir import Workdir
-from kfpn.export.saved_model import export_saved_model
-from kfpn.export.source import open_trained
+from kfpn.config.presets import preset
+from kfpn.export.saved_model.write_saved_model import export_saved_model
+from kfpn.export.trained import open_trained
 from kfpn.export.verify import Reference
 from kfpn.modeling.detector import build_submodels
-from kfpn.presets import preset
+from kfpn.runs.workdir import Workdir
+from tests.modeling import tiny
 
 CLASS_NAMES = ("ant", "bee", "cat")
 CATEGORY_IDS = (3, 7, 18)

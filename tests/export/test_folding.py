@@ -1,10 +1,10 @@
 import keras
 import numpy as np
 import pytest
-import tiny
 
 from kfpn.export.folding import fold_norms
 from kfpn.modeling.detector import build_submodels, inference_model
+from tests.modeling import tiny
 
 
 def built(**changes):

@@ -2,9 +2,9 @@
 
 import pytest
 
-from kfpn.export.onnx import export_onnx
-from kfpn.export.saved_model import write_signatures
-from kfpn.export.source import open_trained
+from kfpn.export.onnx.write_onnx import export_onnx
+from kfpn.export.saved_model.write_saved_model import write_signatures
+from kfpn.export.trained import open_trained
 from kfpn.export.verify import verify_trained
 
 OTHERS = {

@@ -6,10 +6,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-import tiny
 
 import kfpn
 from kfpn.modeling.detector import build_submodels, inference_model
+from tests.modeling import tiny
 
 KEYS = ("boxes", "scores", "labels", "num_detections")
 

@@ -6,15 +6,15 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import tiny
 
 import kfpn
-from kfpn.config import ModelConfig
-from kfpn.levels import anchors_a_cell, pooled_levels, pooled_size, pre_nms, stride
+from kfpn.config.model import ModelConfig
+from kfpn.config.presets import BILINEAR_PYRAMID
 from kfpn.modeling.detector import build_submodels, inference_model
 from kfpn.modeling.pyramid import Upsample, UpsampleAdd
 from kfpn.modeling.rpn import level_anchors
-from kfpn.presets import BILINEAR_PYRAMID
+from kfpn.ops.pyramid_levels import anchors_a_cell, pooled_levels, pooled_size, pre_nms, stride
+from tests.modeling import tiny
 
 WORDS = ("fpn", "bottom_up", "top_down", "finest", "c4", "c5")
 OTHERS = (

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-import tiny
 
 from kfpn.modeling.rpn import Proposals, level_anchors, select_proposals
+from tests.modeling import tiny
 
 
 def maps(height, width, batch=1):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kfpn.config import ModelConfig
+from kfpn.config.model import ModelConfig
 
 SETTINGS = {
     "backbone_width": 32,

@@ -1,7 +1,7 @@
 """A foreign checkpoint taken over into a network, step by step as kfpn does it."""
 
 from kfpn.modeling.detector import build_submodels
-from kfpn.weights.load import apply, model_config, read_checkpoint
+from kfpn.weights.assign import apply, model_config, read_checkpoint
 
 
 def imported(path):

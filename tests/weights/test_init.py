@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from foreign import detectron2, heads, torchvision, trunk, write
 
 import kfpn
-from kfpn import cli
-from kfpn.config import InputConfig, OptimizerConfig
+from kfpn.cli import main as cli
+from kfpn.config.run import InputConfig, OptimizerConfig
+from kfpn.data.formats.iterable import IterableSource
 from kfpn.data.record import Record
-from kfpn.data.sources import IterableSource
-from kfpn.engine.train import train
-from kfpn.weights.load import model_config, read_checkpoint, variables_of
+from kfpn.training.train import train
+from kfpn.weights.assign import model_config, read_checkpoint, variables_of
+from tests.weights.foreign import detectron2, heads, torchvision, trunk, write
 
 pytestmark = pytest.mark.filterwarnings("ignore:no validation data", "ignore:Even though the `tf.config")
 UNITS = trunk()
@@ -142,10 +142,10 @@ def test_the_network_is_that_of_the_weights_whatever_the_preset(tmp_path, preset
 
 
 def test_an_option_wins_over_what_comes_with_the_weights(coco, monkeypatch):
-    import kfpn.engine.train
+    import kfpn.training.train
 
     seen = []
-    monkeypatch.setattr(kfpn.engine.train, "train", seen.append)
+    monkeypatch.setattr(kfpn.training.train, "train", seen.append)
     options = ["--model.freeze-stages", "3", "--model.score-threshold", "0.2", "--data", "shapes"]
     assert cli.main(["train", f"--init={coco}", *options]) == 0
     assert (seen[0].model.freeze_stages, seen[0].model.score_threshold) == (3, 0.2)

@@ -4,11 +4,11 @@ import shutil
 
 import numpy as np
 import pytest
-from foreign import heads, torchvision, trunk, write
 
 import kfpn
 from kfpn.modeling.detector import build_submodels
-from kfpn.weights.load import model_config, read_checkpoint, variables_of
+from kfpn.weights.assign import model_config, read_checkpoint, variables_of
+from tests.weights.foreign import heads, torchvision, trunk, write
 
 UNITS = trunk()
 NAMES = ("dog", "person", "toothbrush")

@@ -1,0 +1,256 @@
+"""What each command of the command line does; the engine and TensorFlow are imported where they are needed."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kfpn.cli import options
+from kfpn.config.run import Config
+from kfpn.config.test_scales import parse_scales
+
+if TYPE_CHECKING:
+    from kfpn.data.record import Source
+    from kfpn.inference.image_pyramid import ImagePyramid
+
+Command = (
+    Config | options.Evaluate | options.Predict | options.Propose | options.Visualize | options.ReplayNan
+    | options.ImportWeights | options.ListPretrained | options.Benchmark | options.Export
+)  # fmt: skip
+
+
+def run(command: Command) -> int:
+    """Does what a parsed command says, and returns the exit code."""
+    return _RUN[type(command)](command)
+
+
+def _train(config: Config) -> int:
+    from kfpn.training.train import train
+
+    train(config)
+    return 0
+
+
+def _evaluate(command: options.Evaluate) -> int:
+    from kfpn.data.proposal_table import proposals_of
+    from kfpn.evaluation import detections_to_coco, evaluate_source
+    from kfpn.runs.atomic_files import write_json
+
+    for file in filter(None, (command.json, command.detections)):
+        _require_place(Path(file))
+    model = _load_evaluated(command)
+    config = _run_config(command.workdir)
+    source = _open_validation(command, config)
+    given = proposals_of(config.proposals, source) if config.proposals else None
+    pyramid = _image_pyramid(command, model, config)
+    if pyramid is None:
+        metrics, detections = evaluate_source(
+            model, source, config, model.class_names, command.batch_size, proposals=given
+        )
+    else:
+        metrics, detections = pyramid.evaluate_source(source, model.class_names, command.batch_size)
+    print(f"{source.name}: {len(source)} images\n{_table(metrics)}")
+    if pyramid is not None:
+        print(pyramid.cost_line())
+        metrics["image_pyramid"] = pyramid.cost()
+    if command.proposals:
+        from kfpn.evaluation.recall import recall_line
+        from kfpn.runs.workdir import Workdir
+        from kfpn.training.results import proposal_recall
+
+        metrics["proposals"] = proposal_recall(config, Workdir(command.workdir), source, command.batch_size)
+        print(recall_line(metrics["proposals"]))
+    if command.json:
+        write_json(Path(command.json), metrics)
+    if command.detections:
+        write_json(Path(command.detections), detections_to_coco(detections, source.category_ids))
+    return 0
+
+
+def _load_evaluated(command: options.Evaluate) -> Any:
+    from kfpn.runs.load import load_detector, load_fast_rcnn
+    from kfpn.runs.workdir import Workdir
+
+    files = Workdir(command.workdir)
+    if not (files.config.exists() and files.read_config().proposals):
+        return load_detector(command.workdir, padded=True)
+    if command.proposals or command.scales is not None or command.flip:
+        raise ValueError(
+            f"proposals, scales and flip must be left out for {command.workdir}, which was trained on fixed proposals: it "
+            "has no trained RPN"
+        )
+    return load_fast_rcnn(command.workdir)
+
+
+def _image_pyramid(command: options.Evaluate | options.Predict, model: Any, config: Config) -> "ImagePyramid | None":
+    if command.scales is None and not command.flip:
+        return None
+    from kfpn.inference.image_pyramid import ImagePyramid
+
+    return ImagePyramid(model, config, parse_scales(command.scales), command.flip)
+
+
+def _run_config(workdir: str) -> Config:
+    from kfpn.runs.workdir import Workdir
+
+    return Workdir(workdir).read_config()
+
+
+def _require_place(file: Path) -> None:
+    """Makes sure, before minutes of work, that a file can be written there."""
+    if file.is_dir():
+        raise ValueError(f"{file} must be the name of a file, got a folder")
+    if not file.parent.is_dir():
+        raise ValueError(f"{file} must lie in a folder that is there, got {file.parent}, which is not")
+
+
+def _open_validation(command: options.Evaluate, config: Config) -> "Source":
+    from kfpn.data.formats import default_val_data, open_source
+
+    data = command.data or config.val_data or default_val_data(config.data)
+    if not data:
+        raise ValueError(f"{config.data} has no validation split: say what to evaluate on with --data")
+    return open_source(data, command.split)
+
+
+def _table(metrics: dict[str, Any]) -> str:
+    """Lays out the figures: the twelve in two rows, then the classes."""
+
+    def shown(value: float | None) -> str:
+        return "   -  " if value is None else f"{value:6.4f}"
+
+    names = [name for name in metrics if name != "per_class"]
+    rows = ["  ".join(f"{name:>5} {shown(metrics[name])}" for name in part) for part in (names[:6], names[6:])]
+    width = max(map(len, metrics["per_class"]), default=0)
+    rows += ["AP of each class:"]
+    rows += [f"  {name:<{width}}  {shown(value)}" for name, value in metrics["per_class"].items()]
+    return "\n".join(rows)
+
+
+def _predict(command: options.Predict) -> int:
+    from kfpn.inference.predict import find_images, predict_images
+    from kfpn.runs.load import load_detector
+
+    paths, output = find_images(command.images), Path(command.output)
+    model = load_detector(command.workdir, padded=True)
+    config = _run_config(command.workdir)
+    pyramid = _image_pyramid(command, model, config)
+    results, failed = predict_images(model, config, paths, output, command.min_score, pyramid)
+    print(f"objects: {len(results)}; images: {len(paths) - len(failed)} of {len(paths)}; in {output}")
+    if pyramid is not None:
+        print(pyramid.cost_line())
+    return 1 if failed else 0
+
+
+def _visualize(command: options.Visualize) -> int:
+    from kfpn.inference.inspect_pyramid import page_paths, visualize_images
+    from kfpn.inference.predict import find_images
+    from kfpn.runs.load import load_submodels, require_trained
+    from kfpn.runs.workdir import Workdir
+
+    files = Workdir(command.workdir)
+    require_trained(files)
+    config, (class_names, _) = files.read_config(), files.read_classes()
+    pages = page_paths(find_images(command.images), command.output)
+    failed = visualize_images(load_submodels(files), config, class_names, pages, command.min_score, command.proposals)
+    for path, page in pages.items():
+        if path not in failed:
+            print(f"{path} -> {page}")
+    return 1 if failed else 0
+
+
+def _replay_nan(command: options.ReplayNan) -> int:
+    from kfpn.runs.workdir import Workdir
+    from kfpn.training.nonfinite.recorder import read_report, replay
+
+    files = Workdir(command.workdir)
+    report = read_report(files)
+    config = files.read_config()
+    print(f"{files.nan}: step {report['step']} of {config.steps}, images {', '.join(report['images'])}")
+    print("in training: " + ", ".join(f"{name} {value}" for name, value in report["row"].items()))
+    finding = replay(config, files)
+    print(
+        "now:         " + ", ".join(f"{k} {v}" for k, v in {**finding.losses, "grad_norm": finding.grad_norm}.items())
+    )
+    print(finding.line)
+    return 0
+
+
+def _propose(command: options.Propose) -> int:
+    from kfpn.data.formats import default_val_data, open_source
+    from kfpn.inference.write_proposals import propose
+    from kfpn.runs.load import load_submodels, require_trained
+    from kfpn.runs.workdir import Workdir
+
+    output, files = Path(command.output), Workdir(command.workdir)
+    _require_place(output)
+    require_trained(files)
+    config = files.read_config()
+    data = command.data or config.data
+    own_val_data = None if command.data else config.val_data
+    val_data = command.val_data or own_val_data or default_val_data(data)
+    sources = [open_source(data, "train")] + ([open_source(val_data, "validation")] if val_data else [])
+    counts = propose(load_submodels(files), config, sources, output, command.count, command.batch_size)
+    for source, count in zip(sources, counts, strict=True):
+        print(f"{source.name}: {len(source)} images, {count} proposals")
+    print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+def _import_weights(command: options.ImportWeights) -> int:
+    from kfpn.weights.import_weights import import_weights
+
+    checkpoint = import_weights(command.source, command.output, command.model, command.class_names)
+    print(f"{checkpoint.path}: {checkpoint.kind}")
+    for note in checkpoint.notes:
+        print(f"  {note}")
+    print(f"{len(checkpoint.tensors)} tensors; work directory {command.output}")
+    return 0
+
+
+def _list_pretrained(_: options.ListPretrained) -> int:
+    from kfpn.weights.pretrained import list_pretrained
+
+    for known in list_pretrained():
+        accuracy = "" if known.box_ap is None else f", box AP {known.box_ap}"
+        size = "" if known.size is None else f", {known.size / 1e6:.0f} MB"
+        print(f"{known.name}\n    {known.what}{accuracy}{size}; {known.licence}\n    {known.url}")
+    return 0
+
+
+def _export(command: options.Export) -> int:
+    from kfpn.cli import export_commands as commands
+
+    asked = command.options
+    if isinstance(asked, commands.SavedModelOptions):
+        return commands.run_saved_model(asked)
+    if isinstance(asked, commands.OnnxOptions):
+        return commands.run_onnx(asked)
+    from kfpn.export.tf_trt import convert as tf_trt
+
+    print(tf_trt.run(asked))
+    return 0
+
+
+def _benchmark(command: options.Benchmark) -> int:
+    from kfpn.export.benchmark.race import benchmark, table
+
+    found = benchmark(command.targets, command.size, command.runs, command.image)
+    print(table(found["contestants"], found["peak"]))
+    print(
+        f"\npeak of this machine's convolutions: {found['peak']:.0f} GFLOP/s; image of {command.size[0]} x {command.size[1]}"
+    )
+    return 0 if all(one.seconds for one in found["contestants"]) else 1
+
+
+_RUN: dict[type, Callable[[Any], int]] = {
+    Config: _train,
+    options.Evaluate: _evaluate,
+    options.Predict: _predict,
+    options.Visualize: _visualize,
+    options.ReplayNan: _replay_nan,
+    options.Propose: _propose,
+    options.ImportWeights: _import_weights,
+    options.ListPretrained: _list_pretrained,
+    options.Export: _export,
+    options.Benchmark: _benchmark,
+}

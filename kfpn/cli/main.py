@@ -1,0 +1,208 @@
+"""The command line: what it takes, and how its errors look; `commands.py` does what it says."""
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import logging
+import os
+import re
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+# TensorFlow is imported where it is needed: `kfpn --help` and a mistyped option answer at once.
+from kfpn import __version__
+from kfpn.cli.commands import Command, run
+from kfpn.cli.options import (
+    DESCRIPTION,
+    HELP,
+    Benchmark,
+    Evaluate,
+    Export,
+    ImportWeights,
+    ListPretrained,
+    Predict,
+    Propose,
+    ReplayNan,
+    Visualize,
+)
+from kfpn.config.model import ModelConfig
+from kfpn.config.presets import PRESETS, preset
+from kfpn.config.run import Config
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        args: what stands behind the program's name. None: `sys.argv[1:]`.
+
+    Returns:
+        The exit code: 0, 1 where some images failed, 2 after an error (one line on stderr; with KFPN_DEBUG=1 the
+        traceback), 130 after Ctrl-C.
+    """
+    args = list(sys.argv[1:] if args is None else args)
+    if args == ["--version"]:
+        print(f"kfpn {__version__}")
+        return 0
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file name need not be UTF-8
+    try:
+        command = _parse(args)
+        with _plain_warnings():
+            return run(command)
+    except KeyboardInterrupt:
+        print("kfpn: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `kfpn train --help | head`
+        sys.stderr.close()
+        return 0
+    except (ValueError, OSError) as error:
+        if os.environ.get("KFPN_DEBUG") == "1":
+            raise
+        print(f"kfpn: error: {error}", file=sys.stderr)
+        return 2
+
+
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Makes warnings lines like errors are, without the place in the code."""
+    logger, before = logging.getLogger("kfpn"), warnings.formatwarning
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("kfpn: warning: %(message)s"))
+    logger.addHandler(handler)
+    propagates, logger.propagate = logger.propagate, False
+    warnings.formatwarning = lambda message, *_, **__: f"kfpn: warning: {message}\n"
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagates
+        warnings.formatwarning = before
+
+
+def _parse(args: list[str]) -> Command:
+    command = _parse_once(args, ModelConfig())
+    if isinstance(command, ImportWeights):
+        from kfpn.weights.assign import model_config
+        from kfpn.weights.identify import read_checkpoint
+
+        # Once more, with the network that the checkpoint has as default.
+        command = _parse_once(args, model_config(read_checkpoint(command.source)))
+    return command
+
+
+def _parse_once(args: list[str], model: ModelConfig) -> Command:
+    import_defaults = ImportWeights(source=tyro.MISSING, output=tyro.MISSING, model=model)
+
+    def subcommand(name: str, **options: Any) -> Any:
+        description = HELP[name] if args[:1] == [name] else HELP[name].splitlines()[0]
+        return tyro.conf.subcommand(name, description=description, **options)
+
+    commands: Any = (
+        Annotated[Config, subcommand("train", default=train_defaults(args))]
+        | Annotated[Evaluate, subcommand("evaluate")]
+        | Annotated[Predict, subcommand("predict")]
+        | Annotated[Visualize, subcommand("visualize")]
+        | Annotated[ReplayNan, subcommand("replay-nan")]
+        | Annotated[Propose, subcommand("proposals")]
+        | Annotated[ImportWeights, subcommand("import-weights", default=import_defaults)]
+        | Annotated[ListPretrained, subcommand("list-pretrained")]
+        | Annotated[Export, subcommand("export")]
+        | Annotated[Benchmark, subcommand("benchmark")]
+    )
+    if args and not args[0].startswith("-") and args[0] not in HELP:
+        near = difflib.get_close_matches(args[0], HELP, n=1, cutoff=0.0)[0]
+        raise ValueError(f"command must be one of {', '.join(HELP)}, got {args[0]!r}; did you mean kfpn {near}?")
+    options = (
+        (tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes)
+        if args[:1] == ["export"]
+        else (tyro.conf.OmitSubcommandPrefixes,)
+    )
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(commands, prog="kfpn", description=DESCRIPTION, args=args, config=options)
+    except SystemExit as stop:
+        cause: BaseException | None = stop
+        while cause is not None and type(cause) is not ValueError:
+            cause = cause.__cause__ or cause.__context__
+        if cause is not None and " must " in str(cause):  # from a config class, which names the option by itself
+            raise ValueError(f"{cause} (see kfpn {args[0]} --help)") from cause
+        sys.stderr.write(said.getvalue())
+        raise
+
+
+def train_defaults(args: Sequence[str]) -> Config:
+    """Returns what `kfpn train` starts from: the preset that `args` name, and a work directory of the data's name.
+
+    With `--init` the network and the losses are those the weights were made with; a run that goes on has them already.
+
+    Args:
+        args: the command line; only `--preset`, `--data`, `--init` and `--workdir` are looked at.
+
+    Raises:
+        ValueError: for weights that can't be read.
+    """
+    if args[:1] != ["train"]:
+        return preset("shapes")
+    init, data = _option(args, "init"), _option(args, "data")
+    name = _option(args, "preset") or ("finetune" if init else "shapes")
+    # An unknown preset is left to the parser, which lists the known ones.
+    config = preset(name if name in PRESETS else "shapes")
+    if data and data != config.data:
+        config = dataclasses.replace(config, data=data, workdir=f"runs/{data_name(data)}")
+    if init and not _asks_for_help(args):
+        settings = _settings_of(init, _option(args, "workdir") or config.workdir)
+        config = dataclasses.replace(
+            config,
+            init=init,
+            **{name: dataclasses.replace(getattr(config, name), **fields) for name, fields in settings.items()},
+        )
+    return config
+
+
+def _asks_for_help(args: Sequence[str]) -> bool:
+    return "--help" in args or "-h" in args
+
+
+def _settings_of(init: str, workdir: str) -> dict[str, dict[str, Any]]:
+    """Returns the fields of the sections model, sampling and input that come with weights."""
+    from kfpn.runs.workdir import Workdir
+
+    files = Workdir(workdir)
+    if files.has_checkpoints() and files.config.exists():
+        config = files.read_config()
+        if config.init == init:
+            return {name: dict(vars(getattr(config, name))) for name in ("model", "sampling", "input")}
+    from kfpn.weights.identify import read_checkpoint
+
+    checkpoint = read_checkpoint(init)
+    return {"model": checkpoint.model, "sampling": checkpoint.sampling, "input": checkpoint.input}
+
+
+def data_name(data: str) -> str:
+    """Returns a folder name for a data set: `voc:photos/bccd` -> `bccd`, `coco:cars/train.json` -> `cars-train`."""
+    kind, _, rest = data.partition(":")
+    path = Path(rest.split(",")[0] or kind)
+    parts = [path.resolve().parent.name, path.stem] if kind == "coco" else [path.resolve().name]
+    if kind == "tfds":
+        parts = [rest.split(",")[0]]
+    return re.sub(r"[^\w.]+", "-", "-".join(parts)).strip("-.") or kind
+
+
+def _option(args: Sequence[str], name: str) -> str | None:
+    """Finds the value of `--name VALUE` or `--name=VALUE`; the last one holds, as in the parser."""
+    found = None
+    for index, word in enumerate(args):
+        if word == f"--{name}" and index + 1 < len(args):
+            found = args[index + 1]
+        elif word.startswith(f"--{name}="):
+            found = word.partition("=")[2]
+    return found

@@ -1,0 +1,148 @@
+"""The network's options: a frozen dataclass, checked when made, the section `model` of the configuration."""
+
+import dataclasses
+from typing import Annotated, Literal
+
+import tyro.conf
+
+from kfpn.config.checks import NOT_NEGATIVE, POSITIVE, SHARE, check, is_int, one_of, positive, whole
+
+Backbone = Literal["resnet18", "resnet26", "resnet34", "resnet50", "resnet101", "resnet152"]
+Pyramid = Literal["fpn", "bottom_up", "top_down", "finest", "c4", "c5"]
+Upsampling = Literal["nearest", "bilinear"]
+Merge = Literal["sum", "average"]
+Norm = Literal["frozen_bn", "bn", "sync_bn", "gn"]
+AnchorStrides = Literal["level", "image"]
+
+ONE_LEVEL: dict[str, tuple[str, ...]] = {"finest": ("P2",), "c4": ("C4",), "c5": ("C5",)}
+"""The pyramids that are none: their only level."""
+IDLE = {
+    "bottom_up": ("upsampling", "merge"),
+    "top_down": ("merge",),
+    "finest": ("smooth_p5", "p6", "shared_rpn"),
+    "c4": ("upsampling", "merge", "smooth_p5", "p6", "shared_rpn"),
+    "c5": ("upsampling", "merge", "smooth_p5", "p6", "shared_rpn"),
+}
+"""Settings that do nothing in a pyramid."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The network: backbone, pyramid, RPN, box head and final selection."""
+
+    num_classes: int = 80
+    """Object classes, background not counted. Training takes it from the data set."""
+    backbone: Backbone = "resnet50"
+    """Which ResNet (He et al. 2016) gives C2-C5."""
+    backbone_width: int = 64
+    """Channels of the stem; every stage scales with it. 64 is the paper's."""
+    stride_on: Literal["1x1", "3x3"] = "1x1"
+    """Where a bottleneck strides: its first 1x1 (the paper, detectron2) or its 3x3 (torchvision)."""
+    norm: Norm = "frozen_bn"
+    """Normalisation of the backbone. frozen_bn needs pretrained weights; gn or bn train from scratch."""
+    norm_epsilon: float = 1e-5
+    """Added to the variance by the backbone's norms."""
+    freeze_stages: int = 2
+    """Stages that do not train, from below: 0 none, 1 the stem, 2 the stem and conv2_x ... 5 all."""
+    pyramid: Annotated[Pyramid, tyro.conf.arg(aliases=("--pyramid",))] = "fpn"
+    """The row of the paper's tables 1 to 3: fpn (c) | bottom_up (d: laterals and 3x3, no top-down path) | top_down (e: no
+    laterals) | finest (f: P2 alone, with all anchor sizes) | c4 (a: conv4 alone, conv5 is the box head) | c5 (b: conv5 alone)."""
+    upsampling: Upsampling = "nearest"
+    """How the top-down path enlarges a map: nearest (the paper) or bilinear, to the size of the finer one."""
+    merge: Merge = "sum"
+    """What becomes of an enlarged map and a lateral: their sum (the paper) or their average."""
+    smooth_p5: bool = True
+    """P5 has a 3x3 convolution like the other levels; without it, it is the lateral of C5 as it is."""
+    p6: bool = True
+    """The RPN has a level P6, every second cell of P5."""
+    pyramid_channels: int = 256
+    """Channels of P2-P6."""
+    shared_rpn: bool = True
+    """One RPN head for all levels (the paper), or one for each."""
+    anchor_sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0)
+    """Side in pixels of the square anchor of P2, P3, P4, P5, P6. The pyramids of one level have all sizes on it."""
+    aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    """Height / width of the anchors of a cell."""
+    round_anchors: bool = False
+    """Round half the anchors' sides to whole pixels (torchvision)."""
+    anchor_strides: AnchorStrides = "level"
+    """Distance of anchors: the level's stride, or the image, padded to a multiple of 32, divided by its cells and
+    rounded down (torchvision: 59 or 61 instead of 64 on P6)."""
+    pre_nms_train: int = 2000
+    """Proposals a level that enter NMS in training; as many for each anchor size where one level has them all."""
+    pre_nms_test: int = 1000
+    """The same at inference."""
+    post_nms_train: int = 2000
+    """Proposals an image after NMS, all levels together, in training."""
+    post_nms_test: int = 1000
+    """Proposals an image after NMS, all levels together, at inference."""
+    rpn_nms_iou: float = 0.7
+    """A proposal that overlaps a better one of its level by more than this IoU is dropped."""
+    min_proposal_size: float = 0.0
+    """Proposals with a side shorter than this, in pixels, are dropped (torchvision: 1e-3); empty ones always are."""
+    roi_size: int = 7
+    """Cells of the square RoIAlign output, a side; c4 pools twice as many, and conv5 halves them."""
+    sampling_ratio: int = 2
+    """RoIAlign samples a cell, a side; 0: as many as it is long in cells of its level, rounded up (detectron2)."""
+    aligned: bool = True
+    """RoIAlign with the half-pixel shift (detectron2) or without (torchvision)."""
+    canonical_size: float = 224.0
+    """Side in pixels of the square RoI that is pooled from P4; half of it from P3, and so on (FPN, equation 1)."""
+    head_width: int = 1024
+    """Units of the two fully connected layers of the box head."""
+    norm_heads: bool = False
+    """Normalise the pyramid (gn) and the box head (layer norm) as well: training from scratch wants it."""
+    score_threshold: float = 0.05
+    """Detections at or below this score are dropped."""
+    nms_iou: float = 0.5
+    """A detection that overlaps a better one of its class by more than this IoU is dropped."""
+    max_detections: int = 100
+    """Detections an image at most."""
+    min_detection_size: float = 0.0
+    """Detections with a side shorter than this, in pixels, are dropped before NMS (torchvision: 0.01)."""
+    pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    """Subtracted from R, G, B (0-255)."""
+    pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    """Divides R, G, B after the mean is subtracted."""
+
+    def __post_init__(self) -> None:
+        counts = "num_classes backbone_width pyramid_channels pre_nms_train pre_nms_test post_nms_train post_nms_test"
+        check(self, "model.", f"{counts} roi_size head_width max_detections", whole(1))
+        check(self, "model.", "sampling_ratio", whole(0))
+        check(self, "model.", "backbone", one_of(Backbone))
+        check(self, "model.", "norm", one_of(Norm))
+        check(self, "model.", "stride_on", ("be '1x1' or '3x3'", lambda v: v in ("1x1", "3x3")))
+        check(self, "model.", "freeze_stages", ("be 0, 1, 2, 3, 4 or 5", lambda v: is_int(v) and 0 <= v <= 5))
+        check(self, "model.", "anchor_strides", one_of(AnchorStrides))
+        check(self, "model.", "canonical_size", POSITIVE)
+        check(self, "model.", "norm_epsilon min_proposal_size min_detection_size", NOT_NEGATIVE)
+        self._check_pyramid()
+        check(self, "model.", "aspect_ratios", ("be positive numbers", lambda v: v and all(map(positive, v))))
+        check(self, "model.", "rpn_nms_iou nms_iou score_threshold", SHARE)
+        check(self, "model.", "pixel_mean", ("be three numbers (R, G, B)", lambda v: len(v) == 3))
+        three = ("be three positive numbers (R, G, B)", lambda v: len(v) == 3 and all(map(positive, v)))
+        check(self, "model.", "pixel_std", three)
+        groups = ("be a multiple of 32 with norm gn (32 groups)", lambda v: self.norm != "gn" or v % 32 == 0)
+        check(self, "model.", "backbone_width", groups)
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """The maps that the RPN looks at, the finest first: P2 to P6, or the one that `pyramid` has."""
+        return ONE_LEVEL.get(self.pyramid) or ("P2", "P3", "P4", "P5", "P6")[: 5 if self.p6 else 4]
+
+    def _check_pyramid(self) -> None:
+        check(self, "model.", "pyramid", one_of(Pyramid))
+        check(self, "model.", "upsampling", one_of(Upsampling))
+        check(self, "model.", "merge", one_of(Merge))
+        fields = {field.name: field for field in dataclasses.fields(self)}
+        for name in IDLE.get(self.pyramid, ()):
+            default = fields[name].default
+            if getattr(self, name) != default:
+                raise ValueError(
+                    f"model.{name} must be {default!r} with pyramid {self.pyramid}, which has no use for it"
+                )
+        count = len(self.levels)
+        names = f"{count} positive numbers, for {self.levels[0]} to {self.levels[-1]}"
+        says = f"be {names}" if count > 1 else "be positive numbers"
+        fits = lambda v: all(map(positive, v)) and (len(v) == count if count > 1 else len(v) > 0)  # noqa: E731
+        check(self, "model.", "anchor_sizes", (says, fits))

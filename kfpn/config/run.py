@@ -1,0 +1,234 @@
+"""The whole configuration: frozen dataclasses, checked when made.
+
+Every field is an option of the command line (`--model.backbone resnet18`); what a
+field means is written once, under the field, and is what `--help` prints.
+"""
+
+import dataclasses
+import difflib
+from typing import Any, Literal
+
+from kfpn.config.checks import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    SHARE_ABOVE_0,
+    SHARE_BELOW_1,
+    check,
+    is_int,
+    one_of,
+    positive,
+    whole,
+)
+from kfpn.config.model import ModelConfig
+
+Strategy = Literal["one_device", "mirrored", "multi_worker", "tpu", "parameter_server"]
+CrossDevice = Literal["auto", "nccl", "hierarchical", "reduction_to_one"]
+REFUSED = {
+    "tpu": "the network's canvases, NMS and crops were never compiled for one, so no result can be promised there; use "
+    "GPUs with mirrored, or several machines with multi_worker",
+    "parameter_server": "Keras 3 knows nothing of it, and its asynchronous updates would make the result depend on how many "
+    "workers there are; use multi_worker",
+}
+"""Strategies TensorFlow has and this does not, and why."""
+Precision = Literal["float32", "mixed_float16", "mixed_bfloat16"]
+OnNan = Literal["stop", "skip"]
+
+
+@dataclasses.dataclass(frozen=True)
+class InputConfig:
+    """How images become network input."""
+
+    short_side: int = 800
+    """The shorter side of an image is resized to this many pixels ..."""
+    long_side: int = 1333
+    """... unless the longer one would pass this many."""
+    scale_jitter: tuple[float, float] = (1.0, 1.0)
+    """Training: the resized size is multiplied by a factor drawn from this range."""
+    flip: float = 0.5
+    """Training: probability of a horizontal flip."""
+    divisor: int = 32
+    """Batches are padded below and right to a multiple of this many pixels."""
+
+    def __post_init__(self) -> None:
+        check(self, "input.", "short_side", whole(32))
+        above = ("be an integer not below input.short_side", lambda v: is_int(v) and v >= self.short_side)
+        check(self, "input.", "long_side", above)
+        jitter = ("be LOW HIGH with 0.1 <= LOW <= HIGH <= 10", lambda v: len(v) == 2 and 0.1 <= v[0] <= v[1] <= 10.0)
+        check(self, "input.", "scale_jitter", jitter)
+        check(self, "input.", "flip", SHARE)
+        check(self, "input.", "divisor", whole(1))
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingConfig:
+    """Which anchors and RoIs the losses see, and how box errors count."""
+
+    rpn_positive_iou: float = 0.7
+    """Anchors with at least this IoU with a ground-truth box are positive (and each box's best anchors)."""
+    rpn_negative_iou: float = 0.3
+    """Anchors with less than this IoU with every box are negative; those between are ignored."""
+    rpn_batch: int = 256
+    """Anchors an image in the RPN loss."""
+    rpn_positive_fraction: float = 0.5
+    """At most this share of them positive."""
+    roi_positive_iou: float = 0.5
+    """RoIs with at least this IoU with a ground-truth box are positive, the others negative."""
+    roi_batch: int = 512
+    """RoIs an image in the box head's loss."""
+    roi_positive_fraction: float = 0.25
+    """At most this share of them positive."""
+    rpn_box_beta: float = 1.0 / 9.0
+    """Where the RPN's smooth L1 turns from square to line; 0 is plain L1 (detectron2)."""
+    roi_box_beta: float = 1.0
+    """The same for the box head: 1 in Fast R-CNN, 1/9 in torchvision, 0 in detectron2."""
+
+    def __post_init__(self) -> None:
+        check(self, "sampling.", "rpn_positive_iou rpn_negative_iou roi_positive_iou", SHARE)
+        order = ("be at most sampling.rpn_positive_iou", lambda v: v <= self.rpn_positive_iou)
+        check(self, "sampling.", "rpn_negative_iou", order)
+        check(self, "sampling.", "rpn_batch roi_batch", whole(1))
+        check(self, "sampling.", "rpn_positive_fraction roi_positive_fraction", SHARE_ABOVE_0)
+        check(self, "sampling.", "rpn_box_beta roi_box_beta", NOT_NEGATIVE)
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """SGD with momentum, its learning rate over time, and what is done to gradients and weights."""
+
+    learning_rate: float = 0.02
+    """Learning rate for a global batch of `reference_batch` images."""
+    reference_batch: int = 16
+    """The linear rule: the rate used is learning_rate x batch_size / reference_batch."""
+    momentum: float = 0.9
+    """Of SGD."""
+    weight_decay: float = 1e-4
+    """L2 penalty added to the gradient, not on norms and biases."""
+    warmup_steps: int = 1000
+    """Steps over which the rate rises linearly ..."""
+    warmup_factor: float = 0.001
+    """... from this share of it."""
+    schedule: Literal["step", "cosine"] = "step"
+    """After the warm-up: drops by `decay_factor` at the milestones, or a cosine down to 0."""
+    milestones: tuple[float, ...] = (2 / 3, 8 / 9)
+    """Where the rate drops, as shares of all steps (the 1x recipe: 60k and 80k of 90k)."""
+    decay_factor: float = 0.1
+    """By how much it drops."""
+    clip_norm: float | None = None
+    """Gradients are scaled down to this global norm, after they are summed over replicas; None: never."""
+    ema_decay: float = 0.0
+    """Decay a step of an exponential moving average of the weights, used to evaluate and saved; 0: none."""
+
+    def __post_init__(self) -> None:
+        check(self, "optimizer.", "learning_rate", POSITIVE)
+        check(self, "optimizer.", "reference_batch", whole(1))
+        check(self, "optimizer.", "momentum ema_decay", SHARE_BELOW_1)
+        check(self, "optimizer.", "weight_decay", NOT_NEGATIVE)
+        check(self, "optimizer.", "warmup_steps", whole(0))
+        check(self, "optimizer.", "warmup_factor", SHARE)
+        check(self, "optimizer.", "schedule", ("be 'step' or 'cosine'", lambda v: v in ("step", "cosine")))
+        rising = lambda v: all(0.0 < m < 1.0 for m in v) and list(v) == sorted(v)  # noqa: E731
+        check(self, "optimizer.", "milestones", ("be rising shares of all steps, between 0 and 1", rising))
+        check(self, "optimizer.", "decay_factor", SHARE_ABOVE_0)
+        check(self, "optimizer.", "clip_norm", ("be positive or None", lambda v: v is None or positive(v)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Train a Faster R-CNN with a Feature Pyramid Network."""
+
+    data: str = "coco:annotations/instances_train2017.json,train2017"
+    """Training data: shapes | coco:ANNOTATIONS.json[,IMAGES_DIR] | voc:DIR[,SPLIT] | tfds:NAME[,SPLIT]."""
+    val_data: str | None = None
+    """Data to evaluate on. None: the validation split of `data`, where it has one."""
+    workdir: str = "runs/coco"
+    """Where everything the run makes is kept; the same command again goes on from there."""
+    init: str | None = None
+    """Weights to start from: a checkpoint of torchvision, detectron2 or keras.applications, a work directory, or a name of
+    `kfpn list-pretrained`. The network's settings come with them, and --preset finetune. None: random weights."""
+    proposals: str | None = None
+    """Fast R-CNN: a file of `kfpn proposals`, on which the box head is trained and evaluated, without an RPN. None: Faster
+    R-CNN, whose RPN makes its proposals."""
+    preset: Literal["shapes", "coco", "finetune", "bilinear"] = "coco"
+    """Which defaults all other options start from."""
+    strategy: Strategy = "mirrored"
+    """How devices share the work: one_device, mirrored (all GPUs of this machine; one CPU if none), or multi_worker (those of
+    several machines, named by TF_CONFIG or Slurm; docs/distributed.md). tpu and parameter_server are refused, with the reason."""
+    cross_device: CrossDevice = "auto"
+    """How replicas sum gradients: auto is NCCL where there are GPUs. hierarchical and reduction_to_one are for mirrored."""
+    accumulate: int = 1
+    """Each replica computes its share of a batch in this many parts, one after the other: less memory, the same step. The
+    statistics of bn and sync_bn are then those of a part."""
+    steps: int = 90_000
+    """Optimizer steps in all."""
+    batch_size: int = 16
+    """Images a step, over all replicas."""
+    seed: int = 0
+    """Of weights, data order, augmentation and samplers."""
+    precision: Precision = "float32"
+    """Keras' dtype policy. mixed_float16 scales the loss."""
+    jit_compile: bool = True
+    """Compile forward and backward with XLA (one compilation for each padded image size)."""
+    eval_every: int = 5000
+    """Steps between evaluations; there is always one at the end."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints."""
+    keep_checkpoints: int = 3
+    """Newest checkpoints that are kept (the best is kept besides)."""
+    log_every: int = 20
+    """Steps between rows of metrics.jsonl."""
+    on_nan: OnNan = "stop"
+    """A step whose loss or gradients are not finite changes no weight. Its batch and the state before it are kept in
+    nan/ of the work directory; then the run stops, or skips that step (and stops after 20 in a row)."""
+    samples: int = 8
+    """Validation images drawn with their ground truth and detections after each evaluation."""
+    model: ModelConfig = ModelConfig()
+    input: InputConfig = InputConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+
+    def __post_init__(self) -> None:
+        check(self, "", "steps batch_size accumulate eval_every checkpoint_every keep_checkpoints log_every", whole(1))
+        check(self, "", "samples", whole(0))
+        check(self, "", "seed", ("be an integer in 0..2^31-1", lambda v: is_int(v) and 0 <= v < 2**31))
+        check(self, "", "strategy", one_of(Strategy))
+        if self.strategy in REFUSED:
+            raise ValueError(
+                f"strategy must be one_device, mirrored or multi_worker, got {self.strategy!r}: {REFUSED[self.strategy]}"
+            )
+        check(self, "", "cross_device", one_of(CrossDevice))
+        check(self, "", "precision", one_of(Precision))
+        check(self, "", "on_nan", one_of(OnNan))
+        check(self, "", "data workdir", ("not be empty", bool))
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Returns a config as nested dicts of JSON values (tuples become lists)."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        return [plain(item) for item in value] if isinstance(value, (tuple, list)) else value
+
+    return plain(dataclasses.asdict(config))
+
+
+def from_dict(cls: type, values: dict[str, Any], where: str = "") -> Any:
+    """Builds config class `cls` from what `to_dict` gave; missing keys take their defaults.
+
+    Raises:
+        ValueError: for a section that is none, an unknown key (the nearest known one is named) or a bad value.
+    """
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    known = {}
+    for key, value in values.items():
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1, cutoff=0.0)
+            raise ValueError(f"unknown option {where}{key!r}; did you mean {where}{near[0]!r}?")
+        kind = fields[key].type
+        if dataclasses.is_dataclass(kind):
+            if not isinstance(value, dict):
+                raise ValueError(f"{where}{key} must be a section of options, got {value!r}")
+            value = from_dict(kind, value, f"{where}{key}.")  # type: ignore[arg-type]
+        known[key] = tuple(value) if isinstance(value, list) else value
+    return cls(**known)

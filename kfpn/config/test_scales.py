@@ -1,0 +1,50 @@
+"""The sizes of an image pyramid: how they are written, and the resize rule of each."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from kfpn.config.run import InputConfig
+
+SMALLEST = 32
+"""Pixels of a short side at least, as `InputConfig` has it."""
+
+
+def parse_scales(text: str | None) -> tuple[int, ...]:
+    """Returns the sizes that an option like `480,640,800` names; none for None.
+
+    Raises:
+        ValueError: as `checked_scales`, and for what is not whole numbers.
+    """
+    if text is None:
+        return ()
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise ValueError(f"scales must be whole numbers separated by commas, like 480,640,800, got {text!r}")
+    return checked_scales([int(part) for part in parts])
+
+
+def checked_scales(scales: Sequence[int]) -> tuple[int, ...]:
+    """Returns sizes, short sides in pixels, as a tuple.
+
+    Raises:
+        ValueError: for one that is not an integer of at least 32, or that stands there twice.
+    """
+    shown = ",".join(map(str, scales))
+    if any(type(scale) is not int or scale < SMALLEST for scale in scales):
+        raise ValueError(f"scales must be integers of at least {SMALLEST} (pixels of the short side), got {shown}")
+    if len(set(scales)) < len(scales):
+        raise ValueError(f"scales must differ from each other, got {shown}")
+    return tuple(scales)
+
+
+def scaled_input(config: InputConfig, scale: int) -> InputConfig:
+    """Returns the resize rule at another size, with the proportion of its two limits kept.
+
+    An image that the run's own rule cuts at the long side is cut at every size, so that sizes mean the same for all
+    images. (detectron2 has one limit for all sizes instead, TEST.AUG.MAX_SIZE.)
+
+    Args:
+        config: the run's own rule.
+        scale: int, pixels of the short side. The long side becomes long_side x scale / short_side, rounded.
+    """
+    return dataclasses.replace(config, short_side=scale, long_side=round(config.long_side * scale / config.short_side))

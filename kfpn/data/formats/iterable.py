@@ -1,0 +1,93 @@
+"""Records made in Python, as a source."""
+
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+import numpy as np
+
+from kfpn.data.annotation_checks import Faults, in_stored_pixels, read_headers, require_unique
+from kfpn.data.formats.annotations import AnnotatedSource, collect
+from kfpn.data.record import Record
+
+
+class IterableSource(AnnotatedSource):
+    """Records of your own, held in memory and checked like any other data set.
+
+    Args:
+        records: `Record`s; images given as paths or bytes are read when used.
+        class_names: names of labels 0 .. K-1.
+        category_ids: the ids of labels 0 .. K-1 in COCO results; None: 1 .. K.
+        name: what messages call the data set.
+
+    Raises:
+        ValueError: when a record contradicts itself or its image can't be used; says which and why.
+    """
+
+    def __init__(
+        self,
+        records: Iterable[Record],
+        class_names: Sequence[str],
+        category_ids: Sequence[int] | None = None,
+        name: str = "records",
+    ) -> None:
+        if isinstance(class_names, str):
+            raise ValueError(f"class_names must be a sequence of names, got the string {class_names!r}")
+        held = list(records)
+        names = [record.name or f"record {i}" if isinstance(record, Record) else "" for i, record in enumerate(held)]
+        for index, record in enumerate(held):
+            _check(record, f"{name}: {names[index] or f'item {index}'}", len(class_names))
+        require_unique(class_names, "class_names", name)
+        require_unique((record.image_id for record in held), "image ids", name)
+        ids = range(1, len(class_names) + 1) if category_ids is None else category_ids
+        if len(ids) != len(class_names):
+            raise ValueError(f"{name}: category_ids must be one for each class ({len(class_names)}), got {len(ids)}")
+        sizes = _sizes(held, names, name)
+        faults = Faults(name)
+        of_image = np.repeat(np.arange(len(held)), [len(record.boxes) for record in held])
+        annotations = collect(
+            of_image,
+            np.concatenate([np.zeros((0, 4)), *(record.boxes for record in held)]),
+            np.concatenate([np.zeros(0), *(record.labels for record in held)]),
+            np.concatenate([np.zeros(0, bool), *(record.crowd for record in held)]),
+            np.concatenate([np.zeros(0), *(record.areas for record in held)]),
+            sizes,
+            lambda m: names[of_image[m]],
+            faults,
+        )
+        image_ids = [record.image_id for record in held]
+        images = [record.image for record in held]
+        super().__init__(name, class_names, ids, images, names, image_ids, sizes, annotations)
+        faults.report()
+
+
+def _check(record: Record, where: str, num_classes: int) -> None:
+    if not isinstance(record, Record):
+        raise ValueError(f"{where} must be a kfpn.data.record.Record, got a {type(record).__name__}")
+    if not isinstance(record.image, (str, bytes, np.ndarray)):
+        raise ValueError(f"{where}: image must be a path (str), bytes or an array, got a {type(record.image).__name__}")
+    if not isinstance(record.image_id, (int, np.integer)) or not -(2**63) <= record.image_id < 2**63:
+        raise ValueError(f"{where}: image_id must be an integer of 64 bits, got {str(record.image_id)[:50]!r}")
+    pixels = record.image
+    if isinstance(pixels, np.ndarray) and (pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3):
+        raise ValueError(f"{where}: image must be (H, W, 3) uint8, got {pixels.dtype} of shape {pixels.shape}")
+    count = len(record.boxes)
+    for field, shape in (("boxes", (count, 4)), ("labels", (count,)), ("crowd", (count,)), ("areas", (count,))):
+        found = np.shape(getattr(record, field))
+        if found != shape and not (count == 0 and 0 in found):
+            raise ValueError(f"{where}: {field} must be of shape {shape}, got {found}")
+    if count and not (np.min(record.labels) >= 0 and np.max(record.labels) < num_classes):
+        raise ValueError(f"{where}: labels must lie in 0..{num_classes - 1}, got {np.asarray(record.labels).tolist()}")
+
+
+def _sizes(records: list[Record], names: list[str], source: str) -> np.ndarray:
+    sizes = np.zeros((len(records), 2), np.int32)
+    encoded = [i for i, record in enumerate(records) if not isinstance(record.image, np.ndarray)]
+    for i, record in enumerate(records):
+        if isinstance(record.image, np.ndarray):
+            sizes[i] = record.image.shape[:2]
+    if encoded:
+        images = [cast(str | bytes, records[i].image) for i in encoded]
+        sizes[encoded] = read_headers(images, [names[i] for i in encoded], source)[0]
+    declared = np.asarray([(record.height, record.width) for record in records], np.int64).reshape(-1, 2)
+    in_stored_pixels(declared, sizes, np.ones(len(records), np.int32), names, source)
+    return sizes

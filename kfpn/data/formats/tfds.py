@@ -1,0 +1,267 @@
+"""TensorFlow Datasets: `tfds:NAME[,SPLIT]`, any set with objects/bbox and objects/label, read by random access."""
+
+import difflib
+import functools
+import hashlib
+import json
+import logging
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from kfpn.data.annotation_checks import LOGGER, Faults, progress, upright_boxes
+from kfpn.data.formats.annotations import AnnotatedSource, Annotations, collect
+from kfpn.data.image import read_header
+
+_CACHE_VERSION = 1
+_FORMAT = "array_record"  # TFDS's format with random access
+
+
+class TfdsSource(AnnotatedSource):
+    """One split of a TFDS data set; images stay encoded until a record is used.
+
+    The first opening reads everything once, checks it and keeps sizes and boxes in a file beside the data. TFDS decodes
+    without EXIF rotation, so its boxes are taken to be of the stored pixels, and rotated with the image. Objects that are
+    `is_crowd` or `is_difficult` are crowd; `area` counts where there is one.
+
+    Args:
+        builder: prepared, in the array_record format.
+        split: a split of it, or a part as in "train[:80%]".
+        name: what messages call the data set; None: "tfds:NAME,SPLIT".
+
+    Raises:
+        ValueError: when the split or the features needed are not there, or an image or label is unusable.
+    """
+
+    def __init__(self, builder: tfds.core.DatasetBuilder, split: str = "train", name: str | None = None) -> None:
+        name = name or f"tfds:{builder.info.full_name},{split}"
+        features = _require_features(builder, name)
+        inner = {field: features["objects"].feature[field] for field in _object_fields(features)}
+        wanted = {"image": features["image"], "objects": tfds.features.Sequence(inner)}
+        if "image/id" in features and np.issubdtype(features["image/id"].np_dtype, np.integer):
+            wanted["image/id"] = features["image/id"]
+        self._where = f"{name} in {builder.data_dir}"
+        self._features = tfds.features.FeaturesDict(wanted)  # nothing else (masks, captions) is parsed
+        self._examples = _data_source(builder, split, name)
+        faults = Faults(name)
+        cache = _cache_file(builder, split)
+        loaded = _load(cache, len(self._examples))
+        if loaded is None:
+            sizes, image_ids, annotations = self._scan(name, features["objects"]["label"].num_classes, faults)
+            _save(cache, sizes, image_ids, annotations, faults)
+        else:
+            sizes, image_ids, annotations, faults.found = loaded
+        class_names = features["objects"]["label"].names
+        names = _Names(name, image_ids)
+        images = _Images(self._example, len(self._examples))
+        super().__init__(name, class_names, range(len(class_names)), images, names, image_ids, sizes, annotations)
+        faults.report()
+
+    def _example(self, index: int) -> dict[str, Any]:
+        try:
+            return self._features.deserialize_example_np(
+                self._examples[index], decoders={"image": tfds.decode.SkipDecoding()}
+            )
+        except Exception as error:  # the reader's and the parser's, by which byte is damaged
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise ValueError(
+                f"{self._where}: example {index} can't be read ({reason}): a file there is damaged; remove the folder, and it "
+                "is prepared again"
+            ) from error
+
+    def _scan(self, name: str, num_classes: int, faults: Faults) -> tuple[np.ndarray, np.ndarray, Annotations]:
+        count = len(self._examples)
+        headers, image_ids, objects = [], [], []
+        for index in progress(range(count), count, f"checking {name} (once)"):
+            example = self._example(index)
+            image_ids.append(int(example.get("image/id", index)))
+            try:
+                headers.append(read_header(_as_bytes(example["image"]), whole=True))
+            except ValueError as error:
+                raise ValueError(f"{name}: the image of example {index} {error}") from error
+            fields = {key: np.asarray(value, np.float64).ravel() for key, value in example["objects"].items()}
+            labels = fields["label"]
+            if len(labels) and (labels.min() < 0 or labels.max() >= num_classes):
+                raise ValueError(f"{name}: labels must lie in 0..{num_classes - 1}, got {labels} in example {index}")
+            objects.append(fields)
+        table = np.asarray(headers, np.int32).reshape(-1, 3)
+        sizes, orientations = table[:, :2], table[:, 2]
+        if len(set(image_ids)) != count or max(image_ids, default=0) >= 2**63:
+            image_ids = list(range(count))
+
+        of_image = np.repeat(np.arange(count), [len(item["label"]) for item in objects])
+        stored = np.where(orientations[:, None] >= 5, sizes[:, ::-1], sizes)[of_image]
+        boxes = _column(objects, "bbox").reshape(-1, 4) * np.concatenate([stored, stored], axis=1)
+        annotations = collect(
+            of_image,
+            upright_boxes(boxes, sizes[of_image], orientations[of_image]),
+            _column(objects, "label"),
+            (_column(objects, "is_crowd") > 0) | (_column(objects, "is_difficult") > 0),
+            _column(objects, "area"),
+            sizes,
+            lambda m: f"example {of_image[m]}",
+            faults,
+        )
+        return sizes, np.asarray(image_ids, np.int64), annotations
+
+
+@functools.lru_cache(maxsize=8)
+def prepared(name: str, data_dir: str | None = None) -> tfds.core.DatasetBuilder:
+    """Returns the builder of a TFDS data set with its data on disk; the first call downloads and prepares it.
+
+    Args:
+        name: as TFDS has it: "voc/2007", "coco/2017:1.1.0".
+        data_dir: where TFDS keeps data; None: $TFDS_DATA_DIR or ~/tensorflow_datasets.
+
+    Raises:
+        ValueError: when TFDS doesn't know the name (the nearest are named) or can't get the data.
+    """
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError as error:
+        near = difflib.get_close_matches(_base_name(name), tfds.list_builders(), n=3)
+        hint = f"the nearest names are {', '.join(near)}" if near else "see https://www.tensorflow.org/datasets/catalog"
+        raise ValueError(f"tfds:{name}: TensorFlow Datasets has no such data set; {hint}") from error
+    except Exception as error:  # a configuration or version that isn't there, or a package the data set needs
+        found = ", ".join(tfds.builder_cls(_base_name(name)).builder_configs)
+        hint = f" (its configurations: {found})" if found else ""
+        why = re.split(r"\n| Here are", str(error))[0]
+        raise ValueError(f"tfds:{name}: can't be opened{hint}: {why}") from error
+    if builder.info.features is not None:  # said before gigabytes are downloaded for nothing
+        _require_features(builder, f"tfds:{name}")
+    # Without a network each file is tried ten times, and each try is a warning of several lines.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+    try:
+        builder.download_and_prepare(file_format=_FORMAT)
+        return builder if _has_random_access(builder) else _prepare_again(name, builder)
+    except Exception as error:  # downloads and generators fail in every way there is
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"tfds:{name}: could not be downloaded and prepared: {reason}") from error
+
+
+def _base_name(name: str) -> str:
+    return name.split("/")[0].split(":")[0]
+
+
+def _has_random_access(builder: tfds.core.DatasetBuilder) -> bool:
+    return any(file_format.value == _FORMAT for file_format in builder.info.available_file_formats())
+
+
+def _prepare_again(name: str, builder: tfds.core.DatasetBuilder) -> tfds.core.DatasetBuilder:
+    """Prepares a data set beside the files of another format; what was downloaded before is used again."""
+    root = Path(builder.data_dir).parents[len(builder.info.full_name.split("/")) - 1]
+    other = root / _FORMAT
+    again = tfds.builder(name, data_dir=str(other))
+    if not again.is_prepared():
+        LOGGER.warning(
+            "tfds:%s is there as %s, which can't be read in any order; preparing it once more in %s",
+            name, builder.info.file_format.value, other,
+        )  # fmt: skip
+        again.download_and_prepare(download_dir=root / "downloads", file_format=_FORMAT)
+    return again
+
+
+def _require_features(builder: tfds.core.DatasetBuilder, name: str) -> tfds.features.FeaturesDict:
+    features = builder.info.features
+    fields = _object_fields(features)
+    if "image" not in features or "bbox" not in fields or "label" not in fields:
+        raise ValueError(
+            f"{name}: must have the features image, objects/bbox and objects/label, "
+            f"got {', '.join([*features, *(f'objects/{field}' for field in fields)])}"
+        )
+    if not isinstance(features["objects"]["label"], tfds.features.ClassLabel):
+        raise ValueError(f"{name}: objects/label must be a ClassLabel, got {features['objects']['label']}")
+    box_format = getattr(features["objects"]["bbox"], "bbox_format", None)
+    if box_format is not None and box_format.value != "REL_YXYX":
+        raise ValueError(f"{name}: objects/bbox must be in TFDS's REL_YXYX format, got {box_format.value}")
+    return features
+
+
+def _object_fields(features: tfds.features.FeaturesDict) -> list[str]:
+    """Returns those fields of `objects` that are used here."""
+    inner = getattr(features["objects"], "feature", None) if "objects" in features else None
+    known = ("bbox", "label", "is_crowd", "is_difficult", "area")
+    return [field for field in known if field in inner] if isinstance(inner, tfds.features.FeaturesDict) else []
+
+
+def _data_source(builder: tfds.core.DatasetBuilder, split: str, name: str) -> Sequence[bytes]:
+    try:
+        known = builder.info.splits[split].num_examples
+    except Exception as error:  # KeyError, ValueError or AssertionError, by how the split was misspelt
+        raise ValueError(f"{name}: there is no split {split!r}; there are {', '.join(builder.info.splits)}") from error
+    if not known:
+        raise ValueError(f"{name}: the split must have at least one example, got none")
+    return builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+
+
+def _column(objects: list[dict[str, np.ndarray]], field: str) -> np.ndarray:
+    return np.concatenate([item[field] if field in item else np.zeros(len(item["label"])) for item in objects])
+
+
+def _as_bytes(image: Any) -> bytes:
+    return image.item() if isinstance(image, np.ndarray) else bytes(image)
+
+
+def _cache_file(builder: tfds.core.DatasetBuilder, split: str) -> Path:
+    info = builder.info.splits[split]
+    key = f"{_CACHE_VERSION} {builder.info.full_name} {split} {info.num_examples} {builder.info.dataset_size}"
+    return Path(builder.data_dir) / f"kfpn-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
+
+
+def _load(cache: Path, count: int) -> tuple[np.ndarray, np.ndarray, Annotations, dict[str, tuple[int, str]]] | None:
+    try:
+        with np.load(cache) as data:
+            annotations = Annotations(*(data[key] for key in ("offsets", "boxes", "labels", "crowd", "areas")))
+            found = {kind: (int(n), first) for kind, (n, first) in json.loads(str(data["faults"])).items()}
+            return (data["sizes"], data["image_ids"], annotations, found) if len(data["sizes"]) == count else None
+    except Exception:  # missing, from another version or damaged: it can always be made anew
+        return None
+
+
+def _save(cache: Path, sizes: np.ndarray, image_ids: np.ndarray, annotations: Annotations, faults: Faults) -> None:
+    aside = cache.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        with open(aside, "wb") as file:
+            np.savez(file, sizes=sizes, image_ids=image_ids, faults=json.dumps(faults.found), **vars(annotations))
+        os.replace(aside, cache)
+    except OSError as error:
+        LOGGER.info("%s can't be written (%s), so the data set is checked again each time", cache, error)
+
+
+class _Images(Sequence[bytes]):
+    """Encoded images, read when asked for."""
+
+    def __init__(self, example: Any, count: int) -> None:
+        self._example, self._count = example, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[bytes]: ...
+    def __getitem__(self, index: Any) -> Any:
+        return _as_bytes(self._example(index)["image"])
+
+
+class _Names(Sequence[str]):
+    """Names of examples: the data set and the image's id."""
+
+    def __init__(self, source: str, image_ids: np.ndarray) -> None:
+        self._source, self._image_ids = source, image_ids
+
+    def __len__(self) -> int:
+        return len(self._image_ids)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+    def __getitem__(self, index: Any) -> Any:
+        return f"{self._source} image {self._image_ids[index]}"

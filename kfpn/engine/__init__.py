@@ -1,1 +1,0 @@
-"""Training: distribution, the step, checkpoints and the loop. The only place that knows tf.distribute."""

@@ -1,0 +1,1 @@
+"""Times exported models on the same image."""

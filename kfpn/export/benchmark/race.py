@@ -1,0 +1,201 @@
+"""`kfpn benchmark`: work directories, SavedModels and ONNX files, timed in turns on the same image."""
+
+import contextlib
+import importlib.util
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from kfpn.export.measure import conv_peak, gigaflops
+
+
+@dataclass
+class Contestant:
+    """One model in one runtime.
+
+    Attributes:
+        name: what the table calls it.
+        runtime: of `RUNNERS`.
+        path: work directory, version of a SavedModel, or ONNX file.
+        seconds: of each run so far.
+        memory: peak of its process, bytes.
+        fault: why it could not run.
+        gflop: of one image; None: not known.
+    """
+
+    name: str
+    runtime: str
+    path: Path
+    seconds: list[float] = field(default_factory=list)
+    memory: int = 0
+    fault: str = ""
+    gflop: float | None = None
+
+
+def contestants(targets: Sequence[str]) -> list[Contestant]:
+    """Returns what can be run of the targets: an ONNX file in ONNX Runtime and in OpenVINO, where they are installed.
+
+    Raises:
+        ValueError: naming a target that is none of the three kinds.
+    """
+    found = []
+    for target in targets:
+        path = Path(target)
+        versions = sorted(
+            (p for p in path.glob("*/saved_model.pb") if p.parent.name.isdigit()), key=lambda p: int(p.parent.name)
+        )
+        if (path / "config.json").exists():
+            found.append(Contestant(target, "Keras (XLA)", path))
+        elif (path / "saved_model.pb").exists() or versions:
+            found.append(
+                Contestant(target, "SavedModel", path if (path / "saved_model.pb").exists() else versions[-1].parent)
+            )
+        elif path.is_file() and path.suffix == ".onnx":
+            for runtime, module in (("ONNX Runtime", "onnxruntime"), ("OpenVINO", "openvino")):
+                missing = "" if importlib.util.find_spec(module) else f"{module} is not installed: pip install {module}"
+                found.append(Contestant(target, runtime, path, fault=missing))
+        else:
+            raise ValueError(
+                f"{target} must be a work directory, a SavedModel's folder or an .onnx file, got something else"
+            )
+    return found
+
+
+@contextlib.contextmanager
+def _process(contestant: Contestant, image: Path) -> Iterator[subprocess.Popen]:
+    command = [
+        sys.executable,
+        "-m",
+        "kfpn.export.benchmark.runners",
+        contestant.runtime,
+        str(contestant.path),
+        str(image),
+    ]
+    environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ}
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+            errors.seek(0)
+            lines = [line.strip() for line in errors if line.strip()]
+            if not contestant.memory and not contestant.fault:
+                contestant.fault = lines[-1] if lines else f"its process ended with {process.returncode}"
+
+
+def _ask(process: subprocess.Popen, line: str) -> str:
+    try:
+        process.stdin.write(line + "\n")  # type: ignore[union-attr]
+        process.stdin.flush()  # type: ignore[union-attr]
+        return process.stdout.readline().strip()  # type: ignore[union-attr]
+    except BrokenPipeError:
+        return ""
+
+
+def race(entrants: list[Contestant], image: np.ndarray, runs: int, progress: bool = True) -> None:
+    """Runs every contestant in a process of its own, one after the other, `runs` times round.
+
+    Args:
+        entrants: their seconds, memory and faults are filled in.
+        image: (H, W, 3) uint8 RGB.
+        runs: rounds, after two that warm up (and compile).
+    """
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        file = Path(folder) / "image.npy"
+        np.save(file, image)
+        processes = {id(one): stack.enter_context(_process(one, file)) for one in entrants if not one.fault}
+        bar = tqdm(total=(runs + 2) * len(processes), desc="benchmark", unit="run", disable=not progress, leave=False)
+        for turn in range(runs + 2):
+            for one in entrants:
+                if id(one) in processes:
+                    answer = _ask(processes[id(one)], "run")
+                    if not answer:
+                        del processes[id(one)]
+                        continue
+                    bar.update()
+                    if turn >= 2:
+                        one.seconds.append(float(answer))
+        for one in entrants:
+            if id(one) in processes:
+                one.memory = int(_ask(processes[id(one)], "end") or 0)
+
+
+def gigaflops_of(workdir: Path, size: tuple[int, int]) -> float:
+    """Returns the GFLOP of one inference of a work directory's detector on an image of a size."""
+    import tensorflow as tf
+
+    from kfpn.runs.load import load_detector
+
+    model = load_detector(workdir)
+    images = tf.zeros((1, *size, 3))
+    return gigaflops(tf.function(lambda: model(images, training=False)).get_concrete_function())
+
+
+def table(entrants: Sequence[Contestant], peak: float) -> str:
+    """Lays out the figures as Markdown.
+
+    Args:
+        entrants: after `race`.
+        peak: GFLOP/s of this machine's convolutions.
+    """
+    lines = ["| model | runtime | median | least | GFLOP/s | of peak | memory |", "|---|---|---|---|---|---|---|"]
+    for one in entrants:
+        if not one.seconds:
+            lines.append(f"| {one.name} | {one.runtime} | could not run: {one.fault} | | | | |")
+            continue
+        middle, least = statistics.median(one.seconds), min(one.seconds)
+        speed = f"{one.gflop / middle:.0f} | {one.gflop / middle / peak:.2f}" if one.gflop else "- | -"
+        lines.append(
+            f"| {one.name} | {one.runtime} | {middle * 1e3:.0f} ms | {least * 1e3:.0f} ms | {speed} | {one.memory / 1e9:.2f} GB |"
+        )
+    return "\n".join(lines)
+
+
+def benchmark(targets: Sequence[str], size: tuple[int, int], runs: int, image: str | None = None) -> dict[str, Any]:
+    """Times models on the same image, in turns, and measures the machine's convolutions before and after.
+
+    Args:
+        targets: work directories, SavedModels (the newest version of a model's folder) and ONNX files. What was exported
+            stands behind the work directory it was exported from, whose operations are counted.
+        size: height and width of the image in pixels, multiples of 32. A SavedModel resizes it by its own rule.
+        runs: of each.
+        image: a file; None: noise.
+
+    Returns:
+        contestants: list, peak: GFLOP/s of this machine's convolutions.
+
+    Raises:
+        ValueError: for a target that is no model, or an image that can't be read.
+    """
+    entrants = contestants(targets)
+    pixels = _image(image, size)
+    gflop = None
+    for one in entrants:
+        if one.runtime == "Keras (XLA)":
+            gflop = gigaflops_of(one.path, size)
+        one.gflop = gflop
+    peak = conv_peak()
+    race(entrants, pixels, runs, progress=sys.stderr.isatty())
+    return {"contestants": entrants, "peak": max(peak, conv_peak())}
+
+
+def _image(path: str | None, size: tuple[int, int]) -> np.ndarray:
+    if path is None:
+        return np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
+    from kfpn.data.augment import resize_image
+    from kfpn.data.image import load_picture
+
+    return resize_image(load_picture(path, path), size)

@@ -1,0 +1,87 @@
+"""One exported model in a process of its own, run on demand: what `kfpn benchmark` times.
+
+    python -m kfpn.export.benchmark.runners RUNTIME PATH IMAGE.npy
+
+Reads lines: `run` answers with the seconds of one run, `end` with the peak memory in bytes.
+"""
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from kfpn.export.onnx.onnx_runtimes import in_onnxruntime, in_openvino
+
+
+def keras_runner(path: Path, image: np.ndarray) -> Callable[[], object]:
+    """A work directory's detector, compiled by XLA."""
+    import tensorflow as tf
+
+    from kfpn.runs.load import load_detector
+
+    model = load_detector(path)
+    detect = tf.function(lambda x: model(x, training=False), jit_compile=True)
+    images = tf.constant(image[None], tf.float32)
+    return lambda: detect(images)["boxes"].numpy()
+
+
+def saved_model_runner(path: Path, image: np.ndarray) -> Callable[[], object]:
+    """A SavedModel's signature `image_tensor`, by TensorFlow in Python."""
+    import tensorflow as tf
+
+    model = tf.saved_model.load(str(path))
+    detect = model.signatures["image_tensor"]
+    name = next(iter(detect.structured_input_signature[1]))
+    images = tf.constant(image[None].astype(np.uint8))
+    return lambda: detect(**{name: images})["detection_boxes"].numpy()
+
+
+def onnxruntime_runner(path: Path, image: np.ndarray) -> Callable[[], object]:
+    """An ONNX file in ONNX Runtime on the CPU."""
+    detect, images = in_onnxruntime(path), image[None].astype(np.float32)
+    return lambda: detect(images)
+
+
+def openvino_runner(path: Path, image: np.ndarray) -> Callable[[], object]:
+    """An ONNX file in OpenVINO on the CPU."""
+    images = image[None].astype(np.float32)
+    detect = in_openvino(path, images.shape)
+    return lambda: detect(images)
+
+
+RUNNERS: dict[str, Callable[[Path, np.ndarray], Callable[[], object]]] = {
+    "Keras (XLA)": keras_runner,
+    "SavedModel": saved_model_runner,
+    "ONNX Runtime": onnxruntime_runner,
+    "OpenVINO": openvino_runner,
+}
+
+
+def peak_memory() -> int:
+    """Returns the most memory this process has held, in bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Not getrusage, which begins with what the process that started this one held.
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line[:6] == "VmHWM:") * 1024
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return held if sys.platform == "darwin" else held * 1024
+
+
+def main() -> None:
+    """Answers the lines of stdin."""
+    runtime, path, image = sys.argv[1:4]
+    run = RUNNERS[runtime](Path(path), np.load(image))
+    for line in sys.stdin:
+        if line.strip() == "end":
+            print(peak_memory(), flush=True)
+            return
+        start = time.perf_counter()
+        run()
+        print(time.perf_counter() - start, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""INT8 for CPUs: an ONNX file whose convolutions and products compute in eight bits, calibrated on real images."""
+
+import contextlib
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from kfpn.config.run import Config
+from kfpn.data.formats import default_val_data, open_source
+from kfpn.data.pipeline import prepare_image
+from kfpn.data.record import Source
+from kfpn.evaluation.detect import detect_record, evaluate_detections
+from kfpn.export.calibration import calibration_pictures
+from kfpn.export.onnx.onnx_runtimes import in_onnxruntime
+from kfpn.export.trained import Trained
+from kfpn.export.verify import Different
+
+# The last layers: what they round to steps of a 256th are boxes and scores themselves.
+_PREDICTORS = ("rpn_logits", "rpn_deltas", "head_logits", "head_deltas")
+FEWEST_IMAGES = 8
+
+
+@dataclass(frozen=True)
+class Int8Options:
+    """How an INT8 file is calibrated and checked.
+
+    Attributes:
+        calibration_data: a folder of images or a data set, as `kfpn train --data` takes it; None: the run's training data.
+        calibration_images: how many of them, evenly spread.
+        check_images: validation images on which the AP of both files is measured, evenly spread; 0: don't.
+        max_drop: of the AP, 0..1.
+    """
+
+    calibration_data: str | None = None
+    calibration_images: int = 64
+    check_images: int = 100
+    max_drop: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.calibration_images < FEWEST_IMAGES:
+            raise ValueError(f"calibration_images must be {FEWEST_IMAGES} or more, got {self.calibration_images}")
+        if self.check_images < 0:
+            raise ValueError(f"check_images must be 0 or more, got {self.check_images}")
+        if not 0 <= self.max_drop <= 1:
+            raise ValueError(f"max_drop must be within 0 and 1, got {self.max_drop}")
+
+
+def calibration_inputs(config: Config, options: Int8Options) -> Iterator[np.ndarray]:
+    """Gives images resized as the detector sees them: (1, H, W, 3) uint8.
+
+    Args:
+        config: of the run.
+        options: which images.
+
+    Raises:
+        ValueError: if the data can't be opened or hold fewer than `FEWEST_IMAGES`.
+    """
+    data = options.calibration_data or config.data
+    number = 0
+    for picture in calibration_pictures(data, options.calibration_images):
+        number += 1
+        yield prepare_image(picture, config.input)[0][None]
+    if number < FEWEST_IMAGES:
+        raise ValueError(f"calibration_data must hold at least {FEWEST_IMAGES} images, got {number} in {data!r}")
+
+
+def quantize(source: Path, target: Path, inputs: Iterable[np.ndarray]) -> None:
+    """Writes an ONNX file of kfpn anew, its convolutions and matrix products in INT8 (QuantizeLinear, DequantizeLinear).
+
+    Weights are symmetric, channel by channel; activations are unsigned, their ranges the least and greatest values that
+    the inputs give. The first convolution, which sees the image, the predictors, boxes, RoIAlign and NMS stay float32.
+
+    Args:
+        source: a file of `kfpn.export.onnx.write_onnx.write_onnx`.
+        target: file to write.
+        inputs: (1, H, W, 3) uint8, real images.
+
+    Raises:
+        ValueError: if what was written doesn't load in onnxruntime.
+    """
+    import onnx
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+    model = onnx.load(str(source))
+    chosen = _layers(model.graph)
+    with _quiet():
+        quantize_static(
+            str(source), str(target), _Reader(inputs),
+            quant_format=QuantFormat.QDQ, per_channel=True, calibrate_method=CalibrationMethod.MinMax,
+            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+            nodes_to_quantize=chosen, op_types_to_quantize=["Conv", "MatMul", "Relu"],
+        )  # fmt: skip
+    written = onnx.load(str(target))
+    onnx.helper.set_model_props(
+        written, {prop.key: prop.value for prop in model.metadata_props} | {"precision": "int8"}
+    )
+    onnx.save(written, str(target))
+    onnx.checker.check_model(str(target), full_check=True)
+    in_onnxruntime(target)
+
+
+def _layers(graph: Any) -> list[str]:
+    """The nodes that compute in eight bits: products with weights, and the ReLUs, which fuse with them."""
+    weights = {tensor.name: tensor.dims for tensor in graph.initializer}
+    chosen = []
+    for node in graph.node:
+        if node.op_type == "Relu":
+            chosen.append(node.name)
+        if node.op_type not in ("Conv", "MatMul") or node.input[1] not in weights:
+            continue
+        sees_the_image = node.op_type == "Conv" and weights[node.input[1]][1] == 3
+        if not sees_the_image and not any(name in node.name for name in _PREDICTORS):
+            chosen.append(node.name)
+    return chosen
+
+
+class _Reader:
+    """Inputs as `quantize_static` asks for them."""
+
+    def __init__(self, inputs: Iterable[np.ndarray]):
+        self._inputs = iter(tqdm(inputs, desc="calibrate", unit="image", leave=False))
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        """Returns the next input; None behind the last."""
+        images = next(self._inputs, None)
+        return None if images is None else {"images": images.astype(np.float32)}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    # It advises, through the root logger, to optimise the graph before.
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def require_accuracy(trained: Trained, source: Source, full: Path, quantized: Path, options: Int8Options) -> None:
+    """Measures both files on validation images, prints their AP, and makes sure that INT8 costs no more than said.
+
+    Args:
+        trained: the detector.
+        source: the validation images.
+        full, quantized: the float32 file and the INT8 one.
+        options: on how many images, and what is allowed.
+
+    Raises:
+        Different: if the AP drops by more.
+    """
+    rows = [int(i) for i in np.linspace(0, len(source) - 1, min(options.check_images, len(source)))]
+    before, after = (
+        evaluate_onnx(path, source, rows, trained.config, trained.class_names)["AP"] or 0.0
+        for path in (full, quantized)
+    )
+    print(f"verify INT8: AP {after:.4f}, float32 {before:.4f}, on {len(rows)} images of {source.name}")
+    if before - after > options.max_drop:
+        raise Different(
+            f"INT8 must cost at most {options.max_drop} AP, got {before:.4f} to {after:.4f} on {len(rows)} images of "
+            f"{source.name}; calibrate on more or other images, or allow more with --max-drop"
+        )
+
+
+def validation_source(config: Config) -> Source:
+    """Returns the data that a run is validated on.
+
+    Raises:
+        ValueError: if it has none, or they can't be opened.
+    """
+    hint = "to leave out the check: --check-images 0"
+    try:
+        data = config.val_data or default_val_data(config.data)
+        if data:
+            return open_source(data, "validation")
+    except (ValueError, OSError) as error:
+        raise ValueError(f"the validation data of the work directory must open, got: {error}; {hint}") from error
+    raise ValueError(f"{config.data} has no validation split to compare INT8 with float32 on; {hint}")
+
+
+def evaluate_onnx(
+    path: Path,
+    source: Source,
+    rows: Sequence[int],
+    config: Config,
+    class_names: Sequence[str],
+    load: Any = in_onnxruntime,
+) -> dict[str, Any]:
+    """Returns the COCO figures of an ONNX file, see `kfpn.evaluation.evaluate_coco`.
+
+    Args:
+        path: a file of `kfpn export onnx`, of dynamic size.
+        source: the data.
+        rows: indices of the records that are looked at.
+        config: whose `input` says how images are resized.
+        class_names: of the file's labels.
+        load: `in_onnxruntime` or `in_openvino`.
+    """
+    detect = load(path)
+    detections = [
+        detect_record(detect, source[row], config)
+        for row in tqdm(rows, desc=f"evaluate {path.name}", unit="image", leave=False)
+    ]
+    return evaluate_detections(source, class_names, detections, rows)[0]

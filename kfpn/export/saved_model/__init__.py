@@ -1,0 +1,1 @@
+"""Writes SavedModels for TensorFlow Serving."""

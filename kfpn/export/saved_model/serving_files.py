@@ -1,0 +1,137 @@
+"""What a server reads beside the model: the requests it warms up with, and how it batches."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from kfpn.export.saved_model.graph_images import READABLE, decode
+
+WARMUP = Path("assets.extra") / "tf_serving_warmup_requests"
+MOST_REQUESTS = 1000
+"""TensorFlow Serving reads no more than this many records of a warm-up file."""
+
+BATCHING = "batching.config"
+BATCHING_TEXT = """\
+# For tensorflow_model_server --enable_batching --batching_parameters_file=THIS_FILE
+# Requests that come within batch_timeout_micros of each other are answered together. This pays on a GPU; on a CPU one
+# image keeps all cores busy, and waiting for others only makes it later.
+# Requests with image_bytes may mix images of all sizes. Requests with images (pixels) of different sizes can't be put
+# into one batch: the server refuses them, so batch only where all clients send one size.
+# One image that can't be decoded fails the batch that it is in, with its index in that batch.
+max_batch_size { value: 8 }
+batch_timeout_micros { value: 5000 }
+# A batch is filled up to the next of these sizes: a GPU prepares itself for each size once.
+allowed_batch_sizes: 1
+allowed_batch_sizes: 2
+allowed_batch_sizes: 4
+allowed_batch_sizes: 8
+# Batches that are computed at the same time. More take more memory and, with one device, no less time.
+num_batch_threads { value: 2 }
+# Beyond this, requests are refused (UNAVAILABLE) instead of waiting ever longer.
+max_enqueued_batches { value: 64 }
+"""
+
+
+def read_images(paths: Sequence[str | os.PathLike]) -> list[tuple[bytes, np.ndarray]]:
+    """Reads image files as a server would: their bytes, and (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: naming a file that can't be read, or decoded by TensorFlow.
+    """
+    images = []
+    for path in paths:
+        try:
+            content = Path(path).read_bytes()
+            images.append((content, decode(tf.constant(content)).numpy()))
+        except OSError as error:
+            raise ValueError(f"{path} must be an image file that can be read, got {error.strerror}") from error
+        except tf.errors.InvalidArgumentError as error:
+            raise ValueError(f"{path} must be one of {READABLE}, got something else") from error
+    return images
+
+
+def check_batch_sizes(batch_sizes: Sequence[int]) -> None:
+    """Raises ValueError unless there are some, and all are at least 1."""
+    if not batch_sizes or min(batch_sizes) < 1:
+        raise ValueError(f"warmup_batch_sizes must be integers of at least 1, got {tuple(batch_sizes)}")
+
+
+def write_warmup(
+    path: Path,
+    images: Sequence[tuple[bytes, np.ndarray]],
+    signatures: Sequence[str],
+    batch_sizes: Sequence[int],
+    model_name: str,
+) -> None:
+    """Writes the warm-up file of a SavedModel: a request for each signature, batch size and image.
+
+    Args:
+        path: the SavedModel's folder.
+        images: of `read_images`.
+        signatures: names of signatures of the model.
+        batch_sizes: images in a request; each repeats one image.
+        model_name: goes into the requests; a server looks at the signature's name only.
+
+    Raises:
+        ValueError: if these are more requests than a server reads.
+    """
+    count = len(images) * len(signatures) * len(batch_sizes)
+    if count > MOST_REQUESTS:
+        raise ValueError(f"warmup must make at most {MOST_REQUESTS} requests, got {count}")
+    file = path / WARMUP
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tf.io.TFRecordWriter(str(file)) as records:
+        for signature in signatures:
+            for batch_size in batch_sizes:
+                for content, pixels in images:
+                    of_files = signature == "serving_default"
+                    name, value = ("image_bytes", np.array(content, object)) if of_files else ("images", pixels)
+                    batch = np.stack([value] * batch_size)
+                    records.write(prediction_log(model_name, signature, name, batch))
+
+
+def prediction_log(model_name: str, signature: str, input_name: str, values: np.ndarray) -> bytes:
+    """Returns a serialized `tensorflow.serving.PredictionLog` that holds a request of Predict.
+
+    It is put together by hand, from the field numbers of prediction_log.proto, predict.proto and model.proto:
+    tensorflow-serving-api would bring a TensorFlow version of its own.
+
+    Args:
+        model_name: of the ModelSpec.
+        signature: of the ModelSpec.
+        input_name: of the one input.
+        values: the input, any dtype of `tf.make_tensor_proto`.
+    """
+    tensor = tf.make_tensor_proto(values).SerializeToString()
+    model_spec = _field(1, model_name.encode()) + _field(3, signature.encode())
+    inputs = _field(1, input_name.encode()) + _field(2, tensor)
+    request = _field(1, model_spec) + _field(2, inputs)
+    predict_log = _field(1, request)
+    return _field(6, predict_log)
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A length-delimited field of a protocol buffer."""
+    return _varint(number << 3 | 2) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    digits = bytearray()
+    while value > 127:
+        digits.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*digits, value])
+
+
+def write_batching(directory: Path) -> Path:
+    """Writes a batching configuration into a model's folder; one that is there stays.
+
+    A server searches the folder for numbers only.
+    """
+    path = directory / BATCHING
+    if not path.exists():
+        path.write_text(BATCHING_TEXT, encoding="utf-8")
+    return path

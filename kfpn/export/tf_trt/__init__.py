@@ -1,0 +1,1 @@
+"""Converts detectors with TF-TRT, and tells what it would convert."""

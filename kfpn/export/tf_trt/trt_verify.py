@@ -1,0 +1,103 @@
+"""Whether a converted SavedModel finds what the one it was made of finds, and how fast both are."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kfpn.ops import boxes as box_ops
+
+LIMITS = {"FP32": (0.99, 1e-3), "FP16": (0.97, 0.02), "INT8": (0.85, 0.15)}
+"""By precision: the share of detections that must be found again, and how far their scores may lie apart.
+
+INT8's are wide on purpose: what it costs in AP is for `kfpn evaluate` to say."""
+SAME_PLACE = 0.9
+# Below it detections of one model come and go with the last bits of the other's.
+LEAST_SCORE = 0.1
+
+
+def compare(before: Path, after: Path, inputs: Sequence[dict[str, Any]], precision: str) -> list[str]:
+    """Compares two SavedModels' `serving_default` and times them in turns.
+
+    Args:
+        before: the one that was converted.
+        after: the converted one.
+        inputs: batches that both are called with.
+        precision: key of `LIMITS`.
+
+    Returns:
+        lines: how near they are, and a table of times.
+
+    Raises:
+        ValueError: if they differ by more than `LIMITS` says.
+    """
+    import tensorflow as tf
+
+    # The loaded objects must live as long as their signatures.
+    loaded = [tf.saved_model.load(str(path)) for path in (before, after)]
+    functions = [each.signatures["serving_default"] for each in loaded]
+    found, total, apart = 0, 0, 0.0
+    for batch in inputs:
+        pair = [_call(function, batch) for function in functions]
+        again, count, distance = _found_again(*pair)
+        found, total, apart = found + again, total + count, max(apart, distance)
+    share, limit = LIMITS[precision]
+    kept = found / total if total else 1.0
+    line = f"{found} of {total} detections found again, their scores at most {apart:.2g} apart"
+    if kept < share or apart > limit:
+        raise ValueError(
+            f"{precision} must find {share:.0%} of the detections again, with scores at most {limit:g} apart, got {line}"
+        )
+    return [line, *time_table(functions, inputs)]
+
+
+def _call(function, batch: dict[str, Any]) -> dict[str, np.ndarray]:
+    import tensorflow as tf
+
+    return {name: value.numpy() for name, value in function(**{k: tf.constant(v) for k, v in batch.items()}).items()}
+
+
+def _found_again(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> tuple[int, int, float]:
+    # Returns how many detections of the first the second has, of how many, and the largest distance of their scores.
+    found, total, apart = 0, 0, 0.0
+    for image in range(len(first["detection_scores"])):
+        boxes, scores, classes = (
+            [each[f"detection_{name}"][image] for each in (first, second)]
+            for name in ("boxes_pixels", "scores", "classes")
+        )
+        rows = np.flatnonzero(scores[0] >= LEAST_SCORE)
+        total += len(rows)
+        overlaps = np.array(box_ops.iou(boxes[0], boxes[1]))
+        for row in rows:
+            same = (classes[1] == classes[0][row]) & (overlaps[row] >= SAME_PLACE) & (scores[1] > 0.0)
+            if same.any():
+                found += 1
+                apart = max(apart, float(np.abs(scores[1][same] - scores[0][row]).min()))
+    return found, total, apart
+
+
+def time_table(functions: Sequence, inputs: Sequence[dict[str, Any]], rounds: int = 20) -> list[str]:
+    """Times two functions on the same inputs in turns.
+
+    Args:
+        functions: before, after.
+        inputs: batches, taken one after another.
+        rounds: int, calls of each; two more warm up.
+
+    Returns:
+        lines of a Markdown table: median and least time of a batch in ms.
+    """
+    times: list[list[float]] = [[], []]
+    for turn in range(rounds + 2):
+        for function, taken in zip(functions, times, strict=True):
+            start = time.perf_counter()
+            _call(function, inputs[turn % len(inputs)])
+            if turn >= 2:
+                taken.append((time.perf_counter() - start) * 1e3)
+    lines = ["| | median ms | least ms |", "|---|---|---|"]
+    for name, taken in zip(("TensorFlow", "TF-TRT"), times, strict=True):
+        lines.append(f"| {name} | {statistics.median(taken):.1f} | {min(taken):.1f} |")
+    return lines

@@ -1,0 +1,100 @@
+"""What every export starts from, and how every export is written: aside, then renamed."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kfpn.config.run import Config
+from kfpn.export.folding import fold_norms
+from kfpn.modeling.detector import Submodels
+from kfpn.runs.load import load_submodels, require_trained
+from kfpn.runs.workdir import Workdir
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained detector, ready to be exported.
+
+    Attributes:
+        path: its work directory.
+        config: of the run.
+        submodels: with batch norms folded into the convolutions.
+        unfolded: as they were trained.
+        class_names: of labels 0, 1, ...
+        category_ids: the data set's own ids of these classes.
+    """
+
+    path: Path
+    config: Config
+    submodels: Submodels
+    unfolded: Submodels
+    class_names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+
+
+def open_trained(workdir: str | os.PathLike) -> Trained:
+    """Loads the detector of a work directory for export.
+
+    Args:
+        workdir: of `kfpn train` or `kfpn import-weights`.
+
+    Raises:
+        ValueError: if the folder is missing, is not a work directory or holds no weights.
+    """
+    files = Workdir(workdir)
+    require_trained(files)
+    config = files.read_config()
+    class_names, category_ids = files.read_classes()
+    unfolded = load_submodels(files)
+    return Trained(files.path, config, fold_norms(unfolded, config.model), unfolded, class_names, category_ids)
+
+
+@contextlib.contextmanager
+def written_aside(target: str | os.PathLike) -> Iterator[Path]:
+    """Gives a path beside `target` to write a file or folder to, and renames it when all went well.
+
+    Args:
+        target: must not exist yet; folders above it are made.
+
+    Raises:
+        ValueError: if it exists or its place can't be written. Nothing is left behind after an error.
+    """
+    target = Path(target)
+    if target.exists():
+        raise ValueError(f"{target} must not exist yet: remove it, or export to another place")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    except OSError as error:
+        raise ValueError(
+            f"{target} must lie in a folder that can be written, got {target.parent}: {error.strerror}"
+        ) from error
+    try:
+        yield aside / target.name
+        _rename(aside / target.name, target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _rename(aside: Path, target: Path) -> None:
+    try:
+        os.replace(aside, target)
+    except OSError as error:  # another export was faster
+        raise ValueError(f"{target} must not exist yet, but it appeared meanwhile ({error.strerror})") from error
+
+
+def next_version(directory: str | os.PathLike) -> Path:
+    """Returns the folder of the next version in a model's directory: 1 in a new one.
+
+    Raises:
+        ValueError: if `directory` is a file.
+    """
+    directory = Path(directory)
+    if directory.exists() and not directory.is_dir():
+        raise ValueError(f"{directory} must be a folder, got a file")
+    numbers = [int(path.name) for path in directory.glob("*") if path.name.isdigit()] if directory.exists() else []
+    return directory / str(max(numbers, default=0) + 1)

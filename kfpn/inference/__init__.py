@@ -1,0 +1,1 @@
+"""Uses trained detectors: on image files, in several sizes, and stage by stage."""

@@ -1,0 +1,165 @@
+"""What a detector does with an image, step by step: maps of its levels, objectness, RoIs, detections; and pages of it."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+from tqdm import tqdm
+
+from kfpn.config.model import ModelConfig
+from kfpn.config.run import Config
+from kfpn.data.image import load_picture
+from kfpn.data.pipeline import prepare_image
+from kfpn.inference.predict import IMAGE_SUFFIXES, picture_paths
+from kfpn.modeling.detector import ImageSizes, Submodels, detect_in_rois, make_proposals
+from kfpn.modeling.pyramid import STAGES
+from kfpn.ops.pyramid_levels import pooled_levels, sizes_by_level, stride
+from kfpn.ops.roi_align import roi_levels
+from kfpn.plotting.pyramid_page import FeatureMap, Objectness, PyramidView, draw_page
+
+PAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+def opened_model(submodels: Submodels, config: ModelConfig) -> keras.Model:
+    """Returns the detector with all that lies between the image and the detections as outputs.
+
+    Args:
+        submodels: of `load_submodels`.
+        config: the one they were built with.
+
+    Returns:
+        A functional model of images (B, H, W, 3) without padding; its outputs are a dict: `stages` {"C2": ...} and
+        `levels` {"P2": ...} of (B, H, W, C) maps, `logits` [(B, N_l)] of the RPN, `rois` (B, R, 4) and `roi_scores`
+        (B, R) of the proposals, and `detections`, see `build_detector`.
+    """
+    features = submodels.features
+    stages = {f"C{number}": features.get_layer(f"C{number}").output for number in STAGES[config.pyramid]}
+    sizes = ImageSizes()(features.input)
+    outputs = submodels.rpn(features.output)
+    rois, scores = make_proposals(config)(features.output, outputs, sizes)
+    found = detect_in_rois(submodels, config, features.output, rois, scores, sizes)
+    parts = {"stages": stages, "levels": features.output, "logits": outputs["logits"]}
+    return keras.Model(features.input, parts | {"rois": rois, "roi_scores": scores, "detections": found})
+
+
+def view_image(model: keras.Model, config: Config, image: np.ndarray, class_names: Sequence[str]) -> PyramidView:
+    """Runs an image through a detector and keeps what its page shows.
+
+    Args:
+        model: of `opened_model`.
+        config: of the run; its `input` says how images are resized.
+        image: (H, W, 3) uint8 RGB, any size.
+        class_names: of labels 0 .. K-1.
+    """
+    resized, _ = prepare_image(image, config.input)
+    found = keras.tree.map_structure(
+        lambda value: ops.convert_to_numpy(value)[0], model(resized[None].astype(np.float32), training=False)
+    )
+    exists = np.isfinite(found["roi_scores"])
+    rois, detections = found["rois"][exists], found["detections"]
+    rows = slice(int(detections["num_detections"]))
+    pooled = pooled_levels(config.model)
+    return PyramidView(
+        image=resized,
+        stages=[_feature_map(name, values) for name, values in found["stages"].items()],
+        levels=[_feature_map(name, values) for name, values in found["levels"].items() if name not in found["stages"]],
+        objectness=_objectness(found["levels"], found["logits"], config.model),
+        rois=rois,
+        roi_scores=_sigmoid(found["roi_scores"][exists]),
+        roi_levels=ops.convert_to_numpy(roi_levels(ops.convert_to_tensor(rois), config.model.canonical_size, pooled)),
+        pooled=pooled,
+        boxes=detections["boxes"][rows],
+        labels=detections["labels"][rows],
+        scores=detections["scores"][rows],
+        class_names=class_names,
+    )
+
+
+def _feature_map(name: str, values: np.ndarray) -> FeatureMap:
+    # Half precision would overflow in the squares.
+    return FeatureMap(name, stride(name), values.shape[-1], np.linalg.norm(values.astype(np.float32), axis=-1))
+
+
+def _objectness(
+    levels: Mapping[str, np.ndarray], logits: Sequence[np.ndarray], config: ModelConfig
+) -> list[Objectness]:
+    sizes, found = sizes_by_level(config.anchor_sizes, len(config.levels)), []
+    for level, flat, own in zip(config.levels, logits, sizes, strict=True):
+        # Anchors are ordered (y, x, size, ratio).
+        best = flat.reshape(*levels[level].shape[:2], len(own), len(config.aspect_ratios)).max(axis=-1)
+        found += [Objectness(level, stride(level), size, _sigmoid(best[..., i])) for i, size in enumerate(own)]
+    return found
+
+
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    return ops.convert_to_numpy(ops.sigmoid(ops.convert_to_tensor(logits, "float32")))
+
+
+def page_paths(images: Sequence[Path], output: str) -> dict[Path, Path]:
+    """Returns where the page of each image goes, and makes the folder.
+
+    Args:
+        images: image files.
+        output: a folder, made if it is not there, or, for one image, a file that ends with .png, .jpg or .jpeg.
+
+    Raises:
+        ValueError: if there are several images for one file, the file is one of them, or nothing can be written there.
+    """
+    target = Path(output)
+    suffix = target.suffix.lower()
+    if target.is_dir() or suffix not in IMAGE_SUFFIXES:
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            why = "it is a file" if target.is_file() else str(error)
+            raise ValueError(f"output must be a folder that can be written, got {output!r}: {why}") from error
+        return picture_paths(images, target, "_pyramid")
+    if suffix not in PAGE_SUFFIXES:
+        raise ValueError(
+            f"output must be a folder, or a file that ends with {', '.join(PAGE_SUFFIXES)}, got {output!r}"
+        )
+    if len(images) > 1:
+        raise ValueError(f"output must be a folder for {len(images)} images, got the file {output!r}")
+    if not target.parent.is_dir():
+        raise ValueError(f"output must lie in a folder that is there, got {output!r}")
+    if target.resolve() in {image.resolve() for image in images}:
+        raise ValueError(f"output must not be the image itself, got {output!r}")
+    return dict.fromkeys(images, target)
+
+
+def visualize_images(
+    submodels: Submodels,
+    config: Config,
+    class_names: Sequence[str],
+    pages: Mapping[Path, Path],
+    min_score: float = 0.5,
+    proposals: int = 50,
+) -> list[Path]:
+    """Draws a page of each image: what its levels, its proposals and its RoIs look like.
+
+    An image that can't be read is named on stderr, and the others go on.
+
+    Args:
+        submodels: of `load_submodels`.
+        config: of the run.
+        class_names: of labels 0 .. K-1.
+        pages: image -> page, see `page_paths`.
+        min_score: detections below it are left out.
+        proposals: proposals and RoIs that are drawn at most, the best ones.
+
+    Returns:
+        The images that could not be read.
+    """
+    model, failed = opened_model(submodels, config.model), []
+    for path, page in tqdm(pages.items(), desc="visualize", unit="image", leave=False):
+        try:
+            image = load_picture(path, str(path))
+        except ValueError as error:
+            failed.append(path)
+            tqdm.write(f"kfpn: error: {error}", file=sys.stderr)
+            continue
+        draw_page(view_image(model, config, image, class_names), page, min_score, proposals)
+    return failed

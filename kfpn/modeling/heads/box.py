@@ -1,0 +1,129 @@
+"""The box heads: two fully connected layers (FPN, section 4.2), or conv5 (He et al. 2016, as in FPN's table 2 a)."""
+
+import keras
+from keras import ops
+
+from kfpn.config.model import ModelConfig
+from kfpn.modeling.backbones.resnet import residual_stage
+from kfpn.modeling.layers import RoIDense, SharedLayers
+from kfpn.modeling.units import Units
+from kfpn.ops import boxes as box_ops
+from kfpn.ops.nms import FINAL_NMS, checked_nms
+from kfpn.ops.pyramid_levels import pooled_size
+
+
+def two_fully_connected(config: ModelConfig, x):
+    """Two layers of `head_width` with ReLU: (R, size, size, C) -> (R, head_width)."""
+    for i, dense in enumerate((RoIDense, keras.layers.Dense), start=1):
+        # Caffe2's XavierFill, as in detectron2.
+        start = keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")
+        x = dense(config.head_width, kernel_initializer=start, name=f"head_fc{i}")(x)
+        if config.norm_heads:
+            x = keras.layers.LayerNormalization(epsilon=1e-5, name=f"head_fc{i}_norm")(x)
+        x = keras.layers.ReLU(name=f"head_relu{i}")(x)
+    return x
+
+
+def conv5(units: Units, x):
+    """The backbone's last stage and its average: (R, 2 size, 2 size, C) -> (R, channels of C5)."""
+    return keras.layers.GlobalAveragePooling2D(name="head_average")(residual_stage(units, x, 5))
+
+
+def predictor(config: ModelConfig, x) -> dict:
+    """The last layers: (R, width) -> logits (R, K + 1) and deltas (R, K, 4), float32 in mixed precision as well."""
+    classes = config.num_classes
+
+    def last(units, stddev, name):
+        start = keras.initializers.RandomNormal(stddev=stddev)
+        return keras.layers.Dense(units, kernel_initializer=start, name=name, dtype="float32")(x)
+
+    logits, deltas = last(classes + 1, 0.01, "head_logits"), last(classes * 4, 0.001, "head_deltas")
+    return {"logits": logits, "deltas": keras.layers.Reshape((classes, 4), dtype="float32")(deltas)}
+
+
+def box_head(config: ModelConfig, channels: int, layers: SharedLayers, make_units: type[Units] = Units) -> keras.Model:
+    """Builds the submodel `box_head`: (R, size, size, C) -> {"logits": (R, K + 1), "deltas": (R, K, 4)}, float32.
+
+    The background is the last logit. Deltas are (dy, dx, dh, dw) a class.
+
+    Args:
+        config: the model's.
+        channels: int, C, of the levels that RoIs are pooled from.
+        layers: those of the backbone, where conv5 is the head.
+        make_units: how its convolutions and norms are built.
+    """
+    size = pooled_size(config)
+    inputs = keras.Input((size, size, channels), name="roi_features")
+    x = conv5(make_units(config, layers), inputs) if config.pyramid == "c4" else two_fully_connected(config, inputs)
+    return keras.Model(inputs, predictor(config, x), name="box_head")
+
+
+def scored_boxes(logits, deltas, rois, roi_scores, image_sizes, min_size):
+    """Returns each RoI's box and score in every class, before thresholds and NMS.
+
+    Args:
+        logits: (B R, K + 1) float32, background last. deltas: (B R, K, 4) float32.
+        rois: (B, R, 4) float32 yxyx. roi_scores: (B, R), -inf in empty rows. image_sizes: (B, 2) int, pixels.
+        min_size: float, pixels: boxes with a shorter side, once clipped, get the score 0.
+    Returns:
+        boxes: (B, R, K, 4) float32 yxyx pixels, cut to their images.
+        scores: (B, R, K) float32 in 0..1, 0 in empty rows.
+    """
+    rows, classes = rois.shape[1], deltas.shape[1]
+    scores = ops.reshape(ops.softmax(logits, axis=-1)[:, :classes], (-1, rows, classes))
+    scores = ops.where((roi_scores > -float("inf"))[..., None], scores, 0.0)
+    deltas = ops.reshape(deltas, (-1, rows, classes, 4))
+    boxes = box_ops.clip(box_ops.decode(deltas, rois[:, :, None], box_ops.HEAD_WEIGHTS), image_sizes)
+    too_short = ops.any(boxes[..., 2:] - boxes[..., :2] < min_size, axis=-1)
+    return boxes, ops.where(too_short, 0.0, scores)
+
+
+@keras.saving.register_keras_serializable("kfpn")
+class Detections(keras.layers.Layer):
+    """Selects the final detections.
+
+    Args:
+        score_threshold: float, scores at or below it are dropped.
+        iou_threshold: float, of the NMS within each class.
+        count: int, D, detections an image at most.
+        min_size: float, pixels: boxes with a shorter side, once clipped, are dropped before NMS.
+        nms: "rounds" (any backend, XLA) or "kernel" (TensorFlow without XLA), the same result.
+    Call:
+        logits: (B R, K + 1) float32, background last. deltas: (B R, K, 4) float32.
+        rois: (B, R, 4) float32 yxyx. roi_scores: (B, R), -inf in empty rows. image_sizes: (B, 2) int.
+    Returns:
+        dict of boxes (B, D, 4) float32 yxyx pixels, scores (B, D) float32, labels (B, D) int32, num_detections
+        (B,) int32; rows past it are zero boxes, zero scores, label -1.
+    """
+
+    def __init__(self, score_threshold=0.05, iou_threshold=0.5, count=100, min_size=0.0, nms="rounds", **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.score_threshold = score_threshold
+        self.iou_threshold = iou_threshold
+        self.count = count
+        self.min_size = min_size
+        self.nms = checked_nms(nms)
+
+    def call(self, logits, deltas, rois, roi_scores, image_sizes):
+        boxes, scores = scored_boxes(logits, deltas, rois, roi_scores, image_sizes, self.min_size)
+        found = FINAL_NMS[self.nms](
+            ops.transpose(boxes, (0, 2, 1, 3)),
+            ops.transpose(scores, (0, 2, 1)),
+            self.iou_threshold,
+            self.score_threshold,
+            self.count,
+        )
+        return dict(zip(("boxes", "scores", "labels", "num_detections"), found, strict=True))
+
+    def compute_output_spec(self, logits, deltas, rois, roi_scores, image_sizes):
+        batch = rois.shape[0]
+        return {
+            "boxes": keras.KerasTensor((batch, self.count, 4), dtype="float32"),
+            "scores": keras.KerasTensor((batch, self.count), dtype="float32"),
+            "labels": keras.KerasTensor((batch, self.count), dtype="int32"),
+            "num_detections": keras.KerasTensor((batch,), dtype="int32"),
+        }
+
+    def get_config(self):
+        own = ("score_threshold", "iou_threshold", "count", "min_size", "nms")
+        return {**super().get_config(), **{name: getattr(self, name) for name in own}}

@@ -1,0 +1,87 @@
+"""Builds conv - norm - ReLU units over shared layers, with the padding kept at zero."""
+
+import keras
+
+from kfpn.config.model import ModelConfig
+from kfpn.modeling.layers import (
+    MaskedBatchNormalization,
+    MaskedGroupNormalization,
+    PaddingMask,
+    PointwiseConv2D,
+    SharedLayers,
+)
+
+BN_MOMENTUM = 0.9  # PyTorch's BatchNorm2d: 0.1, counted the other way round
+
+
+class Units:
+    """Builds conv - norm - ReLU units over a set of shared layers; with image sizes, padding stays zero.
+
+    Args:
+        config: the model's.
+        layers: the set the graph is built over.
+        image_sizes: (B, 2) int KerasTensor, or None for batches without padding.
+    """
+
+    biases = False  # of convolutions that a norm follows
+
+    def __init__(self, config: ModelConfig, layers: SharedLayers, image_sizes=None):
+        self.config = config
+        self.layers = layers
+        self.image_sizes = image_sizes
+        self._masks: dict[int, object] = {}
+
+    def mask(self, like, stride):
+        """Returns the mask of a level's valid cells, made once a stride; None without image sizes."""
+        if self.image_sizes is None:
+            return None
+        if stride not in self._masks:
+            make = self.layers(f"mask_{stride}", PaddingMask, stride=stride)
+            self._masks[stride] = make(like, self.image_sizes)
+        return self._masks[stride]
+
+    def clear_padding(self, x, stride):
+        """Returns x with its padding set to zero; x itself without image sizes."""
+        mask = self.mask(x, stride)
+        return x if mask is None else keras.layers.Multiply()([x, mask])
+
+    def conv(self, x, name, filters, kernel, step=1):
+        """A convolution, symmetrically padded: (B, H, W, C) -> (B, ceil(H / step), .., filters)."""
+        he = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+        options = {"filters": filters, "strides": step, "use_bias": self.biases, "kernel_initializer": he}
+        if kernel == 1:
+            return self.layers(name, PointwiseConv2D, **options)(x)
+        if step == 1:
+            return self.layers(name, keras.layers.Conv2D, kernel_size=kernel, padding="same", **options)(x)
+        x = keras.layers.ZeroPadding2D(kernel // 2)(x)
+        return self.layers(name, keras.layers.Conv2D, kernel_size=kernel, padding="valid", **options)(x)
+
+    def norm(self, x, name, stride, zero=False):
+        """The configured normalisation; `zero` starts a residual branch at zero (Goyal et al. 2017, 5.1)."""
+        kind = self.config.norm
+        start = "zeros" if zero and kind != "frozen_bn" else "ones"
+        if kind == "gn":
+            return self.group_norm(x, name, stride, start)
+        layer = self.layers(
+            name, MaskedBatchNormalization, momentum=BN_MOMENTUM, epsilon=self.config.norm_epsilon,
+            gamma_initializer=start, synchronized=kind == "sync_bn",
+        )  # fmt: skip
+        mask = None if kind == "frozen_bn" else self.mask(x, stride)
+        return layer(x) if mask is None else layer(x, valid=mask)
+
+    def group_norm(self, x, name, stride, start="ones"):
+        """GroupNorm over 32 groups (Wu & He 2018), fewer where there are fewer than 64 channels."""
+        groups = min(32, x.shape[-1] // 2)
+        layer = self.layers(
+            name, MaskedGroupNormalization, groups=groups, epsilon=self.config.norm_epsilon, gamma_initializer=start
+        )
+        mask = self.mask(x, stride)
+        return layer(x) if mask is None else layer(x, valid=mask)
+
+    def unit(self, x, name, filters, kernel, stride, step=1, relu=True, zero=False):
+        """conv - norm - (ReLU) with its padding cleared; `stride` is the output's, in pixels."""
+        x = self.conv(x, f"{name}_conv", filters, kernel, step)
+        x = self.norm(x, f"{name}_norm", stride, zero)
+        if relu:
+            x = keras.layers.ReLU()(x)
+        return self.clear_padding(x, stride)

@@ -1,0 +1,59 @@
+"""Draws the curves of a run."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def plot_curves(metrics_path: str | Path, png_path: str | Path) -> None:
+    """Plots the losses, the learning rate and the AP of a run over its steps.
+
+    Args:
+        metrics_path: a `metrics.jsonl`: rows with `step`, of which some hold losses and `lr`, others the figures of an
+            evaluation. A row that a crash cut short is left out.
+        png_path: the picture that is written.
+    """
+    # The object-oriented interface: no window, no global state of pyplot.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = _read_rows(metrics_path)
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, 3)
+    losses = [name for name in ("loss", "rpn_class", "rpn_box", "roi_class", "roi_box") if _series(rows, name)[0]]
+    for axes, title, names in (
+        (panels[0], "training loss", losses),
+        (panels[1], "learning rate", ["lr"]),
+        (panels[2], "validation AP", ["AP", "AP50", "AP75"]),
+    ):
+        for name in names:
+            steps, values = _series(rows, name)
+            if steps:
+                marker = "o" if len(steps) == 1 or title == "validation AP" else None
+                axes.plot(steps, values, label=name, marker=marker, markersize=4, linewidth=1.2)
+        axes.set(title=title, xlabel="step")
+        axes.grid(alpha=0.3)
+        if len(axes.lines) > 1:
+            axes.legend(fontsize=8)
+    panels[0].set_ylim(bottom=0)
+    panels[2].set_ylim(0, 1)
+    figure.savefig(png_path, dpi=110)
+
+
+def _read_rows(path: str | Path) -> list[dict[str, Any]]:
+    rows = []
+    for line in Path(path).read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(row, dict) and "step" in row:
+            rows.append(row)
+    return rows
+
+
+def _series(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[list[int], list[float]]:
+    points = {row["step"]: row[name] for row in rows if row.get(name) is not None}
+    return sorted(points), [points[step] for step in sorted(points)]

@@ -1,0 +1,1 @@
+"""Keeps the folder of a run: its files, checkpoints, lock and trained detector."""

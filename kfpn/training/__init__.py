@@ -1,0 +1,1 @@
+"""Trains detectors: the loop, its step, its optimizer, and what it writes."""

@@ -1,0 +1,1 @@
+"""Shares the training between devices and processes (tf.distribute)."""

@@ -1,0 +1,136 @@
+"""Which devices share the work, and what each of them gets."""
+
+import warnings
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from kfpn.training.distribution.cluster_resolver import resolve_cluster
+
+CROSS_DEVICE = {
+    "nccl": tf.distribute.NcclAllReduce,
+    "hierarchical": tf.distribute.HierarchicalCopyAllReduce,
+    "reduction_to_one": tf.distribute.ReductionToOneDevice,
+}
+
+
+def make_strategy(
+    name: str,
+    devices: Sequence[str] | None = None,
+    cross_device_ops: tf.distribute.CrossDeviceOps | None = None,
+    cross_device: str = "auto",
+) -> tf.distribute.Strategy:
+    """Makes the `tf.distribute` strategy of a run.
+
+    Args:
+        name: `one_device` (the first GPU, or the CPU), `mirrored` (every visible GPU of this machine, or the CPU) or
+            `multi_worker` (those of every worker; made before any TensorFlow op, and waits for the others).
+        devices: names such as `GPU:1` instead of those; `one_device` takes one, `multi_worker` none.
+        cross_device_ops: how mirrored replicas are summed; None: as `cross_device` says.
+        cross_device: `auto` (TensorFlow's choice: NCCL where there are GPUs), `nccl`, `hierarchical` or
+            `reduction_to_one`; the last two for `mirrored`.
+
+    Returns:
+        A strategy; build models and optimizers in its `scope()`.
+
+    Raises:
+        ValueError: for another name, a device that does not exist, more than one device for `one_device`, a
+            `cross_device` that does not fit, or workers that nothing describes.
+    """
+    if name not in ("one_device", "mirrored", "multi_worker"):
+        raise ValueError(f"strategy must be one of one_device, mirrored, multi_worker, got {name!r}")
+    _check_cross_device(name, cross_device)
+    if name == "multi_worker":
+        return _multi_worker(cross_device)
+    gpus = [_short(device.name) for device in tf.config.list_logical_devices("GPU")]
+    present = gpus + [_short(device.name) for device in tf.config.list_logical_devices("CPU")]
+    if devices is None:
+        devices = (gpus or ["CPU:0"])[: 1 if name == "one_device" else None]
+    if not devices or (name == "one_device" and len(devices) > 1):
+        raise ValueError(
+            f"devices must be {'one name' if name == 'one_device' else 'one name or more'}, got {devices!r}"
+        )
+    missing = [device for device in devices if _short(device) not in present]
+    if missing:
+        raise ValueError(f"devices must be among {', '.join(present)}, got {missing!r}")
+    unused = [gpu for gpu in gpus if gpu not in map(_short, devices)]
+    if unused:
+        warnings.warn(f"{', '.join(unused)} visible but unused; --strategy mirrored uses every GPU", stacklevel=2)
+    if name == "one_device":
+        return tf.distribute.OneDeviceStrategy(devices[0])
+    if cross_device_ops is None and cross_device != "auto":
+        cross_device_ops = CROSS_DEVICE[cross_device]()
+    if cross_device_ops is None and len(devices) == 1:
+        cross_device_ops = tf.distribute.ReductionToOneDevice()
+    return tf.distribute.MirroredStrategy(list(devices), cross_device_ops=cross_device_ops)
+
+
+def _check_cross_device(name: str, cross_device: str) -> None:
+    fitting = {"one_device": ("auto",), "mirrored": ("auto", *CROSS_DEVICE), "multi_worker": ("auto", "nccl")}[name]
+    if cross_device not in fitting:
+        raise ValueError(f"cross_device must be {' or '.join(fitting)} with strategy {name}, got {cross_device!r}")
+    # Physical devices: to list logical ones would start TensorFlow before the workers are known to it.
+    if cross_device == "nccl" and not tf.config.list_physical_devices("GPU"):
+        raise ValueError("cross_device must not be nccl without a GPU: NCCL sums on GPUs alone; use auto")
+
+
+def _multi_worker(cross_device: str) -> tf.distribute.Strategy:
+    """Makes the strategy of several processes, once all of them are there."""
+    resolver = resolve_cluster()
+    workers = resolver.cluster_spec().job_tasks("worker")
+    print(f"worker {resolver.task_id} of {len(workers)} ({workers[resolver.task_id]}) waits for the others", flush=True)
+    kinds = tf.distribute.experimental.CommunicationImplementation
+    kind = kinds.NCCL if cross_device == "nccl" else kinds.AUTO
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy(
+            resolver, tf.distribute.experimental.CommunicationOptions(implementation=kind)
+        )
+    except RuntimeError as error:
+        raise ValueError(
+            f"strategy multi_worker must be made before TensorFlow does anything else in the process, got: {error}"
+        ) from error
+    except tf.errors.OpError as error:
+        first = (error.message or type(error).__name__).strip().splitlines()[0]
+        raise ValueError(
+            f"worker {resolver.task_id} must reach the others and listen on {workers[resolver.task_id]}, got: {first}"
+        ) from error
+
+
+def replica_batch_size(strategy: tf.distribute.Strategy, batch_size: int, accumulate: int = 1) -> int:
+    """Returns how many of a global batch's images each replica gets.
+
+    Raises:
+        ValueError: when the replicas can't get equal shares, or a share can't be cut into `accumulate` equal parts.
+    """
+    replicas = strategy.num_replicas_in_sync
+    if batch_size % replicas:
+        raise ValueError(f"batch_size must be a multiple of the number of replicas ({replicas}), got {batch_size}")
+    if batch_size // replicas % accumulate:
+        raise ValueError(
+            f"accumulate must divide each replica's share of batch_size ({batch_size // replicas}), got {accumulate}"
+        )
+    return batch_size // replicas
+
+
+def describe(strategy: tf.distribute.Strategy, batch_size: int, accumulate: int = 1) -> str:
+    """Returns the line a run opens with: strategy, replicas, devices and batch sizes."""
+    share = replica_batch_size(strategy, batch_size, accumulate)
+    devices = ", ".join(_short(device) for device in strategy.extended.worker_devices)
+    parts = f" in {accumulate} parts" if accumulate > 1 else ""
+    kind, place = "one_device", f"on {devices}"
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        resolver = strategy.cluster_resolver
+        workers = resolver.cluster_spec().job_tasks("worker")
+        kind = "multi_worker"
+        place = f"in {len(workers)} worker(s); this is worker {resolver.task_id} ({workers[resolver.task_id]}) with {devices}"
+    elif isinstance(strategy, tf.distribute.MirroredStrategy):
+        kind = "mirrored"
+    return (
+        f"strategy {kind}: {strategy.num_replicas_in_sync} replica(s) {place}; "
+        f"global batch {batch_size}, {share} a replica{parts}"
+    )
+
+
+def _short(device: str) -> str:
+    """`/job:localhost/replica:0/task:0/device:GPU:0`, `/GPU:0` and `GPU:0` all give `GPU:0`."""
+    return ":".join(device.split("/")[-1].split(":")[-2:]).upper()

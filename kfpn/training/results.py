@@ -1,0 +1,138 @@
+"""What a run makes of its weights: figures, samples and curves while it goes, final.json at its end."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from PIL import Image
+
+from kfpn.config.run import Config
+from kfpn.data.image import load_image
+from kfpn.data.proposal_table import ProposalTable
+from kfpn.data.record import Source
+from kfpn.evaluation.detect import detect_function, evaluate_source
+from kfpn.evaluation.recall import evaluate_proposals
+from kfpn.modeling.detector import Submodels, inference_model
+from kfpn.modeling.fast_rcnn import fast_rcnn_model, proposals_model
+from kfpn.plotting.curves import plot_curves
+from kfpn.plotting.draw_boxes import side_by_side
+from kfpn.runs.atomic_files import read_json, write_json
+from kfpn.runs.checkpoint import Progress
+from kfpn.runs.load import load_submodels
+from kfpn.runs.workdir import Workdir
+from kfpn.training.progress import dispensable, say
+
+
+def build_evaluate(
+    config: Config, workdir: Workdir, submodels: Submodels, source: Source, proposals: ProposalTable | None = None
+) -> Callable[[int], dict[str, Any]]:
+    """Returns (step) -> COCO's figures of the weights of that moment; it draws samples and curves on the way.
+
+    Args:
+        config: the run's.
+        workdir: where samples and curves go.
+        submodels: whose weights are evaluated, on one device: call it outside the strategy's scope.
+        source: of the validation images.
+        proposals: of the same images, for a detector whose RPN isn't trained; None: the RPN's.
+    """
+    if proposals is None:
+        model = inference_model(submodels, config.model, padded=True)
+    else:
+        model = fast_rcnn_model(submodels, config.model)
+    detect = detect_function(model)  # once, so that it is traced once
+
+    def evaluate(step: int) -> dict[str, Any]:
+        bar = sys.stderr.isatty()
+        figures, detections = evaluate_source(
+            detect, source, config, source.class_names, progress=bar, proposals=proposals
+        )
+        found = {detection["image_id"]: detection for detection in detections}
+        for index in range(min(config.samples, len(source))):
+            record = source[index]
+            truth = {"boxes": record.boxes, "labels": record.labels}
+            picture = side_by_side(load_image(record), truth, found[record.image_id], source.class_names)
+            with dispensable(workdir.samples):
+                workdir.samples.mkdir(exist_ok=True)
+                Image.fromarray(picture).save(workdir.samples / f"{index:03d}.png")
+        with dispensable(workdir.curves):
+            plot_curves(workdir.metrics, workdir.curves)
+        return figures
+
+    return evaluate
+
+
+def proposal_recall(
+    config: Config, workdir: Workdir, source: Source, batch_size: int | None = None, bar: bool = True
+) -> dict[str, float | None]:
+    """Returns the recall of the proposals that a work directory's weights give, see `evaluate_proposals`.
+
+    Args:
+        config: the run's.
+        workdir: holds the weights.
+        source: of the images.
+        batch_size: None: the run's.
+        bar: whether to show one.
+    """
+    model = proposals_model(load_submodels(workdir), config.model, nms="kernel")
+    return evaluate_proposals(model, source, config, batch_size, bar)
+
+
+def finished(workdir: Workdir) -> dict[str, Any] | None:
+    """Returns what final.json holds; None if it has to be written (again): the checkpoint has all that is in it."""
+    try:
+        final = read_json(workdir.final)
+    except (OSError, ValueError):
+        return None
+    whole = isinstance(final, dict) and {"best_step", "seconds", "images_per_second"} <= final.keys()
+    return final if whole else None
+
+
+def finish(
+    config: Config, workdir: Workdir, progress: Progress, recall: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Writes final.json and the last curves, and returns what `kfpn.training.train.train` does.
+
+    Args:
+        config: the run's.
+        workdir: the run's.
+        progress: at its end.
+        recall: of the proposals, see `proposal_recall`; None: not measured.
+
+    Raises:
+        ValueError: if final.json can't be written.
+    """
+    losses = {
+        name: value
+        for name, value in progress.logged.items()
+        if name not in ("step", "images_per_second", "lr", "skipped")
+    }
+    final = {
+        **progress.best,
+        **losses,
+        "steps": progress.step,
+        "best_step": progress.best_step,
+        "last_AP": progress.last.get("AP"),
+        "seconds": progress.seconds,
+        "images_per_second": progress.step * config.batch_size / max(progress.seconds, 1e-9),
+        **({} if recall is None else {"proposals": recall}),
+    }
+    with dispensable(workdir.curves):
+        plot_curves(workdir.metrics, workdir.curves)
+    try:
+        write_json(workdir.final, final)
+    except OSError as error:
+        raise ValueError(
+            f"{workdir.path} must have room for final.json, got: {error}. All else is saved: make room and run the same command"
+        ) from error
+    say(f"finished: {summary(final)}; {workdir.path}")
+    return final
+
+
+def summary(final: dict[str, Any]) -> str:
+    """Returns a line of what final.json holds."""
+    names = ("AP", "AP50", "AP75", "loss")
+    figures = ", ".join(f"{name} {final[name]:.3f}" for name in names if final.get(name) is not None)
+    return (
+        f"{figures}, best step {final['best_step']}; {final['seconds']:.0f} s of training, "
+        f"{final['images_per_second']:.1f} images/s"
+    )

@@ -1,0 +1,1 @@
+"""Reads files of weights safely, whatever their format."""

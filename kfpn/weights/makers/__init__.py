@@ -1,0 +1,1 @@
+"""Knows the checkpoints of those who trained them: torchvision, detectron2, keras.applications."""

@@ -1,0 +1,119 @@
+"""What the Faster R-CNN FPN detectors of torchvision and detectron2 have in common: settings, places, and their checks."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from kfpn.weights.trained_weights import Entry, Layout, Tensor, layer_entries
+
+# The defaults of torchvision's FasterRCNN and of detectron2 (config/defaults.py with configs/Base-RCNN-FPN.yaml), where they agree.
+STANDARD: dict[str, Any] = {
+    "pyramid": "fpn",
+    "upsampling": "nearest",
+    "merge": "sum",
+    "smooth_p5": True,
+    "p6": True,
+    "shared_rpn": True,
+    "norm_heads": False,
+    "canonical_size": 224.0,
+    "anchor_sizes": (32.0, 64.0, 128.0, 256.0, 512.0),
+    "aspect_ratios": (0.5, 1.0, 2.0),
+    "pre_nms_train": 2000,
+    "pre_nms_test": 1000,
+    "post_nms_test": 1000,
+    "rpn_nms_iou": 0.7,
+    "score_threshold": 0.05,
+    "nms_iou": 0.5,
+    "max_detections": 100,
+}
+
+# How the layers behind the backbone lie, in both libraries.
+LAYOUTS: dict[str, Layout] = {
+    **{f"{layer}_{level}": "conv" for level in range(2, 6) for layer in ("lateral", "output")},
+    **dict.fromkeys(("rpn_conv", "rpn_logits", "rpn_deltas"), "conv"),
+    **dict.fromkeys(("head_fc1", "head_fc2", "head_logits", "head_deltas"), "dense"),
+}
+
+
+def detector_entries(names: Mapping[str, tuple[str, ...]]) -> list[Entry]:
+    """Entries of pyramid, RPN and box head.
+
+    Args:
+        names: for each layer of `LAYOUTS`, what it may be called in the file.
+    """
+    return [entry for layer, layout in LAYOUTS.items() for entry in layer_entries(layer, names[layer], layout)]
+
+
+def understood(
+    path: str, tensors: Mapping[str, Tensor], ratios: int, background_first: bool
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Brings a detector's tensors into kfpn's order of channels, classes and box sides.
+
+    Args:
+        path: the file, for messages.
+        tensors: all of `detector_entries`.
+        ratios: anchors a cell that are known.
+        background_first: whether the background is the first class, with deltas of its own (torchvision), or the last
+            one, without.
+
+    Returns:
+        The tensors, and the fields of `ModelConfig` that their shapes tell.
+
+    Raises:
+        ValueError: if shapes contradict one another, or anchors or boxes are of a kind that kfpn doesn't have.
+    """
+    channels, side = _roi_features(path, tensors)
+    anchors = tensors["rpn_logits/bias"].value.size
+    if anchors != ratios:
+        raise ValueError(
+            f"{path}: the RPN must have {ratios} anchors a cell, got {anchors}: the file does not say which, so it is not supported"
+        )
+    logits, deltas = tensors["head_logits/bias"].value.size, tensors["head_deltas/bias"]
+    wanted = 4 * (logits if background_first else logits - 1)
+    if deltas.value.size != wanted:
+        why = " (class-agnostic: one box for all classes is not supported)" if deltas.value.size in (4, 8) else ""
+        raise ValueError(f"{path}: {deltas.name} must have {wanted} values, four a class, got {deltas.value.size}{why}")
+    turned = _deltas_to_yxyx({**tensors, "head_fc1/kernel": _cells_first(tensors["head_fc1/kernel"], channels)})
+    if background_first:
+        turned = _background_last(turned)
+    sizes = {"pyramid_channels": channels, "head_width": tensors["head_fc2/bias"].value.size, "roi_size": side}
+    return turned, sizes | {"num_classes": logits - 1}
+
+
+def _roi_features(path: str, tensors: Mapping[str, Tensor]) -> tuple[int, int]:
+    """Returns C and S of the RoI features (S, S, C) that the box head takes."""
+    channels, fc1 = tensors["output_2/bias"].value.size, tensors["head_fc1/kernel"]
+    side = round((fc1.value.shape[0] / channels) ** 0.5) if channels else 0
+    if side * side * channels != fc1.value.shape[0]:
+        raise ValueError(
+            f"{path}: the box head must take square RoI features of the pyramid's {channels} channels, got {fc1.name} {fc1.shape}"
+        )
+    return channels, side
+
+
+def _cells_first(fc1: Tensor, channels: int) -> Tensor:
+    """Reorders the inputs of the first dense layer from (C, S, S) to (S, S, C)."""
+    units = fc1.value.shape[1]
+    return fc1._replace(value=fc1.value.reshape(channels, -1, units).transpose(1, 0, 2).reshape(-1, units))
+
+
+def _deltas_to_yxyx(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Turns (dx, dy, dw, dh) into (dy, dx, dh, dw), anchor by anchor and class by class."""
+    turned = dict(tensors)
+    for key in ("rpn_deltas/kernel", "rpn_deltas/bias", "head_deltas/kernel", "head_deltas/bias"):
+        value = tensors[key].value
+        if value.shape[-1] % 4 == 0:  # else its shape fits no model, and is complained of with the others
+            quads = value.reshape(*value.shape[:-1], -1, 4)[..., [1, 0, 3, 2]]
+            turned[key] = tensors[key]._replace(value=quads.reshape(value.shape))
+    return turned
+
+
+def _background_last(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Moves the background from the first logit to the last and drops its deltas, which nothing reads."""
+    moved = dict(tensors)
+    for part in ("kernel", "bias"):
+        logits, deltas = tensors[f"head_logits/{part}"], tensors[f"head_deltas/{part}"]
+        moved[f"head_logits/{part}"] = logits._replace(value=np.roll(logits.value, -1, axis=-1))
+        moved[f"head_deltas/{part}"] = deltas._replace(value=deltas.value[..., 4:])
+    return moved

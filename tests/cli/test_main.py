@@ -1,0 +1,434 @@
+import io
+import json
+import logging
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from kfpn import __version__
+from kfpn.cli import main as cli
+from kfpn.config.presets import preset
+from kfpn.config.run import Config, to_dict
+from kfpn.data.formats.iterable import IterableSource
+from kfpn.data.record import Record
+from kfpn.inference.predict import find_images, picture_paths
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def train_config(monkeypatch, *args):
+    """Returns the config with which `kfpn train ARGS` calls the engine."""
+    import kfpn.training.train
+
+    configs = []
+    monkeypatch.setattr(kfpn.training.train, "train", configs.append)
+    assert cli.main(["train", *args]) == 0
+    (config,) = configs
+    return config
+
+
+class TopLeft:
+    """Stands for a detector: a sure cat in the upper left quarter of any image, and a doubtful dog everywhere."""
+
+    class_names = ("cat", "dog")
+    category_ids = (17, 18)
+
+    def __call__(self, inputs):
+        size = tf.cast(inputs["image_sizes"], tf.float32)
+        origin = tf.zeros_like(size)
+        rows = tf.shape(size)[0]
+        return {
+            "boxes": tf.stack([tf.concat([origin, size / 2], 1), tf.concat([origin, size], 1)], axis=1),
+            "scores": tf.tile([[0.9, 0.3]], [rows, 1]),
+            "labels": tf.tile([[0, 1]], [rows, 1]),
+            "num_detections": tf.fill([rows], 2),
+        }
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Returns a work directory whose detector is `TopLeft`."""
+    import kfpn.runs.load
+
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(to_dict(preset("shapes"))))
+    monkeypatch.setattr(kfpn.runs.load, "load_detector", lambda workdir, padded: TopLeft())
+    return folder
+
+
+def save(path, size=(100, 60)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, "gray").save(path)
+    return path
+
+
+# ------------------------------------------------------------------------------------------------ options
+
+
+def test_train_without_options_is_the_shapes_preset(monkeypatch):
+    assert train_config(monkeypatch) == preset("shapes")
+
+
+def test_every_field_of_the_config_is_an_option(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "--help"])
+    assert stop.value.code == 0
+    words = capsys.readouterr().out.replace("_", "-")
+
+    def names(values, prefix=""):
+        for key, value in values.items():
+            yield from names(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"--{prefix}{key}"]
+
+    options = list(names(to_dict(Config())))
+    assert len(options) > 60
+    assert [name for name in options if name.replace("_", "-") not in words] == []
+
+
+def test_options_override_the_preset(monkeypatch):
+    config = train_config(
+        monkeypatch, "--preset", "coco", "--steps", "7", "--model.backbone", "resnet18", "--optimizer.clip-norm", "5",
+        "--input.scale-jitter", "0.5", "2", "--no-jit-compile", "--strategy", "one_device",
+    )  # fmt: skip
+    assert (config.preset, config.steps, config.strategy, config.jit_compile) == ("coco", 7, "one_device", False)
+    assert config.model.backbone == "resnet18"
+    assert config.optimizer.clip_norm == 5.0
+    assert config.input.scale_jitter == (0.5, 2.0)
+    assert config.input.short_side == preset("coco").input.short_side
+
+
+@pytest.mark.parametrize(
+    ("args", "workdir"),
+    [
+        ([], "runs/shapes"),
+        (["--preset", "coco"], "runs/coco"),
+        (["--preset=coco", "--data", "voc:/photos/bccd"], "runs/bccd"),
+        (["--data", "voc:photos/bccd,train"], "runs/bccd"),
+        (["--data=coco:cars/train.json,cars/images"], "runs/cars-train"),
+        (["--data", "tfds:coco/2017,train"], "runs/coco-2017"),
+        (["--data", "shapes,train"], "runs/shapes-train"),
+        (["--data", "voc:bccd", "--workdir", "here"], "here"),
+        (["--data", "shapes", "--data", "voc:bccd"], "runs/bccd"),
+    ],
+)
+def test_the_work_directory_is_named_after_the_data(monkeypatch, args, workdir):
+    assert train_config(monkeypatch, *args).workdir == workdir
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["train", "--step", "3"], ["--step", "Perhaps you meant", "--steps"]),
+        (["train", "--model.backbon", "resnet18"], ["--model.backbon", "Perhaps you meant", "--model.backbone"]),
+        (["train", "--steps", "0"], ["steps must be an integer of at least 1, got 0"]),
+        (["train", "--steps", "many"], ["--steps", "many"]),
+        (["train", "--preset", "voc"], ["voc", "shapes", "coco"]),
+        (["train", "--model.backbone", "vgg"], ["vgg", "resnet50"]),
+        (["tran"], ["tran", "train"]),
+        (
+            ["train", "--optimizer.momentum", "2"],
+            ["kfpn: error: optimizer.momentum must lie in 0..1 and not be 1, got 2"],
+        ),
+        (["evaluate"], ["--workdir"]),
+        (
+            ["evaluate", "--workdir", "w", "--scales", "480,big"],
+            ["scales must be whole numbers separated by commas, like 480,640,800, got '480,big'"],
+        ),
+        (["evaluate", "--workdir", "w", "--scales", "480,16"], ["scales must be integers of at least 32", "480,16"]),
+        (
+            ["predict", "x", "--workdir", "w", "--output", "o", "--scales", "64,64"],
+            ["scales must differ from each other, got 64,64"],
+        ),
+        (["predict", "--workdir", "w", "--output", "o"], ["images must name at least one file"]),
+        (
+            ["predict", "x", "--workdir", "w", "--output", "o", "--min-score", "3"],
+            ["min_score must lie in 0..1, got 3"],
+        ),
+    ],
+)
+def test_wrong_options_say_what_is_wrong(capsys, args, words):
+    try:
+        code = cli.main(args)
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 2
+    # Without the frame that the message stands in.
+    said = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    for word in words:
+        assert word in said
+
+
+def test_a_name_that_is_not_utf8_can_be_printed(monkeypatch):
+    monkeypatch.setattr(cli, "run", lambda command: print(os.fsdecode(b"caf\xe9.png")) or 0)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
+    assert cli.main(["list-pretrained"]) == 0
+    sys.stdout.flush()
+    assert sys.stdout.buffer.getvalue() == b"caf\\udce9.png\n"
+
+
+def test_help_and_mistakes_do_not_wait_for_tensorflow():
+    code = (
+        "import sys; from kfpn import cli\n"
+        "try: cli.main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "print([name for name in ('tensorflow', 'keras', 'matplotlib') if name in sys.modules], file=sys.stderr)"
+    )
+    for args in (["--help"], ["train", "--help"], ["train", "--stepz", "3"], ["--version"]):
+        done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, cwd=ROOT, check=True)
+        assert done.stderr.splitlines()[-1] == "[]", args
+
+
+def test_train_py_and_the_module_are_the_same_command():
+    env = {**os.environ, "COLUMNS": "100"}
+    outputs = [
+        subprocess.run([sys.executable, *args, "--help"], capture_output=True, text=True, cwd=ROOT, check=True, env=env)
+        for args in (["train.py"], ["-m", "kfpn", "train"])
+    ]
+    assert outputs[0].stdout == outputs[1].stdout
+    assert "--strategy {one_device,mirrored,multi_worker,tpu,parameter_server}" in outputs[0].stdout
+
+
+def test_the_version_is_printed(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"kfpn {__version__}\n"
+
+
+# ------------------------------------------------------------------------------------------------- errors
+
+
+def test_an_error_is_one_line_and_code_2(tmp_path, capsys):
+    missing = tmp_path / "none"
+    for args in (["evaluate"], ["predict", str(save(tmp_path / "a.png")), "--output", str(tmp_path / "out")]):
+        assert cli.main([*args, "--workdir", str(missing)]) == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1
+        assert lines[0].startswith("kfpn: error: ")
+        assert str(missing) in lines[0]
+
+
+def test_the_traceback_is_there_for_those_who_ask(tmp_path, monkeypatch):
+    monkeypatch.setenv("KFPN_DEBUG", "1")
+    with pytest.raises(ValueError, match="workdir"):
+        cli.main(["evaluate", "--workdir", str(tmp_path / "none")])
+
+
+def test_ctrl_c_is_no_traceback(monkeypatch, capsys):
+    import kfpn.training.train
+
+    def interrupted(config):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(kfpn.training.train, "train", interrupted)
+    assert cli.main(["train"]) == 130
+    assert capsys.readouterr().err == "kfpn: stopped\n"
+
+
+def test_warnings_are_lines_like_errors(monkeypatch, capsys):
+    import kfpn.training.train
+
+    def warned(config):
+        warnings.warn("no validation data", stacklevel=1)
+        logging.getLogger("kfpn").warning("a box %d", 3)
+
+    monkeypatch.setattr(kfpn.training.train, "train", warned)
+    with warnings.catch_warnings():
+        # As outside of pytest, which records warnings.
+        warnings.showwarning = lambda *args: sys.stderr.write(warnings.formatwarning(*args[:4]))
+        warnings.simplefilter("always")
+        assert cli.main(["train"]) == 0
+    assert capsys.readouterr().err == "kfpn: warning: no validation data\nkfpn: warning: a box 3\n"
+
+
+# ----------------------------------------------------------------------------------------------- evaluate
+
+
+def test_a_place_that_takes_no_file_is_said_before_the_work(tmp_path, capsys):
+    for place in (tmp_path, tmp_path / "none" / "figures.json"):
+        assert cli.main(["evaluate", "--workdir", str(tmp_path / "w"), "--json", str(place)]) == 2
+        assert str(place) in capsys.readouterr().err
+
+
+def test_evaluate_prints_and_writes_the_figures(run, tmp_path, monkeypatch, capsys):
+    import kfpn.data.formats
+
+    record = Record(
+        image=np.zeros((60, 100, 3), np.uint8),
+        image_id=5,
+        height=60,
+        width=100,
+        boxes=np.array([[0, 0, 30, 50]], np.float32),
+        labels=np.zeros(1, np.int32),
+        crowd=np.zeros(1, bool),
+        areas=np.array([1500], np.float32),
+        name="one",
+    )
+    source = IterableSource([record], class_names=["cat", "dog"], category_ids=[17, 18])
+    opened = []
+    monkeypatch.setattr(kfpn.data.formats, "open_source", lambda data, split: opened.append((data, split)) or source)
+    figures, detections = tmp_path / "figures.json", tmp_path / "detections.json"
+    args = ["evaluate", "--workdir", str(run), "--json", str(figures), "--detections", str(detections)]
+    assert cli.main(args) == 0
+    assert opened == [("shapes,validation", "validation")]
+    written = json.loads(figures.read_text())
+    assert written["AP"] == pytest.approx(1.0)
+    assert written["APs"] is None
+    assert written["per_class"] == {"cat": pytest.approx(1.0), "dog": None}
+    assert [row["category_id"] for row in json.loads(detections.read_text())] == [17, 18]
+    out = capsys.readouterr().out
+    assert "AP50 1.0000" in out
+    assert "cat  1.0000" in out
+    assert cli.main([*args, "--data", "voc:there", "--split", "test"]) == 0
+    assert opened[-1] == ("voc:there", "test")
+
+
+def test_evaluate_with_proposals_adds_their_recall(run, tmp_path, monkeypatch, capsys):
+    import kfpn.data.formats
+    import kfpn.training.results
+
+    record = Record(
+        np.zeros((60, 100, 3), np.uint8), 5, 60, 100, np.array([[0, 0, 30, 50]], np.float32), np.zeros(1, np.int32),
+        np.zeros(1, bool), np.array([1500], np.float32), "one",
+    )  # fmt: skip
+    source = IterableSource([record], class_names=["cat", "dog"])
+    recall = {"AR@100": 0.25, "AR@1000": 0.5, "ARs@1000": None, "ARm@1000": 0.5, "ARl@1000": None}
+    monkeypatch.setattr(kfpn.data.formats, "open_source", lambda data, split: source)
+    monkeypatch.setattr(kfpn.training.results, "load_submodels", lambda files: None)
+    monkeypatch.setattr(kfpn.training.results, "proposals_model", lambda submodels, config, nms: None)
+    monkeypatch.setattr(kfpn.training.results, "evaluate_proposals", lambda *_: recall)
+    figures = tmp_path / "figures.json"
+    assert cli.main(["evaluate", "--workdir", str(run), "--proposals", "--json", str(figures)]) == 0
+    assert json.loads(figures.read_text())["proposals"] == recall
+    line = "proposals: AR@100 0.2500  AR@1000 0.5000  ARs@1000 -  ARm@1000 0.5000  ARl@1000 -"
+    assert capsys.readouterr().out.splitlines()[-1] == line
+
+
+def test_evaluate_with_an_image_pyramid_says_what_it_cost(run, tmp_path, monkeypatch, capsys):
+    import kfpn.data.formats
+
+    record = Record(
+        image=np.zeros((60, 100, 3), np.uint8),
+        image_id=5,
+        height=60,
+        width=100,
+        # The stand-in's cat, and what it finds in the mirror image.
+        boxes=np.array([[0, 0, 30, 50], [0, 50, 30, 100]], np.float32),
+        labels=np.zeros(2, np.int32),
+        crowd=np.zeros(2, bool),
+        areas=np.array([1500, 1500], np.float32),
+        name="one",
+    )
+    source = IterableSource([record], class_names=["cat", "dog"], category_ids=[17, 18])
+    monkeypatch.setattr(kfpn.data.formats, "open_source", lambda data, split: source)
+    figures, detections = tmp_path / "figures.json", tmp_path / "detections.json"
+    args = ["evaluate", "--workdir", str(run), "--json", str(figures), "--detections", str(detections)]
+
+    assert cli.main(args) == 0
+    usual = json.loads(figures.read_text())
+    assert usual["AR100"] == pytest.approx(0.5)
+    assert "image pyramid" not in capsys.readouterr().out
+
+    assert cli.main([*args, "--scales", "96,128", "--flip"]) == 0
+    written = json.loads(figures.read_text())
+    assert list(written) == [*usual, "image_pyramid"]
+    assert written["AR100"] == pytest.approx(1.0)
+    cost = written["image_pyramid"]
+    assert (cost["scales"], cost["flip"], cost["passes"]) == ([96, 128], True, 4)
+    assert cost["seconds_per_image"] > 0
+    assert "image pyramid: 4 passes (96, 128; each mirrored too), " in capsys.readouterr().out
+    # Two cats, and the one dog that both images show.
+    assert sorted(row["category_id"] for row in json.loads(detections.read_text())) == [17, 17, 18]
+
+
+def test_a_run_without_validation_data_asks_for_data(run, capsys):
+    config = to_dict(preset("shapes")) | {"data": "coco:cars.json"}
+    (run / "config.json").write_text(json.dumps(config))
+    assert cli.main(["evaluate", "--workdir", str(run)]) == 2
+    assert "coco:cars.json has no validation split: say what to evaluate on with --data" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------ predict
+
+
+def test_predict_writes_pictures_and_coco_results(run, tmp_path, capsys):
+    image, output = save(tmp_path / "photos" / "a.jpg"), tmp_path / "deep" / "out"
+    assert cli.main(["predict", str(image), "--workdir", str(run), "--output", str(output)]) == 0
+    assert Image.open(output / "a.png").size == (100, 60)
+    (row,) = json.loads((output / "detections.json").read_text())
+    assert row["bbox"] == pytest.approx([0, 0, 50, 30], abs=0.01)  # x, y, width, height
+    assert (row["category_id"], row["category_name"], row["file_name"]) == (17, "cat", str(image))
+    assert row["score"] == pytest.approx(0.9)
+    assert "objects: 1; images: 1 of 1" in capsys.readouterr().out
+
+
+def test_min_score_decides_what_is_kept(run, tmp_path):
+    image = save(tmp_path / "a.jpg")
+    for score, count in (("0", 2), ("0.3", 2), ("0.95", 0)):
+        assert (
+            cli.main(["predict", str(image), "--workdir", str(run), "--output", str(tmp_path), "--min-score", score])
+            == 0
+        )
+        assert len(json.loads((tmp_path / "detections.json").read_text())) == count
+
+
+def test_predict_looks_at_the_mirror_image_and_at_other_sizes(run, tmp_path, capsys):
+    args = ["predict", str(save(tmp_path / "a.jpg")), "--workdir", str(run), "--output", str(tmp_path)]
+    assert cli.main([*args, "--flip"]) == 0
+    rows = json.loads((tmp_path / "detections.json").read_text())
+    for row, box in zip(rows, ([0, 0, 50, 30], [50, 0, 50, 30]), strict=True):
+        assert row["bbox"] == pytest.approx(box, abs=0.01)
+    said = capsys.readouterr().out
+    assert "objects: 2; images: 1 of 1" in said
+    assert "image pyramid: 2 passes (128; each mirrored too), " in said
+    assert cli.main([*args, "--scales", "64,96,160"]) == 0
+    assert len(json.loads((tmp_path / "detections.json").read_text())) == 1
+    assert "image pyramid: 3 passes (64, 96, 160), " in capsys.readouterr().out
+
+
+def test_a_bad_image_is_named_and_the_others_go_on(run, tmp_path, capsys):
+    good, text, missing = save(tmp_path / "good.png"), tmp_path / "text.jpg", tmp_path / "missing.jpg"
+    text.write_text("not an image")
+    cut = tmp_path / "cut.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(cut)
+    cut.write_bytes(cut.read_bytes()[:1500])
+    output = tmp_path / "out"
+    args = ["predict", *map(str, (text, cut, missing, good)), "--workdir", str(run), "--output", str(output)]
+    assert cli.main(args) == 1
+    said = capsys.readouterr()
+    for path in (text, cut, missing):
+        assert f"kfpn: error: {path}: " in said.err
+    assert str(good) not in said.err
+    assert "images: 1 of 4" in said.out
+    assert sorted(path.name for path in output.iterdir()) == ["detections.json", "good.png"]
+
+
+def test_an_output_that_is_a_file_is_named(run, tmp_path, capsys):
+    image = save(tmp_path / "a.png")
+    assert cli.main(["predict", str(image), "--workdir", str(run), "--output", str(image)]) == 2
+    assert f"output must be a folder that can be written, got '{image}': it is a file" in capsys.readouterr().err
+
+
+def test_folders_and_patterns_stand_for_their_images(tmp_path):
+    a, b = save(tmp_path / "a.PNG"), save(tmp_path / "b.jpg")
+    bracket = save(tmp_path / "more" / "c[1].jpg")
+    (tmp_path / "notes.txt").write_text("")
+    assert find_images([str(tmp_path)]) == [a, b]
+    assert find_images([str(tmp_path / "*.jpg"), str(b)]) == [b]
+    assert find_images([str(bracket)]) == [bracket]
+    assert find_images([str(tmp_path / "*.gif")]) == [tmp_path / "*.gif"]
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "folder.jpg").mkdir()
+    with pytest.raises(ValueError, match="empty must hold images"):
+        find_images([str(tmp_path / "empty")])
+
+
+def test_pictures_neither_overwrite_each_other_nor_an_image(tmp_path):
+    paths = [tmp_path / "x" / "a.jpg", tmp_path / "y" / "a.jpg", tmp_path / "a.png", tmp_path / "b.jpg"]
+    pictures = picture_paths(paths, tmp_path)
+    assert [pictures[path].name for path in paths] == ["a-2.png", "a-3.png", "a-4.png", "b.png"]

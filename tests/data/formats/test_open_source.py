@@ -1,0 +1,113 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from kfpn.data.formats import default_val_data, open_source
+from kfpn.data.formats.iterable import IterableSource
+from kfpn.data.record import Record, Source
+
+
+def record(image_id=0, boxes=((1, 2, 5, 6),), labels=(0,), height=8, width=9, **changes):
+    fields = {
+        "image": np.zeros((8, 9, 3), np.uint8),
+        "boxes": np.array(boxes, np.float32).reshape(-1, 4),
+        "labels": np.array(labels, np.int32),
+        "crowd": np.zeros(len(labels), bool),
+        "areas": np.ones(len(labels), np.float32),
+    }
+    return Record(image_id=image_id, height=height, width=width, **{**fields, **changes})
+
+
+def test_records_in_python_are_a_source():
+    source = IterableSource((record(i) for i in range(3)), ["cat"])
+    assert isinstance(source, Source)
+    assert open_source(source) is source
+    assert len(source) == 3
+    assert source[-1].image_id == 2
+    assert source[0].boxes.tolist() == [[1, 2, 5, 6]]
+    assert source[0].areas.tolist() == [1]
+    with pytest.raises(IndexError):
+        source[3]
+
+
+def test_records_without_objects_are_kept():
+    source = IterableSource([record(boxes=(), labels=())], ["cat"])
+    assert source[0].boxes.shape == (0, 4)
+    assert source.max_boxes == 0
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        ([], "at least one image"),
+        ([record(), record()], "image ids must be unique"),
+        ([record(labels=[1])], r"labels must lie in 0\.\.0, got \[1\]"),
+        ([record(labels=[-1])], r"labels must lie in 0\.\.0"),
+        ([record(crowd=np.zeros(2, bool))], r"crowd must be of shape \(1,\), got \(2,\)"),
+        ([record(height=7)], "record 0 is 9 x 8, annotated as 9 x 7"),
+        ([record(image=np.zeros((8, 9, 3)))], "record 0: image must be .* uint8, got float64"),
+        ([record(image="missing.jpg")], "record 0 does not exist"),
+        ([record(image=None)], "image must be a path"),
+        (["a"], "item 0 must be a .*Record, got a str"),
+    ],
+)
+def test_bad_records_are_refused(records, message):
+    with pytest.raises(ValueError, match=message):
+        IterableSource(records, ["cat"])
+
+
+def test_boxes_of_records_are_checked_too(caplog):
+    source = IterableSource([record(boxes=[[0, 0, np.nan, 4]])], ["cat"])
+    assert source[0].boxes.shape == (0, 4)
+    assert "records: boxes with a coordinate" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nonsense", "must be shapes.*coco:.*voc:.*tfds:.*IterableSource"),
+        ("shape", "the nearest is shapes"),
+        ("cooc:a.json", "the nearest is 'coco:a.json'"),
+        ("a/b.json,images", "did you mean 'coco:a/b.json,images'"),
+        ("voc:", "the nearest is voc:DIR"),
+        ("shapes,trian", "split must be one of train, validation, test, got 'trian'"),
+        (3, "got a int"),
+        ([], "IterableSource"),
+    ],
+)
+def test_a_name_of_no_known_form_gets_all_forms_and_the_nearest(name, message):
+    with pytest.raises(ValueError, match=message):
+        open_source(name)
+
+
+def test_a_bare_voc_folder_is_recognised(tmp_path):
+    (tmp_path / "Annotations").mkdir()
+    with pytest.raises(ValueError, match=f"did you mean 'voc:{tmp_path}'"):
+        open_source(str(tmp_path))
+
+
+def test_the_default_validation_data_is_another_split(tmp_path):
+    lists = tmp_path / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    assert default_val_data(f"voc:{tmp_path}") is None
+    (lists / "val.txt").touch()
+    assert default_val_data(f"voc:{tmp_path}") == f"voc:{tmp_path},val"
+    assert default_val_data(f"voc:{tmp_path},val") is None
+    assert default_val_data("shapes") == "shapes,validation"
+    assert default_val_data("coco:a.json") is None
+
+
+def test_folders_with_a_comma_in_their_name_can_be_opened(tmp_path):
+    folder = tmp_path / "a,b"
+    folder.mkdir()
+    with pytest.raises(ValueError, match="a,b/ImageSets/Main does not exist"):
+        open_source(f"voc:{folder}")
+    with pytest.raises(ValueError, match=r"a,b/x\.json does not exist"):
+        open_source(f"coco:{folder}/x.json,images")
+
+
+def test_importing_the_sources_does_not_import_tensorflow():
+    code = "import sys, kfpn.data.formats; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,165 @@
+import io
+import logging
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from kfpn.data.annotation_checks import CLIPPED
+from kfpn.data.formats.tfds import TfdsSource, _require_features, prepared
+from kfpn.data.image import load_image
+
+
+def encoded(orientation=1):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stream = io.BytesIO()
+    Image.new("RGB", (40, 20), "green").save(stream, "JPEG", exif=exif)
+    stream.seek(0)
+    return stream
+
+
+class Tiny(tfds.core.GeneratorBasedBuilder):
+    """Two images: one rotated, one without objects."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        inner = {
+            "bbox": tfds.features.BBoxFeature(),
+            "label": tfds.features.ClassLabel(names=["cat", "dog"]),
+            "is_difficult": np.bool_,
+            "area": np.int64,
+        }
+        features = {
+            "image": tfds.features.Image(), "image/id": np.int64, "mask": tfds.features.Image(),
+            "objects": tfds.features.Sequence(inner),
+        }  # fmt: skip
+        return tfds.core.DatasetInfo(
+            builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True
+        )
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        box = tfds.features.BBox(ymin=0.0, xmin=0.5, ymax=0.5, xmax=1.0)
+        objects = [
+            {"bbox": box, "label": 1, "is_difficult": False, "area": 99},
+            {"bbox": box, "label": 0, "is_difficult": True, "area": 0},
+        ]
+        mask = np.zeros((4, 4, 3), np.uint8)
+        yield 0, {"image": encoded(6), "image/id": 77, "mask": mask, "objects": objects}
+        yield 1, {"image": encoded(), "image/id": 78, "mask": mask, "objects": []}
+
+
+class Bare(tfds.core.GeneratorBasedBuilder):
+    """A data set for classification."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(num_classes=2)}
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        yield 0, {"image": encoded(), "label": 1}
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("tfds"))
+
+
+def test_records_are_read_at_random_and_boxes_turn_with_the_image(data_dir):
+    source = TfdsSource(prepared("tiny", data_dir))
+    assert source.name == "tfds:tiny/1.0.0,train"
+    assert source.class_names == ("cat", "dog")
+    assert source.category_ids == (0, 1)
+    assert source.sizes.tolist() == [[40, 20], [20, 40]]
+    assert source[1].boxes.shape == (0, 4)
+    record = source[0]
+    assert record.image_id == 77
+    assert record.boxes.tolist() == [[20, 10, 40, 20]] * 2  # the top right quarter, turned clockwise: the bottom right
+    assert record.labels.tolist() == [1, 0]
+    assert record.crowd.tolist() == [False, True]
+    assert record.areas.tolist() == [99, 200]
+    assert load_image(record).shape == (40, 20, 3)
+
+
+def test_the_second_opening_reads_the_cache_and_warns_again(data_dir, monkeypatch, caplog):
+    builder = prepared("tiny", data_dir)
+    monkeypatch.setattr("kfpn.data.annotation_checks._ROUNDING", -1.0)  # so that every box counts as clipped
+    first = TfdsSource(builder, "train[:50%]")
+    monkeypatch.setattr(TfdsSource, "_scan", None)
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "kfpn"):
+        second = TfdsSource(builder, "train[:50%]")
+    assert len(second) == 1
+    assert second[0].boxes.tolist() == first[0].boxes.tolist()
+    assert any(f"{CLIPPED}: 2" in message for message in caplog.messages)
+
+
+def test_a_damaged_cache_is_made_anew(data_dir):
+    builder = prepared("tiny", data_dir)
+    expected = TfdsSource(builder)[0].boxes.tolist()
+    for cache in builder.data_path.glob("kfpn-*.npz"):
+        cache.write_bytes(b"broken")
+    assert TfdsSource(builder)[0].boxes.tolist() == expected
+
+
+def test_data_in_another_format_is_prepared_again(tmp_path, caplog):
+    tfds.builder("tiny", data_dir=str(tmp_path), file_format="tfrecord").download_and_prepare()
+    with caplog.at_level(logging.WARNING, "kfpn"):
+        builder = prepared("tiny", str(tmp_path))
+    assert any("is there as tfrecord" in message for message in caplog.messages)
+    assert len(TfdsSource(builder)) == 2
+
+
+def test_what_is_not_there_is_named(data_dir):
+    with pytest.raises(ValueError, match="no such data set; the nearest names are coco"):
+        prepared("cocoo", data_dir)
+    with pytest.raises(ValueError, match=r"coco/2019: can't be opened \(its configurations: 2014, 2017"):
+        prepared("coco/2019", data_dir)
+    with pytest.raises(ValueError, match="there is no split 'trian'; there are"):
+        TfdsSource(prepared("tiny", data_dir), "trian")
+    with pytest.raises(
+        ValueError, match="must have the features image, objects/bbox and objects/label, got image, label"
+    ):
+        prepared("bare", data_dir)  # said before anything is downloaded
+    with pytest.raises(ValueError, match="at least one example"):
+        TfdsSource(prepared("tiny", data_dir), "train[:0]")
+
+
+def test_a_download_that_fails_says_so(tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(Tiny, "_split_generators", fail)
+    with pytest.raises(ValueError, match=r"tfds:tiny: could not be downloaded and prepared: .*no route to host"):
+        prepared("tiny", str(tmp_path))
+
+
+def test_coco_and_voc_have_what_is_needed(data_dir):
+    for name in ("coco/2017", "voc/2007"):
+        _require_features(tfds.builder(name, data_dir=data_dir), name)
+
+
+@pytest.mark.parametrize("scanned", [False, True])
+def test_a_damaged_record_file_is_named_by_folder_and_example(tmp_path, scanned):
+    builder = tfds.builder("tiny", data_dir=str(tmp_path))
+    builder.download_and_prepare(file_format="array_record")
+    if scanned:
+        TfdsSource(builder)
+    (record_file,) = builder.data_path.glob("*array_record*")
+    data = bytearray(record_file.read_bytes())
+    data[200:260] = bytes(byte ^ 0x5A for byte in data[200:260])
+    record_file.write_bytes(data)
+    with pytest.raises(
+        ValueError, match=rf"tfds:tiny/1\.0\.0,train in {tmp_path}.*: example 0 can't be read .*damaged"
+    ):
+        TfdsSource(builder)[0].image  # noqa: B018

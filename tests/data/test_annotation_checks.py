@@ -1,0 +1,126 @@
+import io
+import logging
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from kfpn.data.annotation_checks import (
+    CLIPPED,
+    NO_AREA,
+    NOT_FINITE,
+    OUTSIDE,
+    Faults,
+    in_stored_pixels,
+    read_headers,
+    same_classes,
+    upright_boxes,
+    usable_boxes,
+)
+from kfpn.data.formats.iterable import IterableSource
+from kfpn.data.record import Record
+
+
+def check(boxes, **options):
+    faults = Faults("set")
+    sizes = np.tile([100, 200], (len(boxes), 1))
+    return (*usable_boxes(np.asarray(boxes, float), sizes, lambda m: f"file {m}", faults, **options), faults)
+
+
+def test_good_boxes_are_untouched():
+    boxes, usable, faults = check([[0, 0, 100, 200], [10, 20, 30, 40]])
+    assert boxes.tolist() == [[0, 0, 100, 200], [10, 20, 30, 40]]
+    assert boxes.dtype == np.float32
+    assert usable.all()
+    assert faults.found == {}
+
+
+def test_each_kind_of_bad_box_is_told_apart():
+    _, usable, faults = check(
+        [
+            [0, 0, 5, 5],
+            [np.nan, 0, 5, 5],
+            [0, 0, np.inf, 5],
+            [5, 5, 5, 9],
+            [9, 9, 5, 5],
+            [0, 200, 5, 220],
+            [90, 190, 120, 230],
+        ]
+    )
+    assert usable.tolist() == [True, False, False, False, False, False, True]
+    assert faults.found == {
+        NOT_FINITE: (2, "file 1"), NO_AREA: (2, "file 3"), OUTSIDE: (1, "file 5"), CLIPPED: (1, "file 6"),
+    }  # fmt: skip
+
+
+def test_boxes_are_clipped_to_their_image_and_rounding_is_no_fault():
+    boxes, _, faults = check([[-5, 10, 20, 30], [-0.5, 0, 100.5, 200.9]])
+    assert boxes.tolist() == [[0, 10, 20, 30], [0, 0, 100, 200]]
+    assert faults.found == {CLIPPED: (1, "file 0")}
+
+
+def test_least_is_the_side_that_has_no_area():
+    assert check([[0, 0, 1, 9], [0, 0, 2, 9]], least=1.0)[1].tolist() == [False, True]
+
+
+def test_no_boxes_are_fine():
+    boxes, usable, _ = check(np.zeros((0, 4)))
+    assert boxes.shape == (0, 4)
+    assert usable.shape == (0,)
+
+
+def test_one_warning_for_each_kind_with_count_and_first_file(caplog):
+    faults = Faults("set", {"boxes askew": (2, "a.jpg")})
+    faults.add("boxes askew", "b.jpg", 3)
+    with caplog.at_level(logging.WARNING, "kfpn"):
+        faults.report()
+    assert caplog.messages == ["set: boxes askew: 5 (first: a.jpg)"]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_boxes_turn_with_their_image(orientation):
+    stored = np.zeros((20, 30), np.uint8)
+    stored[3:7, 11:24] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stream = io.BytesIO()
+    Image.fromarray(stored).save(stream, "PNG", exif=exif)
+    shown = np.asarray(ImageOps.exif_transpose(Image.open(stream)))
+    rows, columns = np.nonzero(shown)
+    expected = [rows.min(), columns.min(), rows.max() + 1, columns.max() + 1]
+    boxes = upright_boxes(np.array([[3.0, 11, 7, 24]]), np.array([shown.shape]), np.array([orientation]))
+    assert boxes.tolist() == [expected]
+
+
+def test_declared_size_tells_whether_boxes_are_of_the_stored_pixels():
+    sizes, turned = np.array([[30, 20], [30, 20], [30, 20], [30, 20]]), np.array([6, 6, 6, 1])
+    declared = np.array([[30, 20], [20, 30], [0, 0], [30, 20]])
+    assert in_stored_pixels(declared, sizes, turned, list("abcd"), "set").tolist() == [False, True, False, False]
+
+
+def test_a_size_unlike_the_images_names_file_and_sizes():
+    with pytest.raises(ValueError, match=r"set: 1 of 2 images(.|\n)*b is 20 x 30, annotated as 30 x 20"):
+        in_stored_pixels(np.array([[30, 20], [20, 30]]), np.array([[30, 20], [30, 20]]), np.ones(2), ["a", "b"], "set")
+
+
+def test_bad_images_are_listed_up_to_five_and_counted(tmp_path):
+    names = [str(tmp_path / f"{i}.jpg") for i in range(7)]
+    with pytest.raises(ValueError, match="7 of 7 images") as caught:
+        read_headers(names, names, "set")
+    assert names[4] in str(caught.value)
+    assert names[5] not in str(caught.value)
+    assert "and 2 more" in str(caught.value)
+
+
+def source(name, class_names):
+    empty = np.zeros(0)
+    record = Record(np.zeros((4, 4, 3), np.uint8), 0, 4, 4, np.zeros((0, 4)), empty, empty, empty)
+    return IterableSource([record], class_names, name=name)
+
+
+def test_same_classes_says_what_differs():
+    same_classes(source("a", ["cat", "dog"]), source("b", ["cat", "dog"]))
+    with pytest.raises(ValueError, match="b alone has 'cow'"):
+        same_classes(source("a", ["cat", "dog"]), source("b", ["cat", "dog", "cow"]))
+    with pytest.raises(ValueError, match="another order"):
+        same_classes(source("a", ["cat", "dog"]), source("b", ["dog", "cat"]))

@@ -1,0 +1,307 @@
+"""The client and raw requests against the stand-in for TF Serving, over both protocols."""
+
+import base64
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from kfpn.export.saved_model.serving_files import read_images, write_warmup
+
+pytest.importorskip("tensorflow_serving", reason="needs tensorflow-serving-api")
+
+import grpc
+from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc, predict_pb2
+from tensorflow_serving.apis import prediction_service_pb2_grpc as service_pb2_grpc
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[2]
+CORRUPT = b"\xff\xd8\xff\xe0 not a JPEG after all"
+OUTPUTS = {f"detection_{name}" for name in ("boxes", "boxes_pixels", "scores", "classes")} | {"num_detections"}
+
+
+def bare(script, *arguments):
+    """Returns the command that runs a script where neither kfpn nor Keras can be imported."""
+    return [sys.executable, "-I", str(HERE / "bare.py"), str(script), *map(str, arguments)]
+
+
+@pytest.fixture(scope="module")
+def client():
+    spec = importlib.util.spec_from_file_location("serving_client", ROOT / "examples" / "serving_client.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["serving_client"] = module  # dataclasses look there
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def images(photo, encoded, tmp_path_factory):
+    """Returns a folder of image files of different sizes and kinds, one of them corrupt."""
+    folder = tmp_path_factory.mktemp("images")
+    (folder / "wide.jpg").write_bytes(encoded(photo(90, 120), "JPEG", quality=95))
+    (folder / "high.png").write_bytes(encoded(photo(100, 70, seed=1)))
+    (folder / "corrupt.jpg").write_bytes(CORRUPT)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def models(exported, images, tmp_path_factory):
+    """Returns a folder with versions 1 and 2, of which the second, the one that most requests go to, warms up."""
+    folder = tmp_path_factory.mktemp("models") / "kfpn"
+    for version in ("1", "2"):
+        shutil.copytree(exported, folder / version)
+    warmup = read_images([images / "wide.jpg"])
+    write_warmup(folder / "2", warmup, ("serving_default", "image_tensor", "proposals"), (1, 2), "kfpn")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(models, tmp_path_factory):
+    """Returns what the stand-in said when it was ready; its configuration is the one in docs/serving.md."""
+    text = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    config = text.split("<!-- models.config -->")[1].split("```")[1]
+    file = tmp_path_factory.mktemp("config") / "models.config"
+    file.write_text(config.replace("/models/kfpn", str(models)))
+    with file.with_name("stderr").open("w+") as log:
+        command = bare(HERE / "standin_server.py", "--config", file)
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
+        line = process.stdout.readline()
+        if not line:
+            log.seek(0)
+            raise RuntimeError(f"the stand-in did not start:\n{log.read()[-3000:]}")
+        yield json.loads(line)
+        process.communicate("", timeout=60)
+        assert process.returncode == 0
+
+
+@pytest.fixture
+def ask(client, server):
+    """Returns the function (protocol, signature, paths, **fields of Target) -> outputs."""
+
+    def ask(protocol, signature, paths, port=None, **fields):
+        target = client.Target(f"127.0.0.1:{server[port or protocol]}", **fields)
+        return getattr(client, f"ask_{protocol}")(target, signature, *client.read_input(paths, signature))
+
+    return ask
+
+
+def post(server, where, document):
+    """Returns the HTTP status and JSON of a REST request; `document` is sent as it is if it is text."""
+    body = (document if isinstance(document, str) else json.dumps(document)).encode()
+    url = f"http://127.0.0.1:{server['rest']}/v1/models/{where}"
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, body), timeout=60) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def b64(path):
+    return {"b64": base64.b64encode(path.read_bytes()).decode()}
+
+
+def predict(server, signature="serving_default", outputs=(), version=None, label=None, model="kfpn", **inputs):
+    """Returns the PredictResponse of a raw gRPC request."""
+    request = predict_pb2.PredictRequest(output_filter=outputs)
+    request.model_spec.name, request.model_spec.signature_name = model, signature
+    if version is not None:
+        request.model_spec.version.value = version
+    if label is not None:
+        request.model_spec.version_label = label
+    for name, value in inputs.items():
+        request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+    with grpc.insecure_channel(f"127.0.0.1:{server['grpc']}") as channel:
+        return service_pb2_grpc.PredictionServiceStub(channel).Predict(request, timeout=60)
+
+
+PIXELS = np.zeros((1, 40, 50, 3), np.uint8)
+
+
+def test_the_server_has_neither_kfpn_nor_keras(server):
+    assert not {"kfpn", "keras", "tf_keras"} & set(server["packages"])
+
+
+def test_every_request_of_the_warm_up_file_is_replayed(server):
+    # One image, three signatures, two batch sizes; version 1 has no file.
+    assert server["warmups"] == {"kfpn": {"1": 0, "2": 6}}
+
+
+def test_both_protocols_give_the_same_detections(ask, images):
+    paths = [images / "wide.jpg", images / "high.png"]
+    by_grpc, by_rest = ask("grpc", "serving_default", paths), ask("rest", "serving_default", paths)
+    assert set(by_grpc) == set(by_rest) == OUTPUTS
+    for name, value in by_grpc.items():
+        assert value.dtype == np.float32
+        np.testing.assert_array_equal(by_rest[name], value, err_msg=name)
+    assert (by_grpc["num_detections"] > 0).all()
+    for path, boxes, pixels in zip(paths, by_grpc["detection_boxes"], by_grpc["detection_boxes_pixels"], strict=True):
+        width, height = Image.open(path).size
+        np.testing.assert_allclose(boxes * [height, width, height, width], pixels, atol=1e-3)
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "rest"])
+def test_pixels_give_what_the_file_gives(ask, images, protocol):
+    files, pixels = (ask(protocol, name, [images / "high.png"]) for name in ("serving_default", "image_tensor"))
+    for name, value in files.items():
+        np.testing.assert_allclose(pixels[name], value, atol=1e-3, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("which", "version"), [({}, 2), ({"version": 1}, 1), ({"label": "stable"}, 1), ({"label": "canary"}, 2)]
+)
+def test_a_label_or_a_number_chooses_the_version_and_the_latest_is_the_default(server, which, version):
+    assert predict(server, "image_tensor", images=PIXELS, **which).model_spec.version.value == version
+    where = "".join(f"/{kind}s/{value}" for kind, value in which.items())
+    status, answer = post(server, f"kfpn{where}:predict", {"signature_name": "image_tensor", "inputs": PIXELS.tolist()})
+    assert status == 200, answer
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "rest"])
+def test_a_corrupt_image_is_named_by_its_index_and_the_server_goes_on(ask, client, images, protocol):
+    good, corrupt = images / "wide.jpg", images / "corrupt.jpg"
+    with pytest.raises(client.Failure, match=r"(INVALID_ARGUMENT|HTTP 400): .*index 1\b"):
+        ask(protocol, "serving_default", [good, corrupt, good])
+    assert set(ask(protocol, "serving_default", [good])) == OUTPUTS
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "words"),
+    [
+        ({"images": PIXELS.astype(np.float32)}, "INVALID_ARGUMENT", "uint8"),
+        ({"images": PIXELS[0]}, "INVALID_ARGUMENT", "shape"),
+        ({"pixels": PIXELS}, "INVALID_ARGUMENT", "Missing but required: {images}"),
+        ({"images": PIXELS, "outputs": ["masks"]}, "INVALID_ARGUMENT", "masks"),
+        ({"images": PIXELS, "signature": "segment"}, "FAILED_PRECONDITION", '"segment" not found'),
+        ({"images": PIXELS, "label": "newest"}, "INVALID_ARGUMENT", "label: newest"),
+        ({"images": PIXELS, "version": 7}, "NOT_FOUND", "Specific(kfpn, 7)"),
+        ({"images": PIXELS, "model": "nfpk"}, "NOT_FOUND", "Latest(nfpk)"),
+    ],
+)
+def test_a_wrong_grpc_request_is_refused_with_its_code(server, fault, code, words):
+    with pytest.raises(grpc.RpcError) as error:
+        predict(server, **{"signature": "image_tensor", **fault})
+    assert error.value.code().name == code
+    assert words in error.value.details()
+
+
+def test_rows_and_columns_say_the_same(server, images):
+    one, other = b64(images / "wide.jpg"), b64(images / "high.png")
+    _, columns = post(server, "kfpn:predict", {"inputs": {"image_bytes": [one, other]}})
+    expected = columns["outputs"]
+    for instances in ([one, other], [{"image_bytes": one}, {"image_bytes": other}]):
+        status, rows = post(server, "kfpn:predict", {"instances": instances})
+        assert status == 200, rows
+        for name in OUTPUTS:
+            assert [row[name] for row in rows["predictions"]] == expected[name], name
+    assert post(server, "kfpn:predict", {"inputs": [one, other]})[1] == columns
+
+
+@pytest.mark.parametrize(
+    ("where", "document", "code", "words"),
+    [
+        ("kfpn:predict", "{", 400, "JSON"),
+        ("kfpn:predict", {}, 400, "'instances' key"),
+        ("kfpn:predict", {"instances": []}, 400, "at least one"),
+        ("kfpn:predict", {"instances": [{"b64": "not base64"}]}, 400, "base64"),
+        ("kfpn:predict", {"instances": [{"image": {"b64": ""}}]}, 400, "image_bytes"),
+        ("kfpn:predict", {"instances": ["plain text"]}, 400, "index 0"),
+        ("kfpn:predict", {"signature_name": "image_tensor", "instances": [[[[256, 0, 0]]]]}, 400, "256"),
+        ("kfpn:predict", {"signature_name": "segment", "instances": [1]}, 400, "segment"),
+        ("nfpk:predict", {"instances": [1]}, 404, "nfpk"),
+        ("kfpn/versions/7:predict", {"instances": [1]}, 404, "7"),
+        ("kfpn/labels/newest:predict", {"instances": [1]}, 400, "newest"),
+        ("kfpn:detect", {"instances": [1]}, 400, "Malformed"),
+    ],
+)
+def test_a_wrong_rest_request_is_refused_with_its_status(server, where, document, code, words):
+    status, answer = post(server, where, document)
+    assert status == code, answer
+    assert words in answer["error"]
+
+
+def test_both_protocols_tell_which_versions_are_available(server):
+    with urllib.request.urlopen(f"http://127.0.0.1:{server['rest']}/v1/models/kfpn", timeout=60) as response:
+        listed = json.load(response)["model_version_status"]
+    assert [(one["version"], one["state"]) for one in listed] == [("2", "AVAILABLE"), ("1", "AVAILABLE")]
+    request = get_model_status_pb2.GetModelStatusRequest()
+    request.model_spec.name = "kfpn"
+    with grpc.insecure_channel(f"127.0.0.1:{server['grpc']}") as channel:
+        response = model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(request, timeout=60)
+    assert [one.version for one in response.model_version_status] == [2, 1]
+
+
+def test_metadata_tells_the_signatures(server):
+    with urllib.request.urlopen(f"http://127.0.0.1:{server['rest']}/v1/models/kfpn/metadata", timeout=60) as response:
+        signatures = json.load(response)["metadata"]["signature_def"]["signature_def"]
+    assert {"serving_default", "image_tensor", "proposals"} <= set(signatures)
+    assert signatures["serving_default"]["inputs"]["image_bytes"]["tensor_shape"]["dim"][0]["size"] == "-1"
+
+
+def test_more_than_4_mb_pass_only_where_the_limit_is_raised(ask, client, tmp_path):
+    Image.new("RGB", (1500, 1000), "white").save(tmp_path / "large.png")
+    paths = [tmp_path / "large.png"]  # 4.5 MB as pixels
+    assert set(ask("grpc", "image_tensor", paths)) == OUTPUTS
+    with pytest.raises(client.Failure, match=r"--max-message-mb.*RESOURCE_EXHAUSTED"):
+        ask("grpc", "image_tensor", paths, max_message_mb=4)
+    with pytest.raises(client.Failure, match=r"RESOURCE_EXHAUSTED"):
+        ask("grpc", "image_tensor", paths, port="grpc_4mb")
+    assert set(ask("grpc", "serving_default", paths, port="grpc_4mb")) == OUTPUTS
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "rest"])
+def test_the_client_prints_and_draws_what_was_found(client, server, models, images, tmp_path, capsys, protocol):
+    paths = [str(images / "wide.jpg"), str(images / "high.png")]
+    options = ["--server", f"127.0.0.1:{server[protocol]}", "--protocol", protocol, "--min-score", "0.1"]
+    options += ["--classes", str(models / "1" / "assets" / "classes.json"), "--output", str(tmp_path)]
+    assert client.main([*paths, *options]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {line.split(": ")[0] for line in lines} == set(paths)
+    assert {line.split()[1] for line in lines} <= {"ant", "bee", "cat"}
+    drawn = np.asarray(Image.open(tmp_path / "high.png").convert("RGB"))
+    assert (drawn != np.asarray(Image.open(images / "high.png").convert("RGB"))).any()
+
+
+def test_the_client_names_the_file_that_is_corrupt(client, server, images, capsys):
+    paths = [str(images / "wide.jpg"), str(images / "corrupt.jpg")]
+    assert client.main([*paths, "--server", f"127.0.0.1:{server['grpc']}"]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == f"that is {paths[1]}"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--server", "127.0.0.1:9"], "no gRPC server answers at 127.0.0.1:9"),
+        (["--server", "127.0.0.1:9", "--protocol", "rest"], "no REST server answers at 127.0.0.1:9"),
+        (["--server", "{rest}"], "no gRPC server answers at"),
+        (["--server", "{grpc}", "--protocol", "rest"], "no REST server answers at"),
+        (["--server", "{grpc}", "--model", "nfpk"], "no such model or version: nfpk"),
+        (["--server", "{rest}", "--protocol", "rest", "--label", "a b"], "label: a b"),
+        (["--server", "{grpc}", "--classes", "nowhere.json"], "nowhere.json must be"),
+    ],
+)
+def test_the_client_says_what_is_wrong(client, server, images, capsys, options, words):
+    options = [option.format(**{name: f"127.0.0.1:{server[name]}" for name in ("grpc", "rest")}) for option in options]
+    assert client.main([str(images / "wide.jpg"), *options]) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_the_client_says_which_package_is_missing(client, images, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
+    assert client.main([str(images / "wide.jpg")]) == 1
+    assert "pip install tensorflow-serving-api, or use --protocol rest" in capsys.readouterr().err
+
+
+def test_the_client_names_a_file_that_is_missing_and_sizes_that_differ(client, images, capsys):
+    assert client.main(["nowhere.jpg"]) == 1
+    assert "nowhere.jpg" in capsys.readouterr().err
+    assert client.main([*map(str, (images / "wide.jpg", images / "high.png")), "--signature", "image_tensor"]) == 1
+    assert "[(90, 120), (100, 70)]" in capsys.readouterr().err

@@ -1,0 +1,306 @@
+import dataclasses
+import json
+import shutil
+import sys
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kfpn.export.calibration import calibration_pictures
+from kfpn.export.tf_trt import convert as tf_trt
+from kfpn.export.tf_trt.convert import Servable, convert, missing, report, run, write_native
+from kfpn.export.tf_trt.converter_rules import converters, graph_nodes
+from kfpn.export.tf_trt.trt_inputs import batches, profile_inputs
+from kfpn.export.tf_trt.trt_options import TfTrtOptions
+from kfpn.export.tf_trt.trt_verify import compare
+from kfpn.export.trained import open_trained
+
+WITH_TF_TRT = tf.__version__.startswith("2.17.")
+needs_tf_trt = pytest.mark.skipif(
+    not WITH_TF_TRT, reason=f"TF-TRT's list is in TensorFlow 2.17, this is {tf.__version__}"
+)
+SHAPE = (1, 96, 128, 3)
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_workdir):
+    return open_trained(tiny_workdir)
+
+
+@pytest.fixture(scope="module")
+def native(trained, tmp_path_factory):
+    path = tmp_path_factory.mktemp("native") / "model"
+    write_native(trained, path, SHAPE, dynamic=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def found(tiny_workdir):
+    return report(tiny_workdir, SHAPE)
+
+
+@needs_tf_trt
+def test_the_convolutions_of_a_detector_convert_in_at_most_four_segments(found):
+    assert found.flop_share >= 0.98
+    assert len(found.segments) <= 4
+    assert found.uncounted == ()
+    assert "NonMaxSuppressionV3: no converter" in found.outside
+
+
+@needs_tf_trt
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_r50_fpn_converts_in_at_most_four_segments(make_workdir, tmp_path, dynamic):
+    sizes = {
+        "backbone_width": 64,
+        "pyramid_channels": 256,
+        "head_width": 1024,
+        "pre_nms_test": 1000,
+        "post_nms_test": 1000,
+    }
+    anchors = (32.0, 64.0, 128.0, 256.0, 512.0)
+    workdir = make_workdir(tmp_path / "r50", backbone="resnet50", anchor_sizes=anchors, max_detections=100, **sizes)
+    found = report(workdir, (1, 800, 1344, 3), dynamic)
+    assert found.flops > 400e9
+    assert found.flop_share >= 0.98
+    assert len(found.segments) <= 4
+    assert found.uncounted == ()
+
+
+@needs_tf_trt
+def test_without_static_sizes_every_product_is_counted_too(tiny_workdir, found):
+    dynamic = report(tiny_workdir, SHAPE, dynamic=True)
+    assert dynamic.uncounted == ()
+    assert dynamic.flops == found.flops
+
+
+@needs_tf_trt
+def test_a_share_that_is_not_reached_fails_with_the_report(tiny_workdir, found, monkeypatch):
+    monkeypatch.setattr(tf_trt, "report", lambda *args: found)
+    options = {"workdir": str(tiny_workdir), "report": True, "input_shape": "1x96x128x3"}
+    assert "GFLOPs convert, in" in run(TfTrtOptions(**options, require_flops=0.98, require_segments=4))
+    with pytest.raises(ValueError, match="require_segments must not be exceeded"):
+        run(TfTrtOptions(**options, require_segments=0))
+    half = dataclasses.replace(found, converted_flops=found.flops // 2)
+    monkeypatch.setattr(tf_trt, "report", lambda *args: half)
+    with pytest.raises(ValueError, match=r"require_flops must be reached, got 0\.5000\n.*GFLOPs convert"):
+        run(TfTrtOptions(**options, require_flops=0.98))
+
+
+@needs_tf_trt
+def test_flops_and_reasons_of_single_operations():
+    with tf.Graph().as_default() as graph:
+        images = tf.compat.v1.placeholder(tf.float32, (2, 8, 10, 3), name="images")
+        x = tf.nn.conv2d(images, tf.ones((3, 3, 3, 4)), 2, "SAME", name="conv")
+        tf.nn.depthwise_conv2d(images, tf.ones((3, 3, 3, 2)), (1, 1, 1, 1), "SAME", name="depthwise")
+        tf.linalg.matmul(tf.reshape(x, (-1, 4)), tf.ones((4, 5)), name="product")
+        tf.broadcast_to(images, (2, 8, 10, 3), name="broadcast")
+        tf.cast(images, tf.int64, name="long")
+        tf.math.top_k(tf.reshape(images, (-1,)), k=tf.shape(images)[1], name="best")
+        tf.nn.conv2d(images, tf.compat.v1.placeholder(tf.float32, (1, 1, 3, 3)), 1, "SAME", name="loose")
+    nodes = {node.name: node for node in graph_nodes(graph, converters())[0]}
+    # 2 x 4 x 5 outputs of 4 channels, each 27 multiply-adds; 160 cells of 6 channels, 9 each; 40 rows of 4 x 5.
+    assert nodes["conv"].flops == 2 * 40 * 4 * 27
+    assert nodes["depthwise/depthwise" if "depthwise/depthwise" in nodes else "depthwise"].flops == 2 * 160 * 6 * 9
+    assert nodes["product"].flops == 2 * 40 * 4 * 5
+    assert nodes["conv"].reason == ""
+    assert nodes["broadcast"].reason == "no converter"
+    assert nodes["long"].reason == "int64"
+    assert nodes["best"].reason == "input 1 must be a constant"
+    assert nodes["loose"].reason == "the kernel must be a constant"
+
+
+@pytest.mark.skipif(WITH_TF_TRT, reason="this TensorFlow has the list")
+def test_without_tensorflow_2_17_the_report_says_which_version_has_the_list(tiny_workdir):
+    with pytest.raises(ValueError, match=r"TensorFlow must be 2\.17 .*pip install tensorflow==2\.17\.1"):
+        report(tiny_workdir, SHAPE)
+
+
+@pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="there is a GPU")
+def test_all_that_is_missing_is_said_at_once_and_nothing_is_left(tiny_workdir, tmp_path):
+    first, gpu = missing()
+    if WITH_TF_TRT:
+        assert first.startswith("TensorRT must be 8.6 or later, but TensorFlow finds none")
+    else:
+        assert first.startswith(f"TensorFlow must be 2.17, got {tf.__version__}")
+    assert "nvcr.io/nvidia/tensorflow" in first
+    assert gpu.startswith("A GPU must be there")
+    with pytest.raises(ValueError, match=r"(?s)can't convert here.*nvcr\.io.*GPU must be there"):
+        run(TfTrtOptions(str(tiny_workdir), str(tmp_path / "out")))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"precision": "fp16"}, "precision must be FP32, FP16 or INT8, got 'fp16'"),
+        (
+            {"input_shape": "800x1344"},
+            "input_shape must be BxHxWx3, four whole numbers as 1x800x1344x3, got '800x1344'",
+        ),
+        ({"input_shape": "1x800x1344x1"}, "input_shape must end in 3"),
+        ({"input_shape": "0x800x1344x3"}, "input_shape must have a batch of at least 1"),
+        ({"input_shape": "1x32x1344x3"}, "input_shape must have a batch of at least 1 and sides of at least 64 pixels"),
+        ({"output": None}, "output must be the folder to write"),
+        ({"precision": "INT8"}, "calibration_data must be images for INT8"),
+        ({"calibration_data": "shapes"}, "calibration_data must go with precision INT8, got FP16"),
+        ({"require_flops": 98.0}, r"require_flops must be within 0 and 1, got 98\.0"),
+        ({"workspace": 0}, "workspace must be at least 1, got 0"),
+        ({"minimum_segment_size": 0}, "minimum_segment_size must be at least 1, got 0"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        TfTrtOptions(**{"workdir": "w", "output": "o", **options})
+
+
+def test_the_converted_formulations_find_what_the_detector_finds(trained, photo):
+    from kfpn.modeling.detector import inference_model
+
+    # Odd sides: each level's size is not twice the next one's.
+    images = np.stack([photo(101, 75, seed) for seed in (0, 1)])
+    sizes = np.array([[101, 75], [90, 61]], np.int32)
+    images[1, 90:], images[1, :, 61:] = 0, 0
+    wanted = inference_model(trained.submodels, trained.config.model, padded=True)(
+        {"images": images.astype(np.float32), "image_sizes": sizes}, training=False
+    )
+    found = Servable(trained)(tf.constant(images), tf.constant(sizes))
+    number = np.array(wanted["num_detections"])
+    assert number.min() > 0
+    np.testing.assert_array_equal(found["num_detections"], number)
+    np.testing.assert_allclose(found["detection_scores"], wanted["scores"], atol=1e-4)
+    np.testing.assert_allclose(found["detection_boxes_pixels"], wanted["boxes"], atol=0.05)
+    ids = np.array([*trained.category_ids, 0])
+    np.testing.assert_array_equal(found["detection_classes"], ids[np.array(wanted["labels"])])
+    scaled = np.array(found["detection_boxes"]) * np.tile(sizes, 2)[:, None]
+    np.testing.assert_allclose(scaled, found["detection_boxes_pixels"], rtol=1e-5)
+
+
+def test_images_are_resized_padded_and_shrunk_to_the_input(trained, photo):
+    pictures = [photo(96, 128), photo(48, 64), photo(200, 100)]
+    first, second = batches(pictures, trained.config.input, (2, 96, 128, 3))
+    np.testing.assert_array_equal(first["images"][0], pictures[0])
+    np.testing.assert_array_equal(first["image_sizes"], [[96, 128], [96, 128]])
+    # Upright, 96 x 192 of it would not fit; the batch is filled up with the image itself.
+    np.testing.assert_array_equal(second["image_sizes"], [[96, 48], [96, 48]])
+    np.testing.assert_array_equal(second["images"][0], second["images"][1])
+    assert not second["images"][:, :, 48:].any()
+
+
+def test_calibration_images_come_from_a_folder_or_a_data_set(tmp_path, photo, encoded):
+    for seed in range(3):
+        (tmp_path / f"{seed}.png").write_bytes(encoded(photo(40, 50, seed)))
+    pictures = list(calibration_pictures(str(tmp_path), 2))
+    assert [picture.shape for picture in pictures] == [(40, 50, 3), (40, 50, 3)]
+    assert len(list(calibration_pictures("shapes", 3))) == 3
+    (tmp_path / "none").mkdir()
+    with pytest.raises(ValueError, match="must hold images"):
+        list(calibration_pictures(str(tmp_path / "none"), 2))
+
+
+def test_profiles_span_the_sizes():
+    assert [x["images"].shape for x in profile_inputs((2, 96, 160, 3), False)] == [(2, 96, 160, 3)]
+    shapes = [x["images"].shape for x in profile_inputs((2, 96, 160, 3), True)]
+    assert shapes == [(2, 96, 160, 3), (2, 160, 96, 3), (1, 64, 64, 3)]
+
+
+def test_a_model_compares_equal_with_itself_and_one_that_finds_nothing_fails(native, tmp_path, photo):
+    inputs = [{"images": photo(96, 128)[None], "image_sizes": np.array([[96, 128]], np.int32)}]
+    lines = compare(native, native, inputs, "FP32")
+    assert "detections found again, their scores at most 0 apart" in lines[0]
+    assert not lines[0].startswith("0 of 0")
+    assert [line.split("|")[1].strip() for line in lines[3:]] == ["TensorFlow", "TF-TRT"]
+
+    @tf.function(
+        input_signature=[tf.TensorSpec(SHAPE, tf.uint8, "images"), tf.TensorSpec((1, 2), tf.int32, "image_sizes")]
+    )
+    def blind(images, image_sizes):
+        names = {"boxes_pixels": (1, 5, 4), "scores": (1, 5), "classes": (1, 5)}
+        return {f"detection_{name}": tf.zeros(shape) for name, shape in names.items()}
+
+    module = tf.Module()
+    module.blind = blind
+    tf.saved_model.save(module, str(tmp_path / "blind"), signatures={"serving_default": blind})
+    with pytest.raises(ValueError, match=r"FP32 must find 99% of the detections again.*got 0 of"):
+        compare(native, tmp_path / "blind", inputs, "FP32")
+
+
+class StandInConverter:
+    """Takes the calls that TrtGraphConverterV2 takes, and saves the model as it is."""
+
+    calls: list
+
+    def __init__(self, **options):
+        type(self).calls = [("init", options)]
+        self.source = options["input_saved_model_dir"]
+
+    def convert(self, calibration_input_fn=None):
+        self.calls.append(("convert", calibration_input_fn and [x["images"].shape for x in calibration_input_fn()]))
+
+    def build(self, input_fn):
+        self.calls.append(("build", [x["images"].shape for x in input_fn()]))
+
+    def save(self, target):
+        shutil.copytree(self.source, target)
+        self.calls.append(("save", target))
+
+
+@pytest.fixture
+def stand_in(monkeypatch, trained, native):
+    package = types.ModuleType("tensorflow.python.compiler.tensorrt")
+    package.trt_convert = types.SimpleNamespace(TrtGraphConverterV2=StandInConverter)
+    monkeypatch.setitem(sys.modules, "tensorflow.python.compiler.tensorrt", package)
+    monkeypatch.setattr(tf_trt, "missing", lambda: [])
+    monkeypatch.setattr("kfpn.export.trained.open_trained", lambda workdir: trained)
+    # Written once: the detector is the same each time.
+    monkeypatch.setattr(tf_trt, "write_native", lambda trained, path, shape, dynamic: shutil.copytree(native, path))
+    return StandInConverter
+
+
+def test_int8_is_calibrated_with_real_images_built_verified_and_renamed(stand_in, tiny_workdir, tmp_path):
+    target = tmp_path / "out"
+    options = TfTrtOptions(
+        str(tiny_workdir),
+        str(target),
+        "INT8",
+        "1x96x128x3",
+        calibration_data="shapes",
+        calibration_images=2,
+        verify=True,
+    )
+    text = convert(options)
+    assert text.startswith(f"written to {target}: INT8, 1x96x128x3")
+    assert "detections found again" in text
+    assert "| TF-TRT |" in text
+    (_, init), (_, calibrated), (_, built), (_, saved) = stand_in.calls
+    assert init["precision_mode"] == "INT8"
+    assert init["use_calibration"]
+    assert init["use_dynamic_shape"]
+    assert init["max_workspace_size_bytes"] == 4096 * 2**20
+    assert init["minimum_segment_size"] == 80
+    assert calibrated == [(1, 96, 128, 3)] * 2
+    assert built == [(1, 96, 128, 3)]
+    assert saved != str(target)
+    assert json.loads((target / "assets" / "classes.json").read_text())["category_ids"] == [3, 7, 18]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    with pytest.raises(ValueError, match="out must not exist yet"):
+        convert(options)
+
+
+def test_without_build_engines_are_left_to_the_first_request_but_for_dynamic_sizes(stand_in, tiny_workdir, tmp_path):
+    convert(TfTrtOptions(str(tiny_workdir), str(tmp_path / "static"), "FP16", "1x96x128x3"))
+    assert [name for name, _ in stand_in.calls] == ["init", "convert", "save"]
+    assert stand_in.calls[0][1]["allow_build_at_runtime"]
+    assert stand_in.calls[1][1] is None
+    convert(TfTrtOptions(str(tiny_workdir), str(tmp_path / "dynamic"), "FP16", "2x96x128x3", dynamic=True))
+    assert [name for name, _ in stand_in.calls] == ["init", "convert", "build", "save"]
+    assert stand_in.calls[2][1] == [(2, 96, 128, 3), (2, 128, 96, 3), (1, 64, 64, 3)]
+    assert not stand_in.calls[0][1]["allow_build_at_runtime"]
+
+
+def test_a_conversion_that_fails_leaves_nothing(stand_in, tiny_workdir, tmp_path, monkeypatch):
+    monkeypatch.setattr(stand_in, "save", lambda self, target: (_ for _ in ()).throw(RuntimeError("no memory")))
+    with pytest.raises(RuntimeError, match="no memory"):
+        convert(TfTrtOptions(str(tiny_workdir), str(tmp_path / "out"), "FP32", "1x96x128x3"))
+    assert list(tmp_path.iterdir()) == []

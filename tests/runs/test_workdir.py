@@ -1,0 +1,166 @@
+import json
+import shutil
+import warnings
+from dataclasses import replace
+
+import keras
+import pytest
+
+from kfpn.config.model import ModelConfig
+from kfpn.config.run import Config, to_dict
+from kfpn.modeling.detector import build_submodels
+from kfpn.runs.load import load_detector
+from kfpn.runs.workdir import Workdir, compare_configs
+from tests.training import standin
+
+TINY = ModelConfig(num_classes=2, backbone="resnet18", backbone_width=8, pyramid_channels=8, head_width=8)
+CLASSES = {"class_names": ("a", "b"), "category_ids": (1, 2), "data": "records"}
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"workdir must be a folder that can be written, got .*file/run"):
+        Workdir(tmp_path / "file" / "run").check_writable()
+
+
+def test_options_that_act_on_weights_must_agree_and_are_named(tmp_path):
+    config = standin.config()
+    workdir = Workdir(tmp_path)
+    workdir.prepare(config, **CLASSES)
+    workdir.weights.touch()
+    other = replace(config, steps=9, model=replace(config.model, norm="gn"))
+    with pytest.raises(ValueError, match=r"model\.norm: 'frozen_bn' -> 'gn'; steps: 6 -> 9\. .*another --workdir"):
+        workdir.prepare(other, **CLASSES)
+    assert json.loads(workdir.config.read_text()) == to_dict(config)
+
+
+def test_a_run_that_kept_nothing_does_not_block_corrected_options(tmp_path):
+    config = standin.config()
+    workdir = Workdir(tmp_path)
+    workdir.prepare(config, **CLASSES)
+    corrected = replace(config, steps=9)
+    workdir.prepare(corrected, ("a", "c"), (1, 2), "records")
+    assert json.loads(workdir.config.read_text()) == to_dict(corrected)
+    workdir.checkpoints.mkdir()
+    (workdir.checkpoints / "step_00000002.npz").touch()
+    with pytest.raises(ValueError, match="steps: 9 -> 6"):
+        workdir.prepare(config, ("a", "c"), (1, 2), "records")
+
+
+def test_a_field_the_old_config_does_not_know_has_its_default(tmp_path):
+    workdir, config = Workdir(tmp_path), standin.config()
+    old = to_dict(config)
+    del old["model"]["roi_size"]
+    tmp_path.mkdir(exist_ok=True)
+    workdir.config.write_text(json.dumps(old))
+    workdir.weights.touch()
+    workdir.prepare(config, **CLASSES)
+    with pytest.raises(ValueError, match=r"model\.roi_size: 7 -> 9"):
+        workdir.prepare(replace(config, model=replace(config.model, roi_size=9)), **CLASSES)
+
+
+def test_options_that_do_not_act_on_weights_may_change(tmp_path):
+    config = standin.config()
+    changed = replace(config, log_every=50, eval_every=7, checkpoint_every=9, samples=0, strategy="one_device")
+    workdir = Workdir(tmp_path)
+    workdir.prepare(config, **CLASSES)
+    workdir.prepare(changed, **CLASSES)
+    assert compare_configs(to_dict(config), to_dict(changed)) == []
+    assert json.loads(workdir.config.read_text()) == to_dict(changed)
+
+
+@pytest.mark.parametrize(("norm", "warned"), [("sync_bn", True), ("bn", True), ("gn", False), ("frozen_bn", False)])
+def test_other_parts_of_a_batch_are_warned_of_where_they_act_on_weights(tmp_path, norm, warned):
+    workdir, config = Workdir(tmp_path), standin.config(norm=norm)
+    workdir.prepare(config, **CLASSES)
+    workdir.weights.touch()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        workdir.prepare(replace(config, accumulate=2), **CLASSES)
+    assert any("accumulate: 1 -> 2" in str(warning.message) for warning in said) == warned
+
+
+def test_other_classes_are_refused(tmp_path):
+    workdir = Workdir(tmp_path)
+    workdir.prepare(standin.config(), **CLASSES)
+    workdir.weights.touch()
+    with pytest.raises(ValueError, match="class_names"):
+        workdir.prepare(standin.config(), ("a", "c"), (1, 2), "records")
+
+
+def test_rows_after_the_restored_step_and_half_rows_go(tmp_path):
+    workdir = Workdir(tmp_path)
+    for row in (
+        {"step": 2},
+        {"step": 2, "AP": 0.5},
+        {"step": 4, "loss": float("nan")},
+        {"step": 4, "AP": 0.6},
+        {"step": 6},
+    ):
+        workdir.append_metrics(row)
+    with open(workdir.metrics, "a") as file:
+        file.write('[4]\n{"AP": 0.5}\n{"step": 3, "lo')
+    workdir.drop_metrics_after(4, evaluated=2)
+    rows = [json.loads(line) for line in workdir.metrics.read_text().splitlines()]
+    assert rows == [{"step": 2}, {"step": 2, "AP": 0.5}, {"step": 4, "loss": None}]
+
+
+def test_weights_replace_the_old_ones_whole(tmp_path):
+    workdir, parts = Workdir(tmp_path), standin.submodels()
+    for _ in range(2):
+        workdir.save_weights(parts.weights_model)
+    assert [path.name for path in tmp_path.iterdir()] == ["detector.weights.h5"]
+    keras.utils.set_random_seed(0)
+    parts.weights_model.load_weights(workdir.weights)
+
+
+def test_loading_says_what_is_missing(tmp_path):
+    with pytest.raises(ValueError, match="does not exist"):
+        load_detector(tmp_path / "none")
+    with pytest.raises(ValueError, match=r"has no config\.json"):
+        load_detector(tmp_path)
+    Workdir(tmp_path).prepare(standin.config(), **CLASSES)
+    with pytest.raises(ValueError, match="no evaluation has finished yet"):
+        load_detector(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    workdir = Workdir(tmp_path_factory.mktemp("trained"))
+    config = Config(model=TINY)
+    workdir.prepare(config, **CLASSES)
+    workdir.save_weights(build_submodels(TINY).weights_model)
+    return workdir
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("config.json", b"{", r"config\.json must be JSON"),
+        ("config.json", b"\xff", r"config\.json must be JSON"),
+        ("config.json", b"[]", r"config\.json must be a JSON object, got a list"),
+        ("config.json", b'{"stepz": 3}', r"config\.json: unknown option 'stepz'; did you mean 'steps'"),
+        ("config.json", b'{"model": 3}', r"config\.json: model must be a section of options, got 3"),
+        ("classes.json", b"{}", r"classes\.json must have lists class_names and category_ids"),
+        ("detector.weights.h5", b"junk", r"weights\.h5 must be weights that Keras saved, got a damaged file"),
+        ("detector.weights.h5", None, r"weights\.h5 must be weights that Keras saved, got a damaged file"),
+    ],
+)
+def test_damaged_files_are_named(trained, tmp_path, file, content, said):
+    shutil.copytree(trained.path, tmp_path, dirs_exist_ok=True)
+    path = tmp_path / file
+    path.write_bytes(path.read_bytes()[:5000] if content is None else content)
+    with pytest.raises(ValueError, match=said):
+        load_detector(tmp_path)
+
+
+def test_weights_of_another_detector_are_refused_in_one_line(trained, tmp_path):
+    shutil.copytree(trained.path, tmp_path, dirs_exist_ok=True)
+    assert load_detector(tmp_path).class_names == CLASSES["class_names"]
+    for other in (replace(TINY, head_width=16), replace(TINY, backbone="resnet34")):
+        Workdir(tmp_path).config.write_text(json.dumps(to_dict(Config(model=other))))
+        with pytest.raises(
+            ValueError, match=r"weights\.h5 must fit the detector that .*config\.json describes"
+        ) as error:
+            load_detector(tmp_path)
+        assert "\n" not in str(error.value)

@@ -1,0 +1,176 @@
+"""Steps without a finite loss: refused, kept, named, computed again."""
+
+import json
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kfpn.cli.main import main
+from kfpn.data.pipeline import train_batches
+from kfpn.modeling.detector import build_submodels
+from kfpn.runs.checkpoint import Checkpoints
+from kfpn.training.nonfinite.diagnose import diagnose
+from kfpn.training.nonfinite.policy import SKIPPED_AT_MOST
+from kfpn.training.train import train
+from tests.training import made_up, standin, test_loop
+from tests.training.distribution import same_answer
+
+
+class Noted:
+    """In a recorder's place: remembers the state that it could have kept."""
+
+    def __init__(self, variables, done=False):
+        self.variables, self.done, self.found = variables, done, []
+
+    def record(self, step, row, progress):
+        self.found.append((step, progress.step, {name: v.numpy() for name, v in self.variables.items()}))
+        return "noted"
+
+
+def bad_losses(steps, batch_size=4):
+    def losses(submodels, config, batch, noise):
+        values = standin.losses(submodels, config, batch, noise)
+        first = tf.reduce_any([tf.reduce_any(batch["sample_index"] == (step - 1) * batch_size) for step in steps])
+        return {**values, "roi_box": values["roi_box"] * tf.where(first, np.nan, 1.0)}
+
+    return losses
+
+
+def run(path, config, losses, done=False):
+    """Returns (state, recorder, progress or error) of a run of the stand-in; with `done` as if nan/ held a step already."""
+    made = []
+
+    def recorder(variables):
+        made.append(Noted(variables, done))
+        return made[0]
+
+    try:
+        state, end = test_loop.start(path, config, losses=losses, recorder=recorder)
+    except ValueError as error:
+        state, end = {name: variable.numpy() for name, variable in made[0].variables.items()}, error
+    return state, made[0], end
+
+
+def rare(**fields):
+    return replace(standin.config(), checkpoint_every=100, eval_every=100, **fields)
+
+
+def same(one, other):
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
+def test_a_fault_that_is_seen_later_leaves_the_state_of_before_it(tmp_path):
+    whole, _, _ = run(tmp_path / "whole", rare(steps=4), standin.losses)
+    state, recorder, error = run(tmp_path / "bad", rare(steps=9, log_every=8), bad_losses([5]))
+    assert "roi_box must be finite, got nan at step 5; noted" in str(error)
+    ((step, before, kept),) = recorder.found
+    assert (step, before) == (5, 4)
+    # The learning rate's schedule knows the number of steps, but has not begun to differ.
+    same(whole, kept)
+    same(whole, state)
+    assert Checkpoints(tmp_path / "bad/checkpoints", {}).steps() == [4]
+
+
+def test_a_skipped_step_changes_no_weight_and_is_the_same_whether_recorded_or_not(tmp_path):
+    config = rare(on_nan="skip", log_every=3, steps=7)
+    with pytest.warns(UserWarning, match="got nan at step 4; noted. This step is skipped"):
+        recorded, recorder, progress = run(tmp_path / "recorded", config, bad_losses([4]))
+    with pytest.warns(UserWarning, match="got nan at step 4: this step is skipped"):
+        unrecorded, other, _ = run(tmp_path / "unrecorded", config, bad_losses([4]), done=True)
+    same(recorded, unrecorded)
+    assert [found[:2] for found in recorder.found] == [(4, 3)]
+    assert not other.found
+    assert progress.step == 7
+    rows = [json.loads(line) for line in (tmp_path / "recorded/metrics.jsonl").read_text().splitlines()]
+    assert [(row["step"], row.get("skipped")) for row in rows] == [(3, None), (6, 1.0), (7, None)]
+    assert all(np.isfinite(row["loss"]) for row in rows)
+    before, _, _ = run(tmp_path / "before", rare(steps=3), standin.losses)
+    after, _, _ = run(tmp_path / "after", replace(config, steps=4), bad_losses([4]), done=True)
+    moved = [name for name in before if not np.array_equal(before[name], after[name])]
+    assert moved
+    # Steps are counted and the average goes on; weights, batch norms' statistics and momenta stay.
+    assert not [name for name in moved if name.startswith("model/")]
+
+
+def test_faults_without_end_stop_a_run_that_skips(tmp_path):
+    steps = SKIPPED_AT_MOST + 5
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _, _, error = run(tmp_path, rare(on_nan="skip", steps=steps), bad_losses(range(2, steps)), done=True)
+    assert "skipping does not help" in str(error)
+    assert f"at step {SKIPPED_AT_MOST + 1}" in str(error)
+
+
+def test_an_infinite_scaled_gradient_of_a_finite_loss_is_no_fault(tmp_path):
+    config = rare(precision="mixed_float16", steps=3)
+    state, recorder, progress = run(tmp_path, config, standin.overflowing)
+    assert progress.step == 3
+    assert not recorder.found
+    assert 2.0**14 in [value for value in state.values() if value.shape == ()]
+
+
+@pytest.fixture(scope="module")
+def healthy():
+    config = same_answer.detector_config(steps=2)
+    batch = next(iter(train_batches(made_up.source(0, 8), config)))
+    return build_submodels(config.model), config, batch
+
+
+def test_nothing_is_found_where_all_is_finite(healthy):
+    finding = diagnose(*healthy, tf.constant(1.0))
+    assert finding.first is None
+    assert all(np.isfinite(value) for value in [*finding.losses.values(), finding.grad_norm])
+
+
+@pytest.mark.parametrize("layer", ["features/stem_conv", "rpn/rpn_deltas", "box_head/head_fc2"])
+def test_the_layer_whose_output_overflows_first_is_named(healthy, layer):
+    submodels, config, batch = healthy
+    part, _, name = layer.partition("/")
+    kernel = getattr(submodels, part).get_layer(name).kernel
+    old = kernel.numpy()
+    kernel.assign(np.full(old.shape, 3e38, np.float32))
+    try:
+        assert f"the output of layer {layer} (" in diagnose(submodels, config, batch, tf.constant(1.0)).first
+    finally:
+        kernel.assign(old)
+
+
+def test_the_layer_whose_gradient_goes_first_is_named(healthy):
+    submodels, config, batch = healthy
+
+    def losses(submodels, config, batch, noise):
+        logits = submodels.rpn(submodels.features(batch["images"]))["logits"][0]
+        # Finite, but its slope at zero is not.
+        return {"rpn_class": tf.reduce_sum(tf.sqrt(tf.abs(logits - tf.stop_gradient(logits))), axis=1)}
+
+    finding = diagnose(submodels, config, batch, tf.constant(1.0), losses)
+    assert finding.losses["rpn_class"] == 0.0
+    assert finding.first.startswith("the gradient of the output of layer rpn/")
+
+
+def test_a_run_that_blows_up_stops_by_name_and_its_step_can_be_replayed(tmp_path, capsys):
+    base = same_answer.detector_config(steps=6, workdir=str(tmp_path), strategy="one_device", samples=1)
+    config = replace(base, optimizer=replace(base.optimizer, learning_rate=1e9, warmup_steps=0, clip_norm=None))
+    with pytest.raises(
+        ValueError, match=r"must be finite, got (nan|inf) at step \d; first to go was the \w+ of"
+    ) as error:
+        train(config, made_up.source(0, 8), made_up.source(100, 2))
+    report = json.loads((tmp_path / "nan/report.json").read_text())
+    assert report["first"] in str(error.value)
+    assert len(list((tmp_path / "nan").glob("*.png"))) == 4
+    assert Checkpoints(tmp_path / "checkpoints", {}).steps()[-1] == report["step"] - 1
+    capsys.readouterr()
+    assert main(["replay-nan", "--workdir", str(tmp_path)]) == 0
+    assert f"first to go was {report['first']}" in capsys.readouterr().out
+    (tmp_path / "nan/batch.npz").write_bytes(b"PK")
+    assert main(["replay-nan", "--workdir", str(tmp_path)]) == 2
+    assert "batch.npz must be the batch that a run kept" in capsys.readouterr().err
+
+
+def test_a_run_without_such_a_step_has_nothing_to_replay(tmp_path, capsys):
+    assert main(["replay-nan", "--workdir", str(tmp_path)]) == 2
+    assert "must be of a run that met a loss that was not finite" in capsys.readouterr().err

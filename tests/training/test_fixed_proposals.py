@@ -1,0 +1,140 @@
+"""The whole of `train` on fixed proposals: a few made-up pictures, ten steps."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import kfpn.data.formats
+from kfpn.cli import main as cli
+from kfpn.config.presets import preset
+from kfpn.config.run import InputConfig
+from kfpn.data.proposal_table import collect_proposals, write_proposals
+from kfpn.modeling.detector import build_submodels
+from kfpn.runs.load import load_detector, load_submodels
+from kfpn.runs.workdir import Workdir
+from kfpn.training.train import train
+from tests.training.made_up import source
+
+TRAIN, VALIDATION = source(0, 4, name="seen"), source(100, 2, name="unseen")
+
+
+def near_objects(data, seed):
+    """Proposals of a source: twelve boxes around each object and four anywhere."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for index in range(len(data)):
+        record = data[index]
+        near = record.boxes + rng.normal(0, 3, (12, 4))
+        start = rng.uniform(0, 40, (4, 2))
+        boxes = np.concatenate([near, np.concatenate([start, start + 20], axis=1)]).clip(0, 64).astype(np.float32)
+        scores = np.linspace(0.9, 0.1, len(boxes), dtype=np.float32)
+        found.append({"image_id": record.image_id, "boxes": boxes, "scores": scores})
+    return collect_proposals(data, found)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fixed")
+    write_proposals(folder / "kept.npz", [near_objects(TRAIN, 0), near_objects(VALIDATION, 1)])
+    base = preset("shapes")
+    small = {"pyramid_channels": 16, "head_width": 32, "post_nms_train": 20, "post_nms_test": 20, "norm": "gn"}
+    return replace(
+        base,
+        data="seen",
+        val_data="unseen",
+        proposals=str(folder / "kept.npz"),
+        workdir=str(folder / "run"),
+        steps=10,
+        batch_size=4,
+        log_every=1,
+        jit_compile=False,
+        samples=1,
+        model=replace(base.model, **small),
+        input=InputConfig(64, 64, flip=0.5),
+        sampling=replace(base.sampling, roi_batch=16),
+        optimizer=replace(base.optimizer, learning_rate=0.05, warmup_steps=1, weight_decay=0.01),
+    )
+
+
+@pytest.fixture(scope="module")
+def final(config):
+    return train(config, TRAIN, VALIDATION)
+
+
+def test_ten_steps_reduce_the_box_heads_losses_and_there_are_no_others(config, final):
+    rows = [json.loads(line) for line in (Path(config.workdir) / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert len(losses) == 10
+    assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:2])
+    assert {"roi_class", "roi_box", "AP"} <= final.keys()
+    assert not {"rpn_class", "rpn_box", "proposals"} & final.keys()
+
+
+def test_the_rpns_weights_stay_what_they_were_bit_for_bit(config, final):
+    trained = load_submodels(Workdir(config.workdir))
+    keras.utils.set_random_seed(config.seed)
+    fresh = build_submodels(replace(config.model, num_classes=2))
+    for old, new in zip(fresh.rpn.variables, trained.rpn.variables, strict=True):
+        np.testing.assert_array_equal(old.numpy(), new.numpy())
+    for old, new in zip(fresh.box_head.variables, trained.box_head.variables, strict=True):
+        assert not np.array_equal(old.numpy(), new.numpy())
+
+
+def test_evaluate_uses_the_files_proposals(config, final, tmp_path, monkeypatch):
+    opened = {"seen": TRAIN, "unseen": VALIDATION, "other": source(200, 1, name="other")}
+    monkeypatch.setattr(kfpn.data.formats, "open_source", lambda data, split: opened[data])
+    figures = tmp_path / "figures.json"
+    args = ["evaluate", "--workdir", config.workdir, "--json", str(figures)]
+    assert cli.main(args) == 0
+    assert json.loads(figures.read_text())["AP"] == pytest.approx(final["AP"], abs=1e-6)
+
+
+def test_evaluate_on_other_data_or_without_the_file_says_so(config, final, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(kfpn.data.formats, "open_source", lambda data, split: source(200, 1, name="other"))
+    args = ["evaluate", "--workdir", config.workdir]
+    assert cli.main([*args, "--data", "other"]) == 2
+    assert "proposals must be of other, got" in capsys.readouterr().err
+    assert cli.main([*args, "--proposals"]) == 2
+    assert "which was trained on fixed proposals: it has no trained RPN" in capsys.readouterr().err
+    kept = Path(config.proposals)
+    kept.rename(tmp_path / "moved")
+    try:
+        assert cli.main(args) == 2
+        assert "kept.npz', which is not there" in capsys.readouterr().err
+    finally:
+        (tmp_path / "moved").rename(kept)
+
+
+def test_a_run_that_goes_on_evaluates_on_the_same_proposals(config, final):
+    workdir = Workdir(config.workdir)
+    workdir.final.unlink()
+    workdir.weights.unlink()
+    again = train(config, TRAIN, VALIDATION)
+    assert again["AP"] == pytest.approx(final["AP"], abs=1e-6)
+    assert "proposals" not in again
+    assert json.loads(workdir.final.read_text()) == again
+
+
+def test_what_needs_an_rpn_refuses_the_work_directory(config, final):
+    with pytest.raises(ValueError, match=r"workdir must hold a trained RPN, got .* trained on the proposals of .*kept"):
+        load_detector(config.workdir)
+
+
+def test_another_run_can_start_from_its_weights(config, final, tmp_path):
+    again = replace(config, init=config.workdir, workdir=str(tmp_path / "next"), steps=1)
+    assert train(again, TRAIN, VALIDATION)["steps"] == 1
+
+
+def test_bad_proposals_are_said_before_anything_is_written(config, tmp_path):
+    missing = replace(config, proposals=str(tmp_path / "none"), workdir=str(tmp_path / "a"))
+    with pytest.raises(ValueError, match=r"none', which is not there"):
+        train(missing, TRAIN, VALIDATION)
+    with pytest.raises(ValueError, match=r"every image of seen, got none in .*kept\.npz for picture 4;"):
+        train(replace(config, workdir=str(tmp_path / "a")), source(0, 6, name="seen"), VALIDATION)
+    with pytest.raises(ValueError, match=r"must be of strange, got .*kept.npz' with those of seen, unseen$"):
+        train(replace(config, workdir=str(tmp_path / "a")), TRAIN, source(100, 2, name="strange"))
+    assert [path.name for path in (tmp_path / "a").iterdir()] == [".lock"]

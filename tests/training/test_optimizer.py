@@ -1,0 +1,110 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kfpn.training.optimizer import GROWTH_STEPS, Optimizer, decays
+from tests.training import standin
+
+
+def variables():
+    kernel = keras.Variable(np.array([[3.0, 4.0]]), name="kernel", dtype="float32")
+    bias = keras.Variable(np.array([1.0, 2.0]), name="bias", dtype="float32")
+    return [kernel, bias]
+
+
+def optimizer(trainable, precision="float32", **settings):
+    settings = {"clip_norm": None, "ema_decay": 0.0, "weight_decay": 0.0, "momentum": 0.9, **settings}
+    return Optimizer(standin.config(precision=precision, **settings), trainable)
+
+
+def gradients(kernel, bias):
+    return [tf.constant([kernel], tf.float32), tf.constant(bias, tf.float32)]
+
+
+def test_momentum_by_hand():
+    kernel, bias = variables()
+    sgd = optimizer([kernel, bias])
+    sgd.apply(gradients([1.0, 0.0], [0.0, 2.0]))
+    np.testing.assert_allclose(kernel.numpy(), [[3.0 - 0.1, 4.0]], rtol=1e-6)
+    sgd.apply(gradients([1.0, 0.0], [0.0, 0.0]))
+    # Velocity: -0.1 * 0.9 - 0.1 for the kernel, -0.2 * 0.9 for the bias.
+    np.testing.assert_allclose(kernel.numpy(), [[3.0 - 0.1 - 0.19, 4.0]], rtol=1e-6)
+    np.testing.assert_allclose(bias.numpy(), [1.0, 2.0 - 0.2 - 0.18], rtol=1e-6)
+
+
+def test_decay_is_added_to_gradients_of_kernels_only():
+    kernel, bias = variables()
+    results = optimizer([kernel, bias], weight_decay=0.5).apply(gradients([0.0, 0.0], [0.0, 0.0]))
+    np.testing.assert_allclose(kernel.numpy(), [[3.0 - 0.1 * 1.5, 4.0 - 0.1 * 2.0]], rtol=1e-6)
+    np.testing.assert_array_equal(bias.numpy(), [1.0, 2.0])
+    assert float(results["grad_norm"]) == pytest.approx(2.5)
+
+
+def test_norms_and_biases_do_not_decay():
+    model = standin.submodels().weights_model
+    assert {v.path.split("/")[-1] for v in model.trainable_variables if decays(v)} == {"kernel"}
+    assert {v.path.split("/")[-1] for v in model.trainable_variables if not decays(v)} == {"bias", "gamma", "beta"}
+
+
+def test_clipping_scales_the_whole_gradient_and_reports_the_norm_before_it():
+    kernel, bias = variables()
+    results = optimizer([kernel, bias], clip_norm=0.5).apply(gradients([3.0, 0.0], [4.0, 0.0]))
+    assert float(results["grad_norm"]) == pytest.approx(5.0)
+    np.testing.assert_allclose(kernel.numpy(), [[3.0 - 0.1 * 0.3, 4.0]], rtol=1e-6)
+    np.testing.assert_allclose(bias.numpy(), [1.0 - 0.1 * 0.4, 2.0], rtol=1e-6)
+
+
+def test_the_average_follows_quickly_at_first_then_by_its_decay():
+    kernel, bias = variables()
+    sgd = optimizer([kernel, bias], ema_decay=0.25, momentum=0.0)
+    sgd.apply(gradients([10.0, 0.0], [0.0, 0.0]))
+    # Step 1 keeps min(.25, 2/11): 3 -> 2 * 9/11 + 3 * 2/11; step 2 keeps min(.25, 3/12) = .25.
+    first = 2.0 * 9 / 11 + 3.0 * 2 / 11
+    np.testing.assert_allclose(sgd.average[0].numpy(), [[first, 4.0]], rtol=1e-6)
+    sgd.apply(gradients([10.0, 0.0], [0.0, 0.0]))
+    np.testing.assert_allclose(sgd.average[0].numpy(), [[0.25 * first + 0.75 * 1.0, 4.0]], rtol=1e-6)
+
+
+def test_averaged_weights_go_in_and_out_even_when_something_fails():
+    kernel, bias = variables()
+    sgd = optimizer([kernel, bias], ema_decay=0.9)
+    sgd.apply(gradients([1.0, 1.0], [1.0, 1.0]))
+    trained, average = kernel.numpy().copy(), sgd.average[0].numpy().copy()
+    assert not np.array_equal(trained, average)
+
+    def fail():
+        with sgd.averaged_weights():
+            np.testing.assert_array_equal(kernel.numpy(), average)
+            raise RuntimeError("evaluation failed")
+
+    with pytest.raises(RuntimeError, match="evaluation failed"):
+        fail()
+    np.testing.assert_array_equal(kernel.numpy(), trained)
+
+
+def test_without_an_average_the_trained_weights_stay():
+    kernel, bias = variables()
+    with optimizer([kernel, bias]).averaged_weights():
+        np.testing.assert_array_equal(kernel.numpy(), [[3.0, 4.0]])
+
+
+def test_mixed_float16_unscales_skips_what_is_not_finite_and_moves_the_scale():
+    kernel, bias = variables()
+    sgd = optimizer([kernel, bias], precision="mixed_float16")
+    scale = float(sgd.loss_scale)
+    sgd.apply(gradients([float("inf"), 0.0], [0.0, 0.0]))
+    np.testing.assert_array_equal(kernel.numpy(), [[3.0, 4.0]])
+    assert float(sgd.loss_scale) == scale / 2
+    sgd.apply(gradients([scale / 2, 0.0], [0.0, 0.0]))
+    np.testing.assert_allclose(kernel.numpy(), [[2.9, 4.0]], rtol=1e-6)
+    sgd.scale[1].assign(GROWTH_STEPS - 1)
+    sgd.apply(gradients([0.0, 0.0], [0.0, 0.0]))
+    assert float(sgd.loss_scale) == scale
+    assert int(sgd.sgd.iterations.numpy()) == 3
+
+
+def test_the_rate_follows_the_schedule_step_by_step():
+    sgd = optimizer(variables(), warmup_steps=2, warmup_factor=0.0)
+    rates = [float(sgd.apply(gradients([0.0, 0.0], [0.0, 0.0]))["lr"]) for _ in range(3)]
+    assert rates == pytest.approx([0.0, 0.05, 0.1])

@@ -1,0 +1,63 @@
+"""Every pyramid through the whole of training: ten steps on pictures of odd sizes, evaluated, saved and loaded."""
+
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+
+from kfpn.config.presets import preset
+from kfpn.config.run import InputConfig
+from kfpn.evaluation.detect import evaluate_source
+from kfpn.evaluation.recall import RECALLS
+from kfpn.modeling.detector import build_submodels
+from kfpn.runs.load import load_detector, load_submodels
+from kfpn.runs.workdir import Workdir
+from kfpn.training.train import train
+from tests.training.made_up import source
+
+WORDS = ("fpn", "bottom_up", "top_down", "finest", "c4", "c5")
+OTHERS = {
+    "unshared heads": {"shared_rpn": False},
+    "bilinear": {"upsampling": "bilinear", "smooth_p5": False, "p6": False, "anchor_sizes": (10.0, 20.0, 40.0, 80.0)},
+}
+
+
+def config(workdir, **model):
+    base = preset("shapes")
+    small = {"backbone_width": 8, "pyramid_channels": 16, "head_width": 16, "pre_nms_train": 20, "post_nms_train": 20}
+    return replace(
+        base,
+        workdir=str(workdir),
+        strategy="one_device",
+        steps=10,
+        batch_size=2,
+        eval_every=10,
+        log_every=1,
+        jit_compile=False,
+        samples=0,
+        model=replace(base.model, **small, pre_nms_test=20, post_nms_test=20, score_threshold=0.0, **model),
+        # 64 pixels become 71, which no stride divides.
+        input=InputConfig(71, 71),
+        sampling=replace(base.sampling, rpn_batch=16, roi_batch=8),
+        optimizer=replace(base.optimizer, warmup_steps=1, learning_rate=0.02),
+    )
+
+
+@pytest.mark.parametrize("model", [*({"pyramid": word} for word in WORDS), *OTHERS.values()], ids=[*WORDS, *OTHERS])
+def test_a_pyramid_trains_ten_steps_evaluates_saves_and_loads(model, tmp_path):
+    run = config(tmp_path / "run", **model)
+    images, validation = source(0, 8), source(100, 3)
+    final = train(run, images, validation)
+    assert final["steps"] == 10
+    keras.utils.set_random_seed(run.seed)
+    fresh = build_submodels(replace(run.model, num_classes=2)).weights_model.trainable_variables
+    trained = load_submodels(Workdir(run.workdir)).weights_model.trainable_variables
+    # Kernels: a norm's gamma of 1 may move by less than float32 shows.
+    pairs = [pair for pair in zip(fresh, trained, strict=True) if pair[0].path.endswith("kernel")]
+    assert [one.path for one, other in pairs if np.array_equal(one.numpy(), other.numpy())] == []
+    detector = load_detector(run.workdir, padded=True)
+    figures, detections = evaluate_source(detector, validation, run, validation.class_names, progress=False)
+    assert figures["AP"] == pytest.approx(final["AP"], abs=1e-6)
+    assert all(len(found["scores"]) > 0 for found in detections)
+    assert set(final["proposals"]) == set(RECALLS)

@@ -1,0 +1,187 @@
+import json
+
+import numpy as np
+import pytest
+
+from kfpn.weights.assign import model_config, read_checkpoint
+from kfpn.weights.makers import detectron2 as reader
+from tests.weights.foreign import (
+    caffe2_backbone,
+    cell_anchors,
+    check,
+    detectron2,
+    detectron2_backbone,
+    heads,
+    trunk,
+    write,
+)
+from tests.weights.taken_over import imported
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (1, 75, 101, 3)).astype(np.float32)
+BGR_MEAN = (103.53, 116.28, 123.675)
+BGR = {"pixel_mean": BGR_MEAN, "pixel_std": (1, 1, 1)}
+RGB = {"pixel_mean": (123.675, 116.28, 103.53), "pixel_std": (58.395, 57.12, 57.375)}
+
+
+def nchw(x):
+    return np.transpose(x, (0, 3, 1, 2))
+
+
+def detector(units=None, classes=3, anchors=3, **buffers):
+    units = units or trunk()
+    return detectron2(units, heads(units, classes, background_first=False, anchors=anchors), **buffers)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "buffers", "notes"), [("resnet18", {}, 1), ("resnet18", BGR, 0), ("resnet50", BGR, 0)]
+)
+def test_every_number_of_the_network_is_detectron2s(tmp_path, backbone, buffers, notes):
+    units = trunk(backbone)
+    layers = heads(units, background_first=False)
+    content = {"model": detectron2(units, layers, **buffers), "__author__": "Detectron2 Model Zoo"}
+    checkpoint, submodels = imported(write(tmp_path / "model_final.pkl", content))
+    check(submodels, IMAGE, nchw(IMAGE[..., ::-1] - BGR_MEAN), units, layers, False, stride_on="1x1")
+    assert len(checkpoint.notes) == notes
+
+
+def test_a_detector_from_a_torchvision_backbone_takes_rgb_and_strides_on_its_3x3(tmp_path):
+    units = trunk("resnet50")
+    layers = heads(units, background_first=False)
+    checkpoint, submodels = imported(write(tmp_path / "m.pth", {"model": detectron2(units, layers, **RGB)}))
+    x = (IMAGE - RGB["pixel_mean"]) / RGB["pixel_std"]
+    check(submodels, IMAGE, nchw(x), units, layers, False, stride_on="3x3")
+    assert "strides on its 3x3" in checkpoint.notes[0]
+
+
+def test_a_deviation_in_bgr_is_turned_with_the_mean(tmp_path):
+    units = trunk()
+    layers = heads(units, background_first=False)
+    std = (57.375, 57.12, 58.395)
+    state = detectron2(units, layers, pixel_mean=BGR_MEAN, pixel_std=std)
+    checkpoint, submodels = imported(write(tmp_path / "m.pkl", {"model": state}))
+    check(submodels, IMAGE, nchw((IMAGE[..., ::-1] - BGR_MEAN) / std), units, layers, False)
+    np.testing.assert_allclose(checkpoint.model["pixel_std"], std[::-1], rtol=1e-4)
+
+
+def test_the_names_are_those_of_detectron2s_own_faster_rcnn_r_50_fpn(shared):
+    file = np.load(shared("parity/detectron2_r50/weights.npz"))
+    names = {name for name, _ in json.loads(str(file["parameters"]))} | set(file.files)
+    assert set(detector(trunk("resnet50"))) == names - {"parameters", "parameters_check", "seed"}
+
+
+def test_the_settings_are_detectron2s():
+    checkpoint = reader.read("m.pkl", detector(classes=80))
+    config = model_config(checkpoint)
+    assert (config.stride_on, config.aligned, config.sampling_ratio) == ("1x1", True, 0)
+    assert (config.round_anchors, config.anchor_strides) == (False, "level")
+    assert (config.pre_nms_train, config.post_nms_train, config.post_nms_test) == (2000, 1000, 1000)
+    np.testing.assert_allclose(config.pixel_mean, BGR_MEAN[::-1])
+    assert config.pixel_std == (1.0, 1.0, 1.0)
+    assert checkpoint.sampling == {"rpn_box_beta": 0.0, "roi_box_beta": 0.0}
+    names, ids = checkpoint.names_of_classes()
+    assert len(names) == 80
+    assert (ids[10:13], ids[-1]) == ((11, 13, 14), 90)  # COCO has no 12
+    assert (names[0], names[11], names[-1]) == ("person", "stop sign", "toothbrush")
+    assert reader.read("m.pkl", detector()).class_names is None
+
+
+def test_the_cell_anchors_in_a_file_say_sizes_and_ratios():
+    sizes, ratios = (20, 40, 80, 160, 320), (0.25, 0.5, 1, 2)
+    state = detector(anchors=4, cells=cell_anchors([[size] for size in sizes], ratios))
+    config = model_config(reader.read("m.pkl", state))
+    np.testing.assert_allclose(config.anchor_sizes, sizes, rtol=1e-4)
+    np.testing.assert_allclose(config.aspect_ratios, ratios, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        (cell_anchors([[32], [64], [128], [256]], (0.5, 1, 2)), "cell anchors of five levels"),
+        (cell_anchors([[32, 40]] * 5, (0.5, 1, 2)), "one size a level"),
+        ([*cell_anchors([[32]] * 4, (0.5, 1, 2)), *cell_anchors([[32]], (1, 2, 3))], "the same ratios on all"),
+        (cell_anchors([[32]] * 5, (1,)), "the RPN must have 1 anchors a cell, got 3"),
+    ],
+)
+def test_anchors_that_kfpn_does_not_have_are_refused(cells, said):
+    with pytest.raises(ValueError, match=rf"m\.pkl: .*{said}"):
+        reader.read("m.pkl", detector(cells=cells))
+
+
+def tensors(path):
+    return {key: tensor.value for key, tensor in read_checkpoint(path).tensors.items()}
+
+
+def test_a_caffe2_file_is_the_detectron2_one_with_mean_zero_and_variance_one(tmp_path):
+    units = trunk("resnet50")
+    for unit in units.values():
+        unit["m"], unit["v"] = np.zeros_like(unit["m"]), np.ones_like(unit["v"])
+    named = write(tmp_path / "named.pkl", {"model": detectron2_backbone(units), "__author__": "Caffe2"})
+    wanted = tensors(named)
+    assert read_checkpoint(named).model == read_checkpoint(write(tmp_path / "R-50.pkl", caffe2_backbone(units))).model
+    for content in (caffe2_backbone(units), {"blobs": caffe2_backbone(units) | {"conv1_w_momentum": np.ones(3)}}):
+        found = tensors(write(tmp_path / "R-50.pkl", content))
+        assert found.keys() == wanted.keys()
+        for key, value in found.items():
+            np.testing.assert_array_equal(value, wanted[key], key)
+
+
+@pytest.mark.parametrize("suffix", [".pkl", ".pth"])
+def test_a_converted_torchvision_backbone_keeps_rgb_and_its_strides(tmp_path, suffix):
+    units = trunk("resnet50")
+    state = detectron2_backbone(units) | {"stem.fc.weight": np.ones((5, 8)), "stem.fc.bias": np.ones(5)}
+    content = {"model": state, "__author__": "torchvision", "matching_heuristics": True}
+    checkpoint = read_checkpoint(write(tmp_path / f"r50{suffix}", content))
+    assert (checkpoint.model["stride_on"], checkpoint.model["pixel_std"]) == ("3x3", (58.395, 57.12, 57.375))
+    kernel = np.transpose(units[1, 0, 1]["w"], (2, 3, 1, 0))
+    np.testing.assert_array_equal(checkpoint.tensors["stem_conv/kernel"].value, kernel)
+    other = read_checkpoint(write(tmp_path / f"msra{suffix}", {"model": state, "__author__": "Caffe2"}))
+    np.testing.assert_array_equal(other.tensors["stem_conv/kernel"].value, kernel[:, :, ::-1])
+    assert other.model["stride_on"] == "1x1"
+
+
+ONE = np.ones((4, 4, 3, 3), np.float32)
+
+
+def without_pyramid(**more):
+    renamed = {name.replace("backbone.bottom_up.", "backbone."): value for name, value in detector().items()}
+    return {name: value for name, value in renamed.items() if ".fpn_" not in name} | more
+
+
+OTHERS = {
+    "Mask R-CNN": lambda: detector() | {"roi_heads.mask_head.mask_fcn1.weight": ONE},
+    "Keypoint R-CNN": lambda: detector() | {"roi_heads.keypoint_head.conv_fcn1.weight": ONE},
+    "Cascade R-CNN": lambda: detector() | {"roi_heads.box_head.0.fc1.weight": ONE},
+    "RetinaNet": lambda: {
+        **{name: value for name, value in detector().items() if name.startswith("backbone.")},
+        "head.cls_subnet.0.weight": ONE,
+    },
+    "C4": lambda: without_pyramid(**{"roi_heads.res5.0.conv1.weight": ONE}),
+    "without a pyramid .DC5": without_pyramid,
+    "ResNeXt": lambda: detector(trunk("resnet50", groups=4)),
+    "class-agnostic|one box for all classes": lambda: {
+        name: value[:4] if ".bbox_pred." in name else value for name, value in detector(classes=80).items()
+    },
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_other_networks_of_detectron2s_are_refused_by_name(tmp_path, what):
+    path = write(tmp_path / "other.pkl", {"model": OTHERS[what]()})
+    with pytest.raises(ValueError, match=rf"other\.pkl: .*({what})") as error:
+        read_checkpoint(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("roi_heads.box_predictor.cls_score.bias", "1 missing"),
+        ("backbone.bottom_up.res3.0.shortcut.norm.running_var", "1 missing"),
+        ("backbone.fpn_lateral4.weight", "1 missing"),
+    ],
+)
+def test_a_missing_tensor_is_named_and_nothing_else(name, said):
+    state = detector()
+    del state[name]
+    with pytest.raises(ValueError, match=rf"m\.pkl: tensors must fit the network, got {said}: {name}$"):
+        reader.read("m.pkl", state)

@@ -1,0 +1,111 @@
+import h5py
+import keras
+import numpy as np
+import pytest
+
+from kfpn.modeling.detector import build_submodels
+from kfpn.weights.assign import apply, load_detector, model_config, read_checkpoint, variables_of
+from kfpn.weights.makers import keras_applications as reader
+
+SMALL = {"num_classes": 2, "pyramid_channels": 8, "head_width": 8}
+
+
+@pytest.fixture(scope="module")
+def network():
+    """Keras' own ResNet-50 with random norms and biases."""
+    keras.utils.set_random_seed(0)
+    model = keras.applications.ResNet50(weights=None, include_top=False)
+    rng = np.random.default_rng(0)
+    for variable in model.variables:
+        if variable.path.endswith(("gamma", "variance")):
+            # The last norm of a block is small, or sixteen blocks would add up to huge numbers.
+            low, high = (0.2, 0.4) if "_3_bn/gamma" in variable.path else (0.5, 1.5)
+            variable.assign(rng.uniform(low, high, variable.shape))
+        elif len(variable.shape) == 1:
+            variable.assign(rng.uniform(-0.3, 0.3, variable.shape))
+    return model
+
+
+@pytest.fixture(scope="module")
+def file(network, tmp_path_factory):
+    path = tmp_path_factory.mktemp("applications") / "resnet50.h5"
+    network.save(path)
+    return path
+
+
+@pytest.mark.filterwarnings("ignore:.*is a backbone")
+def test_c5_of_a_prepared_image_is_keras_own(network, file):
+    checkpoint = read_checkpoint(file)
+    config = model_config(checkpoint, **SMALL)
+    assert (config.backbone, config.backbone_width, config.stride_on) == ("resnet50", 64, "1x1")
+    assert config.norm_epsilon == 1.001e-5
+    submodels = build_submodels(config)
+    apply(checkpoint, submodels, vars(config))
+    # P5 is a 1x1 and a 3x3 of C5: a 3x3 that looks at its middle only leaves a known product of C5.
+    rng, variables = np.random.default_rng(1), variables_of(submodels)
+    project = rng.normal(0, 0.1, (2048, 8)).astype(np.float32)
+    variables["lateral_5/kernel"].assign(project[None, None])
+    middle = np.zeros((3, 3, 8, 8))
+    middle[1, 1] = np.eye(8)
+    variables["output_5/kernel"].assign(middle)
+    image = rng.integers(0, 256, (1, 75, 101, 3)).astype(np.float32)
+    c5 = np.array(network(keras.applications.resnet.preprocess_input(image.copy()), training=False))
+    found, wanted = np.array(submodels.features(image)["P5"]), c5 @ project
+    assert c5.shape == (1, 3, 4, 2048)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4 * wanted.std())
+
+
+def test_the_names_of_keras_2_are_read_as_well_and_the_classifier_is_left(network, file, tmp_path):
+    path = tmp_path / "resnet50_weights_tf_dim_ordering_tf_kernels.h5"
+    with h5py.File(path, "w") as old:
+        for layer in network.layers:
+            for variable in layer.weights:
+                old[f"{layer.name}/{layer.name}/{variable.name}:0"] = np.array(variable)
+        old["predictions/predictions/kernel:0"] = np.ones((2048, 10), np.float32)
+        old["predictions/predictions/bias:0"] = np.ones(10, np.float32)
+    found, wanted = read_checkpoint(path), read_checkpoint(file)
+    assert found.model == wanted.model
+    assert len(found.notes) == 2
+    assert wanted.notes == ()
+    assert found.tensors.keys() == wanted.tensors.keys()
+    for key, tensor in found.tensors.items():
+        np.testing.assert_array_equal(tensor.value, wanted.tensors[key].value, key)
+
+
+def test_a_network_with_an_optimizer_is_read_as_well(network, tmp_path, file):
+    network.compile(optimizer=keras.optimizers.SGD(momentum=0.9))
+    network.optimizer.build(network.trainable_variables)
+    network.save(tmp_path / "compiled.h5")
+    assert len(read_checkpoint(tmp_path / "compiled.h5").tensors) == len(read_checkpoint(file).tensors)
+
+
+@pytest.fixture(scope="module")
+def arrays(file):
+    from kfpn.weights.formats.file_formats import read_file
+
+    return reader.short_names(read_file(file).content)
+
+
+def test_a_missing_or_additional_array_is_named(arrays):
+    with pytest.raises(
+        ValueError, match=r"m\.h5: tensors must fit the network, got 1 missing: conv3_block2_1_bn/beta$"
+    ):
+        reader.read("m.h5", {name: value for name, value in arrays.items() if name != "conv3_block2_1_bn/beta"})
+    with pytest.raises(ValueError, match=r"1 left over: dense/kernel \(2, 3\)$"):
+        reader.read("m.h5", arrays | {"dense/kernel": np.ones((2, 3), np.float32)})
+    with pytest.raises(ValueError, match=r"conv1_conv/bias must have the shape of conv1_bn/moving_mean"):
+        reader.read("m.h5", arrays | {"conv1_conv/bias": np.ones(3, np.float32)})
+    with pytest.raises(ValueError, match=r"1 not usable: conv1_bn/gamma \(not finite\)"):
+        reader.read("m.h5", arrays | {"conv1_bn/gamma": np.full(64, np.inf, np.float32)})
+
+
+def test_other_hdf5_files_are_refused(tmp_path):
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file["dense/kernel"] = np.ones((2, 3), np.float32)
+    with pytest.raises(ValueError, match=r"m\.h5: must be an HDF5 file of keras\.applications' ResNet-50, 101 or 152"):
+        read_checkpoint(tmp_path / "m.h5")
+
+
+def test_a_backbone_is_no_detector(file):
+    with pytest.raises(ValueError, match=r"must be a detector, got keras\.applications resnet50, ImageNet"):
+        load_detector(file)

@@ -1,0 +1,185 @@
+import json
+
+import numpy as np
+import pytest
+
+from kfpn.weights.assign import model_config, read_checkpoint
+from kfpn.weights.makers import torchvision as reader
+from tests.weights.foreign import check, heads, torchvision, torchvision_backbone, trunk, write
+from tests.weights.taken_over import imported
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (1, 75, 101, 3)).astype(np.float32)
+
+
+def normalised():
+    """As torchvision's GeneralizedRCNNTransform does it."""
+    x = (IMAGE / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
+    return np.transpose(x, (0, 3, 1, 2))
+
+
+def detector(**changes):
+    units = trunk()
+    return torchvision(units, heads(units, **changes))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "old", "epsilon"),
+    [("resnet18", False, 1e-5), ("resnet18", True, 0.0), ("resnet50", False, 1e-5)],
+)
+def test_every_number_of_the_network_is_torchvisions(tmp_path, backbone, old, epsilon):
+    units = trunk(backbone)
+    layers = heads(units)
+    checkpoint, submodels = imported(write(tmp_path / "model.safetensors", torchvision(units, layers, old)))
+    check(submodels, IMAGE, normalised(), units, layers, stride_on="3x3", epsilon=epsilon)
+    assert checkpoint.model["norm_epsilon"] == epsilon
+    assert len(checkpoint.notes) == int(old)
+
+
+def test_the_names_are_those_of_torchvisions_own_fasterrcnn_resnet50_fpn(shared):
+    parameters = np.load(shared("parity/torchvision_r50/weights.npz"))
+    names = {name for name, _ in json.loads(str(parameters["parameters"]))} | set(parameters.files)
+    names -= {"parameters", "parameters_check", "seed"}
+    units = trunk("resnet50")
+    assert set(torchvision(units, heads(units))) == names
+
+
+@pytest.mark.parametrize(
+    ("name", "legacy"), [("m.pth", False), ("m.pth", True), ("m.safetensors", False), ("m.pkl", False)]
+)
+def test_every_kind_of_file_gives_the_same_tensors(tmp_path, name, legacy):
+    state = detector()
+    wanted = read_checkpoint(write(tmp_path / "wanted.safetensors", state))
+    found = read_checkpoint(write(tmp_path / name, state, legacy))
+    assert (found.model, found.kind, found.tensors.keys()) == (wanted.model, wanted.kind, wanted.tensors.keys())
+    for key, tensor in found.tensors.items():
+        np.testing.assert_array_equal(tensor.value, wanted.tensors[key].value, key)
+        np.testing.assert_array_equal(tensor.shape, wanted.tensors[key].shape, key)
+
+
+@pytest.mark.parametrize("key", ["model", "state_dict", "model_state_dict"])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_what_training_scripts_wrap_a_state_dict_in_is_taken_off(tmp_path, key, prefix):
+    state = {prefix + name: value for name, value in detector().items()}
+    path = write(tmp_path / "m.pkl", {"epoch": 3, key: state, "optimizer": {"lr": 0.1}, "args": None})
+    assert read_checkpoint(path).kind == "torchvision Faster R-CNN resnet18 FPN, 3 classes"
+
+
+def test_the_settings_are_torchvisions_and_those_that_the_shapes_tell():
+    units = trunk(width=16)
+    state = torchvision(units, heads(units, classes=5, channels=12, hidden=20, roi=5))
+    checkpoint = reader.read("m.pth", state)
+    config = model_config(checkpoint)
+    assert (config.backbone, config.backbone_width, config.stride_on) == ("resnet18", 16, "3x3")
+    assert (config.num_classes, config.pyramid_channels, config.head_width, config.roi_size) == (5, 12, 20, 5)
+    assert (config.aligned, config.sampling_ratio, config.round_anchors, config.anchor_strides) == (
+        False,
+        2,
+        True,
+        "image",
+    )
+    assert (config.min_proposal_size, config.min_detection_size) == (1e-3, 0.01)
+    np.testing.assert_allclose(config.pixel_mean, np.multiply(255, (0.485, 0.456, 0.406)))
+    np.testing.assert_allclose(config.pixel_std, np.multiply(255, (0.229, 0.224, 0.225)))
+    assert checkpoint.sampling == {"rpn_box_beta": 1 / 9, "roi_box_beta": 1 / 9}
+    assert checkpoint.class_names is None
+    assert checkpoint.names_of_classes()[0] == ("class 1", "class 2", "class 3", "class 4", "class 5")
+    assert checkpoint.names_of_classes()[1] == (1, 2, 3, 4, 5)
+
+
+def test_ninety_classes_are_cocos_with_the_ids_that_it_left_out():
+    checkpoint = reader.read("m.pth", detector(classes=90))
+    names, ids = checkpoint.names_of_classes()
+    assert ids == tuple(range(1, 91))
+    assert (names[0], names[12], names[17], names[89]) == ("person", "stop sign", "dog", "toothbrush")
+    # Of the ids 1..90 COCO has no 12, 26, 29, 30, 45, 66, 68, 69, 71, 83.
+    assert [i for i, name in zip(ids, names, strict=True) if name == "N/A"] == [12, 26, 29, 30, 45, 66, 68, 69, 71, 83]
+
+
+def test_an_imagenet_backbone_leaves_its_classifier_and_counters(tmp_path):
+    units = trunk("resnet50")
+    state = torchvision_backbone(units)
+    state |= {
+        name.replace("bias", "num_batches_tracked"): np.array(7) for name in list(state) if name.endswith(".bias")
+    }
+    state |= {"fc.weight": np.ones((10, 256)), "fc.bias": np.ones(10)}
+    checkpoint = read_checkpoint(write(tmp_path / "resnet50.safetensors", state))
+    assert not checkpoint.is_detector
+    assert checkpoint.model["backbone"] == "resnet50"
+    assert checkpoint.model["stride_on"] == "3x3"
+    assert checkpoint.notes == ("left out the classifier: fc.weight", "left out the classifier: fc.bias")
+    assert {key.split("/")[0].split("_")[0] for key in checkpoint.tensors} == {
+        "stem",
+        "conv2",
+        "conv3",
+        "conv4",
+        "conv5",
+    }
+
+
+OTHERS = {
+    "Mask R-CNN": lambda: detector() | {"roi_heads.mask_head.0.0.weight": np.ones((4, 4, 3, 3), np.float32)},
+    "Keypoint R-CNN": lambda: detector() | {"roi_heads.keypoint_head.0.weight": np.ones((4, 4, 3, 3), np.float32)},
+    "RetinaNet": lambda: {
+        **{name: value for name, value in detector().items() if name.startswith("backbone.")},
+        "head.classification_head.conv.0.0.weight": np.ones((4, 4, 3, 3), np.float32),
+    },
+    "fasterrcnn_resnet50_fpn_v2": lambda: detector() | {"backbone.fpn.inner_blocks.0.1.weight": np.ones(8, np.float32)},
+    "fasterrcnn_resnet50_fpn_v2 .another box head": lambda: (
+        detector() | {"roi_heads.box_head.0.0.weight": np.ones((8, 8, 3, 3), np.float32)}
+    ),
+    "MobileNet": lambda: {
+        "backbone.body.0.0.weight": np.ones((16, 3, 3, 3), np.float32),
+        "backbone.fpn.inner_blocks.0.0.weight": np.ones((8, 160, 1, 1), np.float32),
+    },
+    "ResNeXt": lambda: torchvision_backbone(trunk("resnet50", groups=4)),
+    "RPN must have 3 anchors a cell, got 5": lambda: detector(anchors=5),
+    "blocks .2, 2, 2.": lambda: {n: v for n, v in torchvision_backbone(trunk()).items() if not n.startswith("layer4")},
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_other_networks_of_torchvisions_are_refused_by_name(tmp_path, what):
+    path = write(tmp_path / "other.safetensors", OTHERS[what]())
+    with pytest.raises(ValueError, match=rf"other\.safetensors: .*{what}") as error:
+        read_checkpoint(path)
+    assert "\n" not in str(error.value)
+
+
+def damaged(name, change):
+    state = detector()
+    state[name] = change(state[name])
+    return state
+
+
+FC6, STEM = "roi_heads.box_head.fc6.weight", "backbone.body.conv1.weight"
+DAMAGES = {
+    r"1 missing: rpn\.head\.conv\.0\.0\.bias": lambda: {
+        n: v for n, v in detector().items() if n != "rpn.head.conv.0.0.bias"
+    },
+    r"1 left over: rpn\.more \(2, 3\)": lambda: detector() | {"rpn.more": np.ones((2, 3), np.float32)},
+    r"1 not usable: backbone\.body\.bn1\.bias \(not finite\)": lambda: damaged(
+        "backbone.body.bn1.bias", lambda x: np.where(np.arange(8) == 3, np.nan, x).astype(np.float32)
+    ),
+    r"1 not usable: backbone\.body\.bn1\.weight \(int64 instead of floats\)": lambda: damaged(
+        "backbone.body.bn1.weight", lambda x: np.ones(8, np.int64)
+    ),
+    r"square RoI features of the pyramid's 8 channels, got .*fc6\.weight \(16, 391\)": lambda: damaged(
+        FC6, lambda x: x[:, :-1]
+    ),
+}
+
+
+@pytest.mark.parametrize("said", DAMAGES)
+def test_a_tensor_that_is_missing_left_over_or_bad_is_named(tmp_path, said):
+    with pytest.raises(ValueError, match=rf"m\.safetensors: .*{said}"):
+        read_checkpoint(write(tmp_path / "m.safetensors", DAMAGES[said]()))
+
+
+SCALARS = [FC6, STEM, "backbone.fpn.layer_blocks.0.0.bias", "roi_heads.box_predictor.bbox_pred.weight"]
+
+
+@pytest.mark.parametrize("name", SCALARS)
+def test_a_number_in_place_of_a_tensor_is_a_plain_error(tmp_path, name):
+    path = write(tmp_path / "m.safetensors", detector() | {name: np.array(3.0, np.float32)})
+    with pytest.raises(ValueError, match=r"m\.safetensors: "):
+        imported(path)

@@ -1,0 +1,285 @@
+import warnings
+
+import keras
+import numpy as np
+import pytest
+
+import kfpn
+from kfpn.modeling.detector import build_submodels
+from kfpn.weights.assign import BOUND, LOOSE, model_config, read_checkpoint, settings_of, variables_of
+from tests.weights.foreign import caffe2_backbone, detectron2, heads, torchvision, torchvision_backbone, trunk, write
+
+UNITS = trunk()
+
+
+def state(**changes):
+    return torchvision(UNITS, heads(UNITS, **changes))
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("load") / "m.safetensors", state())
+
+
+@pytest.fixture(scope="module")
+def coco(tmp_path_factory):
+    """A detector of torchvision's of COCO's 90 ids, whose names are known."""
+    return write(tmp_path_factory.mktemp("load") / "coco.safetensors", state(classes=90))
+
+
+@pytest.fixture(scope="module")
+def loaded_coco(coco):
+    return values(kfpn.load_detector(coco))
+
+
+@pytest.fixture(scope="module")
+def built(file):
+    return kfpn.build_detector(**vars(model_config(read_checkpoint(file))))
+
+
+@pytest.fixture
+def model(built):
+    """A detector with the settings of `file`, of 3 classes, with random weights."""
+    rng = np.random.default_rng(9)
+    for variable in variables_of(built).values():
+        variable.assign(rng.uniform(0.5, 1.5, variable.shape))
+    return built
+
+
+def values(model):
+    return {key: np.array(variable) for key, variable in variables_of(model).items()}
+
+
+def changed(before, model):
+    return {key for key, value in values(model).items() if not np.array_equal(value, before[key])}
+
+
+def refused(model, source, said, **options):
+    before = values(model)
+    with pytest.raises(ValueError, match=said) as error:
+        kfpn.load_weights(model, source, **options)
+    assert changed(before, model) == set()
+    return str(error.value)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_loading_into_a_built_detector_is_loading_the_detector(file, padded):
+    loaded = kfpn.load_detector(file, padded)
+    built = kfpn.build_detector(**vars(model_config(read_checkpoint(file))), padded=padded)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kfpn.load_weights(built, file)
+    wanted = values(loaded)
+    assert changed(wanted, built) == set()
+    assert (loaded.class_names, loaded.category_ids) == (("class 1", "class 2", "class 3"), (1, 2, 3))
+    if not padded:
+        return
+    image = np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3), np.uint8)
+    inputs = {"images": image, "image_sizes": np.array([[60, 90]], np.int32)} if padded else image
+    for name, value in loaded(inputs).items():
+        np.testing.assert_array_equal(np.array(built(inputs)[name]), np.array(value), name)
+
+
+# ------------------------------------------------------------------------------------------------ all or nothing
+
+
+def test_a_tensor_of_another_shape_leaves_everything_as_it_was(model, tmp_path):
+    path = write(tmp_path / "wide.safetensors", state(hidden=20))
+    said = refused(model, path, r"tensors must fit the network, got 6 of another shape: ")
+    assert "roi_heads.box_head.fc6.weight (20, 392) instead of (16, 392) for head_fc1/kernel" in said
+    path = write(tmp_path / "deep.safetensors", state(channels=12))
+    said = refused(model, path, "of another shape")
+    assert "backbone.fpn.inner_blocks.0.0.weight (12, 8, 1, 1) instead of (8, 8, 1, 1) for lateral_2/kernel" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            lambda s: s.pop("roi_heads.box_predictor.bbox_pred.bias"),
+            "1 missing: roi_heads.box_predictor.bbox_pred.bias",
+        ),
+        (lambda s: s.update({"rpn.head.more": np.ones(3, np.float32)}), r"1 left over: rpn\.head\.more \(3,\)"),
+        (lambda s: s.update({"backbone.body.bn1.weight": np.full(8, np.nan)}), r"1 not usable: .*\(not finite\)"),
+        (lambda s: s.update({"backbone.body.bn1.weight": np.full(8, 1e300)}), r"1 not usable: .*\(not finite\)"),
+        (
+            lambda s: s.update({"backbone.body.bn1.bias": np.ones(8, np.int32)}),
+            r"1 not usable: .*\(int32 instead of floats\)",
+        ),
+        (lambda s: s.update({"backbone.body.bn1.bias": np.ones(9, np.float32)}), r"bn1\.bias \(9,\) instead of \(8,\)"),
+    ],
+)
+def test_a_bad_tensor_leaves_everything_as_it_was(model, tmp_path, change, said):
+    bad = state()
+    change(bad)
+    refused(model, write(tmp_path / "bad.safetensors", bad), said)
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("pixel_mean", {"pixel_mean": (0.0, 0.0, 0.0)}),
+        ("pixel_std", {"pixel_std": (1.0, 1.0, 1.0)}),
+        ("backbone", {"backbone": "resnet34"}),
+        ("norm", {"norm": "gn", "backbone_width": 32}),
+        ("stride_on", {"backbone": "resnet50", "stride_on": "1x1"}),
+    ],
+)
+def test_a_model_with_other_settings_is_refused_and_the_setting_named(tmp_path, name, other):
+    units = trunk(other.get("backbone") if name == "stride_on" else "resnet18", other.get("backbone_width", 8))
+    path = write(tmp_path / "m.safetensors", torchvision(units, heads(units)))
+    model = kfpn.build_detector(**{**vars(model_config(read_checkpoint(path))), **other})
+    said = refused(model, path, rf"m\.safetensors: .*\b{name}\b")
+    assert len(said) < 1000
+
+
+def test_every_setting_that_matters_is_read_off_the_model(tmp_path):
+    units = trunk("resnet50")
+    for content in (torchvision(units, heads(units)), detectron2(units, heads(units, background_first=False))):
+        config = model_config(read_checkpoint(write(tmp_path / "m.safetensors", content)))
+        found = settings_of(kfpn.build_detector(**vars(config)))
+        assert found == {name: getattr(config, name) for name in (*BOUND, *LOOSE)}
+
+
+def test_a_detectors_checkpoint_says_every_setting_that_matters(tmp_path):
+    for content in (state(), detectron2(UNITS, heads(UNITS, background_first=False))):
+        said = read_checkpoint(write(tmp_path / "m.safetensors", content)).model
+        assert {*BOUND, *LOOSE, "canonical_size", "norm_heads"} - said.keys() == set()
+
+
+def test_settings_one_may_change_are_warned_of_in_one_line(file):
+    config = vars(model_config(read_checkpoint(file))) | {"norm_epsilon": 1e-3, "aligned": True}
+    model = kfpn.build_detector(**config)
+    with pytest.warns(UserWarning, match=r"trained with norm_epsilon=1e-05 .*, aligned=False") as told:
+        kfpn.load_weights(model, file)
+    assert len(told) == 1
+    assert changed(values(kfpn.load_detector(file)), model) == set()
+
+
+@pytest.mark.parametrize("make", [lambda: keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])])
+def test_a_model_that_is_no_detector_is_refused(file, make):
+    refused(make(), file, "model must be")
+
+
+# ------------------------------------------------------------------------------------------------ classes
+
+HEAD = {"head_logits/kernel", "head_logits/bias", "head_deltas/kernel", "head_deltas/bias"}
+
+
+@pytest.mark.parametrize("names", [None, ("cat", "dog", "unicorn")])
+def test_other_classes_leave_the_predictor_fresh_and_load_the_rest(model, coco, loaded_coco, names):
+    before = values(model)
+    with pytest.warns(UserWarning, match=r"predictor .* left fresh: 90 classes there, 3 here") as told:
+        kfpn.load_weights(model, coco, names)
+    assert len(told) == 1
+    assert changed(before, model) == before.keys() - HEAD
+    assert changed(loaded_coco, model) == HEAD
+
+
+def test_classes_of_other_names_leave_the_predictor_fresh(coco):
+    model = kfpn.build_detector(**vars(model_config(read_checkpoint(coco))))
+    before = values(model)
+    with pytest.warns(UserWarning, match="left fresh: the classes have other names"):
+        kfpn.load_weights(model, coco, [f"bird {i}" for i in range(90)])
+    assert changed(before, model) == before.keys() - HEAD
+
+
+def test_classes_that_the_checkpoint_has_are_taken_by_name(model, coco, loaded_coco):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kfpn.load_weights(model, coco, ("dog", "person", "toothbrush"))
+    (logits, logit_biases), (deltas, delta_biases) = (heads(UNITS, classes=90)[part] for part in ("cls", "box"))
+    ids = [18, 1, 90]  # COCO's; row 0 is the background
+    found = values(model)
+    np.testing.assert_array_equal(found["head_logits/kernel"], logits[[*ids, 0]].T)
+    np.testing.assert_array_equal(found["head_logits/bias"], logit_biases[[*ids, 0]])
+    yxyx = [4 * i + k for i in ids for k in (1, 0, 3, 2)]  # of dx, dy, dw, dh
+    np.testing.assert_array_equal(found["head_deltas/kernel"], deltas[yxyx].T)
+    np.testing.assert_array_equal(found["head_deltas/bias"], delta_biases[yxyx])
+    assert changed(loaded_coco, model) == HEAD
+
+
+def test_a_name_that_two_labels_have_is_not_taken(model, coco):
+    with pytest.warns(UserWarning, match="left fresh"):
+        kfpn.load_weights(model, coco, ("dog", "person", "N/A"))
+
+
+def test_names_must_be_as_many_as_the_classes_of_the_model(model, coco):
+    refused(model, coco, "class_names must be 3", class_names=("dog", "person"))
+
+
+def test_one_box_for_all_classes_is_refused(model, tmp_path):
+    content = detectron2(UNITS, heads(UNITS, classes=80, background_first=False))
+    agnostic = {name: value[:4] if ".bbox_pred." in name else value for name, value in content.items()}
+    config = vars(model_config(read_checkpoint(write(tmp_path / "d2.pkl", content)))) | {"num_classes": 3}
+    path = write(tmp_path / "agnostic.pkl", agnostic)
+    refused(
+        kfpn.build_detector(**config),
+        path,
+        "class-agnostic|one box for all classes",
+        class_names=("dog", "person", "cat"),
+    )
+
+
+# ------------------------------------------------------------------------------------------------ backbones
+
+
+def test_a_backbone_changes_the_backbone_only(model, tmp_path):
+    units, before = trunk(seed=5), values(model)
+    path = write(
+        tmp_path / "r18.safetensors", torchvision_backbone(units) | {"fc.weight": np.ones((9, 64), np.float32)}
+    )
+    with pytest.warns(UserWarning, match=r"is a backbone: pyramid, RPN and box head are left fresh") as told:
+        kfpn.load_weights(model, path)
+    assert len(told) == 1
+    assert changed(before, model) == {key for key in before if key.startswith(("stem_", "conv"))}
+    wanted = np.transpose(units[5, 1, 2]["w"], (2, 3, 1, 0))
+    np.testing.assert_array_equal(values(model)["conv5_2_2_conv/kernel"], wanted)
+    with pytest.raises(ValueError, match="must be a detector, got torchvision resnet18, ImageNet"):
+        kfpn.load_detector(path)
+
+
+def test_a_backbone_of_other_settings_is_refused(model, tmp_path):
+    path = write(tmp_path / "R-50.pkl", caffe2_backbone(trunk("resnet50")))
+    said = refused(model, path, r"R-50\.pkl: the model must be built as these weights were trained")
+    assert "backbone='resnet50'" in said
+    assert "pixel_std=(1.0, 1.0, 1.0)" in said
+
+
+def test_submodels_and_their_weights_model_take_weights_as_well(file):
+    wanted = values(kfpn.load_detector(file))
+    submodels = build_submodels(model_config(read_checkpoint(file)))
+    for part in (submodels, submodels.weights_model):
+        for variable in variables_of(submodels).values():
+            variable.assign(variable * 0 + 1)
+        kfpn.load_weights(part, file)
+        assert changed(wanted, submodels) == set()
+
+
+# ------------------------------------------------------------------------------------------------ pyramids
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        # The very same variables: nothing but the setting tells them apart.
+        ({"pyramid": "bottom_up"}, "with pyramid='fpn' \\(the model has 'bottom_up'\\)"),
+        ({"upsampling": "bilinear"}, "with upsampling='nearest' \\(the model has 'bilinear'\\)"),
+        ({"merge": "average"}, "with merge='sum' \\(the model has 'average'\\)"),
+        ({"pyramid": "c4"}, "with pyramid='fpn' \\(the model has 'c4'\\)"),
+    ],
+)
+def test_a_detector_does_not_load_into_another_pyramid(file, other, said):
+    model = kfpn.build_detector(**{**vars(model_config(read_checkpoint(file))), **other})
+    refused(model, file, said)
+
+
+@pytest.mark.parametrize("pyramid", ["bottom_up", "top_down", "finest", "c4", "c5"])
+def test_a_backbone_loads_into_every_pyramid(pyramid, tmp_path):
+    path = write(tmp_path / "backbone.safetensors", torchvision_backbone(UNITS))
+    settings = {**vars(model_config(read_checkpoint(path))), "num_classes": 3, "head_width": 8, "pyramid": pyramid}
+    model = kfpn.build_detector(**settings)
+    with pytest.warns(UserWarning, match="is a backbone"):
+        kfpn.load_weights(model, path)
+    for key, tensor in read_checkpoint(path).tensors.items():
+        np.testing.assert_array_equal(np.array(variables_of(model)[key]), tensor.value, key)
