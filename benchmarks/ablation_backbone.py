@@ -23,7 +23,7 @@ from kfpn.config.model import ModelConfig
 from kfpn.data.formats import open_source
 from kfpn.data.image import load_image
 from kfpn.data.record import Source
-from kfpn.modeling.detector import build_submodels
+from kfpn.modeling.submodels import build_submodels
 from kfpn.weights.makers.resnet_names import torchvision_naming, units
 
 SIDE = 64  # pixels of a picture

@@ -24,7 +24,8 @@ def models(workdir):
 
         return load_detector(workdir), load_detector(workdir, padded=True)
     from kfpn.config.model import ModelConfig
-    from kfpn.modeling.detector import build_submodels, inference_model
+    from kfpn.modeling.detector import inference_model
+    from kfpn.modeling.submodels import build_submodels
 
     config = ModelConfig(norm="gn", score_threshold=0.0)
     submodels = build_submodels(config)

@@ -24,11 +24,12 @@ from kfpn.config.run import Config, SamplingConfig
 from kfpn.losses.matching import match
 from kfpn.losses.targets import Targets
 from kfpn.losses.training_losses import pool_and_classify, roi_losses, rpn_losses
-from kfpn.modeling.backbones.resnet import frozen_stage, resnet
-from kfpn.modeling.detector import Submodels, build_submodels, inference_model
+from kfpn.modeling.backbones import frozen_layers, resnet
+from kfpn.modeling.detector import inference_model
 from kfpn.modeling.layers import Normalize, SharedLayers
 from kfpn.modeling.pooling import RoIAlign
 from kfpn.modeling.rpn import level_anchors, select_proposals, usable_anchors
+from kfpn.modeling.submodels import Submodels, build_submodels
 from kfpn.modeling.units import Units
 from kfpn.ops import boxes as box_ops
 from kfpn.weights.assign import apply, model_config
@@ -141,10 +142,10 @@ def import_reference(reference: Reference) -> Imported:
         config = model_config(checkpoint, **changes)
         submodels = build_submodels(config)
         apply(checkpoint, submodels, vars(config) | {"sampling_ratio": checkpoint.model["sampling_ratio"]})
-    units = Units(config, SharedLayers(frozen_stage(config)))
+    units = Units(config, SharedLayers(frozen_layers(config)))
     images = keras.Input((None, None, 3))
     normal = Normalize(config.pixel_mean, config.pixel_std)(images)
-    backbone = keras.Model(images, resnet(units, normal))
+    backbone = keras.Model(images, list(resnet.build(units, normal).values()))
     weights = variables_of(submodels)
     for key, variable in variables_of(backbone).items():
         variable.assign(weights[key])
@@ -217,7 +218,7 @@ def _roi_rows(imported: Imported, key: str, name: str) -> Iterator[Row]:
     rois = reference.infer["probe_rois" if key else "proposals"][:, XYXY]
     align = RoIAlign(config.roi_size, config.sampling_ratio, config.aligned, config.canonical_size)
     features = align(levels, tf.constant(rois[None]), sizes)[0]
-    head = imported.submodels.box_head
+    head = imported.submodels.heads["box"]
     outputs = head(features, training=False)
     hidden = keras.Model(head.input, head.get_layer("head_relu2").output)(features, training=False)
     logits, deltas = np.asarray(outputs["logits"]), to_xyxy(outputs["deltas"])
@@ -289,7 +290,7 @@ def training_rows(imported: Imported) -> Iterator[Row]:
     gradients = tape.gradient(total, [variable.value for variable in variables.values()])
     wrong = int(np.sum(matched != train["rpn_matched"]))
     yield Row("matched anchors that differ", wrong, 0, f"of {len(train['rpn_matched'])}")
-    encoded = box_ops.encode(*_roi_pairs(imported), box_ops.HEAD_WEIGHTS)
+    encoded = box_ops.encode(*_roi_pairs(imported), box_ops.HEAD_DELTA_SCALE)
     positive = _labels(imported)[1]
     apart = np.abs(to_xyxy(encoded) - train["sampled_box_targets"])[positive].max()
     yield Row("box targets of positive RoIs", float(apart), 1e-3, "")
@@ -332,7 +333,7 @@ def _anchor_targets(imported: Imported, anchors: tf.Tensor, config: Config) -> t
     positive, negative = train["rpn_sampled_pos"], train["rpn_sampled_neg"]
     index = tf.constant(np.concatenate([positive, negative])[None].astype(np.int32))
     chosen = tf.gather(anchors, index[0])
-    deltas = box_ops.encode(tf.gather(boxes, tf.gather(box[0], index[0])), chosen, box_ops.RPN_WEIGHTS)
+    deltas = box_ops.encode(tf.gather(boxes, tf.gather(box[0], index[0])), chosen, box_ops.RPN_DELTA_SCALE)
     is_positive = tf.constant((np.arange(index.shape[1]) < len(positive))[None])
     valid = tf.ones_like(is_positive)
     return Targets(index, is_positive, valid, tf.zeros_like(index), deltas[None], chosen[None]), np.array(matched[0])
@@ -357,7 +358,7 @@ def _roi_targets(imported: Imported) -> Targets:
     gt, rois = _roi_pairs(imported)
     labels, positive = _labels(imported)
     index = tf.range(len(labels))[None]
-    deltas = box_ops.encode(gt, rois, box_ops.HEAD_WEIGHTS)
+    deltas = box_ops.encode(gt, rois, box_ops.HEAD_DELTA_SCALE)
     flags = tf.constant(positive[None])
     return Targets(index, flags, tf.ones_like(flags), tf.constant(labels[None]), deltas[None], rois[None])
 

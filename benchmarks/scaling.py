@@ -47,7 +47,7 @@ def build_step(config: Any, strategy: Any) -> Callable[[Any], dict[str, Any]]:
     """Returns the training step of a fresh detector."""
     import keras
 
-    from kfpn.modeling.detector import build_submodels
+    from kfpn.modeling.submodels import build_submodels
     from kfpn.training.optimizer import Optimizer
     from kfpn.training.step import build_train_step
 

@@ -32,7 +32,7 @@ def build(size, batch):
 
     from kfpn.config.presets import preset
     from kfpn.losses.training_losses import noise_shapes
-    from kfpn.modeling.detector import build_submodels
+    from kfpn.modeling.submodels import build_submodels
 
     config = preset("coco")
     # torchvision's place of the stride: 127.0 GFLOP at 512 x 512, which published figures refer to.
@@ -122,12 +122,11 @@ def measure_parts(size, batch, runs, jit):
     """Returns the median seconds of each part of an inference, compiled on its own."""
     import tensorflow as tf
 
-    from kfpn.modeling.detector import inference_model
+    from kfpn.modeling.detector import Detector, Rois
 
     config, submodels, data, _ = build(size, batch)
-    model = inference_model(submodels, config.model)
+    detector = Detector(submodels, config.model, padded=False)
     images, sizes = tf.cast(data["images"], tf.float32), data["image_sizes"]
-    proposals, align, detections = (model.get_layer(name) for name in ("proposals", "roi_align", "detections"))
     results = {}
 
     def part(name, function, *inputs):
@@ -137,13 +136,12 @@ def measure_parts(size, batch, runs, jit):
         results[name] = {"seconds": median(seconds), "gflop": flop, "gflop/s": flop / median(seconds)}
         return function(*inputs)
 
-    levels = part("features", lambda x: submodels.features(x, training=False), images)
-    outputs = part("rpn", lambda x: submodels.rpn(x, training=False), levels)
-    rois, scores = part("proposals", lambda x, y: proposals(x, y, sizes), levels, outputs)
-    pooled = part("roi_align", lambda x, y: align(x, y, sizes), levels, rois)
-    pooled = tf.reshape(pooled, (-1, *pooled.shape[2:]))
-    found = part("box_head", lambda x: submodels.box_head(x, training=False), pooled)
-    part("detections", lambda x, y, z: detections(x["logits"], x["deltas"], y, z, sizes), found, rois, scores)
+    levels = part("features", lambda x: detector.features(x, sizes), images)
+    outputs = part("rpn", detector.rpn, levels)
+    boxes, scores = part("proposals", lambda x, y: detector.propose(x, y, sizes)[:2], levels, outputs)
+    pooled = part("roi_align", lambda x, y: detector.pool(x, y, sizes), levels, boxes)
+    read = part("box_head", lambda x: detector.heads({"box": x}), pooled)
+    part("detections", lambda x, y, z: detector.select(x, Rois(y, z), sizes), read, boxes, scores)
     return results
 
 

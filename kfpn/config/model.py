@@ -5,25 +5,25 @@ from typing import Annotated, Literal
 
 import tyro.conf
 
+from kfpn.config.backbones import BackboneName
 from kfpn.config.checks import NOT_NEGATIVE, POSITIVE, SHARE, check, is_int, one_of, positive, whole
 
-Backbone = Literal["resnet18", "resnet26", "resnet34", "resnet50", "resnet101", "resnet152"]
 Pyramid = Literal["fpn", "bottom_up", "top_down", "finest", "c4", "c5"]
 Upsampling = Literal["nearest", "bilinear"]
 Merge = Literal["sum", "average"]
 Norm = Literal["frozen_bn", "bn", "sync_bn", "gn"]
 AnchorStrides = Literal["level", "image"]
 
-ONE_LEVEL: dict[str, tuple[str, ...]] = {"finest": ("P2",), "c4": ("C4",), "c5": ("C5",)}
-"""The pyramids that are none: their only level."""
-IDLE = {
+SINGLE_LEVEL: dict[str, tuple[str, ...]] = {"finest": ("P2",), "c4": ("C4",), "c5": ("C5",)}
+"""The pyramids that have one level only, and its name."""
+UNUSED_SETTINGS = {
     "bottom_up": ("upsampling", "merge"),
     "top_down": ("merge",),
     "finest": ("smooth_p5", "p6", "shared_rpn"),
     "c4": ("upsampling", "merge", "smooth_p5", "p6", "shared_rpn"),
     "c5": ("upsampling", "merge", "smooth_p5", "p6", "shared_rpn"),
 }
-"""Settings that do nothing in a pyramid."""
+"""The settings that have no effect in a pyramid."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class ModelConfig:
 
     num_classes: int = 80
     """Object classes, background not counted. Training takes it from the data set."""
-    backbone: Backbone = "resnet50"
+    backbone: BackboneName = "resnet50"
     """Which ResNet (He et al. 2016) gives C2-C5."""
     backbone_width: int = 64
     """Channels of the stem; every stage scales with it. 64 is the paper's."""
@@ -109,7 +109,7 @@ class ModelConfig:
         counts = "num_classes backbone_width pyramid_channels pre_nms_train pre_nms_test post_nms_train post_nms_test"
         check(self, "model.", f"{counts} roi_size head_width max_detections", whole(1))
         check(self, "model.", "sampling_ratio", whole(0))
-        check(self, "model.", "backbone", one_of(Backbone))
+        check(self, "model.", "backbone", one_of(BackboneName))
         check(self, "model.", "norm", one_of(Norm))
         check(self, "model.", "stride_on", ("be '1x1' or '3x3'", lambda v: v in ("1x1", "3x3")))
         check(self, "model.", "freeze_stages", ("be 0, 1, 2, 3, 4 or 5", lambda v: is_int(v) and 0 <= v <= 5))
@@ -128,14 +128,19 @@ class ModelConfig:
     @property
     def levels(self) -> tuple[str, ...]:
         """The maps that the RPN looks at, the finest first: P2 to P6, or the one that `pyramid` has."""
-        return ONE_LEVEL.get(self.pyramid) or ("P2", "P3", "P4", "P5", "P6")[: 5 if self.p6 else 4]
+        return SINGLE_LEVEL.get(self.pyramid) or ("P2", "P3", "P4", "P5", "P6")[: 5 if self.p6 else 4]
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """The heads that look at RoIs: modules of `kfpn.modeling.heads`, with their losses in `kfpn.losses`."""
+        return ("box",)
 
     def _check_pyramid(self) -> None:
         check(self, "model.", "pyramid", one_of(Pyramid))
         check(self, "model.", "upsampling", one_of(Upsampling))
         check(self, "model.", "merge", one_of(Merge))
         fields = {field.name: field for field in dataclasses.fields(self)}
-        for name in IDLE.get(self.pyramid, ()):
+        for name in UNUSED_SETTINGS.get(self.pyramid, ()):
             default = fields[name].default
             if getattr(self, name) != default:
                 raise ValueError(

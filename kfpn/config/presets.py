@@ -28,7 +28,7 @@ PRESETS: dict[str, Config] = {
         checkpoint_every=500,
         optimizer=OptimizerConfig(warmup_steps=200),
     ),
-    # Small scenes, so everything the paper measures in pixels is scaled with them. Trained from scratch in minutes: what
+    # Small scenes, so everything the paper measures in pixels is scaled with them. TrainedDetector from scratch in minutes: what
     # counts is the number of steps, hence small batches, norms everywhere and many positives.
     "shapes": Config(
         data="shapes",

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kfpn.export.trained import Trained
+from kfpn.export.trained import TrainedDetector
 from kfpn.runs.atomic_files import write_json
 
 CLASSES = Path("assets") / "classes.json"
@@ -61,7 +61,7 @@ def write_archive(path: Path, endpoints: Mapping[str, tuple[Callable[..., Any], 
         raise ValueError(f"{path.parent.parent} must have room for a SavedModel, got {reason}") from error
 
 
-def write_classes(path: Path, trained: Trained) -> None:
+def write_classes(path: Path, trained: TrainedDetector) -> None:
     """Writes class names and category ids into the assets of a SavedModel, the folder `path`."""
     file = path / CLASSES
     file.parent.mkdir(exist_ok=True)

@@ -3,9 +3,9 @@
 import numpy as np
 
 from kfpn.config.model import ModelConfig
-from kfpn.modeling.detector import Submodels, assemble, features_model
-from kfpn.modeling.heads.box import box_head
+from kfpn.modeling.heads import find_head
 from kfpn.modeling.layers import SharedLayers
+from kfpn.modeling.submodels import Submodels, assemble, features_model
 from kfpn.modeling.units import Units
 
 
@@ -33,11 +33,12 @@ def fold_norms(submodels: Submodels, config: ModelConfig) -> Submodels:
         return submodels
     layers = SharedLayers()
     features, padded_features = (features_model(config, layers, padded, FoldedUnits) for padded in (False, True))
-    head = submodels.box_head
-    if config.pyramid == "c4":
-        head = box_head(config, head.input_shape[-1], layers, FoldedUnits)
-    old = {layer.name: layer for model in (submodels.features, submodels.box_head) for layer in model.layers}
-    for layer in (*features.layers, *(head.layers if head is not submodels.box_head else ())):
+    heads = {
+        name: find_head(name).build(config, head.input_shape[-1], layers, FoldedUnits)
+        for name, head in submodels.heads.items()
+    }
+    old = {layer.name: layer for model in (submodels.features, *submodels.heads.values()) for layer in model.layers}
+    for layer in (layer for model in (features, *heads.values()) for layer in model.layers):
         if not layer.weights:
             continue
         weights = [np.array(weight) for weight in old[layer.name].weights]
@@ -50,4 +51,4 @@ def fold_norms(submodels: Submodels, config: ModelConfig) -> Submodels:
             weights = [weights[0] * scale, beta - mean * scale]
         for variable, value in zip(layer.weights, weights, strict=True):
             variable.assign(value.astype(np.float32))
-    return assemble(features, padded_features, submodels.rpn, head)
+    return assemble(features, padded_features, submodels.rpn, heads)

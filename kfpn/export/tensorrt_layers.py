@@ -3,9 +3,9 @@
 import keras
 from keras import ops
 
-from kfpn.modeling.detector import Submodels
 from kfpn.modeling.layers import PointwiseConv2D
 from kfpn.modeling.pyramid import Upsample, UpsampleAdd
+from kfpn.modeling.submodels import Submodels
 
 
 class Resize(Upsample):
@@ -79,8 +79,10 @@ def for_tensorrt(submodels: Submodels) -> Submodels:
     Args:
         submodels: with norms folded; `weights_model` is handed on as it is.
     """
-    features, padded, rpn, head = (
+    features, padded, rpn, *heads = (
         keras.models.clone_model(model, clone_function=_replace)
-        for model in (submodels.features, submodels.padded_features, submodels.rpn, submodels.box_head)
+        for model in (submodels.features, submodels.padded_features, submodels.rpn, *submodels.heads.values())
     )
-    return submodels._replace(features=features, padded_features=padded, rpn=rpn, box_head=head)
+    return submodels._replace(
+        features=features, padded_features=padded, rpn=rpn, heads=dict(zip(submodels.heads, heads, strict=True))
+    )

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from kfpn.config.run import Config
 from kfpn.export.folding import fold_norms
-from kfpn.modeling.detector import Submodels
+from kfpn.modeling.submodels import Submodels
 from kfpn.runs.load import load_submodels, require_trained
 from kfpn.runs.workdir import Workdir
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedDetector:
     """A trained detector, ready to be exported.
 
     Attributes:
@@ -36,7 +36,7 @@ class Trained:
     category_ids: tuple[int, ...]
 
 
-def open_trained(workdir: str | os.PathLike) -> Trained:
+def open_trained(workdir: str | os.PathLike) -> TrainedDetector:
     """Loads the detector of a work directory for export.
 
     Args:
@@ -50,7 +50,7 @@ def open_trained(workdir: str | os.PathLike) -> Trained:
     config = files.read_config()
     class_names, category_ids = files.read_classes()
     unfolded = load_submodels(files)
-    return Trained(files.path, config, fold_norms(unfolded, config.model), unfolded, class_names, category_ids)
+    return TrainedDetector(files.path, config, fold_norms(unfolded, config.model), unfolded, class_names, category_ids)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from kfpn.data.pipeline import prepare_image
 from kfpn.data.toy_scenes import scene
 from kfpn.evaluation.detect import to_original
 from kfpn.export.saved_model.graph_images import resize
-from kfpn.export.trained import Trained, open_trained
+from kfpn.export.trained import TrainedDetector, open_trained
 from kfpn.modeling.detector import inference_model
 
 BOX_LIMIT = 0.05
@@ -79,7 +79,7 @@ def verify_saved_model(workdir: str | os.PathLike, path: str | os.PathLike) -> d
     return verify_trained(open_trained(workdir), Path(path))
 
 
-def verify_trained(trained: Trained, path: Path) -> dict[str, Difference]:
+def verify_trained(trained: TrainedDetector, path: Path) -> dict[str, Difference]:
     """Does what `verify_saved_model` does, with a detector that is loaded already."""
     if not tf.saved_model.contains_saved_model(str(path)):
         raise ValueError(f"{path} must be a SavedModel, got a folder without one")
@@ -147,7 +147,7 @@ class Reference:
             values that differ.
     """
 
-    def __init__(self, trained: Trained):
+    def __init__(self, trained: TrainedDetector):
         self.config = trained.config
         self.level, self.share = 0, 0.0
         model = inference_model(trained.unfolded, trained.config.model, padded=True)
@@ -194,7 +194,7 @@ class Reference:
 
 
 def _difference(
-    trained: Trained, signature: Any, images: list[np.ndarray], wanted: list[dict[str, np.ndarray]]
+    trained: TrainedDetector, signature: Any, images: list[np.ndarray], wanted: list[dict[str, np.ndarray]]
 ) -> Difference | None:
     """The difference of one signature on one batch; None where it can't take the batch, or is unknown."""
     # Not by its name: Keras gives the first signature the name serving_default too, where no other has it.

@@ -14,8 +14,9 @@ from kfpn.config.run import Config
 from kfpn.data.image import load_picture
 from kfpn.data.pipeline import prepare_image
 from kfpn.inference.predict import IMAGE_SUFFIXES, picture_paths
-from kfpn.modeling.detector import ImageSizes, Submodels, detect_in_rois, make_proposals
-from kfpn.modeling.pyramid import STAGES
+from kfpn.modeling.detector import Detector, ImageSizes
+from kfpn.modeling.pyramid import LAST_STAGE
+from kfpn.modeling.submodels import Submodels
 from kfpn.ops.pyramid_levels import pooled_levels, sizes_by_level, stride
 from kfpn.ops.roi_align import roi_levels
 from kfpn.plotting.pyramid_page import FeatureMap, Objectness, PyramidView, draw_page
@@ -23,8 +24,16 @@ from kfpn.plotting.pyramid_page import FeatureMap, Objectness, PyramidView, draw
 PAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
-def opened_model(submodels: Submodels, config: ModelConfig) -> keras.Model:
-    """Returns the detector with all that lies between the image and the detections as outputs.
+class InspectedDetector(Detector):
+    """The detector over the graph of its submodel `features`, whose inner layers are outputs too."""
+
+    def features(self, images, image_sizes, training=None):
+        """Returns the levels of that graph."""
+        return self.submodels.features.output
+
+
+def model_with_intermediates(submodels: Submodels, config: ModelConfig) -> keras.Model:
+    """Builds the detector with all that lies between the image and the detections as outputs.
 
     Args:
         submodels: of `load_submodels`.
@@ -35,21 +44,28 @@ def opened_model(submodels: Submodels, config: ModelConfig) -> keras.Model:
         `levels` {"P2": ...} of (B, H, W, C) maps, `logits` [(B, N_l)] of the RPN, `rois` (B, R, 4) and `roi_scores`
         (B, R) of the proposals, and `detections`, see `build_detector`.
     """
-    features = submodels.features
-    stages = {f"C{number}": features.get_layer(f"C{number}").output for number in STAGES[config.pyramid]}
-    sizes = ImageSizes()(features.input)
-    outputs = submodels.rpn(features.output)
-    rois, scores = make_proposals(config)(features.output, outputs, sizes)
-    found = detect_in_rois(submodels, config, features.output, rois, scores, sizes)
-    parts = {"stages": stages, "levels": features.output, "logits": outputs["logits"]}
-    return keras.Model(features.input, parts | {"rois": rois, "roi_scores": scores, "detections": found})
+    graph, detector = submodels.features, InspectedDetector(submodels, config, padded=False)
+    sizes = ImageSizes()(graph.input)
+    found = detector.run(graph.input, sizes)
+    numbers = range(2, LAST_STAGE[config.pyramid] + 1)
+    return keras.Model(
+        graph.input,
+        {
+            "stages": {f"C{number}": graph.get_layer(f"C{number}").output for number in numbers},
+            "levels": found.levels,
+            "logits": found.rpn["logits"],
+            "rois": found.rois.boxes,
+            "roi_scores": found.rois.scores,
+            "detections": detector.finish(found, sizes),
+        },
+    )
 
 
 def view_image(model: keras.Model, config: Config, image: np.ndarray, class_names: Sequence[str]) -> PyramidView:
     """Runs an image through a detector and keeps what its page shows.
 
     Args:
-        model: of `opened_model`.
+        model: of `model_with_intermediates`.
         config: of the run; its `input` says how images are resized.
         image: (H, W, 3) uint8 RGB, any size.
         class_names: of labels 0 .. K-1.
@@ -153,7 +169,7 @@ def visualize_images(
     Returns:
         The images that could not be read.
     """
-    model, failed = opened_model(submodels, config.model), []
+    model, failed = model_with_intermediates(submodels, config.model), []
     for path, page in tqdm(pages.items(), desc="visualize", unit="image", leave=False):
         try:
             image = load_picture(path, str(path))

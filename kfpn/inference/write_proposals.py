@@ -8,8 +8,8 @@ from kfpn.data.proposal_table import collect_proposals, write_proposals
 from kfpn.data.record import Source
 from kfpn.evaluation.detect import detect_function
 from kfpn.evaluation.recall import propose_source
-from kfpn.modeling.detector import Submodels
 from kfpn.modeling.fast_rcnn import proposals_model
+from kfpn.modeling.submodels import Submodels
 
 
 def propose(

@@ -49,7 +49,7 @@ def rpn_targets(anchors, usable, gt, sampling: SamplingConfig, noise) -> Targets
     matched = ops.where(usable, matched, -1)
     chosen = sample(matched, noise, sampling.rpn_batch, sampling.rpn_positive_fraction)
     no_class = ops.zeros_like(gt["gt_labels"])
-    return _targets(chosen, anchors, box, gt["gt_boxes"], no_class, 1, box_ops.RPN_WEIGHTS)
+    return _targets(chosen, anchors, box, gt["gt_boxes"], no_class, 1, box_ops.RPN_DELTA_SCALE)
 
 
 def roi_targets(proposals, usable, gt, num_classes, sampling: SamplingConfig, noise) -> Targets:
@@ -66,7 +66,7 @@ def roi_targets(proposals, usable, gt, num_classes, sampling: SamplingConfig, no
     matched, box = match(proposals, gt["gt_boxes"], gt["gt_labels"], gt["gt_crowd"], threshold, threshold)
     matched = ops.where(usable, matched, -1)
     chosen = sample(matched, noise, sampling.roi_batch, sampling.roi_positive_fraction)
-    return _targets(chosen, proposals, box, gt["gt_boxes"], gt["gt_labels"], num_classes, box_ops.HEAD_WEIGHTS)
+    return _targets(chosen, proposals, box, gt["gt_boxes"], gt["gt_labels"], num_classes, box_ops.HEAD_DELTA_SCALE)
 
 
 def _targets(chosen, candidates, box, gt_boxes, gt_labels, background, weights) -> Targets:

@@ -1,18 +1,87 @@
-"""The training storyboard: images, ground truth and noise -> the four losses, over the very same submodels."""
+"""Computes the losses of a training step: images, ground truth and noise -> one value an image, over the same submodels."""
 
 from collections.abc import Callable
+from typing import Any
 
 from keras import ops
 
 from kfpn.config.run import Config
-from kfpn.losses import terms as losses
+from kfpn.losses import find_loss, terms
 from kfpn.losses.targets import Targets, roi_targets, rpn_targets
-from kfpn.modeling.detector import Submodels
+from kfpn.modeling.detector import Detector, Rois
 from kfpn.modeling.rpn import level_anchors, select_proposals, usable_anchors
+from kfpn.modeling.submodels import Submodels
 from kfpn.ops import boxes as box_ops
 from kfpn.ops.boxes import gather_rows
-from kfpn.ops.pyramid_levels import anchors_a_cell, pooled_levels, pooled_size, pre_nms, stride
-from kfpn.ops.roi_align import level_cells, roi_align
+from kfpn.ops.pyramid_levels import anchors_a_cell, pre_nms, stride
+
+
+class TrainingDetector(Detector):
+    """The detector in training: its heads look at a sample of the proposals and the ground truth.
+
+    Args:
+        submodels: of `build_submodels`.
+        config: the whole configuration.
+        batch, noise: see `training_losses`.
+    """
+
+    def __init__(self, submodels: Submodels, config: Config, batch: dict, noise: dict):
+        super().__init__(submodels, config.model)
+        self.run_config = config
+        self.batch = batch
+        self.noise = noise
+
+    def anchors(self, levels: dict) -> tuple[list, list]:
+        """Returns the anchors of each level, and which of them belong to cells inside the images."""
+        sizes = self.batch["image_sizes"]
+        return level_anchors(levels, sizes, self.config), usable_anchors(levels, sizes, self.config)
+
+    def candidates(self, levels: dict, rpn: dict | None, image_sizes) -> tuple[Any, Any, Any]:
+        """Returns the proposals (B, P, 4), which rows hold one (B, P) bool, and the noise of each (B, P).
+
+        Noise belongs to the anchor that a proposal is made of, not to the proposal's rank: rounding can swap two ranks, and
+        that would change the sample.
+        """
+        model = self.config
+        anchors, usable = self.anchors(levels)
+        proposals, scores, origins = select_proposals(
+            stop_gradient(rpn), anchors, usable, image_sizes,
+            pre_nms(model.pre_nms_train, model), model.post_nms_train, model.rpn_nms_iou, model.min_proposal_size,
+        )  # fmt: skip
+        of_anchors = self.noise["roi"][:, : self.noise["rpn"].shape[1]]
+        return proposals, scores > -float("inf"), gather_rows(of_anchors, origins)
+
+    def propose(self, levels: dict, rpn: dict | None, image_sizes) -> Rois:
+        """Samples RoIs among the proposals and the ground-truth boxes, and finds their targets."""
+        batch, config = self.batch, self.run_config
+        proposals, exists, noise = self.candidates(levels, rpn, image_sizes)
+        boxes = ops.concatenate([proposals, batch["gt_boxes"]], axis=1)
+        exists = ops.concatenate([exists, batch["gt_labels"] >= 0], axis=1)
+        of_truth = self.noise["roi"][:, self.noise["roi"].shape[1] - batch["gt_boxes"].shape[1] :]
+        sampled = roi_targets(
+            boxes, ops.logical_and(exists, box_ops.area(boxes) > 0.0), batch, self.config.num_classes,
+            config.sampling, ops.concatenate([noise, of_truth], axis=1),
+        )  # fmt: skip
+        return Rois(ops.stop_gradient(sampled.boxes), targets=sampled)
+
+    def anchor_targets(self, levels: dict) -> Targets:
+        """Samples anchors, and finds what the RPN should say of them."""
+        anchors, usable = (ops.concatenate(parts, axis=1) for parts in self.anchors(levels))
+        return rpn_targets(anchors, usable, self.batch, self.run_config.sampling, self.noise["rpn"])
+
+
+class FixedProposalsTraining(TrainingDetector):
+    """The detector in training on proposals that are given: `batch["proposals"]` (B, P, 4), zeros in empty rows."""
+
+    def rpn(self, levels, training=None):
+        """Returns None: nothing is computed."""
+        return None
+
+    def candidates(self, levels, rpn, image_sizes):
+        """Returns the given proposals; empty boxes never count, so that all rows may."""
+        proposals = self.batch["proposals"]
+        count = proposals.shape[1]
+        return proposals, ops.ones_like(proposals[..., 0], dtype="bool"), self.noise["roi"][:, :count]
 
 
 def stop_gradient(tensors):
@@ -31,13 +100,19 @@ def noise_shapes(config: Config, height: int, width: int, max_boxes: int) -> dic
         config: the whole configuration.
         height, width: int, of the padded batch.
         max_boxes: int, G, rows of gt_boxes.
+
     Returns:
-        {"rpn": (N,), "roi": (N + G,)}: one value for each anchor, and for each anchor's proposal and each ground-truth
-        box. A proposal's is not its rank's: which RoIs are drawn would then hang on rounding, that swaps two ranks.
+        {"rpn": (N,), "roi": (N + G,)}: one value for each anchor; and one for each anchor's proposal and each ground-truth
+        box.
     """
     cells = sum(-(-height // stride(level)) * -(-width // stride(level)) for level in config.model.levels)
     anchors = cells * anchors_a_cell(config.model)
     return {"rpn": (anchors,), "roi": (anchors + max_boxes,)}
+
+
+def fixed_noise_shapes(config: Config, height: int, width: int, max_boxes: int) -> dict[str, tuple[int]]:
+    """Returns what `noise_shapes` does for given proposals: {"roi": (P + G,)}, in the proposals' order."""
+    return {"roi": (config.model.post_nms_train + max_boxes,)}
 
 
 def rpn_losses(outputs, targets: Targets, config: Config) -> dict:
@@ -47,48 +122,23 @@ def rpn_losses(outputs, targets: Targets, config: Config) -> dict:
     deltas = gather_rows(ops.concatenate(outputs["deltas"], axis=1), targets.index)
     size = float(sampling.rpn_batch)
     return {
-        "rpn_class": losses.rpn_class_loss(logits, targets.positive, targets.valid, size),
-        "rpn_box": losses.box_loss(deltas, targets.deltas, targets.positive, size, sampling.rpn_box_beta),
+        "rpn_class": terms.rpn_class_loss(logits, targets.positive, targets.valid, size),
+        "rpn_box": terms.box_loss(deltas, targets.deltas, targets.positive, size, sampling.rpn_box_beta),
     }
 
 
-def roi_losses(outputs, targets: Targets, config: Config) -> dict:
-    """Returns {"roi_class": (B,), "roi_box": (B,)} of the box head's outputs (B S, ...) and the RoIs' targets."""
-    sampling, classes = config.sampling, config.model.num_classes
-    logits = ops.reshape(outputs["logits"], (-1, sampling.roi_batch, classes + 1))
-    deltas = ops.reshape(outputs["deltas"], (-1, sampling.roi_batch, classes, 4))
-    own_class = ops.one_hot(targets.labels, classes, dtype="float32")
-    deltas = ops.sum(deltas * own_class[..., None], axis=2)
-    size = float(sampling.roi_batch)
-    return {
-        "roi_class": losses.roi_class_loss(logits, targets.labels, targets.valid, size),
-        "roi_box": losses.box_loss(deltas, targets.deltas, targets.positive, size, sampling.roi_box_beta),
-    }
-
-
-def pool_and_classify(submodels: Submodels, levels, rois, image_sizes, config: Config):
-    """Returns the box head's outputs for RoIs (B, S, 4): logits (B S, K + 1), deltas (B S, K, 4)."""
-    model, names = config.model, pooled_levels(config.model)
-    pooled = roi_align(
-        [levels[name] for name in names], rois, level_cells(image_sizes, names), pooled_size(model),
-        model.sampling_ratio, model.aligned, model.canonical_size, names,
-    )  # fmt: skip
-    return submodels.box_head(ops.reshape(pooled, (-1, *pooled.shape[2:])), training=True)
-
-
-def box_head_losses(submodels: Submodels, config: Config, levels, candidates, exists, batch: dict, noise) -> dict:
-    """Samples RoIs among candidates and returns the box head's losses on them, {"roi_class": (B,), "roi_box": (B,)}.
+def head_losses(outputs: dict, rois: Rois, batch: dict, config: Config) -> dict:
+    """Returns the losses of all heads, (B,) each.
 
     Args:
-        submodels, config, batch: see `training_losses`.
-        levels: {"P2": (B, H, W, C), ...} of the submodel `features`.
-        candidates: (B, N, 4) float32 yxyx pixels. exists: (B, N) bool; empty boxes don't count in any case.
-        noise: (B, N) float32 in 0..1.
+        outputs: {"box": ...}, of `Detector.run` in training.
+        rois: what the heads looked at, with targets.
+        batch, config: see `training_losses`.
     """
-    exists = ops.logical_and(exists, box_ops.area(candidates) > 0.0)
-    sampled = roi_targets(candidates, exists, batch, config.model.num_classes, config.sampling, noise)
-    rois = ops.stop_gradient(sampled.boxes)
-    return roi_losses(pool_and_classify(submodels, levels, rois, batch["image_sizes"], config), sampled, config)
+    losses: dict[str, Any] = {}
+    for name, values in outputs.items():
+        losses |= find_loss(name).losses(values, rois.targets, batch, config)
+    return losses
 
 
 def training_losses(submodels: Submodels, config: Config, batch: dict, noise: dict) -> dict:
@@ -100,37 +150,18 @@ def training_losses(submodels: Submodels, config: Config, batch: dict, noise: di
         batch: dict of images (B, H, W, 3), image_sizes (B, 2) int32, gt_boxes (B, G, 4) float32 yxyx pixels,
             gt_labels (B, G) int32 with -1 in padding, gt_crowd (B, G) bool.
         noise: dict of rpn (B, N) and roi (B, N + G) float32, uniform in 0..1, see `noise_shapes`.
+
     Returns:
         {"rpn_class", "rpn_box", "roi_class", "roi_box"}: (B,) float32 each, one loss an image.
     """
-    model, sizes = config.model, batch["image_sizes"]
-    levels = submodels.padded_features({"images": batch["images"], "image_sizes": sizes}, training=True)
-    outputs = submodels.rpn(levels, training=True)
-    anchors, usable = level_anchors(levels, sizes, model), usable_anchors(levels, sizes, model)
-    sampled_anchors = rpn_targets(
-        ops.concatenate(anchors, axis=1), ops.concatenate(usable, axis=1), batch, config.sampling, noise["rpn"]
-    )
-    proposals, scores, origins = select_proposals(
-        stop_gradient(outputs), anchors, usable, sizes,
-        pre_nms(model.pre_nms_train, model), model.post_nms_train, model.rpn_nms_iou, model.min_proposal_size,
-    )  # fmt: skip
-    candidates = ops.concatenate([proposals, batch["gt_boxes"]], axis=1)
-    exists = ops.concatenate([scores > -float("inf"), batch["gt_labels"] >= 0], axis=1)
-    of_anchors, of_boxes = ops.split(noise["roi"], [noise["rpn"].shape[1]], axis=1)
-    roi_noise = ops.concatenate([gather_rows(of_anchors, origins), of_boxes], axis=1)
-    return {
-        **rpn_losses(outputs, sampled_anchors, config),
-        **box_head_losses(submodels, config, levels, candidates, exists, batch, roi_noise),
-    }
-
-
-def fixed_noise_shapes(config: Config, height: int, width: int, max_boxes: int) -> dict[str, tuple[int]]:
-    """Returns what `noise_shapes` does, of the only sampler there is here: {"roi": (P + G,)}, in the proposals' order."""
-    return {"roi": (config.model.post_nms_train + max_boxes,)}
+    detector = TrainingDetector(submodels, config, batch, noise)
+    stages = detector.run(batch["images"], batch["image_sizes"], training=True)
+    targets = detector.anchor_targets(stages.levels)
+    return {**rpn_losses(stages.rpn, targets, config), **head_losses(stages.outputs, stages.rois, batch, config)}
 
 
 def fixed_proposal_losses(submodels: Submodels, config: Config, batch: dict, noise: dict) -> dict:
-    """Computes the box head's losses on given proposals: the counterpart of `training_losses` without an RPN.
+    """Computes the heads' losses on given proposals: the counterpart of `training_losses` without an RPN.
 
     Args:
         submodels: of `build_submodels`; batch-norm statistics are updated in place.
@@ -138,21 +169,21 @@ def fixed_proposal_losses(submodels: Submodels, config: Config, batch: dict, noi
         batch: as `training_losses` takes it, and proposals (B, P, 4) float32 yxyx pixels, zeros in empty rows; P is
             `post_nms_train`.
         noise: dict of roi (B, P + G) float32, uniform in 0..1, see `fixed_noise_shapes`.
+
     Returns:
         {"roi_class", "roi_box"}: (B,) float32 each, one loss an image.
     """
-    sizes = batch["image_sizes"]
-    levels = submodels.padded_features({"images": batch["images"], "image_sizes": sizes}, training=True)
-    candidates = ops.concatenate([batch["proposals"], batch["gt_boxes"]], axis=1)
-    exists = ops.ones_like(candidates[..., 0], dtype="bool")
-    return box_head_losses(submodels, config, levels, candidates, exists, batch, noise["roi"])
+    detector = FixedProposalsTraining(submodels, config, batch, noise)
+    stages = detector.run(batch["images"], batch["image_sizes"], training=True)
+    return head_losses(stages.outputs, stages.rois, batch, config)
 
 
-def storyboard(config: Config) -> tuple[Callable, Callable]:
+def training_functions(config: Config) -> tuple[Callable, Callable]:
     """Returns what a run trains by: its losses, and the shapes of its samplers' noise.
 
     Args:
         config: with `proposals` it is Fast R-CNN on those, else the RPN trains as well.
+
     Returns:
         `training_losses` and `noise_shapes`, or `fixed_proposal_losses` and `fixed_noise_shapes`.
     """

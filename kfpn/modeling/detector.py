@@ -1,43 +1,53 @@
-"""The forward storyboard: image -> C2..C5 -> P2..P6 -> RPN -> proposals -> RoIAlign -> box head -> detections."""
+"""Puts the parts of a detector together: image -> features -> proposals -> pooling -> heads -> detections."""
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
 
 from kfpn.config.model import ModelConfig
-from kfpn.modeling.backbones.resnet import frozen_stage, resnet
-from kfpn.modeling.heads.box import Detections, box_head
-from kfpn.modeling.layers import Normalize, SharedLayers
+from kfpn.modeling.heads import find_head
 from kfpn.modeling.pooling import RoIAlign
-from kfpn.modeling.pyramid import STAGES, pyramid
-from kfpn.modeling.rpn import Proposals, rpn_head
-from kfpn.modeling.units import Units
-from kfpn.ops.pyramid_levels import pooled_levels, pooled_size, pre_nms
+from kfpn.modeling.rpn import Proposals
+from kfpn.modeling.submodels import Submodels, build_submodels, image_inputs
+from kfpn.ops.pyramid_levels import pooled_levels, pre_nms
 
 
-class Submodels(NamedTuple):
-    """The functional models that carry all weights.
+class Rois(NamedTuple):
+    """The boxes of each image that the heads look at.
 
     Attributes:
-        features: images (B, H, W, 3) -> {"P2": (B, H / 4, W / 4, C), ..., "P6"}.
-        padded_features: the same layers with a second input `image_sizes` (B, 2): padding stays zero on every level.
-        rpn: {"P2": ...} -> {"logits": [(B, N_l)], "deltas": [(B, N_l, 4)]}, level by level.
-        box_head: (R, 7, 7, C), with pyramid c4 (R, 14, 14, C) -> {"logits": (R, K + 1), "deltas": (R, K, 4)}.
-        weights_model: a model that holds every variable once: for optimizers, saving and loading.
+        boxes: (B, R, 4) float32 yxyx pixels, zeros in empty rows.
+        scores: (B, R) float32, -inf in empty rows; None where they do not count.
+        targets: in training, what the heads should say of them; else None.
     """
 
-    features: keras.Model
-    padded_features: keras.Model
-    rpn: keras.Model
-    box_head: keras.Model
-    weights_model: keras.Model
+    boxes: Any
+    scores: Any = None
+    targets: Any = None
+
+
+class Stages(NamedTuple):
+    """What each stage of a detector gave.
+
+    Attributes:
+        levels: {"P2": (B, H, W, C), ...}.
+        rpn: {"logits": [(B, N_l)], "deltas": [(B, N_l, 4)]}; None without an RPN.
+        rois: what the heads look at.
+        outputs: {"box": ...}, of each head that looks at proposals.
+    """
+
+    levels: dict
+    rpn: Any
+    rois: Rois
+    outputs: dict[str, Any]
 
 
 @keras.saving.register_keras_serializable("kfpn")
 class ImageSizes(keras.layers.Layer):
-    """The sizes of images without padding: (B, H, W, 3) -> (B, 2) int32, height and width in pixels."""
+    """Gives the sizes of images without padding: (B, H, W, 3) -> (B, 2) int32, height and width in pixels."""
 
     def __init__(self, **kwargs):
         super().__init__(autocast=False, **kwargs)
@@ -51,120 +61,138 @@ class ImageSizes(keras.layers.Layer):
         return keras.KerasTensor((images.shape[0], 2), dtype="int32")
 
 
-def _image_input() -> keras.KerasTensor:
-    return keras.Input((None, None, 3), name="images", dtype="float32")
+class Detector:
+    """Puts the parts of a detector together: one method a stage, and the chain of them.
 
-
-def _sizes_input() -> keras.KerasTensor:
-    return keras.Input((2,), name="image_sizes", dtype="int32")
-
-
-def features_model(
-    config: ModelConfig, layers: SharedLayers, padded: bool, make_units: type[Units] = Units
-) -> keras.Model:
-    """Builds images -> pyramid over a set of layers.
+    features -> rpn -> propose -> pool -> heads -> select. This is the only place where the chain is written. Whoever
+    wants a stage to work in another way (another NMS, proposals that are given, a sample of RoIs to train on, another
+    runtime's operations) derives a class and writes that method. The methods take tensors of the backend or, to build a
+    functional model, KerasTensors.
 
     Args:
-        config: the model's.
-        layers: two graphs over the same set share their weights.
-        padded: bool, whether there is the second input `image_sizes` that keeps padding at zero.
-        make_units: how convolutions and norms are built.
+        submodels: of `build_submodels`.
+        config: the one they were built with; its test-time settings count here.
+        padded: bool, whether images may be padded, below and right, to the sizes that are given with them.
+        nms: "rounds" or "kernel", see `Proposals` and `Detections`.
     """
-    images = _image_input()
-    sizes = _sizes_input() if padded else None
-    units = make_units(config, layers, sizes)
-    x = layers("normalize", Normalize, mean=config.pixel_mean, std=config.pixel_std)(images)
-    levels = pyramid(units, resnet(units, units.clear_padding(x, 1), STAGES[config.pyramid]))
-    inputs = {"images": images, "image_sizes": sizes} if padded else images
-    return keras.Model(inputs, levels, name="padded_features" if padded else "features")
+
+    def __init__(self, submodels: Submodels, config: ModelConfig, padded: bool = True, nms: str = "rounds"):
+        self.submodels = submodels
+        self.config = config
+        self.padded = padded
+        self.proposals = Proposals(
+            config.anchor_sizes, config.aspect_ratios, pre_nms(config.pre_nms_test, config),
+            config.post_nms_test, config.rpn_nms_iou,
+            config.min_proposal_size, config.round_anchors, config.anchor_strides, nms,
+            name="proposals", dtype="float32",
+        )  # fmt: skip
+        modules = {name: find_head(name) for name in submodels.heads}
+        self.first_heads = [name for name, module in modules.items() if module.LOOKS_AT == "proposals"]
+        self.late_heads = [name for name, module in modules.items() if module.LOOKS_AT == "detections"]
+        self.selections = {name: module.select(config, nms) for name, module in modules.items()}
+        self.aligns = {name: self._make_align(name, head.input_shape[1]) for name, head in submodels.heads.items()}
+
+    def _make_align(self, head: str, size: int) -> RoIAlign:
+        config, name = self.config, "roi_align" if head == "box" else f"roi_align_{head}"
+        return RoIAlign(
+            size, config.sampling_ratio, config.aligned, config.canonical_size, pooled_levels(config), name=name
+        )
+
+    def features(self, images, image_sizes, training: bool | None = None) -> dict:
+        """Computes the pyramid: images (B, H, W, 3) and their sizes (B, 2) int -> {"P2": (B, H / 4, W / 4, C), ...}."""
+        inputs = {"images": images, "image_sizes": image_sizes} if self.padded else images
+        model = self.submodels.padded_features if self.padded else self.submodels.features
+        return model(inputs, **_mode(training))
+
+    def rpn(self, levels: dict, training: bool | None = None) -> dict | None:
+        """Computes objectness and deltas of all anchors: {"logits": [(B, N_l)], "deltas": [(B, N_l, 4)]}, by level."""
+        return self.submodels.rpn(levels, **_mode(training))
+
+    def propose(self, levels: dict, rpn: dict | None, image_sizes) -> Rois:
+        """Turns the RPN's outputs into boxes for the heads: boxes (B, R, 4) and scores (B, R), best first."""
+        return Rois(*self.proposals(levels, rpn, image_sizes))
+
+    def pool(self, levels: dict, boxes, image_sizes, head: str = "box"):
+        """Pools boxes (B, R, 4) from the levels: (B R, size, size, C), of the size that a head takes."""
+        align = self.aligns[head]
+        pooled = align({name: levels[name] for name in align.levels}, boxes, image_sizes)
+        return ops.reshape(pooled, (-1, *pooled.shape[2:]))
+
+    def heads(self, pooled: dict[str, Any], training: bool | None = None) -> dict[str, Any]:
+        """Reads the pooled boxes of each head: {"box": {"logits": (B R, K + 1), "deltas": (B R, K, 4)}}."""
+        return {name: self.submodels.heads[name](x, **_mode(training)) for name, x in pooled.items()}
+
+    def select(self, outputs: dict[str, Any], rois: Rois, image_sizes) -> dict:
+        """Makes the final detections of the heads' outputs, see `build_detector`."""
+        detections: dict[str, Any] = {}
+        for name in self.first_heads:
+            detections |= self.selections[name](outputs[name], rois, image_sizes)
+        return detections
+
+    def convolve(self, images, image_sizes, training: bool | None = None) -> tuple[dict, dict | None]:
+        """Runs the fully convolutional part: the levels, and the RPN's outputs on them."""
+        levels = self.features(images, image_sizes, training)
+        return levels, self.rpn(levels, training)
+
+    def first_stage(self, images, image_sizes, training: bool | None = None) -> Stages:
+        """Runs everything up to the proposals."""
+        levels, rpn = self.convolve(images, image_sizes, training)
+        return Stages(levels, rpn, self.propose(levels, rpn, image_sizes), {})
+
+    def second_stage(
+        self, levels: dict, boxes, image_sizes, training: bool | None = None, names: Sequence[str] | None = None
+    ) -> dict[str, Any]:
+        """Pools boxes (B, R, 4) and reads them: the outputs of the heads `names`; None: of those that look at proposals."""
+        names = self.first_heads if names is None else names
+        pooled = {name: self.pool(levels, boxes, image_sizes, name) for name in names}
+        return self.heads(pooled, training)
+
+    def run(self, images, image_sizes, training: bool | None = None) -> Stages:
+        """Runs both stages, up to the heads' outputs; in training all heads look at the RoIs."""
+        stages = self.first_stage(images, image_sizes, training)
+        names = list(self.submodels.heads) if training else None
+        return stages._replace(
+            outputs=self.second_stage(stages.levels, stages.rois.boxes, image_sizes, training, names)
+        )
+
+    def finish(self, stages: Stages, image_sizes) -> dict:
+        """Makes detections of what `run` gave; then the heads that look at detections read those."""
+        detections = self.select(stages.outputs, stages.rois, image_sizes)
+        if self.late_heads:
+            outputs = self.second_stage(stages.levels, detections["boxes"], image_sizes, names=self.late_heads)
+            for name in self.late_heads:
+                detections |= self.selections[name](outputs[name], detections, image_sizes)
+        return detections
+
+    def __call__(self, images, image_sizes) -> dict:
+        """Detects in images (B, H, W, 3) of sizes (B, 2) int; returns the outputs of `build_detector`."""
+        return self.finish(self.run(images, image_sizes), image_sizes)
 
 
-def build_submodels(config: ModelConfig) -> Submodels:
-    """Builds the submodels of a detector, with fresh weights."""
-    layers = SharedLayers(frozen_stage(config))
-    features, padded_features = (features_model(config, layers, padded) for padded in (False, True))
-    channels = features.output[config.levels[0]].shape[-1]
-    return assemble(features, padded_features, rpn_head(config, channels), box_head(config, channels, layers))
-
-
-def assemble(features: keras.Model, padded_features: keras.Model, rpn: keras.Model, head: keras.Model) -> Submodels:
-    """Returns submodels together with the model that holds every variable of theirs once."""
-    images = _image_input()
-    rois = keras.Input(head.input_shape[1:], name="roi_features")
-    weights_model = keras.Model([images, rois], [rpn(features(images)), head(rois)], name="weights")
-    return Submodels(features, padded_features, rpn, head, weights_model)
+def _mode(training: bool | None) -> dict[str, bool]:
+    # Left out where nothing was said, so that Keras goes by the call around it.
+    return {} if training is None else {"training": training}
 
 
 def inference_model(
-    submodels: Submodels,
-    config: ModelConfig,
-    padded: bool = False,
-    proposals_nms: str = "rounds",
-    detections_nms: str = "rounds",
+    submodels: Submodels, config: ModelConfig, padded: bool = False, nms: str = "rounds"
 ) -> keras.Model:
-    """Composes the detector over submodels, sharing their weights.
+    """Builds the functional model of a detector, over the same weights.
 
     Args:
         submodels: of `build_submodels`.
         config: the one they were built with; its test-time settings count here.
         padded: bool, whether the model has the second input `image_sizes`.
-        proposals_nms, detections_nms: "rounds" or "kernel", see `Proposals` and `Detections`.
+        nms: "rounds" or "kernel", see `Proposals` and `Detections`.
+
     Returns:
         A functional model, see `build_detector`.
     """
-    images = _image_input()
-    if padded:
-        sizes = _sizes_input()
-        inputs = {"images": images, "image_sizes": sizes}
-        levels = submodels.padded_features(inputs)
-    else:
-        sizes = ImageSizes(name="image_sizes")(images)
-        inputs, levels = images, submodels.features(images)
-    rois, roi_scores = make_proposals(config, nms=proposals_nms)(levels, submodels.rpn(levels), sizes)
-    found = detect_in_rois(submodels, config, levels, rois, roi_scores, sizes, detections_nms)
-    return keras.Model(inputs, found, name="faster_rcnn_fpn")
-
-
-def make_proposals(
-    config: ModelConfig, post_nms: int | None = None, pre_nms_count: int | None = None, nms: str = "rounds"
-) -> Proposals:
-    """Returns the layer that makes the detector's proposals.
-
-    Args:
-        config: the model's.
-        post_nms: proposals an image; None: `config.post_nms_test`.
-        pre_nms_count: proposals a level and anchor size that enter NMS; None: `config.pre_nms_test`.
-        nms: "rounds" or "kernel", see `Proposals`.
-    """
-    count = config.pre_nms_test if pre_nms_count is None else pre_nms_count
-    return Proposals(
-        config.anchor_sizes, config.aspect_ratios, pre_nms(count, config),
-        config.post_nms_test if post_nms is None else post_nms, config.rpn_nms_iou,
-        config.min_proposal_size, config.round_anchors, config.anchor_strides, nms,
-        name="proposals", dtype="float32",
-    )  # fmt: skip
-
-
-def detect_in_rois(submodels: Submodels, config: ModelConfig, levels, rois, roi_scores, sizes, nms: str = "rounds"):
-    """Composes the box stage over submodels: levels and RoIs -> detections, see `build_detector`.
-
-    Args:
-        submodels, config: see `inference_model`.
-        levels: {"P2": (B, H, W, C), ...} of the submodel `features`.
-        rois: (B, R, 4) float32 yxyx pixels. roi_scores: (B, R), -inf in empty rows. sizes: (B, 2) int, pixels.
-        nms: "rounds" or "kernel", see `Detections`.
-    """
-    names = pooled_levels(config)
-    align = RoIAlign(
-        pooled_size(config), config.sampling_ratio, config.aligned, config.canonical_size, names, name="roi_align"
-    )
-    pooled = align({name: levels[name] for name in names}, rois, sizes)
-    outputs = submodels.box_head(ops.reshape(pooled, (-1, *pooled.shape[2:])))
-    select = Detections(
-        config.score_threshold, config.nms_iou, config.max_detections, config.min_detection_size,
-        nms, name="detections", dtype="float32",
-    )  # fmt: skip
-    return select(outputs["logits"], outputs["deltas"], rois, roi_scores, sizes)
+    inputs = image_inputs(padded)
+    images = inputs["images"]
+    sizes = inputs["image_sizes"] if padded else ImageSizes(name="image_sizes")(images)
+    detections = Detector(submodels, config, padded, nms)(images, sizes)
+    return keras.Model(inputs if padded else images, detections, name="faster_rcnn_fpn")
 
 
 def build_detector(
@@ -177,7 +205,7 @@ def build_detector(
         backbone: resnet18, resnet26, resnet34, resnet50, resnet101 or resnet152.
         pyramid: fpn, or one of those the paper compares it with (tables 1 to 3): bottom_up, top_down, finest, c4, c5.
         padded: bool. True adds the input `image_sizes`, for batches of images of different sizes.
-        settings: any other field of `kfpn.config.run.ModelConfig`.
+        settings: any other field of `ModelConfig`.
     Call:
         images: (B, H, W, 3) uint8 or float, RGB, 0..255, any size. With `padded`, a dict of images, zero
         padded below and right, and image_sizes (B, 2) int32, the true heights and widths in pixels.

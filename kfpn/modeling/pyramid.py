@@ -16,7 +16,7 @@ def _nearest(coarse, height, width):
     return ops.reshape(doubled, (shape[0], shape[1] * 2, shape[2] * 2, channels))[:, :height, :width]
 
 
-def _tent(fine, coarse, fine_cells, coarse_cells, dtype):
+def _bilinear_matrix(fine, coarse, fine_cells, coarse_cells, dtype):
     """The weights of bilinear interpolation along one axis, half-pixel centres: (B, fine, coarse).
 
     Args:
@@ -33,8 +33,8 @@ def _tent(fine, coarse, fine_cells, coarse_cells, dtype):
 def _bilinear(coarse, height, width, fine_cells, coarse_cells):
     """(B, h, w, C) -> (B, height, width, C), as two matrix products; the cells: (B or 1, 2) int."""
     _, rows, columns, _ = ops.shape(coarse)
-    down = _tent(height, rows, fine_cells[:, 0], coarse_cells[:, 0], coarse.dtype)
-    across = _tent(width, columns, fine_cells[:, 1], coarse_cells[:, 1], coarse.dtype)
+    down = _bilinear_matrix(height, rows, fine_cells[:, 0], coarse_cells[:, 0], coarse.dtype)
+    across = _bilinear_matrix(width, columns, fine_cells[:, 1], coarse_cells[:, 1], coarse.dtype)
     stretched = ops.matmul(down[:, None], ops.transpose(coarse, (0, 3, 1, 2)))
     return ops.transpose(ops.matmul(stretched, ops.transpose(across[:, None], (0, 1, 3, 2))), (0, 2, 3, 1))
 
@@ -207,8 +207,8 @@ def single_stage(_units: Units, stages) -> dict:
     return {f"C{len(stages) + 1}": stages[-1]}
 
 
-STAGES = dict.fromkeys(("fpn", "bottom_up", "top_down", "finest", "c5"), (2, 3, 4, 5)) | {"c4": (2, 3, 4)}
-"""The stages of the backbone that each pyramid stands on: with c4, conv5 is the box head."""
+LAST_STAGE = dict.fromkeys(("fpn", "bottom_up", "top_down", "finest", "c5"), 5) | {"c4": 4}
+"""The last stage of the backbone that each pyramid stands on: with c4, conv5 is the box head."""
 PYRAMIDS = {
     "fpn": fpn, "bottom_up": bottom_up, "top_down": top_down, "finest": finest, "c4": single_stage, "c5": single_stage,
 }  # fmt: skip

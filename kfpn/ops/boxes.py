@@ -7,8 +7,8 @@ from keras import ops
 # dh and dw are clamped here before exp(): a box grows at most to 1000 pixels from an
 # anchor of 16 (detectron2 and torchvision: _DEFAULT_SCALE_CLAMP, bbox_xform_clip).
 SCALE_CLAMP = math.log(1000.0 / 16.0)
-RPN_WEIGHTS = (1.0, 1.0, 1.0, 1.0)
-HEAD_WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # Fast R-CNN's target normalisation (0.1, 0.1, 0.2, 0.2)
+RPN_DELTA_SCALE = (1.0, 1.0, 1.0, 1.0)
+HEAD_DELTA_SCALE = (10.0, 10.0, 5.0, 5.0)  # Fast R-CNN's target normalisation (0.1, 0.1, 0.2, 0.2)
 
 
 def area(boxes):
@@ -48,7 +48,7 @@ def intersection_over_area(a, b):
     return ops.where(own > 0.0, intersection(a, b) / ops.maximum(own, 1e-12), 0.0)
 
 
-def encode(boxes, anchors, weights=RPN_WEIGHTS):
+def encode(boxes, anchors, weights=RPN_DELTA_SCALE):
     """Returns the deltas (dy, dx, dh, dw) that turn anchors into boxes (R-CNN, appendix C).
 
     Args:
@@ -68,7 +68,7 @@ def encode(boxes, anchors, weights=RPN_WEIGHTS):
     return ops.stack([weight * delta for weight, delta in zip(weights, deltas, strict=True)], axis=-1)
 
 
-def decode(deltas, anchors, weights=RPN_WEIGHTS):
+def decode(deltas, anchors, weights=RPN_DELTA_SCALE):
     """Returns the boxes that deltas make of anchors: the inverse of `encode`, with dh and dw clamped.
 
     Args:

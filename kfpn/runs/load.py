@@ -10,7 +10,7 @@ import keras
 from kfpn.runs.workdir import Workdir
 
 if TYPE_CHECKING:
-    from kfpn.modeling.detector import Submodels
+    from kfpn.modeling.submodels import Submodels
 
 
 def load_detector(workdir: str | os.PathLike, padded: bool = False) -> keras.Model:
@@ -92,7 +92,7 @@ def load_submodels(files: Workdir, weights: Path | None = None) -> "Submodels":
     Raises:
         ValueError: naming the file, if config or weights can't be read or don't belong together.
     """
-    from kfpn.modeling.detector import build_submodels
+    from kfpn.modeling.submodels import build_submodels
 
     submodels = build_submodels(files.read_config().model)
     _load_weights(submodels.weights_model, files, weights or files.weights)

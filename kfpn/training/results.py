@@ -12,8 +12,9 @@ from kfpn.data.proposal_table import ProposalTable
 from kfpn.data.record import Source
 from kfpn.evaluation.detect import detect_function, evaluate_source
 from kfpn.evaluation.recall import evaluate_proposals
-from kfpn.modeling.detector import Submodels, inference_model
+from kfpn.modeling.detector import inference_model
 from kfpn.modeling.fast_rcnn import fast_rcnn_model, proposals_model
+from kfpn.modeling.submodels import Submodels
 from kfpn.plotting.curves import plot_curves
 from kfpn.plotting.draw_boxes import side_by_side
 from kfpn.runs.atomic_files import read_json, write_json

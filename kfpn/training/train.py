@@ -17,8 +17,8 @@ from kfpn.data.formats import default_val_data, open_source
 from kfpn.data.pipeline import named_errors, train_batches
 from kfpn.data.proposal_table import ProposalTable, proposals_of, with_proposals
 from kfpn.data.record import Source
-from kfpn.losses.training_losses import storyboard
-from kfpn.modeling.detector import build_submodels
+from kfpn.losses.training_losses import training_functions
+from kfpn.modeling.submodels import build_submodels
 from kfpn.runs.checkpoint import Checkpoints, named_variables
 from kfpn.runs.lock import sole_training
 from kfpn.runs.precision import dtype_policy
@@ -179,7 +179,7 @@ def _train(
     evaluate = None
     if val_source is not None:
         evaluate = build_evaluate(config, workdir, submodels, val_source, fixed and fixed.validation)
-    step = build_train_step(submodels, config, optimizer, strategy, *storyboard(config))
+    step = build_train_step(submodels, config, optimizer, strategy, *training_functions(config))
     step = _announce_shapes(step, config, strategy)
 
     def batches(start: int) -> tf.data.Dataset:

@@ -1,5 +1,6 @@
 """From a checkpoint of any known kind to the variables of a detector: by name, all or nothing."""
 
+import importlib
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -8,12 +9,13 @@ from typing import Any
 import keras
 import numpy as np
 
+from kfpn.config.backbones import BACKBONES
 from kfpn.config.model import ModelConfig
-from kfpn.modeling.backbones.resnet import BASIC
-from kfpn.modeling.detector import build_submodels, inference_model
+from kfpn.modeling.backbones import find_backbone
+from kfpn.modeling.detector import inference_model
+from kfpn.modeling.submodels import build_submodels
 from kfpn.runs import load as trained
 from kfpn.weights.identify import PathLike, layers_of, read_checkpoint, variables_of
-from kfpn.weights.makers.resnet_names import backbone_of
 from kfpn.weights.trained_weights import Checkpoint, Tensor, complain, foreign_shape
 
 # These make other numbers of the same weights: no detector works with others than it was trained with.
@@ -22,7 +24,6 @@ BOUND = ("backbone", "norm", "stride_on", "pixel_mean", "pixel_std", "pyramid", 
 LOOSE = ("norm_epsilon", "anchor_sizes", "aspect_ratios", "round_anchors", "anchor_strides", "aligned", "sampling_ratio")  # fmt: skip
 
 PREDICTOR = ("head_logits", "head_deltas")
-OWN_BLOCK = r"conv(?P<stage>\d+)_(?P<block>\d+)_(?P<part>\d)_conv/kernel$"
 
 
 def settings_of(model: keras.Model) -> dict[str, Any]:
@@ -31,12 +32,8 @@ def settings_of(model: keras.Model) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     if "normalize" in layers:
         settings |= {"pixel_mean": layers["normalize"].mean, "pixel_std": layers["normalize"].std}
-    if "stem_norm" in layers:
-        settings["norm_epsilon"] = layers["stem_norm"].epsilon
-        settings["norm"] = "gn" if isinstance(layers["stem_norm"], keras.layers.GroupNormalization) else "frozen_bn"
-        settings["backbone"] = backbone_of("model", variables_of(model), OWN_BLOCK)
-        if settings["backbone"] not in BASIC:
-            settings["stride_on"] = "1x1" if layers["conv3_1_1_conv"].strides == (2, 2) else "3x3"
+    for backbone in BACKBONES:
+        settings |= importlib.import_module(f"kfpn.modeling.backbones.{backbone}").settings_of(layers)
     settings |= _pyramid_of(layers)
     for name in ("roi_align", "proposals"):
         settings |= {
@@ -123,11 +120,10 @@ def apply(
 
 
 def _check_settings(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> None:
-    # Basic blocks have no 1x1 that could stride.
-    idle = ("stride_on",) if checkpoint.model.get("backbone") in BASIC else ()
+    unused = find_backbone(checkpoint.model["backbone"]).unused_settings(checkpoint.model["backbone"])
 
     def differing(names: Sequence[str]) -> list[str]:
-        both = [name for name in names if name in settings and name in checkpoint.model and name not in idle]
+        both = [name for name in names if name in settings and name in checkpoint.model and name not in unused]
         return [
             f"{name}={checkpoint.model[name]!r} (the model has {settings[name]!r})"
             for name in both

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from kfpn.config.model import ModelConfig
 from kfpn.config.presets import preset
 from kfpn.config.run import SamplingConfig
-from kfpn.modeling.detector import build_submodels
+from kfpn.modeling.submodels import build_submodels
 from kfpn.runs.workdir import Workdir
 from kfpn.weights.assign import apply, model_config
 from kfpn.weights.identify import PathLike, read_checkpoint

@@ -12,7 +12,7 @@ from kfpn.config.presets import preset
 from kfpn.export.saved_model.write_saved_model import export_saved_model
 from kfpn.export.trained import open_trained
 from kfpn.export.verify import Reference
-from kfpn.modeling.detector import build_submodels
+from kfpn.modeling.submodels import build_submodels
 from kfpn.runs.workdir import Workdir
 from tests.modeling import tiny
 

@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 from kfpn.export.folding import fold_norms
-from kfpn.modeling.detector import build_submodels, inference_model
+from kfpn.modeling.detector import inference_model
+from kfpn.modeling.submodels import build_submodels
 from tests.modeling import tiny
 
 
@@ -57,6 +58,6 @@ def test_a_folded_detector_finds_the_same():
     expected = tiny.detect(inference_model(submodels, config), image)
     folded = fold_norms(submodels, config)
     for nms in ("rounds", "kernel"):
-        found = tiny.detect(inference_model(folded, config, proposals_nms=nms, detections_nms=nms), image)
+        found = tiny.detect(inference_model(folded, config, nms=nms), image)
         np.testing.assert_array_equal(found["num_detections"], expected["num_detections"])
         np.testing.assert_allclose(np.sort(found["scores"]), np.sort(expected["scores"]), atol=1e-5)

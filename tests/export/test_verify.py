@@ -15,7 +15,7 @@ def test_an_export_is_equal_to_its_model_and_one_of_other_weights_is_not(
     assert "verify image_tensor: 120 rows; largest differences: box " in capsys.readouterr().out
     batches = list(verify.image_batches(trained.config))
     monkeypatch.setattr(verify, "image_batches", lambda _: batches[:1])
-    bias = trained.unfolded.box_head.get_layer("head_logits").bias
+    bias = trained.unfolded.heads["box"].get_layer("head_logits").bias
     before = np.array(bias)
     bias.assign(before + np.array([0.0, 0.1, 0.0, 0.0]))
     try:

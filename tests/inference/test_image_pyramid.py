@@ -13,7 +13,8 @@ from kfpn.data.formats.iterable import IterableSource
 from kfpn.data.record import Record
 from kfpn.evaluation.detect import detect_function, detect_image, detect_source, evaluate_source
 from kfpn.inference.image_pyramid import ImagePyramid, Pass, merge_detections
-from kfpn.modeling.detector import build_submodels, inference_model
+from kfpn.modeling.detector import inference_model
+from kfpn.modeling.submodels import build_submodels
 from tests.modeling import tiny
 
 CONFIG = dataclasses.replace(preset("shapes"), batch_size=2)  # 128 a side

@@ -10,12 +10,14 @@ from kfpn.cli import main as cli
 from kfpn.config.presets import preset
 from kfpn.config.run import Config
 from kfpn.inference import inspect_pyramid as pyramid_maps
-from kfpn.inference.inspect_pyramid import opened_model, page_paths, view_image, visualize_images
-from kfpn.modeling.backbones.resnet import frozen_stage
-from kfpn.modeling.detector import Submodels, build_submodels, inference_model
-from kfpn.modeling.heads.box import box_head
+from kfpn.inference.inspect_pyramid import model_with_intermediates, page_paths, view_image, visualize_images
+from kfpn.modeling.backbones import frozen_layers
+from kfpn.modeling.detector import inference_model
+from kfpn.modeling.heads import box
 from kfpn.modeling.layers import SharedLayers
 from kfpn.modeling.rpn import rpn_head
+from kfpn.modeling.submodels import Submodels, build_submodels
+from kfpn.modeling.units import Units
 from kfpn.runs.workdir import Workdir
 from tests.modeling import tiny
 
@@ -30,7 +32,7 @@ def run_config(short_side=96, long_side=160, **model) -> Config:
 
 def averaging(config) -> Submodels:
     """Returns submodels whose levels are the image averaged over each cell, and whose logits are its red channel."""
-    layers = SharedLayers(frozen_stage(config))
+    layers = SharedLayers(frozen_layers(config))
     x = images = keras.Input((None, None, 3))
     stages = {}
     for number in (2, 3, 4, 5, 6):
@@ -49,13 +51,13 @@ def averaging(config) -> Submodels:
     weights[..., 0, :] = 1 / 255
     to_logits.assign(weights)
     features = keras.Model(images, stages)
-    return Submodels(features, features, rpn, box_head(config, 3, layers), rpn)
+    return Submodels(features, features, rpn, {"box": box.build(config, 3, layers, Units)}, rpn)
 
 
 @pytest.fixture(scope="module")
 def averaged():
     config = run_config(128, 192)
-    return opened_model(averaging(config.model), config.model), config
+    return model_with_intermediates(averaging(config.model), config.model), config
 
 
 def test_a_known_maximum_lands_in_its_cell_of_every_level(averaged):
@@ -85,7 +87,7 @@ def test_the_anchor_sizes_of_a_single_level_have_a_map_each():
         variable.assign(np.zeros(variable.shape))
     (bias,) = [variable for variable in submodels.rpn.variables if variable.path == "rpn_logits/bias"]
     bias.assign([0, 1, 2, 5, 4, 3, -3, -2, -4])  # size by size, three ratios each
-    view = view_image(opened_model(submodels, config.model), config, tiny.image(96, 96), NAMES)
+    view = view_image(model_with_intermediates(submodels, config.model), config, tiny.image(96, 96), NAMES)
     assert [(one.level, one.size) for one in view.objectness] == [("P2", 8.0), ("P2", 16.0), ("P2", 32.0)]
     for one, best in zip(view.objectness, (2, 5, -2), strict=True):
         np.testing.assert_allclose(one.probability, np.full((24, 24), 1 / (1 + np.exp(-best))), rtol=1e-5)
@@ -108,7 +110,7 @@ def test_every_pyramid_has_a_page_of_what_it_is_made_of(tmp_path, pyramid):
     submodels = build_submodels(config.model)
     tiny.shake(submodels.weights_model)
     image = tiny.image(40, 33)
-    view = view_image(opened_model(submodels, config.model), config, image, NAMES)
+    view = view_image(model_with_intermediates(submodels, config.model), config, image, NAMES)
     stages, levels, pooled = CASES[pyramid]
     assert ([one.name for one in view.stages], [one.name for one in view.levels]) == (stages, levels)
     assert list(view.pooled) == pooled
@@ -146,7 +148,7 @@ def test_every_pyramid_has_a_page_of_what_it_is_made_of(tmp_path, pyramid):
 def pages_of(averaged, monkeypatch):
     """Returns a function that gives what the pages of image files would show, and which files failed."""
     model, config = averaged
-    monkeypatch.setattr(pyramid_maps, "opened_model", lambda submodels, model_config: model)
+    monkeypatch.setattr(pyramid_maps, "model_with_intermediates", lambda submodels, model_config: model)
 
     def run(paths):
         views = {}

@@ -14,8 +14,8 @@ from kfpn.data.proposal_table import proposals_of, read_proposals
 from kfpn.data.record import Record
 from kfpn.evaluation.recall import propose_source
 from kfpn.inference.write_proposals import propose
-from kfpn.modeling.detector import build_submodels
 from kfpn.modeling.fast_rcnn import proposals_model
+from kfpn.modeling.submodels import build_submodels
 from kfpn.runs.workdir import Workdir
 from tests.modeling import tiny
 

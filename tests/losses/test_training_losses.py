@@ -8,7 +8,7 @@ from keras import ops
 from kfpn.config.run import Config, SamplingConfig
 from kfpn.losses import training_losses as training
 from kfpn.losses.training_losses import noise_shapes, training_losses
-from kfpn.modeling.detector import build_submodels
+from kfpn.modeling.submodels import build_submodels
 from tests.modeling import tiny
 
 LOSSES = {"rpn_class", "rpn_box", "roi_class", "roi_box"}

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import kfpn
-from kfpn.modeling.detector import build_submodels, inference_model
+from kfpn.modeling.detector import inference_model
+from kfpn.modeling.submodels import build_submodels
 from tests.modeling import tiny
 
 KEYS = ("boxes", "scores", "labels", "num_detections")

@@ -7,8 +7,9 @@ import tensorflow as tf
 from kfpn.config.run import Config, SamplingConfig
 from kfpn.losses import training_losses as training
 from kfpn.losses.training_losses import fixed_noise_shapes, fixed_proposal_losses
-from kfpn.modeling.detector import build_submodels, inference_model
+from kfpn.modeling.detector import inference_model
 from kfpn.modeling.fast_rcnn import fast_rcnn_model, proposals_model
+from kfpn.modeling.submodels import build_submodels
 from tests.modeling import tiny
 
 SIZE = (64, 96)

@@ -10,9 +10,10 @@ import tensorflow as tf
 import kfpn
 from kfpn.config.model import ModelConfig
 from kfpn.config.presets import BILINEAR_PYRAMID
-from kfpn.modeling.detector import build_submodels, inference_model
+from kfpn.modeling.detector import inference_model
 from kfpn.modeling.pyramid import Upsample, UpsampleAdd
 from kfpn.modeling.rpn import level_anchors
+from kfpn.modeling.submodels import build_submodels
 from kfpn.ops.pyramid_levels import anchors_a_cell, pooled_levels, pooled_size, pre_nms, stride
 from tests.modeling import tiny
 
@@ -134,10 +135,10 @@ def test_finest_is_the_p2_of_fpn_with_all_anchor_sizes_on_it():
 def test_c4_keeps_conv5_as_its_head_and_halves_what_it_pools():
     config, submodels = made(pyramid="c4")
     assert not [layer.name for layer in submodels.features.layers if layer.name.startswith("conv5")]
-    assert submodels.box_head.get_layer("conv5_1_1_conv").strides == (2, 2)
-    assert submodels.box_head.input_shape == (None, 14, 14, 128)
-    assert submodels.box_head.get_layer("conv5_2_2_conv").output.shape == (None, 7, 7, 256)
-    assert {layer.name for layer in submodels.box_head.layers if "fc" in layer.name} == set()
+    assert submodels.heads["box"].get_layer("conv5_1_1_conv").strides == (2, 2)
+    assert submodels.heads["box"].input_shape == (None, 14, 14, 128)
+    assert submodels.heads["box"].get_layer("conv5_2_2_conv").output.shape == (None, 7, 7, 256)
+    assert {layer.name for layer in submodels.heads["box"].layers if "fc" in layer.name} == set()
     assert pooled_size(config) == 14
 
 

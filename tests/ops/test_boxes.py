@@ -9,7 +9,7 @@ from kfpn.ops import boxes
 
 SIXTEENTHS = st.integers(-3200, 3200).map(lambda n: n / 16)  # exact in float32, and so are their sums
 ANY = st.floats(width=32)
-WEIGHTS = st.sampled_from([boxes.RPN_WEIGHTS, boxes.HEAD_WEIGHTS])
+WEIGHTS = st.sampled_from([boxes.RPN_DELTA_SCALE, boxes.HEAD_DELTA_SCALE])
 
 
 def rows(value, most=6):
@@ -67,11 +67,11 @@ def test_encode_by_hand():
     # centre (15, 5) from (5, 10): 10 / 10 and -5 / 20; sides 20 / 10 and 10 / 20.
     want = [1.0, -0.25, math.log(2), -math.log(2)]
     np.testing.assert_allclose(np.array(boxes.encode(box, anchor)), want, rtol=1e-6)
-    weighted = np.array(boxes.encode(box, anchor, boxes.HEAD_WEIGHTS))
+    weighted = np.array(boxes.encode(box, anchor, boxes.HEAD_DELTA_SCALE))
     np.testing.assert_allclose(weighted, np.array(want) * (10, 10, 5, 5), rtol=1e-6)
 
 
-@pytest.mark.parametrize("weights", [boxes.RPN_WEIGHTS, boxes.HEAD_WEIGHTS])
+@pytest.mark.parametrize("weights", [boxes.RPN_DELTA_SCALE, boxes.HEAD_DELTA_SCALE])
 def test_decode_undoes_encode(weights):
     rng = np.random.default_rng(0)
     start = rng.uniform(0, 100, (2, 50, 2))

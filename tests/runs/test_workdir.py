@@ -8,7 +8,7 @@ import pytest
 
 from kfpn.config.model import ModelConfig
 from kfpn.config.run import Config, to_dict
-from kfpn.modeling.detector import build_submodels
+from kfpn.modeling.submodels import build_submodels
 from kfpn.runs.load import load_detector
 from kfpn.runs.workdir import Workdir, compare_configs
 from tests.training import standin

@@ -13,7 +13,7 @@ from kfpn.cli import main as cli
 from kfpn.config.presets import preset
 from kfpn.config.run import InputConfig
 from kfpn.data.proposal_table import collect_proposals, write_proposals
-from kfpn.modeling.detector import build_submodels
+from kfpn.modeling.submodels import build_submodels
 from kfpn.runs.load import load_detector, load_submodels
 from kfpn.runs.workdir import Workdir
 from kfpn.training.train import train
@@ -80,7 +80,7 @@ def test_the_rpns_weights_stay_what_they_were_bit_for_bit(config, final):
     fresh = build_submodels(replace(config.model, num_classes=2))
     for old, new in zip(fresh.rpn.variables, trained.rpn.variables, strict=True):
         np.testing.assert_array_equal(old.numpy(), new.numpy())
-    for old, new in zip(fresh.box_head.variables, trained.box_head.variables, strict=True):
+    for old, new in zip(fresh.heads["box"].variables, trained.heads["box"].variables, strict=True):
         assert not np.array_equal(old.numpy(), new.numpy())
 
 

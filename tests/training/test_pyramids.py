@@ -10,7 +10,7 @@ from kfpn.config.presets import preset
 from kfpn.config.run import InputConfig
 from kfpn.evaluation.detect import evaluate_source
 from kfpn.evaluation.recall import RECALLS
-from kfpn.modeling.detector import build_submodels
+from kfpn.modeling.submodels import build_submodels
 from kfpn.runs.load import load_detector, load_submodels
 from kfpn.runs.workdir import Workdir
 from kfpn.training.train import train

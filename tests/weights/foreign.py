@@ -241,7 +241,7 @@ def check(submodels, image, normalised, units, layers, background_first=True, **
         near(outputs["logits"][i][0], logits)
         near(outputs["deltas"][i][0], deltas[:, [1, 0, 3, 2]])
     rois = np.random.default_rng(3).normal(size=(5, SMALL["channels"], 7, 7)).astype(np.float32)
-    outputs = submodels.box_head(np.transpose(rois, (0, 2, 3, 1)))
+    outputs = submodels.heads["box"](np.transpose(rois, (0, 2, 3, 1)))
     logits, deltas = box_head(layers, rois)
     deltas = deltas.reshape(5, -1, 4)[..., [1, 0, 3, 2]]
     near(outputs["logits"], np.roll(logits, -1, axis=1) if background_first else logits)

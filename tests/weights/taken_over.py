@@ -1,6 +1,6 @@
 """A foreign checkpoint taken over into a network, step by step as kfpn does it."""
 
-from kfpn.modeling.detector import build_submodels
+from kfpn.modeling.submodels import build_submodels
 from kfpn.weights.assign import apply, model_config, read_checkpoint
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import kfpn
-from kfpn.modeling.detector import build_submodels
+from kfpn.modeling.submodels import build_submodels
 from kfpn.weights.assign import BOUND, LOOSE, model_config, read_checkpoint, settings_of, variables_of
 from tests.weights.foreign import caffe2_backbone, detectron2, heads, torchvision, torchvision_backbone, trunk, write
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import kfpn
-from kfpn.modeling.detector import build_submodels
+from kfpn.modeling.submodels import build_submodels
 from kfpn.weights.assign import model_config, read_checkpoint, variables_of
 from tests.weights.foreign import heads, torchvision, trunk, write
 

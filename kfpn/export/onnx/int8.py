@@ -17,7 +17,7 @@ from kfpn.data.record import Source
 from kfpn.evaluation.detect import detect_record, evaluate_detections
 from kfpn.export.calibration import calibration_pictures
 from kfpn.export.onnx.onnx_runtimes import in_onnxruntime
-from kfpn.export.trained import Trained
+from kfpn.export.trained import TrainedDetector
 from kfpn.export.verify import Different
 
 # The last layers: what they round to steps of a 256th are boxes and scores themselves.
@@ -141,7 +141,9 @@ def _quiet() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def require_accuracy(trained: Trained, source: Source, full: Path, quantized: Path, options: Int8Options) -> None:
+def require_accuracy(
+    trained: TrainedDetector, source: Source, full: Path, quantized: Path, options: Int8Options
+) -> None:
     """Measures both files on validation images, prints their AP, and makes sure that INT8 costs no more than said.
 
     Args:

@@ -5,6 +5,7 @@ is never run: when tf2onnx meets it, the operation of ONNX takes its place.
 """
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -12,13 +13,14 @@ import tensorflow as tf
 
 from kfpn.config.model import ModelConfig
 from kfpn.export.tensorrt_layers import for_tensorrt
-from kfpn.modeling.detector import Submodels
+from kfpn.modeling.detector import Detector, Rois
 from kfpn.modeling.heads.box import scored_boxes
 from kfpn.modeling.rpn import level_anchors, select_proposals
+from kfpn.modeling.submodels import Submodels
 from kfpn.ops.boxes import gather_rows
 from kfpn.ops.nms import suppress
-from kfpn.ops.pyramid_levels import pooled_levels, pooled_size, pre_nms, stride
-from kfpn.ops.roi_align import level_cells, roi_align, roi_levels
+from kfpn.ops.pyramid_levels import pooled_size, pre_nms, stride
+from kfpn.ops.roi_align import roi_levels
 
 OPSET = 18  # RoiAlign with a half-pixel shift needs 16
 
@@ -27,8 +29,22 @@ def _never_run(*_inputs):
     raise RuntimeError("this stands for an operation of ONNX and must not be run")
 
 
-class OnnxDetector:
-    """The detector's function, and the operations of ONNX that its graph asks for.
+class PooledRois(NamedTuple):
+    """Pooled boxes, as one of the two ways of RoIAlign leaves them.
+
+    Attributes:
+        features: (N, size, size, C), or with `channels_first` (N, C, size, size).
+        channels_first: bool.
+        order: (N,) int64, which box each row is of; None: the boxes' own order.
+    """
+
+    features: Any
+    channels_first: bool
+    order: Any = None
+
+
+class OnnxDetector(Detector):
+    """The detector as ONNX has words for it, and the operations of ONNX that its graph asks for.
 
     Args:
         submodels: with folded norms.
@@ -40,38 +56,31 @@ class OnnxDetector:
 
     def __init__(self, submodels: Submodels, config: ModelConfig, raw: bool, static: bool):
         # Convolutions instead of matrix products, and Resize instead of a broadcast: both save transpositions here too.
-        plain = for_tensorrt(submodels)
-        self.features, self.rpn = plain.features, plain.rpn
-        if config.pyramid == "c4":
-            self.first_dense, self.rest_of_head = None, plain.box_head
-        else:
-            first = submodels.box_head.get_layer("head_fc1")
+        super().__init__(for_tensorrt(submodels), config, padded=False)
+        self.first_dense, self.rest_of_head = None, self.submodels.heads["box"]
+        if config.pyramid != "c4":
+            head = submodels.heads["box"]
+            first = head.get_layer("head_fc1")
             self.first_dense = np.array(first.kernel), np.array(first.bias)
-            self.rest_of_head = keras.Model(first.output, submodels.box_head.output)
-        self.pooled_levels = pooled_levels(config)
-        self.config = config
+            self.rest_of_head = keras.Model(first.output, head.output)
         self.raw = raw
-        self.static = static
+        self.by_gathers = static and config.sampling_ratio > 0
+        self.suppress_by_rounds = static and raw
         self._wanted: dict[str, Callable] = {}
 
-    def __call__(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+    def detect(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Detects in images (B, H, W, 3) float32; see `export_onnx` for the outputs."""
-        config = self.config
         shape = tf.shape(images)
-        sizes = tf.tile(shape[None, 1:3], (shape[0], 1))
-        levels = self.features(images)
-        anchors = level_anchors(levels, sizes, config)
-        rois, roi_scores, _ = select_proposals(
-            self.rpn(levels), anchors, [None] * len(anchors), sizes, pre_nms(config.pre_nms_test, config), config.post_nms_test,
-            config.rpn_nms_iou, config.min_proposal_size, self.suppress,
+        return self(images, tf.tile(shape[None, 1:3], (shape[0], 1)))
+
+    def propose(self, levels, rpn, image_sizes):
+        """Proposes with ONNX's NMS, and without a mask of padding: there is none."""
+        config, anchors = self.config, level_anchors(levels, image_sizes, self.config)
+        boxes, scores, _ = select_proposals(
+            rpn, anchors, [None] * len(anchors), image_sizes, pre_nms(config.pre_nms_test, config),
+            config.post_nms_test, config.rpn_nms_iou, config.min_proposal_size, self.suppress,
         )  # fmt: skip
-        outputs = self._heads(levels, rois, sizes)
-        boxes, scores = scored_boxes(
-            outputs["logits"], outputs["deltas"], rois, roi_scores, sizes, config.min_detection_size
-        )
-        if self.raw:
-            return {"boxes": boxes, "scores": scores}
-        return self._select(tf.transpose(boxes, (0, 2, 1, 3)), tf.transpose(scores, (0, 2, 1)))
+        return Rois(boxes, scores)
 
     def handlers(self) -> dict:
         """Returns tf2onnx's `custom_op_handlers`."""
@@ -117,7 +126,7 @@ class OnnxDetector:
 
     def suppress(self, boxes, valid, iou_threshold):
         """Does what `kfpn.ops.nms.suppress` does, or lets it do so where TensorRT-RTX must build an engine."""
-        if self.static and self.raw:
+        if self.suppress_by_rounds:
             return suppress(boxes, valid, iou_threshold)
         count = boxes.shape[1]
         ranks = tf.where(valid, tf.range(count, 0, -1, tf.float32), 0.0)
@@ -144,32 +153,38 @@ class OnnxDetector:
         inputs = [features, tf.gather(rois, [1, 0, 3, 2], axis=1), batch_index]
         return self._stand_in("roi_align", inputs, tf.float32, (rois.shape[0], features.shape[-1], size, size), convert)
 
-    def _heads(self, levels, rois, sizes):
-        config, names = self.config, self.pooled_levels
-        if self.static and config.sampling_ratio > 0:
-            pooled = roi_align(
-                [levels[name] for name in names], rois, level_cells(sizes, names), pooled_size(config),
-                config.sampling_ratio, config.aligned, config.canonical_size, names,
-            )  # fmt: skip
-            return self._head(tf.reshape(pooled, (-1, *pooled.shape[2:])), channels_first=False)
-        level = tf.reshape(roi_levels(rois, config.canonical_size, names), (-1,))
-        batch, rows = (rois.shape[i] or tf.shape(rois)[i] for i in range(2))
+    def pool(self, levels, boxes, image_sizes, head="box"):
+        """Pools boxes, and says in which order: by gathers in their own, by ONNX's RoiAlign level by level."""
+        if self.by_gathers:
+            return PooledRois(super().pool(levels, boxes, image_sizes, head), channels_first=False)
+        names = self.aligns[head].levels
+        level = tf.reshape(roi_levels(boxes, self.config.canonical_size, names), (-1,))
+        batch, rows = (boxes.shape[i] or tf.shape(boxes)[i] for i in range(2))
         index = tf.repeat(tf.range(batch, dtype=tf.int64), rows)
-        if rois.shape[0] is not None:
-            index = tf.constant(np.repeat(np.arange(rois.shape[0]), rois.shape[1]))
-        flat = tf.reshape(rois, (-1, 4))
+        if boxes.shape[0] is not None:
+            index = tf.constant(np.repeat(np.arange(boxes.shape[0]), boxes.shape[1]))
+        flat = tf.reshape(boxes, (-1, 4))
         if len(names) == 1:
             pooled = self._roi_align(levels[names[0]], flat, index, 1.0 / stride(names[0]))
-            return self._head(pooled, channels_first=True)
+            return PooledRois(pooled, channels_first=True)
         order = [tf.where(level == int(name[1:]))[:, 0] for name in names]
         parts = [
             self._roi_align(levels[name], tf.gather(flat, own), tf.gather(index, own), 1.0 / stride(name))
             for name, own in zip(names, order, strict=True)
         ]
-        outputs = self._head(tf.concat(parts, axis=0), channels_first=True)
-        order = tf.concat(order, axis=0)
-        back = tf.scatter_nd(order[:, None], tf.range(tf.shape(order)[0]), tf.shape(order, tf.int64))
-        return {name: tf.gather(value, back) for name, value in outputs.items()}
+        return PooledRois(tf.concat(parts, axis=0), channels_first=True, order=tf.concat(order, axis=0))
+
+    def heads(self, pooled, training=None):
+        """Reads the pooled boxes, and puts what it read back into the boxes' own order."""
+        outputs = {}
+        for name, rois in pooled.items():
+            found = self._head(rois.features, rois.channels_first)
+            if rois.order is not None:
+                order = rois.order
+                back = tf.scatter_nd(order[:, None], tf.range(tf.shape(order)[0]), tf.shape(order, tf.int64))
+                found = {key: tf.gather(value, back) for key, value in found.items()}
+            outputs[name] = found
+        return outputs
 
     def _head(self, pooled, channels_first: bool) -> dict[str, tf.Tensor]:
         """The box head over RoIs (R, size, size, C) or (R, C, size, size), its first layer as a matrix product.
@@ -185,7 +200,17 @@ class OnnxDetector:
         flat = tf.reshape(pooled, (-1, len(kernel)))
         return self.rest_of_head(tf.nn.bias_add(tf.matmul(flat, kernel), bias))
 
-    def _select(self, boxes, scores) -> dict[str, tf.Tensor]:
+    def select(self, outputs, rois, image_sizes):
+        """Selects the detections with ONNX's NMS; with `raw`, gives each RoI's boxes and scores."""
+        boxes, scores = scored_boxes(
+            outputs["box"]["logits"], outputs["box"]["deltas"], rois.boxes, rois.scores, image_sizes,
+            self.config.min_detection_size,
+        )  # fmt: skip
+        if self.raw:
+            return {"boxes": boxes, "scores": scores}
+        return self._best_per_class(tf.transpose(boxes, (0, 2, 1, 3)), tf.transpose(scores, (0, 2, 1)))
+
+    def _best_per_class(self, boxes, scores) -> dict[str, tf.Tensor]:
         """Does what `select_per_class` does: boxes (B, K, N, 4), scores (B, K, N)."""
         config = self.config
         classes, rows = boxes.shape[1:3]

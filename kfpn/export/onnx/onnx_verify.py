@@ -8,10 +8,11 @@ import numpy as np
 
 from kfpn.config.run import Config
 from kfpn.export.onnx.onnx_runtimes import in_onnxruntime, in_openvino
-from kfpn.export.trained import Trained
+from kfpn.export.trained import TrainedDetector
 from kfpn.export.verify import BOX_LIMIT, Difference, Different, compare, picture
-from kfpn.modeling.detector import Submodels, inference_model
+from kfpn.modeling.detector import Detector
 from kfpn.modeling.heads.box import scored_boxes
+from kfpn.modeling.submodels import Submodels
 
 SCORE_LIMIT = 1e-4
 """Largest difference of a score, unless Keras itself differs by more from form to form."""
@@ -25,7 +26,7 @@ Shape = tuple[int, int, int, int]
 Outputs = dict[str, np.ndarray]
 
 
-def verify_onnx(trained: Trained, path: Path, shape: Shape | None, raw: bool) -> dict[str, Difference]:
+def verify_onnx(trained: TrainedDetector, path: Path, shape: Shape | None, raw: bool) -> dict[str, Difference]:
     """Runs a file in ONNX Runtime, and in OpenVINO where it is installed, compares it with Keras and prints what differs.
 
     Keras computes as the detector was trained, norms apart. Images have two sizes and batches of one and two, or twice
@@ -97,20 +98,25 @@ def pictures(shape: Shape, seed: int) -> np.ndarray:
     return np.stack([picture(rng, *shape[1:3]) for _ in range(shape[0])]).astype(np.float32)
 
 
-def keras_result(trained: Trained, submodels: Submodels, images: np.ndarray, raw: bool) -> dict[str, np.ndarray]:
+class RawDetector(Detector):
+    """The detector without its last NMS: each RoI's boxes (B, R, K, 4) and scores (B, R, K)."""
+
+    def select(self, outputs, rois, image_sizes):
+        """Returns boxes and scores of all RoIs."""
+        boxes, scores = scored_boxes(
+            outputs["box"]["logits"], outputs["box"]["deltas"], rois.boxes, rois.scores, image_sizes,
+            self.config.min_detection_size,
+        )  # fmt: skip
+        return {"boxes": boxes, "scores": scores}
+
+
+def keras_result(
+    trained: TrainedDetector, submodels: Submodels, images: np.ndarray, raw: bool
+) -> dict[str, np.ndarray]:
     """Returns what the Keras model finds over its submodels; with `raw` each RoI's boxes and scores before NMS."""
-    config = trained.config.model
-    model = inference_model(submodels, config, proposals_nms="kernel", detections_nms="kernel")
-    if not raw:
-        return {name: np.array(value) for name, value in model(images, training=False).items()}
-    levels, sizes = submodels.features(images), model.get_layer("image_sizes")(images)
-    rois, roi_scores = model.get_layer("proposals")(levels, submodels.rpn(levels), sizes)
-    pooled = model.get_layer("roi_align")(levels, rois, sizes)
-    outputs = submodels.box_head(keras.ops.reshape(pooled, (-1, *pooled.shape[2:])))
-    boxes, scores = scored_boxes(
-        outputs["logits"], outputs["deltas"], rois, roi_scores, sizes, config.min_detection_size
-    )
-    return {"boxes": np.array(boxes), "scores": np.array(scores)}
+    detector = (RawDetector if raw else Detector)(submodels, trained.config.model, padded=False, nms="kernel")
+    sizes = np.tile(np.array(images.shape[1:3], np.int32), (len(images), 1))
+    return {name: np.array(value) for name, value in detector(images, keras.ops.convert_to_tensor(sizes)).items()}
 
 
 class _Moved(keras.layers.Layer):
@@ -126,7 +132,7 @@ class _Moved(keras.layers.Layer):
         return keras.KerasTensor(logits.shape, dtype="float32")
 
 
-def ambiguous_rows(trained: Trained, images: np.ndarray, raw: bool, expected: Outputs, limit: float) -> int:
+def ambiguous_rows(trained: TrainedDetector, images: np.ndarray, raw: bool, expected: Outputs, limit: float) -> int:
     """Returns how many rows lose their counterpart when objectness logits move by `TIE`: the most of five tries.
 
     Args:

@@ -15,7 +15,7 @@ from kfpn.export.input_shape import input_shape as checked_shape
 from kfpn.export.onnx.int8 import Int8Options, calibration_inputs, quantize, require_accuracy, validation_source
 from kfpn.export.onnx.onnx_detector import OPSET, OnnxDetector
 from kfpn.export.onnx.onnx_verify import verify_onnx
-from kfpn.export.trained import Trained, open_trained, written_aside
+from kfpn.export.trained import TrainedDetector, open_trained, written_aside
 from kfpn.ops.pyramid_levels import pre_nms
 
 PACKAGES = ("tf2onnx", "onnx", "onnxruntime")
@@ -104,7 +104,7 @@ def _check_counts(config: Config) -> None:
             )
 
 
-def write_onnx(trained: Trained, path: Path, shape: tuple[int, int, int, int] | None, raw: bool) -> None:
+def write_onnx(trained: TrainedDetector, path: Path, shape: tuple[int, int, int, int] | None, raw: bool) -> None:
     """Converts the detector and writes the file, checked by onnx but not run.
 
     Args:
@@ -127,7 +127,7 @@ def write_onnx(trained: Trained, path: Path, shape: tuple[int, int, int, int] | 
     onnx.checker.check_model(str(path), full_check=True)
 
 
-def metadata(trained: Trained, raw: bool) -> dict[str, str]:
+def metadata(trained: TrainedDetector, raw: bool) -> dict[str, str]:
     """Returns what the file says of itself; values other than plain text are JSON."""
     rule = trained.config.input
     return {

@@ -12,7 +12,7 @@ READABLE = "JPEG, PNG, GIF or uncompressed BMP files (8, 24 or 32 bits) that are
 """What `decode` takes, for messages."""
 
 
-class Batch(NamedTuple):
+class ImageBatch(NamedTuple):
     """Images that are ready for the padded detector.
 
     Attributes:
@@ -26,7 +26,7 @@ class Batch(NamedTuple):
     original_sizes: tf.Tensor
 
 
-def batch_of_files(image_bytes: tf.Tensor, config: InputConfig) -> Batch:
+def batch_of_files(image_bytes: tf.Tensor, config: InputConfig) -> ImageBatch:
     """Decodes and resizes image files of any sizes, and pads them to the largest.
 
     Args:
@@ -68,10 +68,10 @@ def batch_of_files(image_bytes: tf.Tensor, config: InputConfig) -> Batch:
     )
     with tf.control_dependencies([tf.debugging.Assert(tf.size(damaged) == 0, [message])]):
         images, sizes, originals = images[:-1], sizes[:-1], originals[:-1]
-    return Batch(tf.cast(pad(images, config), tf.float32), sizes, originals)
+    return ImageBatch(tf.cast(pad(images, config), tf.float32), sizes, originals)
 
 
-def batch_of_pixels(images: tf.Tensor, config: InputConfig) -> Batch:
+def batch_of_pixels(images: tf.Tensor, config: InputConfig) -> ImageBatch:
     """Resizes and pads images of one size.
 
     Args:
@@ -85,7 +85,7 @@ def batch_of_pixels(images: tf.Tensor, config: InputConfig) -> Batch:
     resized = pad(resize(images, size), config)
     count = tf.shape(images)[:1]
     rows = tf.concat([count, [1]], axis=0)
-    return Batch(tf.cast(resized, tf.float32), tf.tile(size[None], rows), tf.tile(original[None], rows))
+    return ImageBatch(tf.cast(resized, tf.float32), tf.tile(size[None], rows), tf.tile(original[None], rows))
 
 
 def decode(file: tf.Tensor) -> tf.Tensor:

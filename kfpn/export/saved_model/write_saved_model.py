@@ -1,20 +1,19 @@
 """A SavedModel for TensorFlow Serving, and for every program that loads SavedModels without Keras."""
 
-import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import tensorflow as tf
 
-from kfpn.config.run import Config
+from kfpn.config.run import InputConfig
 from kfpn.export.archive import detection_outputs, write_archive, write_classes
-from kfpn.export.saved_model.graph_images import Batch, batch_of_files, batch_of_pixels
+from kfpn.export.saved_model.graph_images import ImageBatch, batch_of_files, batch_of_pixels
 from kfpn.export.saved_model.serving_files import check_batch_sizes, read_images, write_batching, write_warmup
 from kfpn.export.saved_model.sparse_roi_align import SparseRoIAlign
-from kfpn.export.trained import Trained, next_version, open_trained, written_aside
+from kfpn.export.trained import TrainedDetector, next_version, open_trained, written_aside
 from kfpn.export.verify import verify_trained
-from kfpn.modeling.detector import inference_model
+from kfpn.modeling.detector import Detector, Stages
 
 SIGNATURES = {"image_bytes": "serving_default", "image_tensor": "image_tensor", "proposals": "proposals"}
 """What can be exported, and under which name servers find it."""
@@ -76,7 +75,9 @@ def _checked(signatures: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(signatures))
 
 
-def write_signatures(trained: Trained, path: Path, names: Sequence[str] = tuple(SIGNATURES), xla: bool = False) -> None:
+def write_signatures(
+    trained: TrainedDetector, path: Path, names: Sequence[str] = tuple(SIGNATURES), xla: bool = False
+) -> None:
     """Writes the SavedModel itself.
 
     Args:
@@ -85,84 +86,82 @@ def write_signatures(trained: Trained, path: Path, names: Sequence[str] = tuple(
         names: keys of `SIGNATURES`.
         xla: see `export_saved_model`.
     """
-    detector = Detector(trained, xla)
+    detector = ServedDetector(trained, xla)
     endpoints = {
         "image_bytes": (detector.detect_files, [_FILES]),
         "image_tensor": (detector.detect_pixels, [_PIXELS]),
-        "proposals": (detector.propose, [_PIXELS]),
+        "proposals": (detector.propose_in_pixels, [_PIXELS]),
     }
     write_archive(path, {SIGNATURES[name]: endpoints[name] for name in names})
     write_classes(path, trained)
 
 
-class Detector:
-    """The signatures' functions over one trained detector.
+class ServedDetector(Detector):
+    """The detector as TensorFlow's own kernels run it fastest, with the signatures' functions.
 
     Args:
         trained: the detector; its submodels with folded norms are used.
         xla: compile features and RPN, and RoIAlign and the box head, with XLA.
     """
 
-    def __init__(self, trained: Trained, xla: bool = False):
-        self.config: Config = trained.config
-        self.submodels = trained.submodels
+    def __init__(self, trained: TrainedDetector, xla: bool = False):
+        super().__init__(trained.submodels, trained.config.model, nms="kernel")
+        self.input: InputConfig = trained.config.input
         self.category_ids = trained.category_ids
-        model = inference_model(
-            trained.submodels, trained.config.model, padded=True, proposals_nms="kernel", detections_nms="kernel"
-        )
-        self._proposals, align, self._select = map(model.get_layer, ("proposals", "roi_align", "detections"))
-        # XLA fuses the gathers and knows no sparse matrices.
-        self._align = align if xla else SparseRoIAlign.from_config(align.get_config())
-        # In training the box head's first layer is a matrix product: faster, but where XLA fuses RoIAlign into it. Nothing
-        # else in it changes.
-        self._head = functools.partial(trained.submodels.box_head, training=not xla)
+        self.xla = xla
+        if not xla:  # XLA fuses the gathers and knows no sparse matrices
+            self.aligns = {name: SparseRoIAlign.from_config(align.get_config()) for name, align in self.aligns.items()}
         # As functions of their own they are traced and stored once for all signatures.
-        self._features = tf.function(self._run_features, autograph=False, jit_compile=xla or None)
-        self._heads = tf.function(self._run_heads, autograph=False, jit_compile=xla or None)
-        self._propose = tf.function(self._run_proposals, autograph=False)
-        self._detect = tf.function(self._run_all, autograph=False)
+        self._convolve = tf.function(super().convolve, autograph=False, jit_compile=xla or None)
+        self._second_stage = tf.function(super().second_stage, autograph=False, jit_compile=xla or None)
+        self._first_stage = tf.function(self._propose_in_batch, autograph=False)
+        self._detect = tf.function(self._detect_in_batch, autograph=False)
+
+    def convolve(self, images, image_sizes, training=None):
+        """Runs the fully convolutional part as a function of its own."""
+        return self._convolve(images, image_sizes)
+
+    def second_stage(self, levels, boxes, image_sizes, training=None, names=None):
+        """Pools and reads boxes as a function of its own."""
+        return self._second_stage(levels, boxes, image_sizes, None, None if names is None else tuple(names))
+
+    def heads(self, pooled, training=None):
+        """Reads the pooled boxes.
+
+        In training the box head's first layer is a matrix product: faster, but where XLA fuses RoIAlign into it. Nothing
+        else in the head changes.
+        """
+        return super().heads(pooled, training=not self.xla)
 
     def detect_files(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """Detects in image files: (B,) string."""
-        return self._detect(batch_of_files(image_bytes, self.config.input))
+        return self._detect(batch_of_files(image_bytes, self.input))
 
     def detect_pixels(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Detects in images of one size: (B, H, W, 3) uint8 RGB."""
-        return self._detect(batch_of_pixels(images, self.config.input))
+        return self._detect(batch_of_pixels(images, self.input))
 
-    def propose(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+    def propose_in_pixels(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Gives the RPN's proposals for images of one size: (B, H, W, 3) uint8 RGB; empty rows are zeros."""
-        batch = batch_of_pixels(images, self.config.input)
-        _, boxes, scores = self._propose(batch)
-        pixels, normalised = _to_original(boxes, batch)
+        batch = batch_of_pixels(images, self.input)
+        rois = self._first_stage(batch).rois
+        pixels, normalised = _to_original(rois.boxes, batch)
         return {
             "proposal_boxes": normalised,
             "proposal_boxes_pixels": pixels,
-            "proposal_scores": tf.sigmoid(scores),  # of -inf it is 0
+            "proposal_scores": tf.sigmoid(rois.scores),  # of -inf it is 0
         }
 
-    def _run_all(self, batch: Batch) -> dict[str, tf.Tensor]:
-        levels, rois, roi_scores = self._propose(batch)
-        outputs = self._heads(levels, rois, batch.image_sizes)
-        found = self._select(outputs["logits"], outputs["deltas"], rois, roi_scores, batch.image_sizes)
-        pixels, normalised = _to_original(found["boxes"], batch)
-        return detection_outputs(found, normalised, pixels, self.category_ids)
+    def _propose_in_batch(self, batch: ImageBatch) -> Stages:
+        return self.first_stage(batch.images, batch.image_sizes)
 
-    def _run_proposals(self, batch: Batch) -> tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]:
-        levels, outputs = self._features(batch.images, batch.image_sizes)
-        rois, scores = self._proposals(levels, outputs, batch.image_sizes)
-        return levels, rois, scores
-
-    def _run_features(self, images: tf.Tensor, image_sizes: tf.Tensor) -> tuple[dict[str, tf.Tensor], dict]:
-        levels = self.submodels.padded_features({"images": images, "image_sizes": image_sizes})
-        return levels, self.submodels.rpn(levels)
-
-    def _run_heads(self, levels: dict[str, tf.Tensor], rois: tf.Tensor, image_sizes: tf.Tensor) -> dict[str, tf.Tensor]:
-        pooled = self._align(levels, rois, image_sizes)
-        return self._head(tf.reshape(pooled, (-1, *pooled.shape[2:])))
+    def _detect_in_batch(self, batch: ImageBatch) -> dict[str, tf.Tensor]:
+        detections = self(batch.images, batch.image_sizes)
+        pixels, normalised = _to_original(detections["boxes"], batch)
+        return detection_outputs(detections, normalised, pixels, self.category_ids)
 
 
-def _to_original(boxes: tf.Tensor, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+def _to_original(boxes: tf.Tensor, batch: ImageBatch) -> tuple[tf.Tensor, tf.Tensor]:
     """Maps boxes (B, N, 4) yxyx of the network's input to the original images: in pixels, and divided by the sizes."""
     sides = tf.cast(tf.tile(batch.image_sizes, (1, 2)), tf.float32)[:, None]
     normalised = tf.clip_by_value(tf.cast(boxes, tf.float32) / sides, 0.0, 1.0)

@@ -16,7 +16,7 @@ from kfpn.export.tf_trt.trt_inputs import batches, profile_inputs
 from kfpn.export.tf_trt.trt_options import MINIMUM_SEGMENT_SIZE, TfTrtOptions
 from kfpn.export.tf_trt.trt_partition import Report, describe
 from kfpn.export.tf_trt.trt_verify import compare
-from kfpn.export.trained import Trained, open_trained, written_aside
+from kfpn.export.trained import TrainedDetector, open_trained, written_aside
 from kfpn.modeling.detector import inference_model
 
 CONTAINER = "docker run --gpus all -it --rm -v $PWD:/work -w /work nvcr.io/nvidia/tensorflow:25.02-tf2-py3"
@@ -72,11 +72,11 @@ class Servable:
         trained: the detector.
     """
 
-    def __init__(self, trained: Trained):
+    def __init__(self, trained: TrainedDetector):
         self._category_ids = trained.category_ids
         self.model = inference_model(
-            for_tensorrt(trained.submodels), trained.config.model, padded=True, proposals_nms="kernel",
-            detections_nms="kernel",
+            for_tensorrt(trained.submodels), trained.config.model, padded=True, nms="kernel",
+
         )  # fmt: skip
 
     def signature(self, shape: tuple[int, int, int, int], dynamic: bool) -> list:
@@ -154,7 +154,7 @@ def convert(options: TfTrtOptions) -> str:
     return "\n".join(lines)
 
 
-def write_native(trained: Trained, path: Path, shape, dynamic: bool) -> None:
+def write_native(trained: TrainedDetector, path: Path, shape, dynamic: bool) -> None:
     """Writes the SavedModel that is converted: signature serving_default, see `Servable`."""
     servable = Servable(trained)
     write_archive(path, {"serving_default": (servable, servable.signature(shape, dynamic))})

@@ -1,1 +1,39 @@
-"""The backbones."""
+"""Finds backbones by name, and says what every backbone offers.
+
+A backbone is a module here, and a row of the table in `kfpn.config.backbones`. The module has
+
+- `STAGES`: the names of its stages, from below; a layer's name begins with that of its stage and an underscore;
+- `build(units, images, last)`: normalised images (B, H, W, 3) -> {"C2": (B, ceil(H / 4), ceil(W / 4), C), ...} up to
+  C`last`, with a stride of 2 ** number each;
+- `build_last_stage(units, x)`: the stage that makes C5 of C4, as a head for the pyramid c4;
+- `settings_of(layers)`: the fields of `ModelConfig` that its layers, by name, show;
+- `unused_settings(name)`: those that have no effect on it.
+"""
+
+import importlib
+from collections.abc import Callable
+from types import ModuleType
+
+from kfpn.config.backbones import backbone_module
+from kfpn.config.model import ModelConfig
+
+
+def find_backbone(name: str) -> ModuleType:
+    """Returns the module of the backbone called `name`.
+
+    Raises:
+        ValueError: if there is no such backbone.
+    """
+    return importlib.import_module(f"{__name__}.{backbone_module(name)}")
+
+
+def frozen_layers(config: ModelConfig) -> Callable[[str], bool]:
+    """Returns the function that says of a backbone layer's name whether it does not train."""
+    stages = find_backbone(config.backbone).STAGES[: config.freeze_stages]
+
+    def is_frozen(name: str) -> bool:
+        if config.norm == "frozen_bn" and name.endswith("_norm"):
+            return True
+        return name.split("_")[0] in stages
+
+    return is_frozen

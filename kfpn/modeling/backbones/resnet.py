@@ -1,8 +1,11 @@
-"""ResNet C2-C5 (He et al. 2016, table 1) with symmetric padding, so that foreign weights fit."""
+"""Builds ResNet C2-C5 (He et al. 2016, table 1) with symmetric padding, so that foreign weights fit."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 
-from kfpn.config.model import ModelConfig
 from kfpn.modeling.units import Units
 
 BLOCKS = {
@@ -13,19 +16,10 @@ BLOCKS = {
     "resnet101": (3, 4, 23, 3),
     "resnet152": (3, 8, 36, 3),
 }
+"""Blocks of the stages conv2_x to conv5_x."""
 BASIC = ("resnet18", "resnet34")
-
-
-def frozen_stage(config: ModelConfig):
-    """Returns the function that says of a backbone layer's name whether it doesn't train."""
-    stages = ["stem", "conv2", "conv3", "conv4", "conv5"][: config.freeze_stages]
-
-    def frozen(name: str) -> bool:
-        if config.norm == "frozen_bn" and name.endswith("_norm"):
-            return True
-        return name.split("_")[0] in stages
-
-    return frozen
+"""Those whose blocks are two 3x3; the others have bottlenecks."""
+STAGES = ("stem", "conv2", "conv3", "conv4", "conv5")
 
 
 def stem(units: Units, x):
@@ -74,10 +68,53 @@ def residual_stage(units: Units, x, number):
     return x
 
 
-def resnet(units: Units, images, stages=(2, 3, 4, 5)) -> list:
-    """Returns [C2, C3, C4, C5], or the first of them, of normalised images (B, H, W, 3): strides 4, 8, 16, 32."""
-    x, found = stem(units, images), []
-    for number in stages:
-        x = residual_stage(units, x, number)
-        found.append(x)
-    return found
+def build(units: Units, images, last: int = 5) -> dict:
+    """Builds the stages up to conv`last`_x.
+
+    Args:
+        units: builds the convolutions and norms.
+        images: (B, H, W, 3) KerasTensor, normalised.
+        last: int, 4 or 5.
+
+    Returns:
+        {"C2": (B, ceil(H / 4), ceil(W / 4), C), ...} up to C`last`, with strides 4, 8, 16, 32.
+    """
+    x, stages = stem(units, images), {}
+    for number in range(2, last + 1):
+        x = stages[f"C{number}"] = residual_stage(units, x, number)
+    return stages
+
+
+def build_last_stage(units: Units, x):
+    """Builds conv5_x alone: (B, H, W, C) of C4 -> (B, ceil(H / 2), ceil(W / 2), C')."""
+    return residual_stage(units, x, 5)
+
+
+def unused_settings(name: str) -> tuple[str, ...]:
+    """Returns the fields of `ModelConfig` that have no effect: basic blocks have no 1x1 that could stride."""
+    return ("stride_on",) if name in BASIC else ()
+
+
+def settings_of(layers: Mapping[str, keras.layers.Layer]) -> dict[str, Any]:
+    """Returns the fields of `ModelConfig` that a ResNet's layers show.
+
+    Args:
+        layers: name -> layer of a detector; those of other parts do not count.
+    """
+    if "stem_norm" not in layers:
+        return {}
+    norm = layers["stem_norm"]
+    stages = [
+        max((int(m[1]) for name in layers if (m := re.match(rf"conv{n}_(\d+)_1_conv$", name))), default=0)
+        for n in range(2, 6)
+    ]
+    basic = "conv2_1_3_conv" not in layers
+    names = [name for name, blocks in BLOCKS.items() if list(blocks) == stages and (name in BASIC) == basic]
+    settings = {
+        "norm_epsilon": norm.epsilon,
+        "norm": "gn" if isinstance(norm, keras.layers.GroupNormalization) else "frozen_bn",
+        "backbone": names[0],
+    }
+    if not basic:
+        settings["stride_on"] = "1x1" if layers["conv3_1_1_conv"].strides == (2, 2) else "3x3"
+    return settings

@@ -1,15 +1,19 @@
 """The box heads: two fully connected layers (FPN, section 4.2), or conv5 (He et al. 2016, as in FPN's table 2 a)."""
 
+from collections.abc import Callable
+
 import keras
 from keras import ops
 
 from kfpn.config.model import ModelConfig
-from kfpn.modeling.backbones.resnet import residual_stage
+from kfpn.modeling.backbones import find_backbone
 from kfpn.modeling.layers import RoIDense, SharedLayers
 from kfpn.modeling.units import Units
 from kfpn.ops import boxes as box_ops
 from kfpn.ops.nms import FINAL_NMS, checked_nms
 from kfpn.ops.pyramid_levels import pooled_size
+
+LOOKS_AT = "proposals"
 
 
 def two_fully_connected(config: ModelConfig, x):
@@ -25,8 +29,9 @@ def two_fully_connected(config: ModelConfig, x):
 
 
 def conv5(units: Units, x):
-    """The backbone's last stage and its average: (R, 2 size, 2 size, C) -> (R, channels of C5)."""
-    return keras.layers.GlobalAveragePooling2D(name="head_average")(residual_stage(units, x, 5))
+    """Applies the backbone's last stage and averages: (R, 2 size, 2 size, C) -> (R, channels of C5)."""
+    last_stage = find_backbone(units.config.backbone).build_last_stage
+    return keras.layers.GlobalAveragePooling2D(name="head_average")(last_stage(units, x))
 
 
 def predictor(config: ModelConfig, x) -> dict:
@@ -41,7 +46,7 @@ def predictor(config: ModelConfig, x) -> dict:
     return {"logits": logits, "deltas": keras.layers.Reshape((classes, 4), dtype="float32")(deltas)}
 
 
-def box_head(config: ModelConfig, channels: int, layers: SharedLayers, make_units: type[Units] = Units) -> keras.Model:
+def build(config: ModelConfig, channels: int, layers: SharedLayers, make_units: type[Units] = Units) -> keras.Model:
     """Builds the submodel `box_head`: (R, size, size, C) -> {"logits": (R, K + 1), "deltas": (R, K, 4)}, float32.
 
     The background is the last logit. Deltas are (dy, dx, dh, dw) a class.
@@ -73,7 +78,7 @@ def scored_boxes(logits, deltas, rois, roi_scores, image_sizes, min_size):
     scores = ops.reshape(ops.softmax(logits, axis=-1)[:, :classes], (-1, rows, classes))
     scores = ops.where((roi_scores > -float("inf"))[..., None], scores, 0.0)
     deltas = ops.reshape(deltas, (-1, rows, classes, 4))
-    boxes = box_ops.clip(box_ops.decode(deltas, rois[:, :, None], box_ops.HEAD_WEIGHTS), image_sizes)
+    boxes = box_ops.clip(box_ops.decode(deltas, rois[:, :, None], box_ops.HEAD_DELTA_SCALE), image_sizes)
     too_short = ops.any(boxes[..., 2:] - boxes[..., :2] < min_size, axis=-1)
     return boxes, ops.where(too_short, 0.0, scores)
 
@@ -127,3 +132,21 @@ class Detections(keras.layers.Layer):
     def get_config(self):
         own = ("score_threshold", "iou_threshold", "count", "min_size", "nms")
         return {**super().get_config(), **{name: getattr(self, name) for name in own}}
+
+
+def select(config: ModelConfig, nms: str = "rounds") -> Callable:
+    """Returns the function (outputs, rois, image_sizes) -> detections, see `Detections`.
+
+    Args:
+        config: the model's, with thresholds and counts.
+        nms: "rounds" or "kernel", see `Detections`.
+    """
+    layer = Detections(
+        config.score_threshold, config.nms_iou, config.max_detections, config.min_detection_size,
+        nms, name="detections", dtype="float32",
+    )  # fmt: skip
+
+    def of_outputs(outputs: dict, rois, image_sizes) -> dict:
+        return layer(outputs["logits"], outputs["deltas"], rois.boxes, rois.scores, image_sizes)
+
+    return of_outputs

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from kfpn.config.run import Config
 from kfpn.losses.training_losses import noise_shapes, training_losses
-from kfpn.modeling.detector import Submodels
+from kfpn.modeling.submodels import Submodels
 from kfpn.training.step import sampler_noise
 
 
@@ -115,8 +115,11 @@ def _layers(submodels: Submodels) -> dict[str, keras.Layer]:
             elif not isinstance(layer, keras.layers.InputLayer) and not any(layer is one for one in found.values()):
                 found[f"{prefix}/{layer.name}"] = layer
 
-    for part in ("features", "padded_features", "rpn", "box_head"):
-        collect(part.removeprefix("padded_"), getattr(submodels, part))
+    parts = {"features": [submodels.features, submodels.padded_features], "rpn": [submodels.rpn]}
+    parts |= {head.name: [head] for head in submodels.heads.values()}
+    for part, models in parts.items():
+        for model in models:
+            collect(part, model)
     return found
 
 

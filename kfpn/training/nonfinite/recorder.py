@@ -12,8 +12,8 @@ from PIL import Image
 
 from kfpn.config.run import Config
 from kfpn.data.record import Source
-from kfpn.losses.training_losses import storyboard
-from kfpn.modeling.detector import build_submodels
+from kfpn.losses.training_losses import training_functions
+from kfpn.modeling.submodels import build_submodels
 from kfpn.plotting.draw_boxes import draw_detections
 from kfpn.runs.atomic_files import read_json, write_json
 from kfpn.runs.checkpoint import Checkpoints, Progress, named_variables
@@ -166,4 +166,4 @@ def replay(config: Config, workdir: Workdir) -> Finding:
         if not state.steps():
             raise ValueError(f"{state.folder} must hold the state before the step, got no checkpoint")
         state.restore()
-        return diagnose(submodels, config, batch, optimizer.loss_scale, *storyboard(config))
+        return diagnose(submodels, config, batch, optimizer.loss_scale, *training_functions(config))

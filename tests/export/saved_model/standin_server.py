@@ -21,12 +21,11 @@ from urllib.parse import unquote
 import grpc
 import tensorflow as tf
 from google.protobuf import json_format, text_format
+from standin_json import Refused, document_of, fill, invalid
 from tensorflow_serving.apis import get_model_metadata_pb2 as metadata_pb2
 from tensorflow_serving.apis import get_model_status_pb2 as status_pb2
 from tensorflow_serving.apis import model_service_pb2_grpc, predict_pb2, prediction_log_pb2, prediction_service_pb2_grpc
 from tensorflow_serving.config import model_server_config_pb2
-
-from standin_json import Refused, document_of, fill, invalid
 
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 HTTP_STATUS = {"OK": 200, "INVALID_ARGUMENT": 400, "FAILED_PRECONDITION": 400, "OUT_OF_RANGE": 400, "NOT_FOUND": 404}

@@ -13,7 +13,7 @@ import tensorflow as tf
 from kfpn.config.presets import preset
 from kfpn.config.run import Config, InputConfig, OptimizerConfig
 from kfpn.data.pipeline import train_batches
-from kfpn.modeling.detector import build_submodels
+from kfpn.modeling.submodels import build_submodels
 from kfpn.training.distribution.strategy import make_strategy
 from kfpn.training.optimizer import Optimizer
 from kfpn.training.step import build_train_step

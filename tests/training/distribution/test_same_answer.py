@@ -18,7 +18,9 @@ def run(folder, steps, cases, of_workers):
     begun = [
         processes.start("distribution.same_answer", "one,mirrored", folder / "one.npz", steps, *cases),
         processes.start("distribution.same_answer", "worker", folder / "worker.npz", steps, *of_workers, TF_CONFIG=one),
-        processes.start("distribution.same_answer", "worker", folder / "other.npz", steps, *of_workers, TF_CONFIG=other),
+        processes.start(
+            "distribution.same_answer", "worker", folder / "other.npz", steps, *of_workers, TF_CONFIG=other
+        ),
     ]
     for code, _, errors in processes.finish(*begun, timeout=3000):
         assert code == 0, errors[-3000:]

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from kfpn.cli.main import main
 from kfpn.data.pipeline import train_batches
-from kfpn.modeling.detector import build_submodels
+from kfpn.modeling.submodels import build_submodels
 from kfpn.runs.checkpoint import Checkpoints
 from kfpn.training.nonfinite.diagnose import diagnose
 from kfpn.training.nonfinite.policy import SKIPPED_AT_MOST

@@ -3,7 +3,7 @@ import keras
 import numpy as np
 import pytest
 
-from kfpn.modeling.detector import build_submodels
+from kfpn.modeling.submodels import build_submodels
 from kfpn.weights.assign import apply, load_detector, model_config, read_checkpoint, variables_of
 from kfpn.weights.makers import keras_applications as reader
 

@@ -1,0 +1,81 @@
+"""Builds the functional models that carry a detector's weights."""
+
+from typing import NamedTuple
+
+import keras
+
+from kfpn.config.model import ModelConfig
+from kfpn.modeling.backbones import find_backbone, frozen_layers
+from kfpn.modeling.heads import find_head
+from kfpn.modeling.layers import Normalize, SharedLayers
+from kfpn.modeling.pyramid import LAST_STAGE, pyramid
+from kfpn.modeling.rpn import rpn_head
+from kfpn.modeling.units import Units
+
+
+class Submodels(NamedTuple):
+    """The functional models that carry all weights.
+
+    Attributes:
+        features: images (B, H, W, 3) -> {"P2": (B, H / 4, W / 4, C), ..., "P6"}.
+        padded_features: the same layers with a second input `image_sizes` (B, 2): padding stays zero on every level.
+        rpn: {"P2": ...} -> {"logits": [(B, N_l)], "deltas": [(B, N_l, 4)]}, level by level.
+        heads: {"box": (R, 7, 7, C), with pyramid c4 (R, 14, 14, C) -> {"logits": (R, K + 1), "deltas": (R, K, 4)}}.
+        weights_model: a model that holds every variable once: for optimizers, saving and loading.
+    """
+
+    features: keras.Model
+    padded_features: keras.Model
+    rpn: keras.Model
+    heads: dict[str, keras.Model]
+    weights_model: keras.Model
+
+
+def image_inputs(padded: bool = True) -> dict[str, keras.KerasTensor]:
+    """Returns the inputs of a functional detector: `images` (B, H, W, 3) float32, with `padded` `image_sizes` (B, 2) int32."""
+    inputs = {"images": keras.Input((None, None, 3), name="images", dtype="float32")}
+    if padded:
+        inputs["image_sizes"] = keras.Input((2,), name="image_sizes", dtype="int32")
+    return inputs
+
+
+def features_model(
+    config: ModelConfig, layers: SharedLayers, padded: bool, make_units: type[Units] = Units
+) -> keras.Model:
+    """Builds images -> pyramid over a set of layers.
+
+    Args:
+        config: the model's.
+        layers: two graphs over the same set share their weights.
+        padded: bool, whether there is the second input `image_sizes` that keeps padding at zero.
+        make_units: how convolutions and norms are built.
+    """
+    inputs = image_inputs(padded)
+    units = make_units(config, layers, inputs.get("image_sizes"))
+    x = layers("normalize", Normalize, mean=config.pixel_mean, std=config.pixel_std)(inputs["images"])
+    backbone = find_backbone(config.backbone)
+    stages = backbone.build(units, units.clear_padding(x, 1), LAST_STAGE[config.pyramid])
+    levels = pyramid(units, list(stages.values()))
+    return keras.Model(inputs if padded else inputs["images"], levels, name="padded_features" if padded else "features")
+
+
+def build_submodels(config: ModelConfig) -> Submodels:
+    """Builds the submodels of a detector, with fresh weights."""
+    layers = SharedLayers(frozen_layers(config))
+    features, padded_features = (features_model(config, layers, padded) for padded in (False, True))
+    channels = features.output[config.levels[0]].shape[-1]
+    rpn = rpn_head(config, channels)
+    heads = {name: find_head(name).build(config, channels, layers, Units) for name in config.heads}
+    return assemble(features, padded_features, rpn, heads)
+
+
+def assemble(
+    features: keras.Model, padded_features: keras.Model, rpn: keras.Model, heads: dict[str, keras.Model]
+) -> Submodels:
+    """Returns submodels together with the model that holds every variable of theirs once."""
+    images = image_inputs(padded=False)["images"]
+    outputs, inputs = [rpn(features(images))], [images]
+    for name, head in heads.items():
+        inputs.append(keras.Input(head.input_shape[1:], name="roi_features" if name == "box" else f"{name}_features"))
+        outputs.append(head(inputs[-1]))
+    return Submodels(features, padded_features, rpn, heads, keras.Model(inputs, outputs, name="weights"))
