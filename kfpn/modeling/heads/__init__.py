@@ -8,10 +8,14 @@ detector has. The module has
 - `LOOKS_AT`: "proposals", or "detections" for a head that looks at the final boxes alone, as that of Mask R-CNN does.
 """
 
-import importlib
 from types import ModuleType
+
+from kfpn.modeling.heads import box
+
+HEADS: dict[str, ModuleType] = {"box": box}
+"""Name -> module. All are imported at once: Keras loads a saved detector only where its layers are known."""
 
 
 def find_head(name: str) -> ModuleType:
     """Returns the module of the head called `name`, one of `ModelConfig.heads`."""
-    return importlib.import_module(f"{__name__}.{name}")
+    return HEADS[name]
