@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import tyro.conf
 
-from kfpn.config.backbones import BackboneName
+from kfpn.config.backbone_names import BackboneName
 from kfpn.config.checks import NOT_NEGATIVE, POSITIVE, SHARE, check, is_int, one_of, positive, whole
 
 Pyramid = Literal["fpn", "bottom_up", "top_down", "finest", "c4", "c5"]

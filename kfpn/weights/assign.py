@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kfpn.config.backbones import BACKBONES
+from kfpn.config.backbone_names import BACKBONES
 from kfpn.config.model import ModelConfig
 from kfpn.modeling.backbones import find_backbone
 from kfpn.modeling.detector import inference_model

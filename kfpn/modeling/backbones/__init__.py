@@ -1,6 +1,6 @@
 """Finds backbones by name, and says what every backbone offers.
 
-A backbone is a module here, and a row of the table in `kfpn.config.backbones`. The module has
+A backbone is a module here, and a row of the table in `kfpn.config.backbone_names`. The module has
 
 - `STAGES`: the names of its stages, from below; a layer's name begins with that of its stage and an underscore;
 - `build(units, images, last)`: normalised images (B, H, W, 3) -> {"C2": (B, ceil(H / 4), ceil(W / 4), C), ...} up to
@@ -14,7 +14,7 @@ import importlib
 from collections.abc import Callable
 from types import ModuleType
 
-from kfpn.config.backbones import backbone_module
+from kfpn.config.backbone_names import backbone_module
 from kfpn.config.model import ModelConfig
 
 
