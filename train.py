@@ -7,7 +7,7 @@ every option, `--data coco:...` or `--data voc:...` trains on your own images.
 
 import sys
 
-from kfpn.cli.main import main
+from kfpn.cli import main
 
 if __name__ == "__main__":
     sys.exit(main(["train", *sys.argv[1:]]))

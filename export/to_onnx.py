@@ -6,7 +6,7 @@ The same as `kfpn export onnx`. It prints the file, which onnxruntime has compar
 
 import sys
 
-from kfpn.cli.main import main
+from kfpn.cli import main
 
 if __name__ == "__main__":
     sys.exit(main(["export", "onnx", *sys.argv[1:]]))

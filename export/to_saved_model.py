@@ -6,7 +6,7 @@ new version's folder (served/shapes/1, then 2, ...), its size and its signatures
 
 import sys
 
-from kfpn.cli.main import main
+from kfpn.cli import main
 
 if __name__ == "__main__":
     sys.exit(main(["export", "saved_model", *sys.argv[1:]]))

@@ -7,7 +7,7 @@ a sentence each, or what it wrote. `--help` lists every option; docs/tf_trt.md e
 
 import sys
 
-from kfpn.cli.main import main
+from kfpn.cli import main
 
 if __name__ == "__main__":
     sys.exit(main(["export", "tf_trt", *sys.argv[1:]]))

@@ -1,22 +1,67 @@
-"""kfpn: Feature Pyramid Networks for Faster R-CNN in Keras 3."""
+"""Offers Feature Pyramid Networks for Faster R-CNN in Keras 3: everything that is public is a name of this package."""
 
 import importlib
+import sys
+from types import ModuleType
 from typing import Any
 
-__version__ = "0.1.0"
-__all__ = ["__version__", "build_detector", "import_weights", "list_pretrained", "load_detector", "load_weights"]
+from kfpn import renamed
 
-# Keras loads only when something is asked for, so that `kfpn --help` answers at once.
+__version__ = "0.2.0"
+
 _PLACES = {
+    "Config": "kfpn.config.run",
+    "ImagePyramid": "kfpn.inference.image_pyramid",
+    "InputConfig": "kfpn.config.run",
+    "IterableSource": "kfpn.data.formats.iterable",
+    "ModelConfig": "kfpn.config.model",
+    "OptimizerConfig": "kfpn.config.run",
+    "Record": "kfpn.data.record",
+    "SamplingConfig": "kfpn.config.run",
+    "Source": "kfpn.data.record",
+    "Workdir": "kfpn.runs.workdir",
     "build_detector": "kfpn.modeling.detector",
+    "draw_detections": "kfpn.plotting.draw_boxes",
+    "draw_page": "kfpn.plotting.pyramid_page",
+    "evaluate": "kfpn.inference.evaluate",
+    "evaluate_proposals": "kfpn.evaluation.recall",
+    "export_onnx": "kfpn.export.onnx.write_onnx",
+    "export_saved_model": "kfpn.export.saved_model.write_saved_model",
     "import_weights": "kfpn.weights.import_weights",
     "list_pretrained": "kfpn.weights.pretrained",
     "load_detector": "kfpn.weights.assign",
+    "load_picture": "kfpn.data.image",
+    "load_submodels": "kfpn.runs.load",
     "load_weights": "kfpn.weights.assign",
+    "model_with_intermediates": "kfpn.inference.inspect_pyramid",
+    "open_source": "kfpn.data.formats",
+    "predict": "kfpn.inference.predict",
+    "preset": "kfpn.config.presets",
+    "proposals_model": "kfpn.modeling.fast_rcnn",
+    "train": "kfpn.training.train",
+    "view_image": "kfpn.inference.inspect_pyramid",
 }
+"""Public name -> the module that holds it. Keras and TensorFlow are imported only when a name is asked for."""
+
+__all__ = ["__version__", *_PLACES]
 
 
 def __getattr__(name: str) -> Any:
     if name in _PLACES:
         return getattr(importlib.import_module(_PLACES[name]), name)
-    raise AttributeError(f"module 'kfpn' has no attribute {name!r}")
+    raise AttributeError(f"module 'kfpn' has no attribute {name!r}; it offers {', '.join(_PLACES)}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PLACES})
+
+
+class _Face(ModuleType):
+    # Python makes an imported module an attribute of its package: the old path kfpn.predict must not hide the function.
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _PLACES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Face
+renamed.install()

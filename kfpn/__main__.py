@@ -2,7 +2,7 @@
 
 import sys
 
-from kfpn.cli.main import main
+from kfpn.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from kfpn.cli import main as cli
+from kfpn.cli import command_line as cli
 from kfpn.config.presets import preset
 from kfpn.config.run import Config
 from kfpn.inference import inspect_pyramid as pyramid_maps

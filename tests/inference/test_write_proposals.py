@@ -7,7 +7,7 @@ import pytest
 
 import kfpn.data.formats
 import kfpn.inference.write_proposals
-from kfpn.cli import main as cli
+from kfpn.cli import command_line as cli
 from kfpn.config.run import Config, InputConfig
 from kfpn.data.formats.iterable import IterableSource
 from kfpn.data.proposal_table import proposals_of, read_proposals

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from kfpn.cli import main as cli
+from kfpn.cli import command_line as cli
 from kfpn.config.run import InputConfig
 from kfpn.data.fingerprint import fingerprint
 from kfpn.data.formats.coco import CocoSource

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import kfpn.data.formats
-from kfpn.cli import main as cli
+from kfpn.cli import command_line as cli
 from kfpn.config.presets import preset
 from kfpn.config.run import InputConfig
 from kfpn.data.proposal_table import collect_proposals, write_proposals

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import kfpn
-from kfpn.cli import main as cli
+from kfpn.cli import command_line as cli
 from kfpn.weights.assign import model_config, read_checkpoint, variables_of
 from tests.weights.foreign import detectron2, detectron2_backbone, heads, torchvision, trunk, write
 

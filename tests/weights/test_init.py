@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import kfpn
-from kfpn.cli import main as cli
+from kfpn.cli import command_line as cli
 from kfpn.config.run import InputConfig, OptimizerConfig
 from kfpn.data.formats.iterable import IterableSource
 from kfpn.data.record import Record

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kfpn.cli.main import main
+from kfpn.cli import main
 from kfpn.data.pipeline import train_batches
 from kfpn.modeling.submodels import build_submodels
 from kfpn.runs.checkpoint import Checkpoints

@@ -13,7 +13,7 @@ import tensorflow as tf
 from PIL import Image
 
 from kfpn import __version__
-from kfpn.cli import main as cli
+from kfpn.cli import command_line as cli
 from kfpn.config.presets import preset
 from kfpn.config.run import Config, to_dict
 from kfpn.data.formats.iterable import IterableSource
