@@ -117,7 +117,7 @@ def write_onnx(trained: TrainedDetector, path: Path, shape: tuple[int, int, int,
 
     detector = OnnxDetector(trained.submodels, trained.config.model, raw, static=shape is not None)
     spec = tf.TensorSpec(shape or (None, None, None, 3), tf.float32, "images")
-    function = tf.function(detector, autograph=False)
+    function = tf.function(detector.detect, autograph=False)
     # It would warn of every operation that stands for one of ONNX; the file is checked and run below.
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     model, _ = tf2onnx.convert.from_function(function, [spec], opset=OPSET, custom_op_handlers=detector.handlers())
