@@ -1,4 +1,4 @@
-"""The direction of imports: each row of the table imports only rows above it, and no row's siblings import each other."""
+"""The direction of imports: each room imports only rooms above it, and no file imports itself by a detour."""
 
 import ast
 from pathlib import Path
@@ -7,92 +7,36 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-ROWS = """
-kfpn.config.checks
-kfpn.config.model
-kfpn.config.run
-kfpn.config.presets  kfpn.ops.pyramid_levels  kfpn.config.test_scales
-kfpn.ops.boxes  kfpn.losses.terms
-kfpn.ops.anchors  kfpn.losses.matching
-kfpn.losses.targets
-kfpn.modeling  kfpn.modeling.layers  kfpn.ops.padding  kfpn.ops.nms  kfpn.ops.roi_align_adaptive
-kfpn.modeling.backbones.resnet  kfpn.ops.roi_align  kfpn.modeling.heads.detections
-kfpn.modeling.pyramid  kfpn.modeling.heads.box
-kfpn.modeling.rpn
-kfpn.modeling.detector
-kfpn.losses.training_losses
-kfpn.modeling.fast_rcnn
-kfpn.data  kfpn.data.record  kfpn.data.toy_scenes
-kfpn.data.image  kfpn.data.augment  kfpn.data.formats.toy_shapes
-kfpn.data.annotation_checks  kfpn.data.plan  kfpn.data.proposal_table
-kfpn.data.formats.annotations  kfpn.data.memory_limit
-kfpn.data.formats.coco  kfpn.data.formats.voc  kfpn.data.formats.tfds  kfpn.data.formats.iterable  kfpn.data.fingerprint
-kfpn.data.formats
-kfpn.data.pipeline
-kfpn.evaluation.coco_figures  kfpn.plotting.draw_boxes  kfpn.plotting.panels
-kfpn.plotting.pyramid_page
-kfpn.evaluation.detect
-kfpn.evaluation.recall
-kfpn.evaluation
-kfpn.inference.image_pyramid
-kfpn.inference.predict  kfpn.inference.write_proposals
-kfpn.inference.inspect_pyramid
-kfpn.runs.atomic_files
-kfpn.engine  kfpn.training.distribution.cluster_resolver  kfpn.training.distribution.cluster  kfpn.training.schedule  kfpn.runs.workdir  kfpn.training.interrupt
-kfpn.training.distribution.strategy  kfpn.runs.checkpoint  kfpn.training.optimizer  kfpn.training.progress  kfpn.runs.lock  kfpn.runs.precision
-kfpn.runs.load
-kfpn.weights  kfpn.weights.formats.safe_values  kfpn.weights.makers.coco_classes
-kfpn.weights.formats.unpickle  kfpn.weights.trained_weights
-kfpn.weights.formats.file_formats  kfpn.weights.makers.resnet_names  kfpn.weights.makers.detector_layout
-kfpn.weights.pretrained  kfpn.weights.makers.torchvision  kfpn.weights.makers.keras_applications
-kfpn.weights.makers.detectron2
-kfpn.weights.identify
-kfpn.weights.assign
-kfpn.weights.import_weights
-kfpn.training.distribution.worker_stubs
-kfpn.training.step
-kfpn.training.nonfinite.diagnose  kfpn.training.results
-kfpn.training.nonfinite.recorder
-kfpn.training.nonfinite.policy
-kfpn.training.loop
-kfpn.training.train
-kfpn.export  kfpn.export.folding  kfpn.export.input_shape  kfpn.export.onnx.onnx_runtimes
-kfpn.export.tf_trt.trt_options
-kfpn.export.trained  kfpn.export.measure  kfpn.export.benchmark.runners  kfpn.export.saved_model.graph_images
-kfpn.export.benchmark.race  kfpn.export.archive  kfpn.export.saved_model.sparse_roi_align  kfpn.export.saved_model.serving_files  kfpn.export.tf_trt.trt_partition  kfpn.export.tensorrt_layers
-kfpn.export.verify  kfpn.export.tf_trt.converter_rules  kfpn.export.tf_trt.trt_verify  kfpn.export.onnx.onnx_detector
-kfpn.export.saved_model.write_saved_model  kfpn.export.calibration  kfpn.export.onnx.onnx_verify
-kfpn.export.tf_trt.trt_inputs  kfpn.export.onnx.int8
-kfpn.export.onnx.write_onnx  kfpn.export.tf_trt.convert
-kfpn.cli.export_commands
-kfpn.cli.options
-kfpn.cli.commands
-kfpn.cli.main
-kfpn.__main__
-"""
-
-APART = (
-    ("kfpn.data", "kfpn.modeling"),
-    ("kfpn.evaluation", "kfpn.modeling"),
-    ("kfpn.plotting.draw_boxes", "kfpn.modeling"),
-    ("kfpn.plotting.pyramid_page", "kfpn.modeling"),
+ROOMS = (
+    "config",
+    "ops",
+    "modeling",
+    "losses",
+    "data",
+    "plotting",
+    "evaluation",
+    "runs",
+    "weights",
+    "inference",
+    "training",
+    "export",
+    "cli",
 )
-"""Pairs (importer, imported) that the rows alone would let through: data and pictures know no network."""
+"""The packages of kfpn: each imports only those above it."""
+
+APART = (("data", "modeling"), ("data", "losses"), ("plotting", "modeling"), ("plotting", "losses"),
+         ("plotting", "data"), ("evaluation", "modeling"), ("evaluation", "losses"), ("training", "inference"))  # fmt: skip
+"""Pairs (importer, imported) that the order alone would let through: data, pictures and figures know no network."""
 
 FACE = "kfpn"
-"""The package itself: it offers names of the rows below it, loaded when asked for."""
+"""The package itself: it offers names of the rooms, loaded when asked for."""
+LOOSE = ("kfpn.renamed", "kfpn.__main__")
+"""The files that stand in no room."""
 
-PURE = (
-    "kfpn.ops.boxes",
-    "kfpn.losses.terms",
-    "kfpn.ops.anchors",
-    "kfpn.losses.matching",
-    "kfpn.losses.targets",
-    "kfpn.modeling",
-)
-"""What runs on every backend."""
+PURE = ("config", "ops", "modeling", "losses")
+"""The rooms that run on every backend."""
 
-KERNEL_OWNERS = ("kfpn.ops.nms", "kfpn.ops.roi_align")
+KERNEL_OWNERS = ("kfpn.ops.nms",)
 """The pure modules where TensorFlow may stand inside a function, for a kernel that is far faster."""
 
 
@@ -131,24 +75,29 @@ def under(name, package):
     return name == package or name.startswith(package + ".")
 
 
-def faults_of(root, rows=ROWS):
-    """Returns a sentence for each import of the tree that goes against the table."""
-    rank = {name: index for index, row in enumerate(rows.split("\n")) for name in row.split()}
+def room_of(name):
+    """Returns the room of a module, "" for the face and the loose files."""
+    return name.split(".")[1] if name.count(".") and name not in LOOSE else ""
+
+
+def faults_of(root, rooms=ROOMS):
+    """Returns a sentence for each import of the tree that goes against the order of the rooms."""
     modules = modules_of(root)
-    faults = [f"{name} has no row in the table" for name in modules if name not in rank and name != FACE]
+    faults = [f"{name} stands in no room" for name in modules if room_of(name) not in ("", *rooms)]
     for name, (tree, is_package) in modules.items():
+        own = room_of(name)
         for target, lazy in imports_of(name, tree, is_package, modules):
-            if target in rank and name in rank and rank[target] >= rank[name]:
-                faults.append(f"{name} imports {target}, which does not stand above it")
-            if any(under(name, importer) and under(target, imported) for importer, imported in APART):
-                faults.append(f"{name} imports {target}; they stand apart")
-            if name == FACE and under(target, "kfpn") and not lazy:
+            other = room_of(target) if under(target, FACE) else ""
+            if own in rooms and other in rooms and rooms.index(other) > rooms.index(own):
+                faults.append(f"{name} imports {target}, whose room does not stand above its own")
+            if (own, other) in APART:
+                faults.append(f"{name} imports {target}; their rooms stand apart")
+            if name == FACE and other and not lazy:
                 faults.append(f"{name} imports {target} at once; it must be loaded when asked for")
-            pure = any(under(name, package) for package in PURE)
-            if pure and under(target, "tensorflow") and not (lazy and name in KERNEL_OWNERS):
+            if own in PURE and under(target, "tensorflow") and not (lazy and name in KERNEL_OWNERS):
                 faults.append(f"{name} imports tensorflow; it must speak keras.ops")
-        if not under(name, "kfpn.engine") and uses_distribute(tree):
-            faults.append(f"{name} uses tf.distribute, which lives in kfpn.engine")
+        if own != "training" and uses_distribute(tree):
+            faults.append(f"{name} uses tf.distribute, which lives in kfpn.training")
     return faults + [f"circle: {' -> '.join(circle)}" for circle in circles_of(modules)]
 
 
@@ -191,63 +140,45 @@ def test_no_import_of_kfpn_goes_upward_or_in_a_circle():
     assert faults_of(ROOT) == []
 
 
-def test_every_row_names_modules_that_exist():
-    assert set(ROWS.split()) - set(modules_of(ROOT)) == set()
+def test_every_room_exists_and_no_file_stands_beside_them():
+    modules = modules_of(ROOT)
+    assert {room_of(name) for name in modules} == {"", *ROOMS}
+    assert {name for name in modules if not room_of(name)} == {FACE, *LOOSE}
 
 
 @pytest.mark.parametrize(
     ("path", "text", "fault"),
     [
-        (
-            "anchors.py",
-            "from kfpn.losses.targets import x",
-            "kfpn.ops.anchors imports kfpn.losses.targets, which does not stand above",
-        ),
-        (
-            "anchors.py",
-            "from kfpn import targets",
-            "kfpn.ops.anchors imports kfpn.losses.targets, which does not stand above",
-        ),
-        (
-            "anchors.py",
-            "import kfpn.losses.matching",
-            "kfpn.ops.anchors imports kfpn.losses.matching, which does not stand above",
-        ),
-        (
-            "anchors.py",
-            "def f():\n    from . import cli",
-            "kfpn.ops.anchors imports kfpn.cli.main, which does not stand above",
-        ),
-        ("modeling/rpn.py", "from ..engine.train import train", "kfpn.modeling.rpn imports kfpn.training.train"),
-        (
-            "data/voc.py",
-            "from kfpn.modeling.rpn import x",
-            "kfpn.data.formats.voc imports kfpn.modeling.rpn; they stand apart",
-        ),
-        ("extra.py", "", "kfpn.extra has no row"),
-        ("boxes.py", "import tensorflow as tf", "kfpn.ops.boxes imports tensorflow"),
-        ("boxes.py", "def f():\n    import tensorflow as tf", "kfpn.ops.boxes imports tensorflow"),
-        ("modeling/nms.py", "from tensorflow.image import x", "kfpn.ops.nms imports tensorflow"),
-        ("data/voc.py", "import tensorflow as tf\ntf.distribute.Strategy", "kfpn.data.formats.voc uses tf.distribute"),
+        ("ops/anchors.py", "from kfpn.losses.targets import x", "kfpn.ops.anchors imports kfpn.losses.targets, whose"),
+        ("ops/anchors.py", "from kfpn.losses import targets", "kfpn.ops.anchors imports kfpn.losses.targets, whose"),
+        ("ops/anchors.py", "import kfpn.losses.targets", "kfpn.ops.anchors imports kfpn.losses.targets, whose room"),
+        ("ops/anchors.py", "def f():\n    from ..cli import main", "kfpn.ops.anchors imports kfpn.cli.main, whose"),
+        ("modeling/rpn.py", "from ..training.train import train", "kfpn.modeling.rpn imports kfpn.training.train"),
+        ("data/plan.py", "from kfpn.modeling.rpn import x", "kfpn.data.plan imports kfpn.modeling.rpn; their rooms"),
+        ("extra/some.py", "", "kfpn.extra.some stands in no room"),
+        ("extra.py", "", "kfpn.extra stands in no room"),
+        ("ops/boxes.py", "import tensorflow as tf", "kfpn.ops.boxes imports tensorflow"),
+        ("ops/boxes.py", "def f():\n    import tensorflow as tf", "kfpn.ops.boxes imports tensorflow"),
+        ("ops/nms.py", "from tensorflow.image import x", "kfpn.ops.nms imports tensorflow"),
+        ("data/plan.py", "import tensorflow as tf\ntf.distribute.Strategy", "kfpn.data.plan uses tf.distribute"),
         ("__init__.py", "from kfpn.training.train import train", "kfpn imports kfpn.training.train at once"),
-        (
-            "engine/train.py",
-            "from kfpn.cli import main",
-            "circle: kfpn.cli.main -> kfpn.training.train -> kfpn.cli.main",
-        ),
+        ("ops/boxes.py", "from kfpn.ops.anchors import x", "circle: kfpn.ops.anchors -> kfpn.ops.boxes -> kfpn.ops."),
     ],
 )
 def test_a_wrong_import_is_found(tmp_path, path, text, fault):
     package = tmp_path / "kfpn"
-    for name in ("anchors", "boxes", "matching", "targets", "cli"):
+    for name in ("ops/boxes", "losses/targets", "cli/main", "ops/nms", "modeling/rpn", "data/plan", "training/train"):
         write(package / f"{name}.py", "")
-    for name in ("modeling/nms", "modeling/rpn", "data/voc", "engine/train"):
-        write(package / f"{name}.py", "")
-    write(package / "__init__.py", "def f():\n    from kfpn.engine import train\n")
-    write(package / "cli.py", "from kfpn import __version__\ndef f():\n    from kfpn.training.train import train\n")
-    write(package / "modeling" / "nms.py", "def f():\n    import tensorflow as tf\n")
+    write(package / "__init__.py", "def f():\n    from kfpn.training import train\n")
+    write(package / "ops" / "anchors.py", "from kfpn.ops.boxes import x\n")
+    write(
+        package / "cli" / "main.py",
+        "from kfpn import __version__\ndef f():\n    from kfpn.training.train import train\n",
+    )
+    write(package / "ops" / "nms.py", "def f():\n    import tensorflow as tf\n")
     assert faults_of(tmp_path) == []
-    write(package / path, text)
+    old = (package / path).read_text() if path == "ops/anchors.py" else ""
+    write(package / path, old + text)
     assert any(found.startswith(fault) for found in faults_of(tmp_path)), faults_of(tmp_path)
 
 
