@@ -1,4 +1,4 @@
-"""`python -m kfpn` is `kfpn`."""
+"""Runs the command line: `python -m kfpn` is `kfpn`."""
 
 import sys
 

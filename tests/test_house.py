@@ -3,6 +3,7 @@
 import ast
 import collections
 import dataclasses
+import itertools
 import re
 from pathlib import Path
 
@@ -139,7 +140,7 @@ def test_docstrings_leave_a_blank_line_before_each_section():
                 lines = (ast.get_docstring(node) or "").splitlines()
                 crowded += [
                     f"{path}: {node.name}: {line.strip()}"
-                    for before, line in zip(lines, lines[1:], strict=False)
+                    for before, line in itertools.pairwise(lines)
                     if SECTION.match(line) and before.strip()
                 ]
     assert crowded == []
