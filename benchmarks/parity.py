@@ -32,9 +32,10 @@ from kfpn.modeling.rpn import level_anchors, select_proposals, usable_anchors
 from kfpn.modeling.submodels import Submodels, build_submodels
 from kfpn.modeling.units import Units
 from kfpn.ops import boxes as box_ops
-from kfpn.weights.assign import apply, model_config
-from kfpn.weights.identify import read_checkpoint, variables_of
-from kfpn.weights.trained_weights import Checkpoint
+from kfpn.weights.assign import assign_weights, model_config
+from kfpn.weights.built_detector import variables_of
+from kfpn.weights.identify import read_trained_weights
+from kfpn.weights.makers.trained_weights import TrainedWeights
 
 FOLDERS = ("torchvision_r50", "detectron2_r50")
 LEVELS = ("P2", "P3", "P4", "P5", "P6")
@@ -118,14 +119,14 @@ class Imported:
 
     Attributes:
         reference: where they come from.
-        checkpoint: what was read.
+        trained: what was read.
         config: with the reference's thresholds and sampling.
         submodels: with the weights.
         backbone: images -> C2..C5, with the weights.
     """
 
     reference: Reference
-    checkpoint: Checkpoint
+    trained: TrainedWeights
     config: ModelConfig
     submodels: Submodels
     backbone: keras.Model
@@ -135,13 +136,13 @@ def import_reference(reference: Reference) -> Imported:
     """Writes a reference's weights to a file and imports it."""
     with tempfile.TemporaryDirectory() as folder:
         path = reference.write_checkpoint(Path(folder))
-        checkpoint = read_checkpoint(path)
+        trained = read_trained_weights(path)
         changes: dict[str, Any] = {"score_threshold": float(reference.infer["score_thresh"])}
         if not reference.background_first:
             changes["sampling_ratio"] = 2  # what the reference was made with; detectron2's default is 0
-        config = model_config(checkpoint, **changes)
+        config = model_config(trained, **changes)
         submodels = build_submodels(config)
-        apply(checkpoint, submodels, vars(config) | {"sampling_ratio": checkpoint.model["sampling_ratio"]})
+        assign_weights(trained, submodels, vars(config) | {"sampling_ratio": trained.model["sampling_ratio"]})
     units = Units(config, SharedLayers(frozen_layers(config)))
     images = keras.Input((None, None, 3))
     normal = Normalize(config.pixel_mean, config.pixel_std)(images)
@@ -149,7 +150,7 @@ def import_reference(reference: Reference) -> Imported:
     weights = variables_of(submodels)
     for key, variable in variables_of(backbone).items():
         variable.assign(weights[key])
-    return Imported(reference, checkpoint, config, submodels, backbone)
+    return Imported(reference, trained, config, submodels, backbone)
 
 
 def nchw(x: Any) -> np.ndarray:
@@ -275,7 +276,7 @@ def match_sets(
 def training_rows(imported: Imported) -> Iterator[Row]:
     """Matches, targets, the four losses and the norms of all gradients, from the reference's sampled anchors and RoIs."""
     train, model = imported.reference.train, imported.config
-    config = Config(model=model, sampling=SamplingConfig(**imported.checkpoint.sampling))
+    config = Config(model=model, sampling=SamplingConfig(**imported.trained.sampling))
     images, sizes = image_of(train)
     variables = {key: variable for key, variable in variables_of(imported.submodels).items() if variable.trainable}
     with tf.GradientTape() as tape:
@@ -307,7 +308,7 @@ def training_rows(imported: Imported) -> Iterator[Row]:
 def _gradient_row(imported: Imported, gradients: dict[str, Any]) -> Row:
     train, worst = imported.reference.train, 0.0
     wanted = {key.removeprefix("grad_norm/") for key in train.files if key.startswith("grad_norm/")}
-    mine = {imported.checkpoint.tensors[key].name: gradient for key, gradient in gradients.items()}
+    mine = {imported.trained.tensors[key].name: gradient for key, gradient in gradients.items()}
     if set(mine) != wanted:
         raise ValueError(f"gradients must be those of {sorted(wanted - set(mine))}, got {sorted(set(mine) - wanted)}")
     for name, gradient in mine.items():

@@ -92,7 +92,7 @@ MODULES = {
     "kfpn.visualize_pyramid": "kfpn.plotting.pyramid_page",
     "kfpn.weights.applications": "kfpn.weights.makers.keras_applications",
     "kfpn.weights.backbones": "kfpn.weights.makers.resnet_names",
-    "kfpn.weights.checkpoint": "kfpn.weights.trained_weights",
+    "kfpn.weights.checkpoint": "kfpn.weights.makers.trained_weights",
     "kfpn.weights.coco": "kfpn.weights.makers.coco_classes",
     "kfpn.weights.detectors": "kfpn.weights.makers.detector_layout",
     "kfpn.weights.detectron2": "kfpn.weights.makers.detectron2",
@@ -109,6 +109,14 @@ MODULES = {
 NAMES: dict[str, str] = {
     "kfpn.data.sources.IterableSource": "kfpn.data.formats.iterable.IterableSource",
     "kfpn.pyramid_maps.opened_model": "kfpn.inference.inspect_pyramid.model_with_intermediates",
+    "kfpn.weights.checkpoint.Checkpoint": "kfpn.weights.makers.trained_weights.TrainedWeights",
+    "kfpn.weights.load.apply": "kfpn.weights.assign.assign_weights",
+    "kfpn.weights.load.read_checkpoint": "kfpn.weights.identify.read_trained_weights",
+    "kfpn.weights.load.settings_of": "kfpn.weights.built_detector.built_settings",
+    "kfpn.weights.load.variables_of": "kfpn.weights.built_detector.variables_of",
+    "kfpn.weights.read.layers_of": "kfpn.weights.built_detector.layers_of",
+    "kfpn.weights.read.read_checkpoint": "kfpn.weights.identify.read_trained_weights",
+    "kfpn.weights.read.variables_of": "kfpn.weights.built_detector.variables_of",
 }
 """Names whose module in 0.1.0 is not the one at the new path, or that are called otherwise now."""
 

@@ -91,10 +91,10 @@ def _parse(args: list[str]) -> Command:
     command = _parse_once(args, ModelConfig())
     if isinstance(command, ImportWeights):
         from kfpn.weights.assign import model_config
-        from kfpn.weights.identify import read_checkpoint
+        from kfpn.weights.identify import read_trained_weights
 
         # Once more, with the network that the checkpoint has as default.
-        command = _parse_once(args, model_config(read_checkpoint(command.source)))
+        command = _parse_once(args, model_config(read_trained_weights(command.source)))
     return command
 
 
@@ -181,10 +181,10 @@ def _settings_of(init: str, workdir: str) -> dict[str, dict[str, Any]]:
         config = files.read_config()
         if config.init == init:
             return {name: dict(vars(getattr(config, name))) for name in ("model", "sampling", "input")}
-    from kfpn.weights.identify import read_checkpoint
+    from kfpn.weights.identify import read_trained_weights
 
-    checkpoint = read_checkpoint(init)
-    return {"model": checkpoint.model, "sampling": checkpoint.sampling, "input": checkpoint.input}
+    trained = read_trained_weights(init)
+    return {"model": trained.model, "sampling": trained.sampling, "input": trained.input}
 
 
 def data_name(data: str) -> str:

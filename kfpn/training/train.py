@@ -33,9 +33,9 @@ from kfpn.training.optimizer import Optimizer
 from kfpn.training.progress import say
 from kfpn.training.results import build_evaluate, finish, finished, proposal_recall, summary
 from kfpn.training.step import build_train_step
-from kfpn.weights.assign import apply
-from kfpn.weights.identify import read_checkpoint
-from kfpn.weights.trained_weights import Checkpoint
+from kfpn.weights.assign import assign_weights
+from kfpn.weights.identify import read_trained_weights
+from kfpn.weights.makers.trained_weights import TrainedWeights
 
 Data = Source | str
 
@@ -106,7 +106,7 @@ def _prepare(
     strategy = strategy or make_strategy(config.strategy, cross_device=config.cross_device)
     replica_batch_size(strategy, config.batch_size, config.accumulate)
     # A run that goes on has weights of its own: what it began with may be gone.
-    checkpoint = read_checkpoint(config.init) if config.init and not workdir.has_checkpoints() else None
+    trained = read_trained_weights(config.init) if config.init and not workdir.has_checkpoints() else None
     if not config.init:
         warn_of_frozen_weights(config)
     found = fingerprint(source, val_source)
@@ -118,7 +118,7 @@ def _prepare(
     )
     workdir.prepare(config, source.class_names, source.category_ids, source.name, found)
     with dtype_policy(config.precision):
-        return _train(config, workdir, source, val_source, strategy, checkpoint, fixed, cluster)
+        return _train(config, workdir, source, val_source, strategy, trained, fixed, cluster)
 
 
 def warn_of_frozen_weights(config: Config) -> None:
@@ -142,7 +142,7 @@ def _train(
     source: Source,
     val_source: Source | None,
     strategy: tf.distribute.Strategy,
-    checkpoint: Checkpoint | None,
+    trained: TrainedWeights | None,
     fixed: FixedProposals | None,
     cluster: Cluster,
 ) -> dict[str, Any]:
@@ -151,10 +151,10 @@ def _train(
         submodels = build_submodels(config.model)
         # Before the optimizer, which then knows nothing of it.
         submodels.rpn.trainable = fixed is None
-        if checkpoint is not None:
+        if trained is not None:
             # Before the optimizer, whose moving average starts from the weights.
-            apply(checkpoint, submodels, vars(config.model), source.class_names)
-            say("; ".join([f"starts from {checkpoint.path}: {checkpoint.kind}", *checkpoint.notes]))
+            assign_weights(trained, submodels, vars(config.model), source.class_names)
+            say("; ".join([f"starts from {trained.path}: {trained.kind}", *trained.notes]))
         optimizer = Optimizer(config, submodels.weights_model.trainable_variables)
     variables = named_variables(model=submodels.weights_model.variables, optimizer=optimizer.variables)
     keeper = Checkpoints if cluster.is_chief else ReadCheckpoints

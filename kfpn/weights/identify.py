@@ -5,18 +5,18 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
 
-from kfpn.runs import load as trained
+from kfpn.runs.load import load_submodels, require_trained
 from kfpn.runs.workdir import WEIGHTS, Workdir
+from kfpn.weights.built_detector import variables_of
 from kfpn.weights.formats.file_formats import File, read_file, sha256
 from kfpn.weights.makers import detectron2, torchvision
 from kfpn.weights.makers import keras_applications as applications
+from kfpn.weights.makers.trained_weights import Tensor, TrainedWeights
 from kfpn.weights.pretrained import fetch, find
-from kfpn.weights.trained_weights import Checkpoint, Tensor
 
 PathLike = str | os.PathLike
 
@@ -26,7 +26,7 @@ KNOWN = (
 )
 
 
-def read_checkpoint(source: PathLike) -> Checkpoint:
+def read_trained_weights(source: PathLike) -> TrainedWeights:
     """Reads a checkpoint and says what it is, by its content.
 
     Args:
@@ -46,7 +46,7 @@ def read_checkpoint(source: PathLike) -> Checkpoint:
     return _recognise(read_file(path))
 
 
-def _recognise(file: File) -> Checkpoint:
+def _recognise(file: File) -> TrainedWeights:
     path, content = str(file.path), file.content
     if file.kind == "hdf5":
         content = applications.short_names(content)
@@ -64,8 +64,8 @@ def _recognise(file: File) -> Checkpoint:
             break
     arrays = {_plain_name(name): value for name, value in content.items() if isinstance(value, np.ndarray)}
     if torchvision.is_torchvision(arrays):
-        checkpoint = torchvision.read(path, arrays)
-        return _with_known_epsilon(checkpoint)
+        trained = torchvision.read(path, arrays)
+        return _with_known_epsilon(trained)
     if detectron2.is_caffe2(arrays):
         return detectron2.read_caffe2(path, arrays)
     if detectron2.is_detectron2(arrays):
@@ -80,18 +80,18 @@ def _plain_name(name: str) -> str:
     return re.sub(r"^((module|_orig_mod)\.)+", "", str(name))
 
 
-def _with_known_epsilon(checkpoint: Checkpoint) -> Checkpoint:
+def _with_known_epsilon(trained: TrainedWeights) -> TrainedWeights:
     """torchvision's own COCO file needs no warning: its epsilon is known."""
     known = find("torchvision:fasterrcnn_resnet50_fpn_coco")
-    if checkpoint.model.get("norm_epsilon") == 0.0 and sha256(checkpoint.path) == known.sha256:
-        return dataclasses.replace(checkpoint, notes=())
-    return checkpoint
+    if trained.model.get("norm_epsilon") == 0.0 and sha256(trained.path) == known.sha256:
+        return dataclasses.replace(trained, notes=())
+    return trained
 
 
-def _own(weights: Path) -> Checkpoint:
+def _own(weights: Path) -> TrainedWeights:
     files = Workdir(weights.parent)
-    trained.require_trained(files, weights, rpn=False)
-    submodels = trained.load_submodels(files, weights)
+    require_trained(files, weights, rpn=False)
+    submodels = load_submodels(files, weights)
     config = files.read_config()
     names, ids = files.read_classes()
     tensors = {
@@ -99,7 +99,7 @@ def _own(weights: Path) -> Checkpoint:
         for key, variable in variables_of(submodels).items()
     }
     kind = f"kfpn Faster R-CNN {config.model.backbone} FPN, {config.model.num_classes} classes"
-    return Checkpoint(
+    return TrainedWeights(
         str(weights),
         kind,
         dict(vars(config.model)),
@@ -109,16 +109,3 @@ def _own(weights: Path) -> Checkpoint:
         ids,
         input=dict(vars(config.input)),
     )
-
-
-def layers_of(model: Any) -> dict[str, keras.layers.Layer]:
-    """Returns {name: layer} of a detector, its submodels or its `weights_model`."""
-    found: dict[str, keras.layers.Layer] = {}
-    for layer in getattr(model, "weights_model", model).layers:
-        found |= layers_of(layer) if isinstance(layer, keras.Model) else {layer.name: layer}
-    return found
-
-
-def variables_of(model: Any) -> dict[str, Any]:
-    """Returns {"layer/variable": variable} of a detector, its submodels or its `weights_model`."""
-    return {f"{name}/{v.name}": v for name, layer in layers_of(model).items() for v in layer.weights}

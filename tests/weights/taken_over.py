@@ -1,13 +1,14 @@
 """A foreign checkpoint taken over into a network, step by step as kfpn does it."""
 
 from kfpn.modeling.submodels import build_submodels
-from kfpn.weights.assign import apply, model_config, read_checkpoint
+from kfpn.weights.assign import assign_weights, model_config
+from kfpn.weights.identify import read_trained_weights
 
 
 def imported(path):
     """Returns the checkpoint and the submodels that hold its weights."""
-    checkpoint = read_checkpoint(path)
-    config = model_config(checkpoint)
+    trained = read_trained_weights(path)
+    config = model_config(trained)
     submodels = build_submodels(config)
-    apply(checkpoint, submodels, vars(config))
-    return checkpoint, submodels
+    assign_weights(trained, submodels, vars(config))
+    return trained, submodels

@@ -6,7 +6,9 @@ import pytest
 
 import kfpn
 from kfpn.modeling.submodels import build_submodels
-from kfpn.weights.assign import BOUND, LOOSE, model_config, read_checkpoint, settings_of, variables_of
+from kfpn.weights.assign import model_config
+from kfpn.weights.built_detector import SETTINGS_THAT_MAY_DIFFER, SETTINGS_THAT_MUST_MATCH, built_settings, variables_of
+from kfpn.weights.identify import read_trained_weights
 from tests.weights.foreign import caffe2_backbone, detectron2, heads, torchvision, torchvision_backbone, trunk, write
 
 UNITS = trunk()
@@ -34,7 +36,7 @@ def loaded_coco(coco):
 
 @pytest.fixture(scope="module")
 def built(file):
-    return kfpn.build_detector(**vars(model_config(read_checkpoint(file))))
+    return kfpn.build_detector(**vars(model_config(read_trained_weights(file))))
 
 
 @pytest.fixture
@@ -65,7 +67,7 @@ def refused(model, source, said, **options):
 @pytest.mark.parametrize("padded", [False, True])
 def test_loading_into_a_built_detector_is_loading_the_detector(file, padded):
     loaded = kfpn.load_detector(file, padded)
-    built = kfpn.build_detector(**vars(model_config(read_checkpoint(file))), padded=padded)
+    built = kfpn.build_detector(**vars(model_config(read_trained_weights(file))), padded=padded)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         kfpn.load_weights(built, file)
@@ -128,7 +130,7 @@ def test_a_bad_tensor_leaves_everything_as_it_was(model, tmp_path, change, said)
 def test_a_model_with_other_settings_is_refused_and_the_setting_named(tmp_path, name, other):
     units = trunk(other.get("backbone") if name == "stride_on" else "resnet18", other.get("backbone_width", 8))
     path = write(tmp_path / "m.safetensors", torchvision(units, heads(units)))
-    model = kfpn.build_detector(**{**vars(model_config(read_checkpoint(path))), **other})
+    model = kfpn.build_detector(**{**vars(model_config(read_trained_weights(path))), **other})
     said = refused(model, path, rf"m\.safetensors: .*\b{name}\b")
     assert len(said) < 1000
 
@@ -136,19 +138,24 @@ def test_a_model_with_other_settings_is_refused_and_the_setting_named(tmp_path, 
 def test_every_setting_that_matters_is_read_off_the_model(tmp_path):
     units = trunk("resnet50")
     for content in (torchvision(units, heads(units)), detectron2(units, heads(units, background_first=False))):
-        config = model_config(read_checkpoint(write(tmp_path / "m.safetensors", content)))
-        found = settings_of(kfpn.build_detector(**vars(config)))
-        assert found == {name: getattr(config, name) for name in (*BOUND, *LOOSE)}
+        config = model_config(read_trained_weights(write(tmp_path / "m.safetensors", content)))
+        found = built_settings(kfpn.build_detector(**vars(config)))
+        assert found == {name: getattr(config, name) for name in (*SETTINGS_THAT_MUST_MATCH, *SETTINGS_THAT_MAY_DIFFER)}
 
 
 def test_a_detectors_checkpoint_says_every_setting_that_matters(tmp_path):
     for content in (state(), detectron2(UNITS, heads(UNITS, background_first=False))):
-        said = read_checkpoint(write(tmp_path / "m.safetensors", content)).model
-        assert {*BOUND, *LOOSE, "canonical_size", "norm_heads"} - said.keys() == set()
+        said = read_trained_weights(write(tmp_path / "m.safetensors", content)).model
+        assert {
+            *SETTINGS_THAT_MUST_MATCH,
+            *SETTINGS_THAT_MAY_DIFFER,
+            "canonical_size",
+            "norm_heads",
+        } - said.keys() == set()
 
 
 def test_settings_one_may_change_are_warned_of_in_one_line(file):
-    config = vars(model_config(read_checkpoint(file))) | {"norm_epsilon": 1e-3, "aligned": True}
+    config = vars(model_config(read_trained_weights(file))) | {"norm_epsilon": 1e-3, "aligned": True}
     model = kfpn.build_detector(**config)
     with pytest.warns(UserWarning, match=r"trained with norm_epsilon=1e-05 .*, aligned=False") as told:
         kfpn.load_weights(model, file)
@@ -177,7 +184,7 @@ def test_other_classes_leave_the_predictor_fresh_and_load_the_rest(model, coco, 
 
 
 def test_classes_of_other_names_leave_the_predictor_fresh(coco):
-    model = kfpn.build_detector(**vars(model_config(read_checkpoint(coco))))
+    model = kfpn.build_detector(**vars(model_config(read_trained_weights(coco))))
     before = values(model)
     with pytest.warns(UserWarning, match="left fresh: the classes have other names"):
         kfpn.load_weights(model, coco, [f"bird {i}" for i in range(90)])
@@ -211,7 +218,7 @@ def test_names_must_be_as_many_as_the_classes_of_the_model(model, coco):
 def test_one_box_for_all_classes_is_refused(model, tmp_path):
     content = detectron2(UNITS, heads(UNITS, classes=80, background_first=False))
     agnostic = {name: value[:4] if ".bbox_pred." in name else value for name, value in content.items()}
-    config = vars(model_config(read_checkpoint(write(tmp_path / "d2.pkl", content)))) | {"num_classes": 3}
+    config = vars(model_config(read_trained_weights(write(tmp_path / "d2.pkl", content)))) | {"num_classes": 3}
     path = write(tmp_path / "agnostic.pkl", agnostic)
     refused(
         kfpn.build_detector(**config),
@@ -248,7 +255,7 @@ def test_a_backbone_of_other_settings_is_refused(model, tmp_path):
 
 def test_submodels_and_their_weights_model_take_weights_as_well(file):
     wanted = values(kfpn.load_detector(file))
-    submodels = build_submodels(model_config(read_checkpoint(file)))
+    submodels = build_submodels(model_config(read_trained_weights(file)))
     for part in (submodels, submodels.weights_model):
         for variable in variables_of(submodels).values():
             variable.assign(variable * 0 + 1)
@@ -270,16 +277,16 @@ def test_submodels_and_their_weights_model_take_weights_as_well(file):
     ],
 )
 def test_a_detector_does_not_load_into_another_pyramid(file, other, said):
-    model = kfpn.build_detector(**{**vars(model_config(read_checkpoint(file))), **other})
+    model = kfpn.build_detector(**{**vars(model_config(read_trained_weights(file))), **other})
     refused(model, file, said)
 
 
 @pytest.mark.parametrize("pyramid", ["bottom_up", "top_down", "finest", "c4", "c5"])
 def test_a_backbone_loads_into_every_pyramid(pyramid, tmp_path):
     path = write(tmp_path / "backbone.safetensors", torchvision_backbone(UNITS))
-    settings = {**vars(model_config(read_checkpoint(path))), "num_classes": 3, "head_width": 8, "pyramid": pyramid}
+    settings = {**vars(model_config(read_trained_weights(path))), "num_classes": 3, "head_width": 8, "pyramid": pyramid}
     model = kfpn.build_detector(**settings)
     with pytest.warns(UserWarning, match="is a backbone"):
         kfpn.load_weights(model, path)
-    for key, tensor in read_checkpoint(path).tensors.items():
+    for key, tensor in read_trained_weights(path).tensors.items():
         np.testing.assert_array_equal(np.array(variables_of(model)[key]), tensor.value, key)

@@ -6,7 +6,9 @@ import pytest
 
 import kfpn
 from kfpn.cli import command_line as cli
-from kfpn.weights.assign import model_config, read_checkpoint, variables_of
+from kfpn.weights.assign import model_config
+from kfpn.weights.built_detector import variables_of
+from kfpn.weights.identify import read_trained_weights
 from tests.weights.foreign import detectron2, detectron2_backbone, heads, torchvision, trunk, write
 
 UNITS = trunk()
@@ -42,7 +44,7 @@ def config_of(folder):
 
 
 def test_an_imported_work_directory_detects_what_the_checkpoint_does(file, tmp_path):
-    checkpoint = kfpn.import_weights(file, tmp_path / "new" / "run")
+    trained = kfpn.import_weights(file, tmp_path / "new" / "run")
     assert {path.name for path in (tmp_path / "new" / "run").iterdir()} == {
         "config.json", "classes.json", "detector.weights.h5",
     }  # fmt: skip
@@ -57,7 +59,7 @@ def test_an_imported_work_directory_detects_what_the_checkpoint_does(file, tmp_p
     config = config_of(tmp_path / "new" / "run")
     assert config["init"] == str(file)
     assert config["sampling"]["roi_box_beta"] == pytest.approx(1 / 9)
-    assert config["model"] == json.loads(json.dumps(dataclasses.asdict(model_config(checkpoint))))
+    assert config["model"] == json.loads(json.dumps(dataclasses.asdict(model_config(trained))))
 
 
 @pytest.mark.parametrize("name", ["config.json", "detector.weights.h5"])
@@ -72,7 +74,7 @@ def test_a_folder_with_a_run_is_left_alone(file, tmp_path, name):
 @pytest.mark.parametrize("turn", [0, 1])
 def test_names_that_are_given_name_the_labels_in_order_and_change_no_weight(coco, tmp_path, turn):
     # Own names, and COCO's in another order: neither moves a row or leaves one random.
-    cocos = read_checkpoint(coco).class_names
+    cocos = read_trained_weights(coco).class_names
     names = [f"screw {i}" for i in range(80)] if turn == 0 else [*cocos[1:], cocos[0]]
     kfpn.import_weights(coco, tmp_path, class_names=names)
     found = kfpn.load_detector(tmp_path)
@@ -82,12 +84,12 @@ def test_names_that_are_given_name_the_labels_in_order_and_change_no_weight(coco
 
 @pytest.mark.filterwarnings("error::UserWarning")
 def test_a_work_directory_is_imported_with_its_classes_and_settings(coco, tmp_path):
-    kfpn.import_weights(coco, tmp_path / "one", model_config(read_checkpoint(coco), score_threshold=0.2))
+    kfpn.import_weights(coco, tmp_path / "one", model_config(read_trained_weights(coco), score_threshold=0.2))
     settings = config_of(tmp_path / "one")
     settings["input"] |= {"short_side": 192, "long_side": 256}
     (tmp_path / "one" / "config.json").write_text(json.dumps(settings))
     kfpn.import_weights(tmp_path / "one", tmp_path / "two")
-    one, two = read_checkpoint(tmp_path / "one"), read_checkpoint(tmp_path / "two")
+    one, two = read_trained_weights(tmp_path / "one"), read_trained_weights(tmp_path / "two")
     assert (two.class_names, two.category_ids) == (one.class_names, one.category_ids)
     assert two.category_ids[-1] == 90
     assert two.tensors.keys() == one.tensors.keys()
@@ -98,13 +100,13 @@ def test_a_work_directory_is_imported_with_its_classes_and_settings(coco, tmp_pa
 
 
 def test_what_cannot_be_imported_leaves_nothing_behind(file, tmp_path):
-    checkpoint = read_checkpoint(file)
+    trained = read_trained_weights(file)
     with pytest.raises(ValueError, match="class_names must be 3, one a class, got 2"):
         kfpn.import_weights(file, tmp_path / "run", class_names=("a", "b"))
     with pytest.raises(ValueError, match=r"pixel_std=.* \(the model has \(1\.0, 1\.0, 1\.0\)\)"):
-        kfpn.import_weights(checkpoint, tmp_path / "run", model_config(checkpoint, pixel_std=(1.0, 1.0, 1.0)))
+        kfpn.import_weights(trained, tmp_path / "run", model_config(trained, pixel_std=(1.0, 1.0, 1.0)))
     with pytest.raises(ValueError, match="of another shape"):
-        kfpn.import_weights(checkpoint, tmp_path / "run", model_config(checkpoint, head_width=17))
+        kfpn.import_weights(trained, tmp_path / "run", model_config(trained, head_width=17))
     assert not (tmp_path / "run").exists()
 
 
@@ -146,7 +148,7 @@ def test_the_checkpoint_may_stand_anywhere(file, monkeypatch, order):
 
     seen = []
     monkeypatch.setattr(
-        kfpn.weights.import_weights, "import_weights", lambda *args: seen.extend(args) or read_checkpoint(file)
+        kfpn.weights.import_weights, "import_weights", lambda *args: seen.extend(args) or read_trained_weights(file)
     )
     assert cli.main(["import-weights", *(word.replace("FILE", str(file)) for word in order.split())]) == 0
     source, output, model, names = seen

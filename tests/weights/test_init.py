@@ -14,7 +14,9 @@ from kfpn.config.run import InputConfig, OptimizerConfig
 from kfpn.data.formats.iterable import IterableSource
 from kfpn.data.record import Record
 from kfpn.training.train import train
-from kfpn.weights.assign import model_config, read_checkpoint, variables_of
+from kfpn.weights.assign import model_config
+from kfpn.weights.built_detector import variables_of
+from kfpn.weights.identify import read_trained_weights
 from tests.weights.foreign import detectron2, heads, torchvision, trunk, write
 
 pytestmark = pytest.mark.filterwarnings("ignore:no validation data", "ignore:Even though the `tf.config")
@@ -134,11 +136,11 @@ def test_the_network_is_that_of_the_weights_whatever_the_preset(tmp_path, preset
     state = torchvision(UNITS, layers) if kind == "torchvision" else detectron2(UNITS, layers)
     path = write(tmp_path / "m.safetensors", state)
     args = ["train", "--init", str(path), *(["--preset", preset] if preset else [])]
-    config, checkpoint = cli.train_defaults(args), read_checkpoint(path)
+    config, trained = cli.train_defaults(args), read_trained_weights(path)
     assert config.preset == (preset or "finetune")
-    wanted = dataclasses.replace(model_config(checkpoint), freeze_stages=config.model.freeze_stages)
+    wanted = dataclasses.replace(model_config(trained), freeze_stages=config.model.freeze_stages)
     assert config.model == wanted
-    assert {**vars(config.sampling), **checkpoint.sampling} == vars(config.sampling)
+    assert {**vars(config.sampling), **trained.sampling} == vars(config.sampling)
 
 
 def test_an_option_wins_over_what_comes_with_the_weights(coco, monkeypatch):

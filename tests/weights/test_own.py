@@ -7,7 +7,9 @@ import pytest
 
 import kfpn
 from kfpn.modeling.submodels import build_submodels
-from kfpn.weights.assign import model_config, read_checkpoint, variables_of
+from kfpn.weights.assign import model_config
+from kfpn.weights.built_detector import variables_of
+from kfpn.weights.identify import read_trained_weights
 from tests.weights.foreign import heads, torchvision, trunk, write
 
 UNITS = trunk()
@@ -30,7 +32,7 @@ def own(coco, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(coco):
-    return kfpn.build_detector(**vars(model_config(read_checkpoint(coco), num_classes=3)))
+    return kfpn.build_detector(**vars(model_config(read_trained_weights(coco), num_classes=3)))
 
 
 def values(model):
@@ -39,7 +41,7 @@ def values(model):
 
 @pytest.mark.parametrize("name", ["", "detector.weights.h5"])
 def test_a_work_directory_is_a_checkpoint_like_any_other(own, coco, model, name):
-    found, wanted = read_checkpoint(own / name), read_checkpoint(coco)
+    found, wanted = read_trained_weights(own / name), read_trained_weights(coco)
     assert (found.class_names, found.category_ids) == (wanted.class_names, wanted.category_ids)
     assert {**found.model, **wanted.model} == found.model
     assert found.sampling["roi_box_beta"] == 1 / 9
@@ -55,20 +57,20 @@ def test_a_work_directory_without_one_of_its_files_says_which(own, tmp_path, gon
     shutil.copytree(own, tmp_path / "run")
     (tmp_path / "run" / gone).unlink()
     with pytest.raises(ValueError, match=gone.replace(".", r"\.")) as error:
-        read_checkpoint(tmp_path / "run")
+        read_trained_weights(tmp_path / "run")
     assert "damaged" not in str(error.value)
 
 
 def test_weights_without_their_work_directory_are_refused(own, tmp_path):
     shutil.copy(own / "detector.weights.h5", tmp_path)
     with pytest.raises(ValueError, match=r"must lie beside the config\.json of its work directory"):
-        read_checkpoint(tmp_path / "detector.weights.h5")
+        read_trained_weights(tmp_path / "detector.weights.h5")
 
 
 def test_the_file_that_is_named_is_the_one_that_is_read(own, tmp_path):
     shutil.copytree(own, tmp_path / "run")
-    submodels = build_submodels(model_config(read_checkpoint(own)))
+    submodels = build_submodels(model_config(read_trained_weights(own)))
     variables_of(submodels)["rpn_logits/bias"].assign([4.0, 5.0, 6.0])
     submodels.weights_model.save_weights(tmp_path / "run" / "other.weights.h5")
-    found = read_checkpoint(tmp_path / "run" / "other.weights.h5").tensors
+    found = read_trained_weights(tmp_path / "run" / "other.weights.h5").tensors
     np.testing.assert_array_equal(found["rpn_logits/bias"].value, [4, 5, 6])

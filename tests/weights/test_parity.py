@@ -18,7 +18,7 @@ def test_every_number_is_within_its_limit(imported, stage):
 
 
 def test_the_settings_come_with_the_weights(imported):
-    model, sampling = imported.checkpoint.model, imported.checkpoint.sampling
+    model, sampling = imported.trained.model, imported.trained.sampling
     same = {
         "backbone": "resnet50",
         "norm": "frozen_bn",

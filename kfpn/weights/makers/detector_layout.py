@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from kfpn.weights.trained_weights import Entry, Layout, Tensor, layer_entries
+from kfpn.weights.makers.trained_weights import Entry, Layout, Tensor, layer_entries
 
 # The defaults of torchvision's FasterRCNN and of detectron2 (config/defaults.py with configs/Base-RCNN-FPN.yaml), where they agree.
 STANDARD: dict[str, Any] = {

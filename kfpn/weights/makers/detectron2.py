@@ -16,7 +16,7 @@ from kfpn.weights.makers.resnet_names import (
     units,
 )
 from kfpn.weights.makers.torchvision import BACKBONE as TORCHVISION_BACKBONE
-from kfpn.weights.trained_weights import Checkpoint, Entry, convert, flip_channels, without
+from kfpn.weights.makers.trained_weights import Entry, TrainedWeights, convert, flip_channels, without
 
 BLOCK = r"(backbone\.bottom_up\.)?res(?P<stage>\d+)\.(?P<block>\d+)\.conv(?P<part>\d)\.weight$"
 CAFFE2_BLOCK = r"res(?P<stage>\d+)_(?P<block>\d+)_branch2(?P<part>[abc])_w$"
@@ -66,7 +66,7 @@ def is_caffe2(names: Mapping[str, object]) -> bool:
     return "conv1_w" in names and "res2_0_branch2a_w" in names
 
 
-def read(path: str, found: Mapping[str, np.ndarray], author: str = "") -> Checkpoint:
+def read(path: str, found: Mapping[str, np.ndarray], author: str = "") -> TrainedWeights:
     """Understands a detector or backbone of detectron2's.
 
     Args:
@@ -95,10 +95,10 @@ def read(path: str, found: Mapping[str, np.ndarray], author: str = "") -> Checkp
     if author != "torchvision":
         tensors = flip_channels(tensors)
     notes = tuple(f"left out the classifier: {name}" for name in classifier)
-    return Checkpoint(path, f"detectron2 {model['backbone']}, ImageNet", model, {}, tensors, notes=notes)
+    return TrainedWeights(path, f"detectron2 {model['backbone']}, ImageNet", model, {}, tensors, notes=notes)
 
 
-def read_caffe2(path: str, found: Mapping[str, np.ndarray]) -> Checkpoint:
+def read_caffe2(path: str, found: Mapping[str, np.ndarray]) -> TrainedWeights:
     """Understands MSRA's ImageNet ResNets (`R-50.pkl`, `R-101.pkl`): BGR, norms reduced to scale and bias.
 
     Raises:
@@ -120,7 +120,7 @@ def read_caffe2(path: str, found: Mapping[str, np.ndarray]) -> Checkpoint:
     tensors = flip_channels(convert(path, found, entries))
     notes = (f"left out, as detectron2 does: {', '.join(skipped)}",) if skipped else ()
     model = backbone_settings(BACKBONE, backbone, tensors)
-    return Checkpoint(path, f"Caffe2 (MSRA) {backbone}, ImageNet", model, {}, tensors, notes=notes)
+    return TrainedWeights(path, f"Caffe2 (MSRA) {backbone}, ImageNet", model, {}, tensors, notes=notes)
 
 
 def _names() -> dict[str, tuple[str, ...]]:
@@ -137,7 +137,7 @@ def _names() -> dict[str, tuple[str, ...]]:
     return {layer: (name,) for layer, name in (pyramid | heads).items()}
 
 
-def _detector(path: str, found: Mapping[str, np.ndarray]) -> Checkpoint:
+def _detector(path: str, found: Mapping[str, np.ndarray]) -> TrainedWeights:
     buffers = {name: value for name, value in found.items() if name in PIXELS or name.startswith(ANCHORS)}
     found = {name: value for name, value in found.items() if name not in buffers}
     tensors, backbone = read_pytorch(
@@ -150,7 +150,7 @@ def _detector(path: str, found: Mapping[str, np.ndarray]) -> Checkpoint:
     known = coco_classes(classes) if classes == 80 else (None, None)
     kind = f"detectron2 Faster R-CNN {model['backbone']} FPN, {classes} classes"
     tensors = flip_channels(tensors) if bgr else tensors
-    return Checkpoint(path, kind, model, SAMPLING, tensors, known[0], known[1], notes)
+    return TrainedWeights(path, kind, model, SAMPLING, tensors, known[0], known[1], notes)
 
 
 def _pixels(path: str, buffers: Mapping[str, np.ndarray]) -> tuple[dict[str, Any], bool, tuple[str, ...]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from kfpn.weights.makers.resnet_names import applications_naming, backbone_of, backbone_settings, units
-from kfpn.weights.trained_weights import Checkpoint, Entry, Tensor, convert, flip_channels, without
+from kfpn.weights.makers.trained_weights import Entry, Tensor, TrainedWeights, convert, flip_channels, without
 
 BLOCK = r"conv(?P<stage>\d+)_block(?P<block>\d+)_(?P<part>[123])_conv/kernel$"
 
@@ -36,7 +36,7 @@ def is_applications(found: Mapping[str, object]) -> bool:
     return "conv1_conv/kernel" in found and "conv2_block1_1_conv/kernel" in found
 
 
-def read(path: str, found: Mapping[str, np.ndarray]) -> Checkpoint:
+def read(path: str, found: Mapping[str, np.ndarray]) -> TrainedWeights:
     """Understands a ResNet of keras.applications; biases of convolutions are folded into the norms behind them.
 
     Args:
@@ -57,7 +57,7 @@ def read(path: str, found: Mapping[str, np.ndarray]) -> Checkpoint:
     tensors = flip_channels(_fold_biases(path, convert(path, found, entries)))
     model = backbone_settings(BACKBONE, backbone, tensors)
     notes = tuple(f"left out the classifier: {name}" for name in classifier)
-    return Checkpoint(path, f"keras.applications {backbone}, ImageNet", model, {}, tensors, notes=notes)
+    return TrainedWeights(path, f"keras.applications {backbone}, ImageNet", model, {}, tensors, notes=notes)
 
 
 def _fold_biases(path: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

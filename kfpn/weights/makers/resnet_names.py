@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kfpn.modeling.backbones.resnet import BASIC, BLOCKS
-from kfpn.weights.trained_weights import Entry, Tensor, convert, norm_entries
+from kfpn.weights.makers.trained_weights import Entry, Tensor, convert, norm_entries
 
 
 class Unit(NamedTuple):

@@ -7,7 +7,7 @@ import numpy as np
 from kfpn.weights.makers.coco_classes import coco_classes
 from kfpn.weights.makers.detector_layout import STANDARD, detector_entries, understood
 from kfpn.weights.makers.resnet_names import read_pytorch, torchvision_naming
-from kfpn.weights.trained_weights import Checkpoint, without
+from kfpn.weights.makers.trained_weights import TrainedWeights, without
 
 BLOCK = r"(backbone\.body\.)?layer(?P<stage>\d+)\.(?P<block>\d+)\.conv(?P<part>\d)\.weight$"
 
@@ -56,7 +56,7 @@ def is_other(names: Mapping[str, object]) -> str | None:
     return None
 
 
-def read(path: str, found: Mapping[str, np.ndarray]) -> Checkpoint:
+def read(path: str, found: Mapping[str, np.ndarray]) -> TrainedWeights:
     """Understands the state_dict of a torchvision detector or ResNet.
 
     Args:
@@ -79,7 +79,7 @@ def read(path: str, found: Mapping[str, np.ndarray]) -> Checkpoint:
     tensors, model = read_pytorch(path, found, BLOCK, torchvision_naming, BACKBONE)
     kind = f"torchvision {model['backbone']}, ImageNet"
     notes = tuple(f"left out the classifier: {name}" for name in ("fc.weight", "fc.bias") if name in classifier)
-    return Checkpoint(path, kind, model, {}, tensors, notes=notes)
+    return TrainedWeights(path, kind, model, {}, tensors, notes=notes)
 
 
 def _names() -> dict[str, tuple[str, ...]]:
@@ -101,7 +101,7 @@ def _names() -> dict[str, tuple[str, ...]]:
     }
 
 
-def _detector(path: str, found: Mapping[str, np.ndarray], frozen: bool) -> Checkpoint:
+def _detector(path: str, found: Mapping[str, np.ndarray], frozen: bool) -> TrainedWeights:
     tensors, backbone = read_pytorch(
         path, found, BLOCK, torchvision_naming, BACKBONE, "backbone.body.", detector_entries(_names())
     )
@@ -117,4 +117,4 @@ def _detector(path: str, found: Mapping[str, np.ndarray], frozen: bool) -> Check
         )
     known = coco_classes(classes) if classes == 90 else (None, None)
     kind = f"torchvision Faster R-CNN {model['backbone']} FPN, {classes} classes"
-    return Checkpoint(path, kind, model, SAMPLING, tensors, known[0], known[1], notes)
+    return TrainedWeights(path, kind, model, SAMPLING, tensors, known[0], known[1], notes)

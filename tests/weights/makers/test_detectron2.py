@@ -3,7 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from kfpn.weights.assign import model_config, read_checkpoint
+from kfpn.weights.assign import model_config
+from kfpn.weights.identify import read_trained_weights
 from kfpn.weights.makers import detectron2 as reader
 from tests.weights.foreign import (
     caffe2_backbone,
@@ -39,18 +40,18 @@ def test_every_number_of_the_network_is_detectron2s(tmp_path, backbone, buffers,
     units = trunk(backbone)
     layers = heads(units, background_first=False)
     content = {"model": detectron2(units, layers, **buffers), "__author__": "Detectron2 Model Zoo"}
-    checkpoint, submodels = imported(write(tmp_path / "model_final.pkl", content))
+    trained, submodels = imported(write(tmp_path / "model_final.pkl", content))
     check(submodels, IMAGE, nchw(IMAGE[..., ::-1] - BGR_MEAN), units, layers, False, stride_on="1x1")
-    assert len(checkpoint.notes) == notes
+    assert len(trained.notes) == notes
 
 
 def test_a_detector_from_a_torchvision_backbone_takes_rgb_and_strides_on_its_3x3(tmp_path):
     units = trunk("resnet50")
     layers = heads(units, background_first=False)
-    checkpoint, submodels = imported(write(tmp_path / "m.pth", {"model": detectron2(units, layers, **RGB)}))
+    trained, submodels = imported(write(tmp_path / "m.pth", {"model": detectron2(units, layers, **RGB)}))
     x = (IMAGE - RGB["pixel_mean"]) / RGB["pixel_std"]
     check(submodels, IMAGE, nchw(x), units, layers, False, stride_on="3x3")
-    assert "strides on its 3x3" in checkpoint.notes[0]
+    assert "strides on its 3x3" in trained.notes[0]
 
 
 def test_a_deviation_in_bgr_is_turned_with_the_mean(tmp_path):
@@ -58,9 +59,9 @@ def test_a_deviation_in_bgr_is_turned_with_the_mean(tmp_path):
     layers = heads(units, background_first=False)
     std = (57.375, 57.12, 58.395)
     state = detectron2(units, layers, pixel_mean=BGR_MEAN, pixel_std=std)
-    checkpoint, submodels = imported(write(tmp_path / "m.pkl", {"model": state}))
+    trained, submodels = imported(write(tmp_path / "m.pkl", {"model": state}))
     check(submodels, IMAGE, nchw((IMAGE[..., ::-1] - BGR_MEAN) / std), units, layers, False)
-    np.testing.assert_allclose(checkpoint.model["pixel_std"], std[::-1], rtol=1e-4)
+    np.testing.assert_allclose(trained.model["pixel_std"], std[::-1], rtol=1e-4)
 
 
 def test_the_names_are_those_of_detectron2s_own_faster_rcnn_r_50_fpn(shared):
@@ -70,15 +71,15 @@ def test_the_names_are_those_of_detectron2s_own_faster_rcnn_r_50_fpn(shared):
 
 
 def test_the_settings_are_detectron2s():
-    checkpoint = reader.read("m.pkl", detector(classes=80))
-    config = model_config(checkpoint)
+    trained = reader.read("m.pkl", detector(classes=80))
+    config = model_config(trained)
     assert (config.stride_on, config.aligned, config.sampling_ratio) == ("1x1", True, 0)
     assert (config.round_anchors, config.anchor_strides) == (False, "level")
     assert (config.pre_nms_train, config.post_nms_train, config.post_nms_test) == (2000, 1000, 1000)
     np.testing.assert_allclose(config.pixel_mean, BGR_MEAN[::-1])
     assert config.pixel_std == (1.0, 1.0, 1.0)
-    assert checkpoint.sampling == {"rpn_box_beta": 0.0, "roi_box_beta": 0.0}
-    names, ids = checkpoint.names_of_classes()
+    assert trained.sampling == {"rpn_box_beta": 0.0, "roi_box_beta": 0.0}
+    names, ids = trained.names_of_classes()
     assert len(names) == 80
     assert (ids[10:13], ids[-1]) == ((11, 13, 14), 90)  # COCO has no 12
     assert (names[0], names[11], names[-1]) == ("person", "stop sign", "toothbrush")
@@ -108,7 +109,7 @@ def test_anchors_that_kfpn_does_not_have_are_refused(cells, said):
 
 
 def tensors(path):
-    return {key: tensor.value for key, tensor in read_checkpoint(path).tensors.items()}
+    return {key: tensor.value for key, tensor in read_trained_weights(path).tensors.items()}
 
 
 def test_a_caffe2_file_is_the_detectron2_one_with_mean_zero_and_variance_one(tmp_path):
@@ -117,7 +118,10 @@ def test_a_caffe2_file_is_the_detectron2_one_with_mean_zero_and_variance_one(tmp
         unit["m"], unit["v"] = np.zeros_like(unit["m"]), np.ones_like(unit["v"])
     named = write(tmp_path / "named.pkl", {"model": detectron2_backbone(units), "__author__": "Caffe2"})
     wanted = tensors(named)
-    assert read_checkpoint(named).model == read_checkpoint(write(tmp_path / "R-50.pkl", caffe2_backbone(units))).model
+    assert (
+        read_trained_weights(named).model
+        == read_trained_weights(write(tmp_path / "R-50.pkl", caffe2_backbone(units))).model
+    )
     for content in (caffe2_backbone(units), {"blobs": caffe2_backbone(units) | {"conv1_w_momentum": np.ones(3)}}):
         found = tensors(write(tmp_path / "R-50.pkl", content))
         assert found.keys() == wanted.keys()
@@ -130,11 +134,11 @@ def test_a_converted_torchvision_backbone_keeps_rgb_and_its_strides(tmp_path, su
     units = trunk("resnet50")
     state = detectron2_backbone(units) | {"stem.fc.weight": np.ones((5, 8)), "stem.fc.bias": np.ones(5)}
     content = {"model": state, "__author__": "torchvision", "matching_heuristics": True}
-    checkpoint = read_checkpoint(write(tmp_path / f"r50{suffix}", content))
-    assert (checkpoint.model["stride_on"], checkpoint.model["pixel_std"]) == ("3x3", (58.395, 57.12, 57.375))
+    trained = read_trained_weights(write(tmp_path / f"r50{suffix}", content))
+    assert (trained.model["stride_on"], trained.model["pixel_std"]) == ("3x3", (58.395, 57.12, 57.375))
     kernel = np.transpose(units[1, 0, 1]["w"], (2, 3, 1, 0))
-    np.testing.assert_array_equal(checkpoint.tensors["stem_conv/kernel"].value, kernel)
-    other = read_checkpoint(write(tmp_path / f"msra{suffix}", {"model": state, "__author__": "Caffe2"}))
+    np.testing.assert_array_equal(trained.tensors["stem_conv/kernel"].value, kernel)
+    other = read_trained_weights(write(tmp_path / f"msra{suffix}", {"model": state, "__author__": "Caffe2"}))
     np.testing.assert_array_equal(other.tensors["stem_conv/kernel"].value, kernel[:, :, ::-1])
     assert other.model["stride_on"] == "1x1"
 
@@ -168,7 +172,7 @@ OTHERS = {
 def test_other_networks_of_detectron2s_are_refused_by_name(tmp_path, what):
     path = write(tmp_path / "other.pkl", {"model": OTHERS[what]()})
     with pytest.raises(ValueError, match=rf"other\.pkl: .*({what})") as error:
-        read_checkpoint(path)
+        read_trained_weights(path)
     assert "\n" not in str(error.value)
 
 

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from kfpn.modeling.submodels import build_submodels
-from kfpn.weights.assign import apply, load_detector, model_config, read_checkpoint, variables_of
+from kfpn.weights.assign import assign_weights, load_detector, model_config
+from kfpn.weights.built_detector import variables_of
+from kfpn.weights.identify import read_trained_weights
 from kfpn.weights.makers import keras_applications as reader
 
 SMALL = {"num_classes": 2, "pyramid_channels": 8, "head_width": 8}
@@ -35,12 +37,12 @@ def file(network, tmp_path_factory):
 
 @pytest.mark.filterwarnings("ignore:.*is a backbone")
 def test_c5_of_a_prepared_image_is_keras_own(network, file):
-    checkpoint = read_checkpoint(file)
-    config = model_config(checkpoint, **SMALL)
+    trained = read_trained_weights(file)
+    config = model_config(trained, **SMALL)
     assert (config.backbone, config.backbone_width, config.stride_on) == ("resnet50", 64, "1x1")
     assert config.norm_epsilon == 1.001e-5
     submodels = build_submodels(config)
-    apply(checkpoint, submodels, vars(config))
+    assign_weights(trained, submodels, vars(config))
     # P5 is a 1x1 and a 3x3 of C5: a 3x3 that looks at its middle only leaves a known product of C5.
     rng, variables = np.random.default_rng(1), variables_of(submodels)
     project = rng.normal(0, 0.1, (2048, 8)).astype(np.float32)
@@ -63,7 +65,7 @@ def test_the_names_of_keras_2_are_read_as_well_and_the_classifier_is_left(networ
                 old[f"{layer.name}/{layer.name}/{variable.name}:0"] = np.array(variable)
         old["predictions/predictions/kernel:0"] = np.ones((2048, 10), np.float32)
         old["predictions/predictions/bias:0"] = np.ones(10, np.float32)
-    found, wanted = read_checkpoint(path), read_checkpoint(file)
+    found, wanted = read_trained_weights(path), read_trained_weights(file)
     assert found.model == wanted.model
     assert len(found.notes) == 2
     assert wanted.notes == ()
@@ -76,7 +78,7 @@ def test_a_network_with_an_optimizer_is_read_as_well(network, tmp_path, file):
     network.compile(optimizer=keras.optimizers.SGD(momentum=0.9))
     network.optimizer.build(network.trainable_variables)
     network.save(tmp_path / "compiled.h5")
-    assert len(read_checkpoint(tmp_path / "compiled.h5").tensors) == len(read_checkpoint(file).tensors)
+    assert len(read_trained_weights(tmp_path / "compiled.h5").tensors) == len(read_trained_weights(file).tensors)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +105,7 @@ def test_other_hdf5_files_are_refused(tmp_path):
     with h5py.File(tmp_path / "m.h5", "w") as file:
         file["dense/kernel"] = np.ones((2, 3), np.float32)
     with pytest.raises(ValueError, match=r"m\.h5: must be an HDF5 file of keras\.applications' ResNet-50, 101 or 152"):
-        read_checkpoint(tmp_path / "m.h5")
+        read_trained_weights(tmp_path / "m.h5")
 
 
 def test_a_backbone_is_no_detector(file):

@@ -3,7 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from kfpn.weights.assign import model_config, read_checkpoint
+from kfpn.weights.assign import model_config
+from kfpn.weights.identify import read_trained_weights
 from kfpn.weights.makers import torchvision as reader
 from tests.weights.foreign import check, heads, torchvision, torchvision_backbone, trunk, write
 from tests.weights.taken_over import imported
@@ -29,10 +30,10 @@ def detector(**changes):
 def test_every_number_of_the_network_is_torchvisions(tmp_path, backbone, old, epsilon):
     units = trunk(backbone)
     layers = heads(units)
-    checkpoint, submodels = imported(write(tmp_path / "model.safetensors", torchvision(units, layers, old)))
+    trained, submodels = imported(write(tmp_path / "model.safetensors", torchvision(units, layers, old)))
     check(submodels, IMAGE, normalised(), units, layers, stride_on="3x3", epsilon=epsilon)
-    assert checkpoint.model["norm_epsilon"] == epsilon
-    assert len(checkpoint.notes) == int(old)
+    assert trained.model["norm_epsilon"] == epsilon
+    assert len(trained.notes) == int(old)
 
 
 def test_the_names_are_those_of_torchvisions_own_fasterrcnn_resnet50_fpn(shared):
@@ -48,8 +49,8 @@ def test_the_names_are_those_of_torchvisions_own_fasterrcnn_resnet50_fpn(shared)
 )
 def test_every_kind_of_file_gives_the_same_tensors(tmp_path, name, legacy):
     state = detector()
-    wanted = read_checkpoint(write(tmp_path / "wanted.safetensors", state))
-    found = read_checkpoint(write(tmp_path / name, state, legacy))
+    wanted = read_trained_weights(write(tmp_path / "wanted.safetensors", state))
+    found = read_trained_weights(write(tmp_path / name, state, legacy))
     assert (found.model, found.kind, found.tensors.keys()) == (wanted.model, wanted.kind, wanted.tensors.keys())
     for key, tensor in found.tensors.items():
         np.testing.assert_array_equal(tensor.value, wanted.tensors[key].value, key)
@@ -61,14 +62,14 @@ def test_every_kind_of_file_gives_the_same_tensors(tmp_path, name, legacy):
 def test_what_training_scripts_wrap_a_state_dict_in_is_taken_off(tmp_path, key, prefix):
     state = {prefix + name: value for name, value in detector().items()}
     path = write(tmp_path / "m.pkl", {"epoch": 3, key: state, "optimizer": {"lr": 0.1}, "args": None})
-    assert read_checkpoint(path).kind == "torchvision Faster R-CNN resnet18 FPN, 3 classes"
+    assert read_trained_weights(path).kind == "torchvision Faster R-CNN resnet18 FPN, 3 classes"
 
 
 def test_the_settings_are_torchvisions_and_those_that_the_shapes_tell():
     units = trunk(width=16)
     state = torchvision(units, heads(units, classes=5, channels=12, hidden=20, roi=5))
-    checkpoint = reader.read("m.pth", state)
-    config = model_config(checkpoint)
+    trained = reader.read("m.pth", state)
+    config = model_config(trained)
     assert (config.backbone, config.backbone_width, config.stride_on) == ("resnet18", 16, "3x3")
     assert (config.num_classes, config.pyramid_channels, config.head_width, config.roi_size) == (5, 12, 20, 5)
     assert (config.aligned, config.sampling_ratio, config.round_anchors, config.anchor_strides) == (
@@ -80,15 +81,15 @@ def test_the_settings_are_torchvisions_and_those_that_the_shapes_tell():
     assert (config.min_proposal_size, config.min_detection_size) == (1e-3, 0.01)
     np.testing.assert_allclose(config.pixel_mean, np.multiply(255, (0.485, 0.456, 0.406)))
     np.testing.assert_allclose(config.pixel_std, np.multiply(255, (0.229, 0.224, 0.225)))
-    assert checkpoint.sampling == {"rpn_box_beta": 1 / 9, "roi_box_beta": 1 / 9}
-    assert checkpoint.class_names is None
-    assert checkpoint.names_of_classes()[0] == ("class 1", "class 2", "class 3", "class 4", "class 5")
-    assert checkpoint.names_of_classes()[1] == (1, 2, 3, 4, 5)
+    assert trained.sampling == {"rpn_box_beta": 1 / 9, "roi_box_beta": 1 / 9}
+    assert trained.class_names is None
+    assert trained.names_of_classes()[0] == ("class 1", "class 2", "class 3", "class 4", "class 5")
+    assert trained.names_of_classes()[1] == (1, 2, 3, 4, 5)
 
 
 def test_ninety_classes_are_cocos_with_the_ids_that_it_left_out():
-    checkpoint = reader.read("m.pth", detector(classes=90))
-    names, ids = checkpoint.names_of_classes()
+    trained = reader.read("m.pth", detector(classes=90))
+    names, ids = trained.names_of_classes()
     assert ids == tuple(range(1, 91))
     assert (names[0], names[12], names[17], names[89]) == ("person", "stop sign", "dog", "toothbrush")
     # Of the ids 1..90 COCO has no 12, 26, 29, 30, 45, 66, 68, 69, 71, 83.
@@ -102,12 +103,12 @@ def test_an_imagenet_backbone_leaves_its_classifier_and_counters(tmp_path):
         name.replace("bias", "num_batches_tracked"): np.array(7) for name in list(state) if name.endswith(".bias")
     }
     state |= {"fc.weight": np.ones((10, 256)), "fc.bias": np.ones(10)}
-    checkpoint = read_checkpoint(write(tmp_path / "resnet50.safetensors", state))
-    assert not checkpoint.is_detector
-    assert checkpoint.model["backbone"] == "resnet50"
-    assert checkpoint.model["stride_on"] == "3x3"
-    assert checkpoint.notes == ("left out the classifier: fc.weight", "left out the classifier: fc.bias")
-    assert {key.split("/")[0].split("_")[0] for key in checkpoint.tensors} == {
+    trained = read_trained_weights(write(tmp_path / "resnet50.safetensors", state))
+    assert not trained.is_detector
+    assert trained.model["backbone"] == "resnet50"
+    assert trained.model["stride_on"] == "3x3"
+    assert trained.notes == ("left out the classifier: fc.weight", "left out the classifier: fc.bias")
+    assert {key.split("/")[0].split("_")[0] for key in trained.tensors} == {
         "stem",
         "conv2",
         "conv3",
@@ -141,7 +142,7 @@ OTHERS = {
 def test_other_networks_of_torchvisions_are_refused_by_name(tmp_path, what):
     path = write(tmp_path / "other.safetensors", OTHERS[what]())
     with pytest.raises(ValueError, match=rf"other\.safetensors: .*{what}") as error:
-        read_checkpoint(path)
+        read_trained_weights(path)
     assert "\n" not in str(error.value)
 
 
@@ -172,7 +173,7 @@ DAMAGES = {
 @pytest.mark.parametrize("said", DAMAGES)
 def test_a_tensor_that_is_missing_left_over_or_bad_is_named(tmp_path, said):
     with pytest.raises(ValueError, match=rf"m\.safetensors: .*{said}"):
-        read_checkpoint(write(tmp_path / "m.safetensors", DAMAGES[said]()))
+        read_trained_weights(write(tmp_path / "m.safetensors", DAMAGES[said]()))
 
 
 SCALARS = [FC6, STEM, "backbone.fpn.layer_blocks.0.0.bias", "roi_heads.box_predictor.bbox_pred.weight"]

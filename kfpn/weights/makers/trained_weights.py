@@ -44,7 +44,7 @@ class Entry(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Checkpoint:
+class TrainedWeights:
     """A checkpoint, understood.
 
     Attributes:
