@@ -15,7 +15,7 @@ from kfpn.data.image import load_picture
 from kfpn.data.pipeline import prepare_image
 from kfpn.inference.predict import IMAGE_SUFFIXES, picture_paths
 from kfpn.modeling.detector import Detector, ImageSizes
-from kfpn.modeling.pyramid import LAST_STAGE
+from kfpn.modeling.pyramid import PYRAMIDS
 from kfpn.modeling.submodels import Submodels
 from kfpn.ops.pyramid_levels import pooled_levels, sizes_by_level, stride
 from kfpn.ops.roi_align import roi_levels
@@ -47,7 +47,7 @@ def model_with_intermediates(submodels: Submodels, config: ModelConfig) -> keras
     graph, detector = submodels.features, InspectedDetector(submodels, config, padded=False)
     sizes = ImageSizes()(graph.input)
     found = detector.run(graph.input, sizes)
-    numbers = range(2, LAST_STAGE[config.pyramid] + 1)
+    numbers = range(2, PYRAMIDS[config.pyramid].last_stage + 1)
     return keras.Model(
         graph.input,
         {

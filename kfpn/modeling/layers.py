@@ -1,4 +1,4 @@
-"""The layers backbone and pyramid are made of, and the set that lets two graphs share them."""
+"""Defines the layers that backbone and pyramid are made of, and the set that lets two graphs share them."""
 
 from collections.abc import Callable
 
@@ -9,10 +9,10 @@ from kfpn.ops.padding import valid_mask
 
 
 class SharedLayers:
-    """Makes each named layer once: a second graph built over the same set shares its weights.
+    """Makes each named layer once, so that a second graph over the same set shares its weights.
 
     Args:
-        frozen: function of a layer's name that says whether its weights don't train.
+        frozen: function of a layer's name: True if its weights do not train.
     """
 
     def __init__(self, frozen: Callable[[str], bool] = lambda name: False):
@@ -30,12 +30,14 @@ class SharedLayers:
 
 @keras.saving.register_keras_serializable("kfpn")
 class PointwiseConv2D(keras.layers.Conv2D):
-    """A 1x1 `Conv2D` computed as one matrix product, which is faster on CPUs, most of all backwards.
+    """Computes a 1x1 `Conv2D` as one matrix product, which is faster on CPUs, most of all backwards.
 
     Args:
         filters, strides, and all others of `keras.layers.Conv2D`; kernel_size is 1, data are channels-last.
+
     Call:
         inputs: (B, H, W, C).
+
     Returns:
         (B, ceil(H / stride), ceil(W / stride), filters).
     """
@@ -64,16 +66,18 @@ class PointwiseConv2D(keras.layers.Conv2D):
 
 @keras.saving.register_keras_serializable("kfpn")
 class RoIDense(keras.layers.Dense):
-    """A fully connected layer over whole RoIs.
+    """Applies a fully connected layer to whole RoIs.
 
-    Training computes it as a matrix product, inference as the convolution of kernel size x size that is the same thing:
-    XLA fuses RoIAlign into the product and then takes three times as long for both (380 against 161 ms for 1000 RoIs),
-    but the convolution's gradient takes ten times the product's.
+    Training computes it as a matrix product, inference as a convolution of kernel size x size, which gives the same
+    numbers. At inference XLA would fuse RoIAlign into the product and take more than twice as long for both (380 against
+    161 ms for 1000 RoIs). In training the convolution's gradient would take ten times as long as the product's.
 
     Args:
         units, and all others of `keras.layers.Dense`.
+
     Call:
         inputs: (R, size, size, C), size and C static.
+
     Returns:
         (R, units).
     """
@@ -100,17 +104,20 @@ class RoIDense(keras.layers.Dense):
 
 @keras.saving.register_keras_serializable("kfpn")
 class MaskedGroupNormalization(keras.layers.GroupNormalization):
-    """`GroupNormalization` whose statistics leave out an image's padding.
+    """Computes `GroupNormalization` with statistics that leave out an image's padding.
 
     Args:
         those of `keras.layers.GroupNormalization`; the channels are last.
+
     Call:
-        inputs: (B, H, W, C). valid: (B, H, W, 1), 1 inside the image, or None for no padding.
+        inputs: (B, H, W, C).
+        valid: (B, H, W, 1), 1 inside the image, 0 in its padding; None for no padding.
+
     Returns:
         (B, H, W, C).
     """
 
-    # Not called "mask": Keras would hand that on to every later layer.
+    # The argument is not called "mask", because Keras would hand that on to every later layer.
     def call(self, inputs, valid=None):
         if valid is None:
             return super().call(inputs)
@@ -132,12 +139,15 @@ class MaskedGroupNormalization(keras.layers.GroupNormalization):
 
 @keras.saving.register_keras_serializable("kfpn")
 class MaskedBatchNormalization(keras.layers.BatchNormalization):
-    """`BatchNormalization` whose statistics leave out the images' padding.
+    """Computes `BatchNormalization` with statistics that leave out the images' padding.
 
     Args:
         those of `keras.layers.BatchNormalization`; the channels are last.
+
     Call:
-        inputs: (B, H, W, C). valid: (B, H, W, 1), 1 inside the image, or None for no padding.
+        inputs: (B, H, W, C).
+        valid: (B, H, W, 1), 1 inside the image, 0 in its padding; None for no padding.
+
     Returns:
         (B, H, W, C).
     """
@@ -147,14 +157,14 @@ class MaskedBatchNormalization(keras.layers.BatchNormalization):
             return super().call(inputs, training=training)
         if not self.synchronized:
             return super().call(inputs, training=training, mask=ops.squeeze(valid, -1))
-        # Keras takes masked statistics on each replica alone; here they are taken over all.
+        # Keras computes masked statistics on each replica alone; these are of all replicas.
         x = ops.cast(inputs, "float32")
         valid = ops.cast(valid, "float32")
         sums = _mean_of_replicas(ops.append(ops.sum(x * valid, axis=(0, 1, 2)), ops.sum(valid)))
         filled = ops.maximum(sums[-1], 1e-12)
         mean = sums[:-1] / filled
-        # Centred first: the difference of mean square and squared mean is mostly rounding, which a training run
-        # then enlarges until runs that sum in another order have nothing in common.
+        # Values are centred before they are squared, because the difference of mean square and squared mean is mostly
+        # rounding. Training enlarges such errors until runs that sum in another order have nothing in common.
         variance = _mean_of_replicas(ops.sum(ops.square(x - mean) * valid, axis=(0, 1, 2))) / filled
         for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + ops.cast(value, moving.dtype) * (1.0 - self.momentum))
@@ -169,9 +179,9 @@ class MaskedBatchNormalization(keras.layers.BatchNormalization):
 def _mean_of_replicas(x):
     """Returns the mean of (N,) over all replicas.
 
-    Its gradient is the same mean of the replicas' gradients. It is spelt out because TensorFlow, at each of its own
-    gradients of such a mean, searches the graphs of all other replicas for variables, which ends at `stop_gradient`:
-    the first step of a ResNet-18 on two replicas took 102 s instead of 33.
+    Its gradient is the same mean of the replicas' gradients. It is written out because TensorFlow's own gradient of such
+    a mean searches the graphs of all other replicas for variables: the first step of a ResNet-18 on two replicas took
+    102 s instead of 33. The search ends at `stop_gradient`.
     """
     return _mean_without_gradient(x), _mean_without_gradient
 
@@ -186,8 +196,11 @@ class PaddingMask(keras.layers.Layer):
 
     Args:
         stride: int, the level's stride in pixels.
+
     Call:
-        like: (B, H, W, C), any tensor of the level. image_sizes: (B, 2) int, pixels.
+        like: (B, H, W, C), any tensor of the level.
+        image_sizes: (B, 2) int, height and width in pixels.
+
     Returns:
         (B, H, W, 1) in the compute dtype: 1 inside the image, 0 in the padding.
     """
@@ -214,8 +227,10 @@ class Normalize(keras.layers.Layer):
 
     Args:
         mean, std: three floats each, of R, G, B in 0..255.
+
     Call:
         images: (B, H, W, 3) uint8 or float, 0..255.
+
     Returns:
         (B, H, W, 3) in the compute dtype.
     """

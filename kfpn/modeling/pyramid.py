@@ -1,4 +1,7 @@
-"""The pyramids of the paper's tables 1 to 3, each put together of a few small parts (Lin et al. 2017, figures 1 to 3)."""
+"""Builds the pyramids of the paper's tables 1 to 3, each from a few small parts (Lin et al. 2017, figures 1 to 3)."""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import keras
 from keras import ops
@@ -8,8 +11,8 @@ from kfpn.modeling.units import Units
 from kfpn.ops.padding import valid_cells
 
 
-def _nearest(coarse, height, width):
-    """(B, h, w, C) -> (B, height, width, C), each cell four times, cut to the size."""
+def _enlarge_nearest(coarse, height, width):
+    """Repeats each cell four times, and cuts the map to the size: (B, h, w, C) -> (B, height, width, C)."""
     shape, channels = ops.shape(coarse), coarse.shape[-1]
     # Broadcasting copies each cell four times; XLA fuses it with what follows.
     doubled = ops.broadcast_to(coarse[:, :, None, :, None, :], (shape[0], shape[1], 2, shape[2], 2, channels))
@@ -17,11 +20,12 @@ def _nearest(coarse, height, width):
 
 
 def _bilinear_matrix(fine, coarse, fine_cells, coarse_cells, dtype):
-    """The weights of bilinear interpolation along one axis, half-pixel centres: (B, fine, coarse).
+    """Returns the weights of bilinear interpolation along one axis, with half-pixel centres: (B, fine, coarse).
 
     Args:
         fine, coarse: int, cells of the maps with their padding.
-        fine_cells, coarse_cells: (B,) int, those that the images fill; samples beyond are clamped.
+        fine_cells, coarse_cells: (B,) int, the cells that the images fill; samples beyond them are clamped.
+        dtype: of the weights.
     """
     ratio = ops.cast(coarse_cells, "float32") / ops.cast(fine_cells, "float32")
     at = (ops.arange(fine, dtype="float32") + 0.5) * ratio[:, None] - 0.5
@@ -30,8 +34,8 @@ def _bilinear_matrix(fine, coarse, fine_cells, coarse_cells, dtype):
     return ops.cast(ops.maximum(1.0 - distance, 0.0), dtype)
 
 
-def _bilinear(coarse, height, width, fine_cells, coarse_cells):
-    """(B, h, w, C) -> (B, height, width, C), as two matrix products; the cells: (B or 1, 2) int."""
+def _enlarge_bilinear(coarse, height, width, fine_cells, coarse_cells):
+    """Resizes by two matrix products: (B, h, w, C) -> (B, height, width, C); the cells are (B or 1, 2) int."""
     _, rows, columns, _ = ops.shape(coarse)
     down = _bilinear_matrix(height, rows, fine_cells[:, 0], coarse_cells[:, 0], coarse.dtype)
     across = _bilinear_matrix(width, columns, fine_cells[:, 1], coarse_cells[:, 1], coarse.dtype)
@@ -44,11 +48,14 @@ class Upsample(keras.layers.Layer):
     """Enlarges a map to the size of the next finer one.
 
     Args:
-        upsampling: "nearest" doubles it and cuts it (FPN, section 3); "bilinear" resizes it, half-pixel centres.
-        stride: int, of the finer map, in pixels; "bilinear" takes from it how many cells an image fills.
+        upsampling: "nearest" doubles the map and cuts it (FPN, section 3); "bilinear" resizes it, half-pixel centres.
+        stride: int, of the finer map, in pixels; "bilinear" derives from it how many cells an image fills.
+
     Call:
-        coarse: (B, ceil(H / 2), ceil(W / 2), C). fine: (B, H, W, any). image_sizes: (B, 2) int pixels, or None where no
-        image has padding.
+        coarse: (B, ceil(H / 2), ceil(W / 2), C).
+        fine: (B, H, W, any).
+        image_sizes: (B, 2) int pixels, or None where no image has padding.
+
     Returns:
         (B, H, W, C).
     """
@@ -59,10 +66,10 @@ class Upsample(keras.layers.Layer):
         self.stride = stride
 
     def enlarged(self, coarse, fine, image_sizes=None):
-        """Returns the enlarged map."""
+        """Returns the enlarged map; subclasses compute it in other ways."""
         _, height, width, _ = ops.shape(fine)
         if self.upsampling == "nearest":
-            return _nearest(coarse, height, width)
+            return _enlarge_nearest(coarse, height, width)
         if image_sizes is None:
             cells = (
                 ops.stack([ops.convert_to_tensor(side, "int32") for side in ops.shape(x)[1:3]])[None]
@@ -70,7 +77,7 @@ class Upsample(keras.layers.Layer):
             )
         else:
             cells = (valid_cells(image_sizes, stride) for stride in (self.stride, 2 * self.stride))
-        return _bilinear(coarse, height, width, *cells)
+        return _enlarge_bilinear(coarse, height, width, *cells)
 
     def call(self, coarse, fine, image_sizes=None):
         return self.enlarged(coarse, fine, image_sizes)
@@ -87,10 +94,14 @@ class UpsampleAdd(Upsample):
     """Enlarges a map and adds a lateral to it (FPN, figure 3).
 
     Args:
-        merge: "sum", or "average": half of it.
+        merge: "sum", or "average": half of the sum.
         upsampling, stride: see `Upsample`.
+
     Call:
-        coarse: (B, ceil(H / 2), ceil(W / 2), C). lateral: (B, H, W, C). image_sizes: see `Upsample`.
+        coarse: (B, ceil(H / 2), ceil(W / 2), C).
+        lateral: (B, H, W, C).
+        image_sizes: see `Upsample`.
+
     Returns:
         (B, H, W, C).
     """
@@ -109,7 +120,7 @@ class UpsampleAdd(Upsample):
 
 @keras.saving.register_keras_serializable("kfpn")
 class Subsample(keras.layers.Layer):
-    """Takes every second cell: P6 of P5 (section 4.1, footnote 2). (B, H, W, C) -> (B, ceil(H / 2), ceil(W / 2), C)."""
+    """Takes every second cell, P6 of P5 (section 4.1, footnote 2): (B, H, W, C) -> (B, ceil(H / 2), ceil(W / 2), C)."""
 
     def call(self, x):
         return x[:, ::2, ::2]
@@ -120,23 +131,23 @@ class Subsample(keras.layers.Layer):
         return keras.KerasTensor((batch, *sides, channels), dtype=self.compute_dtype)
 
 
-def _options(filters):
-    # Caffe2's XavierFill, with which detectron2 starts the pyramid.
+def _conv_options(filters):
+    # detectron2 starts the pyramid with Caffe2's XavierFill.
     return {"filters": filters, "kernel_initializer": keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")}
 
 
 def lateral(units: Units, x, level):
-    """The 1x1 that brings C`level` to the pyramid's channels."""
+    """Applies the 1x1 that brings C`level` to the pyramid's channels."""
     stride = 2**level
-    x = units.layers(f"lateral_{level}", PointwiseConv2D, **_options(units.config.pyramid_channels))(x)
+    x = units.layers(f"lateral_{level}", PointwiseConv2D, **_conv_options(units.config.pyramid_channels))(x)
     if units.config.norm_heads:
         x = units.group_norm(x, f"lateral_{level}_norm", stride)
     return units.clear_padding(x, stride)
 
 
 def smooth(units: Units, x, level):
-    """The 3x3 that makes P`level` of a merged map."""
-    options = _options(units.config.pyramid_channels)
+    """Applies the 3x3 that makes P`level` of a merged map."""
+    options = _conv_options(units.config.pyramid_channels)
     x = units.layers(f"output_{level}", keras.layers.Conv2D, kernel_size=3, padding="same", **options)(x)
     if units.config.norm_heads:
         x = units.group_norm(x, f"output_{level}_norm", 2**level)
@@ -144,31 +155,32 @@ def smooth(units: Units, x, level):
 
 
 def laterals(units: Units, stages) -> list:
-    """The laterals of [C2, C3, C4, C5]: the finest first."""
+    """Returns the laterals of [C2, C3, C4, C5], the finest first."""
     return [lateral(units, stage, level) for level, stage in enumerate(stages, start=2)]
 
 
-def _enlarge(units: Units, name, make, coarse, fine, level, **options):
-    layer = units.layers(name, make, upsampling=units.config.upsampling, stride=2**level, **options)
-    # Nearest neighbours need no sizes; without them it is the same call in both graphs.
+def _upsampling(units: Units, level) -> dict:
+    return {"upsampling": units.config.upsampling, "stride": 2**level}
+
+
+def _enlarge(units: Units, layer: Upsample, coarse, fine, level):
+    # Nearest neighbours need no sizes; without them the layer is called alike in the padded and the unpadded graph.
     sized = units.config.upsampling == "bilinear" and units.image_sizes is not None
     x = layer(coarse, fine, image_sizes=units.image_sizes) if sized else layer(coarse, fine)
     return units.clear_padding(x, 2**level)
 
 
 def add_top_down(units: Units, maps) -> list:
-    """The top-down path: from the coarsest map on, each enlarged and added to the next finer one."""
+    """Applies the top-down path: from the coarsest map on, each is enlarged and added to the next finer one."""
     merged = [maps[-1]]
     for level in range(len(maps), 1, -1):
-        x = _enlarge(
-            units, f"merge_{level}", UpsampleAdd, merged[0], maps[level - 2], level, merge=units.config.merge
-        )  # fmt: skip
-        merged.insert(0, x)
+        layer = units.layers(f"merge_{level}", UpsampleAdd, merge=units.config.merge, **_upsampling(units, level))
+        merged.insert(0, _enlarge(units, layer, merged[0], maps[level - 2], level))
     return merged
 
 
 def smoothed(units: Units, maps) -> dict:
-    """The output convolutions, and P6: {"P2": ..., "P6": ...}."""
+    """Applies the output convolutions, and makes P6: {"P2": ..., "P6": ...}."""
     config, last = units.config, len(maps) + 1
     outputs = {
         f"P{level}": x if level == last and not config.smooth_p5 else smooth(units, x, level)
@@ -180,40 +192,52 @@ def smoothed(units: Units, maps) -> dict:
 
 
 def fpn(units: Units, stages) -> dict:
-    """Row (c): laterals, top-down path and output convolutions (figure 3)."""
+    """Builds row (c): laterals, top-down path and output convolutions (figure 3)."""
     return smoothed(units, add_top_down(units, laterals(units, stages)))
 
 
 def bottom_up(units: Units, stages) -> dict:
-    """Row (d): laterals and output convolutions alone, the hierarchy that SSD uses (figure 1c)."""
+    """Builds row (d): laterals and output convolutions alone, the hierarchy that SSD uses (figure 1c)."""
     return smoothed(units, laterals(units, stages))
 
 
 def top_down(units: Units, stages) -> dict:
-    """Row (e): the top-down path of C5's lateral, with no others."""
+    """Builds row (e): the top-down path of C5's lateral, with no other laterals."""
     maps = [lateral(units, stages[-1], 5)]
     for level in (4, 3, 2):
-        maps.insert(0, _enlarge(units, f"upsample_{level}", Upsample, maps[0], stages[level - 2], level))
+        layer = units.layers(f"upsample_{level}", Upsample, **_upsampling(units, level))
+        maps.insert(0, _enlarge(units, layer, maps[0], stages[level - 2], level))
     return smoothed(units, maps)
 
 
 def finest(units: Units, stages) -> dict:
-    """Row (f): the finest level of `fpn` alone (figure 2, top)."""
+    """Builds row (f): the finest level of `fpn` alone (figure 2, top)."""
     return {"P2": smooth(units, add_top_down(units, laterals(units, stages))[0], 2)}
 
 
 def single_stage(_units: Units, stages) -> dict:
-    """Rows (a) and (b): the last stage as it is (figure 1b)."""
+    """Builds rows (a) and (b): the last stage as it is (figure 1b)."""
     return {f"C{len(stages) + 1}": stages[-1]}
 
 
-LAST_STAGE = dict.fromkeys(("fpn", "bottom_up", "top_down", "finest", "c5"), 5) | {"c4": 4}
-"""The last stage of the backbone that each pyramid stands on: with c4, conv5 is the box head."""
+class PyramidKind(NamedTuple):
+    """One row of the table of pyramids.
+
+    Attributes:
+        build: function (units, [C2, C3, ...]) -> {name: level}.
+        last_stage: int, the number of the last backbone stage below it.
+    """
+
+    build: Callable[[Units, list], dict]
+    last_stage: int = 5
+
+
 PYRAMIDS = {
-    "fpn": fpn, "bottom_up": bottom_up, "top_down": top_down, "finest": finest, "c4": single_stage, "c5": single_stage,
-}  # fmt: skip
-
-
-def pyramid(units: Units, stages) -> dict:
-    """Returns the levels of `config.pyramid` by name, (B, H / stride, W / stride, channels), of the stages [C2, ...]."""
-    return PYRAMIDS[units.config.pyramid](units, stages)
+    "fpn": PyramidKind(fpn),
+    "bottom_up": PyramidKind(bottom_up),
+    "top_down": PyramidKind(top_down),
+    "finest": PyramidKind(finest),
+    "c4": PyramidKind(single_stage, last_stage=4),  # the next stage is the box head
+    "c5": PyramidKind(single_stage),
+}
+"""`ModelConfig.pyramid` -> how it is built."""

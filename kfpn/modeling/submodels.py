@@ -8,7 +8,7 @@ from kfpn.config.model import ModelConfig
 from kfpn.modeling.backbones import find_backbone, frozen_layers
 from kfpn.modeling.heads import find_head
 from kfpn.modeling.layers import Normalize, SharedLayers
-from kfpn.modeling.pyramid import LAST_STAGE, pyramid
+from kfpn.modeling.pyramid import PYRAMIDS
 from kfpn.modeling.rpn import rpn_head
 from kfpn.modeling.units import Units
 
@@ -17,11 +17,11 @@ class Submodels(NamedTuple):
     """The functional models that carry all weights.
 
     Attributes:
-        features: images (B, H, W, 3) -> {"P2": (B, H / 4, W / 4, C), ..., "P6"}.
-        padded_features: the same layers with a second input `image_sizes` (B, 2): padding stays zero on every level.
+        features: images (B, H, W, 3) -> {"P2": (B, H / 4, W / 4, C), ..., "P6"}, for images without padding.
+        padded_features: the same layers with a second input `image_sizes` (B, 2) int32: padding stays zero on every level.
         rpn: {"P2": ...} -> {"logits": [(B, N_l)], "deltas": [(B, N_l, 4)]}, level by level.
         heads: {"box": (R, 7, 7, C), with pyramid c4 (R, 14, 14, C) -> {"logits": (R, K + 1), "deltas": (R, K, 4)}}.
-        weights_model: a model that holds every variable once: for optimizers, saving and loading.
+        weights_model: a model that holds every variable once, for optimizers, saving and loading.
     """
 
     features: keras.Model
@@ -32,7 +32,7 @@ class Submodels(NamedTuple):
 
 
 def image_inputs(padded: bool = True) -> dict[str, keras.KerasTensor]:
-    """Returns the inputs of a functional detector: `images` (B, H, W, 3) float32, with `padded` `image_sizes` (B, 2) int32."""
+    """Returns the inputs of a functional detector: images (B, H, W, 3) float32, and with `padded` image_sizes (B, 2) int32."""
     inputs = {"images": keras.Input((None, None, 3), name="images", dtype="float32")}
     if padded:
         inputs["image_sizes"] = keras.Input((2,), name="image_sizes", dtype="int32")
@@ -42,20 +42,20 @@ def image_inputs(padded: bool = True) -> dict[str, keras.KerasTensor]:
 def features_model(
     config: ModelConfig, layers: SharedLayers, padded: bool, make_units: type[Units] = Units
 ) -> keras.Model:
-    """Builds images -> pyramid over a set of layers.
+    """Builds the model from images to the pyramid's levels over a set of layers.
 
     Args:
         config: the model's.
         layers: two graphs over the same set share their weights.
         padded: bool, whether there is the second input `image_sizes` that keeps padding at zero.
-        make_units: how convolutions and norms are built.
+        make_units: builds the convolutions and norms.
     """
     inputs = image_inputs(padded)
     units = make_units(config, layers, inputs.get("image_sizes"))
     x = layers("normalize", Normalize, mean=config.pixel_mean, std=config.pixel_std)(inputs["images"])
-    backbone = find_backbone(config.backbone)
-    stages = backbone.build(units, units.clear_padding(x, 1), LAST_STAGE[config.pyramid])
-    levels = pyramid(units, list(stages.values()))
+    backbone, pyramid = find_backbone(config.backbone), PYRAMIDS[config.pyramid]
+    stages = backbone.build(units, units.clear_padding(x, 1), pyramid.last_stage)
+    levels = pyramid.build(units, list(stages.values()))
     return keras.Model(inputs if padded else inputs["images"], levels, name="padded_features" if padded else "features")
 
 
@@ -72,7 +72,11 @@ def build_submodels(config: ModelConfig) -> Submodels:
 def assemble(
     features: keras.Model, padded_features: keras.Model, rpn: keras.Model, heads: dict[str, keras.Model]
 ) -> Submodels:
-    """Returns submodels together with the model that holds every variable of theirs once."""
+    """Returns submodels together with the model that holds each of their variables once.
+
+    Args:
+        features, padded_features, rpn, heads: see `Submodels`.
+    """
     images = image_inputs(padded=False)["images"]
     outputs, inputs = [rpn(features(images))], [images]
     for name, head in heads.items():

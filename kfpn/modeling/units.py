@@ -1,5 +1,7 @@
 """Builds conv - norm - ReLU units over shared layers, with the padding kept at zero."""
 
+import dataclasses
+
 import keras
 
 from kfpn.config.model import ModelConfig
@@ -11,7 +13,30 @@ from kfpn.modeling.layers import (
     SharedLayers,
 )
 
-BN_MOMENTUM = 0.9  # PyTorch's BatchNorm2d: 0.1, counted the other way round
+BN_MOMENTUM = 0.9  # PyTorch's BatchNorm2d has 0.1, the weight of the new batch; Keras counts the weight of the old mean
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvUnit:
+    """A convolution with its norm, and a ReLU or none.
+
+    Attributes:
+        name: its layers are called `name`_conv and `name`_norm.
+        filters: int, channels of the output.
+        kernel: int, side of the square kernel.
+        stride: int, of the output, in pixels of the image.
+        step: int, stride of the convolution.
+        relu: bool, whether a ReLU follows.
+        zero_norm: bool, whether the norm's scale starts at zero: the last one of a residual branch (Goyal et al. 2017, 5.1).
+    """
+
+    name: str
+    filters: int
+    kernel: int
+    stride: int
+    step: int = 1
+    relu: bool = True
+    zero_norm: bool = False
 
 
 class Units:
@@ -23,7 +48,8 @@ class Units:
         image_sizes: (B, 2) int KerasTensor, or None for batches without padding.
     """
 
-    biases = False  # of convolutions that a norm follows
+    biases = False
+    """Whether convolutions before a norm have a bias."""
 
     def __init__(self, config: ModelConfig, layers: SharedLayers, image_sizes=None):
         self.config = config
@@ -32,7 +58,7 @@ class Units:
         self._masks: dict[int, object] = {}
 
     def mask(self, like, stride):
-        """Returns the mask of a level's valid cells, made once a stride; None without image sizes."""
+        """Returns the mask of a level's valid cells, made once for each stride; None without image sizes."""
         if self.image_sizes is None:
             return None
         if stride not in self._masks:
@@ -46,7 +72,7 @@ class Units:
         return x if mask is None else keras.layers.Multiply()([x, mask])
 
     def conv(self, x, name, filters, kernel, step=1):
-        """A convolution, symmetrically padded: (B, H, W, C) -> (B, ceil(H / step), .., filters)."""
+        """Applies a convolution, symmetrically padded: (B, H, W, C) -> (B, ceil(H / step), ceil(W / step), filters)."""
         he = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
         options = {"filters": filters, "strides": step, "use_bias": self.biases, "kernel_initializer": he}
         if kernel == 1:
@@ -57,7 +83,7 @@ class Units:
         return self.layers(name, keras.layers.Conv2D, kernel_size=kernel, padding="valid", **options)(x)
 
     def norm(self, x, name, stride, zero=False):
-        """The configured normalisation; `zero` starts a residual branch at zero (Goyal et al. 2017, 5.1)."""
+        """Applies the configured normalisation; with `zero` its scale starts at zero, but for frozen_bn."""
         kind = self.config.norm
         start = "zeros" if zero and kind != "frozen_bn" else "ones"
         if kind == "gn":
@@ -70,7 +96,7 @@ class Units:
         return layer(x) if mask is None else layer(x, valid=mask)
 
     def group_norm(self, x, name, stride, start="ones"):
-        """GroupNorm over 32 groups (Wu & He 2018), fewer where there are fewer than 64 channels."""
+        """Applies GroupNorm over 32 groups (Wu & He 2018), or fewer where there are fewer than 64 channels."""
         groups = min(32, x.shape[-1] // 2)
         layer = self.layers(
             name, MaskedGroupNormalization, groups=groups, epsilon=self.config.norm_epsilon, gamma_initializer=start
@@ -78,10 +104,10 @@ class Units:
         mask = self.mask(x, stride)
         return layer(x) if mask is None else layer(x, valid=mask)
 
-    def unit(self, x, name, filters, kernel, stride, step=1, relu=True, zero=False):
-        """conv - norm - (ReLU) with its padding cleared; `stride` is the output's, in pixels."""
-        x = self.conv(x, f"{name}_conv", filters, kernel, step)
-        x = self.norm(x, f"{name}_norm", stride, zero)
-        if relu:
+    def unit(self, x, unit: ConvUnit):
+        """Applies a unit, and clears its padding: (B, H, W, C) -> (B, ceil(H / step), ceil(W / step), filters)."""
+        x = self.conv(x, f"{unit.name}_conv", unit.filters, unit.kernel, unit.step)
+        x = self.norm(x, f"{unit.name}_norm", unit.stride, unit.zero_norm)
+        if unit.relu:
             x = keras.layers.ReLU()(x)
-        return self.clear_padding(x, stride)
+        return self.clear_padding(x, unit.stride)

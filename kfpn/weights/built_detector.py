@@ -52,7 +52,7 @@ def built_settings(model: keras.Model) -> dict[str, Any]:
     if "normalize" in layers:
         settings |= {"pixel_mean": layers["normalize"].mean, "pixel_std": layers["normalize"].std}
     for backbone in BACKBONES:
-        settings |= importlib.import_module(f"kfpn.modeling.backbones.{backbone}").settings_of(layers)
+        settings |= importlib.import_module(f"kfpn.modeling.backbones.{backbone}").settings_of_layers(layers)
     settings |= _pyramid_settings(layers)
     for layer in (layers[name] for name in ("roi_align", "proposals") if name in layers):
         settings |= {field: getattr(layer, field) for field in SETTINGS_THAT_MAY_DIFFER if hasattr(layer, field)}

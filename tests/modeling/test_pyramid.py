@@ -1,6 +1,7 @@
 """The pyramids of tables 1 to 3: what each is made of, at even and odd sizes, and a third party's numbers."""
 
 import importlib.util
+from typing import get_args
 
 import keras
 import numpy as np
@@ -8,10 +9,10 @@ import pytest
 import tensorflow as tf
 
 import kfpn
-from kfpn.config.model import ModelConfig
+from kfpn.config.model import ModelConfig, Pyramid
 from kfpn.config.presets import BILINEAR_PYRAMID
 from kfpn.modeling.detector import inference_model
-from kfpn.modeling.pyramid import Upsample, UpsampleAdd
+from kfpn.modeling.pyramid import PYRAMIDS, Upsample, UpsampleAdd
 from kfpn.modeling.rpn import level_anchors
 from kfpn.modeling.submodels import build_submodels
 from kfpn.ops.pyramid_levels import anchors_a_cell, pooled_levels, pooled_size, pre_nms, stride
@@ -89,6 +90,10 @@ def test_a_saved_detector_gives_what_it_gave_before(settings, tmp_path):
     before, after = tiny.detect(model, image), tiny.detect(again, image)
     for key in before:
         np.testing.assert_allclose(before[key], after[key], atol=1e-4)
+
+
+def test_every_pyramid_that_options_name_has_a_row_in_the_table():
+    assert tuple(PYRAMIDS) == get_args(Pyramid) == WORDS
 
 
 def moved(submodels, layer):

@@ -4,10 +4,10 @@ A backbone is a module here, and a row of the table in `kfpn.config.backbone_nam
 
 - `STAGES`: the names of its stages, from below; a layer's name begins with that of its stage and an underscore;
 - `build(units, images, last)`: normalised images (B, H, W, 3) -> {"C2": (B, ceil(H / 4), ceil(W / 4), C), ...} up to
-  C`last`, with a stride of 2 ** number each;
+  C`last`; Cn has the stride 2 ** n, and the layer that gives it is called Cn;
 - `build_last_stage(units, x)`: the stage that makes C5 of C4, as a head for the pyramid c4;
-- `settings_of(layers)`: the fields of `ModelConfig` that its layers, by name, show;
-- `unused_settings(name)`: those that have no effect on it.
+- `settings_of_layers(layers)`: the fields of `ModelConfig` that its layers, by name, show; none if they are not its own;
+- `unused_settings(name)`: the fields of `ModelConfig` that have no effect on the backbone called `name`.
 """
 
 import importlib
@@ -28,7 +28,7 @@ def find_backbone(name: str) -> ModuleType:
 
 
 def frozen_layers(config: ModelConfig) -> Callable[[str], bool]:
-    """Returns the function that says of a backbone layer's name whether it does not train."""
+    """Returns a function of a backbone layer's name: True if that layer does not train."""
     stages = find_backbone(config.backbone).STAGES[: config.freeze_stages]
 
     def is_frozen(name: str) -> bool:

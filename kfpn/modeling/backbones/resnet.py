@@ -1,70 +1,123 @@
 """Builds ResNet C2-C5 (He et al. 2016, table 1) with symmetric padding, so that foreign weights fit."""
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import keras
 
-from kfpn.modeling.units import Units
+from kfpn.modeling.units import ConvUnit, Units
 
-BLOCKS = {
-    "resnet18": (2, 2, 2, 2),
-    "resnet26": (2, 2, 2, 2),
-    "resnet34": (3, 4, 6, 3),
-    "resnet50": (3, 4, 6, 3),
-    "resnet101": (3, 4, 23, 3),
-    "resnet152": (3, 8, 36, 3),
-}
-"""Blocks of the stages conv2_x to conv5_x."""
-BASIC = ("resnet18", "resnet34")
-"""Those whose blocks are two 3x3; the others have bottlenecks."""
 STAGES = ("stem", "conv2", "conv3", "conv4", "conv5")
 
 
+class Block(NamedTuple):
+    """One residual block of a stage.
+
+    Attributes:
+        name: of its layers, like `conv3_1`.
+        filters: int, channels of its 3x3 convolutions.
+        stride: int, of its output, in pixels.
+        step: int, 2 where it halves the map, else 1.
+        output_name: of its last layer; None lets Keras number it.
+    """
+
+    name: str
+    filters: int
+    stride: int
+    step: int = 1
+    output_name: str | None = None
+
+
+def basic_block(units: Units, x, block: Block):
+    """Applies two 3x3: (B, H, W, C) -> (B, ceil(H / step), ceil(W / step), filters)."""
+    name, filters, stride, step, output_name = block
+    shortcut = _shortcut(units, x, block, filters)
+    y = units.unit(x, ConvUnit(f"{name}_1", filters, 3, stride, step))
+    y = units.unit(y, ConvUnit(f"{name}_2", filters, 3, stride, relu=False, zero_norm=True))
+    return keras.layers.ReLU(name=output_name)(keras.layers.Add()([shortcut, y]))
+
+
+def bottleneck(units: Units, x, block: Block):
+    """Applies 1x1, 3x3 and 1x1: (B, H, W, C) -> (B, ceil(H / step), ceil(W / step), 4 filters)."""
+    name, filters, stride, step, output_name = block
+    first_step, second_step = (step, 1) if units.config.stride_on == "1x1" else (1, step)
+    shortcut = _shortcut(units, x, block, 4 * filters)
+    y = units.unit(x, ConvUnit(f"{name}_1", filters, 1, stride // second_step, first_step))
+    y = units.unit(y, ConvUnit(f"{name}_2", filters, 3, stride, second_step))
+    y = units.unit(y, ConvUnit(f"{name}_3", 4 * filters, 1, stride, relu=False, zero_norm=True))
+    return keras.layers.ReLU(name=output_name)(keras.layers.Add()([shortcut, y]))
+
+
+def _shortcut(units: Units, x, block: Block, channels: int):
+    if block.step == 1 and x.shape[-1] == channels:
+        return x
+    return units.unit(x, ConvUnit(f"{block.name}_shortcut", channels, 1, block.stride, block.step, relu=False))
+
+
+class ResNet(NamedTuple):
+    """One row of the table of ResNets.
+
+    Attributes:
+        block: builds a residual block: `basic_block` or `bottleneck`.
+        counts: blocks of the stages conv2_x to conv5_x.
+    """
+
+    block: Callable
+    counts: tuple[int, int, int, int]
+
+    @property
+    def is_basic(self) -> bool:
+        """Whether the blocks are two 3x3 and not bottlenecks."""
+        return self.block is basic_block
+
+
+RESNETS = {
+    "resnet18": ResNet(basic_block, (2, 2, 2, 2)),
+    "resnet26": ResNet(bottleneck, (2, 2, 2, 2)),
+    "resnet34": ResNet(basic_block, (3, 4, 6, 3)),
+    "resnet50": ResNet(bottleneck, (3, 4, 6, 3)),
+    "resnet101": ResNet(bottleneck, (3, 4, 23, 3)),
+    "resnet152": ResNet(bottleneck, (3, 8, 36, 3)),
+}
+
+
+def find_resnet(counts: tuple[int, ...], is_basic: bool) -> str:
+    """Returns the name of the ResNet with these blocks.
+
+    Args:
+        counts: blocks of the stages conv2_x to conv5_x.
+        is_basic: bool, whether the blocks are two 3x3 and not bottlenecks.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    for name, row in RESNETS.items():
+        if row.counts == counts and row.is_basic == is_basic:
+            return name
+    raise ValueError(f"the backbone must be one of {', '.join(RESNETS)}, got blocks {counts or 'none'} a stage")
+
+
 def stem(units: Units, x):
-    """7x7 stride 2, then 3x3 max-pooling stride 2: (B, H, W, 3) -> (B, ceil(H / 4), ceil(W / 4), width)."""
-    x = units.unit(x, "stem", units.config.backbone_width, 7, stride=2, step=2)
-    # Zeros are below or equal to every ReLU output, so zero padding pools like none.
+    """Applies a 7x7 of stride 2 and a 3x3 max-pooling of stride 2: (B, H, W, 3) -> (B, ceil(H / 4), ceil(W / 4), width)."""
+    x = units.unit(x, ConvUnit("stem", units.config.backbone_width, 7, stride=2, step=2))
+    # No output of a ReLU is below zero, so padding with zeros changes no maximum.
     x = keras.layers.ZeroPadding2D(1)(x)
     x = keras.layers.MaxPooling2D(3, strides=2, padding="valid")(x)
     return units.clear_padding(x, 4)
 
 
-def basic_block(units: Units, x, name, filters, stride, step, last=None):
-    """Two 3x3 (ResNet-18, 34): (B, H, W, C) -> (B, ceil(H / step), ceil(W / step), filters)."""
-    shortcut = x
-    if step != 1 or x.shape[-1] != filters:
-        shortcut = units.unit(x, f"{name}_shortcut", filters, 1, stride, step, relu=False)
-    y = units.unit(x, f"{name}_1", filters, 3, stride, step)
-    y = units.unit(y, f"{name}_2", filters, 3, stride, relu=False, zero=True)
-    return keras.layers.ReLU(name=last)(keras.layers.Add()([shortcut, y]))
+def residual_stage(units: Units, x, number: int):
+    """Applies the blocks of conv`number`_x: (B, H, W, C) -> (B, ceil(H / 2), ceil(W / 2), C'); conv2_x keeps H and W.
 
-
-def bottleneck(units: Units, x, name, filters, stride, step, last=None):
-    """1x1 - 3x3 - 1x1 (ResNet-26, 50 and up): (B, H, W, C) -> (B, ceil(H / step), ceil(W / step), 4 filters)."""
-    on_1x1 = units.config.stride_on == "1x1"
-    shortcut = x
-    if step != 1 or x.shape[-1] != 4 * filters:
-        shortcut = units.unit(x, f"{name}_shortcut", 4 * filters, 1, stride, step, relu=False)
-    before = stride if on_1x1 else stride // step
-    y = units.unit(x, f"{name}_1", filters, 1, before, step if on_1x1 else 1)
-    y = units.unit(y, f"{name}_2", filters, 3, stride, 1 if on_1x1 else step)
-    y = units.unit(y, f"{name}_3", 4 * filters, 1, stride, relu=False, zero=True)
-    return keras.layers.ReLU(name=last)(keras.layers.Add()([shortcut, y]))
-
-
-def residual_stage(units: Units, x, number):
-    """The blocks conv`number`_x: (B, H, W, C) -> (B, ceil(H / 2), .., C'), with H as it is in conv2_x; its end is called C`number`."""
-    backbone = units.config.backbone
-    block = basic_block if backbone in BASIC else bottleneck
-    count = BLOCKS[backbone][number - 2]
+    Its last layer is called C`number`.
+    """
+    row = RESNETS[units.config.backbone]
+    count, filters = row.counts[number - 2], units.config.backbone_width * 2 ** (number - 2)
     for i in range(count):
         step = 2 if number > 2 and i == 0 else 1
-        last = f"C{number}" if i == count - 1 else None
-        x = block(
-            units, x, f"conv{number}_{i + 1}", units.config.backbone_width * 2 ** (number - 2), 2**number, step, last
-        )
+        output_name = f"C{number}" if i == count - 1 else None
+        x = row.block(units, x, Block(f"conv{number}_{i + 1}", filters, 2**number, step, output_name))
     return x
 
 
@@ -92,11 +145,11 @@ def build_last_stage(units: Units, x):
 
 def unused_settings(name: str) -> tuple[str, ...]:
     """Returns the fields of `ModelConfig` that have no effect: basic blocks have no 1x1 that could stride."""
-    return ("stride_on",) if name in BASIC else ()
+    return ("stride_on",) if RESNETS[name].is_basic else ()
 
 
-def settings_of(layers: Mapping[str, keras.layers.Layer]) -> dict[str, Any]:
-    """Returns the fields of `ModelConfig` that a ResNet's layers show.
+def settings_of_layers(layers: Mapping[str, keras.layers.Layer]) -> dict[str, Any]:
+    """Returns the fields of `ModelConfig` that a ResNet's layers show; none where there is no ResNet.
 
     Args:
         layers: name -> layer of a detector; those of other parts do not count.
@@ -104,17 +157,16 @@ def settings_of(layers: Mapping[str, keras.layers.Layer]) -> dict[str, Any]:
     if "stem_norm" not in layers:
         return {}
     norm = layers["stem_norm"]
-    stages = [
+    counts = tuple(
         max((int(m[1]) for name in layers if (m := re.match(rf"conv{n}_(\d+)_1_conv$", name))), default=0)
         for n in range(2, 6)
-    ]
-    basic = "conv2_1_3_conv" not in layers
-    names = [name for name, blocks in BLOCKS.items() if list(blocks) == stages and (name in BASIC) == basic]
+    )
+    is_basic = "conv2_1_3_conv" not in layers
     settings = {
         "norm_epsilon": norm.epsilon,
         "norm": "gn" if isinstance(norm, keras.layers.GroupNormalization) else "frozen_bn",
-        "backbone": names[0],
+        "backbone": find_resnet(counts, is_basic),
     }
-    if not basic:
+    if not is_basic:
         settings["stride_on"] = "1x1" if layers["conv3_1_1_conv"].strides == (2, 2) else "3x3"
     return settings

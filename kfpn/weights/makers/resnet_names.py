@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kfpn.modeling.backbones.resnet import BASIC, BLOCKS
+from kfpn.modeling.backbones.resnet import RESNETS, find_resnet
 from kfpn.weights.makers.trained_weights import Entry, Tensor, convert, norm_entries
 
 
@@ -29,11 +29,12 @@ class Unit(NamedTuple):
 def units(backbone: str) -> Iterator[Unit]:
     """Yields the units of a ResNet, from below."""
     yield Unit("stem", 1, 0, 1)
-    parts = 2 if backbone in BASIC else 3
-    for stage, count in enumerate(BLOCKS[backbone], start=2):
+    resnet = RESNETS[backbone]
+    parts = 2 if resnet.is_basic else 3
+    for stage, count in enumerate(resnet.counts, start=2):
         for block in range(count):
             prefix = f"conv{stage}_{block + 1}"
-            if block == 0 and not (backbone in BASIC and stage == 2):
+            if block == 0 and not (resnet.is_basic and stage == 2):
                 yield Unit(f"{prefix}_shortcut", stage, block, 0)
             for part in range(1, parts + 1):
                 yield Unit(f"{prefix}_{part}", stage, block, part)
@@ -93,11 +94,10 @@ def backbone_of(path: str, names: Iterable[str], block: str) -> str:
         found.setdefault(int(match["stage"]), set()).add(int(match["block"]))
         seen.add(match["part"])
     counts = tuple(len(found[stage]) for stage in sorted(found))
-    basic = not seen & {"3", "c"}
-    for backbone, blocks in BLOCKS.items():
-        if blocks == counts and (backbone in BASIC) == basic:
-            return backbone
-    raise ValueError(f"{path}: the backbone must be one of {', '.join(BLOCKS)}, got blocks {counts or 'none'} a stage")
+    try:
+        return find_resnet(counts, is_basic=not seen & {"3", "c"})
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def backbone_settings(settings: Mapping[str, Any], backbone: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
