@@ -1,4 +1,4 @@
-"""The command line: what it takes, and how its errors look; `commands.py` does what it says."""
+"""Parses the command line and shows its errors; `commands.py` does the work."""
 
 import contextlib
 import dataclasses
@@ -40,7 +40,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """Runs the command line.
 
     Args:
-        args: what stands behind the program's name. None: `sys.argv[1:]`.
+        args: the words behind the program's name; None: `sys.argv[1:]`.
 
     Returns:
         The exit code: 0, 1 where some images failed, 2 after an error (one line on stderr; with KFPN_DEBUG=1 the
@@ -72,7 +72,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Makes warnings lines like errors are, without the place in the code."""
+    """Shows warnings as lines, as errors are shown, without the place in the code."""
     logger, before = logging.getLogger("kfpn"), warnings.formatwarning
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("kfpn: warning: %(message)s"))
@@ -93,7 +93,7 @@ def _parse(args: list[str]) -> Command:
         from kfpn.weights.assign import model_config
         from kfpn.weights.identify import read_trained_weights
 
-        # Once more, with the network that the checkpoint has as default.
+        # The defaults of the network are those of the checkpoint, so the line is parsed once more.
         command = _parse_once(args, model_config(read_trained_weights(command.source)))
     return command
 
@@ -125,24 +125,24 @@ def _parse_once(args: list[str], model: ModelConfig) -> Command:
         if args[:1] == ["export"]
         else (tyro.conf.OmitSubcommandPrefixes,)
     )
-    said = io.StringIO()
+    message = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(message):
             return tyro.cli(commands, prog="kfpn", description=DESCRIPTION, args=args, config=options)
     except SystemExit as stop:
         cause: BaseException | None = stop
         while cause is not None and type(cause) is not ValueError:
             cause = cause.__cause__ or cause.__context__
-        if cause is not None and " must " in str(cause):  # from a config class, which names the option by itself
+        if cause is not None and " must " in str(cause):  # raised by a configuration class, which names the option
             raise ValueError(f"{cause} (see kfpn {args[0]} --help)") from cause
-        sys.stderr.write(said.getvalue())
+        sys.stderr.write(message.getvalue())
         raise
 
 
 def train_defaults(args: Sequence[str]) -> Config:
-    """Returns what `kfpn train` starts from: the preset that `args` name, and a work directory of the data's name.
+    """Returns the configuration that `kfpn train` starts from: the preset that `args` name, and a work directory named after the data.
 
-    With `--init` the network and the losses are those the weights were made with; a run that goes on has them already.
+    With `--init` the network and the losses are those that the weights were made with. A run that goes on has them already.
 
     Args:
         args: the command line; only `--preset`, `--data`, `--init` and `--workdir` are looked at.
@@ -176,9 +176,9 @@ def _settings_of(init: str, workdir: str) -> dict[str, dict[str, Any]]:
     """Returns the fields of the sections model, sampling and input that come with weights."""
     from kfpn.runs.workdir import Workdir
 
-    files = Workdir(workdir)
-    if files.has_checkpoints() and files.config.exists():
-        config = files.read_config()
+    run = Workdir(workdir)
+    if run.has_checkpoints() and run.config.exists():
+        config = run.read_config()
         if config.init == init:
             return {name: dict(vars(getattr(config, name))) for name in ("model", "sampling", "input")}
     from kfpn.weights.identify import read_trained_weights
@@ -198,11 +198,11 @@ def data_name(data: str) -> str:
 
 
 def _option(args: Sequence[str], name: str) -> str | None:
-    """Finds the value of `--name VALUE` or `--name=VALUE`; the last one holds, as in the parser."""
-    found = None
+    """Returns the value of `--name VALUE` or `--name=VALUE`; the last one counts, as in the parser."""
+    value = None
     for index, word in enumerate(args):
         if word == f"--{name}" and index + 1 < len(args):
-            found = args[index + 1]
+            value = args[index + 1]
         elif word.startswith(f"--{name}="):
-            found = word.partition("=")[2]
-    return found
+            value = word.partition("=")[2]
+    return value
