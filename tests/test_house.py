@@ -26,6 +26,7 @@ CALLED_BY_ONE_NAME = {
     "open": "data formats",
     "main": "programs",
     "run": "exports",
+    "read": "makers of weights",
 }
 """Functions that a table or a recipe calls by one name, and whose."""
 

@@ -21,7 +21,8 @@ from kfpn.weights.built_detector import (
     variables_of,
 )
 from kfpn.weights.identify import PathLike, read_trained_weights
-from kfpn.weights.makers.trained_weights import Tensor, TrainedWeights, complain, foreign_shape
+from kfpn.weights.makers.foreign_arrays import foreign_shape, raise_mismatches
+from kfpn.weights.makers.trained_weights import Tensor, TrainedWeights
 
 PREDICTOR = ("head_logits/kernel", "head_logits/bias", "head_deltas/kernel", "head_deltas/bias")
 """The variables whose shapes depend on the classes."""
@@ -117,7 +118,7 @@ def _check_tensors(path: str, tensors: Mapping[str, Tensor], variables: Mapping[
         if key not in tensors and key not in fresh
     ]
     left = [f"{tensor.name} {tensor.shape}" for key, tensor in tensors.items() if key not in variables]
-    complain(path, {"missing": missing, "left over": left, "of another shape": shapes})
+    raise_mismatches(path, {"missing": missing, "left over": left, "of another shape": shapes})
 
 
 def _fresh_variables(

@@ -1,4 +1,4 @@
-"""Which of the known kinds a checkpoint is, and what it says."""
+"""Identifies weights that others trained by the content of their file, and reads them."""
 
 import dataclasses
 import os
@@ -13,99 +13,96 @@ from kfpn.runs.load import load_submodels, require_trained
 from kfpn.runs.workdir import WEIGHTS, Workdir
 from kfpn.weights.built_detector import variables_of
 from kfpn.weights.formats.file_formats import File, read_file, sha256
-from kfpn.weights.makers import detectron2, torchvision
-from kfpn.weights.makers import keras_applications as applications
+from kfpn.weights.makers import MAKERS
+from kfpn.weights.makers.foreign_arrays import ForeignArrays
 from kfpn.weights.makers.trained_weights import Tensor, TrainedWeights
 from kfpn.weights.pretrained import fetch, find
 
 PathLike = str | os.PathLike
 
-KNOWN = (
-    "torchvision's fasterrcnn_resnet*_fpn and ResNets, detectron2's faster_rcnn_R_*_FPN and ResNets, "
-    "keras.applications' ResNet-50, 101, 152, and kfpn's own work directories"
-)
+WRAPPERS = ("model", "state_dict", "model_state_dict", "blobs")
+"""Keys under which training scripts keep the arrays in their files."""
 
 
 def read_trained_weights(source: PathLike) -> TrainedWeights:
-    """Reads a checkpoint and says what it is, by its content.
+    """Reads weights, and tells by their content which network they belong to.
 
     Args:
         source: a file (PyTorch, safetensors, detectron2's or Caffe2's pickle, HDF5 of keras.applications), a work directory
             or the `.weights.h5` in one, or a name of `list_pretrained()`, which is downloaded once.
 
     Raises:
-        ValueError: naming the file, if it can't be read, is damaged or unsafe, is of an unknown kind, or its tensors are
-            not those of such a network.
+        ValueError: with the file's name, if it can't be read, is damaged or unsafe, is of an unknown kind, or its tensors
+            are not those of a network that kfpn has.
     """
     text = os.path.expanduser(os.fspath(source))
     path = fetch(text) if ":" in text and not os.path.exists(text) else Path(text)
     if path.is_dir():
-        return _own(path / WEIGHTS)
+        return _read_own(path / WEIGHTS)
     if path.name.endswith(".weights.h5") and (path.parent / "config.json").exists():
-        return _own(path)
-    return _recognise(read_file(path))
+        return _read_own(path)
+    return _read_foreign(read_file(path))
 
 
-def _recognise(file: File) -> TrainedWeights:
-    path, content = str(file.path), file.content
-    if file.kind == "hdf5":
-        content = applications.short_names(content)
-        if applications.is_applications(content):
-            return applications.read(path, content)
+def _read_foreign(file: File) -> TrainedWeights:
+    foreign, in_hdf5 = _foreign_arrays(file), file.kind == "hdf5"
+    for maker in MAKERS:
+        if maker.in_hdf5 == in_hdf5 and maker.recognises(foreign):
+            return _with_known_epsilon(maker.read(foreign))
+    names = sorted(foreign.arrays)[:3]
+    if in_hdf5:
+        known = ", ".join(maker.networks for maker in MAKERS if maker.in_hdf5)
         raise ValueError(
-            f"{path}: must be an HDF5 file of keras.applications' ResNet-50, 101 or 152, got other names, such as "
-            f"{sorted(file.content)[:3]}. kfpn's own .weights.h5 must lie beside the config.json of its work directory"
+            f"{file.path}: must be an HDF5 file of {known}, got other names, such as {names}. "
+            "kfpn's own .weights.h5 must lie beside the config.json of its work directory"
         )
-    author = str(content.get("__author__", ""))
-    # What training scripts wrap a state_dict in.
-    for key in ("model", "state_dict", "model_state_dict", "blobs"):
+    known = ", ".join(maker.networks for maker in MAKERS)
+    raise ValueError(
+        f"{file.path}: must hold weights of a known kind ({known}, and kfpn's own work directories), "
+        f"got {len(foreign.arrays)} arrays with other names, such as {names}"
+    )
+
+
+def _foreign_arrays(file: File) -> ForeignArrays:
+    content = file.content
+    for key in WRAPPERS:
         if isinstance(content.get(key), Mapping):
             content = content[key]
             break
-    arrays = {_plain_name(name): value for name, value in content.items() if isinstance(value, np.ndarray)}
-    if torchvision.is_torchvision(arrays):
-        trained = torchvision.read(path, arrays)
-        return _with_known_epsilon(trained)
-    if detectron2.is_caffe2(arrays):
-        return detectron2.read_caffe2(path, arrays)
-    if detectron2.is_detectron2(arrays):
-        return detectron2.read(path, arrays, author)
-    other = torchvision.is_other(arrays)
-    got = other or f"{len(arrays)} arrays with other names, such as {sorted(arrays)[:3]}"
-    raise ValueError(f"{path}: must hold weights of a known kind ({KNOWN}), got {got}")
-
-
-def _plain_name(name: str) -> str:
-    # DataParallel and torch.compile put their own name in front.
-    return re.sub(r"^((module|_orig_mod)\.)+", "", str(name))
+    # DataParallel puts "module." before all names, and torch.compile "_orig_mod.".
+    arrays = {
+        re.sub(r"^((module|_orig_mod)\.)+", "", str(name)): value
+        for name, value in content.items()
+        if isinstance(value, np.ndarray)
+    }
+    return ForeignArrays(str(file.path), arrays, str(file.content.get("__author__", "")))
 
 
 def _with_known_epsilon(trained: TrainedWeights) -> TrainedWeights:
-    """torchvision's own COCO file needs no warning: its epsilon is known."""
+    """Drops the note on an assumed epsilon for torchvision's own COCO file, whose epsilon is known to be 0."""
     known = find("torchvision:fasterrcnn_resnet50_fpn_coco")
     if trained.model.get("norm_epsilon") == 0.0 and sha256(trained.path) == known.sha256:
         return dataclasses.replace(trained, notes=())
     return trained
 
 
-def _own(weights: Path) -> TrainedWeights:
-    files = Workdir(weights.parent)
-    require_trained(files, weights, rpn=False)
-    submodels = load_submodels(files, weights)
-    config = files.read_config()
-    names, ids = files.read_classes()
+def _read_own(weights: Path) -> TrainedWeights:
+    workdir = Workdir(weights.parent)
+    require_trained(workdir, weights, rpn=False)
+    submodels = load_submodels(workdir, weights)
+    config = workdir.read_config()
+    class_names, category_ids = workdir.read_classes()
     tensors = {
         key: Tensor(key, keras.ops.convert_to_numpy(variable), tuple(variable.shape))
         for key, variable in variables_of(submodels).items()
     }
-    kind = f"kfpn Faster R-CNN {config.model.backbone} FPN, {config.model.num_classes} classes"
     return TrainedWeights(
-        str(weights),
-        kind,
-        dict(vars(config.model)),
-        dict(vars(config.sampling)),
-        tensors,
-        names,
-        ids,
+        path=str(weights),
+        kind=f"kfpn Faster R-CNN {config.model.backbone} FPN, {config.model.num_classes} classes",
+        model=dict(vars(config.model)),
+        sampling=dict(vars(config.sampling)),
+        tensors=tensors,
+        class_names=class_names,
+        category_ids=category_ids,
         input=dict(vars(config.input)),
     )

@@ -1,4 +1,4 @@
-"""COCO's classes: 80 names, and the gaps in their ids."""
+"""Lists COCO's classes: 80 names, and their ids, which have gaps."""
 
 _ROWS = """
 1 person|2 bicycle|3 car|4 motorcycle|5 airplane|6 bus|7 train|8 truck|9 boat|10 traffic light|11 fire hydrant
@@ -12,17 +12,17 @@ _ROWS = """
 """
 
 COCO = {int(row.split(" ", 1)[0]): row.split(" ", 1)[1] for row in _ROWS.strip().replace("\n", "|").split("|")}
-"""COCO's category ids, 1..90 with ten gaps -> names (the annotations of 2014 and 2017)."""
+"""COCO's category id, 1..90 with ten gaps -> name, as in the annotations of 2014 and 2017."""
 
 NOT_USED = "N/A"
-"""The name of an id that COCO left out: torchvision's detectors have a logit for each of them."""
+"""The name of an id that COCO left out. torchvision's detectors have a logit for each of these ids."""
 
 
 def coco_classes(count: int) -> tuple[tuple[str, ...], tuple[int, ...]] | tuple[None, None]:
-    """Returns names and category ids of a detector of COCO; (None, None) where the number of classes is not COCO's.
+    """Returns the names and the category ids of a COCO detector's labels, or (None, None) if the count is not COCO's.
 
     Args:
-        count: 80, or 90 with the ids that COCO left out (torchvision).
+        count: the number of classes: 80, or 90 with the ids that COCO left out (torchvision).
     """
     if count not in (len(COCO), max(COCO)):
         return None, None

@@ -1,14 +1,15 @@
-"""What the Faster R-CNN FPN detectors of torchvision and detectron2 have in common: settings, places, and their checks."""
+"""Brings the Faster R-CNN FPN detectors of torchvision and detectron2 into kfpn's layout, and holds their common settings."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from kfpn.weights.makers.trained_weights import Entry, Layout, Tensor, layer_entries
+from kfpn.weights.makers.foreign_arrays import Entry, layer_entries
+from kfpn.weights.makers.trained_weights import Layout, Tensor
 
-# The defaults of torchvision's FasterRCNN and of detectron2 (config/defaults.py with configs/Base-RCNN-FPN.yaml), where they agree.
-STANDARD: dict[str, Any] = {
+# The defaults on which torchvision's FasterRCNN and detectron2 (config/defaults.py with configs/Base-RCNN-FPN.yaml) agree.
+COMMON_SETTINGS: dict[str, Any] = {
     "pyramid": "fpn",
     "upsampling": "nearest",
     "merge": "sum",
@@ -28,40 +29,40 @@ STANDARD: dict[str, Any] = {
     "max_detections": 100,
 }
 
-# How the layers behind the backbone lie, in both libraries.
 LAYOUTS: dict[str, Layout] = {
     **{f"{layer}_{level}": "conv" for level in range(2, 6) for layer in ("lateral", "output")},
     **dict.fromkeys(("rpn_conv", "rpn_logits", "rpn_deltas"), "conv"),
     **dict.fromkeys(("head_fc1", "head_fc2", "head_logits", "head_deltas"), "dense"),
 }
+"""Layer behind the backbone -> the order of its kernel's axes, in both libraries."""
 
 
 def detector_entries(names: Mapping[str, tuple[str, ...]]) -> list[Entry]:
-    """Entries of pyramid, RPN and box head.
+    """Returns the entries of pyramid, RPN and box head.
 
     Args:
-        names: for each layer of `LAYOUTS`, what it may be called in the file.
+        names: the names that each layer of `LAYOUTS` may have in the file.
     """
     return [entry for layer, layout in LAYOUTS.items() for entry in layer_entries(layer, names[layer], layout)]
 
 
-def understood(
+def to_kfpn_layout(
     path: str, tensors: Mapping[str, Tensor], ratios: int, background_first: bool
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Brings a detector's tensors into kfpn's order of channels, classes and box sides.
+    """Brings a detector's tensors into kfpn's order of channels, of classes and of box sides.
 
     Args:
         path: the file, for messages.
         tensors: all of `detector_entries`.
-        ratios: anchors a cell that are known.
-        background_first: whether the background is the first class, with deltas of its own (torchvision), or the last
-            one, without.
+        ratios: the number of anchors a cell whose shapes are known.
+        background_first: whether the background is the first class and has deltas of its own (torchvision), or is the
+            last class and has none (detectron2).
 
     Returns:
         The tensors, and the fields of `ModelConfig` that their shapes tell.
 
     Raises:
-        ValueError: if shapes contradict one another, or anchors or boxes are of a kind that kfpn doesn't have.
+        ValueError: if shapes contradict one another, or if the anchors or boxes are of a kind that kfpn does not have.
     """
     channels, side = _roi_features(path, tensors)
     anchors = tensors["rpn_logits/bias"].value.size
@@ -74,11 +75,11 @@ def understood(
     if deltas.value.size != wanted:
         why = " (class-agnostic: one box for all classes is not supported)" if deltas.value.size in (4, 8) else ""
         raise ValueError(f"{path}: {deltas.name} must have {wanted} values, four a class, got {deltas.value.size}{why}")
-    turned = _deltas_to_yxyx({**tensors, "head_fc1/kernel": _cells_first(tensors["head_fc1/kernel"], channels)})
+    ordered = _deltas_to_yxyx({**tensors, "head_fc1/kernel": _cells_first(tensors["head_fc1/kernel"], channels)})
     if background_first:
-        turned = _background_last(turned)
+        ordered = _background_last(ordered)
     sizes = {"pyramid_channels": channels, "head_width": tensors["head_fc2/bias"].value.size, "roi_size": side}
-    return turned, sizes | {"num_classes": logits - 1}
+    return ordered, sizes | {"num_classes": logits - 1}
 
 
 def _roi_features(path: str, tensors: Mapping[str, Tensor]) -> tuple[int, int]:
@@ -103,14 +104,15 @@ def _deltas_to_yxyx(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     turned = dict(tensors)
     for key in ("rpn_deltas/kernel", "rpn_deltas/bias", "head_deltas/kernel", "head_deltas/bias"):
         value = tensors[key].value
-        if value.shape[-1] % 4 == 0:  # else its shape fits no model, and is complained of with the others
-            quads = value.reshape(*value.shape[:-1], -1, 4)[..., [1, 0, 3, 2]]
-            turned[key] = tensors[key]._replace(value=quads.reshape(value.shape))
+        # Other shapes fit no model: `assign_weights` names them together with all that do not fit.
+        if value.shape[-1] % 4 == 0:
+            boxes = value.reshape(*value.shape[:-1], -1, 4)[..., [1, 0, 3, 2]]
+            turned[key] = tensors[key]._replace(value=boxes.reshape(value.shape))
     return turned
 
 
 def _background_last(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Moves the background from the first logit to the last and drops its deltas, which nothing reads."""
+    """Moves the background from the first logit to the last, and drops its deltas, which no detector uses."""
     moved = dict(tensors)
     for part in ("kernel", "bias"):
         logits, deltas = tensors[f"head_logits/{part}"], tensors[f"head_deltas/{part}"]

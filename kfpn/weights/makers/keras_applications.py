@@ -1,16 +1,18 @@
-"""keras.applications' ImageNet ResNet-50, 101 and 152 (version 1): strides on the 1x1, BGR, convolutions with biases."""
+"""Reads keras.applications' ImageNet ResNet-50, 101 and 152 (version 1): strides on the 1x1, BGR, convolutions with biases."""
 
+import dataclasses
 import re
 from collections.abc import Mapping
 
 import numpy as np
 
-from kfpn.weights.makers.resnet_names import applications_naming, backbone_of, backbone_settings, units
-from kfpn.weights.makers.trained_weights import Entry, Tensor, TrainedWeights, convert, flip_channels, without
+from kfpn.weights.makers.foreign_arrays import Entry, ForeignArrays, to_tensors
+from kfpn.weights.makers.resnet_names import applications_naming, backbone_of, backbone_settings, flip_channels, units
+from kfpn.weights.makers.trained_weights import Tensor, TrainedWeights
 
 BLOCK = r"conv(?P<stage>\d+)_block(?P<block>\d+)_(?P<part>[123])_conv/kernel$"
 
-# keras.applications.resnet: epsilon 1.001e-5; preprocess_input mode "caffe".
+# keras.applications.resnet has the epsilon 1.001e-5; the mode "caffe" of its preprocess_input has the means.
 BACKBONE = {
     "stride_on": "1x1",
     "norm_epsilon": 1.001e-5,
@@ -20,10 +22,14 @@ BACKBONE = {
 NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 
 
-def short_names(found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns {"conv1_conv/kernel": array, ...} of the full paths that an HDF5 file of Keras 2 or 3 has, but for an optimizer's."""
+def short_names(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Shortens the paths inside an HDF5 file of Keras 2 or 3 to "layer/variable", and leaves an optimizer's arrays out.
+
+    Args:
+        arrays: path or short name -> array.
+    """
     short = {}
-    for name, value in found.items():
+    for name, value in arrays.items():
         if name.startswith("optimizer_weights/"):
             continue
         parts = re.sub(r":0$", "", name).split("/")
@@ -31,37 +37,37 @@ def short_names(found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return short
 
 
-def is_applications(found: Mapping[str, object]) -> bool:
-    """Whether arrays are called as keras.applications calls those of a ResNet."""
-    return "conv1_conv/kernel" in found and "conv2_block1_1_conv/kernel" in found
+def is_applications(foreign: ForeignArrays) -> bool:
+    """Tells whether arrays have the names of one of keras.applications' ResNets."""
+    return {"conv1_conv/kernel", "conv2_block1_1_conv/kernel"} <= short_names(foreign.arrays).keys()
 
 
-def read(path: str, found: Mapping[str, np.ndarray]) -> TrainedWeights:
-    """Understands a ResNet of keras.applications; biases of convolutions are folded into the norms behind them.
+def read(foreign: ForeignArrays) -> TrainedWeights:
+    """Reads a ResNet of keras.applications, and folds the biases of its convolutions into the norms behind them.
 
     Args:
-        path: the file, for messages.
-        found: short name -> array, from `short_names`.
+        foreign: all arrays of the file.
 
     Raises:
         ValueError: if it is another network, or tensors are missing or left over.
     """
-    found, classifier = without(found, r"(predictions|probs)/")
-    backbone = backbone_of(path, found, BLOCK)
+    foreign = dataclasses.replace(foreign, arrays=short_names(foreign.arrays))
+    foreign, classifier = foreign.drop_matching(r"(predictions|probs)/")
+    backbone = backbone_of(foreign, BLOCK)
     entries = []
     for unit in units(backbone):
         conv, norm = applications_naming(unit)
         entries.append(Entry(f"{unit.name}_conv/kernel", (f"{conv}/kernel",)))
         entries.append(Entry(f"{unit.name}_conv/bias", (f"{conv}/bias",)))
         entries += [Entry(f"{unit.name}_norm/{part}", (f"{norm}/{part}",)) for part in NORM]
-    tensors = flip_channels(_fold_biases(path, convert(path, found, entries)))
+    tensors = flip_channels(_fold_biases(foreign.path, to_tensors(foreign, entries)))
     model = backbone_settings(BACKBONE, backbone, tensors)
     notes = tuple(f"left out the classifier: {name}" for name in classifier)
-    return TrainedWeights(path, f"keras.applications {backbone}, ImageNet", model, {}, tensors, notes=notes)
+    return TrainedWeights(foreign.path, f"keras.applications {backbone}, ImageNet", model, {}, tensors, notes=notes)
 
 
 def _fold_biases(path: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A norm that subtracts (mean - bias) does what the bias did."""
+    """Subtracts each convolution's bias from the mean of its norm, which has the same effect as adding the bias."""
     folded = dict(tensors)
     for key in tensors:
         if key.endswith("_conv/bias"):

@@ -6,6 +6,7 @@ import pytest
 from kfpn.weights.assign import model_config
 from kfpn.weights.identify import read_trained_weights
 from kfpn.weights.makers import detectron2 as reader
+from kfpn.weights.makers.foreign_arrays import ForeignArrays
 from tests.weights.foreign import (
     caffe2_backbone,
     cell_anchors,
@@ -71,7 +72,7 @@ def test_the_names_are_those_of_detectron2s_own_faster_rcnn_r_50_fpn(shared):
 
 
 def test_the_settings_are_detectron2s():
-    trained = reader.read("m.pkl", detector(classes=80))
+    trained = reader.read(ForeignArrays("m.pkl", detector(classes=80)))
     config = model_config(trained)
     assert (config.stride_on, config.aligned, config.sampling_ratio) == ("1x1", True, 0)
     assert (config.round_anchors, config.anchor_strides) == (False, "level")
@@ -83,13 +84,13 @@ def test_the_settings_are_detectron2s():
     assert len(names) == 80
     assert (ids[10:13], ids[-1]) == ((11, 13, 14), 90)  # COCO has no 12
     assert (names[0], names[11], names[-1]) == ("person", "stop sign", "toothbrush")
-    assert reader.read("m.pkl", detector()).class_names is None
+    assert reader.read(ForeignArrays("m.pkl", detector())).class_names is None
 
 
 def test_the_cell_anchors_in_a_file_say_sizes_and_ratios():
     sizes, ratios = (20, 40, 80, 160, 320), (0.25, 0.5, 1, 2)
     state = detector(anchors=4, cells=cell_anchors([[size] for size in sizes], ratios))
-    config = model_config(reader.read("m.pkl", state))
+    config = model_config(reader.read(ForeignArrays("m.pkl", state)))
     np.testing.assert_allclose(config.anchor_sizes, sizes, rtol=1e-4)
     np.testing.assert_allclose(config.aspect_ratios, ratios, rtol=1e-4)
 
@@ -105,7 +106,7 @@ def test_the_cell_anchors_in_a_file_say_sizes_and_ratios():
 )
 def test_anchors_that_kfpn_does_not_have_are_refused(cells, said):
     with pytest.raises(ValueError, match=rf"m\.pkl: .*{said}"):
-        reader.read("m.pkl", detector(cells=cells))
+        reader.read(ForeignArrays("m.pkl", detector(cells=cells)))
 
 
 def tensors(path):
@@ -151,7 +152,7 @@ def without_pyramid(**more):
     return {name: value for name, value in renamed.items() if ".fpn_" not in name} | more
 
 
-OTHERS = {
+UNSUPPORTED = {
     "Mask R-CNN": lambda: detector() | {"roi_heads.mask_head.mask_fcn1.weight": ONE},
     "Keypoint R-CNN": lambda: detector() | {"roi_heads.keypoint_head.conv_fcn1.weight": ONE},
     "Cascade R-CNN": lambda: detector() | {"roi_heads.box_head.0.fc1.weight": ONE},
@@ -168,9 +169,9 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("what", OTHERS)
+@pytest.mark.parametrize("what", UNSUPPORTED)
 def test_other_networks_of_detectron2s_are_refused_by_name(tmp_path, what):
-    path = write(tmp_path / "other.pkl", {"model": OTHERS[what]()})
+    path = write(tmp_path / "other.pkl", {"model": UNSUPPORTED[what]()})
     with pytest.raises(ValueError, match=rf"other\.pkl: .*({what})") as error:
         read_trained_weights(path)
     assert "\n" not in str(error.value)
@@ -188,4 +189,4 @@ def test_a_missing_tensor_is_named_and_nothing_else(name, said):
     state = detector()
     del state[name]
     with pytest.raises(ValueError, match=rf"m\.pkl: tensors must fit the network, got {said}: {name}$"):
-        reader.read("m.pkl", state)
+        reader.read(ForeignArrays("m.pkl", state))

@@ -8,6 +8,7 @@ from kfpn.weights.assign import assign_weights, load_detector, model_config
 from kfpn.weights.built_detector import variables_of
 from kfpn.weights.identify import read_trained_weights
 from kfpn.weights.makers import keras_applications as reader
+from kfpn.weights.makers.foreign_arrays import ForeignArrays
 
 SMALL = {"num_classes": 2, "pyramid_channels": 8, "head_width": 8}
 
@@ -92,13 +93,15 @@ def test_a_missing_or_additional_array_is_named(arrays):
     with pytest.raises(
         ValueError, match=r"m\.h5: tensors must fit the network, got 1 missing: conv3_block2_1_bn/beta$"
     ):
-        reader.read("m.h5", {name: value for name, value in arrays.items() if name != "conv3_block2_1_bn/beta"})
+        reader.read(
+            ForeignArrays("m.h5", {name: value for name, value in arrays.items() if name != "conv3_block2_1_bn/beta"})
+        )
     with pytest.raises(ValueError, match=r"1 left over: dense/kernel \(2, 3\)$"):
-        reader.read("m.h5", arrays | {"dense/kernel": np.ones((2, 3), np.float32)})
+        reader.read(ForeignArrays("m.h5", arrays | {"dense/kernel": np.ones((2, 3), np.float32)}))
     with pytest.raises(ValueError, match=r"conv1_conv/bias must have the shape of conv1_bn/moving_mean"):
-        reader.read("m.h5", arrays | {"conv1_conv/bias": np.ones(3, np.float32)})
+        reader.read(ForeignArrays("m.h5", arrays | {"conv1_conv/bias": np.ones(3, np.float32)}))
     with pytest.raises(ValueError, match=r"1 not usable: conv1_bn/gamma \(not finite\)"):
-        reader.read("m.h5", arrays | {"conv1_bn/gamma": np.full(64, np.inf, np.float32)})
+        reader.read(ForeignArrays("m.h5", arrays | {"conv1_bn/gamma": np.full(64, np.inf, np.float32)}))
 
 
 def test_other_hdf5_files_are_refused(tmp_path):

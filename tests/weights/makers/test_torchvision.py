@@ -6,6 +6,7 @@ import pytest
 from kfpn.weights.assign import model_config
 from kfpn.weights.identify import read_trained_weights
 from kfpn.weights.makers import torchvision as reader
+from kfpn.weights.makers.foreign_arrays import ForeignArrays
 from tests.weights.foreign import check, heads, torchvision, torchvision_backbone, trunk, write
 from tests.weights.taken_over import imported
 
@@ -68,7 +69,7 @@ def test_what_training_scripts_wrap_a_state_dict_in_is_taken_off(tmp_path, key, 
 def test_the_settings_are_torchvisions_and_those_that_the_shapes_tell():
     units = trunk(width=16)
     state = torchvision(units, heads(units, classes=5, channels=12, hidden=20, roi=5))
-    trained = reader.read("m.pth", state)
+    trained = reader.read(ForeignArrays("m.pth", state))
     config = model_config(trained)
     assert (config.backbone, config.backbone_width, config.stride_on) == ("resnet18", 16, "3x3")
     assert (config.num_classes, config.pyramid_channels, config.head_width, config.roi_size) == (5, 12, 20, 5)
@@ -88,7 +89,7 @@ def test_the_settings_are_torchvisions_and_those_that_the_shapes_tell():
 
 
 def test_ninety_classes_are_cocos_with_the_ids_that_it_left_out():
-    trained = reader.read("m.pth", detector(classes=90))
+    trained = reader.read(ForeignArrays("m.pth", detector(classes=90)))
     names, ids = trained.names_of_classes()
     assert ids == tuple(range(1, 91))
     assert (names[0], names[12], names[17], names[89]) == ("person", "stop sign", "dog", "toothbrush")
@@ -117,7 +118,7 @@ def test_an_imagenet_backbone_leaves_its_classifier_and_counters(tmp_path):
     }
 
 
-OTHERS = {
+UNSUPPORTED = {
     "Mask R-CNN": lambda: detector() | {"roi_heads.mask_head.0.0.weight": np.ones((4, 4, 3, 3), np.float32)},
     "Keypoint R-CNN": lambda: detector() | {"roi_heads.keypoint_head.0.weight": np.ones((4, 4, 3, 3), np.float32)},
     "RetinaNet": lambda: {
@@ -138,9 +139,9 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("what", OTHERS)
+@pytest.mark.parametrize("what", UNSUPPORTED)
 def test_other_networks_of_torchvisions_are_refused_by_name(tmp_path, what):
-    path = write(tmp_path / "other.safetensors", OTHERS[what]())
+    path = write(tmp_path / "other.safetensors", UNSUPPORTED[what]())
     with pytest.raises(ValueError, match=rf"other\.safetensors: .*{what}") as error:
         read_trained_weights(path)
     assert "\n" not in str(error.value)
