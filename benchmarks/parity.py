@@ -21,14 +21,14 @@ import tensorflow as tf
 
 from kfpn.config.model import ModelConfig
 from kfpn.config.run import Config, SamplingConfig
-from kfpn.losses.matching import match
+from kfpn.losses.matching import MatchRule, match
 from kfpn.losses.targets import Targets
 from kfpn.losses.training_losses import pool_and_classify, roi_losses, rpn_losses
 from kfpn.modeling.backbones import frozen_layers, resnet
 from kfpn.modeling.detector import inference_model
 from kfpn.modeling.layers import Normalize, SharedLayers
 from kfpn.modeling.pooling import RoIAlign
-from kfpn.modeling.rpn import level_anchors, select_proposals, usable_anchors
+from kfpn.modeling.rpn import ProposalRule, level_anchors, select_proposals, usable_anchors
 from kfpn.modeling.submodels import Submodels, build_submodels
 from kfpn.modeling.units import Units
 from kfpn.ops import boxes as box_ops
@@ -197,10 +197,7 @@ def proposal_rows(imported: Imported) -> Iterator[Row]:
         level_anchors(levels, sizes, config),
         usable_anchors(levels, sizes, config),
         sizes,
-        config.pre_nms_test,
-        config.post_nms_test,
-        config.rpn_nms_iou,
-        config.min_proposal_size,
+        ProposalRule.of_inference(config),
     )
     found, _ = match_sets(to_xyxy(boxes[0]), reference.infer["proposals"], 0.999)
     yield Row("proposals", len(found), 998, f"found of {len(reference.infer['proposals'])}")
@@ -291,7 +288,7 @@ def training_rows(imported: Imported) -> Iterator[Row]:
     gradients = tape.gradient(total, [variable.value for variable in variables.values()])
     wrong = int(np.sum(matched != train["rpn_matched"]))
     yield Row("matched anchors that differ", wrong, 0, f"of {len(train['rpn_matched'])}")
-    encoded = box_ops.encode(*_roi_pairs(imported), box_ops.HEAD_DELTA_SCALE)
+    encoded = box_ops.encode_boxes(*_roi_pairs(imported), box_ops.HEAD_DELTA_SCALE)
     positive = _labels(imported)[1]
     apart = np.abs(to_xyxy(encoded) - train["sampled_box_targets"])[positive].max()
     yield Row("box targets of positive RoIs", float(apart), 1e-3, "")
@@ -326,15 +323,17 @@ def _gt(imported: Imported) -> tuple[tf.Tensor, np.ndarray]:
 def _anchor_targets(imported: Imported, anchors: tf.Tensor, config: Config) -> tuple[Targets, np.ndarray]:
     train, sampling = imported.reference.train, config.sampling
     boxes, labels = _gt(imported)
-    crowd = tf.zeros((1, len(labels)), tf.bool)
-    matched, box = match(
-        anchors[None], boxes[None], tf.constant(labels[None]), crowd,
-        sampling.rpn_positive_iou, sampling.rpn_negative_iou, keep_best=True,
-    )  # fmt: skip
+    gt = {
+        "gt_boxes": boxes[None],
+        "gt_labels": tf.constant(labels[None]),
+        "gt_crowd": tf.zeros((1, len(labels)), tf.bool),
+    }
+    rule = MatchRule(sampling.rpn_positive_iou, sampling.rpn_negative_iou, keep_best=True)
+    matched, box = match(anchors[None], gt, rule)
     positive, negative = train["rpn_sampled_pos"], train["rpn_sampled_neg"]
     index = tf.constant(np.concatenate([positive, negative])[None].astype(np.int32))
     chosen = tf.gather(anchors, index[0])
-    deltas = box_ops.encode(tf.gather(boxes, tf.gather(box[0], index[0])), chosen, box_ops.RPN_DELTA_SCALE)
+    deltas = box_ops.encode_boxes(tf.gather(boxes, tf.gather(box[0], index[0])), chosen, box_ops.RPN_DELTA_SCALE)
     is_positive = tf.constant((np.arange(index.shape[1]) < len(positive))[None])
     valid = tf.ones_like(is_positive)
     return Targets(index, is_positive, valid, tf.zeros_like(index), deltas[None], chosen[None]), np.array(matched[0])
@@ -359,7 +358,7 @@ def _roi_targets(imported: Imported) -> Targets:
     gt, rois = _roi_pairs(imported)
     labels, positive = _labels(imported)
     index = tf.range(len(labels))[None]
-    deltas = box_ops.encode(gt, rois, box_ops.HEAD_DELTA_SCALE)
+    deltas = box_ops.encode_boxes(gt, rois, box_ops.HEAD_DELTA_SCALE)
     flags = tf.constant(positive[None])
     return Targets(index, flags, tf.ones_like(flags), tf.constant(labels[None]), deltas[None], rois[None])
 

@@ -1,4 +1,4 @@
-"""Compares what the network says with the ground truth: matching, targets and losses, as pure functions.
+"""Compares the network's outputs with the ground truth: matching, targets and losses, as pure functions.
 
 The loss of a head stands in a module of the head's name, with the function `losses(outputs, targets, batch, config)`.
 """

@@ -8,7 +8,14 @@ from kfpn.losses.targets import Targets
 
 
 def losses(outputs, targets: Targets, batch: dict, config: Config) -> dict:
-    """Returns {"roi_class": (B,), "roi_box": (B,)} of the box head's outputs (B S, ...) and the RoIs' targets."""
+    """Computes the losses of the box head: {"roi_class": (B,), "roi_box": (B,)} float32.
+
+    Args:
+        outputs: of the head: logits (B S, K + 1) and deltas (B S, K, 4).
+        targets: of the S sampled RoIs of each image.
+        batch: not used by this head.
+        config: the whole configuration.
+    """
     sampling, classes = config.sampling, config.model.num_classes
     logits = ops.reshape(outputs["logits"], (-1, sampling.roi_batch, classes + 1))
     deltas = ops.reshape(outputs["deltas"], (-1, sampling.roi_batch, classes, 4))

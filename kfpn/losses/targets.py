@@ -1,4 +1,4 @@
-"""Ground truth -> what the sampled anchors and RoIs should have predicted."""
+"""Computes what the sampled anchors and RoIs should predict from the ground truth."""
 
 import dataclasses
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from keras import ops
 
 from kfpn.config.run import SamplingConfig
-from kfpn.losses.matching import match, sample
+from kfpn.losses.matching import MatchRule, Sample, match, sample
 from kfpn.ops import boxes as box_ops
 from kfpn.ops.boxes import gather_rows
 
@@ -16,10 +16,8 @@ class Targets:
     """A sample of S candidates an image and their targets.
 
     Attributes:
-        index: (B, S) int32 into the candidates.
-        positive: (B, S) bool.
-        valid: (B, S) bool, False in empty slots.
-        labels: (B, S) int32, class of the matched box; `background` where not positive.
+        index, positive, valid: see `kfpn.losses.matching.Sample`.
+        labels: (B, S) int32, class of the matched box; the background's label where not positive.
         deltas: (B, S, 4) float32 (dy, dx, dh, dw) to the matched box; meaningless where not positive.
         boxes: (B, S, 4) float32 yxyx, the sampled candidates.
     """
@@ -38,18 +36,16 @@ def rpn_targets(anchors, usable, gt, sampling: SamplingConfig, noise) -> Targets
     Args:
         anchors: (1 or B, N, 4) float32 yxyx, of all levels.
         usable: (B, N) bool, False for anchors of cells in the batch's padding.
-        gt: dict of gt_boxes (B, G, 4), gt_labels (B, G), gt_crowd (B, G).
+        gt: dict of gt_boxes (B, G, 4), gt_labels (B, G), gt_crowd (B, G), see `kfpn.losses.matching.match`.
         sampling: thresholds and counts.
         noise: (B, N) float32 in 0..1.
     """
-    matched, box = match(
-        anchors, gt["gt_boxes"], gt["gt_labels"], gt["gt_crowd"],
-        sampling.rpn_positive_iou, sampling.rpn_negative_iou, keep_best=True,
-    )  # fmt: skip
+    rule = MatchRule(sampling.rpn_positive_iou, sampling.rpn_negative_iou, keep_best=True)
+    matched, gt_index = match(anchors, gt, rule)
     matched = ops.where(usable, matched, -1)
-    chosen = sample(matched, noise, sampling.rpn_batch, sampling.rpn_positive_fraction)
-    no_class = ops.zeros_like(gt["gt_labels"])
-    return _targets(chosen, anchors, box, gt["gt_boxes"], no_class, 1, box_ops.RPN_DELTA_SCALE)
+    drawn = sample(matched, noise, sampling.rpn_batch, sampling.rpn_positive_fraction)
+    objects = {**gt, "gt_labels": ops.zeros_like(gt["gt_labels"])}
+    return _targets_of(drawn, anchors, gt_index, objects, 1, box_ops.RPN_DELTA_SCALE)
 
 
 def roi_targets(proposals, usable, gt, num_classes, sampling: SamplingConfig, noise) -> Targets:
@@ -63,16 +59,14 @@ def roi_targets(proposals, usable, gt, num_classes, sampling: SamplingConfig, no
         noise: (B, R) float32 in 0..1.
     """
     threshold = sampling.roi_positive_iou
-    matched, box = match(proposals, gt["gt_boxes"], gt["gt_labels"], gt["gt_crowd"], threshold, threshold)
+    matched, gt_index = match(proposals, gt, MatchRule(threshold, threshold))
     matched = ops.where(usable, matched, -1)
-    chosen = sample(matched, noise, sampling.roi_batch, sampling.roi_positive_fraction)
-    return _targets(chosen, proposals, box, gt["gt_boxes"], gt["gt_labels"], num_classes, box_ops.HEAD_DELTA_SCALE)
+    drawn = sample(matched, noise, sampling.roi_batch, sampling.roi_positive_fraction)
+    return _targets_of(drawn, proposals, gt_index, gt, num_classes, box_ops.HEAD_DELTA_SCALE)
 
 
-def _targets(chosen, candidates, box, gt_boxes, gt_labels, background, weights) -> Targets:
-    index, positive, valid = chosen
-    box = gather_rows(box, index)
-    boxes = gather_rows(candidates, index)
-    labels = ops.where(positive, gather_rows(gt_labels, box), background)
-    deltas = box_ops.encode(gather_rows(gt_boxes, box), boxes, weights)
-    return Targets(index, positive, valid, labels, deltas, boxes)
+def _targets_of(drawn: Sample, candidates, gt_index, gt, background, delta_scale) -> Targets:
+    boxes, gt_index = gather_rows(candidates, drawn.index), gather_rows(gt_index, drawn.index)
+    labels = ops.where(drawn.positive, gather_rows(gt["gt_labels"], gt_index), background)
+    deltas = box_ops.encode_boxes(gather_rows(gt["gt_boxes"], gt_index), boxes, delta_scale)
+    return Targets(*drawn, labels, deltas, boxes)

@@ -1,14 +1,14 @@
-"""The four losses, one value an image: RPN class and box, RoI class and box (Faster R-CNN, eq. 1)."""
+"""Computes the four losses, one value an image: RPN class and box, RoI class and box (Faster R-CNN, eq. 1)."""
 
 from keras import ops
 
 
 def smooth_l1(difference, beta):
-    """Returns |d| - beta/2 where |d| >= beta, d^2 / (2 beta) below: (...) float; beta 0 is plain L1.
+    """Returns |d| - beta / 2 where |d| >= beta, and d^2 / (2 beta) elsewhere: (...) float; with beta 0 plain L1.
 
     Args:
         difference: (...) float, prediction - target.
-        beta: float >= 0 (Fast R-CNN, eq. 3, has 1).
+        beta: float, at least 0 (Fast R-CNN, eq. 3, has 1).
     """
     size = ops.abs(difference)
     if beta == 0.0:
@@ -26,7 +26,7 @@ def rpn_class_loss(logits, positive, valid, normalizer):
         normalizer: float, what the sum is divided by: the sample's nominal size.
     """
     target = ops.cast(positive, logits.dtype)
-    # max(x, 0) - x t + log(1 + exp(-|x|)): no overflow at either end.
+    # In this form, max(x, 0) - x t + log(1 + exp(-|x|)), no large logit of either sign overflows.
     loss = ops.maximum(logits, 0.0) - logits * target + ops.log1p(ops.exp(-ops.abs(logits)))
     return ops.sum(ops.where(valid, loss, 0.0), axis=-1) / normalizer
 
@@ -40,7 +40,7 @@ def box_loss(deltas, targets, positive, normalizer, beta):
         normalizer: float, what the sum is divided by.
         beta: see `smooth_l1`.
     """
-    # The target of a row that isn't positive may be anything, so it is taken out before the loss.
+    # The target of a row that is not positive may be any number, even NaN, so it is left out before the loss.
     difference = ops.where(positive[..., None], deltas - targets, 0.0)
     return ops.sum(smooth_l1(difference, beta), axis=(-2, -1)) / normalizer
 
@@ -50,8 +50,8 @@ def roi_class_loss(logits, labels, valid, normalizer):
 
     Args:
         logits: (B, S, K + 1) float, background last.
-        labels: (B, S) int32, 0 .. K; K is background.
-        valid: (B, S) bool.
+        labels: (B, S) int32, 0..K; K is the background.
+        valid: (B, S) bool, False in slots that no RoI fills.
         normalizer: float, what the sum is divided by.
     """
     log_probability = ops.log_softmax(logits, axis=-1)

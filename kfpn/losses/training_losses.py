@@ -1,4 +1,4 @@
-"""Computes the losses of a training step: images, ground truth and noise -> one value an image, over the same submodels."""
+"""Computes the losses of a training step from images, ground truth and noise: one value an image."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,11 +9,11 @@ from kfpn.config.run import Config
 from kfpn.losses import find_loss, terms
 from kfpn.losses.targets import Targets, roi_targets, rpn_targets
 from kfpn.modeling.detector import Detector, Rois
-from kfpn.modeling.rpn import level_anchors, select_proposals, usable_anchors
+from kfpn.modeling.rpn import ProposalRule, level_anchors, select_proposals, usable_anchors
 from kfpn.modeling.submodels import Submodels
 from kfpn.ops import boxes as box_ops
 from kfpn.ops.boxes import gather_rows
-from kfpn.ops.pyramid_levels import anchors_a_cell, pre_nms, stride
+from kfpn.ops.pyramid_levels import anchors_a_cell, stride
 
 
 class TrainingDetector(Detector):
@@ -37,17 +37,14 @@ class TrainingDetector(Detector):
         return level_anchors(levels, sizes, self.config), usable_anchors(levels, sizes, self.config)
 
     def candidates(self, levels: dict, rpn: dict | None, image_sizes) -> tuple[Any, Any, Any]:
-        """Returns the proposals (B, P, 4), which rows hold one (B, P) bool, and the noise of each (B, P).
+        """Returns the proposals (B, P, 4), which rows hold a proposal (B, P) bool, and the noise of each (B, P).
 
         Noise belongs to the anchor that a proposal is made of, not to the proposal's rank: rounding can swap two ranks, and
         that would change the sample.
         """
-        model = self.config
         anchors, usable = self.anchors(levels)
-        proposals, scores, origins = select_proposals(
-            stop_gradient(rpn), anchors, usable, image_sizes,
-            pre_nms(model.pre_nms_train, model), model.post_nms_train, model.rpn_nms_iou, model.min_proposal_size,
-        )  # fmt: skip
+        rule = ProposalRule.of_training(self.config)
+        proposals, scores, origins = select_proposals(stop_gradient(rpn), anchors, usable, image_sizes, rule)
         of_anchors = self.noise["roi"][:, : self.noise["rpn"].shape[1]]
         return proposals, scores > -float("inf"), gather_rows(of_anchors, origins)
 
@@ -57,15 +54,16 @@ class TrainingDetector(Detector):
         proposals, exists, noise = self.candidates(levels, rpn, image_sizes)
         boxes = ops.concatenate([proposals, batch["gt_boxes"]], axis=1)
         exists = ops.concatenate([exists, batch["gt_labels"] >= 0], axis=1)
-        of_truth = self.noise["roi"][:, self.noise["roi"].shape[1] - batch["gt_boxes"].shape[1] :]
-        sampled = roi_targets(
-            boxes, ops.logical_and(exists, box_ops.area(boxes) > 0.0), batch, self.config.num_classes,
-            config.sampling, ops.concatenate([noise, of_truth], axis=1),
-        )  # fmt: skip
+        of_gt_boxes = self.noise["roi"][:, self.noise["roi"].shape[1] - batch["gt_boxes"].shape[1] :]
+        usable, noise = (
+            ops.logical_and(exists, box_ops.area(boxes) > 0.0),
+            ops.concatenate([noise, of_gt_boxes], axis=1),
+        )
+        sampled = roi_targets(boxes, usable, batch, self.config.num_classes, config.sampling, noise)
         return Rois(ops.stop_gradient(sampled.boxes), targets=sampled)
 
     def anchor_targets(self, levels: dict) -> Targets:
-        """Samples anchors, and finds what the RPN should say of them."""
+        """Samples anchors, and finds what the RPN should predict for them."""
         anchors, usable = (ops.concatenate(parts, axis=1) for parts in self.anchors(levels))
         return rpn_targets(anchors, usable, self.batch, self.run_config.sampling, self.noise["rpn"])
 
@@ -78,14 +76,14 @@ class FixedProposalsTraining(TrainingDetector):
         return None
 
     def candidates(self, levels, rpn, image_sizes):
-        """Returns the given proposals; empty boxes never count, so that all rows may."""
+        """Returns the given proposals; all rows are said to exist, because `propose` leaves empty boxes out."""
         proposals = self.batch["proposals"]
         count = proposals.shape[1]
         return proposals, ops.ones_like(proposals[..., 0], dtype="bool"), self.noise["roi"][:, :count]
 
 
 def stop_gradient(tensors):
-    """`ops.stop_gradient` of a nest of lists and dicts."""
+    """Applies `ops.stop_gradient` to all tensors in nested lists and dicts."""
     if isinstance(tensors, dict):
         return {key: stop_gradient(value) for key, value in tensors.items()}
     if isinstance(tensors, (list, tuple)):
@@ -94,7 +92,7 @@ def stop_gradient(tensors):
 
 
 def noise_shapes(config: Config, height: int, width: int, max_boxes: int) -> dict[str, tuple[int]]:
-    """Returns the shapes, an image, of the noise in 0..1 that the samplers need.
+    """Returns the shapes, for one image, of the noise in 0..1 that the samplers need.
 
     Args:
         config: the whole configuration.
@@ -102,8 +100,8 @@ def noise_shapes(config: Config, height: int, width: int, max_boxes: int) -> dic
         max_boxes: int, G, rows of gt_boxes.
 
     Returns:
-        {"rpn": (N,), "roi": (N + G,)}: one value for each anchor; and one for each anchor's proposal and each ground-truth
-        box.
+        {"rpn": (N,), "roi": (N + G,)}: one value for each anchor; and one for the proposal of each anchor and for each
+        ground-truth box.
     """
     cells = sum(-(-height // stride(level)) * -(-width // stride(level)) for level in config.model.levels)
     anchors = cells * anchors_a_cell(config.model)
@@ -111,12 +109,22 @@ def noise_shapes(config: Config, height: int, width: int, max_boxes: int) -> dic
 
 
 def fixed_noise_shapes(config: Config, height: int, width: int, max_boxes: int) -> dict[str, tuple[int]]:
-    """Returns what `noise_shapes` does for given proposals: {"roi": (P + G,)}, in the proposals' order."""
+    """Returns the shapes of the noise for given proposals: {"roi": (P + G,)}, in the proposals' order.
+
+    Args:
+        config, height, width, max_boxes: see `noise_shapes`.
+    """
     return {"roi": (config.model.post_nms_train + max_boxes,)}
 
 
 def rpn_losses(outputs, targets: Targets, config: Config) -> dict:
-    """Returns {"rpn_class": (B,), "rpn_box": (B,)} of the RPN's outputs and the sampled anchors' targets."""
+    """Computes the losses of the RPN: {"rpn_class": (B,), "rpn_box": (B,)} float32.
+
+    Args:
+        outputs: of the submodel `rpn`.
+        targets: of the sampled anchors.
+        config: the whole configuration.
+    """
     sampling = config.sampling
     logits = gather_rows(ops.concatenate(outputs["logits"], axis=1), targets.index)
     deltas = gather_rows(ops.concatenate(outputs["deltas"], axis=1), targets.index)
@@ -128,11 +136,11 @@ def rpn_losses(outputs, targets: Targets, config: Config) -> dict:
 
 
 def head_losses(outputs: dict, rois: Rois, batch: dict, config: Config) -> dict:
-    """Returns the losses of all heads, (B,) each.
+    """Computes the losses of all heads: {"roi_class": (B,), "roi_box": (B,), ...} float32.
 
     Args:
         outputs: {"box": ...}, of `Detector.run` in training.
-        rois: what the heads looked at, with targets.
+        rois: the boxes that the heads looked at, with targets.
         batch, config: see `training_losses`.
     """
     losses: dict[str, Any] = {}
@@ -179,10 +187,10 @@ def fixed_proposal_losses(submodels: Submodels, config: Config, batch: dict, noi
 
 
 def training_functions(config: Config) -> tuple[Callable, Callable]:
-    """Returns what a run trains by: its losses, and the shapes of its samplers' noise.
+    """Returns the two functions that a run trains with: its losses, and the shapes of its samplers' noise.
 
     Args:
-        config: with `proposals` it is Fast R-CNN on those, else the RPN trains as well.
+        config: with `proposals`, Fast R-CNN is trained on those; without, the RPN is trained as well.
 
     Returns:
         `training_losses` and `noise_shapes`, or `fixed_proposal_losses` and `fixed_noise_shapes`.

@@ -2,17 +2,21 @@
 
 import keras
 
-from kfpn.ops.roi_align import ROI_LEVELS, level_cells, roi_align
+from kfpn.ops.roi_align import ROI_LEVELS, RoIAlignRule, level_cells, roi_align
 
 
 @keras.saving.register_keras_serializable("kfpn")
 class RoIAlign(keras.layers.Layer):
-    """`roi_align` as a layer.
+    """Pools each RoI from its level of the pyramid.
 
     Args:
-        size, sampling_ratio, aligned, canonical_size, levels: see `roi_align`.
+        size, sampling_ratio, aligned, canonical_size, levels: see `RoIAlignRule`.
+
     Call:
-        features: {"P2": (B, H, W, C), ...}; those of `levels` are pooled from. rois: (B, R, 4) float32 yxyx. image_sizes: (B, 2) int, pixels.
+        features: {"P2": (B, H, W, C), ...}, of which `levels` are used.
+        rois: (B, R, 4) float32 yxyx, pixels of the network input.
+        image_sizes: (B, 2) int, height and width in pixels.
+
     Returns:
         (B, R, size, size, C) in the features' dtype.
     """
@@ -27,9 +31,8 @@ class RoIAlign(keras.layers.Layer):
 
     def call(self, features, rois, image_sizes):
         maps, cells = [features[level] for level in self.levels], level_cells(image_sizes, self.levels)
-        return roi_align(
-            maps, rois, cells, self.size, self.sampling_ratio, self.aligned, self.canonical_size, self.levels
-        )
+        rule = RoIAlignRule(self.size, self.sampling_ratio, self.aligned, self.canonical_size, self.levels)
+        return roi_align(maps, rois, cells, rule)
 
     def compute_output_spec(self, features, rois, image_sizes):
         level = features[self.levels[0]]

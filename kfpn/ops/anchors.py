@@ -1,4 +1,4 @@
-"""Anchor grids of the pyramid's levels (FPN, section 4.1)."""
+"""Lays the grids of anchors over the pyramid's levels (FPN, section 4.1)."""
 
 import math
 
@@ -11,9 +11,9 @@ def cell_anchors(sizes, aspect_ratios, rounded=False):
     """Returns the anchors of the cell at (0, 0), centred on it: a list of (y1, x1, y2, x2) floats, size by size.
 
     Args:
-        sizes: floats, pixels: the sides of the square anchors; all of a size have the area size^2.
-        aspect_ratios: height / width of each.
-        rounded: bool, round half the sides to whole pixels, halves to even (torchvision's AnchorGenerator).
+        sizes: floats, sides of the square anchors in pixels; all anchors of a size have the area size^2.
+        aspect_ratios: floats, height / width.
+        rounded: bool, whether half the sides are rounded to whole pixels, halves to even (torchvision's AnchorGenerator).
     """
     halves = [
         (0.5 * size * math.sqrt(ratio), 0.5 * size / math.sqrt(ratio)) for size in sizes for ratio in aspect_ratios
@@ -26,8 +26,8 @@ def cell_anchors(sizes, aspect_ratios, rounded=False):
 def image_strides(image_sizes, stride):
     """Returns the distances of torchvision's anchors: (B, 2) int32 pixels, from row to row and from column to column.
 
-    The image's side, padded to a multiple of 32, over the cells it has on the level, rounded down: the level's stride
-    up to P5, 32 to 64 pixels on P6. It depends on the image alone, so that a batch's padding moves no anchor.
+    A distance is the image's side, padded to a multiple of 32, divided by its cells on the level, rounded down: the
+    level's stride up to P5, and 32 to 64 pixels on P6. It depends on the image alone, so a batch's padding moves no anchor.
 
     Args:
         image_sizes: (B, 2) int, height and width in pixels.
@@ -43,7 +43,7 @@ def grid_anchors(height, width, strides, sizes, aspect_ratios, rounded=False):
     Centres lie at cell index x stride, without half a cell, as in detectron2 and torchvision.
 
     Args:
-        height, width: int (or scalar tensors), cells.
+        height, width: int or scalar tensors, cells of the level.
         strides: (B, 2) int, pixels from row to row and from column to column; (1, 2) where all images have the same.
         sizes, aspect_ratios, rounded: see `cell_anchors`.
     """

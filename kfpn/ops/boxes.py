@@ -1,12 +1,12 @@
-"""Box geometry: yxyx, float32, absolute pixels, half-open (height = y2 - y1, no +1)."""
+"""Computes with boxes: yxyx, float32, absolute pixels, half-open (height = y2 - y1, no +1)."""
 
 import math
 
 from keras import ops
 
-# dh and dw are clamped here before exp(): a box grows at most to 1000 pixels from an
-# anchor of 16 (detectron2 and torchvision: _DEFAULT_SCALE_CLAMP, bbox_xform_clip).
 SCALE_CLAMP = math.log(1000.0 / 16.0)
+"""The largest dh and dw that reach exp(): a box grows at most to 1000 pixels from an anchor of 16 (`_DEFAULT_SCALE_CLAMP` in
+detectron2, `bbox_xform_clip` in torchvision)."""
 RPN_DELTA_SCALE = (1.0, 1.0, 1.0, 1.0)
 HEAD_DELTA_SCALE = (10.0, 10.0, 5.0, 5.0)  # Fast R-CNN's target normalisation (0.1, 0.1, 0.2, 0.2)
 
@@ -20,7 +20,7 @@ def area(boxes):
 
 def intersection(a, b):
     """Returns the pairwise intersections (..., N, M) of boxes (..., N, 4) and (..., M, 4), square pixels."""
-    # Coordinate by coordinate: a (..., N, M, 2) intermediate would cost twice the memory traffic.
+    # Each coordinate is computed on its own: an intermediate of (..., N, M, 2) would cost twice the memory traffic.
     a, b = a[..., :, None, :], b[..., None, :, :]
     height = ops.minimum(a[..., 2], b[..., 2]) - ops.maximum(a[..., 0], b[..., 0])
     width = ops.minimum(a[..., 3], b[..., 3]) - ops.maximum(a[..., 1], b[..., 1])
@@ -40,21 +40,22 @@ def iou(a, b):
 
 
 def intersection_over_area(a, b):
-    """Returns which share of each box a (..., N, 4) lies in each box b (..., M, 4): (..., N, M), 0..1.
+    """Returns the share of each box a (..., N, 4) that lies in each box b (..., M, 4): (..., N, M), 0..1.
 
-    COCO's overlap with a crowd region.
+    This is COCO's overlap with a crowd region.
     """
     own = area(a)[..., :, None]
     return ops.where(own > 0.0, intersection(a, b) / ops.maximum(own, 1e-12), 0.0)
 
 
-def encode(boxes, anchors, weights=RPN_DELTA_SCALE):
+def encode_boxes(boxes, anchors, weights=RPN_DELTA_SCALE):
     """Returns the deltas (dy, dx, dh, dw) that turn anchors into boxes (R-CNN, appendix C).
 
     Args:
         boxes: (..., 4) float yxyx with positive sides (others give finite, meaningless deltas).
         anchors: (..., 4) float yxyx, broadcastable to boxes, with positive sides.
         weights: four factors for dy, dx, dh, dw.
+
     Returns:
         (..., 4) float32.
     """
@@ -68,13 +69,14 @@ def encode(boxes, anchors, weights=RPN_DELTA_SCALE):
     return ops.stack([weight * delta for weight, delta in zip(weights, deltas, strict=True)], axis=-1)
 
 
-def decode(deltas, anchors, weights=RPN_DELTA_SCALE):
-    """Returns the boxes that deltas make of anchors: the inverse of `encode`, with dh and dw clamped.
+def decode_boxes(deltas, anchors, weights=RPN_DELTA_SCALE):
+    """Returns the boxes that deltas make of anchors: the inverse of `encode_boxes`, with dh and dw clamped.
 
     Args:
         deltas: (..., 4) float, (dy, dx, dh, dw).
         anchors: (..., 4) float yxyx, broadcastable to deltas.
-        weights: the four factors `encode` was given.
+        weights: the four factors that `encode_boxes` was given.
+
     Returns:
         (..., 4) float32 yxyx.
     """
@@ -105,7 +107,8 @@ def gather_rows(values, index):
     """Returns values[b, index[b, s]]: (B, S, ...) of (B or 1, N, ...) and (B, S) int."""
     if values.shape[0] == 1:
         return ops.take(values[0], index, axis=0)
-    # One table of all images' rows: in a graph of open sizes OpenVINO rejects the shapes of Keras' take_along_axis.
+    # The rows of all images lie in one table, because OpenVINO rejects the shapes of Keras' take_along_axis in a graph of
+    # open sizes.
     batch, count = ops.shape(values)[:2]
     starts = ops.arange(batch, dtype="int32")[:, None] * count
     return ops.take(ops.reshape(values, (-1, *values.shape[2:])), ops.cast(index, "int32") + starts, axis=0)

@@ -1,4 +1,4 @@
-"""Exact greedy non-maximum suppression with static shapes, for batches, on every backend."""
+"""Computes exact greedy non-maximum suppression with static shapes, for batches, on every backend."""
 
 from keras import ops
 
@@ -8,11 +8,10 @@ from kfpn.ops import boxes as box_ops
 def suppress(boxes, valid, iou_threshold, groups=None):
     """Returns which boxes greedy NMS keeps: (B, N) bool.
 
-    A box is kept when no better kept box overlaps it by more than the threshold. Starting from "all
-    kept", applying that rule to all boxes at once until nothing changes gives exactly the greedy
-    result: after t rounds every box whose chain of suppressors is shorter than t is right, and a
-    chain is rarely longer than twenty. Each round is one masked reduction over the overlaps.
-    docs/formulations.md holds the measurements it was chosen by.
+    A box is kept if no better kept box overlaps it by more than the threshold. At first all boxes are kept; then that rule
+    is applied to all boxes at once, again and again until nothing changes. That gives exactly the greedy result: after t
+    rounds every box whose chain of suppressors is shorter than t is decided, and a chain is rarely longer than twenty. Each
+    round is one masked reduction over the overlaps. docs/formulations.md has the measurements behind this choice.
 
     Args:
         boxes: (B, N, 4) float32 yxyx, best first.
@@ -40,9 +39,9 @@ def suppress(boxes, valid, iou_threshold, groups=None):
 
 
 def suppress_by_kernel(boxes, valid, iou_threshold):
-    """Returns what `suppress` does, by TensorFlow's own kernel: for graphs that run without XLA.
+    """Computes what `suppress` does with TensorFlow's own kernel, for graphs that run without XLA.
 
-    Without XLA the rounds of `suppress` are ten times as slow; the kernel has neither a gradient nor an XLA form.
+    Without XLA the rounds of `suppress` are ten times as slow. The kernel has neither a gradient nor an XLA form.
 
     Args:
         boxes, valid, iou_threshold: see `suppress`.
@@ -59,17 +58,17 @@ def suppress_by_kernel(boxes, valid, iou_threshold):
     return tf.map_fn(keep_of_one, (boxes, ranks), fn_output_signature=tf.TensorSpec((count,), tf.bool))
 
 
-# Pairs among which the final detections are looked for first. A trained detector has tens to hundreds above its
-# score threshold.
-CUT = 1000
+FIRST_CANDIDATES = 1000
+"""The (class, box) pairs among which the final detections are searched first. A trained detector has tens to hundreds above
+its score threshold."""
 
 
-def select_per_class(boxes, scores, iou_threshold, score_threshold, count, cut=CUT):
+def select_per_class(boxes, scores, iou_threshold, score_threshold, count, first=FIRST_CANDIDATES):
     """Returns the best `count` detections after NMS within each class: exact, whatever the number of candidates.
 
-    Only better boxes suppress a box, so NMS among the best `cut` (class, box) pairs is exact if `count` of them survive or
-    if no pair above the threshold lies outside. Where neither holds, which is rare once a detector is trained, the best
-    remaining pair is taken and what it suppresses removed, `count` times.
+    Only better boxes suppress a box. So NMS among the best `first` (class, box) pairs is exact if `count` of them survive,
+    or if all pairs above the threshold are among them. Where neither holds, which is rare once a detector is trained, the
+    best remaining pair is taken and the pairs that it suppresses are removed, `count` times.
 
     Args:
         boxes: (B, K, N, 4) float32 yxyx, class by class.
@@ -77,70 +76,74 @@ def select_per_class(boxes, scores, iou_threshold, score_threshold, count, cut=C
         iou_threshold: float, IoU above it suppresses.
         score_threshold: float, pairs at or below it are dropped.
         count: int, D.
-        cut: int, pairs looked at first.
+        first: int, pairs that are tried first.
+
     Returns:
-        boxes: (B, D, 4), scores: (B, D), labels: (B, D) int32, number: (B,) int32;
-        rows past `number` are zero boxes, zero scores, label -1.
+        boxes: (B, D, 4) float32 yxyx, best first.
+        scores: (B, D) float32.
+        labels: (B, D) int32.
+        number: (B,) int32. Rows past it have zero boxes, zero scores and the label -1.
     """
     pairs = ops.shape(scores)[1] * ops.shape(scores)[2]
-    if isinstance(pairs, int) and pairs <= cut:
+    if isinstance(pairs, int) and pairs <= first:
         index, best = _among_best(boxes, scores, iou_threshold, score_threshold, count, pairs)
     else:
-        index, best = _among_best(boxes, scores, iou_threshold, score_threshold, count, cut)
+        index, best = _among_best(boxes, scores, iou_threshold, score_threshold, count, first)
         above = ops.sum(ops.cast(scores > score_threshold, "int32"), axis=(1, 2))
-        exact = ops.logical_or(index[:, -1] >= 0, above <= cut)
+        exact = ops.logical_or(index[:, -1] >= 0, above <= first)
         index, best = ops.cond(
             ops.all(exact),
             lambda: (index, best),
             lambda: _one_by_one(boxes, scores, iou_threshold, score_threshold, count),
         )
-    found = index >= 0
+    exists = index >= 0
     index = ops.maximum(index, 0)
     flat_boxes = ops.reshape(boxes, (ops.shape(scores)[0], -1, 4))
-    chosen_boxes = ops.where(found[..., None], ops.take_along_axis(flat_boxes, index[..., None], axis=1), 0.0)
-    labels = ops.where(found, index // ops.shape(scores)[2], -1)
-    return chosen_boxes, best, labels, ops.sum(ops.cast(found, "int32"), axis=-1)
+    chosen_boxes = ops.where(exists[..., None], ops.take_along_axis(flat_boxes, index[..., None], axis=1), 0.0)
+    labels = ops.where(exists, index // ops.shape(scores)[2], -1)
+    return chosen_boxes, best, labels, ops.sum(ops.cast(exists, "int32"), axis=-1)
 
 
 def select_by_kernel(boxes, scores, iou_threshold, score_threshold, count):
-    """Returns what `select_per_class` does, by TensorFlow's own kernel: for graphs that run without XLA.
+    """Computes what `select_per_class` does with TensorFlow's own kernel, for graphs that run without XLA.
 
     Args:
         boxes, scores, iou_threshold, score_threshold, count: see `select_per_class`; (B, K, N, 4) and (B, K, N).
+
     Returns:
         boxes (B, D, 4), scores (B, D), labels (B, D) int32, number (B,) int32, see `select_per_class`.
     """
     import tensorflow as tf
 
-    found, best, labels, number = tf.image.combined_non_max_suppression(
+    best_boxes, best, labels, number = tf.image.combined_non_max_suppression(
         tf.transpose(boxes, (0, 2, 1, 3)), tf.transpose(scores, (0, 2, 1)), max_output_size_per_class=count,
         max_total_size=count, iou_threshold=iou_threshold, score_threshold=score_threshold, clip_boxes=False,
     )  # fmt: skip
     exists = tf.range(count) < number[:, None]
-    return found, best, tf.where(exists, tf.cast(labels, tf.int32), -1), number
+    return best_boxes, best, tf.where(exists, tf.cast(labels, tf.int32), -1), number
 
 
-def _top(scores, count):
+def _top_k(scores, count):
     best, index = ops.top_k(scores, count)
     return best, ops.cast(index, "int32")
 
 
-def _among_best(boxes, scores, iou_threshold, score_threshold, count, cut):
-    """NMS among the best `cut` pairs: (B, D) int32 index of the pair or -1, (B, D) float32 score or 0."""
+def _among_best(boxes, scores, iou_threshold, score_threshold, count, first):
+    """Applies NMS to the best `first` pairs: (B, D) int32 index of the pair or -1, (B, D) float32 score or 0."""
     batch = ops.shape(scores)[0]
-    best, pair = _top(ops.reshape(scores, (batch, -1)), cut)
+    best, pair = _top_k(ops.reshape(scores, (batch, -1)), first)
     candidates = ops.take_along_axis(ops.reshape(boxes, (batch, -1, 4)), pair[..., None], axis=1)
     keep = suppress(candidates, best > score_threshold, iou_threshold, groups=pair // ops.shape(scores)[2])
-    # The kept ones, in order: equal scores must not change places.
-    order = ops.where(keep, ops.cast(cut - ops.arange(cut), "int32"), 0)
-    short = max(count - cut, 0)
-    rank, place = (ops.pad(x, ((0, 0), (0, short))) for x in _top(order, count - short))
+    # The kept pairs are sorted by their place and not by their score, because equal scores must not change places.
+    order = ops.where(keep, ops.cast(first - ops.arange(first), "int32"), 0)
+    short = max(count - first, 0)
+    rank, place = (ops.pad(x, ((0, 0), (0, short))) for x in _top_k(order, count - short))
     pair, best = (ops.take_along_axis(x, place, axis=1) for x in (pair, best))
     return ops.where(rank > 0, pair, -1), ops.where(rank > 0, best, 0.0)
 
 
 def _one_by_one(boxes, scores, iou_threshold, score_threshold, count):
-    """The best remaining pair, `count` times: (B, D) int32 index of the pair or -1, (B, D) float32 score or 0."""
+    """Takes the best remaining pair, `count` times: (B, D) int32 index of the pair or -1, (B, D) float32 score or 0."""
     batch, classes, candidates = ops.shape(scores)
     flat_boxes = ops.reshape(boxes, (batch, -1, 4))
     class_ids, slots = ops.arange(classes, dtype="int32"), ops.arange(count, dtype="int32")
@@ -149,18 +152,18 @@ def _one_by_one(boxes, scores, iou_threshold, score_threshold, count):
         return ops.logical_and(step < count, ops.any(remaining > score_threshold))
 
     def take_best(step, remaining, chosen, chosen_score):
-        # top_k and not argmax, which becomes an operation that ONNX doesn't have.
-        score, best = _top(ops.reshape(remaining, (batch, -1)), 1)
+        # This is top_k, because argmax becomes an operation that ONNX does not have.
+        score, best = _top_k(ops.reshape(remaining, (batch, -1)), 1)
         label = best[:, 0] // candidates
         box = ops.take_along_axis(flat_boxes, best[..., None], axis=1)
         rivals = ops.take_along_axis(boxes, label[:, None, None, None], axis=1)[:, 0]
-        # The box itself goes too: an empty one has no IoU even with itself.
+        # The box itself is removed by its index, because an empty one has no IoU even with itself.
         itself = ops.arange(candidates, dtype="int32")[None] == best % candidates
         beaten = ops.logical_or(box_ops.iou(box, rivals)[:, 0] > iou_threshold, itself)
         same_class = class_ids[None, :] == label[:, None]
         gone = ops.logical_and(same_class[:, :, None], beaten[:, None, :])
-        found = ops.logical_and(slots[None] == step, score > score_threshold)
-        chosen, chosen_score = ops.where(found, best, chosen), ops.where(found, score, chosen_score)
+        fills = ops.logical_and(slots[None] == step, score > score_threshold)
+        chosen, chosen_score = ops.where(fills, best, chosen), ops.where(fills, score, chosen_score)
         return step + 1, ops.where(gone, -1.0, remaining), chosen, chosen_score
 
     nothing = ops.zeros((batch, count), "int32") - 1, ops.zeros((batch, count), "float32")
@@ -169,13 +172,13 @@ def _one_by_one(boxes, scores, iou_threshold, score_threshold, count):
 
 
 LEVEL_NMS = {"rounds": suppress, "kernel": suppress_by_kernel}
-"""How the NMS of the proposals is computed: "rounds" on any backend and under XLA, "kernel" by TensorFlow without XLA."""
+"""Name -> NMS of the proposals: "rounds" runs on any backend and under XLA, "kernel" in TensorFlow without XLA."""
 FINAL_NMS = {"rounds": select_per_class, "kernel": select_by_kernel}
-"""The same for the detections."""
+"""Name -> NMS of the detections."""
 
 
 def checked_nms(name):
-    """Returns the name of a way to compute NMS.
+    """Returns a name of `LEVEL_NMS` as it is.
 
     Raises:
         ValueError: if it is neither "rounds" nor "kernel".

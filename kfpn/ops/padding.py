@@ -1,8 +1,8 @@
-"""Padding that leaves no trace: cells outside an image's true size are kept at zero on every level.
+"""Finds the cells of a level that lie inside an image, so that padding can be kept at zero and leave no trace.
 
-A batch pads images of different sizes below and right. Biases and norms make the padding non-zero
-after the first layer, and every 3x3 behind it mixes that into the image's border; detectron2 and
-torchvision live with it. Here a padded image gives what it gives alone.
+Images of different sizes are padded below and right to make a batch. Biases and norms make the padding non-zero after the
+first layer, and every 3x3 after it mixes those values into the image's border. detectron2 and torchvision accept that. Here
+a padded image gives what it gives alone.
 """
 
 from keras import ops
@@ -11,7 +11,7 @@ from keras import ops
 def valid_cells(image_sizes, stride):
     """Returns how many rows and columns of a level an image fills: (B, 2) int32.
 
-    Symmetric padding makes every stride-2 layer give ceil(n / 2) cells, so a level has ceil(n / stride).
+    With symmetric padding every layer of stride 2 gives ceil(n / 2) cells, so a level has ceil(n / stride).
 
     Args:
         image_sizes: (B, 2) int, height and width in pixels.

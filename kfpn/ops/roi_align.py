@@ -1,4 +1,6 @@
-"""RoIAlign (He et al. 2017, section 3) over all pyramid levels at once."""
+"""Pools RoIs by RoIAlign (He et al. 2017, section 3) over all pyramid levels at once."""
+
+import dataclasses
 
 from keras import ops
 
@@ -10,22 +12,45 @@ from kfpn.ops.roi_align_adaptive import adaptive_sum, axis_samples, linear_taps
 ROI_LEVELS = ("P2", "P3", "P4", "P5")
 
 
+@dataclasses.dataclass(frozen=True)
+class RoIAlignRule:
+    """How RoIs are pooled.
+
+    Attributes:
+        size: int, cells of the output a side.
+        sampling_ratio: int, samples a cell, a side. 0: the cell's side in cells of its level, rounded up, for each RoI
+            (detectron2's default).
+        aligned: bool, whether RoIs are shifted by half a pixel (detectron2); without it RoIs are at least a cell large
+            (torchvision).
+        canonical_size: float, side in pixels of the square that is pooled from P4.
+        levels: names of the levels that RoIs are pooled from.
+    """
+
+    size: int = 7
+    sampling_ratio: int = 2
+    aligned: bool = True
+    canonical_size: float = 224.0
+    levels: tuple[str, ...] = ROI_LEVELS
+
+
 def roi_levels(rois, canonical_size=224.0, levels=ROI_LEVELS):
     """Returns the pyramid level of each RoI (FPN, equation 1).
 
     Args:
         rois: (..., 4) float yxyx, pixels.
         canonical_size: float, side in pixels of the square that is pooled from P4.
-        levels: those there are: P2 to P5, or a single one, which pools them all.
+        levels: those that there are: P2 to P5, or a single one, which all RoIs are pooled from.
+
     Returns:
         (...) int32, 2..5.
     """
     if len(levels) == 1:
         return ops.zeros_like(rois[..., 0], dtype="int32") + int(levels[0][1:])
-    # floor(4 + log2(side / canonical_size + 1e-8)) within 2..5, with detectron2's epsilon. Comparisons are exact where
-    # a logarithm may round a whole number down, and a quotient too: XLA multiplies by 1 / canonical_size.
+    # This is floor(4 + log2(side / canonical_size + 1e-8)) within 2..5, with detectron2's epsilon. Comparisons are exact
+    # where a logarithm may round a whole number down. A quotient may do so too: XLA multiplies by 1 / canonical_size.
     side = ops.sqrt(box_ops.area(rois)) + 1e-8 * canonical_size
-    # Counted by a sum, which XLA takes once; what it fuses into the gathers it would compute anew for every tap.
+    # The bounds are counted by a sum, because XLA computes a sum once. It would fuse other operations into the gathers and
+    # compute them again for every tap.
     bounds = ops.convert_to_tensor([canonical_size * factor for factor in (0.5, 1.0, 2.0)], "float32")
     return 2 + ops.sum(ops.cast(side[..., None] >= bounds, "int32"), axis=-1)
 
@@ -36,10 +61,12 @@ def level_cells(image_sizes, levels):
 
 
 def _axis_taps(axis, sampling_ratio):
-    """The taps of all samples of one axis.
+    """Returns the taps of all samples of one axis.
 
     Args:
         axis: start, end, cells (B, R) float32 and size, see `axis_samples`.
+        sampling_ratio: int, at least 1, see `RoIAlignRule`.
+
     Returns:
         low, high, low_weight, high_weight: (B, R, size, sampling_ratio), see `linear_taps`.
     """
@@ -50,36 +77,34 @@ def _axis_taps(axis, sampling_ratio):
     return linear_taps(at, cells[..., None, None])
 
 
-def roi_align(features, rois, cells, size=7, sampling_ratio=2, aligned=True, canonical_size=224.0, levels=ROI_LEVELS):
-    """Pools RoIs from the levels that `roi_levels` gives them.
+def roi_align(features, rois, cells, rule=RoIAlignRule()):
+    """Pools each RoI from the level that `roi_levels` gives it.
 
-    All levels lie behind one another in one table of cells, and every tap is a gather from it, added to the sum before
-    the next, so the taps are never held together.
+    The cells of all levels lie behind one another in one table. Every tap is a gather from it that is added to the sum
+    before the next one, so that the taps are never held together.
 
     Args:
-        features: (B, H_l, W_l, C) of each level.
+        features: (B, H_l, W_l, C) of each of the rule's levels.
         rois: (B, R, 4) float32 yxyx, pixels of the network input.
-        cells: (B, 2) int32 of each level, the rows and columns of each level that the image fills: samples beyond are clamped.
-        size: int, cells of the output a side.
-        sampling_ratio: int, samples a cell, a side; 0: the cell's side in cells of the level, rounded up, RoI by RoI
-            (detectron2's default).
-        aligned: bool, shift by half a pixel (detectron2); without it RoIs are at least a cell large (torchvision).
-        canonical_size, levels: see `roi_levels`.
+        cells: (B, 2) int32 of each level: its rows and columns that the image fills. Samples beyond them are clamped.
+        rule: how RoIs are pooled.
+
     Returns:
         (B, R, size, size, C), differentiable in features.
     """
+    size, levels = rule.size, rule.levels
     shapes = [ops.shape(x) for x in features]
     batch, channels = shapes[0][0], features[0].shape[-1]
     table = ops.concatenate([ops.reshape(x, (batch, -1, channels)) for x in features], axis=1)
     length = ops.shape(table)[1]
     table = ops.reshape(table, (-1, channels))
 
-    level = roi_levels(rois, canonical_size, levels) - int(levels[0][1:])
+    level = roi_levels(rois, rule.canonical_size, levels) - int(levels[0][1:])
     box = rois / ops.cast(_per_level([stride(name) for name in levels], level), "float32")[..., None]
-    if aligned:
+    if rule.aligned:
         box = box - 0.5
     y1, x1, y2, x2 = (box[..., i] for i in range(4))
-    if not aligned:
+    if not rule.aligned:
         y2, x2 = ops.maximum(y2, y1 + 1.0), ops.maximum(x2, x1 + 1.0)
 
     one_hot = ops.one_hot(level, len(features), dtype="float32")
@@ -87,24 +112,30 @@ def roi_align(features, rois, cells, size=7, sampling_ratio=2, aligned=True, can
     filled = ops.sum(one_hot[..., None] * filled[:, None], axis=2)
     y, x = (y1, y2, filled[..., 0], size), (x1, x2, filled[..., 1], size)
 
-    # Integers from here: float32 can't count the cells of a large batch.
+    # Rows of the table are integers: float32 cannot count the cells of a large batch.
     pitch = _per_level([shape[2] for shape in shapes], level)
     starts, behind = [], 0
     for shape in shapes:
         starts.append(behind)
         behind = behind + shape[1] * shape[2]
     start = _per_level(starts, level) + ops.arange(batch, dtype="int32")[:, None] * length
-    if sampling_ratio == 0:
+    if rule.sampling_ratio == 0:
         parts = axis_samples(*y), axis_samples(*x), ops.stack([start, pitch], axis=-1)
         pooled = adaptive_sum(table, [ops.reshape(part, (-1, part.shape[-1])) for part in parts], size)
         return ops.reshape(pooled, (*ops.shape(rois)[:2], size, size, channels))
-    return _weighted_sum(table, _fixed_taps(y, x, start, pitch, sampling_ratio, table.dtype))
+    return _weighted_sum(table, _fixed_taps(y, x, start, pitch, rule.sampling_ratio, table.dtype))
 
 
 def _fixed_taps(y, x, start, pitch, sampling_ratio, dtype):
-    """Returns the function that gives sampling_ratio^2 x 4 taps: (B, R, size, size) rows of the table, and weights.
+    """Returns the function that yields the taps of all samples, four for each: see `_weighted_sum`.
 
     Under XLA the gathers fuse into one loop.
+
+    Args:
+        y, x: one axis each, see `_axis_taps`.
+        start, pitch: (B, R) int32, where a RoI's level begins in the table, and its cells from row to row.
+        sampling_ratio: int, at least 1.
+        dtype: of the weights.
     """
     y_at, y_weight = _axis_taps(y, sampling_ratio)
     x_at, x_weight = _axis_taps(x, sampling_ratio)
@@ -126,12 +157,13 @@ def _fixed_taps(y, x, start, pitch, sampling_ratio, dtype):
 def _weighted_sum(table, taps):
     """Sums weighted rows of a table, one tap after another, forwards and backwards.
 
-    TensorFlow's own gradient lays the gradients of all gathers from one table side by side before it adds them up: 1.6 GB for
-    1024 RoIs of 256 channels.
+    TensorFlow's own gradient stores the gradients of all gathers from one table before it adds them up: 1.6 GB for 1024
+    RoIs of 256 channels.
 
     Args:
         table: (L, C), differentiable.
-        taps: function that gives (index, weight) pairs: (...) int32 rows of the table, (...) in the table's dtype.
+        taps: function that yields pairs (index, weight): (...) int32 rows of the table, and (...) in the table's dtype.
+
     Returns:
         (..., C).
     """
@@ -145,14 +177,14 @@ def _weighted_sum(table, taps):
             tap = ops.take(table, index, axis=0) * weight[..., None]
             total = tap if total is None else total + tap
 
-        # Keras hands `upstream` over by position or, under torch, by name.
+        # Keras passes `upstream` by position, or by name under torch.
         def gradient(*args, upstream=None):
             rows = ops.reshape(args[0] if upstream is None else upstream, (-1, channels))
             indices, weights = (ops.stack(each) for each in zip(*taps(), strict=True))
             indices = ops.reshape(indices, (indices.shape[0], -1))
             weights = ops.reshape(weights, (indices.shape[0], -1, 1))
 
-            # A loop, because XLA would make all sixteen products at once before it adds the first.
+            # The taps are added in a loop, because XLA would compute all sixteen products before it adds the first.
             def add_tap(i, total):
                 part = rows * ops.take(weights, i, axis=0)
                 return total + ops.segment_sum(part, ops.take(indices, i, axis=0), num_segments=length)
@@ -165,7 +197,7 @@ def _weighted_sum(table, taps):
 
 
 def _per_level(values, level):
-    # values: ints or scalar tensors, one a level; level: (B, R) int32, the place of a RoI's among them.
+    # Takes one int or scalar tensor for each level, and (B, R) int32, which of them each RoI has.
     chosen = ops.zeros_like(level) + values[0]
     for i, value in enumerate(values[1:], start=1):
         chosen = ops.where(level == i, value, chosen)

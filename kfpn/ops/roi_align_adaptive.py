@@ -1,19 +1,22 @@
-"""RoIAlign's sum where every RoI is sampled as densely as it is large (ROIAlign with sampling_ratio 0)."""
+"""Sums RoIAlign's samples where their number grows with the RoI (ROIAlign with sampling_ratio 0)."""
 
 from keras import ops
 
-# RoIs that are pooled at once: few enough that most need the same number of samples, and that their sums stay in a
-# processor's cache.
 BLOCK = 32
+"""RoIs that are pooled together: so few that most need the same number of samples, and that their sums stay in a processor's
+cache."""
 
 
 def linear_taps(at, cells):
-    """Which two cells a sample reads along one axis, and with which weights, by the rules of Detectron's kernel.
+    """Returns the two cells that a sample reads along one axis, and their weights, by the rules of Detectron's kernel.
 
     Args:
-        at: (...) float32, positions in cells. cells: float32, broadcastable, the level's valid rows (columns).
+        at: (...) float32, positions in cells.
+        cells: float32, broadcastable to `at`, the level's valid rows (columns).
+
     Returns:
-        low, high: (...) float32 cell indices; low_weight, high_weight: (...) float32, 0 more than a cell outside.
+        low, high: (...) float32 cell indices.
+        low_weight, high_weight: (...) float32, 0 for samples more than a cell outside.
     """
     inside = ops.cast(ops.logical_and(at >= -1.0, at <= cells), "float32")
     at = ops.minimum(ops.maximum(at, 0.0), cells - 1.0)
@@ -24,41 +27,46 @@ def linear_taps(at, cells):
 
 
 def axis_samples(start, end, cells, size):
-    """How the bins of RoIs are sampled along one axis: once a cell of their length, rounded up (ROIAlign's rule).
+    """Returns how the bins of RoIs are sampled along one axis: once for each cell of their length, rounded up.
 
-    Samples outside the level add nothing: those before it are passed over, and behind those no more are taken than
-    reach across it, a little over two a cell, so that even the largest RoI comes to an end.
+    That is the rule of Detectron's ROIAlign. Samples outside the level add nothing. Those before it are skipped, and of
+    the others only as many are taken as reach across the level, a little more than two a cell, so that the sum ends even
+    for the largest RoI.
 
     Args:
-        start, end: (B, R) float32, a RoI's sides in cells of its level.
+        start, end: (B, R) float32, a RoI's first and last side in cells of its level.
         cells: (B, R) float32, the level's valid rows (columns).
         size: int, bins.
+
     Returns:
-        (B, R, 5) float32: start, length of a bin, its samples, how many of them are taken (of a RoI that isn't finite
-        none), cells.
+        (B, R, 5) float32: start, length of a bin, samples of a bin, how many of them are taken (none if the RoI is not
+        finite), cells.
     """
     length = end - start
     finite = ops.isfinite(length)
     start, length = ops.where(finite, start, 0.0), ops.where(finite, length, 0.0)
     grid = ops.ceil(length / size)
-    # XLA multiplies by 1 / size instead: a quotient that is a whole number may come out just above or below it.
+    # The quotient is corrected, because XLA multiplies by 1 / size: a whole number may come out a little larger or smaller.
     grid = ops.where((grid - 1.0) * size >= length, grid - 1.0, grid)
     grid = ops.maximum(ops.where(grid * size < length, grid + 1.0, grid), 0.0)
     return ops.stack([start, length / size, grid, ops.minimum(grid, 2.0 * cells + 6.0), cells], axis=-1)
 
 
 def _sample_taps(axis, sample, size):
-    """The taps of one sample of each bin along one axis.
+    """Returns the taps of one sample of each bin along one axis.
 
     Args:
-        axis: (M, 5), see `axis_samples`. sample: (M,) int32, which of those taken.
+        axis: (M, 5), see `axis_samples`.
+        sample: (M,) int32, the number of the sample among those that are taken.
+        size: int, bins.
+
     Returns:
-        two pairs (cell, weight): (M, size) int32 and float32, 0 where a RoI has no such sample.
+        Two pairs (cell, weight): (M, size) int32, and (M, size) float32, 0 where a RoI has no such sample.
     """
     start, bins, grid, _, cells = (axis[:, i, None] for i in range(5))
     grid = ops.maximum(grid, 1.0)
     at = ops.arange(size, dtype="float32")
-    # Where there is more than one sample, they are at least half a cell apart.
+    # The lower limit changes nothing where a bin has several samples: those are at least half a cell apart.
     first, step = start + (at + 0.5 / grid) * bins, ops.maximum(bins / grid, 0.5)
     before = ops.maximum(ops.minimum(ops.floor((-1.0 - first) / step) - 1.0, grid - 1.0), 0.0)
     sample = before + ops.cast(sample, "float32")[:, None]
@@ -73,9 +81,12 @@ def _in_blocks(y, x, where):
     Args:
         y, x: (N, 5), see `axis_samples`.
         where: (N, 2) int32, where a RoI's level begins in the table, and its cells from row to row.
+
     Returns:
-        parts: four (blocks, BLOCK, ...): the number of samples a bin, int32, 0 in the last block's empty rows, then y,
-        x and where. order: (blocks * BLOCK,) int32, the RoI of each row. place: (N,) int32, the row of each RoI.
+        parts: four tensors (blocks, BLOCK, ...): the number of samples a bin, int32, 0 in the last block's empty rows; then
+            y, x and where.
+        order: (blocks * BLOCK,) int32, the RoI of each row.
+        place: (N,) int32, the row of each RoI.
     """
     count = ops.cast(y[:, 3] * x[:, 3], "int32")
     rois = ops.shape(count)[0]
@@ -89,9 +100,14 @@ def _in_blocks(y, x, where):
 
 
 def _over_samples(parts, size, add, value):
-    """Adds the samples of one block, one of each bin at a time: add(value, indices, weights) -> value.
+    """Folds a function over the samples of one block, one sample of each bin at a time.
 
-    A sample's four taps come as lists of indices (BLOCK size^2,) int32 and weights (BLOCK size^2, 1) float32.
+    Args:
+        parts: one block of what `_in_blocks` returns.
+        size: int, bins a side.
+        add: function (value, indices, weights) -> value. The four taps of a sample come as a list of indices
+            (BLOCK size^2,) int32 and a list of weights (BLOCK size^2, 1) float32.
+        value: what `add` is called with first.
     """
     count, y, x, where = parts
     across = ops.maximum(ops.cast(x[:, 3], "int32"), 1)
@@ -117,7 +133,8 @@ def adaptive_sum(table, parts, size):
     Args:
         table: (L, C), differentiable.
         parts: y, x, where of N RoIs, see `_in_blocks`.
-        size: int.
+        size: int, bins a side.
+
     Returns:
         (N, size^2, C).
     """
@@ -149,7 +166,7 @@ def adaptive_sum(table, parts, size):
             def spread(i, total):
                 above = ops.take(upstream, i, axis=0)
 
-                # At once, because TensorFlow without XLA copies the whole table each time.
+                # The four taps are added at once, because TensorFlow without XLA copies the whole table at each update.
                 def add(total, indices, weights):
                     index = ops.concatenate(indices)[:, None]
                     taps = ops.concatenate([above * weight for weight in weights])

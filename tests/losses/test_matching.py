@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kfpn.config.run import SamplingConfig
-from kfpn.losses.matching import match, sample
+from kfpn.losses.matching import MatchRule, match, sample
 from kfpn.losses.targets import roi_targets, rpn_targets
 
 
@@ -12,14 +12,12 @@ def arrays(*values):
 
 
 def call_match(candidates, boxes, labels, crowd, **options):
-    options = {"positive_iou": 0.7, "negative_iou": 0.3, **options}
-    matched, index = match(
-        np.array([candidates], "float32"),
-        np.array([boxes], "float32"),
-        np.array([labels], "int32"),
-        np.array([crowd]),
-        **options,
-    )
+    gt = {
+        "gt_boxes": np.array([boxes], "float32"),
+        "gt_labels": np.array([labels], "int32"),
+        "gt_crowd": np.array([crowd]),
+    }
+    matched, index = match(np.array([candidates], "float32"), gt, MatchRule(0.7, 0.3, **options))
     return np.array(matched)[0].tolist(), np.array(index)[0].tolist()
 
 

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from kfpn.modeling.rpn import Proposals, level_anchors, select_proposals
+from kfpn.modeling.rpn import ProposalRule, Proposals, level_anchors, select_proposals
 from tests.modeling import tiny
 
 
 def maps(height, width, batch=1):
-    """Empty pyramid levels of a batch."""
+    """Returns empty pyramid levels of a batch."""
     sides = {f"P{n}": (-(-height // 2**n), -(-width // 2**n)) for n in range(2, 7)}
     return {level: np.zeros((batch, *side, 1), "float32") for level, side in sides.items()}
 
@@ -30,7 +30,7 @@ def test_an_image_has_the_same_anchors_alone_and_in_a_padded_batch():
     assert [np.array(together[4])[i, 3 * 3, 0] - np.array(together[4])[i, 0, 0] for i in (0, 1)] == [48, 53]
 
 
-# One level holds three anchors far apart, 8 x 8, 8 x 0.5 and 0.001 x 8; nothing moves them.
+# One level holds three anchors far apart, 8 x 8, 8 x 0.5 and 0.001 x 8. Deltas of zero leave them where they are.
 ANCHORS = np.array([[[0, 0, 8, 8], [20, 20, 28, 20.5], [40, 40, 40.001, 48]]], "float32")
 
 
@@ -38,7 +38,8 @@ ANCHORS = np.array([[[0, 0, 8, 8], [20, 20, 28, 20.5], [40, 40, 40.001, 48]]], "
 def test_proposals_with_a_side_shorter_than_the_least_are_dropped(least, kept):
     outputs = {"logits": [np.array([[3.0, 2, 1]], "float32")], "deltas": [np.zeros((1, 3, 4), "float32")]}
     size = np.array([[64, 64]], "int32")
-    boxes, scores, origins = select_proposals(outputs, [ANCHORS], [np.ones((1, 3), bool)], size, 3, 3, 0.7, least)
+    rule, usable = ProposalRule(3, 3, 0.7, least), [np.ones((1, 3), bool)]
+    boxes, scores, origins = select_proposals(outputs, [ANCHORS], usable, size, rule)
     assert np.isfinite(np.array(scores)).sum() == kept
     np.testing.assert_allclose(np.array(boxes)[0, :kept], ANCHORS[0, :kept], atol=1e-5)
     assert np.array(origins)[0].tolist() == [0, 1, 2][:kept] + [0] * (3 - kept)
@@ -51,7 +52,8 @@ def test_proposals_tell_their_anchors_over_all_levels():
         "deltas": [np.zeros((1, 3, 4), "float32")] * 2,
     }
     size = np.array([[400, 400]], "int32")
-    boxes, scores, origins = select_proposals(outputs, [ANCHORS, far], [np.ones((1, 3), bool)] * 2, size, 2, 5, 0.7)
+    rule, usable = ProposalRule(2, 5, 0.7), [np.ones((1, 3), bool)] * 2
+    boxes, scores, origins = select_proposals(outputs, [ANCHORS, far], usable, size, rule)
     assert np.array(scores)[0].tolist() == [6, 5, 4, 3, -np.inf]  # two a level enter NMS
     assert np.array(origins)[0].tolist() == [4, 2, 5, 0, 0]
     every = np.concatenate([ANCHORS, far], axis=1)[0]
@@ -61,7 +63,8 @@ def test_proposals_tell_their_anchors_over_all_levels():
 def test_empty_proposals_are_dropped_without_a_least_side():
     anchors = np.array([[[0, 0, 8, 0], [0, 0, 8, 8]]], "float32")
     outputs = {"logits": [np.array([[3.0, 2]], "float32")], "deltas": [np.zeros((1, 2, 4), "float32")]}
-    _, scores, _ = select_proposals(outputs, [anchors], [np.ones((1, 2), bool)], np.array([[64, 64]]), 2, 2, 0.7)
+    usable, size = [np.ones((1, 2), bool)], np.array([[64, 64]])
+    _, scores, _ = select_proposals(outputs, [anchors], usable, size, ProposalRule(2, 2, 0.7))
     assert np.array(scores)[0].tolist() == [2.0, -np.inf]
 
 

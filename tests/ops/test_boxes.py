@@ -66,8 +66,8 @@ def test_encode_by_hand():
     anchor, box = np.array([0, 0, 10, 20], "float32"), np.array([5, 0, 25, 10], "float32")
     # centre (15, 5) from (5, 10): 10 / 10 and -5 / 20; sides 20 / 10 and 10 / 20.
     want = [1.0, -0.25, math.log(2), -math.log(2)]
-    np.testing.assert_allclose(np.array(boxes.encode(box, anchor)), want, rtol=1e-6)
-    weighted = np.array(boxes.encode(box, anchor, boxes.HEAD_DELTA_SCALE))
+    np.testing.assert_allclose(np.array(boxes.encode_boxes(box, anchor)), want, rtol=1e-6)
+    weighted = np.array(boxes.encode_boxes(box, anchor, boxes.HEAD_DELTA_SCALE))
     np.testing.assert_allclose(weighted, np.array(want) * (10, 10, 5, 5), rtol=1e-6)
 
 
@@ -76,12 +76,12 @@ def test_decode_undoes_encode(weights):
     rng = np.random.default_rng(0)
     start = rng.uniform(0, 100, (2, 50, 2))
     box, anchor = np.concatenate([start, start + rng.uniform(1, 50, (2, 50, 2))], -1).astype("float32")
-    back = boxes.decode(boxes.encode(box, anchor, weights), anchor, weights)
+    back = boxes.decode_boxes(boxes.encode_boxes(box, anchor, weights), anchor, weights)
     np.testing.assert_allclose(np.array(back), box, atol=1e-3)
 
 
 def test_decode_clamps_growth_at_1000_over_16():
-    got = np.array(boxes.decode(np.array([0, 0, 99, 99], "float32"), np.array([0, 0, 16, 16], "float32")))
+    got = np.array(boxes.decode_boxes(np.array([0, 0, 99, 99], "float32"), np.array([0, 0, 16, 16], "float32")))
     np.testing.assert_allclose(got, [8 - 500, 8 - 500, 8 + 500, 8 + 500], rtol=1e-5)
 
 
@@ -121,7 +121,7 @@ def test_no_number_makes_an_iou_outside_of_0_to_1(first, second):
 @given(with_sides(0.125, 4000), with_sides(0.125, 4000), WEIGHTS)
 def test_decode_undoes_encode_until_growth_is_clamped(box, anchor, weights):
     box, anchor = array(box), array(anchor)
-    back = np.array(boxes.decode(boxes.encode(box, anchor, weights), anchor, weights))
+    back = np.array(boxes.decode_boxes(boxes.encode_boxes(box, anchor, weights), anchor, weights))
     sides, of_anchor = box[2:] - box[:2], anchor[2:] - anchor[:2]
     centre, clamped = (box[:2] + box[2:]) / 2, np.minimum(sides, of_anchor * 1000 / 16)
     np.testing.assert_allclose((back[:2] + back[2:]) / 2, centre, atol=2e-3)
@@ -131,14 +131,14 @@ def test_decode_undoes_encode_until_growth_is_clamped(box, anchor, weights):
 @settings(max_examples=60, deadline=None)
 @given(st.tuples(*[st.floats(-1e6, 1e6, width=32)] * 4), with_sides(1, 4000))
 def test_boxes_without_sides_or_inverted_have_finite_deltas(box, anchor):
-    assert np.isfinite(boxes.encode(array(box), array(anchor))).all()
+    assert np.isfinite(boxes.encode_boxes(array(box), array(anchor))).all()
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.tuples(*[st.floats(-10, 10, width=32)] * 2, *[st.floats(allow_nan=False, width=32)] * 2), with_sides(1, 4000))
 def test_no_growth_makes_a_box_inverted_or_endless(deltas, anchor):
     anchor = array(anchor)
-    got = np.array(boxes.decode(array(deltas), anchor))
+    got = np.array(boxes.decode_boxes(array(deltas), anchor))
     assert np.isfinite(got).all()
     assert (got[2:] >= got[:2]).all()
     assert (got[2:] - got[:2] <= (anchor[2:] - anchor[:2]) * 62.6 + 0.1).all()

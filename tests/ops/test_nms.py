@@ -15,8 +15,8 @@ def overlap(a, b):
 
 
 def greedy(boxes, threshold):
-    """The textbook loop: take the best, drop what it overlaps."""
-    # Both sides float32: NumPy 1 would compare a float32 IoU of 0.3 with the double 0.3 and find it larger.
+    """Returns what the textbook loop keeps: it takes the best box and drops those that it overlaps."""
+    # Both sides are float32, because NumPy 1 would compare a float32 IoU of 0.3 with the double 0.3 and find it larger.
     threshold = np.float32(threshold)
     kept = []
     for i, box in enumerate(boxes):
@@ -26,13 +26,13 @@ def greedy(boxes, threshold):
 
 
 def random_boxes(rng, count):
-    # Whole pixels: every IoU is a ratio of small integers, the same in any order of operations.
+    # With whole pixels every IoU is a ratio of small integers, the same in any order of operations.
     start = rng.integers(0, 30, (count, 2))
     return np.concatenate([start, start + rng.integers(1, 20, (count, 2))], axis=1).astype("float32")
 
 
 def test_suppress_by_hand():
-    # The second overlaps the first; the third only the second, which is gone, so it stays.
+    # The second overlaps the first. The third overlaps only the second, which is dropped, so the third stays.
     boxes = np.array([[[0, 0, 10, 10], [0, 4, 10, 14], [0, 8, 10, 18]]], "float32")
     keep = np.array(suppress(boxes, np.ones((1, 3), bool), 0.3))
     assert keep[0].tolist() == [True, False, True]
@@ -67,22 +67,22 @@ def test_suppress_is_exactly_greedy(seed, threshold):
 
 
 def brute_force(boxes, scores, iou, floor, count):
-    """NMS class by class over all candidates above the threshold, then the best of all."""
-    found = []
+    """Returns the best of all classes after NMS in each, over all candidates above the threshold."""
+    detections = []
     for k in range(len(scores)):
         order = [i for i in np.argsort(-scores[k], kind="stable") if scores[k, i] > floor]
-        found += [(-scores[k, order[i]], k, tuple(boxes[k, order[i]])) for i in greedy(boxes[k, order], iou)]
-    return sorted(found)[:count]
+        detections += [(-scores[k, order[i]], k, tuple(boxes[k, order[i]])) for i in greedy(boxes[k, order], iou)]
+    return sorted(detections)[:count]
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**31 - 1), st.sampled_from([1000, 60, 20, 1]))
-def test_select_per_class_is_exactly_greedy_within_each_class_wherever_it_cuts(seed, cut):
+def test_select_per_class_is_exactly_greedy_within_each_class_however_many_pairs_are_tried_first(seed, first):
     rng = np.random.default_rng(seed)
     boxes = np.stack([[random_boxes(rng, 30) for _ in range(4)] for _ in range(2)])
-    # All scores differ, so that the order is one.
+    # All scores differ, so that there is only one order.
     scores = rng.permutation(2 * 4 * 30).reshape(2, 4, 30).astype("float32") / 240
-    got = [np.array(x) for x in select_per_class(boxes, scores, 0.5, 0.25, 40, cut)]
+    got = [np.array(x) for x in select_per_class(boxes, scores, 0.5, 0.25, 40, first)]
     for b in range(2):
         want = brute_force(boxes[b], scores[b], 0.5, 0.25, 40)
         number = int(got[3][b])
@@ -99,11 +99,11 @@ def test_boxes_of_other_groups_do_not_suppress():
     assert np.array(keep)[0].tolist() == [True, True, False]
 
 
-def test_detections_that_a_cut_would_lose_are_found():
-    # Ten copies of the best box fill the cut; the second object comes after it.
+def test_detections_that_are_not_among_the_first_candidates_are_found():
+    # Ten copies of the best box fill the first five places; the second object comes after them.
     boxes = np.array([[[[0, 0, 10, 10]] * 10 + [[50, 50, 60, 60]]]], "float32")
     scores = np.linspace(0.9, 0.5, 11, dtype="float32")[None, None]
-    got = select_per_class(boxes, scores, 0.5, 0.1, 4, cut=5)
+    got = select_per_class(boxes, scores, 0.5, 0.1, 4, first=5)
     assert np.array(got[0])[0, :2].tolist() == [[0, 0, 10, 10], [50, 50, 60, 60]]
     assert int(got[3][0]) == 2
 
@@ -115,7 +115,7 @@ def test_select_per_class_finds_nothing_below_the_threshold():
     assert np.array(labels).tolist() == [[-1, -1, -1]]
 
 
-def test_an_empty_box_is_returned_once_not_for_ever():
+def test_an_empty_box_is_returned_once():
     boxes = np.zeros((1, 1, 2, 4), "float32")
     got = select_per_class(boxes, np.array([[[0.9, 0.8]]], "float32"), 0.5, 0.1, 5)
     np.testing.assert_allclose(np.array(got[1])[0], [0.9, 0.8, 0, 0, 0], rtol=1e-6)

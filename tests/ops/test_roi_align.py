@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from kfpn.modeling.pooling import RoIAlign
-from kfpn.ops.roi_align import roi_align, roi_levels
+from kfpn.ops.roi_align import RoIAlignRule, roi_align, roi_levels
 
 SIDES = (16, 8, 4, 2)  # of P2..P5 of a 64 x 64 image
 
@@ -63,7 +63,7 @@ ROIS = [
 @pytest.mark.parametrize("ratio", [1, 2, 3])
 def test_equals_the_kernel_written_as_loops_inside_across_and_outside_the_border(aligned, ratio):
     features = ramp()
-    got = np.array(roi_align(features, np.array([ROIS], "float32"), whole(), 7, ratio, aligned))
+    got = np.array(roi_align(features, np.array([ROIS], "float32"), whole(), RoIAlignRule(7, ratio, aligned)))
     for roi, pooled in zip(ROIS, got[0], strict=True):
         want = slow_roi_align([x[0] for x in features], roi, 7, ratio, aligned)
         np.testing.assert_allclose(pooled, want, atol=2e-5, err_msg=str(roi))
@@ -72,9 +72,11 @@ def test_equals_the_kernel_written_as_loops_inside_across_and_outside_the_border
 def test_a_constant_map_gives_the_constant_and_a_plane_its_centre():
     plane = [np.tile(np.arange(side, dtype="float32")[None, :, None, None], (1, 1, side, 1)) for side in SIDES]
     # Rows 8..40 of the image are 2..10 of P2; without the shift the middle of the middle bin is row 6.
-    got = np.array(roi_align(plane, np.array([[[8, 8, 40, 40]]], "float32"), whole(), 7, 2, aligned=False))
+    got = np.array(
+        roi_align(plane, np.array([[[8, 8, 40, 40]]], "float32"), whole(), RoIAlignRule(7, 2, aligned=False))
+    )
     assert got[0, 0, 3, 3, 0] == pytest.approx(6.0)
-    got = np.array(roi_align(plane, np.array([[[8, 8, 40, 40]]], "float32"), whole(), 7, 2, aligned=True))
+    got = np.array(roi_align(plane, np.array([[[8, 8, 40, 40]]], "float32"), whole(), RoIAlignRule(7, 2, aligned=True)))
     assert got[0, 0, 3, 3, 0] == pytest.approx(5.5)
 
 
@@ -155,8 +157,8 @@ def test_adaptive_sampling_equals_the_kernel_written_as_loops(aligned):
     features = ramp()
     rois = np.array([ADAPTIVE_ROIS], "float32")
     want = [slow_roi_align([x[0] for x in features], roi, 7, 0, aligned) for roi in ADAPTIVE_ROIS]
-    compiled = tf.function(lambda *x: roi_align(x[:4], x[4], whole(), 7, 0, aligned), jit_compile=True)
-    for got in (roi_align(features, rois, whole(), 7, 0, aligned), compiled(*features, rois)):
+    compiled = tf.function(lambda *x: roi_align(x[:4], x[4], whole(), RoIAlignRule(7, 0, aligned)), jit_compile=True)
+    for got in (roi_align(features, rois, whole(), RoIAlignRule(7, 0, aligned)), compiled(*features, rois)):
         for roi, pooled, expected in zip(ADAPTIVE_ROIS, np.array(got)[0], want, strict=True):
             np.testing.assert_allclose(pooled, expected, atol=1e-4, err_msg=str(roi))
 
@@ -165,25 +167,27 @@ def test_adaptive_sampling_of_a_roi_does_not_depend_on_the_others():
     features, rng = ramp(batch=2), np.random.default_rng(0)
     start = rng.uniform(-10, 60, (2, 70, 2))
     rois = np.concatenate([start, start + rng.uniform(0, 300, (2, 70, 2)) ** 2 / 300], axis=2).astype("float32")
-    together = np.array(roi_align(features, rois, whole(2), 7, 0))
+    together = np.array(roi_align(features, rois, whole(2), RoIAlignRule(7, 0)))
     for b, r in ((0, 0), (0, 69), (1, 3), (1, 42)):
-        alone = np.array(roi_align([x[b : b + 1] for x in features], rois[b : b + 1, r : r + 1], whole(), 7, 0))
+        alone = np.array(
+            roi_align([x[b : b + 1] for x in features], rois[b : b + 1, r : r + 1], whole(), RoIAlignRule(7, 0))
+        )
         np.testing.assert_array_equal(together[b, r], alone[0, 0])
 
 
 def test_adaptive_sampling_of_empty_and_unbounded_rois_gives_zeros():
     nan, inf = np.nan, np.inf
     rois = [[5, 5, 5, 5], [9, 9, 5, 5], [nan, 0, 9, 9], [0, 0, 9, nan], [-inf, 0, inf, 9], [0, 0, inf, inf]]
-    assert not np.array(roi_align(ramp(), np.array([rois], "float32"), whole(), 7, 0)).any()
+    assert not np.array(roi_align(ramp(), np.array([rois], "float32"), whole(), RoIAlignRule(7, 0))).any()
     for aligned in (True, False):
-        got = np.array(roi_align(ramp(), np.array([rois[2:]], "float32"), whole(), 7, 0, aligned))
+        got = np.array(roi_align(ramp(), np.array([rois[2:]], "float32"), whole(), RoIAlignRule(7, 0, aligned)))
         assert not got.any()
 
 
 def test_adaptive_sampling_of_any_finite_roi_ends():
     sides = [1e6, 1e12, 1e30]
     rois = [[-side, -side, side, side] for side in sides] + [[3, -side, 3.5, side] for side in sides]
-    assert np.isfinite(np.array(roi_align(ramp(), np.array([rois], "float32"), whole(), 7, 0))).all()
+    assert np.isfinite(np.array(roi_align(ramp(), np.array([rois], "float32"), whole(), RoIAlignRule(7, 0)))).all()
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="takes the gradient with tf.GradientTape")
@@ -200,7 +204,7 @@ def test_adaptive_gradient_is_the_transpose_of_the_kernel_written_as_loops(jit):
     def gradient(levels):
         with tf.GradientTape() as tape:
             tape.watch(levels)
-            total = tf.reduce_sum(roi_align(levels, tf.constant([rois]), whole(), 7, 0) * weights)
+            total = tf.reduce_sum(roi_align(levels, tf.constant([rois]), whole(), RoIAlignRule(7, 0)) * weights)
         return tape.gradient(total, levels)
 
     found = gradient(features)

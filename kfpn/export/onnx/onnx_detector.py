@@ -15,11 +15,11 @@ from kfpn.config.model import ModelConfig
 from kfpn.export.tensorrt_layers import for_tensorrt
 from kfpn.modeling.detector import Detector, Rois
 from kfpn.modeling.heads.box import scored_boxes
-from kfpn.modeling.rpn import level_anchors, select_proposals
+from kfpn.modeling.rpn import ProposalRule, level_anchors, select_proposals
 from kfpn.modeling.submodels import Submodels
 from kfpn.ops.boxes import gather_rows
 from kfpn.ops.nms import suppress
-from kfpn.ops.pyramid_levels import pooled_size, pre_nms, stride
+from kfpn.ops.pyramid_levels import pooled_size, stride
 from kfpn.ops.roi_align import roi_levels
 
 OPSET = 18  # RoiAlign with a half-pixel shift needs 16
@@ -75,11 +75,8 @@ class OnnxDetector(Detector):
 
     def propose(self, levels, rpn, image_sizes):
         """Proposes with ONNX's NMS, and without a mask of padding: there is none."""
-        config, anchors = self.config, level_anchors(levels, image_sizes, self.config)
-        boxes, scores, _ = select_proposals(
-            rpn, anchors, [None] * len(anchors), image_sizes, pre_nms(config.pre_nms_test, config),
-            config.post_nms_test, config.rpn_nms_iou, config.min_proposal_size, self.suppress,
-        )  # fmt: skip
+        anchors, rule = level_anchors(levels, image_sizes, self.config), ProposalRule.of_inference(self.config)
+        boxes, scores, _ = select_proposals(rpn, anchors, [None] * len(anchors), image_sizes, rule, self.suppress)
         return Rois(boxes, scores)
 
     def handlers(self) -> dict:

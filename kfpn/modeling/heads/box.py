@@ -78,7 +78,7 @@ def scored_boxes(logits, deltas, rois, roi_scores, image_sizes, min_size):
     scores = ops.reshape(ops.softmax(logits, axis=-1)[:, :classes], (-1, rows, classes))
     scores = ops.where((roi_scores > -float("inf"))[..., None], scores, 0.0)
     deltas = ops.reshape(deltas, (-1, rows, classes, 4))
-    boxes = box_ops.clip(box_ops.decode(deltas, rois[:, :, None], box_ops.HEAD_DELTA_SCALE), image_sizes)
+    boxes = box_ops.clip(box_ops.decode_boxes(deltas, rois[:, :, None], box_ops.HEAD_DELTA_SCALE), image_sizes)
     too_short = ops.any(boxes[..., 2:] - boxes[..., :2] < min_size, axis=-1)
     return boxes, ops.where(too_short, 0.0, scores)
 
