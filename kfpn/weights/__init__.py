@@ -1,1 +1,1 @@
-"""Weights trained elsewhere: read, understood and given to a detector."""
+"""Reads weights that others trained, and gives them to a detector."""

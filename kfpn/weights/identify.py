@@ -16,7 +16,7 @@ from kfpn.weights.formats.file_formats import File, read_file, sha256
 from kfpn.weights.makers import MAKERS
 from kfpn.weights.makers.foreign_arrays import ForeignArrays
 from kfpn.weights.makers.trained_weights import Tensor, TrainedWeights
-from kfpn.weights.pretrained import fetch, find
+from kfpn.weights.pretrained import fetch, find_pretrained
 
 PathLike = str | os.PathLike
 
@@ -80,7 +80,7 @@ def _foreign_arrays(file: File) -> ForeignArrays:
 
 def _with_known_epsilon(trained: TrainedWeights) -> TrainedWeights:
     """Drops the note on an assumed epsilon for torchvision's own COCO file, whose epsilon is known to be 0."""
-    known = find("torchvision:fasterrcnn_resnet50_fpn_coco")
+    known = find_pretrained("torchvision:fasterrcnn_resnet50_fpn_coco")
     if trained.model.get("norm_epsilon") == 0.0 and sha256(trained.path) == known.sha256:
         return dataclasses.replace(trained, notes=())
     return trained

@@ -1,4 +1,4 @@
-"""`import_weights`: from a checkpoint that others trained to a work directory of kfpn's."""
+"""Writes work directories of weights that others trained."""
 
 import dataclasses
 import os
@@ -20,23 +20,25 @@ def import_weights(
     model: ModelConfig | None = None,
     class_names: Sequence[str] | None = None,
 ) -> TrainedWeights:
-    """Writes a fresh work directory with the weights and settings of a trained: ready to predict, evaluate, fine-tune.
+    """Writes a new work directory with trained weights and their settings, ready to predict, evaluate and fine-tune.
 
     Args:
-        source: see `kfpn.weights.identify.read_trained_weights`, or what it returned.
-        output: folder that is not there or holds no run.
+        source: a file, a work directory or a name of `list_pretrained()`, see
+            `kfpn.weights.identify.read_trained_weights`; or what that function returned.
+        output: the folder to write, which does not exist or holds no run.
         model: the detector's settings; None: those that come with the weights.
-        class_names: of the labels, in order; None: COCO's where the number of classes is COCO's, else "class 1", ...
+        class_names: new names for the labels, in order; None: COCO's if the number of classes is COCO's, else
+            "class 1", ...
 
     Returns:
         What was read.
 
     Raises:
-        ValueError: if `output` holds a run, the number of names is not that of the classes, or the checkpoint can't be
+        ValueError: if `output` holds a run, the number of names is not that of the classes, or the weights can't be
             used. Nothing is written then.
     """
-    files = Workdir(output)
-    if files.config.exists() or files.weights.exists():
+    workdir = Workdir(output)
+    if workdir.config.exists() or workdir.weights.exists():
         raise ValueError(f"output must be a folder without a run, got {str(output)!r}, which has one")
     trained = source if isinstance(source, TrainedWeights) else read_trained_weights(source)
     model = model or model_config(trained)
@@ -46,22 +48,20 @@ def import_weights(
     if trained.is_detector and len(names) != model.num_classes:
         raise ValueError(f"class_names must be {model.num_classes}, one a class, got {len(names)}")
     model = dataclasses.replace(model, num_classes=len(names))
-    sampling = SamplingConfig(**trained.sampling)
-    origin = trained.path if isinstance(source, TrainedWeights) else os.fspath(source)
     base = preset("coco")
     config = dataclasses.replace(
         base,
         workdir=str(output),
-        init=origin,
+        init=trained.path if isinstance(source, TrainedWeights) else os.fspath(source),
         model=model,
-        sampling=sampling,
+        sampling=SamplingConfig(**trained.sampling),
         input=dataclasses.replace(base.input, **trained.input),
     )
     submodels = build_submodels(model)
-    # Without names: `class_names` renames the labels, it doesn't choose among them.
+    # The class names are not passed on: here they rename all labels in order, and do not choose among them.
     assign_weights(trained, submodels, vars(model))
-    files.check_writable()
-    # The weights first: what has no config.json is no work directory yet.
-    files.save_weights(submodels.weights_model)
-    files.prepare(config, names, ids, trained.kind)
+    workdir.check_writable()
+    # The weights come first, because a folder without a config.json does not count as a work directory yet.
+    workdir.save_weights(submodels.weights_model)
+    workdir.prepare(config, names, ids, trained.kind)
     return trained

@@ -1,4 +1,4 @@
-"""Known checkpoints on the network: a table, and a download that is checked by its hash."""
+"""Lists trained weights that others have published, and downloads them with a check of their hashes."""
 
 import dataclasses
 import difflib
@@ -16,17 +16,17 @@ MIT = "MIT"
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """A checkpoint that others have published.
+    """Weights that others have published.
 
     Attributes:
-        name: what `fetch` calls it, `source:model`.
-        url: where it is.
-        sha256: 64 hexadecimal digits, or the first 8 where only these are known; None: not known.
-        box_ap: COCO box AP on val2017 that its makers give, in percent; None for a classifier.
-        licence: of the weights, as their makers say.
+        name: kfpn's name for them, `source:model`.
+        url: the file's address.
+        sha256: 64 hexadecimal digits, or the first 8 if only these are known; None: not known.
+        box_ap: box AP on COCO val2017 in percent, as the makers give it; None for a classifier.
+        licence: of the weights, as the makers give it.
         size: bytes; None: not known.
-        what: one line: the network, and what it was trained on.
-        md5: 32 hexadecimal digits, or the first ones where only these are known; None: not known.
+        what: one line: the network, and the data that it was trained on.
+        md5: 32 hexadecimal digits, or the first ones if only these are known; None: not known.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Pretrained:
 
     @property
     def file_name(self) -> str:
-        """What it is called in the cache: by name, since files of different makers are called the same."""
+        """Returns the file's name in the cache, made of the entry's name: files of different makers may have one name."""
         return self.name.replace(":", "_") + Path(self.url).suffix
 
 
@@ -71,15 +71,17 @@ def _keras(name: str, md5: str, sha256: str | None, size: int) -> Pretrained:
     )
 
 
-# torchvision: each file's name has the first 8 digits of its SHA-256 (torch.hub's own check). All 64 digits are as public
-# repositories that downloaded the files give them, at least two that do not depend on each other; of resnet152-f82ba261 no
-# more than the 8 were found. The sizes come from the same places.
-# detectron2: MODEL_ZOO.md gives the box APs and the licence, and says that a file's name has the first digits of its MD5: 6,
-# which finds damage but no forgery. The one SHA-256 agrees between a git-lfs pointer, which also has the size, and the
-# install script of CompressAI-Vision. No hash of R-50 and R-101 was found.
-# keras.applications: the MD5s are those in keras/src/applications/resnet.py; the SHA-256 and size of resnet50 agree between
-# a git-lfs pointer and a repository that checks for it; the other sizes are what Keras prints as it downloads. The weights
-# are ported from Kaiming He's, under the MIT licence, says the documentation of keras.applications.
+# Where the hashes, sizes and licences come from:
+# - torchvision: each file's name has the first 8 digits of its SHA-256, which torch.hub itself checks. All 64 digits come
+#   from public repositories that downloaded the files, from at least two that do not depend on each other. Of
+#   resnet152-f82ba261 only the first 8 digits were found. The sizes come from the same places.
+# - detectron2: MODEL_ZOO.md gives the box APs and the licence. It says that a file's name has the first 6 digits of its MD5,
+#   which is enough to find damage, but not forgery. The one SHA-256 agrees between a git-lfs pointer, which also has the
+#   size, and the install script of CompressAI-Vision. No hashes of R-50 and R-101 were found.
+# - keras.applications: the MD5s are those in keras/src/applications/resnet.py. The SHA-256 and the size of resnet50 agree
+#   between a git-lfs pointer and a repository that checks for them. The other sizes are those that Keras prints when it
+#   downloads. The documentation of keras.applications says that the weights were ported from Kaiming He's, under the MIT
+#   licence.
 TABLE = (
     _torchvision(
         "fasterrcnn_resnet50_fpn_coco",
@@ -155,18 +157,18 @@ TABLE = (
 
 
 def list_pretrained() -> tuple[Pretrained, ...]:
-    """Returns the known checkpoints."""
+    """Returns the entries of all published weights that kfpn knows."""
     return TABLE
 
 
-def find(name: str) -> Pretrained:
-    """Returns the known checkpoint of a name.
+def find_pretrained(name: str) -> Pretrained:
+    """Returns the entry of a name.
 
     Args:
         name: as in `list_pretrained()`.
 
     Raises:
-        ValueError: if there is none; names the nearest.
+        ValueError: if there is none; the message suggests the most similar name.
     """
     names = {known.name: known for known in TABLE}
     if name in names:
@@ -177,33 +179,33 @@ def find(name: str) -> Pretrained:
 
 
 def fetch(name: str, folder: str | Path | None = None) -> Path:
-    """Downloads a known checkpoint, unless it is there already, and checks its hash.
+    """Downloads published weights, unless they are in the cache already, and checks their hash.
 
     Args:
         name: as in `list_pretrained()`.
-        folder: where files are kept; None: `kfpn` in Keras' cache ($KERAS_HOME, else ~/.keras).
+        folder: the cache; None: `kfpn` in Keras' cache ($KERAS_HOME, else ~/.keras).
 
     Returns:
-        The file.
+        The file's path.
 
     Raises:
-        ValueError: if the name is not known, the download fails or is not the file that is expected.
+        ValueError: if the name is not known, the download fails, or another file came than the expected one.
     """
-    known = find(name)
+    known = find_pretrained(name)
     folder = _cache() if folder is None else Path(folder).expanduser()
     path = folder / known.file_name
-    fault = _fault(known, path) if path.exists() else None
-    if path.exists() and fault is None:
+    difference = _file_difference(known, path) if path.exists() else None
+    if path.exists() and difference is None:
         return path
-    spoilt = f"\n{path} is there, but {fault}" if fault else ""
+    wrong_file = f"\n{path} is there, but {difference}" if difference else ""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Beside the target, so that what is half there or false never has its name.
+        # The download goes to a folder beside the target, so that a partial or wrong file never has the target's name.
         part = Path(tempfile.mkdtemp(prefix=".download-", dir=folder))
     except OSError as error:
         raise ValueError(f"folder must be writable, got {folder} ({error.strerror})") from error
     try:
-        _download(known, part / path.name, path, spoilt)
+        _download(known, part / path.name, path, wrong_file)
         os.replace(part / path.name, path)
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -216,23 +218,27 @@ def _cache() -> Path:
     return Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "kfpn"
 
 
-def _download(known: Pretrained, part: Path, path: Path, spoilt: str) -> None:
-    import keras  # here, so that the list is there at once
+def _download(known: Pretrained, part: Path, path: Path, wrong_file: str) -> None:
+    # Keras is imported here, so that `kfpn list-pretrained` answers at once.
+    import keras
 
     size = "" if known.size is None else f" ({known.size} bytes)"
     try:
         keras.utils.get_file(part.name, known.url, cache_dir=str(part.parent), cache_subdir="")
-    # Keras raises bare Exception for what urllib says.
+    # Keras raises a bare Exception for an error of urllib's.
     except Exception as error:
         raise ValueError(
             f"{known.name}: downloading {known.url} failed: {error}\n"
-            f"Without a network put the file{size} at {path}{spoilt}"
+            f"Without a network put the file{size} at {path}{wrong_file}"
         ) from error
-    if fault := _fault(known, part):
-        raise ValueError(f"{known.name}: {known.url} is not the file that was expected, and was removed: it {fault}")
+    if difference := _file_difference(known, part):
+        raise ValueError(
+            f"{known.name}: {known.url} is not the file that was expected, and was removed: it {difference}"
+        )
 
 
-def _fault(known: Pretrained, path: Path) -> str | None:
+def _file_difference(known: Pretrained, path: Path) -> str | None:
+    """Tells how a file differs from the entry's size and hashes, in the predicate of a sentence; None: it does not."""
     if known.size is not None and path.stat().st_size != known.size:
         return f"has {path.stat().st_size} bytes, expected {known.size}"
     for algorithm, expected in (("sha256", known.sha256), ("md5", known.md5)):

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from kfpn.weights import pretrained
-from kfpn.weights.pretrained import Pretrained, fetch, find, list_pretrained
+from kfpn.weights.pretrained import Pretrained, fetch, find_pretrained, list_pretrained
 
 DATA = bytes(range(256)) * 40
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -102,7 +102,7 @@ def test_the_hashes_of_keras_are_those_of_keras_applications():
 
 
 def test_find_gives_the_entry_of_a_name():
-    known = find("torchvision:fasterrcnn_resnet50_fpn_coco")
+    known = find_pretrained("torchvision:fasterrcnn_resnet50_fpn_coco")
     assert known.box_ap == 37.0
     assert known.sha256.startswith("258fb6c6")
 
@@ -111,14 +111,14 @@ def test_find_names_the_nearest():
     with pytest.raises(
         ValueError, match=r"got 'detectron2:faster_rcnn_R50_FPN_3x'; did you mean 'detectron2:faster_rcnn_R_50_FPN_3x'"
     ):
-        find("detectron2:faster_rcnn_R50_FPN_3x")
+        find_pretrained("detectron2:faster_rcnn_R50_FPN_3x")
 
 
 def test_find_lists_all_where_none_is_near():
     with pytest.raises(
         ValueError, match=r"got 'xyz'; known are torchvision:fasterrcnn_resnet50_fpn_coco, .*keras:resnet152"
     ):
-        find("xyz")
+        find_pretrained("xyz")
 
 
 # Downloading

@@ -1,4 +1,4 @@
-"""Reads a checkpoint file of any of four kinds, recognised by its content, without running what it holds."""
+"""Reads files of weights in four formats, recognised by their content, without running any code that they hold."""
 
 import dataclasses
 import hashlib
@@ -18,14 +18,14 @@ from kfpn.weights.formats.unpickle import check_pickles, read_pickle
 Kind = Literal["torch", "pickle", "safetensors", "hdf5"]
 
 KINDS = {"torch": "PyTorch (.pth, .pt)", "pickle": "pickle (.pkl)", "safetensors": "safetensors", "hdf5": "HDF5 (.h5)"}
-"""What messages call them."""
+"""Format -> its name in messages."""
 
-# torch.serialization.MAGIC_NUMBER, 0x1950a86a20f9469cfc6c, as a pickle's LONG1: the first thing in a file of torch < 1.6.
+# A file of torch before 1.6 begins with torch.serialization.MAGIC_NUMBER, 0x1950a86a20f9469cfc6c, as a pickle's LONG1.
 LEGACY_TORCH = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-# weights_only could be got round before: CVE-2025-32434.
+# Older versions ran code from some files in spite of weights_only: CVE-2025-32434.
 OLDEST_TORCH = (2, 6)
 
-# safetensors' own limit for its header.
+# Bytes: the limit of safetensors itself for its header.
 LONGEST_HEADER = 100_000_000
 SAFE_DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BOOL": "?",
@@ -35,13 +35,13 @@ SAFE_DTYPES = {
 
 @dataclasses.dataclass(frozen=True)
 class File:
-    """A checkpoint file, read but not yet understood.
+    """The content of a file of weights, whose maker is not yet identified.
 
     Attributes:
-        path: where it was read from.
-        kind: of the four.
-        content: the top object of a torch or pickle file, nested dicts kept; {name: array} of a safetensors file;
-            {path inside the file: array} of an HDF5 file. Arrays are NumPy's; float16 and bfloat16 have become float32.
+        path: the file.
+        kind: its format.
+        content: of a torch or pickle file the top object, with its nested dicts; of a safetensors file {name: array}; of an
+            HDF5 file {path inside the file: array}. All arrays are NumPy's, float32 in place of float16 and bfloat16.
     """
 
     path: Path
@@ -50,16 +50,17 @@ class File:
 
 
 def read_file(path: str | Path) -> File:
-    """Reads a checkpoint file, whatever its name ends in.
+    """Reads a file of weights; its format is recognised by its content and not by its name.
 
     Args:
         path: of a PyTorch, pickle, safetensors or HDF5 file.
 
     Raises:
-        ValueError: naming the file, if it can't be read, is damaged, is of another kind, or holds what could run code.
+        ValueError: with the file's name, if it can't be read, is damaged, is of another format, or holds something that
+            could run code.
     """
     path = Path(path).expanduser()
-    kind = _kind(path)
+    kind = _recognise_kind(path)
     size = f"{path.stat().st_size} bytes"
     try:
         content = READERS[kind](path)
@@ -90,13 +91,13 @@ def digest(path: str | Path, algorithm: str) -> str:
 
     Args:
         path: a file.
-        algorithm: as hashlib calls it.
+        algorithm: its name in hashlib, such as "sha256".
     """
     with open(path, "rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-def _kind(path: Path) -> Kind:
+def _recognise_kind(path: Path) -> Kind:
     head = _head(path)
     if not head:
         raise ValueError(f"{path}: is empty (0 bytes); copy or download it again")
@@ -108,7 +109,7 @@ def _kind(path: Path) -> Kind:
         return "torch"
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
         return "hdf5"
-    # Protocols 2 to 5, then a dict or OrderedDict of Python 2's protocols 0 and 1.
+    # First protocols 2 to 5, then a dict, a list or an OrderedDict in Python 2's protocols 0 and 1.
     if re.match(rb"\x80[\x02-\x05]|\(dp|\(lp|\}q|ccollections\n", head):
         return "pickle"
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= LONGEST_HEADER:
@@ -137,7 +138,7 @@ def _read_torch(path: Path) -> Any:
     if _head(path).startswith(b"PK"):
         _check_zip(path)
     else:
-        # The magic number, a version, the machine's sizes, the object, the names of its storages; then come their bytes.
+        # Five pickles come before the bytes: magic number, version, the machine's sizes, the object, its storages' names.
         check_pickles(path, 5)
     try:
         import torch
@@ -153,15 +154,15 @@ def _read_torch(path: Path) -> Any:
     try:
         top = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise Refused(_why_not(str(error), path)) from error
+        raise Refused(_why_torch_refused(str(error), path)) from error
     return plain_tree(top, lambda value, name: _from_torch(torch, value, name))
 
 
-def _why_not(text: str, path: Path) -> str:
-    # torch's own text tells people to load the file unsafely, so only the names in it are passed on.
-    if found := re.search(r"GLOBAL (\S+)", text):
+def _why_torch_refused(text: str, path: Path) -> str:
+    # torch's own message suggests to load the file unsafely, so only the names in it are passed on.
+    if unsafe := re.search(r"GLOBAL (\S+)", text):
         return (
-            f"holds {found[1]}, which is refused: building what a file names can run any code. "
+            f"holds {unsafe[1]}, which is refused: building what a file names can run any code. "
             "Where it was written, save the weights alone: torch.save(model.state_dict(), path)"
         )
     return (
@@ -183,7 +184,7 @@ def _check_zip(path: Path) -> None:
         what = "an .npz file of NumPy" if is_npz else f"a zip file that is not PyTorch's (of {', '.join(names[:3])})"
         raise Refused(f"must be {', '.join(KINDS.values())}, is {what}")
     if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-        # torch.save compresses nothing, so a file can't swell in memory to more than it is on disk.
+        # torch.save does not compress, so a sound file never needs more memory than its size on disk.
         raise Refused("is a PyTorch file that was packed anew, with compression; unzip and save it with torch.save")
 
 
@@ -231,12 +232,13 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 def _read_hdf5(path: Path) -> dict[str, np.ndarray]:
     sets: dict[str, h5py.Dataset] = {}
     with h5py.File(path, "r") as file:
-        # Follows neither soft nor external links.
+        # visititems follows neither soft nor external links, so no other file is read.
         file.visititems(lambda name, item: sets.update({name: item}) if isinstance(item, h5py.Dataset) else None)
         for name, data in sets.items():
             if data.is_virtual or data.external:
                 raise Refused(f"keeps {name!r} in another file, must hold all its arrays itself")
-        # Without this, a set of a terabyte that was never written, or is compressed, would be made in memory.
+        # Without this check, a small file could fill the memory: a data set that was never written, or that is compressed,
+        # can claim a terabyte.
         total, most = sum(data.nbytes for data in sets.values()), max(2 * path.stat().st_size, 2**30)
         if total > most:
             raise Refused(f"says that it holds {total} bytes of arrays, but is only {path.stat().st_size} bytes long")

@@ -1,4 +1,4 @@
-"""What a foreign file may hold: dicts, lists, numbers, strings and numeric arrays, nothing else."""
+"""Checks that a foreign file holds only dicts, lists, numbers, strings and numeric arrays."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -6,18 +6,19 @@ from typing import Any
 import numpy as np
 
 DEEPEST = 32
+"""The number of containers that may be nested in each other."""
 SCALARS = (str, bytes, int, float, complex, bool, type(None))
 
 
 class Refused(Exception):
-    """A file's content is not taken; the text says what and why, and leaves out the file's name."""
+    """Tells that a file's content is not accepted. The text says what and why, without the file's name."""
 
 
 def plain_array(array: np.ndarray) -> np.ndarray:
-    """Returns a writable array in the machine's byte order; float16 becomes float32.
+    """Returns a writable array in the machine's byte order, float32 in place of float16.
 
     Args:
-        array: of any shape.
+        array: of any shape and dtype.
 
     Raises:
         Refused: if it holds anything but numbers or bools.
@@ -29,25 +30,33 @@ def plain_array(array: np.ndarray) -> np.ndarray:
 
 
 def from_bfloat16(raw: bytes | bytearray) -> np.ndarray:
-    """Returns the float32 values, (n,), of 2 n bytes of little-endian bfloat16: the upper half of a float32."""
+    """Returns the values of little-endian bfloat16, whose 16 bits are the upper half of a float32.
+
+    Args:
+        raw: 2 n bytes.
+
+    Returns:
+        (n,) float32.
+    """
     return (np.frombuffer(raw, "<u2").astype(np.uint32) << 16).view(np.float32)
 
 
 def plain_tree(value: Any, leaf: Callable[[Any, str], Any]) -> Any:
-    """Copies nested containers, each object once, and turns whatever else is in them into arrays and numbers.
+    """Copies nested containers, each object once, and lets `leaf` replace what else is in them.
 
     Args:
         value: dicts, lists, tuples and sets, nested up to 32 deep.
-        leaf: turns (object, its name, such as "model.conv1.weight") into what stands in its place, or raises `Refused`.
+        leaf: function of an object and its name, such as "model.conv1.weight"; it returns the object's replacement, an
+            array or a number, or raises `Refused`.
 
     Returns:
-        The same with dicts, lists and tuples of the plain types.
+        A copy of only dicts, lists, tuples and plain values.
 
     Raises:
-        Refused: if they nest deeper (or hold themselves), or a dict's key is neither string nor number.
+        Refused: if containers nest deeper (or hold themselves), or a dict's key is neither a string nor a number.
     """
-    # Without it, ten lists that each hold the one before ten times would be 10^10 elements. The object is kept beside its
-    # copy: the id of one that is gone would be given again.
+    # Each object is copied once: ten lists that each hold the one before ten times would otherwise become 10^10 elements.
+    # The object is kept beside its copy, because Python may give the id of a deleted object to a new one.
     done: dict[int, tuple[Any, Any]] = {}
 
     def copy(value: Any, name: str, depth: int) -> Any:

@@ -1,4 +1,4 @@
-"""Pickles of arrays (detectron2's and Caffe2's .pkl), read without running anything they name."""
+"""Reads pickles of arrays (detectron2's and Caffe2's .pkl) without running anything that they name."""
 
 import mmap
 import pickle
@@ -11,22 +11,22 @@ import numpy as np
 
 from kfpn.weights.formats.safe_values import Refused, plain_array, plain_tree
 
-# A pickle may call whatever it is given, set attributes on it and feed NumPy states that crash it. So none of NumPy's own
-# functions is given out: the classes below take their places, and make arrays only of bytes that are there.
+# A pickle can call every object that it gets, set attributes of it, and give NumPy a state that crashes it. So a pickle gets
+# none of NumPy's own functions: the classes below stand in for them, and make arrays only of bytes that are in the file.
 
 
 class _StandIn:
-    """Stands for something of NumPy's or Python's."""
+    """Stands in for a function or class of NumPy's or Python's."""
 
     __slots__ = ()
 
     def __setstate__(self, state: Any) -> None:
-        # Also keeps pickles from setting attributes of the classes themselves.
+        # Being defined here, it also stops pickles from setting attributes of the classes themselves.
         raise Refused(f"gives a state to {type(self).__name__.lstrip('_')}")
 
 
 class _DType(_StandIn):
-    """Stands for numpy.dtype: a plain number type and its byte order."""
+    """Stands in for numpy.dtype: a plain number type and its byte order."""
 
     __slots__ = ("dtype",)
 
@@ -44,7 +44,7 @@ class _DType(_StandIn):
 
 
 class _Type(_StandIn):
-    """Stands for numpy.ndarray, which arrays name but which nothing may call."""
+    """Stands in for numpy.ndarray, which array pickles name and which nothing may call."""
 
     __slots__ = ()
 
@@ -53,7 +53,7 @@ class _Type(_StandIn):
 
 
 class _Array(_StandIn):
-    """Stands for numpy's _reconstruct: an array whose shape, dtype and bytes come after."""
+    """Stands in for numpy's _reconstruct: an array whose shape, dtype and bytes follow as its state."""
 
     __slots__ = ("value",)
 
@@ -68,7 +68,7 @@ class _Array(_StandIn):
 
 
 class _FromBuffer(_StandIn):
-    """Stands for numpy's _frombuffer, of pickle protocol 5."""
+    """Stands in for numpy's _frombuffer, which pickle protocol 5 uses."""
 
     __slots__ = ()
 
@@ -79,7 +79,7 @@ class _FromBuffer(_StandIn):
 
 
 class _Scalar(_StandIn):
-    """Stands for numpy's scalar: one number."""
+    """Stands in for numpy's scalar: one number."""
 
     __slots__ = ()
 
@@ -88,7 +88,7 @@ class _Scalar(_StandIn):
 
 
 class _Encode(_StandIn):
-    """Stands for _codecs.encode, by which Python 3 writes bytes in protocol 2."""
+    """Stands in for _codecs.encode, with which Python 3 writes bytes in protocol 2."""
 
     __slots__ = ()
 
@@ -99,7 +99,7 @@ class _Encode(_StandIn):
 
 
 class _Bytes(_StandIn):
-    """Stands for bytes, by which Python 3 writes b"" in protocol 2."""
+    """Stands in for bytes, with which Python 3 writes b"" in protocol 2."""
 
     __slots__ = ()
 
@@ -111,7 +111,7 @@ def _array(raw: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
     if not isinstance(dtype, _DType):
         raise Refused("holds an array without a dtype")
     if isinstance(raw, str):
-        # Python 2 has no bytes; encoding="latin1" keeps each as one character.
+        # Python 2 has no type for bytes. The unpickler's encoding "latin1" makes one character of each byte.
         raw = raw.encode("latin1")
     return plain_array(np.frombuffer(raw, dtype.dtype).reshape(shape, order=order).copy(order="K"))
 
@@ -136,7 +136,7 @@ ALLOWED = {
         )
     },
 }
-"""(module, name) -> what a pickle gets that asks for it; whatever is not here is refused."""
+"""(module, name) that a pickle may ask for -> what it gets instead. All other names are refused."""
 
 
 class _Unpickler(pickle.Unpickler):
@@ -154,15 +154,18 @@ class _Unpickler(pickle.Unpickler):
 
 
 def check_pickles(path: Path, number: int) -> None:
-    """Raises where a file's first pickles are cut off, or number objects so high that Python takes gigabytes to hold none.
+    """Checks a file's first pickles before they are read: that they are whole, and that their memo is not huge.
+
+    A pickle numbers the objects that it refers to again. Python's unpickler makes room for all numbers up to the highest
+    one, so a few bytes with a high number would take gigabytes.
 
     Args:
-        path: not empty.
-        number: of pickles, one after the other.
+        path: a file that is not empty.
+        number: the number of pickles that follow one another in it.
 
     Raises:
-        Refused: for the numbers.
-        Exception: of any kind, where the file ends too early or is damaged.
+        Refused: if an object has too high a number.
+        Exception: of any kind, if the file ends too early or is damaged.
     """
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         for _ in range(number):
@@ -186,16 +189,19 @@ def _leaf(value: Any, name: str) -> Any:
 
 
 def read_pickle(path: Path) -> Any:
-    """Returns the object of a pickle: containers, numbers, strings and arrays.
+    """Reads a pickle of containers, numbers, strings and arrays.
 
     Args:
-        path: a pickle of protocol 0 to 5, of Python 2 or 3.
+        path: a pickle of protocol 0 to 5, written by Python 2 or 3.
+
+    Returns:
+        The pickle's object.
 
     Raises:
-        Refused: if it holds anything else.
-        Exception: of any kind, if it is damaged.
+        Refused: if the pickle holds anything else.
+        Exception: of any kind, if the pickle is damaged.
     """
     check_pickles(path, 1)
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        # A memory map, unlike a file, never makes room for more bytes than it has.
+        # A pickle can claim more bytes than there are. A file object would make room for them, a memory map does not.
         return plain_tree(_Unpickler(data, encoding="latin1").load(), _leaf)
