@@ -16,7 +16,6 @@ MODULES = {
     "kfpn.anchors": "kfpn.ops.anchors",
     "kfpn.boxes": "kfpn.ops.boxes",
     "kfpn.commands": "kfpn.cli.commands",
-    "kfpn.data.annotations": "kfpn.data.formats.annotations",
     "kfpn.data.checks": "kfpn.data.annotation_checks",
     "kfpn.data.coco": "kfpn.data.formats.coco",
     "kfpn.data.iterable": "kfpn.data.formats.iterable",

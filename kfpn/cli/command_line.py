@@ -6,11 +6,9 @@ import difflib
 import io
 import logging
 import os
-import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -34,6 +32,7 @@ from kfpn.cli.options import (
 from kfpn.config.model import ModelConfig
 from kfpn.config.presets import PRESETS, preset
 from kfpn.config.run import Config
+from kfpn.data.formats import run_name
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -157,7 +156,7 @@ def train_defaults(args: Sequence[str]) -> Config:
     # An unknown preset is left to the parser, which lists the known ones.
     config = preset(name if name in PRESETS else "shapes")
     if data and data != config.data:
-        config = dataclasses.replace(config, data=data, workdir=f"runs/{data_name(data)}")
+        config = dataclasses.replace(config, data=data, workdir=f"runs/{run_name(data)}")
     if init and not _asks_for_help(args):
         settings = _settings_of(init, _option(args, "workdir") or config.workdir)
         config = dataclasses.replace(
@@ -185,16 +184,6 @@ def _settings_of(init: str, workdir: str) -> dict[str, dict[str, Any]]:
 
     trained = read_trained_weights(init)
     return {"model": trained.model, "sampling": trained.sampling, "input": trained.input}
-
-
-def data_name(data: str) -> str:
-    """Returns a folder name for a data set: `voc:photos/bccd` -> `bccd`, `coco:cars/train.json` -> `cars-train`."""
-    kind, _, rest = data.partition(":")
-    path = Path(rest.split(",")[0] or kind)
-    parts = [path.resolve().parent.name, path.stem] if kind == "coco" else [path.resolve().name]
-    if kind == "tfds":
-        parts = [rest.split(",")[0]]
-    return re.sub(r"[^\w.]+", "-", "-".join(parts)).strip("-.") or kind
 
 
 def _option(args: Sequence[str], name: str) -> str | None:

@@ -9,6 +9,7 @@ from kfpn import __version__
 from kfpn.cli.export_commands import SAVED_MODEL_HELP, OnnxOptions, SavedModelOptions
 from kfpn.config.model import ModelConfig
 from kfpn.config.test_scales import parse_scales
+from kfpn.data.formats import describe_formats
 from kfpn.export.tf_trt.trt_options import TfTrtOptions
 
 DESCRIPTION = f"""\
@@ -41,7 +42,11 @@ From weights that are trained already (stem and conv2_x stay frozen, as in the p
   kfpn train --init fasterrcnn_resnet50_fpn_coco-258fb6c6.pth --data coco:train.json,images --val-data coco:val.json,images
 
 COCO as in the paper (the 1x recipe; detectron2's settings):
-  kfpn train --preset coco --init R-50.pkl --data coco:annotations/instances_train2017.json,train2017""",
+  kfpn train --preset coco --init R-50.pkl --data coco:annotations/instances_train2017.json,train2017
+
+The forms of --data and --val-data:
+"""
+    + describe_formats(),
     "evaluate": """\
 Measure a trained detector: COCO's twelve figures and the AP of each class.
 

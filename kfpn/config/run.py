@@ -138,7 +138,7 @@ class Config:
     """Train a Faster R-CNN with a Feature Pyramid Network."""
 
     data: str = "coco:annotations/instances_train2017.json,train2017"
-    """Training data: shapes | coco:ANNOTATIONS.json[,IMAGES_DIR] | voc:DIR[,SPLIT] | tfds:NAME[,SPLIT]."""
+    """Training data, in one of the forms that `kfpn train --help` lists: shapes, coco:FILE.json,IMAGES and so on."""
     val_data: str | None = None
     """Data to evaluate on. None: the validation split of `data`, where it has one."""
     workdir: str = "runs/coco"

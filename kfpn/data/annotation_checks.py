@@ -23,12 +23,12 @@ _NAMED = 5  # faulty files that an error names
 _LONG = 2000  # files from which a check shows a progress bar
 
 
-class Faults:
+class AnnotationFaults:
     """Counts what was wrong with a data set but could be put right, by kind.
 
     Args:
         source: str, the data set's name in messages.
-        found: kind -> (count, where it was found first), as `found` of another `Faults` gave it.
+        found: kind -> (count, where it was found first), as `found` of another `AnnotationFaults` gave it.
     """
 
     def __init__(self, source: str, found: dict[str, tuple[int, str]] | None = None) -> None:
@@ -48,7 +48,7 @@ class Faults:
 
 
 def usable_boxes(
-    boxes: np.ndarray, sizes: np.ndarray, where: Callable[[int], str], faults: Faults, *, least: float = 0.0
+    boxes: np.ndarray, sizes: np.ndarray, where: Callable[[int], str], faults: AnnotationFaults, *, least: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Clips boxes to their images and finds those that can't be used.
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from kfpn.data.formats.annotations import AnnotatedSource
+from kfpn.data.annotations import AnnotatedSource
 from kfpn.data.record import Source
 
 

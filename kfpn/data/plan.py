@@ -33,7 +33,7 @@ class Groups(NamedTuple):
     canvases: np.ndarray
 
 
-class Batch(NamedTuple):
+class PlannedBatch(NamedTuple):
     """What a training step sees.
 
     Attributes:
@@ -131,14 +131,14 @@ class TrainPlan:
         self.seed = seed
         self.counts = np.bincount(self.members)
 
-    def batches(self, start_step: int) -> Iterator[Batch]:
+    def batches(self, start_step: int) -> Iterator[PlannedBatch]:
         """Yields the batches from `start_step` on, for ever."""
         epoch = self.epoch_of(start_step)
         step = self.first_step(epoch)
         while True:
             for group, records in self._epoch(epoch):
                 if step >= start_step:
-                    yield Batch(step, group, records)
+                    yield PlannedBatch(step, group, records)
                 step += 1
             epoch += 1
 

@@ -10,7 +10,7 @@ from kfpn.data.annotation_checks import (
     NO_AREA,
     NOT_FINITE,
     OUTSIDE,
-    Faults,
+    AnnotationFaults,
     in_stored_pixels,
     read_headers,
     same_classes,
@@ -22,7 +22,7 @@ from kfpn.data.record import Record
 
 
 def check(boxes, **options):
-    faults = Faults("set")
+    faults = AnnotationFaults("set")
     sizes = np.tile([100, 200], (len(boxes), 1))
     return (*usable_boxes(np.asarray(boxes, float), sizes, lambda m: f"file {m}", faults, **options), faults)
 
@@ -70,7 +70,7 @@ def test_no_boxes_are_fine():
 
 
 def test_one_warning_for_each_kind_with_count_and_first_file(caplog):
-    faults = Faults("set", {"boxes askew": (2, "a.jpg")})
+    faults = AnnotationFaults("set", {"boxes askew": (2, "a.jpg")})
     faults.add("boxes askew", "b.jpg", 3)
     with caplog.at_level(logging.WARNING, "kfpn"):
         faults.report()

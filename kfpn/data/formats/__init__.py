@@ -1,61 +1,104 @@
-"""Opens a data set by its name: `shapes`, `coco:…`, `voc:…`, `tfds:…`, or records made in Python."""
+"""Opens data sets by their names: the table of data formats, and what is made of it.
+
+A format is a module here and a row of `FORMATS`. The module has
+
+- `open_place(place, split)`: returns the checked `Source`; `place` is the text behind the prefix;
+- `validation_data(place)`: returns the name of another split to validate on, for `open_source`, or None.
+"""
 
 import difflib
-from collections.abc import Iterable
+import importlib
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
 
-from kfpn.data.annotation_checks import same_classes
-from kfpn.data.formats.coco import CocoSource
-from kfpn.data.formats.iterable import IterableSource
-from kfpn.data.formats.voc import VocSource, split_names
 from kfpn.data.record import Record, Source
 
-# TensorFlow Datasets takes seconds to import, so `kfpn.data.formats.tfds` is imported where it is needed.
 
-FORMS = (
-    "shapes[,SPLIT]",
-    "coco:ANNOTATIONS.json[,IMAGES_DIR]",
-    "voc:DIR[,SPLIT]",
-    "tfds:NAME[,SPLIT]",
-    "an IterableSource(records, class_names) in Python",
-)
+def _name_of_folder(place: str) -> str:
+    return Path(place.split(",")[0]).resolve().name
 
-_SHAPES_SPLITS = ("train", "validation", "test")
+
+def _name_of_file(place: str) -> str:
+    path = Path(place.split(",")[0])
+    return f"{path.resolve().parent.name}-{path.stem}"
+
+
+def _name_as_written(place: str) -> str:
+    return place.split(",")[0]
+
+
+class DataFormat(NamedTuple):
+    """A row of the table: a form that the name of a data set can have.
+
+    Attributes:
+        prefix: str, stands before the colon.
+        form: str, how the name is written.
+        help: str, what it reads, in one line.
+        module: str, the module here that opens it. It is imported when it is needed: TensorFlow Datasets takes seconds.
+        run_name: function of the place: what a run on this data is called.
+        sign: str, by which a path without a prefix is known: an ending (".json"), or a folder in it ("Annotations/").
+        has_place: bool, whether a colon and a place follow the prefix.
+    """
+
+    prefix: str
+    form: str
+    help: str
+    module: str
+    run_name: Callable[[str], str] = _name_of_folder
+    sign: str = ""
+    has_place: bool = True
+
+
+FORMATS = (
+    DataFormat(
+        "shapes", "shapes[,SPLIT]", "the built-in data set, generated offline", "toy_shapes",
+        _name_as_written, has_place=False,
+    ),
+    DataFormat(
+        "coco", "coco:ANNOTATIONS.json[,IMAGES_DIR]", "COCO detection JSON; images beside the JSON by default", "coco",
+        _name_of_file, ".json",
+    ),
+    DataFormat(
+        "voc", "voc:DIR[,SPLIT]",
+        "DIR/Annotations/*.xml, DIR/JPEGImages, DIR/ImageSets/Main/SPLIT.txt", "voc",
+        sign="Annotations/",
+    ),
+    DataFormat(
+        "tfds", "tfds:NAME[,SPLIT]",
+        "any TFDS set with objects/bbox (coco/2017, voc/2007 ...), by TFDS' own download and cache", "tfds",
+        _name_as_written,
+    ),
+)  # fmt: skip
+"""The formats, in the order in which help and errors list them."""
+
+IN_PYTHON = "an IterableSource(records, class_names) in Python"
 
 
 def open_source(data: str | Iterable[Record] | Source, split: str = "train") -> Source:
     """Opens and checks a data set.
 
     Args:
-        data: one of `FORMS`; a source is returned as it is.
-        split: the split of `shapes`, `voc:` and `tfds:` when `data` doesn't name one.
+        data: a name, in one of the forms of `FORMATS`; a source is returned as it is.
+        split: the split of `shapes`, `voc:` and `tfds:` when `data` does not name one.
+
+    Returns:
+        The data set: its records in a fixed order.
 
     Raises:
-        ValueError: when `data` has no known form, or the data set can't be used; says what and why.
+        ValueError: when `data` has no known form, or the data set cannot be used; says what and why.
     """
     if not isinstance(data, str):
         if isinstance(data, Source):
             return data
         raise ValueError(
             "data must be the name of a data set or a source; records need class names: "
-            f"kfpn.data.formats.IterableSource(records, class_names); got a {type(data).__name__}"
+            f"kfpn.IterableSource(records, class_names); got a {type(data).__name__}"
         )
-    kind, rest = _kind(data)
-    if kind == "coco":
-        annotations, images = _coco_parts(rest)
-        return CocoSource(annotations, images)
-    place, split = _with_split(rest, split)
-    if kind == "voc":
-        return VocSource(place, split)
-    if kind == "shapes" and split.partition("[")[0] not in _SHAPES_SPLITS:  # said before a minute goes into making it
-        raise ValueError(f"shapes: split must be one of {', '.join(_SHAPES_SPLITS)}, got {split!r}")
-    from kfpn.data.formats.tfds import TfdsSource, prepared
-
-    if kind == "tfds":
-        return TfdsSource(prepared(place), split, f"tfds:{place},{split}")
-    from kfpn.data.formats.toy_shapes import builder
-
-    return TfdsSource(builder(), split, f"shapes,{split}")
+    row, place = _row_and_place(data)
+    return _module(row).open_place(place, split)
 
 
 def default_val_data(data: str) -> str | None:
@@ -65,61 +108,51 @@ def default_val_data(data: str) -> str | None:
         data: name of the training data. For `tfds:` the data set is downloaded to learn its splits.
 
     Returns:
-        a name for `open_source`, or None when the data set has no other split.
+        A name for `open_source`, or None when the data set has no other split.
 
     Raises:
         ValueError: when `data` has no known form.
     """
-    kind, rest = _kind(data)
-    place, split = _with_split(rest, "train")
-    if kind == "shapes":
-        return "shapes,validation" if split != "validation" else None
-    if kind == "coco":
-        return None
-    if kind == "voc":
-        found = split_names(place)
-    else:
-        from kfpn.data.formats.tfds import prepared
-
-        found = list(prepared(place).info.splits)
-    wanted = ("val",) if kind == "voc" else ("validation", "test")
-    return next((f"{kind}:{place},{name}" for name in wanted if name in found and not split.startswith(name)), None)
+    row, place = _row_and_place(data)
+    return _module(row).validation_data(place)
 
 
-def _kind(data: str) -> tuple[str, str]:
-    if data == "shapes" or data.startswith("shapes,"):
-        return "shapes", data
-    kind, colon, rest = data.partition(":")
-    if colon and rest and kind in ("coco", "voc", "tfds"):
-        return kind, rest
-    raise ValueError(f"data must be {', '.join(FORMS[:-1])} or {FORMS[-1]}, got {data!r}{_nearest(data)}")
+def run_name(data: str) -> str:
+    """Returns a folder name for a run on a data set: `voc:photos/bccd` -> `bccd`, `coco:cars/train.json` -> `cars-train`."""
+    prefix, _, place = data.partition(":")
+    row = next((row for row in FORMATS if row.prefix == prefix and place), None)
+    name = row.run_name(place) if row else _name_of_folder(data) if "," not in data else data
+    return re.sub(r"[^\w.]+", "-", name).strip("-.") or prefix
 
 
-def _nearest(data: str) -> str:
-    kind, colon, rest = data.partition(":")
-    if not colon and data.partition(",")[0].endswith(".json"):
-        return f"; did you mean 'coco:{data}'?"
-    if (Path(data).expanduser() / "Annotations").is_dir():
-        return f"; did you mean 'voc:{data}'?"
-    near = difflib.get_close_matches(kind.partition(",")[0], ("shapes", "coco", "voc", "tfds"), n=1, cutoff=0.0)[0]
-    if rest and near != "shapes":
-        return f"; the nearest is '{near}:{rest}'"
-    return f"; the nearest is {next(form for form in FORMS if form.startswith(near))}"
+def describe_formats() -> str:
+    """Returns a line for each format: how the name is written, and what it reads."""
+    width = max(len(row.form) for row in FORMATS)
+    return "\n".join(f"  {row.form:<{width}}  {row.help}" for row in FORMATS)
 
 
-def _coco_parts(rest: str) -> tuple[str, str | None]:
-    """Splits at the comma behind the JSON file, so that folders may have commas in their names."""
-    if Path(rest).expanduser().exists():
-        return rest, None
-    head, found, tail = rest.partition(".json,")
-    return (f"{head}.json", tail) if found and tail else (rest.removesuffix(","), None)
+def _module(row: DataFormat) -> ModuleType:
+    return importlib.import_module(f"{__name__}.{row.module}")
 
 
-def _with_split(rest: str, split: str) -> tuple[str, str]:
-    if Path(rest).expanduser().is_dir():
-        return rest, split
-    place, comma, named = rest.rpartition(",")
-    return (place, named or split) if comma and place else (rest, split)
+def _row_and_place(data: str) -> tuple[DataFormat, str]:
+    prefix, colon, place = data.partition(":")
+    for row in FORMATS:
+        if row.has_place and colon and place and row.prefix == prefix:
+            return row, place
+        if not row.has_place and data.partition(",")[0] == row.prefix:
+            return row, data
+    forms = ", ".join(row.form for row in FORMATS)
+    raise ValueError(f"data must be {forms} or {IN_PYTHON}, got {data!r}{_suggestion(data)}")
 
 
-__all__ = ["FORMS", "IterableSource", "default_val_data", "open_source", "same_classes"]
+def _suggestion(data: str) -> str:
+    prefix, colon, place = data.partition(":")
+    for row in FORMATS:
+        has_ending = row.sign.startswith(".") and not colon and data.partition(",")[0].endswith(row.sign)
+        has_folder = row.sign.endswith("/") and (Path(data).expanduser() / row.sign).is_dir()
+        if has_ending or has_folder:
+            return f"; did you mean '{row.prefix}:{data}'?"
+    rows = {row.prefix: row for row in FORMATS}
+    near = rows[difflib.get_close_matches(prefix.partition(",")[0], rows, n=1, cutoff=0.0)[0]]
+    return f"; the nearest is '{near.prefix}:{place}'" if place and near.has_place else f"; the nearest is {near.form}"

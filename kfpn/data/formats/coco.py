@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from kfpn.data.annotation_checks import Faults, in_stored_pixels, read_headers, require_unique, upright_boxes
-from kfpn.data.formats.annotations import AnnotatedSource, Annotations, collect
+from kfpn.data.annotation_checks import AnnotationFaults, in_stored_pixels, read_headers, require_unique, upright_boxes
+from kfpn.data.annotations import AnnotatedSource, Annotations, ImageTable, RawObjects, collect
 from kfpn.data.memory_limit import memory_limit
+from kfpn.data.record import Source
 
 UNKNOWN_IMAGE = "annotations of an image id that is not listed, left out"
 DUPLICATE_ID = "annotations whose id came before, kept"
@@ -44,18 +45,15 @@ class CocoSource(AnnotatedSource):
         files = [str(folder / image["file_name"]) for image in images]
         _require_files(files, folder, path, name)
         sizes, orientations = read_headers(files, files, name)
-        declared = np.asarray([_declared(image, name) for image in images], np.int64).reshape(-1, 2)
+        declared = np.asarray([_declared_size(image, name) for image in images], np.int64).reshape(-1, 2)
         stored = in_stored_pixels(declared, sizes, orientations, files, name)
-        faults = Faults(name)
+        faults = AnnotationFaults(name)
         boxes = _boxes(content, categories, files, sizes, np.where(stored, orientations, 1), faults)
         super().__init__(
             name=name,
             class_names=[str(category["name"]) for category in categories],
             category_ids=[category["id"] for category in categories],
-            images=files,
-            image_names=files,
-            image_ids=[image["id"] for image in images],
-            sizes=sizes,
+            table=ImageTable(files, files, [image["id"] for image in images], sizes),
             annotations=boxes,
         )
         faults.report()
@@ -123,7 +121,7 @@ def _require_memory(path: Path, name: str) -> None:
         raise ValueError(f"{name}: can't be read: is too large for the memory, {size:,} bytes of {memory:,}")
 
 
-def _declared(image: dict[str, Any], name: str) -> tuple[int, int]:
+def _declared_size(image: dict[str, Any], name: str) -> tuple[int, int]:
     sides = image.get("height") or 0, image.get("width") or 0
     if not all(isinstance(side, (int, float)) and 0 <= side < 2**31 for side in sides):
         raise ValueError(
@@ -179,7 +177,7 @@ def _boxes(
     files: list[str],
     sizes: np.ndarray,
     orientations: np.ndarray,
-    faults: Faults,
+    faults: AnnotationFaults,
 ) -> Annotations:
     index_of = {image["id"]: index for index, image in enumerate(content["images"])}
     label_of = {category["id"]: label for label, category in enumerate(categories)}
@@ -209,7 +207,8 @@ def _boxes(
     index_column, labels, crowd, areas = zip(*rows, strict=True) if rows else ((), (), (), ())
     of_image = np.asarray(index_column, np.int64)
     boxes = upright_boxes(np.asarray(corners, np.float64).reshape(-1, 4), sizes[of_image], orientations[of_image])
-    return collect(of_image, boxes, labels, crowd, areas, sizes, lambda m: files[of_image[m]], faults)
+    objects = RawObjects(of_image, boxes, labels, crowd, areas, where=lambda m: files[of_image[m]])
+    return collect(objects, sizes, faults)
 
 
 def _numbers(bbox: Any, where: str) -> list[float]:
@@ -227,3 +226,18 @@ def _area(annotation: dict[str, Any]) -> float:
 def _ids(label_of: dict[int, int]) -> str:
     ids = ", ".join(map(str, list(label_of)[:10]))
     return ids + (", ..." if len(label_of) > 10 else "")
+
+
+def open_place(place: str, split: str = "train") -> Source:
+    """Opens `ANNOTATIONS.json[,IMAGES_DIR]`; the format has no splits.
+
+    The comma behind the JSON file counts, so that folders may have commas in their names.
+    """
+    if Path(place).expanduser().exists():
+        return CocoSource(place)
+    head, comma, folder = place.partition(".json,")
+    return CocoSource(f"{head}.json", folder) if comma and folder else CocoSource(place.removesuffix(","))
+
+
+def validation_data(place: str) -> None:
+    """Returns None: a JSON file does not say which other one belongs to it."""

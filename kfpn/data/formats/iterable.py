@@ -5,8 +5,8 @@ from typing import cast
 
 import numpy as np
 
-from kfpn.data.annotation_checks import Faults, in_stored_pixels, read_headers, require_unique
-from kfpn.data.formats.annotations import AnnotatedSource, collect
+from kfpn.data.annotation_checks import AnnotationFaults, in_stored_pixels, read_headers, require_unique
+from kfpn.data.annotations import AnnotatedSource, ImageTable, RawObjects, collect
 from kfpn.data.record import Record
 
 
@@ -41,22 +41,21 @@ class IterableSource(AnnotatedSource):
         ids = range(1, len(class_names) + 1) if category_ids is None else category_ids
         if len(ids) != len(class_names):
             raise ValueError(f"{name}: category_ids must be one for each class ({len(class_names)}), got {len(ids)}")
-        sizes = _sizes(held, names, name)
-        faults = Faults(name)
+        sizes = _sizes_of_records(held, names, name)
+        faults = AnnotationFaults(name)
         of_image = np.repeat(np.arange(len(held)), [len(record.boxes) for record in held])
-        annotations = collect(
+        objects = RawObjects(
             of_image,
             np.concatenate([np.zeros((0, 4)), *(record.boxes for record in held)]),
             np.concatenate([np.zeros(0), *(record.labels for record in held)]),
             np.concatenate([np.zeros(0, bool), *(record.crowd for record in held)]),
             np.concatenate([np.zeros(0), *(record.areas for record in held)]),
-            sizes,
-            lambda m: names[of_image[m]],
-            faults,
+            where=lambda m: names[of_image[m]],
         )
         image_ids = [record.image_id for record in held]
         images = [record.image for record in held]
-        super().__init__(name, class_names, ids, images, names, image_ids, sizes, annotations)
+        table = ImageTable(images, names, image_ids, sizes)
+        super().__init__(name, class_names, ids, table, collect(objects, sizes, faults))
         faults.report()
 
 
@@ -79,7 +78,7 @@ def _check(record: Record, where: str, num_classes: int) -> None:
         raise ValueError(f"{where}: labels must lie in 0..{num_classes - 1}, got {np.asarray(record.labels).tolist()}")
 
 
-def _sizes(records: list[Record], names: list[str], source: str) -> np.ndarray:
+def _sizes_of_records(records: list[Record], names: list[str], source: str) -> np.ndarray:
     sizes = np.zeros((len(records), 2), np.int32)
     encoded = [i for i, record in enumerate(records) if not isinstance(record.image, np.ndarray)]
     for i, record in enumerate(records):

@@ -2,10 +2,7 @@
 
 import difflib
 import functools
-import hashlib
-import json
 import logging
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,11 +11,13 @@ from typing import Any, overload
 import numpy as np
 import tensorflow_datasets as tfds
 
-from kfpn.data.annotation_checks import LOGGER, Faults, progress, upright_boxes
-from kfpn.data.formats.annotations import AnnotatedSource, Annotations, collect
+from kfpn.data.annotation_checks import LOGGER, AnnotationFaults, progress, upright_boxes
+from kfpn.data.annotations import AnnotatedSource, Annotations, ImageTable, RawObjects, collect
+from kfpn.data.formats.place_and_split import place_and_split
+from kfpn.data.formats.tfds_cache import cache_file, read_cache, write_cache
 from kfpn.data.image import read_header
+from kfpn.data.record import Source
 
-_CACHE_VERSION = 1
 _FORMAT = "array_record"  # TFDS's format with random access
 
 
@@ -48,18 +47,19 @@ class TfdsSource(AnnotatedSource):
         self._where = f"{name} in {builder.data_dir}"
         self._features = tfds.features.FeaturesDict(wanted)  # nothing else (masks, captions) is parsed
         self._examples = _data_source(builder, split, name)
-        faults = Faults(name)
-        cache = _cache_file(builder, split)
-        loaded = _load(cache, len(self._examples))
+        faults = AnnotationFaults(name)
+        cache = cache_file(builder, split)
+        loaded = read_cache(cache, len(self._examples))
         if loaded is None:
             sizes, image_ids, annotations = self._scan(name, features["objects"]["label"].num_classes, faults)
-            _save(cache, sizes, image_ids, annotations, faults)
+            write_cache(cache, sizes, image_ids, annotations, faults)
         else:
             sizes, image_ids, annotations, faults.found = loaded
         class_names = features["objects"]["label"].names
         names = _Names(name, image_ids)
         images = _Images(self._example, len(self._examples))
-        super().__init__(name, class_names, range(len(class_names)), images, names, image_ids, sizes, annotations)
+        table = ImageTable(images, names, image_ids, sizes)
+        super().__init__(name, class_names, range(len(class_names)), table, annotations)
         faults.report()
 
     def _example(self, index: int) -> dict[str, Any]:
@@ -74,7 +74,9 @@ class TfdsSource(AnnotatedSource):
                 "is prepared again"
             ) from error
 
-    def _scan(self, name: str, num_classes: int, faults: Faults) -> tuple[np.ndarray, np.ndarray, Annotations]:
+    def _scan(
+        self, name: str, num_classes: int, faults: AnnotationFaults
+    ) -> tuple[np.ndarray, np.ndarray, Annotations]:
         count = len(self._examples)
         headers, image_ids, objects = [], [], []
         for index in progress(range(count), count, f"checking {name} (once)"):
@@ -97,17 +99,15 @@ class TfdsSource(AnnotatedSource):
         of_image = np.repeat(np.arange(count), [len(item["label"]) for item in objects])
         stored = np.where(orientations[:, None] >= 5, sizes[:, ::-1], sizes)[of_image]
         boxes = _column(objects, "bbox").reshape(-1, 4) * np.concatenate([stored, stored], axis=1)
-        annotations = collect(
+        raw = RawObjects(
             of_image,
             upright_boxes(boxes, sizes[of_image], orientations[of_image]),
             _column(objects, "label"),
             (_column(objects, "is_crowd") > 0) | (_column(objects, "is_difficult") > 0),
             _column(objects, "area"),
-            sizes,
-            lambda m: f"example {of_image[m]}",
-            faults,
+            where=lambda m: f"example {of_image[m]}",
         )
-        return sizes, np.asarray(image_ids, np.int64), annotations
+        return sizes, np.asarray(image_ids, np.int64), collect(raw, sizes, faults)
 
 
 @functools.lru_cache(maxsize=8)
@@ -207,32 +207,6 @@ def _as_bytes(image: Any) -> bytes:
     return image.item() if isinstance(image, np.ndarray) else bytes(image)
 
 
-def _cache_file(builder: tfds.core.DatasetBuilder, split: str) -> Path:
-    info = builder.info.splits[split]
-    key = f"{_CACHE_VERSION} {builder.info.full_name} {split} {info.num_examples} {builder.info.dataset_size}"
-    return Path(builder.data_dir) / f"kfpn-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
-
-
-def _load(cache: Path, count: int) -> tuple[np.ndarray, np.ndarray, Annotations, dict[str, tuple[int, str]]] | None:
-    try:
-        with np.load(cache) as data:
-            annotations = Annotations(*(data[key] for key in ("offsets", "boxes", "labels", "crowd", "areas")))
-            found = {kind: (int(n), first) for kind, (n, first) in json.loads(str(data["faults"])).items()}
-            return (data["sizes"], data["image_ids"], annotations, found) if len(data["sizes"]) == count else None
-    except Exception:  # missing, from another version or damaged: it can always be made anew
-        return None
-
-
-def _save(cache: Path, sizes: np.ndarray, image_ids: np.ndarray, annotations: Annotations, faults: Faults) -> None:
-    aside = cache.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        with open(aside, "wb") as file:
-            np.savez(file, sizes=sizes, image_ids=image_ids, faults=json.dumps(faults.found), **vars(annotations))
-        os.replace(aside, cache)
-    except OSError as error:
-        LOGGER.info("%s can't be written (%s), so the data set is checked again each time", cache, error)
-
-
 class _Images(Sequence[bytes]):
     """Encoded images, read when asked for."""
 
@@ -265,3 +239,19 @@ class _Names(Sequence[str]):
     def __getitem__(self, index: slice) -> Sequence[str]: ...
     def __getitem__(self, index: Any) -> Any:
         return f"{self._source} image {self._image_ids[index]}"
+
+
+def open_place(place: str, split: str = "train") -> Source:
+    """Opens `NAME[,SPLIT]`; the first time, the data set is downloaded and prepared."""
+    name, split = place_and_split(place, split)
+    return TfdsSource(prepared(name), split, f"tfds:{name},{split}")
+
+
+def validation_data(place: str) -> str | None:
+    """Returns the split `validation` or `test` of the same data set, where it has one."""
+    name, split = place_and_split(place, "train")
+    splits = prepared(name).info.splits
+    return next(
+        (f"tfds:{name},{other}" for other in ("validation", "test") if other in splits and not split.startswith(other)),
+        None,
+    )

@@ -9,6 +9,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from kfpn.data.formats.place_and_split import place_and_split
+from kfpn.data.formats.tfds import TfdsSource
+from kfpn.data.record import Source
 from kfpn.data.toy_scenes import CLASS_NAMES, SIZE, scene
 
 _SEED = 2017
@@ -116,3 +119,16 @@ def builder(data_dir: str | None = None, config: str = "default") -> tfds.core.D
         if not made.is_prepared():
             raise
     return made
+
+
+def open_place(place: str, split: str = "train") -> Source:
+    """Opens `shapes[,SPLIT]`; the first time, the scenes are generated."""
+    _, split = place_and_split(place, split)
+    if split.partition("[")[0] not in _SPLITS:  # said before a minute goes into generating them
+        raise ValueError(f"shapes: split must be one of {', '.join(_SPLITS)}, got {split!r}")
+    return TfdsSource(builder(), split, f"shapes,{split}")
+
+
+def validation_data(place: str) -> str | None:
+    """Returns the split `validation`, unless the place is that split."""
+    return "shapes,validation" if place_and_split(place, "train")[1] != "validation" else None

@@ -6,8 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
-from kfpn.data.annotation_checks import Faults, in_stored_pixels, progress, read_headers, require_unique, upright_boxes
-from kfpn.data.formats.annotations import AnnotatedSource, collect
+from kfpn.data.annotation_checks import (
+    AnnotationFaults,
+    in_stored_pixels,
+    progress,
+    read_headers,
+    require_unique,
+    upright_boxes,
+)
+from kfpn.data.annotations import AnnotatedSource, ImageTable, RawObjects, collect
+from kfpn.data.formats.place_and_split import place_and_split
+from kfpn.data.record import Source
 
 _CORNERS = ("ymin", "xmin", "ymax", "xmax")
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
@@ -55,20 +64,19 @@ class VocSource(AnnotatedSource):
         # One pixel is the least that VOC's inclusive corners can span: a box of it stands for a click without a drag.
         boxes = upright_boxes(boxes, sizes[of_image], np.where(stored, orientations, 1)[of_image])
         label_of = {class_name: label for label, class_name in enumerate(class_names)}
-        faults = Faults(name)
-        annotations = collect(
+        faults = AnnotationFaults(name)
+        objects_of_split = RawObjects(
             of_image,
             boxes,
             [label_of[_text(item, "name", path)] for _, path, item in objects],
             [(item.findtext("difficult") or "0").strip() == "1" for _, _, item in objects],
             np.zeros(len(objects)),
-            sizes,
-            lambda m: str(objects[m][1]),
-            faults,
+            where=lambda m: str(objects[m][1]),
             least=1.0,
         )
         ids = range(1, len(class_names) + 1)
-        super().__init__(name, class_names, ids, files, files, range(1, len(files) + 1), sizes, annotations)
+        table = ImageTable(files, files, range(1, len(files) + 1), sizes)
+        super().__init__(name, class_names, ids, table, collect(objects_of_split, sizes, faults))
         faults.report()
 
 
@@ -168,3 +176,14 @@ def _text(element: ElementTree.Element, tag: str, path: Path) -> str:
     if not text:
         raise ValueError(f"{path}: {element.tag} must have a {tag}, got none")
     return text
+
+
+def open_place(place: str, split: str = "train") -> Source:
+    """Opens `DIR[,SPLIT]`."""
+    return VocSource(*place_and_split(place, split))
+
+
+def validation_data(place: str) -> str | None:
+    """Returns the split `val` of the same folder, where it has one and is not itself that split."""
+    folder, split = place_and_split(place, "train")
+    return f"voc:{folder},val" if "val" in split_names(folder) and not split.startswith("val") else None

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from kfpn.data.annotation_checks import Faults
+from kfpn.data.annotation_checks import AnnotationFaults
 from kfpn.data.formats.iterable import IterableSource
 from kfpn.data.formats.tfds import TfdsSource
 from kfpn.data.formats.voc import VocSource
@@ -162,7 +162,7 @@ class Given(TfdsSource):
 
     def __init__(self, examples):
         self._examples = examples
-        self.sizes, self.image_ids, self.annotations = self._scan("tfds:given", 2, Faults("tfds:given"))
+        self.sizes, self.image_ids, self.annotations = self._scan("tfds:given", 2, AnnotationFaults("tfds:given"))
         self._images = self._image_names = ["image"] * len(examples)
         self.class_names = ("ant", "dog")
 

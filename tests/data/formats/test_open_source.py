@@ -1,10 +1,14 @@
+import importlib
 import subprocess
 import sys
+import types
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from kfpn.data.formats import default_val_data, open_source
+from kfpn.data import formats
+from kfpn.data.formats import FORMATS, default_val_data, describe_formats, open_source, run_name
 from kfpn.data.formats.iterable import IterableSource
 from kfpn.data.record import Record, Source
 
@@ -111,3 +115,56 @@ def test_folders_with_a_comma_in_their_name_can_be_opened(tmp_path):
 def test_importing_the_sources_does_not_import_tensorflow():
     code = "import sys, kfpn.data.formats; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_row_of_the_table_names_a_module_that_opens_it():
+    for row in FORMATS:
+        module = importlib.import_module(f"kfpn.data.formats.{row.module}")
+        assert callable(module.open_place)
+        assert callable(module.validation_data)
+
+
+def test_help_errors_and_readme_list_the_forms_of_the_table(capsys):
+    from kfpn.cli import main
+
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    with pytest.raises(ValueError, match="data must be") as said:
+        open_source("nonsense")
+    readme = (Path(__file__).resolve().parents[3] / "README.md").read_text(encoding="utf-8")
+    for row in FORMATS:
+        assert row.form in shown
+        assert row.form in str(said.value)
+        assert f"`{row.form.removesuffix('[,SPLIT]')}" in readme
+    assert describe_formats().count("\n") == len(FORMATS) - 1
+
+
+def test_a_format_is_a_module_and_a_row(monkeypatch):
+    made = types.ModuleType("kfpn.data.formats.made_up")
+    made.open_place = lambda place, split: (place, split)
+    made.validation_data = lambda place: f"made:{place},other"
+    monkeypatch.setitem(sys.modules, made.__name__, made)
+    row = formats.DataFormat("made", "made:THING", "things", "made_up")
+    monkeypatch.setattr(formats, "FORMATS", (*FORMATS, row))
+    assert open_source("made:x", "train") == ("x", "train")
+    assert default_val_data("made:x") == "made:x,other"
+    assert run_name("made:a/b") == "b"
+    assert "made:THING" in describe_formats()
+    with pytest.raises(ValueError, match="the nearest is 'made:x'"):
+        open_source("mode:x")
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        ("voc:photos/bccd", "bccd"),
+        ("voc:photos/bccd,train", "bccd"),
+        ("coco:cars/train.json,cars/images", "cars-train"),
+        ("tfds:coco/2017,train", "coco-2017"),
+        ("shapes,train", "shapes-train"),
+        ("shapes", "shapes"),
+    ],
+)
+def test_a_run_is_called_by_its_data(data, name):
+    assert run_name(data) == name

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from kfpn.data.annotation_checks import Faults, usable_boxes
+from kfpn.data.annotation_checks import AnnotationFaults, usable_boxes
 from kfpn.data.record import Record
 
 
@@ -28,50 +28,73 @@ class Annotations:
     areas: np.ndarray
 
 
-def collect(
-    image_index: Sequence[int] | np.ndarray,
-    boxes: np.ndarray,
-    labels: Sequence[int] | np.ndarray,
-    crowd: Sequence[bool] | np.ndarray,
-    areas: Sequence[float] | np.ndarray,
-    sizes: np.ndarray,
-    where: Callable[[int], str],
-    faults: Faults,
-    *,
-    least: float = 0.0,
-) -> Annotations:
-    """Clips and checks boxes and orders them by image.
+@dataclasses.dataclass(frozen=True)
+class RawObjects:
+    """The objects of a data set as its files list them, in any order: unchecked.
 
-    Args:
-        image_index: (M,) int, the image of each box.
+    Attributes:
+        image_index: (M,) int, the image of each object.
         boxes: (M, 4) yxyx absolute pixels.
         labels: (M,) int, 0-based.
         crowd: (M,) bool.
         areas: (M,) square pixels; what is not positive stands for the box's own area.
-        sizes: (N, 2) int, height and width of the images.
-        where: gives the file of box m, for warnings.
-        faults: takes the boxes that were clipped or left out.
+        where: function of m: the file of object m, for warnings.
         least: as in `usable_boxes`.
+    """
+
+    image_index: Sequence[int] | np.ndarray
+    boxes: np.ndarray
+    labels: Sequence[int] | np.ndarray
+    crowd: Sequence[bool] | np.ndarray
+    areas: Sequence[float] | np.ndarray
+    where: Callable[[int], str]
+    least: float = 0.0
+
+
+def collect(objects: RawObjects, sizes: np.ndarray, faults: AnnotationFaults) -> Annotations:
+    """Clips and checks boxes and orders them by image.
+
+    Args:
+        objects: all of the data set.
+        sizes: (N, 2) int, height and width of the images.
+        faults: counts the boxes that were clipped or left out.
 
     Returns:
         The usable boxes.
     """
-    image_index = np.asarray(image_index, np.int64)
-    boxes, usable = usable_boxes(boxes, sizes[image_index], where, faults, least=least)
+    image_index = np.asarray(objects.image_index, np.int64)
+    boxes, usable = usable_boxes(objects.boxes, sizes[image_index], objects.where, faults, least=objects.least)
     kept = np.flatnonzero(usable)
     kept = kept[np.argsort(image_index[kept], kind="stable")]
     counts = np.bincount(image_index[kept], minlength=len(sizes))
     boxes = boxes[kept]
-    with np.errstate(over="ignore"):  # what float32 can't hold becomes inf, which is left out below
-        areas = np.asarray(areas, np.float32)[kept]
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes inf, which is left out below
+        areas = np.asarray(objects.areas, np.float32)[kept]
     own = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     return Annotations(
         offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         boxes=boxes,
-        labels=np.asarray(labels, np.int32)[kept],
-        crowd=np.asarray(crowd, bool)[kept],
+        labels=np.asarray(objects.labels, np.int32)[kept],
+        crowd=np.asarray(objects.crowd, bool)[kept],
         areas=np.where(np.isfinite(areas) & (areas > 0), areas, own).astype(np.float32),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageTable:
+    """The N images of a data set.
+
+    Attributes:
+        images: image files (paths), encoded images or arrays.
+        names: what messages call them.
+        ids: (N,) int, unique.
+        sizes: (N, 2) int32 height and width after EXIF rotation.
+    """
+
+    images: Sequence[str | bytes | np.ndarray]
+    names: Sequence[str]
+    ids: Sequence[int] | np.ndarray
+    sizes: np.ndarray
 
 
 class AnnotatedSource:
@@ -81,11 +104,8 @@ class AnnotatedSource:
         name: str, what messages call the data set.
         class_names: names of labels 0 .. K-1.
         category_ids: the data set's own ids of labels 0 .. K-1.
-        images: N image files (paths), encoded images or arrays.
-        image_names: N names for messages.
-        image_ids: (N,) int, unique.
-        sizes: (N, 2) int32 height and width after EXIF rotation.
-        annotations: of the N images.
+        table: the images.
+        annotations: of the images.
 
     Raises:
         ValueError: when there is no image or no class.
@@ -96,24 +116,21 @@ class AnnotatedSource:
         name: str,
         class_names: Sequence[str],
         category_ids: Sequence[int],
-        images: Sequence[str | bytes | np.ndarray],
-        image_names: Sequence[str],
-        image_ids: Sequence[int] | np.ndarray,
-        sizes: np.ndarray,
+        table: ImageTable,
         annotations: Annotations,
     ) -> None:
-        if not len(sizes):
+        if not len(table.sizes):
             raise ValueError(f"{name}: must have at least one image, got none")
         if not class_names:
             raise ValueError(f"{name}: must have at least one class, got none")
         self.name = name
         self.class_names = tuple(class_names)
         self.category_ids = tuple(int(i) for i in category_ids)
-        self.sizes = np.asarray(sizes, np.int32)
+        self.sizes = np.asarray(table.sizes, np.int32)
         self.max_boxes = int(np.diff(annotations.offsets).max())
-        self._images = images
-        self._image_names = image_names
-        self.image_ids = np.asarray(image_ids, np.int64)
+        self._images = table.images
+        self._image_names = table.names
+        self.image_ids = np.asarray(table.ids, np.int64)
         self.annotations = annotations
 
     def __len__(self) -> int:
