@@ -108,6 +108,10 @@ MODULES = {
 NAMES: dict[str, str] = {
     "kfpn.data.sources.IterableSource": "kfpn.data.formats.iterable.IterableSource",
     "kfpn.pyramid_maps.opened_model": "kfpn.inference.inspect_pyramid.model_with_intermediates",
+    "kfpn.visualize.plot_curves": "kfpn.plotting.curves.plot_curves",
+    "kfpn.visualize_pyramid.Objectness": "kfpn.plotting.pyramid_view.Objectness",
+    "kfpn.visualize_pyramid.relative": "kfpn.plotting.pyramid_page.between_percentiles",
+    "kfpn.visualize_pyramid.spread": "kfpn.plotting.pyramid_page.spread_over_image",
     "kfpn.weights.checkpoint.Checkpoint": "kfpn.weights.makers.trained_weights.TrainedWeights",
     "kfpn.weights.load.apply": "kfpn.weights.assign.assign_weights",
     "kfpn.weights.load.read_checkpoint": "kfpn.weights.identify.read_trained_weights",

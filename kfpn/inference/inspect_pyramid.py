@@ -19,7 +19,8 @@ from kfpn.modeling.pyramid import PYRAMIDS
 from kfpn.modeling.submodels import Submodels
 from kfpn.ops.pyramid_levels import pooled_levels, sizes_by_level, stride
 from kfpn.ops.roi_align import roi_levels
-from kfpn.plotting.pyramid_page import FeatureMap, Objectness, PyramidView, draw_page
+from kfpn.plotting.pyramid_page import draw_page
+from kfpn.plotting.pyramid_view import FeatureMap, Objectness, PyramidView
 
 PAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 

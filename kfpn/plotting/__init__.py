@@ -1,1 +1,1 @@
-"""Draws pictures: boxes on images, curves of a run, pages of a pyramid."""
+"""Draws boxes on images, the curves of a run, and the page that shows a pyramid, from arrays alone."""

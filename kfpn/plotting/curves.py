@@ -1,4 +1,4 @@
-"""Draws the curves of a run."""
+"""Plots how the losses, the learning rate and the AP of a run change over its steps."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,11 +10,11 @@ def plot_curves(metrics_path: str | Path, png_path: str | Path) -> None:
     """Plots the losses, the learning rate and the AP of a run over its steps.
 
     Args:
-        metrics_path: a `metrics.jsonl`: rows with `step`, of which some hold losses and `lr`, others the figures of an
+        metrics_path: a run's `metrics.jsonl`. Each row has a `step`, and either losses and `lr` or the figures of an
             evaluation. A row that a crash cut short is left out.
-        png_path: the picture that is written.
+        png_path: the picture to write.
     """
-    # The object-oriented interface: no window, no global state of pyplot.
+    # matplotlib's object-oriented interface opens no window and leaves the global state of pyplot alone.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

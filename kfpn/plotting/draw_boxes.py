@@ -1,4 +1,4 @@
-"""Pictures of boxes on images, and curves of a run."""
+"""Draws labelled boxes on images."""
 
 import colorsys
 import functools
@@ -10,17 +10,24 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 GOLDEN_RATIO = 0.618033988749895
-PANEL_SIDE = 480  # pixels; smaller images are enlarged in `side_by_side`, else their labels hide the objects
+PANEL_SIDE = 480
+"""Pixels: `side_by_side` enlarges smaller images, because labels would hide their objects."""
 
 
 def class_color(label: int) -> tuple[int, int, int]:
-    """Returns the RGB colour of a class: the same in every picture, neighbours far apart.
+    """Returns the RGB colour of a class, which is the same in every picture.
 
-    Hues follow the golden ratio, which keeps any first few classes far from each other; the second
-    and third dozen differ in lightness.
+    The hues follow the golden ratio, which keeps the first few classes far from each other, however many there are. The
+    second and the third dozen of classes have other saturations and brightnesses.
+
+    Args:
+        label: int, the class id.
+
+    Returns:
+        Red, green and blue, 0..255.
     """
-    light, strength = ((1.0, 0.85), (0.75, 0.95), (1.0, 0.55))[label // 12 % 3]
-    red, green, blue = colorsys.hsv_to_rgb(label * GOLDEN_RATIO % 1.0, strength, light)
+    value, saturation = ((1.0, 0.85), (0.75, 0.95), (1.0, 0.55))[label // 12 % 3]
+    red, green, blue = colorsys.hsv_to_rgb(label * GOLDEN_RATIO % 1.0, saturation, value)
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
@@ -32,21 +39,22 @@ def draw_detections(
     class_names: Sequence[str] | None = None,
     text_size: int | None = None,
 ) -> np.ndarray:
-    """Draws labelled boxes, the best one on top.
+    """Draws boxes with their labels, the best box on top.
 
     Args:
-        image: (H, W, 3) uint8 RGB; it stays as it is.
+        image: (H, W, 3) uint8 RGB; it is not changed.
         boxes: (n, 4) yxyx pixels.
-        labels: (n,) int class ids; rows with -1 (padding) are left out.
-        scores: (n,) in 0..1, written as percent behind the name. None: nothing (ground truth).
-        class_names: names of labels 0 .. K-1. None: the numbers.
-        text_size: pixels. None: by the image's size.
+        labels: (n,) int class ids; boxes with -1 (padding) are not drawn.
+        scores: (n,) in 0..1, written as a percentage behind the class name; None: no number is written, as for ground
+            truth.
+        class_names: names of labels 0 .. K-1; None: the label's number is written.
+        text_size: pixels; None: it follows the image's size.
 
     Returns:
-        (H, W, 3) uint8.
+        (H, W, 3) uint8 RGB.
 
     Raises:
-        ValueError: if the image is not (H, W, 3) uint8 or boxes, labels and scores are not of one length.
+        ValueError: if the image is not (H, W, 3) uint8, or boxes, labels and scores are not of one length.
     """
     _check_image(image)
     boxes, labels = np.asarray(boxes, np.float64).reshape(-1, 4), np.asarray(labels, np.int64).reshape(-1)
@@ -61,7 +69,7 @@ def draw_detections(
     shown = [index for index in order if labels[index] >= 0]
     for index in shown:
         _draw_box(canvas, boxes[index], class_color(int(labels[index])), width, image.shape)
-    # After all boxes: no line runs through a text.
+    # Texts are drawn after all boxes, so that no line runs through a text.
     for index in shown:
         name = str(labels[index]) if class_names is None else class_names[labels[index]]
         text = name if scores is None else f"{name} {100 * scores[index]:.0f}%"
@@ -76,17 +84,17 @@ def side_by_side(
     class_names: Sequence[str],
     min_score: float = 0.5,
 ) -> np.ndarray:
-    """Draws an image twice: its ground truth on the left, its detections on the right, under titles.
+    """Draws an image twice under titles, with its ground truth on the left and its detections on the right.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        truth: `boxes` (m, 4) yxyx pixels of the image, `labels` (m,).
-        detections: `boxes` (n, 4), `labels` (n,), `scores` (n,).
+        truth: `boxes` (m, 4) yxyx pixels of the image, `labels` (m,) int class ids.
+        detections: `boxes` (n, 4) yxyx pixels, `labels` (n,) int class ids, `scores` (n,) in 0..1.
         class_names: names of labels 0 .. K-1.
-        min_score: detections below it are left out; the title says so.
+        min_score: detections with a lower score are not drawn; the title gives this limit.
 
     Returns:
-        (H', W', 3) uint8; an image whose sides are all below 480 pixels is enlarged.
+        (H', W', 3) uint8 RGB. An image whose sides are both below 480 pixels is enlarged.
     """
     _check_image(image)
     zoom = max(1.0, PANEL_SIDE / max(image.shape[:2]))
@@ -94,14 +102,14 @@ def side_by_side(
     enlarged = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)) if zoom > 1 else image
     scores = np.asarray(detections["scores"])
     keep = scores >= min_score
-    found = np.asarray(detections["boxes"]).reshape(-1, 4)[keep] * zoom
-    given = np.asarray(truth["boxes"]).reshape(-1, 4) * zoom
-    left = draw_detections(enlarged, given, truth["labels"], None, class_names)
-    right = draw_detections(enlarged, found, np.asarray(detections["labels"])[keep], scores[keep], class_names)
+    gt_boxes = np.asarray(truth["boxes"]).reshape(-1, 4) * zoom
+    boxes = np.asarray(detections["boxes"]).reshape(-1, 4)[keep] * zoom
+    left = draw_detections(enlarged, gt_boxes, truth["labels"], None, class_names)
+    right = draw_detections(enlarged, boxes, np.asarray(detections["labels"])[keep], scores[keep], class_names)
     font = _font(max(14, round(max(size) / 32)))
     bar, gap = 2 * font.size, max(4, font.size // 2)
     sheet = Image.new("RGB", (2 * size[0] + gap, size[1] + round(bar)), "white")
-    titles = (f"ground truth: {len(given)}", f"detections: {len(found)} (score ≥ {min_score:g})")
+    titles = (f"ground truth: {len(gt_boxes)}", f"detections: {len(boxes)} (score ≥ {min_score:g})")
     for x, panel, title in zip((0, size[0] + gap), (left, right), titles, strict=True):
         sheet.paste(Image.fromarray(panel), (x, round(bar)))
         ImageDraw.Draw(sheet).text((x + gap, bar / 2), title, fill="black", font=font, anchor="lm")
@@ -115,7 +123,7 @@ def _check_image(image: np.ndarray) -> None:
 
 @functools.cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu, which comes with matplotlib: it has Greek, Cyrillic and signs that Pillow's own font lacks."""
+    """Returns DejaVu Sans, which comes with matplotlib and has Greek, Cyrillic and signs that Pillow's own font lacks."""
     import matplotlib
 
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
@@ -123,7 +131,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
 
 def _draw_box(canvas: ImageDraw.ImageDraw, box: np.ndarray, color: Any, width: int, shape: tuple[int, ...]) -> None:
     y1, x1, y2, x2 = np.clip(box, 0, [shape[0], shape[1], shape[0], shape[1]])
-    # Half-open: the last pixel inside is one before the end. Pillow refuses an end before its start.
+    # Boxes are half-open, so the last pixel inside is one before the end. Pillow refuses an end before its start.
     corners = (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1))
     canvas.rectangle(corners, outline=color, width=width)
 
@@ -138,7 +146,7 @@ def _draw_text(
 ) -> None:
     left, top, right, bottom = canvas.textbbox((0, 0), text, font=font)
     width, height = right - left + 4, bottom - top + 4
-    # Above the box; inside it where the image ends; and never out of the picture on the right.
+    # The text stands above the box, or inside where there is no room above, and never leaves the picture.
     y = box[0] - height if box[0] >= height else box[0]
     x, y = max(0, min(box[1], shape[1] - width)), max(0, min(y, shape[0] - height))
     canvas.rectangle((x, y, x + width, y + height), fill=color)

@@ -1,4 +1,4 @@
-"""A page of panels in rows, measured in pixels, so that nothing overlaps whatever the images' shape."""
+"""Lays out a page of panels in rows, measured in pixels, so that nothing overlaps for images of any shape."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -6,21 +6,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# Pixels of the page.
+# All measures are in pixels of the page.
 WIDTH, MARGIN, GAP = 2000, 36, 26
 HEADING, TITLE, BAR = 52, 34, 200
 DPI = 100
-TALLEST = 1.25  # height of a panel by its place's width; a taller image is drawn narrower
+TALLEST = 1.25
+"""The largest height of a panel, divided by the width of its place. A taller image is drawn narrower."""
 
 Color = tuple[float, float, float]
 """RGB, 0..1."""
 
 
 class Sheet(NamedTuple):
-    """A figure that is measured in pixels from its upper left corner.
+    """A matplotlib figure that is measured in pixels from its upper left corner.
 
     Attributes:
-        figure: of matplotlib, `WIDTH` pixels wide.
+        figure: the figure, `WIDTH` pixels wide.
         height: int, pixels.
     """
 
@@ -28,7 +29,7 @@ class Sheet(NamedTuple):
     height: int
 
     def axes(self, left: float, top: float, width: float, height: float) -> Any:
-        """Returns axes without frame and ticks at a place."""
+        """Returns new axes, without frame and ticks, at a place in pixels."""
         axes = self.figure.add_axes(
             (left / WIDTH, 1 - (top + height) / self.height, width / WIDTH, height / self.height)
         )
@@ -36,31 +37,31 @@ class Sheet(NamedTuple):
         return axes
 
     def text(self, left: float, top: float, text: str, size: float, **options: Any) -> None:
-        """Writes a line of text, centred on `top`, `size` points high."""
+        """Writes a line of text, `size` points high, whose middle is at `top`."""
         self.figure.text(left / WIDTH, 1 - top / self.height, text, fontsize=size, va="center", **options)
 
     def swatch(self, left: float, top: float, color: Color) -> None:
-        """Draws a small square of a colour, centred on `top`."""
+        """Draws a small square of a colour, whose middle is at `top`."""
         self.axes(left, top - 8, 16, 16).imshow([[color]], aspect="auto")
 
     def bar(self, left: float, top: float, colors: str, low: str, high: str) -> None:
-        """Draws a colour bar, centred on `top`, with what its ends mean beside it."""
+        """Draws a colour bar, whose middle is at `top`, with the meanings of its two ends beside it."""
         self.text(left - 10, top, low, 11, ha="right")
         self.text(left + BAR + 10, top, high, 11, ha="left")
         self.axes(left, top - 8, BAR, 16).imshow(np.linspace(0, 1, 256)[None], cmap=colors, aspect="auto")
 
 
 Draw = Callable[[Sheet, int, int, int, int], None]
-"""Draws a panel into a place of the sheet: left, top, width, height in pixels."""
+"""Draws a panel's picture into a place of the sheet, given by left, top, width and height in pixels."""
 
 
 class Panel(NamedTuple):
     """A picture with a title.
 
     Attributes:
-        title: stands above it.
-        draw: draws it.
-        color: of a small square before the title; None: no square.
+        title: stands above the picture.
+        draw: draws the picture.
+        color: the colour of a small square before the title; None: no square.
     """
 
     title: str
@@ -72,12 +73,12 @@ class Row(NamedTuple):
     """Panels of one size side by side, under a heading.
 
     Attributes:
-        heading: "" for a row without one.
-        note: what the row shows, behind the heading.
-        panels: from left to right, at most `columns`.
-        columns: int, panels that the row has place for.
-        bar: a colour map, and what its low and high end mean; None: no colour bar.
-        foot: int, pixels left free under the panels.
+        heading: "" for a row without a heading.
+        note: an explanation of what the row shows, which stands behind the heading.
+        panels: at most `columns`, from left to right.
+        columns: int, the number of panels that the row has room for.
+        bar: a colour map, and the meanings of its low and its high end; None: no colour bar.
+        foot: int, pixels that stay free under the panels.
     """
 
     heading: str
@@ -88,11 +89,11 @@ class Row(NamedTuple):
     foot: int = 0
 
     def place(self) -> int:
-        """Returns the width in pixels that a panel has at most."""
+        """Returns the largest width of a panel in pixels."""
         return (WIDTH - 2 * MARGIN - (self.columns - 1) * GAP) // self.columns
 
     def panel_size(self, aspect: float) -> tuple[int, int]:
-        """Returns a panel's width and height in pixels, of its height by width."""
+        """Returns a panel's width and height in pixels; `aspect` is its height divided by its width."""
         width = min(self.place(), self.place() * TALLEST / aspect)
         return max(1, round(width)), max(1, round(width * aspect))
 
@@ -101,7 +102,7 @@ class Row(NamedTuple):
         return (HEADING if self.heading else 0) + TITLE + self.panel_size(aspect)[1] + self.foot
 
     def draw(self, sheet: Sheet, top: int, aspect: float) -> None:
-        """Draws the row into the sheet, from `top` on."""
+        """Draws the row into the sheet, downward from `top`."""
         if self.heading:
             sheet.text(MARGIN, top + HEADING // 3, self.heading, 17, weight="bold")
             sheet.text(MARGIN + 200, top + HEADING // 3, self.note, 11.5, color="0.35")
@@ -122,10 +123,10 @@ def draw_rows(rows: Sequence[Row], aspect: float, path: str | Path) -> None:
 
     Args:
         rows: from top to bottom.
-        aspect: height by width of every panel.
-        path: the picture that is written, .png, .jpg or .jpeg.
+        aspect: the height of every panel divided by its width.
+        path: the picture to write: .png, .jpg or .jpeg.
     """
-    # The object-oriented interface: no window, no global state of pyplot.
+    # matplotlib's object-oriented interface opens no window and leaves the global state of pyplot alone.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -137,4 +138,5 @@ def draw_rows(rows: Sequence[Row], aspect: float, path: str | Path) -> None:
     for row, height in zip(rows, heights, strict=True):
         row.draw(Sheet(figure, total), top, aspect)
         top += height + GAP
-    figure.savefig(path, dpi=DPI, pil_kwargs={"quality": 92})  # of a JPEG, whose default blurs letters
+    # The quality counts for a JPEG only, where Pillow's default blurs letters.
+    figure.savefig(path, dpi=DPI, pil_kwargs={"quality": 92})

@@ -6,16 +6,8 @@ import pytest
 from PIL import Image
 
 from kfpn.plotting import panels as page
-from kfpn.plotting.pyramid_page import (
-    FeatureMap,
-    Objectness,
-    PyramidView,
-    draw_page,
-    level_color,
-    level_counts,
-    relative,
-    spread,
-)
+from kfpn.plotting.pyramid_page import between_percentiles, draw_page, level_color, spread_over_image
+from kfpn.plotting.pyramid_view import FeatureMap, Objectness, PyramidView, level_counts
 
 
 def feature_map(name, height, width, at=None):
@@ -62,36 +54,36 @@ def differing(picture, other):
 
 def test_a_cell_covers_the_pixels_whose_nearest_centre_it_is():
     strength = feature_map("C2", 8, 12, at=(3, 5)).strength
-    rows, columns = np.nonzero(spread(strength, 4, (32, 48), (32, 48)))
+    rows, columns = np.nonzero(spread_over_image(strength, 4, (32, 48), (32, 48)))
     # Centres at 12 and 20 pixels, and half a cell to either side.
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (10, 13, 18, 21)
 
 
 def test_the_first_cells_show_by_half_and_the_last_reach_the_border():
     values = np.arange(4.0).reshape(2, 2)
-    np.testing.assert_array_equal(spread(values, 4, (8, 8), (8, 8))[0], [0, 0, 1, 1, 1, 1, 1, 1])
+    np.testing.assert_array_equal(spread_over_image(values, 4, (8, 8), (8, 8))[0], [0, 0, 1, 1, 1, 1, 1, 1])
     # 5 pixels have two cells, of which the second one's centre is inside the image.
-    np.testing.assert_array_equal(spread(values, 4, (5, 5), (5, 5))[:, 0], [0, 0, 2, 2, 2])
-    np.testing.assert_array_equal(spread(values[:1, :1], 64, (33, 40), (3, 2)), np.zeros((3, 2)))
+    np.testing.assert_array_equal(spread_over_image(values, 4, (5, 5), (5, 5))[:, 0], [0, 0, 2, 2, 2])
+    np.testing.assert_array_equal(spread_over_image(values[:1, :1], 64, (33, 40), (3, 2)), np.zeros((3, 2)))
 
 
 def test_a_map_is_spread_by_the_images_own_proportions_when_the_panel_is_larger():
     values = feature_map("C2", 8, 12, at=(3, 5)).strength
-    once, thrice = (spread(values, 4, (32, 48), shape) for shape in ((32, 48), (96, 144)))
+    once, thrice = (spread_over_image(values, 4, (32, 48), shape) for shape in ((32, 48), (96, 144)))
     np.testing.assert_array_equal(thrice[1::3, 1::3], once)
 
 
 def test_percentiles_keep_one_strong_cell_from_darkening_all_others():
     strength = np.linspace(0.0, 1.0, 1001).reshape(7, 143)
     strength[-1, -1] = 1e6
-    result = relative(strength)
+    result = between_percentiles(strength)
     assert (result.min(), result.max()) == (0.0, 1.0)
     assert result[3, 71] == pytest.approx(0.5, abs=0.01)
 
 
 def test_a_map_that_is_the_same_everywhere_is_dark():
-    np.testing.assert_array_equal(relative(np.full((2, 3), 7.0)), np.zeros((2, 3)))
-    np.testing.assert_array_equal(relative(np.full((1, 1), np.nan)), [[0.0]])
+    np.testing.assert_array_equal(between_percentiles(np.full((2, 3), 7.0)), np.zeros((2, 3)))
+    np.testing.assert_array_equal(between_percentiles(np.full((1, 1), np.nan)), [[0.0]])
 
 
 def test_the_strongest_cell_shines_at_its_place_on_the_page(tmp_path):
