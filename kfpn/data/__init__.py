@@ -1,1 +1,1 @@
-"""Data sets as records, and the batches made of them."""
+"""Turns files into batches: formats, checks, the plan, augmentation and the input pipeline."""

@@ -1,4 +1,4 @@
-"""What is checked when a data set is opened: its images, its boxes, its classes."""
+"""Checks a data set when it is opened: its images, its boxes, its classes."""
 
 import logging
 import os
@@ -28,35 +28,35 @@ class AnnotationFaults:
 
     Args:
         source: str, the data set's name in messages.
-        found: kind -> (count, where it was found first), as `found` of another `AnnotationFaults` gave it.
+        counts: kind -> (count, place of the first), as `counts` of another `AnnotationFaults`.
     """
 
-    def __init__(self, source: str, found: dict[str, tuple[int, str]] | None = None) -> None:
+    def __init__(self, source: str, counts: dict[str, tuple[int, str]] | None = None) -> None:
         self.source = source
-        self.found = dict(found or {})
+        self.counts = dict(counts or {})
 
     def add(self, kind: str, where: str, count: int = 1) -> None:
         """Counts `count` faults of a kind; `where` is remembered for the first."""
         if count:
-            before, first = self.found.get(kind, (0, where))
-            self.found[kind] = (before + count, first)
+            before, first = self.counts.get(kind, (0, where))
+            self.counts[kind] = (before + count, first)
 
     def report(self) -> None:
         """Logs one warning for each kind, with how many there are and the first file."""
-        for kind, (count, first) in self.found.items():
+        for kind, (count, first) in self.counts.items():
             LOGGER.warning("%s: %s: %d (first: %s)", self.source, kind, count, first)
 
 
 def usable_boxes(
     boxes: np.ndarray, sizes: np.ndarray, where: Callable[[int], str], faults: AnnotationFaults, *, least: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Clips boxes to their images and finds those that can't be used.
+    """Clips boxes to their images and finds those that cannot be used.
 
     Args:
         boxes: (M, 4) yxyx pixels.
         sizes: (M, 2) height and width of each box's image.
         where: gives the file of box m, for the warning.
-        faults: takes the count of each kind. Less than a pixel outside the image is rounding, not a fault.
+        faults: counts the boxes of each kind. Less than a pixel outside the image is rounding, not a fault.
         least: a side not longer than this many pixels has no area (1 where both ends count, as in VOC).
 
     Returns:
@@ -97,7 +97,7 @@ def upright_boxes(boxes: np.ndarray, sizes: np.ndarray, orientations: np.ndarray
 
 
 def read_headers(images: Sequence[str | bytes], names: Sequence[str], source: str) -> tuple[np.ndarray, np.ndarray]:
-    """Reads the headers of all images and makes sure that each is whole.
+    """Reads the headers of all images and checks that each file is whole.
 
     Args:
         images: N paths or encoded images.
@@ -118,11 +118,11 @@ def read_headers(images: Sequence[str | bytes], names: Sequence[str], source: st
             return str(error)
 
     with ThreadPoolExecutor(min(16, 4 * (os.cpu_count() or 1))) as pool:
-        found = list(progress(pool.map(header, images), len(images), f"checking the images of {source}"))
-    bad = [f"{name} {why}" for name, why in zip(names, found, strict=True) if isinstance(why, str)]
+        headers = list(progress(pool.map(header, images), len(images), f"checking the images of {source}"))
+    bad = [f"{name} {why}" for name, why in zip(names, headers, strict=True) if isinstance(why, str)]
     if bad:
         raise ValueError(_listing(f"{source}: {len(bad)} of {len(images)} images can't be used", bad))
-    table = np.asarray([tuple(row) for row in found], np.int32).reshape(-1, 3)
+    table = np.asarray([tuple(row) for row in headers], np.int32).reshape(-1, 3)
     return table[:, :2], table[:, 2]
 
 
@@ -131,8 +131,8 @@ def in_stored_pixels(
 ) -> np.ndarray:
     """Compares the sizes that annotations declare with those of the images.
 
-    Annotations are taken to be of the image after EXIF rotation, as viewers show it, unless they declare the size of the
-    image before it. (A rotation by 180 degrees can't be told by the size.)
+    Boxes are taken to lie in the image after EXIF rotation, as viewers show it, unless the annotations declare the size of
+    the image before the rotation. (The size does not show a rotation by 180 degrees.)
 
     Args:
         declared: (N, 2) int height and width; a row with a 0 declares nothing.
@@ -142,10 +142,10 @@ def in_stored_pixels(
         source: the data set's name in messages.
 
     Returns:
-        (N,) bool: the boxes are of the stored pixels and must be rotated with the image.
+        (N,) bool, True where the boxes lie in the stored pixels and must be rotated with the image.
 
     Raises:
-        ValueError: where a declared size is neither, so the boxes belong to another picture.
+        ValueError: where a declared size is neither of the two: the boxes belong to another picture.
     """
     unknown = (declared <= 0).any(axis=1)
     same = unknown | (declared == sizes).all(axis=1)
@@ -176,8 +176,8 @@ def require_unique(values: Iterable[object], what: str, source: str) -> None:
         seen.add(value)
 
 
-def same_classes(train: Source, val: Source) -> None:
-    """Makes sure that labels mean the same in both data sets.
+def require_same_classes(train: Source, val: Source) -> None:
+    """Checks that labels mean the same in both data sets.
 
     Raises:
         ValueError: when the class names differ or stand in another order; says which.

@@ -1,4 +1,4 @@
-"""All annotations of a data set in a few flat arrays, and the source that reads them."""
+"""Holds all annotations of a data set in a few flat arrays, and reads records from them."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from kfpn.data.record import Record
 
 @dataclasses.dataclass(frozen=True)
 class Annotations:
-    """The boxes of N images, M in all, ordered by image: COCO's 860,000 take 22 MB so.
+    """Holds the boxes of N images, M in all, ordered by image. COCO's 860,000 boxes take 22 MB in this form.
 
     Attributes:
         offsets: (N + 1,) int64; image i has the boxes offsets[i] .. offsets[i + 1] - 1.
@@ -30,7 +30,7 @@ class Annotations:
 
 @dataclasses.dataclass(frozen=True)
 class RawObjects:
-    """The objects of a data set as its files list them, in any order: unchecked.
+    """Lists the objects of a data set as its files have them: in any order, and not checked yet.
 
     Attributes:
         image_index: (M,) int, the image of each object.
@@ -82,7 +82,7 @@ def collect(objects: RawObjects, sizes: np.ndarray, faults: AnnotationFaults) ->
 
 @dataclasses.dataclass(frozen=True)
 class ImageTable:
-    """The N images of a data set.
+    """Lists the N images of a data set.
 
     Attributes:
         images: image files (paths), encoded images or arrays.
@@ -98,7 +98,7 @@ class ImageTable:
 
 
 class AnnotatedSource:
-    """A source whose annotations are held flat; subclasses or callers say where image i is.
+    """Reads records from flat annotations; subclasses or callers say where image i is.
 
     Args:
         name: str, what messages call the data set.

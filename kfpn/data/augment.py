@@ -1,4 +1,4 @@
-"""Geometry of image and boxes together: the resize rule, horizontal flip and scale jitter."""
+"""Changes image and boxes together: the resize rule, horizontal flip and scale jitter."""
 
 from typing import NamedTuple
 
@@ -8,12 +8,12 @@ from PIL import Image
 
 from kfpn.config.run import InputConfig
 
-# Keeps the draws here apart from the samplers' and the other users of (seed, sample_index).
+# Other users of (seed, sample_index), as the samplers, must draw other numbers.
 _SALT = 0x617567
 
 
 class Draws(NamedTuple):
-    """What chance decides for one sample: whether it is mirrored, and the factor of its size.
+    """Holds what chance decides for one sample: whether it is mirrored, and the factor of its size.
 
     Attributes:
         flip: bool tensor, scalar.
@@ -32,11 +32,11 @@ def draw(config: InputConfig, seed: int, sample_index: tf.Tensor) -> Draws:
         seed: int, 0 .. 2^31 - 1.
         sample_index: int64 scalar, the sample's number since the start of training.
     """
-    # Keys made of the index by a step of +1 are fine: the generator behind (Philox) scrambles its key.
+    # The indices of samples follow one another. The generator (Philox) scrambles its key, so neighbours differ as much as any.
     key = tf.stack([tf.constant(seed ^ (_SALT << 32), tf.int64), tf.cast(sample_index, tf.int64)])
     chance = tf.random.stateless_uniform((2,), key, dtype=tf.float64)
     low, high = config.scale_jitter
-    # Rounding may carry the product past `high`, and the canvas is made for `high`.
+    # Rounding can make the product larger than `high`, and the canvas is made for `high`.
     return Draws(chance[0] < config.flip, tf.minimum(low + (high - low) * chance[1], high))
 
 
@@ -67,7 +67,7 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def resize_boxes(boxes: np.ndarray, old: tuple[int, int], new: tuple[int, int]) -> np.ndarray:
-    """Carries boxes (M, 4) float32 yxyx pixels from an image of size `old` (height, width) to one of size `new`."""
+    """Scales boxes (M, 4) float32 yxyx pixels from an image of size `old` (height, width) to one of size `new`."""
     limit = np.array([*new, *new], np.float32)
     scale = np.array([new[0] / old[0], new[1] / old[1]] * 2, np.float64)
     return np.clip((boxes * scale).astype(np.float32), 0.0, limit)

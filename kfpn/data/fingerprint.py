@@ -1,4 +1,4 @@
-"""What a data set held when a run began, in a few numbers: a run is a function of its data."""
+"""Describes what a data set holds in a few numbers, so that a run that goes on notices a change: it is a function of its data."""
 
 import hashlib
 from typing import Any
@@ -14,29 +14,29 @@ def fingerprint(source: Source, validation: Source | None = None) -> dict[str, A
 
     Args:
         source: the data set.
-        validation: another one, whose fingerprint is kept with this one's under `validation`; None: none is.
+        validation: another one, whose fingerprint becomes the entry `validation`; None: there is no such entry.
 
     Returns:
         dict: `images`, int; `sizes`, a digest of their heights and widths in order; of sources whose annotations are at hand
         also `objects`, int, and digests of `image_ids`, `boxes`, `labels` and `crowd`.
     """
-    found: dict[str, Any] = {"images": len(source), "sizes": _digest(source.sizes)}
+    digests: dict[str, Any] = {"images": len(source), "sizes": _digest(source.sizes)}
     if isinstance(source, AnnotatedSource):
         held = source.annotations
-        found |= {
+        digests |= {
             "objects": len(held.boxes),
             "image_ids": _digest(source.image_ids),
             "boxes": _digest(held.boxes, held.offsets),
             "labels": _digest(held.labels),
             "crowd": _digest(held.crowd),
         }
-    return found if validation is None else {**found, "validation": fingerprint(validation)}
+    return digests if validation is None else {**digests, "validation": fingerprint(validation)}
 
 
-def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+def changed_entries(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Lists what changed between two fingerprints: `images: 12 -> 11`, `boxes`.
 
-    What only one of them knows is passed over.
+    An entry that only one of them has is left out.
     """
     changed = [name for name in old if name in new and old[name] != new[name]]
     return [f"{name}: {old[name]} -> {new[name]}" if isinstance(new[name], int) else name for name in changed]

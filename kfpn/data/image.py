@@ -1,4 +1,4 @@
-"""Image files: their size without decoding, whether they are whole, and their pixels as RGB."""
+"""Reads image files: their size without decoding, whether they are whole, and their pixels as RGB."""
 
 import contextlib
 import io
@@ -11,12 +11,12 @@ from PIL import ExifTags, Image, ImageOps
 
 from kfpn.data.record import Record
 
-# A PNG without any of these bytes has no EXIF or XMP block, so no rotation; asking Pillow would decode all of it.
+# A PNG without any of these bytes has no EXIF and no XMP block, so it has no rotation. Pillow would decode all of it to say so.
 _PNG_MARKS = (b"eXIf", b"exif", b"adobe.xmp")
 
 
 class Header(NamedTuple):
-    """What is known of an image without decoding it.
+    """Holds what is known of an image without decoding it.
 
     Attributes:
         height: int, pixels, after EXIF rotation.
@@ -44,8 +44,8 @@ def read_header(image: str | os.PathLike[str] | bytes, *, whole: bool = False) -
 
     Args:
         image: path of an image file, or its encoded bytes.
-        whole: also make sure that no part of the file is missing. A JPEG that ends with its end marker is
-            whole, and a PNG's checksums are read; only other files are decoded for it.
+        whole: also check that no part of the file is missing. A JPEG is whole when it ends with its end marker, and of a
+            PNG the checksums are read; only other files are decoded for it.
 
     Raises:
         ValueError: when it is no image, is damaged, or decodes to so many pixels that it may be an attack.
@@ -101,7 +101,7 @@ def load_picture(image: str | os.PathLike[str] | bytes, name: str) -> np.ndarray
     try:
         with _opened(image) as picture:
             return np.array(_to_rgb(ImageOps.exif_transpose(picture)))
-    except ValueError as error:  # it says what is wrong, not with which file
+    except ValueError as error:  # the message says what is wrong, but not with which file
         raise ValueError(f"{name}: {error}") from error
 
 
@@ -117,7 +117,7 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
 @contextlib.contextmanager
 def _opened(image: str | os.PathLike[str] | bytes) -> Iterator[Image.Image]:
     if not isinstance(image, bytes) and os.path.exists(image) and not os.path.isfile(image):
-        raise ValueError("is not a file")  # to open a pipe would wait for ever
+        raise ValueError("is not a file")  # opening a pipe would wait for ever
     try:
         with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as picture:
             yield picture
@@ -129,15 +129,15 @@ def _opened(image: str | os.PathLike[str] | bytes) -> Iterator[Image.Image]:
         raise ValueError("is not an image, or of a kind that Pillow can't read") from error
     except FileNotFoundError as error:
         raise ValueError("does not exist") from error
-    except Exception as error:  # on damaged files Pillow's plugins raise whatever they stumble over
+    except Exception as error:  # on damaged files, the plugins of Pillow raise errors of many kinds
         raise ValueError(f"can't be read as an image ({type(error).__name__}: {error})") from error
 
 
 def _orientation(picture: Image.Image, image: str | os.PathLike[str] | bytes) -> int:
     if picture.format == "PNG" and not any(mark in _content(image) for mark in _PNG_MARKS):
         return 1
-    found = picture.getexif().get(ExifTags.Base.Orientation, 1)
-    return found if found in range(1, 9) else 1
+    orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    return orientation if orientation in range(1, 9) else 1
 
 
 def _content(image: str | os.PathLike[str] | bytes) -> bytes:

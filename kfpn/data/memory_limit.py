@@ -1,4 +1,4 @@
-"""How much memory this process may have at most."""
+"""Tells how much memory this process may have at most."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def memory_limit(cgroup: Path = _CGROUP) -> int | None:
-    """Returns the machine's memory, or that of the container if it has less, in bytes; None where nothing tells.
+    """Returns the memory of the machine, or of the container if that is less, in bytes; None where it is not known.
 
     Args:
         cgroup: where Linux shows a container its own limits (cgroups(7)): version 2 in `memory.max`, version 1 in
@@ -19,6 +19,6 @@ def memory_limit(cgroup: Path = _CGROUP) -> int | None:
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
         try:
             limits.append(int((cgroup / name).read_text()))
-        except (OSError, ValueError):  # not there, or `max`: without a limit
+        except (OSError, ValueError):  # the file is missing, or says `max`: no limit
             continue
     return min((limit for limit in limits if limit > 0), default=None)

@@ -1,6 +1,6 @@
-"""Records to padded batches in tf.data: training batches without end, evaluation batches once over.
+"""Makes padded batches of records in tf.data: endless ones for training, each record once for evaluation.
 
-Order is planned ahead in `kfpn.data.plan`; chance is drawn in `kfpn.data.augment`; here images are decoded, resized,
+`kfpn.data.plan` plans the order ahead, and `kfpn.data.augment` draws what chance decides. Here images are decoded, resized,
 mirrored and padded in parallel. Sides of a canvas are None in the element spec (they differ by aspect group); the
 batch size and the number of box rows are fixed.
 """
@@ -136,7 +136,7 @@ def eval_batches(source: Source, config: Config, batch_size: int) -> tf.data.Dat
 
 
 def named_errors(batches: Iterable[Any]) -> Iterator[Any]:
-    """Yields batches; an image that can't be read raises an error of one line.
+    """Yields batches; an image that cannot be read raises an error of one line.
 
     Args:
         batches: a data set of this module, or what a strategy made of it.
@@ -151,10 +151,10 @@ def named_errors(batches: Iterable[Any]) -> Iterator[Any]:
         except StopIteration:
             return
         except tf.errors.OpError as error:
-            found = re.search(r"ValueError: (.+)", error.message)
-            if found is None:
+            cause = re.search(r"ValueError: (.+)", error.message)
+            if cause is None:
                 raise
-            raise ValueError(found[1].strip()) from error
+            raise ValueError(cause[1].strip()) from error
         yield batch
 
 
@@ -214,6 +214,6 @@ def _batched(
     dataset = singles.unbatch().map(sample, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     dataset = dataset.batch(batch_size, drop_remainder=True).prefetch(_BATCHES_AHEAD)
     options = tf.data.Options()
-    # There are no files to share out: every worker of a distributed run takes its slice of each global batch.
+    # Each worker of a distributed run takes its slice of each global batch: there are no files to share out.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return dataset.with_options(options)

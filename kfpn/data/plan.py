@@ -1,8 +1,8 @@
-"""Which records make up which batch: aspect-ratio groups, their canvases and the order of training. NumPy only.
+"""Plans which records make up which batch: groups of like aspect ratio, their canvases and the order of training.
 
-Training never stores or replays its past. A group's records form one endless stream, epoch after epoch of seeded
-permutations, cut into batches; how many batches an epoch completes follows from the group's size alone. So the
-batch of any step can be found from (seed, step), and a resumed run goes on with exactly the batches it would have seen.
+The batch of any step is a function of (seed, step), so a resumed run goes on with exactly the batches that it would have
+seen, and stores nothing of its past. The records of a group form one endless stream, epoch after epoch of seeded
+permutations, and the stream is cut into batches. How many batches an epoch completes follows from the size of the group alone.
 """
 
 import bisect
@@ -15,14 +15,14 @@ from kfpn.config.run import InputConfig
 from kfpn.data.augment import resized_sizes
 
 _MAX_GROUPS = 6
-"""Each canvas costs one XLA compilation of the training step."""
+"""At most so many groups: each canvas costs one XLA compilation of the training step."""
 _TOLERANCE = 1.03
 """Fewer groups are preferred as long as they need at most this many times the least area."""
 _BINS = 64
 
 
 class Groups(NamedTuple):
-    """Records by canvas.
+    """Holds the records by canvas.
 
     Attributes:
         members: (N,) int64, the group of each record.
@@ -34,7 +34,7 @@ class Groups(NamedTuple):
 
 
 class PlannedBatch(NamedTuple):
-    """What a training step sees.
+    """Names the records of one training step.
 
     Attributes:
         step: int, from 0.
@@ -77,7 +77,7 @@ def group_by_aspect(sizes: np.ndarray, config: InputConfig, batch_size: int, fac
     np.maximum.at(largest, bins, -(-resized // config.divisor) * config.divisor)
     cuts = _best_cuts(largest, np.bincount(bins, minlength=count), batch_size)
     canvases = [largest[a:b].max(0) for a, b in zip([0, *cuts], [*cuts, count], strict=True)]
-    return _without_twins(np.searchsorted(cuts, bins, side="right"), np.array(canvases, np.int32))
+    return _merge_equal_canvases(np.searchsorted(cuts, bins, side="right"), np.array(canvases, np.int32))
 
 
 def _best_cuts(largest: np.ndarray, counts: np.ndarray, smallest: int) -> list[int]:
@@ -108,7 +108,7 @@ def _best_cuts(largest: np.ndarray, counts: np.ndarray, smallest: int) -> list[i
     return next(chosen for area, chosen in plans if area <= least * _TOLERANCE)
 
 
-def _without_twins(members: np.ndarray, canvases: np.ndarray) -> Groups:
+def _merge_equal_canvases(members: np.ndarray, canvases: np.ndarray) -> Groups:
     kept, twin = np.unique(canvases, axis=0, return_inverse=True)
     return Groups(twin.reshape(-1)[members].astype(np.int64), kept)
 
@@ -159,7 +159,7 @@ class TrainPlan:
         """Returns (group, records) of every batch that `epoch` completes, in order."""
         order = self._permutation(epoch)
         by_group = self.members[order]
-        found: list[tuple[int, int, np.ndarray]] = []
+        batches: list[tuple[int, int, np.ndarray]] = []
         for group, count in enumerate(self.counts):
             if not count:
                 continue
@@ -167,8 +167,10 @@ class TrainPlan:
             carried = self._carried(group, epoch)
             stream = np.concatenate([carried, order[places]])
             ends = np.arange(self.batch_size, len(stream) + 1, self.batch_size)
-            found += [(int(places[end - 1 - len(carried)]), group, stream[end - self.batch_size : end]) for end in ends]
-        return [(group, records) for _, group, records in sorted(found, key=lambda batch: batch[0])]
+            batches += [
+                (int(places[end - 1 - len(carried)]), group, stream[end - self.batch_size : end]) for end in ends
+            ]
+        return [(group, records) for _, group, records in sorted(batches, key=lambda batch: batch[0])]
 
     def _carried(self, group: int, epoch: int) -> np.ndarray:
         """Returns the records of `group` that earlier epochs left without a batch, oldest first."""

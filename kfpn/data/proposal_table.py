@@ -1,4 +1,4 @@
-"""ProposalTable kept in a file, and carried into batches: what Fast R-CNN trains on (FPN, section 4.2 and table 2)."""
+"""Keeps proposals in a file and adds them to batches: what Fast R-CNN trains on (FPN, section 4.2 and table 2)."""
 
 import dataclasses
 import os
@@ -20,7 +20,7 @@ _FIELDS = ("image_ids", "sizes", "starts", "boxes", "scores")
 
 @dataclasses.dataclass(frozen=True)
 class ProposalTable:
-    """ProposalTable of the images of one data set.
+    """Holds the proposals of the images of one data set.
 
     Attributes:
         name: str, of the data set.
@@ -65,19 +65,19 @@ class ProposalTable:
         order = np.zeros(len(source), np.int64)
         for index in range(len(source)):
             record = source[index]
-            found = place.get(int(record.image_id))
-            if found is None:
+            row = place.get(int(record.image_id))
+            if row is None:
                 raise ValueError(
                     f"proposals must be there for every image of {source.name}, got none in {path} for "
                     f"{record.name or record.image_id}; write them again with `kfpn proposals`"
                 )
-            if tuple(self.sizes[found]) != (record.height, record.width):
-                height, width = self.sizes[found]
+            if tuple(self.sizes[row]) != (record.height, record.width):
+                height, width = self.sizes[row]
                 raise ValueError(
                     f"proposals must be of the same images, got {path} with {height} x {width} pixels for "
                     f"{record.name or record.image_id}, which has {record.height} x {record.width}"
                 )
-            order[index] = found
+            order[index] = row
         counts = np.diff(self.starts)[order]
         picked = [np.arange(*self.rows(int(index)).indices(len(self.boxes))[:2]) for index in order]
         rows = np.concatenate([np.zeros(0, np.int64), *picked])
@@ -87,15 +87,15 @@ class ProposalTable:
         )
 
 
-def collect_proposals(source: Source, found: Sequence[Mapping[str, Any]]) -> ProposalTable:
+def collect_proposals(source: Source, proposals: Sequence[Mapping[str, Any]]) -> ProposalTable:
     """Returns the proposals of a source as one table.
 
     Args:
         source: the data set.
-        found: one mapping for each of its images, in any order: `image_id`, `boxes` (n, 4) float32 yxyx in original
+        proposals: one mapping for each of its images, in any order: `image_id`, `boxes` (n, 4) float32 yxyx in original
             pixels, `scores` (n,) float32, best first.
     """
-    by_id = {row["image_id"]: row for row in found}
+    by_id = {row["image_id"]: row for row in proposals}
     image_ids = [int(source[index].image_id) for index in range(len(source))]
     rows = [by_id[image_id] for image_id in image_ids]
     return ProposalTable(

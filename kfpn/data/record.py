@@ -1,4 +1,4 @@
-"""The one record type every data source yields, and what a source is."""
+"""Defines the record that every data source yields, and what a source is."""
 
 import dataclasses
 from typing import Protocol, runtime_checkable
@@ -8,7 +8,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """One image and its objects.
+    """Holds one image and its objects.
 
     Attributes:
         image: path of an image file (str), its encoded bytes, or pixels (H, W, 3) uint8 RGB.
@@ -37,7 +37,7 @@ class Record:
 
 @runtime_checkable
 class Source(Protocol):
-    """A data set of records with random access.
+    """Gives random access to the records of a data set.
 
     Attributes:
         name: str, what messages call the data set.

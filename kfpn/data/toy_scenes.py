@@ -15,14 +15,14 @@ MIN_SIDE, MAX_SIDE = 14.0, 150.0
 """Range of an object's size (square root of the area of the box round the whole object), pixels."""
 MAX_OBJECTS = 10
 MIN_VISIBLE = 0.6
-"""Every object keeps at least this share of its pixels in sight: below that, classes can't be told apart for sure."""
+"""At least this share of the pixels of every object stays in sight: with less, the classes cannot be told apart for sure."""
 _SUPERSAMPLE = 4
 _PLACES = 24
 _MIN_CONTRAST = 70.0
 
 
 class Scene(NamedTuple):
-    """One picture and its objects, in drawing order (a later one covers earlier ones).
+    """Holds one picture and its objects, in drawing order (a later one covers earlier ones).
 
     Attributes:
         image: (SIZE, SIZE, 3) uint8 RGB.
@@ -42,9 +42,11 @@ class Scene(NamedTuple):
 def scene(rng: np.random.Generator) -> Scene:
     """Draws one scene: 1 to MAX_OBJECTS objects over a textured background.
 
-    An object that finds no place where it leaves MIN_VISIBLE of every other one in sight is left out.
+    An object is left out when no place is found where MIN_VISIBLE of every other object stays in sight.
     """
-    image = _background(rng)  # (3, SIZE, SIZE): NumPy works several times faster on planes than on pixels of three
+    image = _background(
+        rng
+    )  # (3, SIZE, SIZE): NumPy works several times faster on three planes than on pixels of three values
     mask = np.zeros((SIZE, SIZE), np.uint8)
     labels: list[int] = []
     full: list[int] = []

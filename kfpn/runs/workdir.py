@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 from kfpn.config.run import Config, from_dict, to_dict
-from kfpn.data.fingerprint import differences
+from kfpn.data.fingerprint import changed_entries
 from kfpn.runs.atomic_files import plain, read_json, sync_folder, write_aside, write_json
 
 MAY_DIFFER = (
@@ -150,13 +150,13 @@ class Workdir:
 
     def _require_same_data(self, found: dict[str, Any], data: str) -> None:
         (old, old_validation), (new, new_validation) = map(_apart, (_read_object(self.data), found))
-        if changed := differences(old, new):
+        if changed := changed_entries(old, new):
             raise ValueError(
                 f"{data} must hold what it held when {self.path} began, got changes in {', '.join(changed)}: a run is a "
                 f"function of its data. Bring the old data back to go on, or start anew from these weights with --init "
                 f"{self.path} and another --workdir"
             )
-        if changed := differences(old_validation, new_validation):
+        if changed := changed_entries(old_validation, new_validation):
             warnings.warn(
                 f"the validation data changed since {self.path} began, in {', '.join(changed)}: AP from here on is not that of "
                 "before, and the best weights so far were chosen on the old data",

@@ -13,7 +13,7 @@ from kfpn.data.annotation_checks import (
     AnnotationFaults,
     in_stored_pixels,
     read_headers,
-    same_classes,
+    require_same_classes,
     upright_boxes,
     usable_boxes,
 )
@@ -118,9 +118,9 @@ def source(name, class_names):
     return IterableSource([record], class_names, name=name)
 
 
-def test_same_classes_says_what_differs():
-    same_classes(source("a", ["cat", "dog"]), source("b", ["cat", "dog"]))
+def test_require_same_classes_says_what_differs():
+    require_same_classes(source("a", ["cat", "dog"]), source("b", ["cat", "dog"]))
     with pytest.raises(ValueError, match="b alone has 'cow'"):
-        same_classes(source("a", ["cat", "dog"]), source("b", ["cat", "dog", "cow"]))
+        require_same_classes(source("a", ["cat", "dog"]), source("b", ["cat", "dog", "cow"]))
     with pytest.raises(ValueError, match="another order"):
-        same_classes(source("a", ["cat", "dog"]), source("b", ["dog", "cat"]))
+        require_same_classes(source("a", ["cat", "dog"]), source("b", ["dog", "cat"]))

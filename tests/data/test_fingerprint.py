@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kfpn.data.fingerprint import differences, fingerprint
+from kfpn.data.fingerprint import changed_entries, fingerprint
 from kfpn.data.formats.iterable import IterableSource
 from tests.training.made_up import source
 
@@ -17,7 +17,7 @@ def changed(index=None, **fields):
 
 
 def test_the_same_annotations_have_the_same_fingerprint():
-    assert differences(fingerprint(source(0, 3)), fingerprint(changed())) == []
+    assert changed_entries(fingerprint(source(0, 3)), fingerprint(changed())) == []
 
 
 @pytest.mark.parametrize(
@@ -30,10 +30,10 @@ def test_the_same_annotations_have_the_same_fingerprint():
     ],
 )
 def test_what_changed_is_named(fields, named):
-    assert differences(fingerprint(changed()), fingerprint(changed(0, **fields))) == [named]
+    assert changed_entries(fingerprint(changed()), fingerprint(changed(0, **fields))) == [named]
 
 
 def test_counts_are_told():
-    found = differences(fingerprint(source(0, 4)), fingerprint(source(0, 3)))
+    found = changed_entries(fingerprint(source(0, 4)), fingerprint(source(0, 3)))
     assert found[:1] == ["images: 4 -> 3"]
     assert "objects: 4 -> 3" in found

@@ -1,4 +1,4 @@
-"""COCO's JSON annotations: `coco:ANNOTATIONS.json[,IMAGES_DIR]`."""
+"""Reads COCO's JSON annotations: `coco:ANNOTATIONS.json[,IMAGES_DIR]`."""
 
 import json
 import math
@@ -18,7 +18,7 @@ DUPLICATE_ID = "annotations whose id came before, kept"
 
 
 class CocoSource(AnnotatedSource):
-    """A folder of images with COCO's annotations.
+    """Reads a folder of images with COCO's annotations.
 
     Labels 0 .. K-1 are the categories by rising id; `iscrowd` regions are crowd.
 
@@ -61,19 +61,19 @@ class CocoSource(AnnotatedSource):
 
 def _existing_json(path: Path) -> Path:
     if path.is_dir():
-        found = sorted(str(file) for pattern in ("*.json", "*/*.json") for file in path.glob(pattern))
-        hint = f"it holds {', '.join(found[:5])}" if found else "it holds no .json file"
+        candidates = sorted(str(file) for pattern in ("*.json", "*/*.json") for file in path.glob(pattern))
+        hint = f"it holds {', '.join(candidates[:5])}" if candidates else "it holds no .json file"
         raise ValueError(f"coco: must name an annotations file (.json), got the folder {path}; {hint}")
     if not path.is_file():
-        found = sorted(str(file) for file in path.parent.glob("*.json")) if path.parent.is_dir() else []
-        hint = f"; that folder holds {', '.join(found[:5])}" if found else ""
+        candidates = sorted(str(file) for file in path.parent.glob("*.json")) if path.parent.is_dir() else []
+        hint = f"; that folder holds {', '.join(candidates[:5])}" if candidates else ""
         raise ValueError(f"coco: annotations file {path} does not exist (looked in {path.parent.resolve()}){hint}")
     return path
 
 
 def _read(path: Path, name: str) -> dict[str, list[dict[str, Any]]]:
     def without_masks(row: dict[str, Any]) -> dict[str, Any]:
-        row.pop("segmentation", None)  # most of the file; dropped while parsing, it never fills the memory
+        row.pop("segmentation", None)  # most of the file: it is dropped while parsing, so it never fills the memory
         return row
 
     _require_memory(path, name)

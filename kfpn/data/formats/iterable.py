@@ -1,4 +1,4 @@
-"""Records made in Python, as a source."""
+"""Makes a source of records that were made in Python."""
 
 from collections.abc import Iterable, Sequence
 from typing import cast
@@ -11,7 +11,7 @@ from kfpn.data.record import Record
 
 
 class IterableSource(AnnotatedSource):
-    """Records of your own, held in memory and checked like any other data set.
+    """Holds records of your own in memory, checked like any other data set.
 
     Args:
         records: `Record`s; images given as paths or bytes are read when used.
@@ -71,9 +71,9 @@ def _check(record: Record, where: str, num_classes: int) -> None:
         raise ValueError(f"{where}: image must be (H, W, 3) uint8, got {pixels.dtype} of shape {pixels.shape}")
     count = len(record.boxes)
     for field, shape in (("boxes", (count, 4)), ("labels", (count,)), ("crowd", (count,)), ("areas", (count,))):
-        found = np.shape(getattr(record, field))
-        if found != shape and not (count == 0 and 0 in found):
-            raise ValueError(f"{where}: {field} must be of shape {shape}, got {found}")
+        got = np.shape(getattr(record, field))
+        if got != shape and not (count == 0 and 0 in got):
+            raise ValueError(f"{where}: {field} must be of shape {shape}, got {got}")
     if count and not (np.min(record.labels) >= 0 and np.max(record.labels) < num_classes):
         raise ValueError(f"{where}: labels must lie in 0..{num_classes - 1}, got {np.asarray(record.labels).tolist()}")
 

@@ -1,4 +1,4 @@
-"""TensorFlow Datasets: `tfds:NAME[,SPLIT]`, any set with objects/bbox and objects/label, read by random access."""
+"""Reads TensorFlow Datasets by random access: `tfds:NAME[,SPLIT]`, any set with objects/bbox and objects/label."""
 
 import difflib
 import functools
@@ -22,7 +22,7 @@ _FORMAT = "array_record"  # TFDS's format with random access
 
 
 class TfdsSource(AnnotatedSource):
-    """One split of a TFDS data set; images stay encoded until a record is used.
+    """Reads one split of a TFDS data set; images stay encoded until a record is used.
 
     The first opening reads everything once, checks it and keeps sizes and boxes in a file beside the data. TFDS decodes
     without EXIF rotation, so its boxes are taken to be of the stored pixels, and rotated with the image. Objects that are
@@ -54,7 +54,7 @@ class TfdsSource(AnnotatedSource):
             sizes, image_ids, annotations = self._scan(name, features["objects"]["label"].num_classes, faults)
             write_cache(cache, sizes, image_ids, annotations, faults)
         else:
-            sizes, image_ids, annotations, faults.found = loaded
+            sizes, image_ids, annotations, faults.counts = loaded
         class_names = features["objects"]["label"].names
         names = _Names(name, image_ids)
         images = _Images(self._example, len(self._examples))
@@ -67,7 +67,7 @@ class TfdsSource(AnnotatedSource):
             return self._features.deserialize_example_np(
                 self._examples[index], decoders={"image": tfds.decode.SkipDecoding()}
             )
-        except Exception as error:  # the reader's and the parser's, by which byte is damaged
+        except Exception as error:  # reader and parser raise many kinds, depending on the byte that is damaged
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise ValueError(
                 f"{self._where}: example {index} can't be read ({reason}): a file there is damaged; remove the folder, and it "
@@ -127,19 +127,21 @@ def prepared(name: str, data_dir: str | None = None) -> tfds.core.DatasetBuilder
         near = difflib.get_close_matches(_base_name(name), tfds.list_builders(), n=3)
         hint = f"the nearest names are {', '.join(near)}" if near else "see https://www.tensorflow.org/datasets/catalog"
         raise ValueError(f"tfds:{name}: TensorFlow Datasets has no such data set; {hint}") from error
-    except Exception as error:  # a configuration or version that isn't there, or a package the data set needs
-        found = ", ".join(tfds.builder_cls(_base_name(name)).builder_configs)
-        hint = f" (its configurations: {found})" if found else ""
+    except (
+        Exception
+    ) as error:  # the configuration or the version does not exist, or a package that the data set needs is missing
+        known = ", ".join(tfds.builder_cls(_base_name(name)).builder_configs)
+        hint = f" (its configurations: {known})" if known else ""
         why = re.split(r"\n| Here are", str(error))[0]
         raise ValueError(f"tfds:{name}: can't be opened{hint}: {why}") from error
-    if builder.info.features is not None:  # said before gigabytes are downloaded for nothing
+    if builder.info.features is not None:  # before gigabytes are downloaded for nothing
         _require_features(builder, f"tfds:{name}")
     # Without a network each file is tried ten times, and each try is a warning of several lines.
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     try:
         builder.download_and_prepare(file_format=_FORMAT)
         return builder if _has_random_access(builder) else _prepare_again(name, builder)
-    except Exception as error:  # downloads and generators fail in every way there is
+    except Exception as error:  # downloads and generators raise errors of many kinds
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"tfds:{name}: could not be downloaded and prepared: {reason}") from error
 
@@ -192,7 +194,7 @@ def _object_fields(features: tfds.features.FeaturesDict) -> list[str]:
 def _data_source(builder: tfds.core.DatasetBuilder, split: str, name: str) -> Sequence[bytes]:
     try:
         known = builder.info.splits[split].num_examples
-    except Exception as error:  # KeyError, ValueError or AssertionError, by how the split was misspelt
+    except Exception as error:  # KeyError, ValueError or AssertionError, depending on how the split was misspelt
         raise ValueError(f"{name}: there is no split {split!r}; there are {', '.join(builder.info.splits)}") from error
     if not known:
         raise ValueError(f"{name}: the split must have at least one example, got none")

@@ -33,8 +33,8 @@ def read_cache(
     try:
         with np.load(cache) as data:
             annotations = Annotations(*(data[key] for key in ("offsets", "boxes", "labels", "crowd", "areas")))
-            found = {kind: (int(n), first) for kind, (n, first) in json.loads(str(data["faults"])).items()}
-            return (data["sizes"], data["image_ids"], annotations, found) if len(data["sizes"]) == count else None
+            counts = {kind: (int(n), first) for kind, (n, first) in json.loads(str(data["faults"])).items()}
+            return (data["sizes"], data["image_ids"], annotations, counts) if len(data["sizes"]) == count else None
     except Exception:  # missing, from another version or damaged: it can always be written again
         return None
 
@@ -46,7 +46,7 @@ def write_cache(
     aside = cache.with_suffix(f".{os.getpid()}.tmp")
     try:
         with open(aside, "wb") as file:
-            np.savez(file, sizes=sizes, image_ids=image_ids, faults=json.dumps(faults.found), **vars(annotations))
+            np.savez(file, sizes=sizes, image_ids=image_ids, faults=json.dumps(faults.counts), **vars(annotations))
         os.replace(aside, cache)
     except OSError as error:
         LOGGER.info("%s can't be written (%s), so the data set is checked again each time", cache, error)

@@ -1,4 +1,4 @@
-"""The built-in data set `shapes` as a TensorFlow Datasets builder: generated offline, then cached like any other."""
+"""Generates the built-in data set `shapes` as a TensorFlow Datasets builder: offline, then cached like any other."""
 
 import dataclasses
 import io

@@ -1,4 +1,4 @@
-"""Pascal VOC folders: `voc:DIR[,SPLIT]`."""
+"""Reads Pascal VOC folders: `voc:DIR[,SPLIT]`."""
 
 import re
 import xml.etree.ElementTree as ElementTree
@@ -24,7 +24,7 @@ _SPLIT_LINE = re.compile(r"(.+?)(?:\s+-?[01])?$")  # the lists of one class add 
 
 
 class VocSource(AnnotatedSource):
-    """A folder in the layout of Pascal VOC: ImageSets/Main, Annotations, JPEGImages.
+    """Reads a folder in the layout of Pascal VOC: ImageSets/Main, Annotations, JPEGImages.
 
     VOC counts pixels from 1 and includes the last: xmin..xmax is the half-open xmin - 1 .. xmax. Difficult objects are crowd.
     The classes are those of all annotations in the folder, sorted (VOC's own order is that), so that all splits agree.
@@ -50,7 +50,7 @@ class VocSource(AnnotatedSource):
             raise ValueError(f"{name}: must have at least one annotated object, got none in {root / 'Annotations'}")
         sizes, orientations = read_headers(files, files, name)
         of_split = [(path, trees[path]) for path in (root / "Annotations" / f"{stem}.xml" for stem in stems)]
-        declared = np.asarray([_declared(path, tree) for path, tree in of_split], np.int64).reshape(-1, 2)
+        declared = np.asarray([_declared_in_xml(path, tree) for path, tree in of_split], np.int64).reshape(-1, 2)
         stored = in_stored_pixels(declared, sizes, orientations, files, name)
 
         objects = [(i, path, item) for i, (path, tree) in enumerate(of_split) for item in tree.iter("object")]
@@ -112,10 +112,10 @@ def _inner_folders(root: Path) -> str:
 
 
 def _image_files(root: Path, stems: list[str], name: str) -> list[str]:
-    found = (
+    images = (
         path for path in sorted((root / "JPEGImages").iterdir()) if path.suffix.lower() in _SUFFIXES and path.is_file()
     )
-    present = {path.stem: str(path) for path in found}
+    present = {path.stem: str(path) for path in images}
     missing = [stem for stem in stems if stem not in present]
     if missing:
         raise ValueError(
@@ -141,12 +141,16 @@ def _trees(root: Path, stems: list[str], name: str) -> dict[Path, ElementTree.El
             line, column = error.position
             why = str(error).partition(": line")[0]
             raise ValueError(f"{path}: is not XML: line {line}, column {column}: {why}") from error
-        except (LookupError, ValueError, OSError) as error:  # an encoding that Python doesn't know, or expat can't use
+        except (
+            LookupError,
+            ValueError,
+            OSError,
+        ) as error:  # an encoding that Python does not know, or that expat cannot use
             raise ValueError(f"{path}: can't be read: {error}") from error
     return trees
 
 
-def _declared(path: Path, tree: ElementTree.Element) -> tuple[int, int]:
+def _declared_in_xml(path: Path, tree: ElementTree.Element) -> tuple[int, int]:
     size = tree.find("size")
     if size is None:
         return 0, 0
