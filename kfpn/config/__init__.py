@@ -1,4 +1,4 @@
-"""Offers the settings of a run and of its network: frozen dataclasses that are checked when they are made."""
+"""Defines the settings of a run and of its network: frozen dataclasses that are checked when they are made."""
 
 from kfpn.config.model import ModelConfig
 from kfpn.config.presets import PRESETS, preset

@@ -1,39 +1,50 @@
-"""The rules that fields of a configuration keep: what a message says, and whether a value holds."""
+"""Checks the fields of a configuration against rules, each of which brings the words of its message."""
 
 import math
 from collections.abc import Callable
 from typing import Any, get_args
 
 Rule = tuple[str, Callable[[Any], bool]]
+"""What a message says after "must", and the function that tells whether a value keeps the rule."""
 
 
 def is_int(value: object) -> bool:
-    """Whether a value is an integer, and no truth value."""
+    """Tells whether a value is an integer and not a truth value."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def positive(value: float) -> bool:
-    """Whether a value is finite and above 0."""
+    """Tells whether a value is finite and above 0."""
     return math.isfinite(value) and value > 0
 
 
 def one_of(options: Any) -> Rule:
-    """Returns the rule of a `Literal`."""
+    """Returns the rule that a value is one of a `Literal`'s."""
     return f"be one of {', '.join(get_args(options))}", lambda value: value in get_args(options)
 
 
 def whole(least: int) -> Rule:
-    """Returns the rule of integers from `least` on."""
+    """Returns the rule that a value is an integer of at least `least`."""
     return f"be an integer of at least {least}", lambda value: is_int(value) and value >= least
 
 
 def check(config: Any, section: str, names: str, rule: Rule) -> None:
-    """Raises ValueError for the first field, of those named, that breaks a rule."""
-    says, holds = rule
+    """Checks fields of a configuration against a rule.
+
+    Args:
+        config: a dataclass.
+        section: what stands before a field's name in messages: "model." or another section, or nothing.
+        names: of the fields, separated by spaces.
+        rule: that they must keep.
+
+    Raises:
+        ValueError: for the first field that breaks it.
+    """
+    words, is_kept_by = rule
     for name in names.split():
         value = getattr(config, name)
-        if not holds(value):
-            raise ValueError(f"{section}{name} must {says}, got {value!r}")
+        if not is_kept_by(value):
+            raise ValueError(f"{section}{name} must {words}, got {value!r}")
 
 
 POSITIVE: Rule = ("be positive", positive)

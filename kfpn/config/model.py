@@ -1,4 +1,4 @@
-"""The network's options: a frozen dataclass, checked when made, the section `model` of the configuration."""
+"""Defines the network's options: a frozen dataclass, checked when made, the section `model` of the configuration."""
 
 import dataclasses
 from typing import Annotated, Literal
@@ -15,7 +15,8 @@ Norm = Literal["frozen_bn", "bn", "sync_bn", "gn"]
 AnchorStrides = Literal["level", "image"]
 
 SINGLE_LEVEL: dict[str, tuple[str, ...]] = {"finest": ("P2",), "c4": ("C4",), "c5": ("C5",)}
-"""The pyramids that have one level only, and its name."""
+"""Pyramid -> its level, for the pyramids that have only one."""
+
 UNUSED_SETTINGS = {
     "bottom_up": ("upsampling", "merge"),
     "top_down": ("merge",),
@@ -23,7 +24,7 @@ UNUSED_SETTINGS = {
     "c4": ("upsampling", "merge", "smooth_p5", "p6", "shared_rpn"),
     "c5": ("upsampling", "merge", "smooth_p5", "p6", "shared_rpn"),
 }
-"""The settings that have no effect in a pyramid."""
+"""Pyramid -> the settings that have no effect in it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +128,7 @@ class ModelConfig:
 
     @property
     def levels(self) -> tuple[str, ...]:
-        """The maps that the RPN looks at, the finest first: P2 to P6, or the one that `pyramid` has."""
+        """The levels that the RPN looks at, the finest first: P2 to P6, or the only one that `pyramid` has."""
         return SINGLE_LEVEL.get(self.pyramid) or ("P2", "P3", "P4", "P5", "P6")[: 5 if self.p6 else 4]
 
     @property

@@ -1,4 +1,4 @@
-"""The presets: the defaults that all other options start from."""
+"""Lists the presets: the defaults that all other options start from."""
 
 from typing import Any
 
@@ -12,13 +12,13 @@ BILINEAR_PYRAMID: dict[str, Any] = {
     "anchor_sizes": (32.0, 64.0, 128.0, 256.0),
     "stride_on": "3x3",
 }
-"""Settings of `ModelConfig` for the pyramid of a PyTorch FPN that is widely copied: bilinear upsampling to the lateral's
-size, P5 as it comes out of its lateral, no P6. `build_detector(**BILINEAR_PYRAMID)`, or the preset `bilinear`."""
+"""Settings of `ModelConfig` for the pyramid of a PyTorch FPN that is widely copied: bilinear upsampling to the lateral's size,
+P5 without its 3x3, and no P6. Use them as `build_detector(**BILINEAR_PYRAMID)`, or by the preset `bilinear`."""
 
 PRESETS: dict[str, Config] = {
     "coco": Config(),
     "bilinear": Config(workdir="runs/bilinear", preset="bilinear", model=ModelConfig(**BILINEAR_PYRAMID)),
-    # The 1x recipe's rates, for weights that are trained already and data of some hundred to some thousand images.
+    # It has the rates of the 1x recipe, for weights that are trained already and some hundreds to thousands of images.
     "finetune": Config(
         workdir="runs/finetune",
         preset="finetune",
@@ -28,8 +28,9 @@ PRESETS: dict[str, Config] = {
         checkpoint_every=500,
         optimizer=OptimizerConfig(warmup_steps=200),
     ),
-    # Small scenes, so everything the paper measures in pixels is scaled with them. TrainedDetector from scratch in minutes: what
-    # counts is the number of steps, hence small batches, norms everywhere and many positives.
+    # The scenes are small, so everything that the paper measures in pixels is scaled with them. This preset trains from
+    # scratch in minutes, where the number of steps counts most: batches are small, all parts have norms, and many of the
+    # sampled RoIs are positive.
     "shapes": Config(
         data="shapes",
         workdir="runs/shapes",
@@ -70,7 +71,10 @@ PRESETS: dict[str, Config] = {
 
 
 def preset(name: str) -> Config:
-    """Returns the `Config` of a preset: `shapes` (minutes on a CPU), `coco` (the 1x recipe), `finetune` (with `init`) or `bilinear`.
+    """Returns the `Config` of a preset.
+
+    Args:
+        name: `shapes` (minutes on a CPU), `coco` (the 1x recipe), `finetune` (for use with `init`) or `bilinear`.
 
     Raises:
         ValueError: for any other name.

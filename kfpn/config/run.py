@@ -1,7 +1,7 @@
-"""The whole configuration: frozen dataclasses, checked when made.
+"""Defines the whole configuration: frozen dataclasses, checked when made.
 
-Every field is an option of the command line (`--model.backbone resnet18`); what a
-field means is written once, under the field, and is what `--help` prints.
+Every field is an option of the command line (`--model.backbone resnet18`). Its meaning is written once, under the field;
+`--help` prints that text.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ REFUSED = {
     "parameter_server": "Keras 3 knows nothing of it, and its asynchronous updates would make the result depend on how many "
     "workers there are; use multi_worker",
 }
-"""Strategies TensorFlow has and this does not, and why."""
+"""Strategies that TensorFlow has and kfpn refuses -> the reason."""
 Precision = Literal["float32", "mixed_float16", "mixed_bfloat16"]
 OnNan = Literal["stop", "skip"]
 
@@ -214,10 +214,15 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(cls: type, values: dict[str, Any], where: str = "") -> Any:
-    """Builds config class `cls` from what `to_dict` gave; missing keys take their defaults.
+    """Builds a config from what `to_dict` gave; missing keys take their defaults.
+
+    Args:
+        cls: class of the config.
+        values: nested dicts of JSON values.
+        where: the section in messages, with a dot at its end.
 
     Raises:
-        ValueError: for a section that is none, an unknown key (the nearest known one is named) or a bad value.
+        ValueError: for a section that is not a dict, an unknown key (the nearest known one is named) or a bad value.
     """
     fields = {field.name: field for field in dataclasses.fields(cls)}
     known = {}

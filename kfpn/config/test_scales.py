@@ -1,4 +1,4 @@
-"""The sizes of an image pyramid: how they are written, and the resize rule of each."""
+"""Reads and checks the sizes of an image pyramid, and gives the resize rule of each."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from kfpn.config.run import InputConfig
 
 SMALLEST = 32
-"""Pixels of a short side at least, as `InputConfig` has it."""
+"""The least short side in pixels, as `InputConfig` has it."""
 
 
 def parse_scales(text: str | None) -> tuple[int, ...]:
-    """Returns the sizes that an option like `480,640,800` names; none for None.
+    """Returns the sizes that an option like `480,640,800` names; an empty tuple for None.
 
     Raises:
-        ValueError: as `checked_scales`, and for what is not whole numbers.
+        ValueError: as `checked_scales`, and for text that is not whole numbers.
     """
     if text is None:
         return ()
@@ -27,7 +27,7 @@ def checked_scales(scales: Sequence[int]) -> tuple[int, ...]:
     """Returns sizes, short sides in pixels, as a tuple.
 
     Raises:
-        ValueError: for one that is not an integer of at least 32, or that stands there twice.
+        ValueError: if one is not an integer of at least 32, or stands there twice.
     """
     shown = ",".join(map(str, scales))
     if any(type(scale) is not int or scale < SMALLEST for scale in scales):
@@ -38,10 +38,10 @@ def checked_scales(scales: Sequence[int]) -> tuple[int, ...]:
 
 
 def scaled_input(config: InputConfig, scale: int) -> InputConfig:
-    """Returns the resize rule at another size, with the proportion of its two limits kept.
+    """Returns the resize rule at another size, in which the two limits keep their proportion.
 
-    An image that the run's own rule cuts at the long side is cut at every size, so that sizes mean the same for all
-    images. (detectron2 has one limit for all sizes instead, TEST.AUG.MAX_SIZE.)
+    An image that is limited by its long side at the run's own size is so at every size, so that a size means the same for
+    all images. (detectron2 has one limit for all sizes instead, TEST.AUG.MAX_SIZE.)
 
     Args:
         config: the run's own rule.

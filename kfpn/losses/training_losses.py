@@ -72,7 +72,7 @@ class FixedProposalsTraining(TrainingDetector):
     """The detector in training on proposals that are given: `batch["proposals"]` (B, P, 4), zeros in empty rows."""
 
     def rpn(self, levels, training=None):
-        """Returns None: nothing is computed."""
+        """Computes nothing, and returns None."""
         return None
 
     def candidates(self, levels, rpn, image_sizes):

@@ -1,1 +1,1 @@
-"""The network, one part of the paper a file; `detector.py` puts them together."""
+"""Builds the network: each file holds one part of the paper, and `detector.py` puts them together."""

@@ -10,9 +10,9 @@ from keras import ops
 from kfpn.config.model import ModelConfig
 from kfpn.modeling.heads import find_head
 from kfpn.modeling.pooling import RoIAlign
-from kfpn.modeling.rpn import Proposals
+from kfpn.modeling.rpn import ProposalRule, Proposals
 from kfpn.modeling.submodels import Submodels, build_submodels, image_inputs
-from kfpn.ops.pyramid_levels import pooled_levels, pre_nms
+from kfpn.ops.pyramid_levels import pooled_levels
 
 
 class Rois(NamedTuple):
@@ -20,8 +20,8 @@ class Rois(NamedTuple):
 
     Attributes:
         boxes: (B, R, 4) float32 yxyx pixels, zeros in empty rows.
-        scores: (B, R) float32, -inf in empty rows; None where they do not count.
-        targets: in training, what the heads should say of them; else None.
+        scores: (B, R) float32, -inf in empty rows; None in training, where they have no use.
+        targets: in training, what the heads should predict for the boxes; else None.
     """
 
     boxes: Any
@@ -30,13 +30,13 @@ class Rois(NamedTuple):
 
 
 class Stages(NamedTuple):
-    """What each stage of a detector gave.
+    """The results of a detector's stages.
 
     Attributes:
-        levels: {"P2": (B, H, W, C), ...}.
-        rpn: {"logits": [(B, N_l)], "deltas": [(B, N_l, 4)]}; None without an RPN.
-        rois: what the heads look at.
-        outputs: {"box": ...}, of each head that looks at proposals.
+        levels: {"P2": (B, H, W, C), ...}, of `Detector.features`.
+        rpn: {"logits": [(B, N_l)], "deltas": [(B, N_l, 4)]}, of `Detector.rpn`; None without an RPN.
+        rois: the boxes that the heads look at, of `Detector.propose`.
+        outputs: {"box": ...}, of the heads that have looked at them, of `Detector.heads`.
     """
 
     levels: dict
@@ -62,17 +62,25 @@ class ImageSizes(keras.layers.Layer):
 
 
 class Detector:
-    """Puts the parts of a detector together: one method a stage, and the chain of them.
+    """Puts the parts of a detector together: one method for each stage, and the chain of them.
 
-    features -> rpn -> propose -> pool -> heads -> select. This is the only place where the chain is written. Whoever
-    wants a stage to work in another way (another NMS, proposals that are given, a sample of RoIs to train on, another
-    runtime's operations) derives a class and writes that method. The methods take tensors of the backend or, to build a
-    functional model, KerasTensors.
+    | stage        | gives                                            | in the papers                       |
+    |--------------|--------------------------------------------------|-------------------------------------|
+    | `features`   | the pyramid's levels P2 to P6                    | FPN, section 3                      |
+    | `rpn`        | objectness and deltas of all anchors             | FPN, section 4.1                    |
+    | `propose`    | proposals: decoded, clipped, the best after NMS  | Faster R-CNN, section 3.3           |
+    | `pool`       | a map of fixed size for each proposal            | Mask R-CNN, section 3; FPN, eq. 1   |
+    | `heads`      | class logits and box deltas of each proposal     | FPN, section 4.2                    |
+    | `select`     | detections: the best of each class after NMS     | Fast R-CNN, section 3               |
+
+    `__call__` runs them all. This is the only place where the chain is written. Code that needs another form of a stage
+    (another NMS, given proposals, a sample of RoIs to train on, the operations of another runtime) derives a class and
+    overrides that method. The methods take tensors of the backend or, to build a functional model, KerasTensors.
 
     Args:
         submodels: of `build_submodels`.
-        config: the one they were built with; its test-time settings count here.
-        padded: bool, whether images may be padded, below and right, to the sizes that are given with them.
+        config: the one that they were built with; its settings for inference are used here.
+        padded: bool, whether images may be padded, below and right, and their true sizes count.
         nms: "rounds" or "kernel", see `Proposals` and `Detections`.
     """
 
@@ -80,15 +88,14 @@ class Detector:
         self.submodels = submodels
         self.config = config
         self.padded = padded
+        rule = ProposalRule.of_inference(config)
         self.proposals = Proposals(
-            config.anchor_sizes, config.aspect_ratios, pre_nms(config.pre_nms_test, config),
-            config.post_nms_test, config.rpn_nms_iou,
-            config.min_proposal_size, config.round_anchors, config.anchor_strides, nms,
-            name="proposals", dtype="float32",
+            config.anchor_sizes, config.aspect_ratios, rule.pre_nms, rule.post_nms, rule.iou_threshold, rule.min_size,
+            config.round_anchors, config.anchor_strides, nms, name="proposals", dtype="float32",
         )  # fmt: skip
         modules = {name: find_head(name) for name in submodels.heads}
-        self.first_heads = [name for name, module in modules.items() if module.LOOKS_AT == "proposals"]
-        self.late_heads = [name for name, module in modules.items() if module.LOOKS_AT == "detections"]
+        self.proposal_heads = [name for name, module in modules.items() if module.LOOKS_AT == "proposals"]
+        self.detection_heads = [name for name, module in modules.items() if module.LOOKS_AT == "detections"]
         self.selections = {name: module.select(config, nms) for name, module in modules.items()}
         self.aligns = {name: self._make_align(name, head.input_shape[1]) for name, head in submodels.heads.items()}
 
@@ -98,14 +105,16 @@ class Detector:
             size, config.sampling_ratio, config.aligned, config.canonical_size, pooled_levels(config), name=name
         )
 
+    # The stages
+
     def features(self, images, image_sizes, training: bool | None = None) -> dict:
-        """Computes the pyramid: images (B, H, W, 3) and their sizes (B, 2) int -> {"P2": (B, H / 4, W / 4, C), ...}."""
+        """Computes the pyramid: images (B, H, W, 3) of sizes (B, 2) int -> {"P2": (B, H / 4, W / 4, C), ...}."""
         inputs = {"images": images, "image_sizes": image_sizes} if self.padded else images
         model = self.submodels.padded_features if self.padded else self.submodels.features
         return model(inputs, **_mode(training))
 
     def rpn(self, levels: dict, training: bool | None = None) -> dict | None:
-        """Computes objectness and deltas of all anchors: {"logits": [(B, N_l)], "deltas": [(B, N_l, 4)]}, by level."""
+        """Computes objectness and deltas of all anchors, level by level: {"logits": [(B, N_l)], "deltas": [(B, N_l, 4)]}."""
         return self.submodels.rpn(levels, **_mode(training))
 
     def propose(self, levels: dict, rpn: dict | None, image_sizes) -> Rois:
@@ -113,24 +122,26 @@ class Detector:
         return Rois(*self.proposals(levels, rpn, image_sizes))
 
     def pool(self, levels: dict, boxes, image_sizes, head: str = "box"):
-        """Pools boxes (B, R, 4) from the levels: (B R, size, size, C), of the size that a head takes."""
+        """Pools boxes (B, R, 4) to the size that a head takes: (B R, size, size, C)."""
         align = self.aligns[head]
         pooled = align({name: levels[name] for name in align.levels}, boxes, image_sizes)
         return ops.reshape(pooled, (-1, *pooled.shape[2:]))
 
     def heads(self, pooled: dict[str, Any], training: bool | None = None) -> dict[str, Any]:
-        """Reads the pooled boxes of each head: {"box": {"logits": (B R, K + 1), "deltas": (B R, K, 4)}}."""
+        """Applies each head to its pooled boxes: {"box": {"logits": (B R, K + 1), "deltas": (B R, K, 4)}, ...}."""
         return {name: self.submodels.heads[name](x, **_mode(training)) for name, x in pooled.items()}
 
     def select(self, outputs: dict[str, Any], rois: Rois, image_sizes) -> dict:
-        """Makes the final detections of the heads' outputs, see `build_detector`."""
+        """Makes detections of the outputs of the heads that look at proposals, see `build_detector`."""
         detections: dict[str, Any] = {}
-        for name in self.first_heads:
+        for name in self.proposal_heads:
             detections |= self.selections[name](outputs[name], rois, image_sizes)
         return detections
 
+    # The chain of the stages
+
     def convolve(self, images, image_sizes, training: bool | None = None) -> tuple[dict, dict | None]:
-        """Runs the fully convolutional part: the levels, and the RPN's outputs on them."""
+        """Runs the fully convolutional stages: the levels, and the RPN's outputs on them."""
         levels = self.features(images, image_sizes, training)
         return levels, self.rpn(levels, training)
 
@@ -142,25 +153,25 @@ class Detector:
     def second_stage(
         self, levels: dict, boxes, image_sizes, training: bool | None = None, names: Sequence[str] | None = None
     ) -> dict[str, Any]:
-        """Pools boxes (B, R, 4) and reads them: the outputs of the heads `names`; None: of those that look at proposals."""
-        names = self.first_heads if names is None else names
+        """Pools boxes (B, R, 4) and applies the heads `names`; None means those that look at proposals."""
+        names = self.proposal_heads if names is None else names
         pooled = {name: self.pool(levels, boxes, image_sizes, name) for name in names}
         return self.heads(pooled, training)
 
     def run(self, images, image_sizes, training: bool | None = None) -> Stages:
-        """Runs both stages, up to the heads' outputs; in training all heads look at the RoIs."""
+        """Runs both stages up to the heads' outputs. In training all heads look at the same boxes."""
         stages = self.first_stage(images, image_sizes, training)
         names = list(self.submodels.heads) if training else None
-        return stages._replace(
-            outputs=self.second_stage(stages.levels, stages.rois.boxes, image_sizes, training, names)
-        )
+        outputs = self.second_stage(stages.levels, stages.rois.boxes, image_sizes, training, names)
+        return stages._replace(outputs=outputs)
 
     def finish(self, stages: Stages, image_sizes) -> dict:
-        """Makes detections of what `run` gave; then the heads that look at detections read those."""
+        """Makes detections of what `run` gave, and applies the heads that look at detections to them."""
         detections = self.select(stages.outputs, stages.rois, image_sizes)
-        if self.late_heads:
-            outputs = self.second_stage(stages.levels, detections["boxes"], image_sizes, names=self.late_heads)
-            for name in self.late_heads:
+        if self.detection_heads:
+            boxes, names = detections["boxes"], self.detection_heads
+            outputs = self.second_stage(stages.levels, boxes, image_sizes, names=names)
+            for name in names:
                 detections |= self.selections[name](outputs[name], detections, image_sizes)
         return detections
 
@@ -170,18 +181,18 @@ class Detector:
 
 
 def _mode(training: bool | None) -> dict[str, bool]:
-    # Left out where nothing was said, so that Keras goes by the call around it.
+    # With None the argument is left out, so that Keras takes it from the call around this one.
     return {} if training is None else {"training": training}
 
 
 def inference_model(
     submodels: Submodels, config: ModelConfig, padded: bool = False, nms: str = "rounds"
 ) -> keras.Model:
-    """Builds the functional model of a detector, over the same weights.
+    """Builds the functional model of a detector, over the weights of its submodels.
 
     Args:
         submodels: of `build_submodels`.
-        config: the one they were built with; its test-time settings count here.
+        config: the one that they were built with; its settings for inference are used here.
         padded: bool, whether the model has the second input `image_sizes`.
         nms: "rounds" or "kernel", see `Proposals` and `Detections`.
 
@@ -206,15 +217,18 @@ def build_detector(
         pyramid: fpn, or one of those the paper compares it with (tables 1 to 3): bottom_up, top_down, finest, c4, c5.
         padded: bool. True adds the input `image_sizes`, for batches of images of different sizes.
         settings: any other field of `ModelConfig`.
+
     Call:
-        images: (B, H, W, 3) uint8 or float, RGB, 0..255, any size. With `padded`, a dict of images, zero
-        padded below and right, and image_sizes (B, 2) int32, the true heights and widths in pixels.
+        images: (B, H, W, 3) uint8 or float, RGB, 0..255, any size. With `padded` a dict: images, zero padded below and
+            right, and image_sizes (B, 2) int32, the true heights and widths in pixels.
+
     Returns:
         A functional `keras.Model` whose output is a dict: boxes (B, D, 4) float32 yxyx in pixels of the input, scores
-        (B, D) float32, labels (B, D) int32 in 0..K-1, num_detections (B,) int32. Rows past num_detections are zero
-        boxes, zero scores, label -1.
+        (B, D) float32, labels (B, D) int32 in 0..K-1, num_detections (B,) int32. Rows past num_detections have zero
+        boxes, zero scores and the label -1.
+
     Raises:
-        ValueError: for a setting that doesn't exist or a value out of range.
+        ValueError: for a setting that does not exist or a value out of range.
     """
     known = {field.name for field in dataclasses.fields(ModelConfig)}
     unknown = sorted(set(settings) - known)

@@ -1,4 +1,4 @@
-"""Cuts the detector in two at its proposals: what gives them, and Fast R-CNN on proposals that are given (FPN, table 2)."""
+"""Splits the detector at its proposals: a model that makes them, and Fast R-CNN on given ones (FPN, table 2)."""
 
 import dataclasses
 
@@ -12,10 +12,10 @@ from kfpn.ops import boxes as box_ops
 
 
 class FastRCNN(Detector):
-    """A detector without an RPN: its proposals are given.
+    """Detects in given proposals, without an RPN.
 
     Args:
-        submodels, config, padded, nms: see `Detector`.
+        submodels, config: see `Detector`.
         proposals: (B, P, 4) float32 yxyx in pixels of the input, zeros in empty rows.
     """
 
@@ -24,21 +24,22 @@ class FastRCNN(Detector):
         self.given = proposals
 
     def rpn(self, levels, training=None):
-        """Returns None: nothing is computed."""
+        """Computes nothing, and returns None."""
         return None
 
     def propose(self, levels, rpn, image_sizes):
-        """Returns the proposals that were given."""
+        """Returns the given proposals; their scores are 0, and -inf in empty rows."""
         return Rois(self.given, ops.where(box_ops.area(self.given) > 0.0, 0.0, -float("inf")))
 
 
 def proposals_model(submodels: Submodels, config: ModelConfig, count: int = 1000, nms: str = "rounds") -> keras.Model:
-    """Builds the functional model of the first stage, over the same weights.
+    """Builds the functional model of the first stage, over the weights of its submodels.
 
     Args:
         submodels: of `build_submodels`.
-        config: the one they were built with. At least `count` proposals a level enter NMS, whatever `pre_nms_test` is.
-        count: int, P, proposals an image, whatever `post_nms_test` is.
+        config: the one that they were built with. At least `count` boxes of a level enter NMS, even if `pre_nms_test` is
+            smaller.
+        count: int, P, proposals an image; it replaces `post_nms_test`.
         nms: "rounds" or "kernel", see `Proposals`.
 
     Call:
@@ -57,11 +58,11 @@ def proposals_model(submodels: Submodels, config: ModelConfig, count: int = 1000
 
 
 def fast_rcnn_model(submodels: Submodels, config: ModelConfig) -> keras.Model:
-    """Builds the functional model of the second stage, over the same weights: a detector without an RPN.
+    """Builds the functional model of a detector in given proposals, over the weights of its submodels.
 
     Args:
         submodels: of `build_submodels`.
-        config: the one they were built with.
+        config: the one that they were built with.
 
     Call:
         The dict that `proposals_model` takes, and proposals (B, P, 4) float32 yxyx in pixels of the input, zeros in empty

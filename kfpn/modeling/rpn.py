@@ -84,10 +84,10 @@ def rpn_head(config: ModelConfig, channels: int) -> keras.Model:
     anchors = anchors_a_cell(config)
     inputs = {level: keras.Input((None, None, channels), name=level) for level in config.levels}
     if config.shared_rpn:
-        heads = dict.fromkeys(inputs, _RPNHead(channels, anchors))
+        by_level = dict.fromkeys(inputs, _RPNHead(channels, anchors))
     else:
-        heads = {level: _RPNHead(channels, anchors, f"_{level.lower()}") for level in inputs}
-    logits, deltas = zip(*(heads[level](inputs[level]) for level in inputs), strict=True)
+        by_level = {level: _RPNHead(channels, anchors, f"_{level.lower()}") for level in inputs}
+    logits, deltas = zip(*(by_level[level](inputs[level]) for level in inputs), strict=True)
     return keras.Model(inputs, {"logits": list(logits), "deltas": list(deltas)}, name="rpn")
 
 

@@ -4,8 +4,10 @@ A head is a module here, and its loss a module of the same name in `kfpn.losses`
 detector has. The module has
 
 - `build(config, channels, layers, make_units)`: the functional model that reads pooled RoIs (R, size, size, C);
-- `select(config, nms)`: the layer that makes detections of its outputs, see `kfpn.modeling.detector.Detector.select`;
-- `LOOKS_AT`: "proposals", or "detections" for a head that looks at the final boxes alone, as that of Mask R-CNN does.
+- `LOOKS_AT`: the boxes that it reads at inference: "proposals", or "detections" for a head that reads the final boxes, as
+  the mask head of Mask R-CNN does. In training every head reads the sampled RoIs;
+- `select(config, nms)`: a function (outputs, rois, image_sizes) -> dict, which is added to the detections. `rois` are the
+  `kfpn.modeling.detector.Rois` of a head that reads proposals, and the dict of detections for a head that reads those.
 """
 
 from types import ModuleType
@@ -13,7 +15,7 @@ from types import ModuleType
 from kfpn.modeling.heads import box
 
 HEADS: dict[str, ModuleType] = {"box": box}
-"""Name -> module. All are imported at once: Keras loads a saved detector only where its layers are known."""
+"""Name -> module. All are imported at once, because Keras loads a saved detector only if its layers are known."""
 
 
 def find_head(name: str) -> ModuleType:

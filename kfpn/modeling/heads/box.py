@@ -1,4 +1,4 @@
-"""The box heads: two fully connected layers (FPN, section 4.2), or conv5 (He et al. 2016, as in FPN's table 2 a)."""
+"""Builds the box heads: two fully connected layers (FPN, section 4.2), or the backbone's last stage (FPN, table 2 a)."""
 
 from collections.abc import Callable
 
@@ -17,9 +17,9 @@ LOOKS_AT = "proposals"
 
 
 def two_fully_connected(config: ModelConfig, x):
-    """Two layers of `head_width` with ReLU: (R, size, size, C) -> (R, head_width)."""
+    """Applies two layers of `head_width` with ReLU: (R, size, size, C) -> (R, head_width)."""
     for i, dense in enumerate((RoIDense, keras.layers.Dense), start=1):
-        # Caffe2's XavierFill, as in detectron2.
+        # detectron2 starts these layers with Caffe2's XavierFill.
         start = keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")
         x = dense(config.head_width, kernel_initializer=start, name=f"head_fc{i}")(x)
         if config.norm_heads:
@@ -28,14 +28,14 @@ def two_fully_connected(config: ModelConfig, x):
     return x
 
 
-def conv5(units: Units, x):
-    """Applies the backbone's last stage and averages: (R, 2 size, 2 size, C) -> (R, channels of C5)."""
+def last_stage_average(units: Units, x):
+    """Applies the backbone's last stage and averages its cells: (R, 2 size, 2 size, C) -> (R, channels of C5)."""
     last_stage = find_backbone(units.config.backbone).build_last_stage
     return keras.layers.GlobalAveragePooling2D(name="head_average")(last_stage(units, x))
 
 
 def predictor(config: ModelConfig, x) -> dict:
-    """The last layers: (R, width) -> logits (R, K + 1) and deltas (R, K, 4), float32 in mixed precision as well."""
+    """Applies the last layers, float32 in mixed precision as well: (R, width) -> logits (R, K + 1) and deltas (R, K, 4)."""
     classes = config.num_classes
 
     def last(units, stddev, name):
@@ -49,17 +49,20 @@ def predictor(config: ModelConfig, x) -> dict:
 def build(config: ModelConfig, channels: int, layers: SharedLayers, make_units: type[Units] = Units) -> keras.Model:
     """Builds the submodel `box_head`: (R, size, size, C) -> {"logits": (R, K + 1), "deltas": (R, K, 4)}, float32.
 
-    The background is the last logit. Deltas are (dy, dx, dh, dw) a class.
+    The background is the last logit. Each class has its own deltas (dy, dx, dh, dw).
 
     Args:
         config: the model's.
         channels: int, C, of the levels that RoIs are pooled from.
-        layers: those of the backbone, where conv5 is the head.
-        make_units: how its convolutions and norms are built.
+        layers: the set that the backbone is built over; with pyramid c4 the head takes its last stage from there.
+        make_units: builds the convolutions and norms of that stage.
     """
     size = pooled_size(config)
     inputs = keras.Input((size, size, channels), name="roi_features")
-    x = conv5(make_units(config, layers), inputs) if config.pyramid == "c4" else two_fully_connected(config, inputs)
+    if config.pyramid == "c4":
+        x = last_stage_average(make_units(config, layers), inputs)
+    else:
+        x = two_fully_connected(config, inputs)
     return keras.Model(inputs, predictor(config, x), name="box_head")
 
 
@@ -67,9 +70,13 @@ def scored_boxes(logits, deltas, rois, roi_scores, image_sizes, min_size):
     """Returns each RoI's box and score in every class, before thresholds and NMS.
 
     Args:
-        logits: (B R, K + 1) float32, background last. deltas: (B R, K, 4) float32.
-        rois: (B, R, 4) float32 yxyx. roi_scores: (B, R), -inf in empty rows. image_sizes: (B, 2) int, pixels.
+        logits: (B R, K + 1) float32, background last.
+        deltas: (B R, K, 4) float32.
+        rois: (B, R, 4) float32 yxyx.
+        roi_scores: (B, R), -inf in empty rows.
+        image_sizes: (B, 2) int, pixels.
         min_size: float, pixels: boxes with a shorter side, once clipped, get the score 0.
+
     Returns:
         boxes: (B, R, K, 4) float32 yxyx pixels, cut to their images.
         scores: (B, R, K) float32 in 0..1, 0 in empty rows.
@@ -92,13 +99,14 @@ class Detections(keras.layers.Layer):
         iou_threshold: float, of the NMS within each class.
         count: int, D, detections an image at most.
         min_size: float, pixels: boxes with a shorter side, once clipped, are dropped before NMS.
-        nms: "rounds" (any backend, XLA) or "kernel" (TensorFlow without XLA), the same result.
+        nms: "rounds" (any backend, XLA) or "kernel" (TensorFlow without XLA), with the same result.
+
     Call:
-        logits: (B R, K + 1) float32, background last. deltas: (B R, K, 4) float32.
-        rois: (B, R, 4) float32 yxyx. roi_scores: (B, R), -inf in empty rows. image_sizes: (B, 2) int.
+        logits, deltas, rois, roi_scores, image_sizes: see `scored_boxes`.
+
     Returns:
-        dict of boxes (B, D, 4) float32 yxyx pixels, scores (B, D) float32, labels (B, D) int32, num_detections
-        (B,) int32; rows past it are zero boxes, zero scores, label -1.
+        dict of boxes (B, D, 4) float32 yxyx pixels, scores (B, D) float32, labels (B, D) int32, num_detections (B,) int32.
+        Rows past num_detections have zero boxes, zero scores and the label -1.
     """
 
     def __init__(self, score_threshold=0.05, iou_threshold=0.5, count=100, min_size=0.0, nms="rounds", **kwargs):
@@ -111,14 +119,9 @@ class Detections(keras.layers.Layer):
 
     def call(self, logits, deltas, rois, roi_scores, image_sizes):
         boxes, scores = scored_boxes(logits, deltas, rois, roi_scores, image_sizes, self.min_size)
-        found = FINAL_NMS[self.nms](
-            ops.transpose(boxes, (0, 2, 1, 3)),
-            ops.transpose(scores, (0, 2, 1)),
-            self.iou_threshold,
-            self.score_threshold,
-            self.count,
-        )
-        return dict(zip(("boxes", "scores", "labels", "num_detections"), found, strict=True))
+        boxes, scores = ops.transpose(boxes, (0, 2, 1, 3)), ops.transpose(scores, (0, 2, 1))
+        best = FINAL_NMS[self.nms](boxes, scores, self.iou_threshold, self.score_threshold, self.count)
+        return dict(zip(("boxes", "scores", "labels", "num_detections"), best, strict=True))
 
     def compute_output_spec(self, logits, deltas, rois, roi_scores, image_sizes):
         batch = rois.shape[0]
@@ -135,7 +138,7 @@ class Detections(keras.layers.Layer):
 
 
 def select(config: ModelConfig, nms: str = "rounds") -> Callable:
-    """Returns the function (outputs, rois, image_sizes) -> detections, see `Detections`.
+    """Returns the function (outputs, rois, image_sizes) -> detections, see `kfpn.modeling.heads` and `Detections`.
 
     Args:
         config: the model's, with thresholds and counts.
@@ -146,7 +149,7 @@ def select(config: ModelConfig, nms: str = "rounds") -> Callable:
         nms, name="detections", dtype="float32",
     )  # fmt: skip
 
-    def of_outputs(outputs: dict, rois, image_sizes) -> dict:
+    def detections_of(outputs: dict, rois, image_sizes) -> dict:
         return layer(outputs["logits"], outputs["deltas"], rois.boxes, rois.scores, image_sizes)
 
-    return of_outputs
+    return detections_of
