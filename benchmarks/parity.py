@@ -28,7 +28,7 @@ from kfpn.modeling.backbones import frozen_layers, resnet
 from kfpn.modeling.detector import inference_model
 from kfpn.modeling.layers import Normalize, SharedLayers
 from kfpn.modeling.pooling import RoIAlign
-from kfpn.modeling.rpn import ProposalRule, level_anchors, select_proposals, usable_anchors
+from kfpn.modeling.proposals import ProposalRule, level_anchors, select_proposals, usable_anchors
 from kfpn.modeling.submodels import Submodels, build_submodels
 from kfpn.modeling.units import Units
 from kfpn.ops import boxes as box_ops

@@ -106,7 +106,10 @@ MODULES = {
 """Path in 0.1.0 -> path now."""
 
 NAMES: dict[str, str] = {
+    "kfpn.boxes.decode": "kfpn.ops.boxes.decode_boxes",
+    "kfpn.boxes.encode": "kfpn.ops.boxes.encode_boxes",
     "kfpn.data.sources.IterableSource": "kfpn.data.formats.iterable.IterableSource",
+    "kfpn.modeling.nms.CUT": "kfpn.ops.nms.FIRST_CANDIDATES",
     "kfpn.pyramid_maps.opened_model": "kfpn.inference.inspect_pyramid.model_with_intermediates",
     "kfpn.visualize.plot_curves": "kfpn.plotting.curves.plot_curves",
     "kfpn.visualize_pyramid.Objectness": "kfpn.plotting.pyramid_view.Objectness",

@@ -9,7 +9,7 @@ from kfpn.config.run import Config
 from kfpn.losses import find_loss, terms
 from kfpn.losses.targets import Targets, roi_targets, rpn_targets
 from kfpn.modeling.detector import Detector, Rois
-from kfpn.modeling.rpn import ProposalRule, level_anchors, select_proposals, usable_anchors
+from kfpn.modeling.proposals import ProposalRule, level_anchors, select_proposals, usable_anchors
 from kfpn.modeling.submodels import Submodels
 from kfpn.ops import boxes as box_ops
 from kfpn.ops.boxes import gather_rows

@@ -10,7 +10,7 @@ from keras import ops
 from kfpn.config.model import ModelConfig
 from kfpn.modeling.heads import find_head
 from kfpn.modeling.pooling import RoIAlign
-from kfpn.modeling.rpn import ProposalRule, Proposals
+from kfpn.modeling.proposals import ProposalRule, Proposals
 from kfpn.modeling.submodels import Submodels, build_submodels, image_inputs
 from kfpn.ops.pyramid_levels import pooled_levels
 

@@ -12,8 +12,8 @@ import kfpn
 from kfpn.config.model import ModelConfig, Pyramid
 from kfpn.config.presets import BILINEAR_PYRAMID
 from kfpn.modeling.detector import inference_model
+from kfpn.modeling.proposals import level_anchors
 from kfpn.modeling.pyramid import PYRAMIDS, Upsample, UpsampleAdd
-from kfpn.modeling.rpn import level_anchors
 from kfpn.modeling.submodels import build_submodels
 from kfpn.ops.pyramid_levels import anchors_a_cell, pooled_levels, pooled_size, pre_nms, stride
 from tests.modeling import tiny

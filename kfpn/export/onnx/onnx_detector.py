@@ -15,7 +15,7 @@ from kfpn.config.model import ModelConfig
 from kfpn.export.tensorrt_layers import for_tensorrt
 from kfpn.modeling.detector import Detector, Rois
 from kfpn.modeling.heads.box import scored_boxes
-from kfpn.modeling.rpn import ProposalRule, level_anchors, select_proposals
+from kfpn.modeling.proposals import ProposalRule, level_anchors, select_proposals
 from kfpn.modeling.submodels import Submodels
 from kfpn.ops.boxes import gather_rows
 from kfpn.ops.nms import suppress

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from kfpn.modeling.rpn import ProposalRule, Proposals, level_anchors, select_proposals
+from kfpn.modeling.proposals import ProposalRule, Proposals, level_anchors, select_proposals
 from tests.modeling import tiny
 
 
