@@ -32,7 +32,7 @@ def test_good_boxes_are_untouched():
     assert boxes.tolist() == [[0, 0, 100, 200], [10, 20, 30, 40]]
     assert boxes.dtype == np.float32
     assert usable.all()
-    assert faults.found == {}
+    assert faults.counts == {}
 
 
 def test_each_kind_of_bad_box_is_told_apart():
@@ -48,7 +48,7 @@ def test_each_kind_of_bad_box_is_told_apart():
         ]
     )
     assert usable.tolist() == [True, False, False, False, False, False, True]
-    assert faults.found == {
+    assert faults.counts == {
         NOT_FINITE: (2, "file 1"), NO_AREA: (2, "file 3"), OUTSIDE: (1, "file 5"), CLIPPED: (1, "file 6"),
     }  # fmt: skip
 
@@ -56,7 +56,7 @@ def test_each_kind_of_bad_box_is_told_apart():
 def test_boxes_are_clipped_to_their_image_and_rounding_is_no_fault():
     boxes, _, faults = check([[-5, 10, 20, 30], [-0.5, 0, 100.5, 200.9]])
     assert boxes.tolist() == [[0, 10, 20, 30], [0, 0, 100, 200]]
-    assert faults.found == {CLIPPED: (1, "file 0")}
+    assert faults.counts == {CLIPPED: (1, "file 0")}
 
 
 def test_least_is_the_side_that_has_no_area():
