@@ -17,10 +17,11 @@ import resource
 import subprocess
 import sys
 import time
+from statistics import median
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from kfpn.export.measure import conv_peak, gigaflops, median, timed
+from kfpn.export.measure import conv_peak, gigaflops, timed
 
 
 def build(size, batch):

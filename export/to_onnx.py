@@ -1,7 +1,7 @@
 """Writes an ONNX file of a trained detector: `python export/to_onnx.py runs/shapes shapes.onnx`.
 
-The same as `kfpn export onnx`. It prints the file, which onnxruntime has compared with the Keras model.
-`--input-shape 1x800x1344x3` writes one for TensorRT. `--help` lists every option; docs/onnx.md explains them.
+The same as `kfpn export onnx`. It prints how the file compares with the Keras model in ONNX Runtime, and its size.
+`--input-shape 1x800x1344x3` writes a file for TensorRT. `--help` lists every option; docs/onnx.md explains them.
 """
 
 import sys

@@ -1,7 +1,7 @@
 """Writes a SavedModel for TensorFlow Serving: `python export/to_saved_model.py runs/shapes served/shapes --verify`.
 
-The same as `kfpn export saved_model`. It prints what the export differs by from the Keras model (with --verify), the
-new version's folder (served/shapes/1, then 2, ...), its size and its signatures. `--help` lists every option.
+The same as `kfpn export saved_model`. It prints the differences from the Keras model (with --verify), the new version's
+folder (served/shapes/1, then 2, and so on), its size and its signatures. `--help` lists every option.
 """
 
 import sys

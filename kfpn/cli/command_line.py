@@ -18,6 +18,7 @@ from kfpn import __version__
 from kfpn.cli.commands import Command, run
 from kfpn.cli.options import (
     DESCRIPTION,
+    EXPORTS,
     HELP,
     Benchmark,
     Evaluate,
@@ -53,9 +54,8 @@ def main(args: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name need not be UTF-8
     try:
-        command = _parse(args)
         with _plain_warnings():
-            return run(command)
+            return run(_parse(args))
     except KeyboardInterrupt:
         print("kfpn: stopped", file=sys.stderr)
         return 130
@@ -87,6 +87,9 @@ def _plain_warnings() -> Iterator[None]:
 
 
 def _parse(args: list[str]) -> Command:
+    for export in EXPORTS:
+        if export.translate is not None and args[:2] == ["export", export.name]:
+            args = [*args[:2], *export.translate(args[2:])]
     command = _parse_once(args, ModelConfig())
     if isinstance(command, ImportWeights):
         from kfpn.weights.assign import model_config

@@ -218,28 +218,18 @@ def _list_pretrained(_: options.ListPretrained) -> int:
 
 
 def _export(command: options.Export) -> int:
-    from kfpn.cli import export_commands as commands
-
-    asked = command.options
-    if isinstance(asked, commands.SavedModelOptions):
-        return commands.run_saved_model(asked)
-    if isinstance(asked, commands.OnnxOptions):
-        return commands.run_onnx(asked)
-    from kfpn.export.tf_trt import convert as tf_trt
-
-    print(tf_trt.run(asked))
-    return 0
+    return next(export.run for export in options.EXPORTS if export.options is type(command.options))(command.options)
 
 
 def _benchmark(command: options.Benchmark) -> int:
-    from kfpn.export.benchmark.race import benchmark, table
+    from kfpn.export.benchmark.race import benchmark, benchmark_table
 
-    found = benchmark(command.targets, command.size, command.runs, command.image)
-    print(table(found["contestants"], found["peak"]))
+    figures = benchmark(command.targets, command.size, command.runs, command.image)
+    print(benchmark_table(figures["contestants"], figures["peak"]))
     print(
-        f"\npeak of this machine's convolutions: {found['peak']:.0f} GFLOP/s; image of {command.size[0]} x {command.size[1]}"
+        f"\npeak of this machine's convolutions: {figures['peak']:.0f} GFLOP/s; image of {command.size[0]} x {command.size[1]}"
     )
-    return 0 if all(one.seconds for one in found["contestants"]) else 1
+    return 0 if all(one.seconds for one in figures["contestants"]) else 1
 
 
 _RUN: dict[type, Callable[[Any], int]] = {

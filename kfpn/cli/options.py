@@ -1,16 +1,20 @@
 """What the commands of the command line take, and what their `--help` says."""
 
 import dataclasses
-from typing import Annotated
+import functools
+import operator
+from collections.abc import Callable
+from typing import Annotated, Any, NamedTuple
 
 import tyro
 
 from kfpn import __version__
-from kfpn.cli.export_commands import SAVED_MODEL_HELP, OnnxOptions, SavedModelOptions
 from kfpn.config.model import ModelConfig
 from kfpn.config.test_scales import parse_scales
 from kfpn.data.formats import describe_formats
-from kfpn.export.tf_trt.trt_options import TfTrtOptions
+from kfpn.export.onnx import onnx_options
+from kfpn.export.saved_model import saved_model_options
+from kfpn.export.tf_trt import trt_options
 
 DESCRIPTION = f"""\
 kfpn {__version__}: Faster R-CNN with a Feature Pyramid Network, in Keras 3.
@@ -25,6 +29,46 @@ With weights that others trained (torchvision, detectron2, keras.applications):
   kfpn list-pretrained
 
 Each command has a --help of its own."""
+
+
+class ExportRow(NamedTuple):
+    """One product that `kfpn export` makes.
+
+    Attributes:
+        name: of the subcommand.
+        runs_in: the programs that run the product.
+        options: the dataclass of its options.
+        run: the function that makes the product of such options, and returns the exit code.
+        description: what `--help` says.
+        example: a command.
+        translate: turns the words of an older version's command line into those of this one, and warns; None: nothing
+            was renamed.
+    """
+
+    name: str
+    runs_in: str
+    options: type
+    run: Callable[[Any], int]
+    description: str
+    example: str
+    translate: Callable[[list[str]], list[str]] | None = None
+
+
+EXPORTS = (
+    ExportRow(
+        "saved_model", "TensorFlow Serving", saved_model_options.SavedModelOptions, saved_model_options.run, saved_model_options.DESCRIPTION,
+        "kfpn export saved_model runs/shapes served/shapes --verify",
+    ),
+    ExportRow(
+        "onnx", "ONNX Runtime, OpenVINO, TensorRT", onnx_options.OnnxOptions, onnx_options.run, onnx_options.DESCRIPTION,
+        "kfpn export onnx runs/shapes shapes.onnx",
+    ),
+    ExportRow(
+        "tf_trt", "TensorRT inside TensorFlow", trt_options.TfTrtOptions, trt_options.run, trt_options.DESCRIPTION,
+        "kfpn export tf_trt runs/shapes --report", trt_options.translate_old_options,
+    ),
+)  # fmt: skip
+"""The products of `kfpn export`, a row each."""
 
 # What `--help` says: the first line in the list of commands, all of it with the command itself.
 HELP = {
@@ -84,13 +128,11 @@ The file says what it is, and the network's settings come with it. Examples:
   kfpn import-weights fasterrcnn_resnet50_fpn_coco-258fb6c6.pth --output runs/coco
   kfpn import-weights torchvision:fasterrcnn_resnet50_fpn_coco --output runs/coco
   kfpn import-weights model_final_280758.pkl --output runs/d2 --model.score-threshold 0.3""",
-    "export": """\
-Write a trained detector for servers: saved_model (TensorFlow Serving), onnx, tf_trt (TensorRT inside TensorFlow).
+    "export": f"""\
+Write a trained detector for servers: {", ".join(f"{export.name} ({export.runs_in})" for export in EXPORTS)}.
 
 Examples:
-  kfpn export saved_model runs/shapes served/shapes --verify
-  kfpn export onnx runs/shapes shapes.onnx
-  kfpn export tf_trt --workdir runs/shapes --report""",
+  {(chr(10) + "  ").join(export.example for export in EXPORTS)}""",
     "benchmark": """\
 Time models on the same image, in turns: work directories, SavedModels, ONNX files.
 
@@ -228,10 +270,9 @@ class ListPretrained:
     """Options of `kfpn list-pretrained`."""
 
 
-ExportOptions = (
-    Annotated[SavedModelOptions, tyro.conf.subcommand("saved_model", description=SAVED_MODEL_HELP)]
-    | Annotated[OnnxOptions, tyro.conf.subcommand("onnx", description="Write a trained detector as an ONNX file.")]
-    | Annotated[TfTrtOptions, tyro.conf.subcommand("tf_trt", description="Convert a trained detector with TF-TRT.")]
+ExportOptions: Any = functools.reduce(
+    operator.or_,
+    [Annotated[row.options, tyro.conf.subcommand(row.name, description=row.description)] for row in EXPORTS],
 )
 
 
@@ -239,7 +280,7 @@ ExportOptions = (
 class Export:
     """Options of `kfpn export`."""
 
-    options: ExportOptions
+    options: ExportOptions  # type: ignore[valid-type]
     """The format, and its options."""
 
 

@@ -1,1 +1,1 @@
-"""From a trained detector to what servers run."""
+"""Exports trained detectors to the formats that servers run: one folder for each product."""

@@ -1,4 +1,4 @@
-"""What the SavedModels of all exports have in common: their outputs' names, how they are written, and the classes."""
+"""Writes SavedModels, and the classes that belong to them; names their outputs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,29 +11,29 @@ from kfpn.export.trained import TrainedDetector
 from kfpn.runs.atomic_files import write_json
 
 CLASSES = Path("assets") / "classes.json"
-"""Where class names and category ids lie in a SavedModel."""
+"""Place of the class names and category ids in a SavedModel."""
 
 
 def detection_outputs(
-    found: Mapping[str, tf.Tensor], normalised: tf.Tensor, pixels: tf.Tensor, category_ids: Sequence[int]
+    detections: Mapping[str, tf.Tensor], normalised: tf.Tensor, pixels: tf.Tensor, category_ids: Sequence[int]
 ) -> dict[str, tf.Tensor]:
     """Names detections as clients of the TensorFlow Object Detection API expect them, all float32.
 
     Args:
-        found: scores (B, D), labels (B, D) int32, -1 in empty rows, and num_detections (B,), of the detector.
-        normalised: (B, D, 4) float32 yxyx, its boxes divided by the image's sides.
-        pixels: (B, D, 4) float32 yxyx, the same in pixels.
-        category_ids: the data set's own ids of labels 0, 1, ...
+        detections: of the detector: scores (B, D), labels (B, D) int32, -1 in empty rows, and num_detections (B,).
+        normalised: (B, D, 4) float32 yxyx, the boxes divided by the image's sides.
+        pixels: (B, D, 4) float32 yxyx, the boxes in pixels.
+        category_ids: the data set's own ids of labels 0, 1, and so on.
     """
-    # Label -1, of empty rows, gets the id behind the last.
+    # Empty rows have the label -1. They get the id behind the last class, which is 0.
     ids = tf.constant((*category_ids, 0), tf.float32)
-    labels = tf.where(found["labels"] < 0, len(category_ids), found["labels"])
+    labels = tf.where(detections["labels"] < 0, len(category_ids), detections["labels"])
     return {
         "detection_boxes": normalised,
         "detection_boxes_pixels": pixels,
-        "detection_scores": tf.cast(found["scores"], tf.float32),
+        "detection_scores": tf.cast(detections["scores"], tf.float32),
         "detection_classes": tf.gather(ids, labels),
-        "num_detections": tf.cast(found["num_detections"], tf.float32),
+        "num_detections": tf.cast(detections["num_detections"], tf.float32),
     }
 
 
@@ -47,8 +47,8 @@ def write_archive(path: Path, endpoints: Mapping[str, tuple[Callable[..., Any], 
     Raises:
         ValueError: if the disk is full or fails.
     """
-    # tf.saved_model.save would leave out variables that C++ loaders then can't find. Keras' archive adds all that its
-    # endpoints use; a model that is tracked besides would be stored a second time.
+    # tf.saved_model.save would leave out variables, which C++ loaders could not find then. Keras' archive adds all
+    # variables that its endpoints use. A model must not be tracked besides: it would be stored a second time.
     archive = keras.export.ExportArchive()
     for name, (function, specs) in endpoints.items():
         archive.add_endpoint(name, function, list(specs))
@@ -56,7 +56,7 @@ def write_archive(path: Path, endpoints: Mapping[str, tuple[Callable[..., Any], 
     try:
         archive.write_out(str(path), verbose=False)
     except tf.errors.OpError as error:
-        # Before the last part stand the names of a function and of a file that is gone by now.
+        # The parts before the last one name a function and a temporary file, which tell the user nothing.
         reason = error.message.rpartition("; ")[2]
         raise ValueError(f"{path.parent.parent} must have room for a SavedModel, got {reason}") from error
 

@@ -1,4 +1,4 @@
-"""Real images that eight-bit exports are calibrated with."""
+"""Reads the real images that eight-bit exports are calibrated with."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,19 +11,19 @@ from kfpn.inference.predict import find_images
 
 
 def calibration_pictures(data: str, count: int) -> Iterator[np.ndarray]:
-    """Gives up to `count` images (H, W, 3) uint8 of a data set or a folder, evenly spread over it.
+    """Yields up to `count` images (H, W, 3) uint8 of a data set or a folder, evenly spread over it.
 
     Args:
         data: as `kfpn train --data` takes it, or a folder of images.
         count: int.
 
     Raises:
-        ValueError: if there are none, the data set can't be opened, or an image can't be read.
+        ValueError: if there are no images, the data set cannot be opened, or an image cannot be read.
     """
     if Path(data).is_dir():
-        files = find_images([data])
-        for index in _spread(len(files), count):
-            yield load_picture(files[index], str(files[index]))
+        paths = find_images([data])
+        for index in evenly_spread(len(paths), count):
+            yield load_picture(paths[index], str(paths[index]))
         return
     try:
         source = open_source(data, "train")
@@ -31,9 +31,10 @@ def calibration_pictures(data: str, count: int) -> Iterator[np.ndarray]:
         raise ValueError(f"calibration_data must be a folder of images or a data set, got {data!r}: {error}") from error
     if len(source) == 0:
         raise ValueError(f"calibration_data must hold images, got none in {data!r}")
-    for index in _spread(len(source), count):
+    for index in evenly_spread(len(source), count):
         yield load_image(source[index])
 
 
-def _spread(length: int, count: int) -> list[int]:
+def evenly_spread(length: int, count: int) -> list[int]:
+    """Returns up to `count` of the indices 0..length-1, evenly spread."""
     return [int(i) for i in np.linspace(0, length - 1, min(count, length))]

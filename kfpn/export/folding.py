@@ -1,4 +1,4 @@
-"""Batch norms folded into the convolutions before them: the same numbers, and fewer operations for a server."""
+"""Folds batch norms into the convolutions before them: the same numbers with fewer operations."""
 
 import numpy as np
 
@@ -10,24 +10,24 @@ from kfpn.modeling.units import Units
 
 
 class FoldedUnits(Units):
-    """Units whose convolutions have the bias that a norm would add; group norms, which can't be folded, stay."""
+    """Units whose convolutions have the bias that a norm would add. Group norms cannot be folded, and stay."""
 
     biases = True
 
     def norm(self, x, name, stride, zero=False):
-        """Returns x: the convolution has done it."""
+        """Returns x unchanged: the convolution before has the norm's scale and shift."""
         return x
 
 
 def fold_norms(submodels: Submodels, config: ModelConfig) -> Submodels:
-    """Returns submodels that compute the same without batch norms; those given stay as they are.
+    """Returns submodels that compute the same without batch norms. The given submodels stay as they are.
 
-    A norm y = (x - mean) / sqrt(variance + epsilon) * gamma + beta behind a convolution is one with
-    kernel * scale and the bias beta - mean * scale.
+    A convolution and the norm y = (x - mean) / sqrt(variance + epsilon) * gamma + beta behind it are one convolution with
+    the kernel kernel * scale and the bias beta - mean * scale, where scale = gamma / sqrt(variance + epsilon).
 
     Args:
         submodels: with their trained weights.
-        config: the one they were built with. With norm "gn" they are returned as they are.
+        config: the one they were built with. With norm "gn" the given submodels are returned.
     """
     if config.norm == "gn":
         return submodels

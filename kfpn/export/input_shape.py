@@ -1,13 +1,13 @@
-"""The shape that an export is fixed to."""
+"""Parses the shape that an export is fixed to."""
 
 from collections.abc import Sequence
 
 
-def input_shape(shape: str | Sequence[int]) -> tuple[int, int, int, int]:
-    """Returns (batch, height, width, 3) of "1x800x1344x3" or of four numbers.
+def parse_input_shape(shape: str | Sequence[int]) -> tuple[int, int, int, int]:
+    """Parses "1x800x1344x3" or four numbers: returns (batch, height, width, 3).
 
     Raises:
-        ValueError: if it says something else.
+        ValueError: if `shape` is anything else.
     """
     numbers = tuple(shape.lower().split("x")) if isinstance(shape, str) else tuple(shape)
     try:

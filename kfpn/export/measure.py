@@ -1,4 +1,4 @@
-"""What a speed is measured by: seconds, floating-point operations, and the peak of this machine's convolutions."""
+"""Measures speed: seconds, floating-point operations, and the peak of this machine's convolutions."""
 
 import functools
 import time
@@ -36,7 +36,8 @@ def conv_peak(runs: int = 6) -> float:
 def gigaflops(function: Any) -> float:
     """Returns the GFLOP of the convolutions and matrix products that a traced function's outputs depend on.
 
-    Gradients nobody asked for (of frozen kernels, of the image) stand in the traced graph but are never computed.
+    Other operations are not counted: gradients of frozen kernels and of the image stand in the traced graph but are never
+    computed.
 
     Args:
         function: concrete function of static shapes.

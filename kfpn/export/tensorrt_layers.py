@@ -1,4 +1,4 @@
-"""The detector in the formulations that TF-TRT converts: the same weights, the same numbers, other operations."""
+"""Replaces layers by formulations that TensorRT takes: the same weights and numbers, other operations."""
 
 import keras
 from keras import ops
@@ -7,13 +7,17 @@ from kfpn.modeling.layers import PointwiseConv2D
 from kfpn.modeling.pyramid import Upsample, UpsampleAdd
 from kfpn.modeling.submodels import Submodels
 
+LARGEST_TOP_K = 3840
+"""Largest k of TensorRT's TopK (nvinfer1::ITopKLayer)."""
+
 
 class Resize(Upsample):
-    """`Upsample` by ResizeNearestNeighbor, which has a converter; BroadcastTo has none and cuts the pyramid in four.
+    """`Upsample` by ResizeNearestNeighbor, which TF-TRT converts.
 
-    Of unknown size, it is resized to the finer map's own, so that nothing has to be cut off: for H = 2 h - 1 too, row i comes
-    from floor(i h / H), which is i // 2. Of known size it is doubled and cut: ONNX's Resize takes a factor, and 5 / 3 of 3
-    rows are 4. Bilinear enlargement is two matrix products and stays so.
+    It has no converter for BroadcastTo, which would cut the pyramid into four segments.
+    A map of unknown size is resized to the size of the finer map, so that nothing has to be cut off: for H = 2 h - 1 too,
+    row i comes from floor(i h / H), which is i // 2. A map of known size is doubled and cut, because ONNX's Resize takes a
+    factor, and 5 / 3 of 3 rows are 4 rows. Bilinear enlargement stays two matrix products.
 
     Args:
         those of `Upsample`.
@@ -34,14 +38,14 @@ class Resize(Upsample):
 
 
 class ResizeAdd(Resize, UpsampleAdd):
-    """`UpsampleAdd` by `Resize`."""
+    """`UpsampleAdd` that enlarges as `Resize` does."""
 
 
 class PointwiseAsConv(keras.layers.Layer):
-    """A `PointwiseConv2D` as the 1x1 convolution it is, with that layer's weights.
+    """A `PointwiseConv2D` that computes as a 1x1 convolution, with that layer's weights.
 
-    TensorRT keeps a chain of convolutions in one layout and fuses bias and ReLU into them; a matrix product between two
-    convolutions would cost a transposition before and behind it, and INT8.
+    TensorRT keeps a chain of convolutions in one layout and fuses bias and ReLU into them. A matrix product between two
+    convolutions would need a transposition before and behind it, and would not be computed in INT8.
 
     Args:
         pointwise: the layer.
@@ -61,11 +65,11 @@ class PointwiseAsConv(keras.layers.Layer):
         return layer.activation(outputs)
 
     def compute_output_spec(self, inputs):
-        """Returns what the layer returns."""
+        """Returns the shape and dtype that the layer's output has."""
         return self.pointwise.compute_output_spec(inputs)
 
 
-def _replace(layer):
+def _tensorrt_layer(layer):
     if isinstance(layer, PointwiseConv2D):
         return PointwiseAsConv(layer)
     if isinstance(layer, Upsample):
@@ -77,10 +81,10 @@ def for_tensorrt(submodels: Submodels) -> Submodels:
     """Returns submodels over the same weights in the formulations that TensorRT takes.
 
     Args:
-        submodels: with norms folded; `weights_model` is handed on as it is.
+        submodels: with folded norms. `weights_model` is returned unchanged.
     """
     features, padded, rpn, *heads = (
-        keras.models.clone_model(model, clone_function=_replace)
+        keras.models.clone_model(model, clone_function=_tensorrt_layer)
         for model in (submodels.features, submodels.padded_features, submodels.rpn, *submodels.heads.values())
     )
     return submodels._replace(

@@ -1,4 +1,4 @@
-"""What every export starts from, and how every export is written: aside, then renamed."""
+"""Opens the trained detector that every export starts from, and writes every export aside before it is renamed."""
 
 import contextlib
 import os
@@ -23,8 +23,8 @@ class TrainedDetector:
         path: its work directory.
         config: of the run.
         submodels: with batch norms folded into the convolutions.
-        unfolded: as they were trained.
-        class_names: of labels 0, 1, ...
+        unfolded: the submodels as they were trained.
+        class_names: names of labels 0, 1, and so on.
         category_ids: the data set's own ids of these classes.
     """
 
@@ -45,23 +45,23 @@ def open_trained(workdir: str | os.PathLike) -> TrainedDetector:
     Raises:
         ValueError: if the folder is missing, is not a work directory or holds no weights.
     """
-    files = Workdir(workdir)
-    require_trained(files)
-    config = files.read_config()
-    class_names, category_ids = files.read_classes()
-    unfolded = load_submodels(files)
-    return TrainedDetector(files.path, config, fold_norms(unfolded, config.model), unfolded, class_names, category_ids)
+    folder = Workdir(workdir)
+    require_trained(folder)
+    config = folder.read_config()
+    class_names, category_ids = folder.read_classes()
+    unfolded = load_submodels(folder)
+    return TrainedDetector(folder.path, config, fold_norms(unfolded, config.model), unfolded, class_names, category_ids)
 
 
 @contextlib.contextmanager
 def written_aside(target: str | os.PathLike) -> Iterator[Path]:
-    """Gives a path beside `target` to write a file or folder to, and renames it when all went well.
+    """Yields a path beside `target` to write a file or folder to, and renames it to `target` when all went well.
 
     Args:
-        target: must not exist yet; folders above it are made.
+        target: the file or folder to write. It must not exist yet. Folders above it are made.
 
     Raises:
-        ValueError: if it exists or its place can't be written. Nothing is left behind after an error.
+        ValueError: if it exists or its place cannot be written. Nothing is left behind after an error.
     """
     target = Path(target)
     if target.exists():
@@ -83,7 +83,7 @@ def written_aside(target: str | os.PathLike) -> Iterator[Path]:
 def _rename(aside: Path, target: Path) -> None:
     try:
         os.replace(aside, target)
-    except OSError as error:  # another export was faster
+    except OSError as error:  # another export made it meanwhile
         raise ValueError(f"{target} must not exist yet, but it appeared meanwhile ({error.strerror})") from error
 
 

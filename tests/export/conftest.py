@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from kfpn.config.presets import preset
+from kfpn.export.saved_model.verify_saved_model import Reference
 from kfpn.export.saved_model.write_saved_model import export_saved_model
 from kfpn.export.trained import open_trained
-from kfpn.export.verify import Reference
 from kfpn.modeling.submodels import build_submodels
 from kfpn.runs.workdir import Workdir
 from tests.modeling import tiny
@@ -43,14 +43,14 @@ def write_workdir(path, **model):
     tiny.shake(weights_model)
     rng = np.random.default_rng(1)
     for variable in weights_model.variables:
-        # Fresh heads give every box nearly the same score, and the order of equals is nobody's business.
+        # Fresh heads give all boxes nearly the same score. The order of equal boxes is arbitrary, so the scores are spread.
         if variable.path.endswith("kernel") and variable.path.startswith(("rpn_", "head_")):
             variable.assign(np.array(variable) + rng.normal(0.0, 0.05, variable.shape))
-    files = Workdir(path)
-    files.check_writable()
-    files.prepare(config, CLASS_NAMES, CATEGORY_IDS, "by hand")
-    files.save_weights(weights_model)
-    return files.path
+    workdir = Workdir(path)
+    workdir.check_writable()
+    workdir.prepare(config, CLASS_NAMES, CATEGORY_IDS, "by hand")
+    workdir.save_weights(weights_model)
+    return workdir.path
 
 
 @pytest.fixture(scope="session")

@@ -3,9 +3,9 @@
 import pytest
 
 from kfpn.export.onnx.write_onnx import export_onnx
+from kfpn.export.saved_model.verify_saved_model import verify_trained
 from kfpn.export.saved_model.write_saved_model import write_signatures
 from kfpn.export.trained import open_trained
-from kfpn.export.verify import verify_trained
 
 OTHERS = {
     "unshared heads": {"shared_rpn": False},

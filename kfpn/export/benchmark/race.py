@@ -1,4 +1,4 @@
-"""`kfpn benchmark`: work directories, SavedModels and ONNX files, timed in turns on the same image."""
+"""Times work directories, SavedModels and ONNX files in turns on the same image, for `kfpn benchmark`."""
 
 import contextlib
 import importlib.util
@@ -23,12 +23,12 @@ class Contestant:
     """One model in one runtime.
 
     Attributes:
-        name: what the table calls it.
-        runtime: of `RUNNERS`.
+        name: its name in the table.
+        runtime: key of `RUNNERS`.
         path: work directory, version of a SavedModel, or ONNX file.
-        seconds: of each run so far.
+        seconds: duration of each run so far.
         memory: peak of its process, bytes.
-        fault: why it could not run.
+        fault: the reason why it could not run; else empty.
         gflop: of one image; None: not known.
     """
 
@@ -42,32 +42,32 @@ class Contestant:
 
 
 def contestants(targets: Sequence[str]) -> list[Contestant]:
-    """Returns what can be run of the targets: an ONNX file in ONNX Runtime and in OpenVINO, where they are installed.
+    """Returns the contestants of the targets; an ONNX file runs in ONNX Runtime and in OpenVINO, where they are installed.
 
     Raises:
-        ValueError: naming a target that is none of the three kinds.
+        ValueError: for a target that is none of the three kinds; it is named.
     """
-    found = []
+    entrants = []
     for target in targets:
         path = Path(target)
         versions = sorted(
             (p for p in path.glob("*/saved_model.pb") if p.parent.name.isdigit()), key=lambda p: int(p.parent.name)
         )
         if (path / "config.json").exists():
-            found.append(Contestant(target, "Keras (XLA)", path))
+            entrants.append(Contestant(target, "Keras (XLA)", path))
         elif (path / "saved_model.pb").exists() or versions:
-            found.append(
+            entrants.append(
                 Contestant(target, "SavedModel", path if (path / "saved_model.pb").exists() else versions[-1].parent)
             )
         elif path.is_file() and path.suffix == ".onnx":
             for runtime, module in (("ONNX Runtime", "onnxruntime"), ("OpenVINO", "openvino")):
                 missing = "" if importlib.util.find_spec(module) else f"{module} is not installed: pip install {module}"
-                found.append(Contestant(target, runtime, path, fault=missing))
+                entrants.append(Contestant(target, runtime, path, fault=missing))
         else:
             raise ValueError(
                 f"{target} must be a work directory, a SavedModel's folder or an .onnx file, got something else"
             )
-    return found
+    return entrants
 
 
 @contextlib.contextmanager
@@ -106,12 +106,13 @@ def _ask(process: subprocess.Popen, line: str) -> str:
 
 
 def race(entrants: list[Contestant], image: np.ndarray, runs: int, progress: bool = True) -> None:
-    """Runs every contestant in a process of its own, one after the other, `runs` times round.
+    """Runs the contestants in turns, each in a process of its own.
 
     Args:
-        entrants: their seconds, memory and faults are filled in.
+        entrants: the contestants; their seconds, memory and faults are filled in.
         image: (H, W, 3) uint8 RGB.
-        runs: rounds, after two that warm up (and compile).
+        runs: number of rounds, after two that warm up and compile.
+        progress: show a bar.
     """
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         file = Path(folder) / "image.npy"
@@ -134,7 +135,7 @@ def race(entrants: list[Contestant], image: np.ndarray, runs: int, progress: boo
 
 
 def gigaflops_of(workdir: Path, size: tuple[int, int]) -> float:
-    """Returns the GFLOP of one inference of a work directory's detector on an image of a size."""
+    """Counts the GFLOP of one inference by a work directory's detector on an image of a size."""
     import tensorflow as tf
 
     from kfpn.runs.load import load_detector
@@ -144,7 +145,7 @@ def gigaflops_of(workdir: Path, size: tuple[int, int]) -> float:
     return gigaflops(tf.function(lambda: model(images, training=False)).get_concrete_function())
 
 
-def table(entrants: Sequence[Contestant], peak: float) -> str:
+def benchmark_table(entrants: Sequence[Contestant], peak: float) -> str:
     """Lays out the figures as Markdown.
 
     Args:
@@ -168,20 +169,20 @@ def benchmark(targets: Sequence[str], size: tuple[int, int], runs: int, image: s
     """Times models on the same image, in turns, and measures the machine's convolutions before and after.
 
     Args:
-        targets: work directories, SavedModels (the newest version of a model's folder) and ONNX files. What was exported
-            stands behind the work directory it was exported from, whose operations are counted.
-        size: height and width of the image in pixels, multiples of 32. A SavedModel resizes it by its own rule.
-        runs: of each.
-        image: a file; None: noise.
+        targets: work directories, SavedModels (the newest version of a model's folder) and ONNX files. An export stands
+            behind the work directory it was made from: the operations of that detector count for it.
+        size: height and width of the image in pixels, multiples of 32. A SavedModel resizes the image by its own rule.
+        runs: number of runs of each.
+        image: an image file; None: noise.
 
     Returns:
-        contestants: list, peak: GFLOP/s of this machine's convolutions.
+        A dict of contestants, a list, and peak, the GFLOP/s of this machine's convolutions.
 
     Raises:
-        ValueError: for a target that is no model, or an image that can't be read.
+        ValueError: for a target that is no model, or an image that cannot be read.
     """
     entrants = contestants(targets)
-    pixels = _image(image, size)
+    pixels = _benchmark_image(image, size)
     gflop = None
     for one in entrants:
         if one.runtime == "Keras (XLA)":
@@ -192,7 +193,7 @@ def benchmark(targets: Sequence[str], size: tuple[int, int], runs: int, image: s
     return {"contestants": entrants, "peak": max(peak, conv_peak())}
 
 
-def _image(path: str | None, size: tuple[int, int]) -> np.ndarray:
+def _benchmark_image(path: str | None, size: tuple[int, int]) -> np.ndarray:
     if path is None:
         return np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
     from kfpn.data.augment import resize_image

@@ -1,8 +1,8 @@
-"""One exported model in a process of its own, run on demand: what `kfpn benchmark` times.
+"""Runs one exported model on demand, in a process of its own that `kfpn benchmark` starts.
 
     python -m kfpn.export.benchmark.runners RUNTIME PATH IMAGE.npy
 
-Reads lines: `run` answers with the seconds of one run, `end` with the peak memory in bytes.
+It reads lines. It answers `run` with the seconds of one run, and `end` with the peak memory in bytes.
 """
 
 import resource
@@ -17,7 +17,7 @@ from kfpn.export.onnx.onnx_runtimes import in_onnxruntime, in_openvino
 
 
 def keras_runner(path: Path, image: np.ndarray) -> Callable[[], object]:
-    """A work directory's detector, compiled by XLA."""
+    """Returns the function that runs a work directory's detector, compiled by XLA."""
     import tensorflow as tf
 
     from kfpn.runs.load import load_detector
@@ -29,7 +29,7 @@ def keras_runner(path: Path, image: np.ndarray) -> Callable[[], object]:
 
 
 def saved_model_runner(path: Path, image: np.ndarray) -> Callable[[], object]:
-    """A SavedModel's signature `image_tensor`, by TensorFlow in Python."""
+    """Returns the function that runs a SavedModel's signature `image_tensor`, by TensorFlow in Python."""
     import tensorflow as tf
 
     model = tf.saved_model.load(str(path))
@@ -40,13 +40,13 @@ def saved_model_runner(path: Path, image: np.ndarray) -> Callable[[], object]:
 
 
 def onnxruntime_runner(path: Path, image: np.ndarray) -> Callable[[], object]:
-    """An ONNX file in ONNX Runtime on the CPU."""
+    """Returns the function that runs an ONNX file in ONNX Runtime on the CPU."""
     detect, images = in_onnxruntime(path), image[None].astype(np.float32)
     return lambda: detect(images)
 
 
 def openvino_runner(path: Path, image: np.ndarray) -> Callable[[], object]:
-    """An ONNX file in OpenVINO on the CPU."""
+    """Returns the function that runs an ONNX file in OpenVINO on the CPU."""
     images = image[None].astype(np.float32)
     detect = in_openvino(path, images.shape)
     return lambda: detect(images)
@@ -64,14 +64,14 @@ def peak_memory() -> int:
     """Returns the most memory this process has held, in bytes."""
     status = Path("/proc/self/status")
     if status.exists():
-        # Not getrusage, which begins with what the process that started this one held.
+        # getrusage would begin with the memory of the process that started this one.
         return next(int(line.split()[1]) for line in status.read_text().splitlines() if line[:6] == "VmHWM:") * 1024
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return held if sys.platform == "darwin" else held * 1024
 
 
 def main() -> None:
-    """Answers the lines of stdin."""
+    """Answers the lines of stdin, see the module."""
     runtime, path, image = sys.argv[1:4]
     run = RUNNERS[runtime](Path(path), np.load(image))
     for line in sys.stdin:

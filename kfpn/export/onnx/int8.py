@@ -1,4 +1,4 @@
-"""INT8 for CPUs: an ONNX file whose convolutions and products compute in eight bits, calibrated on real images."""
+"""Quantizes ONNX files for CPUs: convolutions and products in eight bits, calibrated on real images."""
 
 import contextlib
 import logging
@@ -15,25 +15,25 @@ from kfpn.data.formats import default_val_data, open_source
 from kfpn.data.pipeline import prepare_image
 from kfpn.data.record import Source
 from kfpn.evaluation.detect import detect_record, evaluate_detections
-from kfpn.export.calibration import calibration_pictures
+from kfpn.export.calibration import calibration_pictures, evenly_spread
 from kfpn.export.onnx.onnx_runtimes import in_onnxruntime
 from kfpn.export.trained import TrainedDetector
-from kfpn.export.verify import Different
+from kfpn.export.verify import ExportMismatch
 
-# The last layers: what they round to steps of a 256th are boxes and scores themselves.
+# The last layers stay float32: in eight bits, boxes and scores themselves would be rounded to 256 steps.
 _PREDICTORS = ("rpn_logits", "rpn_deltas", "head_logits", "head_deltas")
 FEWEST_IMAGES = 8
 
 
 @dataclass(frozen=True)
 class Int8Options:
-    """How an INT8 file is calibrated and checked.
+    """The way an INT8 file is calibrated and checked.
 
     Attributes:
         calibration_data: a folder of images or a data set, as `kfpn train --data` takes it; None: the run's training data.
-        calibration_images: how many of them, evenly spread.
-        check_images: validation images on which the AP of both files is measured, evenly spread; 0: don't.
-        max_drop: of the AP, 0..1.
+        calibration_images: their number; they are evenly spread over the data.
+        check_images: number of validation images, evenly spread, on which the AP of both files is measured; 0: none.
+        max_drop: largest loss of AP that is allowed, 0..1.
     """
 
     calibration_data: str | None = None
@@ -51,14 +51,14 @@ class Int8Options:
 
 
 def calibration_inputs(config: Config, options: Int8Options) -> Iterator[np.ndarray]:
-    """Gives images resized as the detector sees them: (1, H, W, 3) uint8.
+    """Yields images resized as the detector sees them: (1, H, W, 3) uint8.
 
     Args:
         config: of the run.
-        options: which images.
+        options: say which images.
 
     Raises:
-        ValueError: if the data can't be opened or hold fewer than `FEWEST_IMAGES`.
+        ValueError: if the data cannot be opened or hold fewer than `FEWEST_IMAGES`.
     """
     data = options.calibration_data or config.data
     number = 0
@@ -70,27 +70,27 @@ def calibration_inputs(config: Config, options: Int8Options) -> Iterator[np.ndar
 
 
 def quantize(source: Path, target: Path, inputs: Iterable[np.ndarray]) -> None:
-    """Writes an ONNX file of kfpn anew, its convolutions and matrix products in INT8 (QuantizeLinear, DequantizeLinear).
+    """Writes a copy of an ONNX file of kfpn whose convolutions and matrix products are INT8 (QuantizeLinear, DequantizeLinear).
 
-    Weights are symmetric, channel by channel; activations are unsigned, their ranges the least and greatest values that
-    the inputs give. The first convolution, which sees the image, the predictors, boxes, RoIAlign and NMS stay float32.
+    Weights are symmetric, channel by channel. Activations are unsigned; their ranges are the least and greatest values that
+    occur on the inputs. The first convolution, which reads the image, the predictors, boxes, RoIAlign and NMS stay float32.
 
     Args:
         source: a file of `kfpn.export.onnx.write_onnx.write_onnx`.
         target: file to write.
-        inputs: (1, H, W, 3) uint8, real images.
+        inputs: real images, (1, H, W, 3) uint8.
 
     Raises:
-        ValueError: if what was written doesn't load in onnxruntime.
+        ValueError: if the written file does not load in onnxruntime.
     """
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     model = onnx.load(str(source))
-    chosen = _layers(model.graph)
-    with _quiet():
+    chosen = _eight_bit_nodes(model.graph)
+    with _quiet_root_logger():
         quantize_static(
-            str(source), str(target), _Reader(inputs),
+            str(source), str(target), _CalibrationInputs(inputs),
             quant_format=QuantFormat.QDQ, per_channel=True, calibrate_method=CalibrationMethod.MinMax,
             activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
             nodes_to_quantize=chosen, op_types_to_quantize=["Conv", "MatMul", "Relu"],
@@ -104,8 +104,8 @@ def quantize(source: Path, target: Path, inputs: Iterable[np.ndarray]) -> None:
     in_onnxruntime(target)
 
 
-def _layers(graph: Any) -> list[str]:
-    """The nodes that compute in eight bits: products with weights, and the ReLUs, which fuse with them."""
+def _eight_bit_nodes(graph: Any) -> list[str]:
+    """Returns the names of the nodes that compute in eight bits: products with weights, and the ReLUs, which fuse with them."""
     weights = {tensor.name: tensor.dims for tensor in graph.initializer}
     chosen = []
     for node in graph.node:
@@ -113,27 +113,27 @@ def _layers(graph: Any) -> list[str]:
             chosen.append(node.name)
         if node.op_type not in ("Conv", "MatMul") or node.input[1] not in weights:
             continue
-        sees_the_image = node.op_type == "Conv" and weights[node.input[1]][1] == 3
-        if not sees_the_image and not any(name in node.name for name in _PREDICTORS):
+        reads_the_image = node.op_type == "Conv" and weights[node.input[1]][1] == 3
+        if not reads_the_image and not any(name in node.name for name in _PREDICTORS):
             chosen.append(node.name)
     return chosen
 
 
-class _Reader:
-    """Inputs as `quantize_static` asks for them."""
+class _CalibrationInputs:
+    """Hands inputs to `quantize_static` one by one."""
 
     def __init__(self, inputs: Iterable[np.ndarray]):
         self._inputs = iter(tqdm(inputs, desc="calibrate", unit="image", leave=False))
 
     def get_next(self) -> dict[str, np.ndarray] | None:
-        """Returns the next input; None behind the last."""
+        """Returns the next input; None after the last one."""
         images = next(self._inputs, None)
         return None if images is None else {"images": images.astype(np.float32)}
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    # It advises, through the root logger, to optimise the graph before.
+def _quiet_root_logger() -> Iterator[None]:
+    # quantize_static advises, through the root logger, to optimise the graph first.
     logging.disable(logging.WARNING)
     try:
         yield
@@ -144,35 +144,36 @@ def _quiet() -> Iterator[None]:
 def require_accuracy(
     trained: TrainedDetector, source: Source, full: Path, quantized: Path, options: Int8Options
 ) -> None:
-    """Measures both files on validation images, prints their AP, and makes sure that INT8 costs no more than said.
+    """Measures the AP of both files on validation images, prints it, and limits the loss.
 
     Args:
         trained: the detector.
         source: the validation images.
-        full, quantized: the float32 file and the INT8 one.
-        options: on how many images, and what is allowed.
+        full: the float32 file.
+        quantized: the INT8 file.
+        options: the number of images, and the loss that is allowed.
 
     Raises:
-        Different: if the AP drops by more.
+        ExportMismatch: if the AP drops by more than `max_drop`.
     """
-    rows = [int(i) for i in np.linspace(0, len(source) - 1, min(options.check_images, len(source)))]
+    rows = evenly_spread(len(source), options.check_images)
     before, after = (
         evaluate_onnx(path, source, rows, trained.config, trained.class_names)["AP"] or 0.0
         for path in (full, quantized)
     )
     print(f"verify INT8: AP {after:.4f}, float32 {before:.4f}, on {len(rows)} images of {source.name}")
     if before - after > options.max_drop:
-        raise Different(
+        raise ExportMismatch(
             f"INT8 must cost at most {options.max_drop} AP, got {before:.4f} to {after:.4f} on {len(rows)} images of "
             f"{source.name}; calibrate on more or other images, or allow more with --max-drop"
         )
 
 
 def validation_source(config: Config) -> Source:
-    """Returns the data that a run is validated on.
+    """Opens the data that a run is validated on.
 
     Raises:
-        ValueError: if it has none, or they can't be opened.
+        ValueError: if the run has none, or they cannot be opened.
     """
     hint = "to leave out the check: --check-images 0"
     try:
@@ -192,14 +193,14 @@ def evaluate_onnx(
     class_names: Sequence[str],
     load: Any = in_onnxruntime,
 ) -> dict[str, Any]:
-    """Returns the COCO figures of an ONNX file, see `kfpn.evaluation.evaluate_coco`.
+    """Measures the COCO figures of an ONNX file, see `kfpn.evaluation.evaluate_coco`.
 
     Args:
         path: a file of `kfpn export onnx`, of dynamic size.
         source: the data.
-        rows: indices of the records that are looked at.
-        config: whose `input` says how images are resized.
-        class_names: of the file's labels.
+        rows: indices of the records that count.
+        config: its `input` says how images are resized.
+        class_names: names of the file's labels.
         load: `in_onnxruntime` or `in_openvino`.
     """
     detect = load(path)

@@ -1,4 +1,4 @@
-"""An ONNX file in the runtimes that take it, as a function of images."""
+"""Loads ONNX files in the runtimes that take them, as functions of images."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,31 +13,35 @@ def in_onnxruntime(path: Path) -> Detect:
 
     Args:
         path: the file.
+
     Returns:
-        function of images (B, H, W, 3) float32 that gives the file's outputs by name.
+        A function of images (B, H, W, 3) float32 that returns the file's outputs by name.
+
     Raises:
-        ValueError: if it doesn't load.
+        ValueError: if it does not load.
     """
     import onnxruntime
 
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own kinds
+    except Exception as error:  # onnxruntime has its own kinds of errors, which share no other class
         raise ValueError(f"{path} must load in onnxruntime, got {error}") from error
     names = [output.name for output in session.get_outputs()]
     return lambda images: dict(zip(names, session.run(None, {"images": images}), strict=True))
 
 
 def in_openvino(path: Path, shape: tuple[int, ...] | None = None) -> Detect:
-    """Loads a file in OpenVINO on the CPU, in float32 where the file has it.
+    """Loads a file in OpenVINO on the CPU. What is float32 in the file is computed in float32.
 
     Args:
         path: the file.
-        shape: (B, H, W, 3) to prepare it for; None: as the file has it.
+        shape: (B, H, W, 3) to prepare the file for; None: the shape that the file has.
+
     Returns:
-        see `in_onnxruntime`.
+        A function, see `in_onnxruntime`.
+
     Raises:
-        ValueError: if it doesn't load.
+        ValueError: if it does not load.
     """
     import openvino
 
@@ -46,13 +50,13 @@ def in_openvino(path: Path, shape: tuple[int, ...] | None = None) -> Detect:
         model = core.read_model(str(path))
         if shape is not None:
             model.reshape({model.inputs[0]: list(shape)})
-        # Some CPUs would compute in bfloat16 unless told.
+        # Without this, some CPUs would compute in bfloat16.
         options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         compiled = core.compile_model(model, "CPU", options)
     except RuntimeError as error:
         raise ValueError(f"{path} must load in OpenVINO, got {error}") from error
     names = [output.any_name for output in compiled.outputs]
-    # Copied: the next call writes into the same memory.
+    # The outputs are copied, because the next call writes into the same memory.
     return lambda images: {
         name: np.array(value) for name, value in zip(names, compiled([images]).values(), strict=True)
     }

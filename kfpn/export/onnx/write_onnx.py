@@ -1,4 +1,4 @@
-"""ONNX files of a trained detector: for ONNX Runtime, OpenVINO and TensorRT, and proved equal before they appear."""
+"""Writes ONNX files of a trained detector, and compares them with Keras before they appear."""
 
 import importlib
 import json
@@ -11,16 +11,16 @@ from typing import Any
 import tensorflow as tf
 
 from kfpn.config.run import Config
-from kfpn.export.input_shape import input_shape as checked_shape
+from kfpn.export.input_shape import parse_input_shape
 from kfpn.export.onnx.int8 import Int8Options, calibration_inputs, quantize, require_accuracy, validation_source
-from kfpn.export.onnx.onnx_detector import OPSET, OnnxDetector
-from kfpn.export.onnx.onnx_verify import verify_onnx
+from kfpn.export.onnx.onnx_detector import OnnxDetector
+from kfpn.export.onnx.onnx_operations import OPSET
+from kfpn.export.onnx.verify_onnx import verify_onnx
+from kfpn.export.tensorrt_layers import LARGEST_TOP_K
 from kfpn.export.trained import TrainedDetector, open_trained, written_aside
 from kfpn.ops.pyramid_levels import pre_nms
 
 PACKAGES = ("tf2onnx", "onnx", "onnxruntime")
-TOP_K = 3840
-"""TensorRT's TopK takes no more than this."""
 
 
 def export_onnx(
@@ -31,7 +31,7 @@ def export_onnx(
     raw: bool = False,
     int8: Int8Options | None = None,
 ) -> Path:
-    """Writes a trained detector as an ONNX file, once the runtimes have given the same as Keras.
+    """Writes a trained detector as an ONNX file, which appears once the runtimes give what Keras gives.
 
     The file's input is `images`, (B, H, W, 3) float32, RGB, 0..255, already resized. Its outputs are boxes (B, D, 4)
     float32 yxyx in pixels of the input, scores (B, D) float32, labels (B, D) int32, -1 in empty rows, and num_detections
@@ -42,31 +42,32 @@ def export_onnx(
         workdir: of `kfpn train` or `kfpn import-weights`.
         target: file to write; it must not exist.
         input_shape: (B, H, W, 3) of the only input the file takes; None: any batch and any size.
-        raw: leave out the NMS of the detections. That of the proposals stays: the box head's input depends on it.
-        int8: how to make convolutions and products compute in eight bits, for CPUs; None: all is float32. The float32 file
-            is compared with Keras, the INT8 one with the float32 one, by their AP.
+        raw: leave out the NMS of the detections. The NMS of the proposals stays: the box head's input depends on it.
+        int8: how convolutions and products are made to compute in eight bits, for CPUs; None: all is float32. The float32
+            file is compared with Keras, and the INT8 file with the float32 file, by their AP.
 
     Returns:
         `target`.
 
     Raises:
         ValueError: if a package is missing, the shape is wrong, the target exists or can't be written, the work directory
-            has no weights, onnxruntime, or OpenVINO where it is installed, finds something else than Keras, or INT8
-            lacks data or accuracy. No file appears then.
+            has no weights, or INT8 lacks data. No file appears then.
+        ExportMismatch: a ValueError, if onnxruntime, or OpenVINO where it is installed, finds something else than Keras, or
+            INT8 costs too much accuracy. No file appears then.
     """
     target = Path(target)
-    shape = None if input_shape is None else checked_shape(input_shape)
+    shape = None if input_shape is None else parse_input_shape(input_shape)
     if int8 and (shape or raw):
         raise ValueError(
             "int8 must go without input_shape and raw: it is for CPUs, and TensorRT makes an INT8 of its own"
         )
-    require(PACKAGES)
+    require_packages(PACKAGES)
     with written_aside(target) as aside:
         trained = open_trained(workdir)
         if shape is not None:
-            _check_counts(trained.config)
+            _require_small_counts(trained.config)
         if int8:
-            # Opened before the minutes of work that they come after.
+            # Opened now, so that a mistake in the options is found before minutes of work.
             inputs = list(calibration_inputs(trained.config, int8))
             validation = validation_source(trained.config) if int8.check_images else None
         full = aside.with_name("float32.onnx") if int8 else aside
@@ -79,8 +80,12 @@ def export_onnx(
     return target
 
 
-def require(packages: Sequence[str]) -> None:
-    """Raises ValueError, with the line that installs them, if packages can't be imported."""
+def require_packages(packages: Sequence[str]) -> None:
+    """Makes sure that packages can be imported.
+
+    Raises:
+        ValueError: with the line that installs the missing ones.
+    """
     missing = []
     for package in packages:
         try:
@@ -93,24 +98,25 @@ def require(packages: Sequence[str]) -> None:
         )
 
 
-def _check_counts(config: Config) -> None:
+def _require_small_counts(config: Config) -> None:
     counts = {name: getattr(config.model, name) for name in ("pre_nms_test", "post_nms_test", "max_detections")}
     for name, count in counts.items():
         rows = pre_nms(count, config.model) if name == "pre_nms_test" else count
-        if rows >= TOP_K:
+        if rows >= LARGEST_TOP_K:
             times = f", {rows // count} times {count}" if rows != count else ""
             raise ValueError(
-                f"--model.{name.replace('_', '-')} must give below {TOP_K} for TensorRT, got {rows}{times}"
+                f"--model.{name.replace('_', '-')} must give below {LARGEST_TOP_K} for TensorRT, got {rows}{times}"
             )
 
 
 def write_onnx(trained: TrainedDetector, path: Path, shape: tuple[int, int, int, int] | None, raw: bool) -> None:
-    """Converts the detector and writes the file, checked by onnx but not run.
+    """Converts the detector and writes the file. The file is checked by onnx but not run.
 
     Args:
         trained: the detector.
         path: file to write.
-        shape, raw: see `export_onnx`.
+        shape: (B, H, W, 3) of the only input the file takes; None: any batch and any size.
+        raw: leave out the NMS of the detections.
     """
     import onnx
     import tf2onnx
@@ -118,17 +124,19 @@ def write_onnx(trained: TrainedDetector, path: Path, shape: tuple[int, int, int,
     detector = OnnxDetector(trained.submodels, trained.config.model, raw, static=shape is not None)
     spec = tf.TensorSpec(shape or (None, None, None, 3), tf.float32, "images")
     function = tf.function(detector.detect, autograph=False)
-    # It would warn of every operation that stands for one of ONNX; the file is checked and run below.
+    # tf2onnx would warn of every PyFunc that stands for an operation of ONNX. The file is checked below, and run afterwards.
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
-    model, _ = tf2onnx.convert.from_function(function, [spec], opset=OPSET, custom_op_handlers=detector.handlers())
+    model, _ = tf2onnx.convert.from_function(
+        function, [spec], opset=OPSET, custom_op_handlers=detector.operations.handlers()
+    )
     _name_sizes(model, shape)
-    onnx.helper.set_model_props(model, metadata(trained, raw))
+    onnx.helper.set_model_props(model, file_metadata(trained, raw))
     onnx.save(model, str(path))
     onnx.checker.check_model(str(path), full_check=True)
 
 
-def metadata(trained: TrainedDetector, raw: bool) -> dict[str, str]:
-    """Returns what the file says of itself; values other than plain text are JSON."""
+def file_metadata(trained: TrainedDetector, raw: bool) -> dict[str, str]:
+    """Returns the metadata of the file: name -> plain text, or JSON."""
     rule = trained.config.input
     return {
         "class_names": json.dumps(list(trained.class_names)),
@@ -141,7 +149,7 @@ def metadata(trained: TrainedDetector, raw: bool) -> dict[str, str]:
 
 
 def _name_sizes(model: Any, shape: tuple[int, int, int, int] | None) -> None:
-    # tf2onnx gives every unknown size a name of its own, and forgets the batch of a static file's outputs.
+    # tf2onnx gives every unknown size a name of its own, and loses the batch size of a static file's outputs.
     names = ("batch", "height", "width")
     for value, count in [(value, 3) for value in model.graph.input] + [(value, 1) for value in model.graph.output]:
         for axis, dimension in enumerate(value.type.tensor_type.shape.dim[:count]):

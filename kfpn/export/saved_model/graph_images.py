@@ -1,4 +1,4 @@
-"""Image preparation inside the graph: what `kfpn predict` does to an image file, done by TensorFlow's operations."""
+"""Prepares images inside a TensorFlow graph, as `kfpn predict` prepares image files."""
 
 from typing import NamedTuple
 
@@ -7,9 +7,9 @@ import tensorflow as tf
 from kfpn.config.run import InputConfig
 
 MOST_DECODERS = 16
-"""Images of a request that are decoded at the same time, at most."""
+"""Largest number of images of a request that are decoded at the same time."""
 READABLE = "JPEG, PNG, GIF or uncompressed BMP files (8, 24 or 32 bits) that are whole"
-"""What `decode` takes, for messages."""
+"""The files that `decode_image` takes, in the words of messages."""
 
 
 class ImageBatch(NamedTuple):
@@ -30,11 +30,11 @@ def batch_of_files(image_bytes: tf.Tensor, config: InputConfig) -> ImageBatch:
     """Decodes and resizes image files of any sizes, and pads them to the largest.
 
     Args:
-        image_bytes: (B,) string, files that `decode` takes.
+        image_bytes: (B,) string, files that `decode_image` takes.
         config: the resize rule and the divisor.
 
     Raises:
-        InvalidArgumentError: when the graph runs, naming the index of each image that can't be decoded.
+        InvalidArgumentError: when the graph runs; it names the index of each image that cannot be decoded.
     """
     count = tf.size(image_bytes, tf.int64)
     asked = tf.debugging.Assert(count > 0, ["image_bytes must hold at least one image, got none"])
@@ -42,19 +42,19 @@ def batch_of_files(image_bytes: tf.Tensor, config: InputConfig) -> ImageBatch:
         files = tf.data.Dataset.from_tensor_slices((tf.range(count), image_bytes))
 
     def prepared(index, file):
-        image = decode(file)
+        image = decode_image(file)
         size = resized_size(tf.shape(image)[:2], config)
         return index, resize(image[None], size)[0], size, tf.shape(image)[:2]
 
-    # A decoder that fails would end the whole request without saying which image it was. Here it drops the image (the
-    # decoder's own words go to the log), and the indices that are left tell which.
+    # A decoder that fails would end the whole request without saying which image it was. Here the image is dropped (the
+    # decoder's message goes to the log), and the missing indices tell which images were dropped.
     decoders = tf.minimum(count, MOST_DECODERS)
     whole = files.map(prepared, num_parallel_calls=decoders, deterministic=True).ignore_errors(log_warning=True)
     nothing = (tf.constant(-1, tf.int64), tf.zeros((1, 1, 3), tf.uint8), tf.zeros(2, tf.int32), tf.zeros(2, tf.int32))
     options = tf.data.Options()
-    # A request is over before tuning has learnt anything.
+    # Tuning takes longer than a request.
     options.autotune.enabled = False
-    # One row more, so that there is a batch even where no image is whole.
+    # One more row makes sure that there is a batch even where no image is whole.
     last = tf.data.Dataset.from_tensors(nothing)
     indices, images, sizes, originals = (
         whole.concatenate(last).padded_batch(count + 1).with_options(options).get_single_element()
@@ -88,22 +88,22 @@ def batch_of_pixels(images: tf.Tensor, config: InputConfig) -> ImageBatch:
     return ImageBatch(tf.cast(resized, tf.float32), tf.tile(size[None], rows), tf.tile(original[None], rows))
 
 
-def decode(file: tf.Tensor) -> tf.Tensor:
+def decode_image(file: tf.Tensor) -> tf.Tensor:
     """Decodes one image file as `kfpn.data.image.load_image` does: string scalar -> (H, W, 3) uint8 RGB.
 
     The EXIF rotation of a JPEG is applied; gray becomes RGB; alpha is dropped; of a GIF the first frame is taken.
 
     Raises:
-        InvalidArgumentError: for what is no JPEG, PNG, BMP or GIF file or not whole, and for BMPs that are compressed or
-            of 1, 4 or 16 bits a pixel, which TensorFlow can't read.
+        InvalidArgumentError: for a file that is not whole or no JPEG, PNG, BMP or GIF file, and for BMPs that are
+            compressed or have 1, 4 or 16 bits a pixel, which TensorFlow cannot read.
     """
 
     def jpeg() -> tf.Tensor:
-        # Pillow's transform; TensorFlow's own default is off by up to 3 levels.
+        # This is Pillow's transform. TensorFlow's default differs from it by up to 3 levels.
         return upright(tf.io.decode_jpeg(file, channels=3, dct_method="INTEGER_ACCURATE"), orientation(file))
 
     def other() -> tf.Tensor:
-        # Asked for three channels, TensorFlow refuses BMPs that have one or four.
+        # All channels are read, because TensorFlow refuses BMPs of one or four channels where three are asked for.
         image = tf.io.decode_image(file, channels=0, expand_animations=False)
         image.set_shape((None, None, None))
         return tf.cond(tf.shape(image)[-1] >= 3, lambda: image[..., :3], lambda: tf.repeat(image[..., :1], 3, axis=-1))
@@ -115,9 +115,9 @@ def decode(file: tf.Tensor) -> tf.Tensor:
 def _bmp(file: tf.Tensor) -> tf.Tensor:
     """Decodes a BMP file: string scalar -> (H, W, 3) uint8 RGB.
 
-    TensorFlow's decoder looks at neither the colour table of 8 bits a pixel nor the kind of compression.
+    TensorFlow's decoder reads neither the colour table of 8 bits a pixel nor the kind of compression.
     """
-    # Zeros, as the smallest file is shorter than the longest header.
+    # Zeros are added, because the smallest file is shorter than the longest header.
     header = tf.strings.substr(tf.strings.join([tf.strings.substr(file, 0, 66), bytes(66)]), 14, 52)
     fields = tf.ensure_shape(tf.io.decode_raw(header, tf.int32), [13])
     size, bits, compression, colors, masks = fields[0], fields[3] // 2**16, fields[4], fields[8], fields[10:]
@@ -138,15 +138,17 @@ def _bmp(file: tf.Tensor) -> tf.Tensor:
 
 def orientation(file: tf.Tensor) -> tf.Tensor:
     """Reads the EXIF orientation of a JPEG file: string scalar -> int32 1..8, 1 where there is none."""
-    # One segment of a JPEG is at most 64 KB, and EXIF's is the first or comes after a small one. The zeros are
-    # for tables that are cut short.
+    # A segment of a JPEG has at most 64 KB, and the EXIF segment is the first or comes after a small one. The zeros behind
+    # the content let a table that is cut short be read.
     content = tf.pad(tf.cast(tf.io.decode_raw(tf.strings.substr(file, 0, 2**17), tf.uint8), tf.int32), [[0, 64]])
     mark = [0xFF, 0xE1, None, None, *b"Exif", 0, 0]
     places = tf.size(content) - len(mark) + 1
-    found = tf.reduce_all([content[i : i + places] == byte for i, byte in enumerate(mark) if byte is not None], axis=0)
+    matches = tf.reduce_all(
+        [content[i : i + places] == byte for i, byte in enumerate(mark) if byte is not None], axis=0
+    )
 
     def in_table() -> tf.Tensor:
-        tiff = content[tf.cast(tf.argmax(found), tf.int32) + len(mark) :]
+        tiff = content[tf.cast(tf.argmax(matches), tf.int32) + len(mark) :]
         little = tiff[0] == ord("I")
 
         def number(digits: tf.Tensor) -> tf.Tensor:
@@ -161,11 +163,11 @@ def orientation(file: tf.Tensor) -> tf.Tensor:
         value = tf.concat([values, [1]], axis=0)[0]
         return tf.where((value >= 1) & (value <= 8), value, 1)
 
-    return tf.cond(tf.reduce_any(found), in_table, lambda: 1)
+    return tf.cond(tf.reduce_any(matches), in_table, lambda: 1)
 
 
 def upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
-    """Turns and mirrors (H, W, 3) as an EXIF orientation, int32 1..8, says."""
+    """Turns and mirrors an image (H, W, 3) by an EXIF orientation, int32 1..8."""
 
     def turned() -> tf.Tensor:
         turned = tf.cond(orientation >= 5, lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
@@ -178,16 +180,16 @@ def upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
 
 
 def resized_size(size: tf.Tensor, config: InputConfig) -> tf.Tensor:
-    """Returns what `kfpn.data.augment.resized_sizes` gives: (2,) int32 height and width -> (2,) int32."""
+    """Computes what `kfpn.data.augment.resized_sizes` gives: (2,) int32 height and width -> (2,) int32."""
     exact = tf.cast(size, tf.float64)
     scale = tf.minimum(config.short_side / tf.reduce_min(exact), config.long_side / tf.reduce_max(exact))
     return tf.cast(tf.maximum(tf.floor(exact * scale + 0.5), 1.0), tf.int32)
 
 
 def resize(images: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """Resizes (B, H, W, 3) uint8 as Pillow does: bilinear, antialiased where it shrinks, first the width.
+    """Resizes (B, H, W, 3) uint8 as Pillow does: bilinear, antialiased where it shrinks, the width first.
 
-    Pillow rounds to whole levels after each axis, and so does this.
+    As in Pillow, values are rounded to whole levels after each axis.
     """
 
     def one_axis(images: tf.Tensor, size: tf.Tensor) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""What a server reads beside the model: the requests it warms up with, and how it batches."""
+"""Writes the files that a server reads beside the model: warm-up requests and the batching configuration."""
 
 import os
 from collections.abc import Sequence
@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from kfpn.export.saved_model.graph_images import READABLE, decode
+from kfpn.export.saved_model.graph_images import READABLE, decode_image
 
 WARMUP = Path("assets.extra") / "tf_serving_warmup_requests"
 MOST_REQUESTS = 1000
-"""TensorFlow Serving reads no more than this many records of a warm-up file."""
+"""Largest number of records that TensorFlow Serving reads of a warm-up file."""
 
 BATCHING = "batching.config"
 BATCHING_TEXT = """\
@@ -36,16 +36,16 @@ max_enqueued_batches { value: 64 }
 
 
 def read_images(paths: Sequence[str | os.PathLike]) -> list[tuple[bytes, np.ndarray]]:
-    """Reads image files as a server would: their bytes, and (H, W, 3) uint8 RGB.
+    """Reads image files: returns the bytes of each, and its pixels (H, W, 3) uint8 RGB as a server decodes them.
 
     Raises:
-        ValueError: naming a file that can't be read, or decoded by TensorFlow.
+        ValueError: for a file that cannot be read, or that TensorFlow cannot decode; it is named.
     """
     images = []
     for path in paths:
         try:
             content = Path(path).read_bytes()
-            images.append((content, decode(tf.constant(content)).numpy()))
+            images.append((content, decode_image(tf.constant(content)).numpy()))
         except OSError as error:
             raise ValueError(f"{path} must be an image file that can be read, got {error.strerror}") from error
         except tf.errors.InvalidArgumentError as error:
@@ -54,7 +54,7 @@ def read_images(paths: Sequence[str | os.PathLike]) -> list[tuple[bytes, np.ndar
 
 
 def check_batch_sizes(batch_sizes: Sequence[int]) -> None:
-    """Raises ValueError unless there are some, and all are at least 1."""
+    """Raises ValueError unless there is at least one batch size, and all are at least 1."""
     if not batch_sizes or min(batch_sizes) < 1:
         raise ValueError(f"warmup_batch_sizes must be integers of at least 1, got {tuple(batch_sizes)}")
 
@@ -73,10 +73,10 @@ def write_warmup(
         images: of `read_images`.
         signatures: names of signatures of the model.
         batch_sizes: images in a request; each repeats one image.
-        model_name: goes into the requests; a server looks at the signature's name only.
+        model_name: goes into the requests; a server reads the signature's name only.
 
     Raises:
-        ValueError: if these are more requests than a server reads.
+        ValueError: if there are more requests than a server reads.
     """
     count = len(images) * len(signatures) * len(batch_sizes)
     if count > MOST_REQUESTS:
@@ -87,8 +87,8 @@ def write_warmup(
         for signature in signatures:
             for batch_size in batch_sizes:
                 for content, pixels in images:
-                    of_files = signature == "serving_default"
-                    name, value = ("image_bytes", np.array(content, object)) if of_files else ("images", pixels)
+                    takes_files = signature == "serving_default"
+                    name, value = ("image_bytes", np.array(content, object)) if takes_files else ("images", pixels)
                     batch = np.stack([value] * batch_size)
                     records.write(prediction_log(model_name, signature, name, batch))
 
@@ -96,8 +96,8 @@ def write_warmup(
 def prediction_log(model_name: str, signature: str, input_name: str, values: np.ndarray) -> bytes:
     """Returns a serialized `tensorflow.serving.PredictionLog` that holds a request of Predict.
 
-    It is put together by hand, from the field numbers of prediction_log.proto, predict.proto and model.proto:
-    tensorflow-serving-api would bring a TensorFlow version of its own.
+    It is put together from the field numbers of prediction_log.proto, predict.proto and model.proto, because
+    tensorflow-serving-api would install a TensorFlow version of its own.
 
     Args:
         model_name: of the ModelSpec.
@@ -114,11 +114,12 @@ def prediction_log(model_name: str, signature: str, input_name: str, values: np.
 
 
 def _field(number: int, content: bytes) -> bytes:
-    """A length-delimited field of a protocol buffer."""
+    """Returns a length-delimited field of a protocol buffer."""
     return _varint(number << 3 | 2) + _varint(len(content)) + content
 
 
 def _varint(value: int) -> bytes:
+    """Returns an integer in the variable length of a protocol buffer: seven bits a byte, the lowest first."""
     digits = bytearray()
     while value > 127:
         digits.append(value & 127 | 128)
@@ -127,9 +128,9 @@ def _varint(value: int) -> bytes:
 
 
 def write_batching(directory: Path) -> Path:
-    """Writes a batching configuration into a model's folder; one that is there stays.
+    """Writes a batching configuration into a model's folder, unless it is there.
 
-    A server searches the folder for numbers only.
+    The file may stand there, because a server looks only at folders whose names are numbers.
     """
     path = directory / BATCHING
     if not path.exists():

@@ -1,4 +1,4 @@
-"""RoIAlign in the formulation that is fastest in a SavedModel run by TensorFlow's own kernels: a sparse matrix product."""
+"""Computes RoIAlign as a sparse matrix product, which is fastest in SavedModels that run without XLA."""
 
 import tensorflow as tf
 
@@ -11,21 +11,24 @@ from kfpn.ops.roi_align_adaptive import axis_samples, linear_taps
 class SparseRoIAlign(RoIAlign):
     """`RoIAlign` for graphs that run without XLA: the same numbers, in a quarter of the time on a CPU.
 
-    Each output cell is a weighted sum of rows of the table of all levels' cells. Gathers write and read a tensor of the
-    output's size for each tap; the product of a sparse matrix (output cells by table rows) with the table adds the
-    rows up in registers. It has no gradient here.
+    Each output cell is a weighted sum of rows of a table, which holds the cells of all levels. Gathers write and read a
+    tensor of the output's size for each tap. The product of a sparse matrix (output cells by table rows) with the table
+    adds the rows up in registers. It has no gradient.
 
     Args:
         those of `RoIAlign`.
+
     Call:
-        features: {"P2": (B, H, W, C), ...}. rois: (B, R, 4) float32 yxyx, inside their images. image_sizes: (B, 2) int,
-        pixels.
+        features: {"P2": (B, H, W, C), ...}.
+        rois: (B, R, 4) float32 yxyx, inside their images.
+        image_sizes: (B, 2) int, pixels.
+
     Returns:
         (B, R, size, size, C) in the features' dtype.
     """
 
     def call(self, features, rois, image_sizes):
-        """Pools."""
+        """Pools the RoIs, see the class."""
         levels = [features[level] for level in self.levels]
         channels = levels[0].shape[-1]
         table = tf.concat([tf.reshape(x, (tf.shape(x)[0], -1, channels)) for x in levels], axis=1)
@@ -34,7 +37,7 @@ class SparseRoIAlign(RoIAlign):
 
         heights, widths = ([tf.shape(x, tf.int64)[axis] for x in levels] for axis in (1, 2))
         starts = tf.cumsum([height * width for height, width in zip(heights, widths, strict=True)], exclusive=True)
-        # int64: float32 can't count the cells of a large batch.
+        # The numbers are int64, because float32 cannot count the cells of a large batch.
         first = tf.range(tf.shape(table, tf.int64)[0])[:, None] * tf.shape(table, tf.int64)[1]
         where = tf.stack([tf.gather(starts, level) + first, tf.gather(tf.stack(widths), level)], axis=-1)
 
@@ -50,9 +53,9 @@ class SparseRoIAlign(RoIAlign):
         return tf.cast(tf.reshape(pooled, shape), table.dtype)
 
     def _axes(self, level, rois, image_sizes):
-        """Where RoIs lie in their levels: (B, R, 2, 4) float32 start, length and samples of a bin, and cells, of y and x."""
+        """Returns where RoIs lie in their levels: (B, R, 2, 4) float32 start, length and samples of a bin, and cells, of y and x."""
         strides = tf.constant([stride(name) for name in self.levels])
-        # `valid_cells` of all levels at once.
+        # These are the `valid_cells` of all levels at once.
         cells = (tf.cast(image_sizes, tf.int32)[:, None] + strides[:, None] - 1) // strides[:, None]
         cells = tf.cast(tf.gather(cells, level, axis=1, batch_dims=1), tf.float32)
         box = rois / tf.cast(tf.gather(strides, level), tf.float32)[..., None] - (0.5 if self.aligned else 0.0)
@@ -67,13 +70,17 @@ class SparseRoIAlign(RoIAlign):
 
 
 def _equal_taps(axes, where, size, ratio):
-    """The matrix where all RoIs have as many samples: each output cell's rows of the table, and their weights.
+    """Computes the matrix where all RoIs have the same number of samples.
 
     Args:
-        axes: (N, 2, 4), see `SparseRoIAlign._axes`. where: (N, 2) int64, a level's first row in the table, and its width.
-        size: int, cells of the output a side. ratio: int, samples a cell, a side.
+        axes: (N, 2, 4), see `SparseRoIAlign._axes`.
+        where: (N, 2) int64, a level's first row in the table, and the level's width.
+        size: int, cells of the output a side.
+        ratio: int, samples a cell, a side.
+
     Returns:
-        places: (M, 2) int64 output cell and row, in order. weights: (M,) float32.
+        places: (M, 2) int64 output cell and row of the table, in order.
+        weights: (M,) float32, of these rows.
     """
     start, bins, samples, cells = (axes[..., i, None, None] for i in range(4))
     steps = (tf.range(ratio, dtype=tf.float32) + 0.5) / ratio
@@ -89,7 +96,7 @@ def _equal_taps(axes, where, size, ratio):
 
 
 def _ragged_taps(axes, where, size, _ratio):
-    """The matrix where every RoI has samples of its own number, see `_equal_taps`."""
+    """Computes the matrix where each RoI has its own number of samples, see `_equal_taps`."""
     samples = tf.repeat(tf.cast(tf.reduce_prod(axes[:, :, 2], axis=1), tf.int64), size**2)
     cell = tf.repeat(tf.range(tf.size(samples, tf.int64)), samples)
     number = tf.range(tf.size(cell, tf.int64)) - tf.gather(tf.cumsum(samples, exclusive=True), cell)

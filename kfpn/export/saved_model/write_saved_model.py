@@ -1,4 +1,4 @@
-"""A SavedModel for TensorFlow Serving, and for every program that loads SavedModels without Keras."""
+"""Writes SavedModels for TensorFlow Serving, and for every program that loads SavedModels without Keras."""
 
 import os
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from kfpn.export.archive import detection_outputs, write_archive, write_classes
 from kfpn.export.saved_model.graph_images import ImageBatch, batch_of_files, batch_of_pixels
 from kfpn.export.saved_model.serving_files import check_batch_sizes, read_images, write_batching, write_warmup
 from kfpn.export.saved_model.sparse_roi_align import SparseRoIAlign
+from kfpn.export.saved_model.verify_saved_model import verify_trained
 from kfpn.export.trained import TrainedDetector, next_version, open_trained, written_aside
-from kfpn.export.verify import verify_trained
 from kfpn.modeling.detector import Detector, Stages
 
 SIGNATURES = {"image_bytes": "serving_default", "image_tensor": "image_tensor", "proposals": "proposals"}
-"""What can be exported, and under which name servers find it."""
+"""Signature that can be exported -> the name by which servers find it."""
 
 _FILES = tf.TensorSpec((None,), tf.string, "image_bytes")
 _PIXELS = tf.TensorSpec((None, None, None, 3), tf.uint8, "images")
@@ -37,22 +37,23 @@ def export_saved_model(
 
     Args:
         workdir: of `kfpn train` or `kfpn import-weights`.
-        directory: the model's folder; the export becomes its subfolder 1, 2, ...
-        signatures: which of `SIGNATURES` it has.
-        warmup: image files that a server answers requests with before it opens, in every signature.
-        warmup_batch_sizes: images in these requests; one request for each image and each size.
+        directory: the model's folder; the export becomes its next subfolder: 1, 2, and so on.
+        signatures: keys of `SIGNATURES`.
+        warmup: image files, of which a server answers requests in every signature before it opens.
+        warmup_batch_sizes: images in these requests; there is one request for each image and each size.
         batching: also write `directory`/batching.config, unless it is there.
         xla: compile the convolutions and the box head with XLA, anew for each padded size and batch size.
-        verify: compare with the Keras model before the version appears, see `kfpn.export.verify`.
+        verify: compare with the Keras model before the version appears, see `verify_saved_model`.
 
     Returns:
         The new version's folder.
 
     Raises:
-        ValueError: for a work directory without weights, a place that can't be written, an unknown signature, an image
-            that can't be read, or an export that differs. No version appears then.
+        ValueError: for a work directory without weights, a place that cannot be written, an unknown signature, or an image
+            that cannot be read. No version appears then.
+        ExportMismatch: a ValueError, for an export that differs from Keras. No version appears then.
     """
-    names = _checked(signatures)
+    names = _checked_signatures(signatures)
     check_batch_sizes(warmup_batch_sizes)
     images = read_images(warmup)
     target = next_version(directory)
@@ -68,7 +69,7 @@ def export_saved_model(
     return target
 
 
-def _checked(signatures: Sequence[str]) -> tuple[str, ...]:
+def _checked_signatures(signatures: Sequence[str]) -> tuple[str, ...]:
     unknown = [name for name in signatures if name not in SIGNATURES]
     if unknown or not signatures:
         raise ValueError(f"signatures must be some of {', '.join(SIGNATURES)}, got {', '.join(unknown) or 'none'}")
@@ -97,11 +98,11 @@ def write_signatures(
 
 
 class ServedDetector(Detector):
-    """The detector as TensorFlow's own kernels run it fastest, with the signatures' functions.
+    """The detector in the formulations that TensorFlow's own kernels run fastest, and the functions of the signatures.
 
     Args:
         trained: the detector; its submodels with folded norms are used.
-        xla: compile features and RPN, and RoIAlign and the box head, with XLA.
+        xla: compile with XLA: features and RPN in one function, RoIAlign and the heads in another.
     """
 
     def __init__(self, trained: TrainedDetector, xla: bool = False):
@@ -109,9 +110,9 @@ class ServedDetector(Detector):
         self.input: InputConfig = trained.config.input
         self.category_ids = trained.category_ids
         self.xla = xla
-        if not xla:  # XLA fuses the gathers and knows no sparse matrices
+        if not xla:  # XLA fuses the gathers, and has no sparse matrices
             self.aligns = {name: SparseRoIAlign.from_config(align.get_config()) for name, align in self.aligns.items()}
-        # As functions of their own they are traced and stored once for all signatures.
+        # Functions of their own are traced and stored once for all signatures.
         self._convolve = tf.function(super().convolve, autograph=False, jit_compile=xla or None)
         self._second_stage = tf.function(super().second_stage, autograph=False, jit_compile=xla or None)
         self._first_stage = tf.function(self._propose_in_batch, autograph=False)
@@ -128,8 +129,8 @@ class ServedDetector(Detector):
     def heads(self, pooled, training=None):
         """Reads the pooled boxes.
 
-        In training the box head's first layer is a matrix product: faster, but where XLA fuses RoIAlign into it. Nothing
-        else in the head changes.
+        With `training` the box head's first layer is a matrix product, and nothing else in the head changes. The product is
+        faster, except where XLA fuses RoIAlign into that layer.
         """
         return super().heads(pooled, training=not self.xla)
 
@@ -142,14 +143,14 @@ class ServedDetector(Detector):
         return self._detect(batch_of_pixels(images, self.input))
 
     def propose_in_pixels(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Gives the RPN's proposals for images of one size: (B, H, W, 3) uint8 RGB; empty rows are zeros."""
+        """Returns the RPN's proposals for images of one size: (B, H, W, 3) uint8 RGB; empty rows are zeros."""
         batch = batch_of_pixels(images, self.input)
         rois = self._first_stage(batch).rois
         pixels, normalised = _to_original(rois.boxes, batch)
         return {
             "proposal_boxes": normalised,
             "proposal_boxes_pixels": pixels,
-            "proposal_scores": tf.sigmoid(rois.scores),  # of -inf it is 0
+            "proposal_scores": tf.sigmoid(rois.scores),  # 0 in empty rows, whose logit is -inf
         }
 
     def _propose_in_batch(self, batch: ImageBatch) -> Stages:

@@ -1,1 +1,1 @@
-"""Converts detectors with TF-TRT, and tells what it would convert."""
+"""Converts detectors with TF-TRT, and reports what it would convert."""

@@ -1,7 +1,8 @@
-"""What TF-TRT says of each node of a graph, without TensorRT: TensorFlow 2.17's own list of converters and their main rules."""
+"""Tells which nodes of a graph TF-TRT converts, by TensorFlow 2.17's own list of converters and their main rules."""
 
 from kfpn.export.measure import flops
-from kfpn.export.tf_trt.trt_partition import Node, Report, analyse
+from kfpn.export.tensorrt_layers import LARGEST_TOP_K
+from kfpn.export.tf_trt.trt_partition import ConversionReport, Node, count_conversion
 
 # Inputs that must be constants, by position; -1 is the last (CheckInputsWeights in convert_nodes.cc, explicit batch).
 CONSTANT_INPUTS = {
@@ -27,8 +28,6 @@ ALLOWED = {
 }  # fmt: skip
 # Both inputs must be tensors (binary_ops.cc, both_tensors).
 NO_CONSTANTS = ("LogicalAnd", "LogicalOr")
-# nvinfer1::ITopKLayer takes no more.
-LARGEST_K = 3840
 
 
 def converters() -> frozenset[str]:
@@ -59,8 +58,9 @@ def frozen_graph(function, shape):
     Args:
         function: concrete function of images, and perhaps of image_sizes (B, 2).
         shape: (B, H, W, 3), to which the inputs are set afterwards, so that shapes can be inferred.
+
     Returns:
-        tf.Graph, as TF-TRT sees it.
+        The tf.Graph in which TF-TRT looks for segments.
     """
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
@@ -80,7 +80,7 @@ def frozen_graph(function, shape):
 
 
 def _optimised(graph, kept):
-    """Returns the GraphDef after grappler's passes in TF-TRT's order; tensors named in `kept` stay."""
+    """Returns the GraphDef after grappler's passes in TF-TRT's order. Tensors named in `kept` stay."""
     from tensorflow.core.framework import graph_pb2
     from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
     from tensorflow.python.grappler import tf_optimizer
@@ -128,7 +128,7 @@ def _constant_reason(op):
 
 
 def _type_reason(op):
-    # Constants are weights, whose type the converter of each op checks by the op's own type.
+    # Constants are weights. The converter of each op checks their type by the op's own type.
     for tensor in (*(each for each in op.inputs if each.op.type != "Const"), *op.outputs):
         if tensor.dtype.name not in TENSORS:
             return f"{tensor.dtype.name}"
@@ -141,8 +141,8 @@ def _type_reason(op):
     return ""
 
 
-def reason(op, known: frozenset[str]) -> str:
-    """Returns why TF-TRT can't convert an operation with an explicit batch, in a few words; empty if it can.
+def refusal(op, known: frozenset[str]) -> str:
+    """Returns the reason why TF-TRT cannot convert an operation with an explicit batch, in a few words; empty if it can.
 
     Args:
         op: tf.Operation, with shapes.
@@ -153,18 +153,18 @@ def reason(op, known: frozenset[str]) -> str:
     if op.type == "TopKV2" and op.inputs[1].op.type == "Const":
         import tensorflow as tf
 
-        if int(tf.make_ndarray(op.inputs[1].op.get_attr("value"))) > LARGEST_K:
-            return f"k above {LARGEST_K}"
+        if int(tf.make_ndarray(op.inputs[1].op.get_attr("value"))) > LARGEST_TOP_K:
+            return f"k above {LARGEST_TOP_K}"
     return _constant_reason(op) or _type_reason(op) or _shape_reason(op)
 
 
 def graph_nodes(graph, known: frozenset[str], static=None) -> tuple[list[Node], list[str]]:
-    """Returns a graph's nodes for `segments.analyse`, and the names of products without a static shape.
+    """Returns a graph's nodes for `count_conversion`, and the names of products without a static shape.
 
     Args:
         graph: tf.Graph, see `frozen_graph`.
         known: of `converters`.
-        static: tf.Graph of the same function traced for static sizes, for shapes that inference doesn't find.
+        static: tf.Graph of the same function traced for static sizes, for shapes that inference does not give.
     """
     same = {op.name: op for op in static.get_operations()} if static else {}
     nodes, uncounted = [], []
@@ -176,19 +176,21 @@ def graph_nodes(graph, known: frozenset[str], static=None) -> tuple[list[Node], 
             uncounted.append(op.name)
         inputs = tuple(dict.fromkeys(tensor.op.name for tensor in op.inputs))
         controls = tuple(other.name for other in op.control_inputs)
-        nodes.append(Node(op.name, op.type, inputs, controls, reason(op, known), count or 0))
+        nodes.append(Node(op.name, op.type, inputs, controls, refusal(op, known), count or 0))
     return nodes, uncounted
 
 
-def report_on(function, shape, known: frozenset[str], minimum_segment_size: int, static=None) -> Report:
-    """Says what TF-TRT would convert of a concrete function.
+def report_on_function(
+    function, shape, known: frozenset[str], minimum_segment_size: int, static=None
+) -> ConversionReport:
+    """Reports what TF-TRT would convert of a concrete function.
 
     Args:
         function: see `frozen_graph`.
         shape: (B, H, W, 3).
         known: of `converters`.
-        minimum_segment_size: int, nodes an engine must hold.
+        minimum_segment_size: int, nodes that an engine must hold.
         static: see `graph_nodes`.
     """
     nodes, uncounted = graph_nodes(frozen_graph(function, shape), known, static)
-    return analyse(nodes, minimum_segment_size, uncounted)
+    return count_conversion(nodes, minimum_segment_size, uncounted)

@@ -1,4 +1,4 @@
-"""What TF-TRT is fed with: images for INT8 calibration, and the sizes engines are built for."""
+"""Prepares the inputs of TF-TRT: images for INT8 calibration, and the sizes that engines are built for."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -11,11 +11,11 @@ from kfpn.data.pipeline import prepare_image
 
 
 def profile_inputs(shape: tuple[int, int, int, int], dynamic: bool) -> Iterator[dict[str, Any]]:
-    """Gives the inputs that engines are built for; TF-TRT's profile spans the sizes between them.
+    """Yields the inputs that engines are built for. TF-TRT's profile spans the sizes between them.
 
     Args:
         shape: (B, H, W, 3).
-        dynamic: bool. True: also the same lying the other way, and one image of half the shorter side.
+        dynamic: bool. True: also the batch with height and width exchanged, and one square image of half the shorter side.
     """
     batch, height, width, _ = shape
     sizes = [(batch, height, width)]
@@ -28,13 +28,13 @@ def profile_inputs(shape: tuple[int, int, int, int], dynamic: bool) -> Iterator[
         yield {"images": images, "image_sizes": np.full((count, 2), (rows, columns), np.int32)}
 
 
-def batches(
+def calibration_batches(
     pictures: Iterable[np.ndarray], config: InputConfig, shape: tuple[int, int, int, int]
 ) -> Iterator[dict[str, Any]]:
     """Prepares images as `kfpn predict` does and pads them to one size.
 
-    An image that is larger than the input is made smaller, as a whole. The last batch is filled up with its own images:
-    all batches of a calibration must be of one size.
+    An image that is larger than the input is shrunk as a whole. The last batch is filled up with its own images, because all
+    batches of a calibration must have one size.
 
     Args:
         pictures: (H, W, 3) uint8.

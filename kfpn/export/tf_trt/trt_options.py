@@ -1,51 +1,59 @@
-"""The options of `kfpn export tf_trt`, apart from what imports TensorFlow."""
+"""Holds the options of `kfpn export tf_trt`, and runs the export. TensorFlow is imported when it runs."""
 
+import warnings
 from dataclasses import dataclass
+from typing import Annotated
 
-from kfpn.export.input_shape import input_shape
+import tyro
+
+from kfpn.export.input_shape import parse_input_shape
 
 PRECISIONS = ("FP32", "FP16", "INT8")
-# Below it R50-FPN gets engines for the few nodes between two NMS loops, which only cost copies.
+# With a smaller number, R50-FPN gets engines for the few nodes between two NMS loops, which only cost copies.
 MINIMUM_SEGMENT_SIZE = 80
+
+DESCRIPTION = """\
+Convert a trained detector with TF-TRT: a SavedModel whose convolutions run in TensorRT engines.
+
+Examples:
+  kfpn export tf_trt runs/shapes --report
+  kfpn export tf_trt runs/shapes served/trt/1 --precision FP16 --input-shape 1x800x1344x3 --build --verify"""
 
 
 @dataclass(frozen=True)
 class TfTrtOptions:
-    """The options of `kfpn export tf_trt` and export/to_tf_trt.py.
+    """Options of `kfpn export tf_trt`."""
 
-    Attributes:
-        workdir: of a trained detector.
-        output: the SavedModel to write; must not exist. Not needed with `report`.
-        precision: FP32, FP16 or INT8.
-        input_shape: BxHxWx3 of the network's input; smaller images are padded below and right.
-        dynamic: engines for batches of 1 to B and for sides from half the shorter to the longer one.
-        calibration_data: for INT8: coco:..., voc:..., tfds:..., shapes, or a folder of images.
-        calibration_images: how many of them.
-        build: build the engines now and save them; else they are built at the first request.
-        workspace: MB of GPU memory that TensorRT may try out formulations in.
-        minimum_segment_size: nodes an engine must hold.
-        verify: compare with Keras and time both, before the SavedModel appears.
-        report: say what would convert, and stop: needs TensorFlow 2.17, but neither TensorRT nor a GPU.
-        require_flops: with `report`, fail below this share of the FLOPs, 0..1.
-        require_segments: with `report`, fail above this number of segments.
-    """
-
-    workdir: str
-    output: str | None = None
+    workdir: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="WORKDIR")]
+    """The work directory of `kfpn train` or `kfpn import-weights`."""
+    output: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="OUTPUT")] = None
+    """The SavedModel to write; it must not exist. It is not needed with --report."""
     precision: str = "FP16"
+    """FP32, FP16 or INT8."""
     input_shape: str = "1x800x1344x3"
+    """BxHxWx3 of the network's input; smaller images are padded below and right."""
     dynamic: bool = False
+    """Build engines for batches of 1 to B, and for sides from half the shorter to the longer one."""
     calibration_data: str | None = None
+    """For INT8: coco:..., voc:..., tfds:..., shapes, or a folder of images."""
     calibration_images: int = 100
+    """For INT8: how many of them."""
     build: bool = False
+    """Build the engines now and save them. Otherwise they are built at the first request."""
     workspace: int = 4096
+    """MB of GPU memory that TensorRT may use to try out formulations."""
     minimum_segment_size: int = MINIMUM_SEGMENT_SIZE
+    """Nodes that an engine must hold at least."""
     verify: bool = False
+    """Compare with Keras and time both, before the SavedModel appears."""
     report: bool = False
+    """Only print what would convert: this needs TensorFlow 2.17, but neither TensorRT nor a GPU."""
     require_flops: float | None = None
+    """With --report: fail where a smaller share of the FLOPs converts, 0..1."""
     require_segments: int | None = None
+    """With --report: fail where there are more segments."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise ValueError(
                 f"precision must be {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}, got {self.precision!r}"
@@ -55,7 +63,7 @@ class TfTrtOptions:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.require_flops is not None and not 0 <= self.require_flops <= 1:
             raise ValueError(f"require_flops must be within 0 and 1, got {self.require_flops}")
-        input_shape(self.input_shape)
+        parse_input_shape(self.input_shape)
         if self.report:
             return
         if self.output is None:
@@ -64,3 +72,43 @@ class TfTrtOptions:
             raise ValueError("calibration_data must be images for INT8 (coco:..., voc:..., or a folder), got none")
         if self.precision != "INT8" and self.calibration_data is not None:
             raise ValueError(f"calibration_data must go with precision INT8, got {self.precision}")
+
+
+def run(options: TfTrtOptions) -> int:
+    """Prints the report on what would convert, or exports and prints what was written and how it compares.
+
+    Returns:
+        0.
+
+    Raises:
+        ValueError: see `kfpn.export.tf_trt.write_tf_trt.write_tf_trt` and `checked_report`.
+    """
+    from kfpn.export.tf_trt.write_tf_trt import checked_report, write_tf_trt
+
+    print(checked_report(options) if options.report else write_tf_trt(options))
+    return 0
+
+
+def translate_old_options(words: list[str]) -> list[str]:
+    """Returns words of 0.1.0, `--workdir W --output DIR`, as they are written now: `W DIR`. It warns if there are any.
+
+    Args:
+        words: those behind `kfpn export tf_trt`.
+    """
+    places: dict[str, str] = {}
+    rest = []
+    remaining = iter(words)
+    for word in remaining:
+        name, equals, value = word.partition("=")
+        if name in ("--workdir", "--output"):
+            places[name] = value if equals else next(remaining, "")
+        else:
+            rest.append(word)
+    if "--workdir" not in places:
+        return words
+    warnings.warn(
+        "kfpn export tf_trt --workdir W --output DIR is now kfpn export tf_trt W DIR; the old options will go in 0.3",
+        FutureWarning,
+        stacklevel=2,
+    )
+    return [place for name in ("--workdir", "--output") if (place := places.get(name))] + rest

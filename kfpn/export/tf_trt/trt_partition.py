@@ -1,15 +1,15 @@
-"""Which parts of a graph TF-TRT would put into TensorRT engines: its segmenter, simulated without TensorRT.
+"""Simulates TF-TRT's segmenter without TensorRT: finds the parts of a graph that would run in TensorRT engines.
 
-The steps are those of TensorFlow's `tf2tensorrt/segment/segment.cc` with an explicit batch: nodes that can be converted are
-merged along data edges, outputs first, wherever that makes no cycle; constants that are read outside leave their segment; then
-segments of too few nodes are dropped.
+The steps are those of TensorFlow's `tf2tensorrt/segment/segment.cc` with an explicit batch. Nodes that can be converted are
+merged along data edges, outputs first, wherever that makes no cycle. Constants that are read outside leave their segment.
+Then segments of too few nodes are dropped.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-# They count neither as nodes of a segment (segment.cc) nor as work.
+# These ops count neither as nodes of a segment (segment.cc) nor as work.
 NOOPS = ("Identity", "Snapshot", "StopGradient")
 
 NOT_MODELLED = (
@@ -28,8 +28,8 @@ class Node:
         name, op: of TensorFlow.
         inputs: names of the nodes whose outputs it reads.
         controls: names of the nodes it waits for.
-        reason: why TF-TRT can't convert it; empty if it can.
-        flops: float operations of a product; 0 for all others.
+        reason: the reason why TF-TRT cannot convert it; empty if it can.
+        flops: floating-point operations of a product; 0 for all other nodes.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Node:
 
 
 class _Merged:
-    # The graph while nodes are merged: each merged set goes by one of its members.
+    # The graph while nodes are merged. Each merged set has the name of one of its members.
 
     def __init__(self, nodes: Sequence[Node]):
         known = {node.name for node in nodes}
@@ -58,7 +58,7 @@ class _Merged:
                     self.data[name].add(node.name)
 
     def outputs_first(self) -> list[str]:
-        """Returns the nodes so that what reads a node comes before it, except around a loop."""
+        """Returns the nodes in an order in which readers of a node come before it, except around a loop."""
         order, seen = [], set()
         sources = sorted(name for name, before in self.before.items() if not before)
         stack = [(name, False) for name in (*sorted(self.before), *sources)]
@@ -73,7 +73,7 @@ class _Merged:
         return order
 
     def mergeable(self, name: str, follower: str) -> bool:
-        """Whether no path leads from `name` to `follower` but the direct edge."""
+        """Returns whether the direct edge is the only path from `name` to `follower`."""
         stack = [before for before in self.before[follower] if before != name]
         seen = set(stack)
         while stack:
@@ -102,7 +102,7 @@ class _Merged:
 
 
 def _merge_all(nodes: Sequence[Node]) -> dict[str, set[str]]:
-    # Returns the merged sets of convertible nodes by one of their members.
+    # Returns {name of one member: the merged set of convertible nodes}.
     graph = _Merged(nodes)
     members = {node.name: {node.name} for node in nodes if not node.reason}
     for name in graph.outputs_first():
@@ -119,13 +119,14 @@ def _merge_all(nodes: Sequence[Node]) -> dict[str, set[str]]:
 
 
 def find_segments(nodes: Iterable[Node], minimum_size: int = 3) -> list[set[str]]:
-    """Returns the segments that TF-TRT would convert, those of most nodes first.
+    """Finds the segments that TF-TRT would convert, those of most nodes first.
 
     Args:
-        nodes: of the graph; inputs that are no node of it are passed over.
-        minimum_size: int, TF-TRT's `minimum_segment_size`: nodes a segment must have, no-ops not counted.
+        nodes: of the graph. Inputs that are not among them are ignored.
+        minimum_size: int, TF-TRT's `minimum_segment_size`: nodes that a segment must have, no-ops not counted.
+
     Returns:
-        sets of node names.
+        Sets of node names.
     """
     nodes = list(nodes)
     ops = {node.name: node.op for node in nodes}
@@ -142,18 +143,18 @@ def find_segments(nodes: Iterable[Node], minimum_size: int = 3) -> list[set[str]
 
 
 @dataclass(frozen=True)
-class Report:
-    """What TF-TRT would make of a graph.
+class ConversionReport:
+    """The share of a graph that TF-TRT would convert, and what keeps it from the rest.
 
     Attributes:
-        nodes: without constants, no-ops and inputs.
-        converted: of these, inside a segment.
+        nodes: their number, without constants, no-ops and inputs.
+        converted: the number of these nodes that lie inside a segment.
         flops: of all products.
-        converted_flops: of those inside a segment.
+        converted_flops: of the products inside a segment.
         segments: (nodes, flops) of each, most FLOPs first; nodes counted as above.
-        outside: "op: reason" -> nodes that can't be converted.
-        dropped: op -> convertible nodes in parts too small for a segment.
-        splits: op -> nodes that can't be converted and lie between two segments or behind one.
+        outside: "op: reason" -> number of nodes that cannot be converted.
+        dropped: op -> number of convertible nodes in parts that are too small for a segment.
+        splits: op -> number of nodes that cannot be converted and lie between two segments or behind one.
         uncounted: names of products without a static shape.
     """
 
@@ -169,41 +170,41 @@ class Report:
 
     @property
     def node_share(self) -> float:
-        """Nodes that convert, 0..1."""
+        """Share of the nodes that convert, 0..1."""
         return self.converted / self.nodes if self.nodes else 0.0
 
     @property
     def flop_share(self) -> float:
-        """FLOPs that convert, 0..1."""
+        """Share of the FLOPs that convert, 0..1."""
         return self.converted_flops / self.flops if self.flops else 0.0
 
 
 def _splitting(nodes: Sequence[Node], inside: set[str]) -> Counter:
-    # Nodes that read a segment's results and can't be converted: there an engine ends.
+    # An engine ends at a node that reads a segment's results and cannot be converted.
     return Counter(
         node.op for node in nodes if node.reason and node.name not in inside and any(i in inside for i in node.inputs)
     )
 
 
-def analyse(nodes: Iterable[Node], minimum_size: int, uncounted: Iterable[str] = ()) -> Report:
-    """Counts what converts.
+def count_conversion(nodes: Iterable[Node], minimum_size: int, uncounted: Iterable[str] = ()) -> ConversionReport:
+    """Counts the nodes and FLOPs that convert.
 
     Args:
         nodes: of the graph.
         minimum_size: see `find_segments`.
-        uncounted: handed on.
+        uncounted: names of products without a static shape, for the report.
     """
     nodes = list(nodes)
     segments = find_segments(nodes, minimum_size)
     inside = set().union(*segments)
-    passed_over = ("Const", "Placeholder", "NoOp", *NOOPS)
-    work = {node.name: node for node in nodes if node.op not in passed_over}
+    not_work = ("Const", "Placeholder", "NoOp", *NOOPS)
+    work = {node.name: node for node in nodes if node.op not in not_work}
     sizes = [
         (sum(name in work for name in names), sum(work[name].flops for name in names if name in work))
         for names in segments
     ]
     left = [node for node in work.values() if node.name not in inside]
-    return Report(
+    return ConversionReport(
         nodes=len(work),
         converted=sum(name in inside for name in work),
         flops=sum(node.flops for node in work.values()),
@@ -216,7 +217,7 @@ def analyse(nodes: Iterable[Node], minimum_size: int, uncounted: Iterable[str] =
     )
 
 
-def describe(report: Report) -> str:
+def report_lines(report: ConversionReport) -> str:
     """Returns a report as lines for people."""
     lines = [
         f"{report.node_share:.1%} of {report.nodes} nodes and {report.flop_share:.2%} of {report.flops / 1e9:.1f} GFLOPs "
@@ -229,8 +230,8 @@ def describe(report: Report) -> str:
         ("what can't be converted", report.outside),
         ("what is left in TensorFlow because its part is too small", report.dropped),
     ):
-        found = ", ".join(f"{name} ({count})" for name, count in counter.most_common()) or "nothing"
-        lines.append(f"{title}: {found}")
+        kinds = ", ".join(f"{name} ({count})" for name, count in counter.most_common()) or "nothing"
+        lines.append(f"{title}: {kinds}")
     if report.uncounted:
         lines.append(f"products without a static shape, not counted: {', '.join(report.uncounted)}")
     lines.append(f"not modelled: {'; '.join(NOT_MODELLED)}")

@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from kfpn.export.benchmark.race import Contestant, benchmark, contestants, race, table
+from kfpn.export.benchmark.race import Contestant, benchmark, benchmark_table, contestants, race
 from kfpn.export.measure import gigaflops
 
 
@@ -42,7 +42,7 @@ def test_a_work_directory_is_run_as_often_as_asked_and_one_that_fails_says_why(t
     assert good.gflop > 0.0
     assert bad.seconds == []
     assert bad.fault
-    text = table(found["contestants"], found["peak"])
+    text = benchmark_table(found["contestants"], found["peak"])
     assert f"| {broken} | SavedModel | could not run: " in text
     assert text.splitlines()[2].startswith(f"| {tiny_workdir} | Keras (XLA) | ")
 
@@ -50,7 +50,9 @@ def test_a_work_directory_is_run_as_often_as_asked_and_one_that_fails_says_why(t
 def test_a_missing_package_is_said_and_nothing_is_started(tmp_path):
     one = Contestant("m", "OpenVINO", tmp_path / "m.onnx", fault="openvino is not installed: pip install openvino")
     race([one], np.zeros((32, 32, 3), np.uint8), 1, progress=False)
-    assert table([one], 1.0).endswith("could not run: openvino is not installed: pip install openvino | | | | |")
+    assert benchmark_table([one], 1.0).endswith(
+        "could not run: openvino is not installed: pip install openvino | | | | |"
+    )
 
 
 def test_operations_are_counted_as_multiplications_and_additions():

@@ -10,10 +10,10 @@ from kfpn.data.formats import open_source
 from kfpn.export.calibration import calibration_pictures
 from kfpn.export.onnx.int8 import FEWEST_IMAGES, Int8Options, calibration_inputs, evaluate_onnx, require_accuracy
 from kfpn.export.onnx.onnx_runtimes import in_onnxruntime, in_openvino
-from kfpn.export.onnx.onnx_verify import pictures
+from kfpn.export.onnx.verify_onnx import pictures
 from kfpn.export.onnx.write_onnx import export_onnx
 from kfpn.export.trained import open_trained
-from kfpn.export.verify import Different
+from kfpn.export.verify import ExportMismatch
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_a_file_that_loses_more_accuracy_than_allowed_is_refused(
     source = open_source("shapes", "validation")
     arguments = open_trained(tiny_workdir), source, full, quantized, Int8Options(check_images=3)
     if fails:
-        with pytest.raises(Different, match=r"at most 0\.01 AP, got 0\.5000 to 0\.4899"):
+        with pytest.raises(ExportMismatch, match=r"at most 0\.01 AP, got 0\.5000 to 0\.4899"):
             require_accuracy(*arguments)
     else:
         require_accuracy(*arguments)

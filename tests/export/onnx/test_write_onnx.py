@@ -5,10 +5,10 @@ import sys
 import numpy as np
 import pytest
 
-from kfpn.export.input_shape import input_shape
-from kfpn.export.onnx.onnx_verify import difference, pictures
+from kfpn.export.input_shape import parse_input_shape
+from kfpn.export.onnx.verify_onnx import outputs_difference, pictures
 from kfpn.export.onnx.write_onnx import export_onnx
-from kfpn.export.verify import Different
+from kfpn.export.verify import ExportMismatch
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +33,11 @@ def runtime():
 )
 def test_a_wrong_input_shape_is_named(shape, words):
     with pytest.raises(ValueError, match=words):
-        input_shape(shape)
+        parse_input_shape(shape)
 
 
 def test_a_shape_is_read_from_text_and_from_numbers():
-    assert input_shape("2x800X1344x3") == input_shape([2, 800, np.int64(1344), 3]) == (2, 800, 1344, 3)
+    assert parse_input_shape("2x800X1344x3") == parse_input_shape([2, 800, np.int64(1344), 3]) == (2, 800, 1344, 3)
 
 
 def test_a_missing_package_is_named_with_the_line_that_installs_it(monkeypatch, tmp_path):
@@ -91,7 +91,7 @@ def test_adaptive_sampling_is_exported(runtime, make_workdir, tmp_path):
 
 
 def test_a_file_that_finds_something_else_is_not_written(raw_file, tiny_workdir, tmp_path, monkeypatch):
-    from kfpn.export.onnx import onnx_verify as onnx_check
+    from kfpn.export.onnx import verify_onnx as onnx_check
     from kfpn.export.onnx import write_onnx as exporter
 
     expected = onnx_check.keras_result
@@ -102,13 +102,13 @@ def test_a_file_that_finds_something_else_is_not_written(raw_file, tiny_workdir,
 
     monkeypatch.setattr(onnx_check, "keras_result", shifted)
     monkeypatch.setattr(exporter, "write_onnx", lambda trained, path, shape, raw: shutil.copy(raw_file, path))
-    with pytest.raises(Different, match=r"within 0\.05 pixel"):
+    with pytest.raises(ExportMismatch, match=r"within 0\.05 pixel"):
         export_onnx(tiny_workdir, tmp_path / "model.onnx", input_shape=(1, 96, 128, 3), raw=True)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_scores_may_differ_by_twice_what_keras_itself_does_and_by_no_more(raw_file, tiny_workdir, monkeypatch):
-    from kfpn.export.onnx import onnx_verify as onnx_check
+    from kfpn.export.onnx import verify_onnx as onnx_check
     from kfpn.export.trained import open_trained
 
     trained, expected = open_trained(tiny_workdir), onnx_check.keras_result
@@ -126,7 +126,7 @@ def test_scores_may_differ_by_twice_what_keras_itself_does_and_by_no_more(raw_fi
     found = onnx_check.verify_onnx(trained, raw_file, (1, 96, 128, 3), True)
     assert found["ONNX Runtime"].score == pytest.approx(3e-4, abs=2e-5)
     spread(1e-4)
-    with pytest.raises(Different, match="without counterpart in ONNX Runtime"):
+    with pytest.raises(ExportMismatch, match="without counterpart in ONNX Runtime"):
         onnx_check.verify_onnx(trained, raw_file, (1, 96, 128, 3), True)
 
 
@@ -139,18 +139,18 @@ def _found(boxes, scores, labels):
 def test_detections_are_matched_as_a_set():
     a = _found([[0, 0, 4, 4], [1, 1, 5, 5]], [0.5, 0.4], [0, 1])
     b = _found([[1, 1, 5, 5.03125], [0, 0, 4, 4]], [0.375, 0.5], [1, 0])
-    found = difference(a, b, score_limit=0.1)
+    found = outputs_difference(a, b, score_limit=0.1)
     assert (found.box, found.score, found.unmatched) == pytest.approx((0.03125, 0.025, 0))
 
 
 def test_detections_of_another_number_or_label_have_no_counterpart():
     a = _found([[0, 0, 4, 4]], [0.5], [0])
-    assert difference(a, _found([[0, 0, 4, 4]], [0.5], [1])).unmatched > 0
-    assert difference(_found([[0, 0, 4, 4], [9, 9, 12, 12]], [0.5, 0.4], [0, 0]), a).unmatched == 1
+    assert outputs_difference(a, _found([[0, 0, 4, 4]], [0.5], [1])).unmatched > 0
+    assert outputs_difference(_found([[0, 0, 4, 4], [9, 9, 12, 12]], [0.5, 0.4], [0, 0]), a).unmatched == 1
 
 
 def test_raw_boxes_of_empty_rows_do_not_count():
     a = {"boxes": np.zeros((1, 2, 1, 4)), "scores": np.array([[[0.5], [0.0]]])}
     b = {"boxes": np.array([[[[0, 0, 0, 0.5]], [[9, 9, 9, 9]]]]), "scores": np.array([[[0.5], [0.0]]])}
-    found = difference(a, b)
+    found = outputs_difference(a, b)
     assert (found.box, found.unmatched, found.rows) == (0.5, 1, 1)

@@ -10,7 +10,7 @@ from kfpn.config.run import InputConfig
 from kfpn.data.image import load_image, read_size
 from kfpn.data.pipeline import prepare_image
 from kfpn.data.record import Record
-from kfpn.export.saved_model.graph_images import batch_of_files, decode, orientation, resize
+from kfpn.export.saved_model.graph_images import batch_of_files, decode_image, orientation, resize
 
 INPUT = InputConfig(short_side=96, long_side=160)
 
@@ -24,7 +24,7 @@ INPUT = InputConfig(short_side=96, long_side=160)
 )
 def test_files_are_decoded_as_pillow_does(photo, tmp_path, mode, kind):
     Image.fromarray(photo(41, 60)).convert(mode).save(tmp_path / "image", kind)
-    pixels = decode(tf.constant((tmp_path / "image").read_bytes()))
+    pixels = decode_image(tf.constant((tmp_path / "image").read_bytes()))
     np.testing.assert_array_equal(pixels, np.array(Image.open(tmp_path / "image").convert("RGB")))
 
 
@@ -34,7 +34,7 @@ def test_a_bmp_of_few_colours_is_decoded_by_its_table(tmp_path):
     image.putpalette([10, 20, 30, 200, 0, 7, 0, 255, 128])
     image.save(tmp_path / "image.bmp")
     table = np.array([[10, 20, 30], [200, 0, 7], [0, 255, 128]])
-    np.testing.assert_array_equal(decode(tf.constant((tmp_path / "image.bmp").read_bytes())), table[pixels])
+    np.testing.assert_array_equal(decode_image(tf.constant((tmp_path / "image.bmp").read_bytes())), table[pixels])
 
 
 def bmp(bits, compression=0, masks=(), size=40):
@@ -47,7 +47,9 @@ def bmp(bits, compression=0, masks=(), size=40):
 
 def test_a_bmp_with_the_usual_bit_fields_is_decoded():
     file = bmp(32, 3, (0xFF0000, 0xFF00, 0xFF))
-    np.testing.assert_array_equal(decode(tf.constant(file)), np.array(Image.open(io.BytesIO(file)).convert("RGB")))
+    np.testing.assert_array_equal(
+        decode_image(tf.constant(file)), np.array(Image.open(io.BytesIO(file)).convert("RGB"))
+    )
 
 
 @pytest.mark.parametrize(
@@ -63,7 +65,7 @@ def test_bmps_that_would_come_out_wrong_are_refused_by_their_index(file, photo, 
 def test_of_an_animation_the_first_frame_is_taken(photo, tmp_path):
     frames = [Image.fromarray(photo(41, 60, seed)) for seed in range(2)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    pixels = decode(tf.constant((tmp_path / "a.gif").read_bytes()))
+    pixels = decode_image(tf.constant((tmp_path / "a.gif").read_bytes()))
     np.testing.assert_array_equal(pixels, np.array(Image.open(tmp_path / "a.gif").convert("RGB")))
 
 
@@ -77,7 +79,7 @@ def test_photos_are_turned_as_exif_says(photo, encoded, endian):
         assert orientation(tf.constant(file)) == (turn if turn < 9 else 1)
         height, width = read_size(file)
         record = Record(file, 0, height, width, *(np.zeros(0),) * 4, name="photo")
-        np.testing.assert_array_equal(decode(tf.constant(file)), load_image(record))
+        np.testing.assert_array_equal(decode_image(tf.constant(file)), load_image(record))
 
 
 @pytest.mark.parametrize("table", [b"II*\0\xff\xff\xff\x7f", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff\xff", b""])

@@ -10,13 +10,14 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.tools import saved_model_cli
 
-from kfpn.cli.export_commands import SavedModelOptions, run_saved_model
 from kfpn.evaluation.detect import detect_image
 from kfpn.export.saved_model import write_saved_model as saved_model
+from kfpn.export.saved_model.saved_model_options import SavedModelOptions
+from kfpn.export.saved_model.saved_model_options import run as run_saved_model
 from kfpn.export.saved_model.serving_files import BATCHING, WARMUP, prediction_log, read_images, write_warmup
 from kfpn.export.saved_model.write_saved_model import export_saved_model
 from kfpn.export.trained import open_trained
-from kfpn.export.verify import Different
+from kfpn.export.verify import ExportMismatch
 
 BARE = Path(__file__).with_name("bare.py")
 
@@ -160,7 +161,7 @@ def test_without_xla_nothing_is_compiled_and_with_it_the_network_is(trained):
     pixels = tf.TensorSpec((None, None, None, 3), tf.uint8)
 
     def compiled(xla):
-        function = tf.function(saved_model.Detector(trained, xla).detect_pixels, autograph=False)
+        function = tf.function(saved_model.ServedDetector(trained, xla).detect_pixels, autograph=False)
         library = function.get_concrete_function(pixels).graph.as_graph_def().library.function
         kinds = {node.op for inner in library for node in inner.node_def}
         return sum(inner.attr["_XlaMustCompile"].b for inner in library), "SparseMatrixMatMul" in kinds
@@ -214,9 +215,9 @@ def test_outputs_are_float32_in_mixed_precision_too(tiny_workdir):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        detector = saved_model.Detector(open_trained(tiny_workdir))
+        detector = saved_model.ServedDetector(open_trained(tiny_workdir))
         pixels = tf.TensorSpec((None, None, None, 3), tf.uint8)
-        for function in (detector.detect_pixels, detector.propose):
+        for function in (detector.detect_pixels, detector.propose_in_pixels):
             traced = tf.function(function, autograph=False).get_concrete_function(pixels)
             assert {output.dtype for output in traced.structured_outputs.values()} == {tf.float32}
         assert detector.submodels.features.compute_dtype == "bfloat16"
@@ -230,7 +231,7 @@ def test_a_version_that_differs_does_not_appear_and_the_command_ends_with_1(
     monkeypatch.setattr(saved_model, "write_signatures", lambda _trained, path, *_: path.mkdir(parents=True))
 
     def differs(*_):
-        raise Different("proposals must give")
+        raise ExportMismatch("proposals must give")
 
     monkeypatch.setattr(saved_model, "verify_trained", differs)
     assert run_saved_model(SavedModelOptions(str(tiny_workdir), str(tmp_path / "served"), verify=True)) == 1

@@ -1,4 +1,4 @@
-from kfpn.export.tf_trt.trt_partition import Node, analyse, describe, find_segments
+from kfpn.export.tf_trt.trt_partition import Node, count_conversion, find_segments, report_lines
 
 
 def chain(*ops, flops=None):
@@ -70,19 +70,19 @@ def test_a_constant_that_is_read_outside_is_no_part_of_the_segment():
 
 
 def test_the_report_counts_nodes_flops_and_what_splits():
-    report = analyse(chain(*"abXcdYe", flops={"b": 60, "d": 30, "e": 10}), 2)
+    report = count_conversion(chain(*"abXcdYe", flops={"b": 60, "d": 30, "e": 10}), 2)
     assert (report.nodes, report.converted, report.flops, report.converted_flops) == (7, 4, 100, 90)
     assert report.segments == [(2, 60), (2, 30)]
     assert dict(report.splits) == {"X": 1, "Y": 1}
     assert dict(report.outside) == {"X: no converter": 1, "Y: no converter": 1}
     assert dict(report.dropped) == {"e": 1}
-    assert "57.1% of 7 nodes and 90.00% of 0.0 GFLOPs convert, in 2 segments" in describe(report)
+    assert "57.1% of 7 nodes and 90.00% of 0.0 GFLOPs convert, in 2 segments" in report_lines(report)
 
 
 def test_an_empty_graph_has_no_share():
-    report = analyse([], 3)
+    report = count_conversion([], 3)
     assert (report.node_share, report.flop_share, report.segments) == (0.0, 0.0, [])
 
 
 def test_products_without_a_static_shape_are_named():
-    assert "not counted: conv" in describe(analyse(chain("a"), 1, ["conv"]))
+    assert "not counted: conv" in report_lines(count_conversion(chain("a"), 1, ["conv"]))

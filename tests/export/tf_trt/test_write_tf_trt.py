@@ -9,12 +9,19 @@ import pytest
 import tensorflow as tf
 
 from kfpn.export.calibration import calibration_pictures
-from kfpn.export.tf_trt import convert as tf_trt
-from kfpn.export.tf_trt.convert import Servable, convert, missing, report, run, write_native
+from kfpn.export.tf_trt import write_tf_trt as tf_trt
 from kfpn.export.tf_trt.converter_rules import converters, graph_nodes
-from kfpn.export.tf_trt.trt_inputs import batches, profile_inputs
-from kfpn.export.tf_trt.trt_options import TfTrtOptions
-from kfpn.export.tf_trt.trt_verify import compare
+from kfpn.export.tf_trt.trt_inputs import calibration_batches, profile_inputs
+from kfpn.export.tf_trt.trt_options import TfTrtOptions, run
+from kfpn.export.tf_trt.verify_tf_trt import compare_saved_models
+from kfpn.export.tf_trt.write_tf_trt import (
+    ServedTrtDetector,
+    checked_report,
+    conversion_report,
+    missing_requirements,
+    write_native,
+    write_tf_trt,
+)
 from kfpn.export.trained import open_trained
 
 WITH_TF_TRT = tf.__version__.startswith("2.17.")
@@ -38,7 +45,7 @@ def native(trained, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def found(tiny_workdir):
-    return report(tiny_workdir, SHAPE)
+    return conversion_report(tiny_workdir, SHAPE)
 
 
 @needs_tf_trt
@@ -61,7 +68,7 @@ def test_r50_fpn_converts_in_at_most_four_segments(make_workdir, tmp_path, dynam
     }
     anchors = (32.0, 64.0, 128.0, 256.0, 512.0)
     workdir = make_workdir(tmp_path / "r50", backbone="resnet50", anchor_sizes=anchors, max_detections=100, **sizes)
-    found = report(workdir, (1, 800, 1344, 3), dynamic)
+    found = conversion_report(workdir, (1, 800, 1344, 3), dynamic)
     assert found.flops > 400e9
     assert found.flop_share >= 0.98
     assert len(found.segments) <= 4
@@ -70,22 +77,22 @@ def test_r50_fpn_converts_in_at_most_four_segments(make_workdir, tmp_path, dynam
 
 @needs_tf_trt
 def test_without_static_sizes_every_product_is_counted_too(tiny_workdir, found):
-    dynamic = report(tiny_workdir, SHAPE, dynamic=True)
+    dynamic = conversion_report(tiny_workdir, SHAPE, dynamic=True)
     assert dynamic.uncounted == ()
     assert dynamic.flops == found.flops
 
 
 @needs_tf_trt
 def test_a_share_that_is_not_reached_fails_with_the_report(tiny_workdir, found, monkeypatch):
-    monkeypatch.setattr(tf_trt, "report", lambda *args: found)
+    monkeypatch.setattr(tf_trt, "conversion_report", lambda *args: found)
     options = {"workdir": str(tiny_workdir), "report": True, "input_shape": "1x96x128x3"}
-    assert "GFLOPs convert, in" in run(TfTrtOptions(**options, require_flops=0.98, require_segments=4))
+    assert "GFLOPs convert, in" in checked_report(TfTrtOptions(**options, require_flops=0.98, require_segments=4))
     with pytest.raises(ValueError, match="require_segments must not be exceeded"):
-        run(TfTrtOptions(**options, require_segments=0))
+        checked_report(TfTrtOptions(**options, require_segments=0))
     half = dataclasses.replace(found, converted_flops=found.flops // 2)
-    monkeypatch.setattr(tf_trt, "report", lambda *args: half)
+    monkeypatch.setattr(tf_trt, "conversion_report", lambda *args: half)
     with pytest.raises(ValueError, match=r"require_flops must be reached, got 0\.5000\n.*GFLOPs convert"):
-        run(TfTrtOptions(**options, require_flops=0.98))
+        checked_report(TfTrtOptions(**options, require_flops=0.98))
 
 
 @needs_tf_trt
@@ -114,12 +121,12 @@ def test_flops_and_reasons_of_single_operations():
 @pytest.mark.skipif(WITH_TF_TRT, reason="this TensorFlow has the list")
 def test_without_tensorflow_2_17_the_report_says_which_version_has_the_list(tiny_workdir):
     with pytest.raises(ValueError, match=r"TensorFlow must be 2\.17 .*pip install tensorflow==2\.17\.1"):
-        report(tiny_workdir, SHAPE)
+        conversion_report(tiny_workdir, SHAPE)
 
 
 @pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="there is a GPU")
 def test_all_that_is_missing_is_said_at_once_and_nothing_is_left(tiny_workdir, tmp_path):
-    first, gpu = missing()
+    first, gpu = missing_requirements()
     if WITH_TF_TRT:
         assert first.startswith("TensorRT must be 8.6 or later, but TensorFlow finds none")
     else:
@@ -165,7 +172,7 @@ def test_the_converted_formulations_find_what_the_detector_finds(trained, photo)
     wanted = inference_model(trained.submodels, trained.config.model, padded=True)(
         {"images": images.astype(np.float32), "image_sizes": sizes}, training=False
     )
-    found = Servable(trained)(tf.constant(images), tf.constant(sizes))
+    found = ServedTrtDetector(trained)(tf.constant(images), tf.constant(sizes))
     number = np.array(wanted["num_detections"])
     assert number.min() > 0
     np.testing.assert_array_equal(found["num_detections"], number)
@@ -179,7 +186,7 @@ def test_the_converted_formulations_find_what_the_detector_finds(trained, photo)
 
 def test_images_are_resized_padded_and_shrunk_to_the_input(trained, photo):
     pictures = [photo(96, 128), photo(48, 64), photo(200, 100)]
-    first, second = batches(pictures, trained.config.input, (2, 96, 128, 3))
+    first, second = calibration_batches(pictures, trained.config.input, (2, 96, 128, 3))
     np.testing.assert_array_equal(first["images"][0], pictures[0])
     np.testing.assert_array_equal(first["image_sizes"], [[96, 128], [96, 128]])
     # Upright, 96 x 192 of it would not fit; the batch is filled up with the image itself.
@@ -207,7 +214,7 @@ def test_profiles_span_the_sizes():
 
 def test_a_model_compares_equal_with_itself_and_one_that_finds_nothing_fails(native, tmp_path, photo):
     inputs = [{"images": photo(96, 128)[None], "image_sizes": np.array([[96, 128]], np.int32)}]
-    lines = compare(native, native, inputs, "FP32")
+    lines = compare_saved_models(native, native, inputs, "FP32")
     assert "detections found again, their scores at most 0 apart" in lines[0]
     assert not lines[0].startswith("0 of 0")
     assert [line.split("|")[1].strip() for line in lines[3:]] == ["TensorFlow", "TF-TRT"]
@@ -223,7 +230,7 @@ def test_a_model_compares_equal_with_itself_and_one_that_finds_nothing_fails(nat
     module.blind = blind
     tf.saved_model.save(module, str(tmp_path / "blind"), signatures={"serving_default": blind})
     with pytest.raises(ValueError, match=r"FP32 must find 99% of the detections again.*got 0 of"):
-        compare(native, tmp_path / "blind", inputs, "FP32")
+        compare_saved_models(native, tmp_path / "blind", inputs, "FP32")
 
 
 class StandInConverter:
@@ -251,7 +258,7 @@ def stand_in(monkeypatch, trained, native):
     package = types.ModuleType("tensorflow.python.compiler.tensorrt")
     package.trt_convert = types.SimpleNamespace(TrtGraphConverterV2=StandInConverter)
     monkeypatch.setitem(sys.modules, "tensorflow.python.compiler.tensorrt", package)
-    monkeypatch.setattr(tf_trt, "missing", lambda: [])
+    monkeypatch.setattr(tf_trt, "missing_requirements", lambda: [])
     monkeypatch.setattr("kfpn.export.trained.open_trained", lambda workdir: trained)
     # Written once: the detector is the same each time.
     monkeypatch.setattr(tf_trt, "write_native", lambda trained, path, shape, dynamic: shutil.copytree(native, path))
@@ -269,7 +276,7 @@ def test_int8_is_calibrated_with_real_images_built_verified_and_renamed(stand_in
         calibration_images=2,
         verify=True,
     )
-    text = convert(options)
+    text = write_tf_trt(options)
     assert text.startswith(f"written to {target}: INT8, 1x96x128x3")
     assert "detections found again" in text
     assert "| TF-TRT |" in text
@@ -285,15 +292,15 @@ def test_int8_is_calibrated_with_real_images_built_verified_and_renamed(stand_in
     assert json.loads((target / "assets" / "classes.json").read_text())["category_ids"] == [3, 7, 18]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     with pytest.raises(ValueError, match="out must not exist yet"):
-        convert(options)
+        write_tf_trt(options)
 
 
 def test_without_build_engines_are_left_to_the_first_request_but_for_dynamic_sizes(stand_in, tiny_workdir, tmp_path):
-    convert(TfTrtOptions(str(tiny_workdir), str(tmp_path / "static"), "FP16", "1x96x128x3"))
+    write_tf_trt(TfTrtOptions(str(tiny_workdir), str(tmp_path / "static"), "FP16", "1x96x128x3"))
     assert [name for name, _ in stand_in.calls] == ["init", "convert", "save"]
     assert stand_in.calls[0][1]["allow_build_at_runtime"]
     assert stand_in.calls[1][1] is None
-    convert(TfTrtOptions(str(tiny_workdir), str(tmp_path / "dynamic"), "FP16", "2x96x128x3", dynamic=True))
+    write_tf_trt(TfTrtOptions(str(tiny_workdir), str(tmp_path / "dynamic"), "FP16", "2x96x128x3", dynamic=True))
     assert [name for name, _ in stand_in.calls] == ["init", "convert", "build", "save"]
     assert stand_in.calls[2][1] == [(2, 96, 128, 3), (2, 128, 96, 3), (1, 64, 64, 3)]
     assert not stand_in.calls[0][1]["allow_build_at_runtime"]
@@ -302,5 +309,5 @@ def test_without_build_engines_are_left_to_the_first_request_but_for_dynamic_siz
 def test_a_conversion_that_fails_leaves_nothing(stand_in, tiny_workdir, tmp_path, monkeypatch):
     monkeypatch.setattr(stand_in, "save", lambda self, target: (_ for _ in ()).throw(RuntimeError("no memory")))
     with pytest.raises(RuntimeError, match="no memory"):
-        convert(TfTrtOptions(str(tiny_workdir), str(tmp_path / "out"), "FP32", "1x96x128x3"))
+        write_tf_trt(TfTrtOptions(str(tiny_workdir), str(tmp_path / "out"), "FP32", "1x96x128x3"))
     assert list(tmp_path.iterdir()) == []

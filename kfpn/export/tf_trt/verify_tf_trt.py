@@ -1,4 +1,4 @@
-"""Whether a converted SavedModel finds what the one it was made of finds, and how fast both are."""
+"""Verifies that a converted SavedModel finds what the original one finds, and times both."""
 
 import statistics
 import time
@@ -11,42 +11,42 @@ import numpy as np
 from kfpn.ops import boxes as box_ops
 
 LIMITS = {"FP32": (0.99, 1e-3), "FP16": (0.97, 0.02), "INT8": (0.85, 0.15)}
-"""By precision: the share of detections that must be found again, and how far their scores may lie apart.
+"""Precision -> the share of detections that must be found again, and how far their scores may lie apart.
 
-INT8's are wide on purpose: what it costs in AP is for `kfpn evaluate` to say."""
+The limits of INT8 are wide, because single scores do not tell what it costs in AP."""
 SAME_PLACE = 0.9
-# Below it detections of one model come and go with the last bits of the other's.
+"""IoU of two boxes that count as the same."""
 LEAST_SCORE = 0.1
+"""Detections with smaller scores are not compared: which of them appear depends on the last bits."""
 
 
-def compare(before: Path, after: Path, inputs: Sequence[dict[str, Any]], precision: str) -> list[str]:
+def compare_saved_models(before: Path, after: Path, inputs: Sequence[dict[str, Any]], precision: str) -> list[str]:
     """Compares two SavedModels' `serving_default` and times them in turns.
 
     Args:
-        before: the one that was converted.
+        before: the original.
         after: the converted one.
         inputs: batches that both are called with.
         precision: key of `LIMITS`.
 
     Returns:
-        lines: how near they are, and a table of times.
+        Lines: how near the two are, and a table of times.
 
     Raises:
-        ValueError: if they differ by more than `LIMITS` says.
+        ValueError: if they differ by more than `LIMITS` allows.
     """
     import tensorflow as tf
 
     # The loaded objects must live as long as their signatures.
     loaded = [tf.saved_model.load(str(path)) for path in (before, after)]
     functions = [each.signatures["serving_default"] for each in loaded]
-    found, total, apart = 0, 0, 0.0
+    again, total, apart = 0, 0, 0.0
     for batch in inputs:
-        pair = [_call(function, batch) for function in functions]
-        again, count, distance = _found_again(*pair)
-        found, total, apart = found + again, total + count, max(apart, distance)
+        matched, count, distance = _found_again(*(_call(function, batch) for function in functions))
+        again, total, apart = again + matched, total + count, max(apart, distance)
     share, limit = LIMITS[precision]
-    kept = found / total if total else 1.0
-    line = f"{found} of {total} detections found again, their scores at most {apart:.2g} apart"
+    kept = again / total if total else 1.0
+    line = f"{again} of {total} detections found again, their scores at most {apart:.2g} apart"
     if kept < share or apart > limit:
         raise ValueError(
             f"{precision} must find {share:.0%} of the detections again, with scores at most {limit:g} apart, got {line}"
@@ -61,8 +61,12 @@ def _call(function, batch: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _found_again(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> tuple[int, int, float]:
-    # Returns how many detections of the first the second has, of how many, and the largest distance of their scores.
-    found, total, apart = 0, 0, 0.0
+    """Counts the detections of the first outputs that the second ones have too.
+
+    Returns:
+        Their number, the number of all, and the largest distance of their scores.
+    """
+    matched, total, apart = 0, 0, 0.0
     for image in range(len(first["detection_scores"])):
         boxes, scores, classes = (
             [each[f"detection_{name}"][image] for each in (first, second)]
@@ -74,9 +78,9 @@ def _found_again(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) ->
         for row in rows:
             same = (classes[1] == classes[0][row]) & (overlaps[row] >= SAME_PLACE) & (scores[1] > 0.0)
             if same.any():
-                found += 1
+                matched += 1
                 apart = max(apart, float(np.abs(scores[1][same] - scores[0][row]).min()))
-    return found, total, apart
+    return matched, total, apart
 
 
 def time_table(functions: Sequence, inputs: Sequence[dict[str, Any]], rounds: int = 20) -> list[str]:
@@ -85,10 +89,10 @@ def time_table(functions: Sequence, inputs: Sequence[dict[str, Any]], rounds: in
     Args:
         functions: before, after.
         inputs: batches, taken one after another.
-        rounds: int, calls of each; two more warm up.
+        rounds: int, number of calls of each; two more warm up.
 
     Returns:
-        lines of a Markdown table: median and least time of a batch in ms.
+        Lines of a Markdown table: median and least time of a batch in ms.
     """
     times: list[list[float]] = [[], []]
     for turn in range(rounds + 2):

@@ -1,0 +1,74 @@
+"""Holds the options of `kfpn export saved_model`, and runs the export. TensorFlow is imported when it runs."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+
+DESCRIPTION = """\
+Write a trained detector as a SavedModel for TensorFlow Serving, as the next version in a model's folder.
+
+Examples:
+  kfpn export saved_model runs/shapes served/shapes --verify
+  kfpn export saved_model runs/shapes served/shapes --warmup photo.jpg --warmup-batch-sizes 1 8 --batching"""
+
+
+@dataclass(frozen=True)
+class SavedModelOptions:
+    """Options of `kfpn export saved_model`."""
+
+    workdir: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="WORKDIR")]
+    """The work directory of `kfpn train` or `kfpn import-weights`."""
+    output: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="OUTPUT")]
+    """The model's folder, made if it is not there; the export becomes its subfolder 1, or the next free number."""
+    signatures: tuple[Literal["image_bytes", "image_tensor", "proposals"], ...] = (
+        "image_bytes",
+        "image_tensor",
+        "proposals",
+    )
+    """image_bytes (files; to servers serving_default), image_tensor (pixels), proposals (pixels; of the RPN)."""
+    warmup: tuple[str, ...] = ()
+    """Image files, of which a server answers requests in every signature before it opens."""
+    warmup_batch_sizes: tuple[int, ...] = (1,)
+    """Images in these requests."""
+    batching: bool = False
+    """Also write OUTPUT/batching.config for --batching_parameters_file, unless it is there."""
+    xla: bool = False
+    """Compile the network with XLA where it runs, anew for each padded size and batch size: seconds to minutes each."""
+    verify: bool = False
+    """Compare with the Keras model on images of two sizes and in two batch sizes before the version appears."""
+
+
+def run(options: SavedModelOptions) -> int:
+    """Exports, and prints the version's folder and its signatures.
+
+    Returns:
+        0; 1 where --verify found a difference. Then the difference is on stderr, and no version was made.
+
+    Raises:
+        ValueError: see `kfpn.export.saved_model.write_saved_model.export_saved_model`.
+    """
+    from kfpn.export.saved_model.serving_files import BATCHING, WARMUP
+    from kfpn.export.saved_model.write_saved_model import SIGNATURES, export_saved_model
+    from kfpn.export.verify import ExportMismatch, print_mismatch
+
+    try:
+        path = export_saved_model(
+            options.workdir,
+            options.output,
+            signatures=options.signatures,
+            warmup=options.warmup,
+            warmup_batch_sizes=options.warmup_batch_sizes,
+            batching=options.batching,
+            xla=options.xla,
+            verify=options.verify,
+        )
+    except ExportMismatch as error:
+        return print_mismatch(error)
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    print(f"{path}: {size / 1e6:.0f} MB; signatures {', '.join(SIGNATURES[name] for name in options.signatures)}")
+    if options.warmup:
+        print(f"{path / WARMUP}: {len(options.warmup)} images in batches of {options.warmup_batch_sizes}")
+    if options.batching:
+        print(f"{path.parent / BATCHING}: for tensorflow_model_server --enable_batching --batching_parameters_file")
+    return 0

@@ -1,0 +1,223 @@
+"""Verifies that a SavedModel gives what the Keras model gives, on images of two sizes and in two batch sizes."""
+
+import io
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from kfpn.config.run import Config
+from kfpn.data.pipeline import prepare_image
+from kfpn.evaluation.detect import to_original
+from kfpn.export.saved_model.graph_images import resize
+from kfpn.export.trained import TrainedDetector, open_trained
+from kfpn.export.verify import BOX_LIMIT, SCORE_LIMIT, Difference, ExportMismatch, compare_as_sets, drawn_picture
+from kfpn.modeling.detector import inference_model
+
+LEVEL_LIMIT = 2
+"""Largest difference of a resized pixel from Pillow's, of 255 levels. Pillow and TensorFlow round halves differently, on
+each axis."""
+UNMATCHED_LIMIT = 0.01
+"""Share of the proposals that may have no counterpart. There are hundreds of proposals, and some overlap by nearly the NMS
+threshold: there the last bit of a number decides which one stays."""
+
+
+def verify_saved_model(workdir: str | os.PathLike, path: str | os.PathLike) -> dict[str, Difference]:
+    """Compares an exported model with the Keras detector of a work directory, and prints the differences.
+
+    Args:
+        workdir: the work directory that the export was made from.
+        path: the SavedModel, a version's folder.
+
+    Returns:
+        The largest differences of each signature.
+
+    Raises:
+        ValueError: if the folder holds no SavedModel of kfpn.
+        ExportMismatch: if it differs by more than `BOX_LIMIT`, `SCORE_LIMIT` or `LEVEL_LIMIT`.
+    """
+    return verify_trained(open_trained(workdir), Path(path))
+
+
+def verify_trained(trained: TrainedDetector, path: Path) -> dict[str, Difference]:
+    """Does what `verify_saved_model` does, with a detector that is loaded already."""
+    if not tf.saved_model.contains_saved_model(str(path)):
+        raise ValueError(f"{path} must be a SavedModel, got a folder without one")
+    signatures = tf.saved_model.load(str(path)).signatures
+    reference = Reference(trained)
+    differences: dict[str, Difference] = {}
+    for images in image_batches(trained.config):
+        expected = reference(images)
+        for name, signature in signatures.items():
+            outputs = _call_signature(signature, images)
+            if outputs is not None:
+                difference = _compare_batch(trained, outputs, images, expected)
+                differences[name] = differences.get(name, Difference()).plus(difference)
+    if not differences:
+        raise ValueError(f"{path} must have a signature that kfpn knows, got {', '.join(signatures) or 'none'}")
+    for name, difference in differences.items():
+        print(
+            f"verify {name}: {difference.rows} rows; largest differences: box {difference.box:.2g} px, "
+            f"score {difference.score:.2g}; without counterpart: {difference.unmatched}"
+        )
+    print(
+        f"verify resizing: largest difference from Pillow's {reference.level} of 255 levels, in {reference.share:.2%}"
+    )
+    _require_equal(differences)
+    if reference.level > LEVEL_LIMIT:
+        raise ExportMismatch(
+            f"resized images must be Pillow's within {LEVEL_LIMIT} of 255 levels, got {reference.level}"
+        )
+    return differences
+
+
+def _require_equal(differences: dict[str, Difference]) -> None:
+    for name, difference in differences.items():
+        allowed = UNMATCHED_LIMIT * difference.rows if difference.proposals else 0
+        if difference.unmatched > allowed:
+            raise ExportMismatch(
+                f"{name} must give boxes within {BOX_LIMIT} pixels and scores within {SCORE_LIMIT} of the Keras model, "
+                f"got {difference.unmatched} of {difference.rows} rows without counterpart"
+            )
+    if not sum(difference.rows for difference in differences.values()):
+        raise ExportMismatch("the detector must find something in the test images, got nothing to compare")
+
+
+def image_batches(config: Config) -> Iterator[list[np.ndarray]]:
+    """Yields batches of pictures (H, W, 3) uint8 to compare on.
+
+    One and two pictures of a size that the network takes as it is, one and two of a size that is resized, and two of
+    different sizes.
+    """
+    short, longer = config.input.short_side, min(config.input.long_side, config.input.short_side * 4 // 3)
+    sizes = ((short, longer), (longer * 3 // 4, short * 2 // 3))
+    rng = np.random.default_rng(0)
+    first, second = ([drawn_picture(rng, *size) for _ in range(2)] for size in sizes)
+    yield from (first[:1], first, second[:1], second, [first[1], second[0]])
+
+
+class Reference:
+    """The detector as it was trained, with its norms, as a function of images of any sizes.
+
+    Args:
+        trained: the detector. Its `unfolded` submodels are used, with the NMS that every backend has.
+
+    Attributes:
+        level: int, largest difference of TensorFlow's resizing from Pillow's so far, of 255 levels.
+        share: float, the largest share of an image's values that differ.
+    """
+
+    def __init__(self, trained: TrainedDetector):
+        self.config = trained.config
+        self.level, self.share = 0, 0.0
+        model = inference_model(trained.unfolded, trained.config.model, padded=True)
+        proposals = model.get_layer("proposals").output
+        specs = {
+            "images": tf.TensorSpec((None, None, None, 3), tf.float32),
+            "image_sizes": tf.TensorSpec((None, 2), tf.int32),
+        }
+        both = keras.Model(model.inputs, (model.output, proposals))
+        self.run = tf.function(both, input_signature=[specs], autograph=False)
+
+    def __call__(self, images: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
+        """Returns size, boxes (in its pixels), scores, labels, proposal_boxes and proposal_scores of each image."""
+        # TensorFlow resizes here too, so that a pixel which Pillow rounds the other way does not count as the model's
+        # difference.
+        resized = [self._resized(image) for image in images]
+        sizes = np.array([pixels.shape[:2] for pixels in resized], np.int32)
+        sides = -(-sizes.max(0) // self.config.input.divisor) * self.config.input.divisor
+        padded = np.zeros((len(images), *sides, 3), np.float32)
+        for row, pixels in zip(padded, resized, strict=True):
+            row[: len(pixels), : pixels.shape[1]] = pixels
+        detections, (rois, logits) = self.run({"images": padded, "image_sizes": sizes})
+        results = []
+        for i, image in enumerate(images):
+            count, kept = int(detections["num_detections"][i]), np.array(logits[i]) > -np.inf
+            shape = np.array(image.shape[:2])
+            results.append(
+                {
+                    "size": sizes[i],
+                    "boxes": to_original(np.array(detections["boxes"][i, :count]), sizes[i], shape),
+                    "scores": np.array(detections["scores"][i, :count]),
+                    "labels": np.array(detections["labels"][i, :count]),
+                    "proposal_boxes": to_original(np.array(rois[i])[kept], sizes[i], shape),
+                    "proposal_scores": 1.0 / (1.0 + np.exp(-np.array(logits[i], np.float64)[kept])),
+                }
+            )
+        return results
+
+    def _resized(self, image: np.ndarray) -> np.ndarray:
+        pillow, size = prepare_image(image, self.config.input)
+        resized = resize(tf.constant(image[None]), tf.constant(size))[0].numpy()
+        levels = np.abs(resized.astype(int) - pillow)
+        self.level, self.share = max(self.level, int(levels.max())), max(self.share, float(np.mean(levels > 0)))
+        return resized
+
+
+def _call_signature(signature: Any, images: list[np.ndarray]) -> dict[str, np.ndarray] | None:
+    """Runs one signature on one batch; None where the signature cannot take the batch, or is unknown."""
+    # The inputs tell what a signature takes. Its name does not: Keras calls the first signature serving_default too,
+    # where no signature has that name.
+    inputs = set(signature.structured_input_signature[1])
+    if inputs == {"image_bytes"}:
+        outputs = signature(image_bytes=tf.constant([_png(image) for image in images]))
+    elif inputs == {"images"} and len({image.shape for image in images}) == 1:
+        outputs = signature(images=tf.constant(np.stack(images)))
+    else:
+        return None
+    return {name: value.numpy() for name, value in outputs.items()}
+
+
+def _png(image: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return file.getvalue()
+
+
+def _compare_batch(
+    trained: TrainedDetector,
+    outputs: dict[str, np.ndarray],
+    images: list[np.ndarray],
+    expected: list[dict[str, np.ndarray]],
+) -> Difference:
+    """Compares the outputs of one signature with the results of `Reference` on the same images."""
+    proposes = "proposal_boxes" in outputs
+    rows_of = _proposal_rows if proposes else _detection_rows
+    total = Difference(proposals=proposes)
+    for i, (image, reference) in enumerate(zip(images, expected, strict=True)):
+        ours, theirs, cut = rows_of(trained, {name: value[i] for name, value in outputs.items()}, reference)
+        scale = np.tile(reference["size"], 2)
+        to_input = scale / np.tile(image.shape[:2], 2)
+        total = total.plus(compare_as_sets((ours[0] * to_input, *ours[1:]), (theirs[0] * scale, *theirs[1:]), cut))
+    return total
+
+
+Rows = tuple[np.ndarray, ...]
+
+
+def _proposal_rows(
+    trained: TrainedDetector, outputs: dict[str, np.ndarray], reference: dict[str, np.ndarray]
+) -> tuple[Rows, Rows, float]:
+    """Returns boxes, scores and classes of Keras' and the export's proposals for one image, and the score of the cut."""
+    boxes, scores = reference["proposal_boxes"], reference["proposal_scores"]
+    rows = outputs["proposal_scores"] > 0
+    theirs = outputs["proposal_boxes"][rows], outputs["proposal_scores"][rows], np.zeros(rows.sum())
+    full = len(scores) == trained.config.model.post_nms_test
+    return (boxes, scores, np.zeros(len(scores))), theirs, scores.min(initial=1.0) if full else 0.0
+
+
+def _detection_rows(
+    trained: TrainedDetector, outputs: dict[str, np.ndarray], reference: dict[str, np.ndarray]
+) -> tuple[Rows, Rows, float]:
+    """Returns boxes, scores and classes of Keras' and the export's detections in one image, and the score of the cut."""
+    config, scores = trained.config.model, reference["scores"]
+    rows = np.arange(len(outputs["detection_scores"])) < outputs["num_detections"]
+    theirs = tuple(outputs[f"detection_{key}"][rows] for key in ("boxes", "scores", "classes"))
+    ours = reference["boxes"], scores, np.array(trained.category_ids)[reference["labels"]]
+    full = len(scores) == config.max_detections
+    return ours, theirs, scores.min(initial=1.0) if full else config.score_threshold

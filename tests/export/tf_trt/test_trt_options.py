@@ -1,0 +1,70 @@
+import pytest
+
+from kfpn.cli import commands, main
+from kfpn.export.tf_trt.trt_options import TfTrtOptions, translate_old_options
+
+
+@pytest.fixture
+def parsed(monkeypatch):
+    """Returns the function (words) -> the options that `kfpn export tf_trt` understands."""
+
+    def parse(*words):
+        taken = []
+        monkeypatch.setattr("kfpn.cli.command_line.run", lambda command: taken.append(command.options) or 0)
+        assert main(["export", "tf_trt", *words]) == 0
+        return taken[0]
+
+    return parse
+
+
+def test_work_directory_and_output_are_named_as_in_the_other_exports(parsed):
+    assert parsed("w", "out", "--precision", "FP32") == TfTrtOptions("w", "out", "FP32")
+    assert parsed("--dynamic", "w", "out") == TfTrtOptions("w", "out", dynamic=True)
+
+
+def test_a_report_needs_no_output(parsed):
+    assert parsed("w", "--report") == TfTrtOptions("w", report=True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--workdir", "w", "--output", "out", "--precision", "FP32"),
+        ("--precision", "FP32", "--output=out", "--workdir=w"),
+    ],
+)
+def test_the_options_of_0_1_still_name_them_with_a_warning(parsed, words):
+    with pytest.warns(
+        FutureWarning, match=r"kfpn export tf_trt --workdir W --output DIR is now kfpn export tf_trt W DIR"
+    ):
+        options = parsed(*words)
+    assert options == TfTrtOptions("w", "out", "FP32")
+
+
+def test_a_report_with_the_options_of_0_1_needs_no_output(parsed):
+    with pytest.warns(FutureWarning):
+        options = parsed("--workdir", "w", "--report")
+    assert options == TfTrtOptions("w", report=True)
+
+
+def test_words_without_old_options_stay_as_they_are(recwarn):
+    words = ["w", "out", "--verify"]
+    assert translate_old_options(words) == words
+    assert not recwarn.list
+
+
+def test_an_option_without_its_value_is_left_to_the_parser(capsys):
+    with pytest.warns(FutureWarning), pytest.raises(SystemExit):
+        main(["export", "tf_trt", "--workdir"])
+
+
+def test_each_row_of_the_table_runs_its_own_options(monkeypatch):
+    from kfpn.cli import options
+
+    taken = []
+    rows = tuple(row._replace(run=lambda own, name=row.name: taken.append((name, own)) or 0) for row in options.EXPORTS)
+    monkeypatch.setattr(options, "EXPORTS", rows)
+    for row in rows:
+        own = row.options("w", "out")
+        assert commands.run(options.Export(own)) == 0
+        assert taken[-1] == (row.name, own)
