@@ -51,15 +51,15 @@ class ModelConfig:
     upsampling: Upsampling = "nearest"
     """How the top-down path enlarges a map: nearest (the paper) or bilinear, to the size of the finer one."""
     merge: Merge = "sum"
-    """What becomes of an enlarged map and a lateral: their sum (the paper) or their average."""
+    """How an enlarged map and a lateral are merged: their sum (the paper) or their average."""
     smooth_p5: bool = True
-    """P5 has a 3x3 convolution like the other levels; without it, it is the lateral of C5 as it is."""
+    """P5 has a 3x3 convolution like the other levels; without, P5 is the lateral of C5."""
     p6: bool = True
-    """The RPN has a level P6, every second cell of P5."""
+    """The RPN has a level P6, which is every second cell of P5."""
     pyramid_channels: int = 256
     """Channels of P2-P6."""
     shared_rpn: bool = True
-    """One RPN head for all levels (the paper), or one for each."""
+    """One RPN head for all levels (the paper), or one for each level."""
     anchor_sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0)
     """Side in pixels of the square anchor of P2, P3, P4, P5, P6. The pyramids of one level have all sizes on it."""
     aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
@@ -67,10 +67,10 @@ class ModelConfig:
     round_anchors: bool = False
     """Round half the anchors' sides to whole pixels (torchvision)."""
     anchor_strides: AnchorStrides = "level"
-    """Distance of anchors: the level's stride, or the image, padded to a multiple of 32, divided by its cells and
-    rounded down (torchvision: 59 or 61 instead of 64 on P6)."""
+    """Distance of anchors. level: the level's stride. image: the image's side, padded to a multiple of 32, divided by its cells
+    and rounded down (torchvision; 59 or 61 instead of 64 on P6)."""
     pre_nms_train: int = 2000
-    """Proposals a level that enter NMS in training; as many for each anchor size where one level has them all."""
+    """Proposals a level that enter NMS in training; where a single level has all anchor sizes, so many for each size."""
     pre_nms_test: int = 1000
     """The same at inference."""
     post_nms_train: int = 2000
@@ -82,9 +82,9 @@ class ModelConfig:
     min_proposal_size: float = 0.0
     """Proposals with a side shorter than this, in pixels, are dropped (torchvision: 1e-3); empty ones always are."""
     roi_size: int = 7
-    """Cells of the square RoIAlign output, a side; c4 pools twice as many, and conv5 halves them."""
+    """Cells of the square RoIAlign output, a side; c4 pools twice as many, and its head halves them."""
     sampling_ratio: int = 2
-    """RoIAlign samples a cell, a side; 0: as many as it is long in cells of its level, rounded up (detectron2)."""
+    """RoIAlign samples a cell, a side; 0: the cell's side in cells of its level, rounded up (detectron2)."""
     aligned: bool = True
     """RoIAlign with the half-pixel shift (detectron2) or without (torchvision)."""
     canonical_size: float = 224.0
@@ -92,7 +92,7 @@ class ModelConfig:
     head_width: int = 1024
     """Units of the two fully connected layers of the box head."""
     norm_heads: bool = False
-    """Normalise the pyramid (gn) and the box head (layer norm) as well: training from scratch wants it."""
+    """Normalise the pyramid (gn) and the box head (layer norm) as well; training from scratch needs it."""
     score_threshold: float = 0.05
     """Detections at or below this score are dropped."""
     nms_iou: float = 0.5

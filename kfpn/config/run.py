@@ -40,9 +40,9 @@ class InputConfig:
     """How images become network input."""
 
     short_side: int = 800
-    """The shorter side of an image is resized to this many pixels ..."""
+    """The shorter side of an image is resized to this many pixels, unless `long_side` forbids it."""
     long_side: int = 1333
-    """... unless the longer one would pass this many."""
+    """The longer side has at most this many pixels; where it would have more, the image is made smaller."""
     scale_jitter: tuple[float, float] = (1.0, 1.0)
     """Training: the resized size is multiplied by a factor drawn from this range."""
     flip: float = 0.5
@@ -62,7 +62,7 @@ class InputConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SamplingConfig:
-    """Which anchors and RoIs the losses see, and how box errors count."""
+    """Which anchors and RoIs the losses see, and how errors of boxes count."""
 
     rpn_positive_iou: float = 0.7
     """Anchors with at least this IoU with a ground-truth box are positive (and each box's best anchors)."""
@@ -71,15 +71,15 @@ class SamplingConfig:
     rpn_batch: int = 256
     """Anchors an image in the RPN loss."""
     rpn_positive_fraction: float = 0.5
-    """At most this share of them positive."""
+    """At most this share of them is positive."""
     roi_positive_iou: float = 0.5
     """RoIs with at least this IoU with a ground-truth box are positive, the others negative."""
     roi_batch: int = 512
     """RoIs an image in the box head's loss."""
     roi_positive_fraction: float = 0.25
-    """At most this share of them positive."""
+    """At most this share of them is positive."""
     rpn_box_beta: float = 1.0 / 9.0
-    """Where the RPN's smooth L1 turns from square to line; 0 is plain L1 (detectron2)."""
+    """The error at which the RPN's smooth L1 turns from a square to a line; 0 is plain L1 (detectron2)."""
     roi_box_beta: float = 1.0
     """The same for the box head: 1 in Fast R-CNN, 1/9 in torchvision, 0 in detectron2."""
 
@@ -101,19 +101,19 @@ class OptimizerConfig:
     reference_batch: int = 16
     """The linear rule: the rate used is learning_rate x batch_size / reference_batch."""
     momentum: float = 0.9
-    """Of SGD."""
+    """Momentum of SGD."""
     weight_decay: float = 1e-4
     """L2 penalty added to the gradient, not on norms and biases."""
     warmup_steps: int = 1000
-    """Steps over which the rate rises linearly ..."""
+    """Steps over which the rate rises linearly at the beginning."""
     warmup_factor: float = 0.001
-    """... from this share of it."""
+    """The share of the rate with which it begins."""
     schedule: Literal["step", "cosine"] = "step"
     """After the warm-up: drops by `decay_factor` at the milestones, or a cosine down to 0."""
     milestones: tuple[float, ...] = (2 / 3, 8 / 9)
     """Where the rate drops, as shares of all steps (the 1x recipe: 60k and 80k of 90k)."""
     decay_factor: float = 0.1
-    """By how much it drops."""
+    """Factor by which the rate drops at each milestone."""
     clip_norm: float | None = None
     """Gradients are scaled down to this global norm, after they are summed over replicas; None: never."""
     ema_decay: float = 0.0
@@ -142,7 +142,7 @@ class Config:
     val_data: str | None = None
     """Data to evaluate on. None: the validation split of `data`, where it has one."""
     workdir: str = "runs/coco"
-    """Where everything the run makes is kept; the same command again goes on from there."""
+    """The folder for everything that the run makes; the same command again resumes the run from there."""
     init: str | None = None
     """Weights to start from: a checkpoint of torchvision, detectron2 or keras.applications, a work directory, or a name of
     `kfpn list-pretrained`. The network's settings come with them, and --preset finetune. None: random weights."""
@@ -150,7 +150,7 @@ class Config:
     """Fast R-CNN: a file of `kfpn proposals`, on which the box head is trained and evaluated, without an RPN. None: Faster
     R-CNN, whose RPN makes its proposals."""
     preset: Literal["shapes", "coco", "finetune", "bilinear"] = "coco"
-    """Which defaults all other options start from."""
+    """The defaults that all other options start from."""
     strategy: Strategy = "mirrored"
     """How devices share the work: one_device, mirrored (all GPUs of this machine; one CPU if none), or multi_worker (those of
     several machines, named by TF_CONFIG or Slurm; docs/distributed.md). tpu and parameter_server are refused, with the reason."""
@@ -164,7 +164,7 @@ class Config:
     batch_size: int = 16
     """Images a step, over all replicas."""
     seed: int = 0
-    """Of weights, data order, augmentation and samplers."""
+    """Seed of weights, data order, augmentation and samplers."""
     precision: Precision = "float32"
     """Keras' dtype policy. mixed_float16 scales the loss."""
     jit_compile: bool = True
@@ -174,7 +174,7 @@ class Config:
     checkpoint_every: int = 1000
     """Steps between checkpoints."""
     keep_checkpoints: int = 3
-    """Newest checkpoints that are kept (the best is kept besides)."""
+    """Newest checkpoints that are kept; the best one is kept too."""
     log_every: int = 20
     """Steps between rows of metrics.jsonl."""
     on_nan: OnNan = "stop"

@@ -49,13 +49,13 @@ def test_losses_are_one_finite_number_an_image():
         assert (np.array(value) > 0).all()
 
 
-def test_which_rois_are_drawn_does_not_hang_on_the_proposals_ranks(monkeypatch):
+def test_which_rois_are_drawn_does_not_depend_on_the_proposals_ranks(monkeypatch):
     config, submodels = setup()
     batch, noise = batch_of(config)
     expected, ordinary = training_losses(submodels, config, batch, noise), training.select_proposals
 
     def reversed_ranks(*args):
-        return [ops.flip(found, axis=1) for found in ordinary(*args)]
+        return [ops.flip(part, axis=1) for part in ordinary(*args)]
 
     monkeypatch.setattr(training, "select_proposals", reversed_ranks)
     for name, value in training_losses(submodels, config, batch, noise).items():
@@ -82,7 +82,7 @@ def test_an_images_losses_do_not_depend_on_its_batch(settings):
 
 
 def test_padding_changes_no_loss_when_the_same_anchors_are_drawn():
-    # Every anchor and RoI that can be drawn is drawn, so that the noise doesn't matter.
+    # Every anchor and RoI that can be drawn is drawn, so that the noise does not matter.
     config, submodels = setup()
     every = SamplingConfig(rpn_batch=9000, roi_batch=60, rpn_positive_fraction=1.0, roi_positive_fraction=1.0)
     config = dataclasses.replace(config, sampling=every)
@@ -150,15 +150,15 @@ def test_descent_along_the_gradient_lowers_the_loss():
 
     before = total()
     for _ in range(3):
-        found = gradients(submodels, config, batch, noise, False)
-        for variable, gradient in zip(submodels.weights_model.trainable_variables, found, strict=True):
+        steps = gradients(submodels, config, batch, noise, False)
+        for variable, gradient in zip(submodels.weights_model.trainable_variables, steps, strict=True):
             variable.assign_sub(0.005 * gradient)
     assert total() < before
 
 
 def test_gradients_flow_into_the_pyramid_from_both_heads():
     config, submodels = setup(freeze_stages=5)
-    found = gradients(submodels, config, *batch_of(config), False)
+    flows = gradients(submodels, config, *batch_of(config), False)
     names = [v.path.split("/")[-2] for v in submodels.weights_model.trainable_variables]
     assert {"lateral_2", "lateral_5", "output_2", "rpn_conv", "head_fc1"} <= set(names)
-    assert all(np.isfinite(np.array(g)).all() for g in found)
+    assert all(np.isfinite(np.array(g)).all() for g in flows)

@@ -9,16 +9,16 @@ ROIS = np.array([[[0, 0, 8, 8], [20, 20, 28, 20.5], [40, 63.75, 48, 70]]], "floa
 
 def detect(layer):
     logits, deltas = np.array([[3.0, 0], [2, 0], [1, 0]], "float32"), np.zeros((3, 1, 4), "float32")
-    found = layer(logits, deltas, ROIS, np.zeros((1, 3), "float32"), np.array([[64, 64]], "int32"))
-    return {key: np.array(value)[0] for key, value in found.items()}
+    detections = layer(logits, deltas, ROIS, np.zeros((1, 3), "float32"), np.array([[64, 64]], "int32"))
+    return {key: np.array(value)[0] for key, value in detections.items()}
 
 
 @pytest.mark.parametrize(("least", "kept"), [(0.0, 3), (0.25, 3), (0.3, 2), (0.5, 2), (0.6, 1), (8.5, 0)])
 def test_boxes_with_a_side_shorter_than_the_least_once_clipped_are_dropped(least, kept):
-    found = detect(Detections(0.0, 0.5, 3, least))
-    assert found["num_detections"] == kept
-    np.testing.assert_allclose(found["boxes"][:kept], np.minimum(ROIS[0, :kept], 64), atol=1e-5)
-    assert (found["scores"][:kept] > 0.5).all()
+    detections = detect(Detections(0.0, 0.5, 3, least))
+    assert detections["num_detections"] == kept
+    np.testing.assert_allclose(detections["boxes"][:kept], np.minimum(ROIS[0, :kept], 64), atol=1e-5)
+    assert (detections["scores"][:kept] > 0.5).all()
 
 
 def test_a_short_box_is_gone_before_nms_and_suppresses_nothing():

@@ -27,11 +27,11 @@ def test_build_detector_needs_no_argument():
 @pytest.mark.parametrize("size", [(64, 96), (75, 101), (33, 32), (1, 1)])
 def test_any_size_gives_well_formed_detections(backbone, size):
     model = kfpn.build_detector(3, backbone, norm="gn", **tiny.SETTINGS)
-    found = tiny.detect(model, np.stack([tiny.image(*size), tiny.image(*size, seed=1)]))
-    assert found["boxes"].shape == (2, 20, 4)
+    detections = tiny.detect(model, np.stack([tiny.image(*size), tiny.image(*size, seed=1)]))
+    assert detections["boxes"].shape == (2, 20, 4)
     for b in range(2):
-        number = found["num_detections"][b]
-        boxes, scores, labels = (found[key][b] for key in KEYS[:3])
+        number = detections["num_detections"][b]
+        boxes, scores, labels = (detections[key][b] for key in KEYS[:3])
         assert (boxes >= 0).all()
         assert (boxes[:, 2:] <= size).all()
         assert (np.diff(scores) <= 0).all()
@@ -119,9 +119,9 @@ def test_mixed_precision_detects_in_float32():
         model = kfpn.build_detector(3, "resnet18", norm="gn", **tiny.SETTINGS)
     finally:
         keras.mixed_precision.set_dtype_policy("float32")
-    found = tiny.detect(model, tiny.image(64, 64)[None])
-    assert found["boxes"].dtype == found["scores"].dtype == np.float32
-    assert np.isfinite(found["boxes"]).all()
+    detections = tiny.detect(model, tiny.image(64, 64)[None])
+    assert detections["boxes"].dtype == detections["scores"].dtype == np.float32
+    assert np.isfinite(detections["boxes"]).all()
 
 
 def test_the_paper_strides_on_the_1x1_torchvision_on_the_3x3():
@@ -182,10 +182,10 @@ def test_predict_compiled_by_xla_gives_the_same_as_the_plain_call(padded, settin
     inputs = np.stack([tiny.image(64, 80), tiny.image(64, 80, seed=1)])
     if padded:
         inputs = {"images": inputs, "image_sizes": np.array([[64, 80], [33, 70]], "int32")}
-    found, want = model.predict(inputs, verbose=0), tiny.detect(model, inputs)
-    np.testing.assert_array_equal(found["labels"], want["labels"])
-    np.testing.assert_allclose(found["scores"], want["scores"], atol=1e-5)
-    np.testing.assert_allclose(found["boxes"], want["boxes"], atol=2e-3)
+    got, want = model.predict(inputs, verbose=0), tiny.detect(model, inputs)
+    np.testing.assert_array_equal(got["labels"], want["labels"])
+    np.testing.assert_allclose(got["scores"], want["scores"], atol=1e-5)
+    np.testing.assert_allclose(got["boxes"], want["boxes"], atol=2e-3)
 
 
 @pytest.mark.parametrize("settings", [{}, tiny.FOREIGN], ids=["own", "foreign"])
@@ -200,12 +200,12 @@ def test_other_backends_give_the_same_detections(backend, settings, tmp_path):
     code = (
         "import keras, numpy as np, kfpn.modeling.detector\n"
         f"m = keras.models.load_model(r'{tmp_path}/detector.keras')\n"
-        f"np.savez(r'{tmp_path}/found.npz', **m.predict(np.load(r'{tmp_path}/image.npy'), verbose=0))\n"
+        f"np.savez(r'{tmp_path}/got.npz', **m.predict(np.load(r'{tmp_path}/image.npy'), verbose=0))\n"
     )
     root = Path(__file__).parents[2]
     env = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(root)}
     subprocess.run([sys.executable, "-c", code], env=env, check=True, timeout=300)
-    found, want = np.load(tmp_path / "found.npz"), model.predict(image, verbose=0)
-    np.testing.assert_array_equal(found["labels"], want["labels"])
-    np.testing.assert_allclose(found["scores"], want["scores"], atol=1e-4)
-    np.testing.assert_allclose(found["boxes"], want["boxes"], atol=2e-2)
+    got, want = np.load(tmp_path / "got.npz"), model.predict(image, verbose=0)
+    np.testing.assert_array_equal(got["labels"], want["labels"])
+    np.testing.assert_allclose(got["scores"], want["scores"], atol=1e-4)
+    np.testing.assert_allclose(got["boxes"], want["boxes"], atol=2e-2)

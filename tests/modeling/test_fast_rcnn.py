@@ -33,7 +33,7 @@ def batch_of(config, noise_shapes=training.noise_shapes, count=2, boxes=3, seed=
         "gt_labels": rng.integers(0, 3, (count, boxes)).astype("int32"),
         "gt_crowd": np.zeros((count, boxes), bool),
     }
-    # A row without a box, a crowd and an image of a part of the canvas.
+    # There is a row without a box, a crowd, and an image that fills a part of the canvas.
     batch["gt_boxes"][0, 2], batch["gt_labels"][0, 2] = 0.0, -1
     batch["gt_crowd"][1, 1] = True
     batch["image_sizes"][1] = 50, 70
@@ -91,7 +91,7 @@ def test_without_proposals_the_ground_truth_is_what_is_trained_on():
     batch["proposals"] = np.zeros((2, 50, 4), "float32")
     losses = fixed_proposal_losses(submodels, config, batch, noise)
     assert all(np.isfinite(value).all() for value in losses.values())
-    # And without that nothing is.
+    # Without ground truth as well, nothing is trained.
     batch["gt_labels"][:], batch["gt_boxes"][:] = -1, 0.0
     for value in fixed_proposal_losses(submodels, config, batch, noise).values():
         np.testing.assert_array_equal(value, [0.0, 0.0])
@@ -112,27 +112,27 @@ def test_a_detector_given_its_own_proposals_gives_its_own_detections():
 def test_empty_proposals_give_no_detections():
     config, submodels = setup()
     batch, _ = batch_of(config)
-    found = tiny.detect(
+    detections = tiny.detect(
         fast_rcnn_model(submodels, config.model), {**inputs_of(batch), "proposals": np.zeros((2, 40, 4), "float32")}
     )
-    assert found["num_detections"].tolist() == [0, 0]
+    assert detections["num_detections"].tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("pyramid", ["fpn", "c5"])
 def test_proposals_are_as_many_as_asked_for_whatever_the_test_settings(pyramid):
     config, submodels = setup(pyramid=pyramid)
     batch, _ = batch_of(config)
-    found = tiny.detect(proposals_model(submodels, config.model, 300), inputs_of(batch))
+    proposals = tiny.detect(proposals_model(submodels, config.model, 300), inputs_of(batch))
     wide = dataclasses.replace(config.model, pre_nms_test=300)
     more = tiny.detect(proposals_model(submodels, wide, 300), inputs_of(batch))
-    for key, value in found.items():
+    for key, value in proposals.items():
         np.testing.assert_array_equal(value, more[key])
-    assert found["boxes"].shape == (2, 300, 4)
-    exists = (found["boxes"][..., 2:] > found["boxes"][..., :2]).all(-1)
+    assert proposals["boxes"].shape == (2, 300, 4)
+    exists = (proposals["boxes"][..., 2:] > proposals["boxes"][..., :2]).all(-1)
     assert (exists.sum(1) > config.model.post_nms_test).all()
-    assert (found["scores"][exists] > 0).all()
-    assert (found["scores"] <= 1).all()
-    assert (np.diff(found["scores"]) <= 0).all()
-    assert not found["boxes"][~exists].any()
-    assert not found["scores"][~exists].any()
-    assert (found["boxes"][1, :, 2:] <= (50, 70)).all()
+    assert (proposals["scores"][exists] > 0).all()
+    assert (proposals["scores"] <= 1).all()
+    assert (np.diff(proposals["scores"]) <= 0).all()
+    assert not proposals["boxes"][~exists].any()
+    assert not proposals["scores"][~exists].any()
+    assert (proposals["boxes"][1, :, 2:] <= (50, 70)).all()

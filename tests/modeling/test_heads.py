@@ -82,27 +82,27 @@ def test_at_inference_the_late_head_reads_the_detections_and_the_other_the_propo
     image = tiny.image(64, 96)[None].astype("float32")
     stages = detector.run(image, size)
     assert list(stages.outputs) == ["box", "first"]
-    found = {key: np.array(value) for key, value in detector.finish(stages, size).items()}
-    assert set(found) == {"boxes", "scores", "labels", "num_detections", "first", "late"}
-    assert found["first"].shape == (1, config.post_nms_test)
-    assert found["late"].shape == (1, config.max_detections)
-    assert found["num_detections"][0] > 0
+    detections = {key: np.array(value) for key, value in detector.finish(stages, size).items()}
+    assert set(detections) == {"boxes", "scores", "labels", "num_detections", "first", "late"}
+    assert detections["first"].shape == (1, config.post_nms_test)
+    assert detections["late"].shape == (1, config.max_detections)
+    assert detections["num_detections"][0] > 0
     np.testing.assert_array_equal(np.array(made_up["first"].seen[-1].boxes), np.array(stages.rois.boxes))
-    np.testing.assert_array_equal(np.array(made_up["late"].seen[-1]["boxes"]), found["boxes"])
-    for name, boxes in (("first", stages.rois.boxes), ("late", found["boxes"])):
+    np.testing.assert_array_equal(np.array(made_up["late"].seen[-1]["boxes"]), detections["boxes"])
+    for name, boxes in (("first", stages.rois.boxes), ("late", detections["boxes"])):
         pooled = detector.pool(stages.levels, boxes, size, name)
         assert pooled.shape == (boxes.shape[1], SIZE, SIZE, 32)
-        np.testing.assert_allclose(found[name][0], mean_of(submodels, name, pooled)[:, 0], atol=1e-4)
+        np.testing.assert_allclose(detections[name][0], mean_of(submodels, name, pooled)[:, 0], atol=1e-4)
 
 
 def test_the_functional_model_has_the_outputs_of_all_heads_and_the_same_detections_as_with_one(made_up):
     config, submodels = three_heads()
     image = tiny.image(64, 96)[None]
-    found = tiny.detect(inference_model(submodels, config), image)
+    detections = tiny.detect(inference_model(submodels, config), image)
     box_alone = submodels._replace(heads={"box": submodels.heads["box"]})
     for key, value in tiny.detect(inference_model(box_alone, config), image).items():
-        np.testing.assert_array_equal(found.pop(key), value)
-    assert {key: value.shape for key, value in found.items()} == {"first": (1, 40), "late": (1, 20)}
+        np.testing.assert_array_equal(detections.pop(key), value)
+    assert {key: value.shape for key, value in detections.items()} == {"first": (1, 40), "late": (1, 20)}
 
 
 def test_in_training_all_heads_read_the_sampled_rois_and_their_losses_are_called(made_up, monkeypatch):

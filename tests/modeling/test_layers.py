@@ -17,7 +17,7 @@ from kfpn.modeling.layers import (
 
 
 def padded(height=5, width=7, channels=32, seed=0):
-    """Returns (x alone, x in a larger canvas of rubbish, the mask of its cells)."""
+    """Returns x alone, x in a larger canvas of other numbers, and the mask of its cells."""
     rng = np.random.default_rng(seed)
     x = rng.normal(2.0, 3.0, (1, height, width, channels)).astype("float32")
     canvas = rng.normal(50.0, 9.0, (1, height + 3, width + 4, channels)).astype("float32")

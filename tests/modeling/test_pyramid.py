@@ -1,4 +1,4 @@
-"""The pyramids of tables 1 to 3: what each is made of, at even and odd sizes, and a third party's numbers."""
+"""Checks the pyramids of tables 1 to 3: their parts, at even and odd sizes, and the numbers of a third party."""
 
 import importlib.util
 from typing import get_args
@@ -177,8 +177,8 @@ def test_average_is_half_of_the_sum():
 def test_bilinear_weights_are_those_worked_out_by_hand():
     # Two cells to four, half-pixel centres: positions -.25 (clamped), .25, .75, 1.25 (clamped).
     coarse = np.array([0.0, 4.0], "f").reshape(1, 1, 2, 1)
-    found = Upsample("bilinear")(coarse, np.zeros((1, 1, 4, 1), "f"))
-    np.testing.assert_allclose(np.array(found).ravel(), [0.0, 1.0, 3.0, 4.0], atol=1e-6)
+    enlarged = Upsample("bilinear")(coarse, np.zeros((1, 1, 4, 1), "f"))
+    np.testing.assert_allclose(np.array(enlarged).ravel(), [0.0, 1.0, 3.0, 4.0], atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(8, 10), (7, 9)])
@@ -191,8 +191,8 @@ def test_bilinear_is_tensorflows_resize_and_padding_does_not_touch_it(size):
     padded = np.pad(coarse, ((0, 0), (0, 3), (0, 2), (0, 0)), constant_values=9.0)
     pixels = np.array([[4 * height - 1, 4 * width - 3]])
     fine = np.zeros((1, 2 * padded.shape[1], 2 * padded.shape[2], 1), "f")
-    found = np.array(layer(padded, fine, pixels))
-    np.testing.assert_allclose(found[:, :height, :width], want, atol=1e-5)
+    enlarged = np.array(layer(padded, fine, pixels))
+    np.testing.assert_allclose(enlarged[:, :height, :width], want, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -264,8 +264,8 @@ def test_the_bilinear_preset_gives_the_third_partys_numbers(shared, file):
             weights.append(rule.make_weight(f"{name}.bias", (shape[3],), 0))
         layer.set_weights(weights)
     expected = np.load(folder / file)
-    found = features(expected["input"].transpose(0, 2, 3, 1))
-    assert set(found) == {"P2", "P3", "P4", "P5"}
-    for level, value in found.items():
+    levels = features(expected["input"].transpose(0, 2, 3, 1))
+    assert set(levels) == {"P2", "P3", "P4", "P5"}
+    for level, value in levels.items():
         want = expected[level].transpose(0, 2, 3, 1)
         assert np.abs(np.array(value) - want).max() <= 1e-4 * want.std(), level

@@ -1,4 +1,4 @@
-"""A detector small enough for every test."""
+"""Makes detectors that are small enough for every test."""
 
 import numpy as np
 
@@ -15,7 +15,6 @@ SETTINGS = {
     "score_threshold": 0.0,
     "freeze_stages": 0,
 }
-# The settings that differ from image to image or from RoI to RoI.
 FOREIGN = {
     "round_anchors": True,
     "anchor_strides": "image",
@@ -24,6 +23,7 @@ FOREIGN = {
     "sampling_ratio": 0,
     "norm_epsilon": 1e-3,
 }
+"""The settings of other libraries, whose results depend on the image or the RoI."""
 
 
 def config(**changes) -> ModelConfig:
@@ -35,7 +35,7 @@ def image(height, width, seed=0):
 
 
 def shake(model, seed=0):
-    """Gives norms and biases values other than 1 and 0: fresh ones would hide what padding does."""
+    """Gives norms and biases other values than 1 and 0, with which the effects of padding would be hidden."""
     rng = np.random.default_rng(seed)
     for variable in model.variables:
         if len(variable.shape) == 1:

@@ -13,12 +13,12 @@ WEIGHTS = st.sampled_from([boxes.RPN_DELTA_SCALE, boxes.HEAD_DELTA_SCALE])
 
 
 def rows(value, most=6):
-    """Lists of four numbers each, some of them inverted or without a side."""
+    """Returns lists of boxes, four numbers each, some of them inverted or without a side."""
     return st.lists(st.tuples(*[value] * 4), min_size=1, max_size=most)
 
 
 def with_sides(least, most):
-    """Boxes with positive sides anywhere near an image."""
+    """Returns boxes with positive sides anywhere near an image."""
     corner, side = st.floats(-2000, 2000, width=32), st.floats(least, most, width=32)
     return st.tuples(corner, corner, side, side).map(lambda b: (b[0], b[1], b[0] + b[2], b[1] + b[3]))
 
@@ -43,7 +43,7 @@ def test_area_is_height_times_width_and_zero_when_inverted():
 def test_iou_by_hand():
     a = np.array([[0, 0, 4, 4], [10, 10, 20, 20]], "float32")
     b = np.array([[0, 2, 4, 6], [0, 0, 4, 4], [0, 0, 0, 0], [4, 0, 8, 4]], "float32")
-    # 4x2 shared of 16 + 16 - 8; itself; an empty box; a neighbour that touches (half-open: nothing shared).
+    # The first shares 4 x 2 of 16 + 16 - 8, then there is the box itself, an empty one, and a neighbour that shares nothing.
     np.testing.assert_allclose(np.array(boxes.iou(a, b)), [[8 / 24, 1, 0, 0], [0, 0, 0, 0]], rtol=1e-6)
 
 

@@ -9,7 +9,7 @@ SIDES = (16, 8, 4, 2)  # of P2..P5 of a 64 x 64 image
 
 
 def whole(batch=1, sides=SIDES):
-    """The cells that images without padding fill."""
+    """Returns the cells that images without padding fill."""
     return [np.full((batch, 2), side, "int32") for side in sides]
 
 
@@ -19,7 +19,7 @@ def ramp(batch=1, channels=2, sides=SIDES, seed=0):
 
 
 def bilinear(level, y, x):
-    """One sample, with the border rule of Detectron's ROIAlign kernel."""
+    """Returns one sample, with the border rule of Detectron's ROIAlign kernel."""
     height, width, _ = level.shape
     if y < -1 or y > height or x < -1 or x > width:
         return np.zeros(level.shape[-1])
@@ -34,7 +34,7 @@ def bilinear(level, y, x):
 
 
 def slow_roi_align(features, roi, size, ratio, aligned):
-    """ROIAlign as torchvision's kernel loops it; ratio 0 is adaptive."""
+    """Computes ROIAlign in the loops of torchvision's kernel; ratio 0 is adaptive."""
     area = max(roi[2] - roi[0], 0) * max(roi[3] - roi[1], 0)
     level = int(np.clip(np.floor(4 + np.log2(np.sqrt(area) / 224 + 1e-8)), 2, 5))
     box = np.array(roi, "float64") / 2**level - (0.5 if aligned else 0)
@@ -207,12 +207,12 @@ def test_adaptive_gradient_is_the_transpose_of_the_kernel_written_as_loops(jit):
             total = tf.reduce_sum(roi_align(levels, tf.constant([rois]), whole(), RoIAlignRule(7, 0)) * weights)
         return tape.gradient(total, levels)
 
-    found = gradient(features)
+    gradients = gradient(features)
     for seed in range(2):
         other = ramp(channels=1, seed=seed + 5)
         pooled = [slow_roi_align([x[0] for x in other], roi, 7, 0, True) for roi in rois]
         want = float(np.sum(weights[0] * np.stack(pooled)))
-        got = sum(float(np.sum(np.array(g) * v)) for g, v in zip(found, other, strict=True))
+        got = sum(float(np.sum(np.array(g) * v)) for g, v in zip(gradients, other, strict=True))
         assert got == pytest.approx(want, abs=1e-3)
 
 
