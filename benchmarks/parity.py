@@ -23,9 +23,9 @@ from kfpn.config.model import ModelConfig
 from kfpn.config.run import Config, SamplingConfig
 from kfpn.losses.matching import MatchRule, match
 from kfpn.losses.targets import Targets
-from kfpn.losses.training_losses import pool_and_classify, roi_losses, rpn_losses
+from kfpn.losses.training_losses import head_losses, rpn_losses
 from kfpn.modeling.backbones import frozen_layers, resnet
-from kfpn.modeling.detector import inference_model
+from kfpn.modeling.detector import Detector, Rois, inference_model
 from kfpn.modeling.layers import Normalize, SharedLayers
 from kfpn.modeling.pooling import RoIAlign
 from kfpn.modeling.proposals import ProposalRule, level_anchors, select_proposals, usable_anchors
@@ -277,13 +277,14 @@ def training_rows(imported: Imported) -> Iterator[Row]:
     images, sizes = image_of(train)
     variables = {key: variable for key, variable in variables_of(imported.submodels).items() if variable.trainable}
     with tf.GradientTape() as tape:
-        levels = imported.submodels.padded_features({"images": images, "image_sizes": sizes}, training=True)
-        outputs = imported.submodels.rpn(levels, training=True)
+        detector = Detector(imported.submodels, model)
+        levels, outputs = detector.convolve(images, sizes, training=True)
         anchors = tf.concat([part[0] for part in level_anchors(levels, sizes, model)], axis=0)
         anchor_targets, matched = _anchor_targets(imported, anchors, config)
         roi_targets = _roi_targets(imported)
-        head = pool_and_classify(imported.submodels, levels, roi_targets.boxes, sizes, config)
-        losses = {**rpn_losses(outputs, anchor_targets, config), **roi_losses(head, roi_targets, config)}
+        rois = Rois(roi_targets.boxes, targets=roi_targets)
+        heads = detector.second_stage(levels, rois.boxes, sizes, training=True)
+        losses = {**rpn_losses(outputs, anchor_targets, config), **head_losses(heads, rois, {}, config)}
         total = tf.add_n([tf.reduce_sum(loss) for loss in losses.values()])
     gradients = tape.gradient(total, [variable.value for variable in variables.values()])
     wrong = int(np.sum(matched != train["rpn_matched"]))
