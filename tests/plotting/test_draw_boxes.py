@@ -68,8 +68,8 @@ def test_images_and_lengths_that_do_not_fit_are_refused():
 
 def test_truth_and_detections_stand_side_by_side_enlarged():
     truth = {"boxes": [[50, 60, 150, 260]], "labels": [0]}
-    found = {"boxes": [[50, 60, 150, 260], [0, 0, 40, 40]], "labels": [1, 2], "scores": [0.9, 0.2]}
-    sheet = side_by_side(GRAY, truth, found, ["cat", "dog", "cow"])
+    detections = {"boxes": [[50, 60, 150, 260], [0, 0, 40, 40]], "labels": [1, 2], "scores": [0.9, 0.2]}
+    sheet = side_by_side(GRAY, truth, detections, ["cat", "dog", "cow"])
     assert sheet.shape[1] > 2 * 480
     assert sheet.shape[0] > 320
     colors = [set(map(tuple, half.reshape(-1, 3).tolist())) for half in np.array_split(sheet, 2, axis=1)]

@@ -130,10 +130,10 @@ def test_only_the_best_proposals_are_drawn_and_none_where_there_are_none(tmp_pat
 
 
 def test_detections_below_the_score_are_left_out(tmp_path):
-    found = {"boxes": np.array([[8, 8, 56, 88]], np.float32), "labels": np.array([1]), "scores": np.array([0.4])}
+    detections = {"boxes": np.array([[8, 8, 56, 88]], np.float32), "labels": np.array([1]), "scores": np.array([0.4])}
     empty, hidden, shown = (
         drawn(view, tmp_path / "page.png", min_score=least)
-        for view, least in ((view_of(), 0.5), (view_of(**found), 0.5), (view_of(**found), 0.3))
+        for view, least in ((view_of(), 0.5), (view_of(**detections), 0.5), (view_of(**detections), 0.3))
     )
     np.testing.assert_array_equal(empty, hidden)
     assert (shown != hidden).any()

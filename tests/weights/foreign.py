@@ -1,6 +1,6 @@
-"""Checkpoints as other projects write them, random and tiny, and what their networks compute, in torch.
+"""Makes tiny random weights as other projects write them, and computes in torch what their networks compute.
 
-Names are written out here as these projects have them, and nothing of kfpn is used.
+The names are written out here as these projects have them. Nothing of kfpn is used, so that no mistake is shared.
 """
 
 import pickle
@@ -91,7 +91,7 @@ def detectron2_backbone(units, prefix=""):
 
 
 def caffe2_backbone(units):
-    """Without moving mean and variance, and with the classifier and the bias that the real files have."""
+    """Returns arrays without moving mean and variance, but with the classifier and the stem's bias, as in the real files."""
     state = {
         "conv1_b": np.ones(8, np.float32),
         "fc1000_w": np.ones((5, 8), np.float32),
@@ -110,7 +110,7 @@ def _named(layers, names):
 
 
 def torchvision(units, layers, old=False):
-    """A state_dict of fasterrcnn_resnet*_fpn, of torchvision since 0.13 or before it."""
+    """Returns a state_dict of fasterrcnn_resnet*_fpn, with the names of torchvision since 0.13 or (`old`) before it."""
     block = "" if old else ".0"
     names = {f"inner{i}": f"backbone.fpn.inner_blocks.{i}{block}" for i in range(4)}
     names |= {f"layer{i}": f"backbone.fpn.layer_blocks.{i}{block}" for i in range(4)}
@@ -121,7 +121,7 @@ def torchvision(units, layers, old=False):
 
 
 def detectron2(units, layers, **buffers):
-    """The "model" of a file of detectron2's zoo; buffers: `pixel_mean`, `pixel_std`, `cells` (five arrays (A, 4), xyxy)."""
+    """Returns the "model" of a file of detectron2's zoo; buffers: `pixel_mean`, `pixel_std`, `cells` (five arrays (A, 4), xyxy)."""
     names = {f"inner{i}": f"backbone.fpn_lateral{i + 2}" for i in range(4)}
     names |= {f"layer{i}": f"backbone.fpn_output{i + 2}" for i in range(4)}
     names |= {"conv": "proposal_generator.rpn_head.conv", "logits": "proposal_generator.rpn_head.objectness_logits"}
@@ -144,7 +144,7 @@ def cell_anchors(sizes, ratios):
 
 
 def write(path, content, legacy=False):
-    """Writes what the path's ending says: .pth (`legacy`: as torch before 1.6), .safetensors or .pkl; returns the path."""
+    """Writes a file in the format of the path's ending, .pth (`legacy`: as before torch 1.6), .safetensors or .pkl; returns the path."""
     if path.suffix == ".pkl":
         path.write_bytes(pickle.dumps(content, protocol=2))
     elif path.suffix == ".safetensors":
@@ -206,7 +206,7 @@ def _unit(unit, x, step, epsilon):
 
 
 def conv(layer, x, step=1):
-    """A convolution with half its kernel as padding: (1, C, H, W) -> (1, out, H / step, W / step)."""
+    """Convolves with half the kernel as padding: (1, C, H, W) -> (1, out, H / step, W / step)."""
     weight, bias = (None if value is None else _torch().tensor(value).double() for value in layer)
     return _torch().nn.functional.conv2d(x, weight, bias, stride=step, padding=weight.shape[-1] // 2)
 
@@ -219,7 +219,7 @@ def rpn(layers, x):
 
 
 def box_head(layers, rois):
-    """Returns class logits and box deltas of RoI features (R, C, S, S)."""
+    """Returns class logits and box deltas (dx, dy, dw, dh) of RoI features (R, C, S, S)."""
     linear, tensor = _torch().nn.functional.linear, lambda part: [_torch().tensor(x).double() for x in layers[part]]
     x = linear(_torch().tensor(rois).double().flatten(1), *tensor("fc1")).relu()
     x = linear(x, *tensor("fc2")).relu()
@@ -227,10 +227,15 @@ def box_head(layers, rois):
 
 
 def check(submodels, image, normalised, units, layers, background_first=True, **network):
-    """Asserts that a detector's submodels compute of `image` what this network does of the normalised one.
+    """Asserts that a detector's submodels compute the same from `image` as this network from `normalised`.
 
     Args:
-        image: (1, H, W, 3) RGB 0..255. normalised: (1, 3, H, W), as the other project feeds it.
+        submodels: the detector's.
+        image: (1, H, W, 3) RGB 0..255.
+        normalised: (1, 3, H, W), the same image as the other project feeds it.
+        units: the backbone, see `trunk`.
+        layers: the layers behind it, see `heads`.
+        background_first: whether the background is the first class.
         network: see `features`.
     """
     wanted, levels = features(units, layers, normalised, **network), submodels.features(image)
@@ -248,7 +253,7 @@ def check(submodels, image, normalised, units, layers, background_first=True, **
     near(outputs["deltas"], deltas[:, 1:] if background_first else deltas)
 
 
-def near(found, wanted):
-    found = np.array(found)
-    assert found.shape == wanted.shape
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4 * wanted.std())
+def near(ours, wanted):
+    ours = np.array(ours)
+    assert ours.shape == wanted.shape
+    np.testing.assert_allclose(ours, wanted, rtol=0, atol=1e-4 * wanted.std())

@@ -7,7 +7,7 @@ import pytest
 import kfpn
 from kfpn.modeling.submodels import build_submodels
 from kfpn.weights.assign import model_config
-from kfpn.weights.built_detector import SETTINGS_THAT_MAY_DIFFER, SETTINGS_THAT_MUST_MATCH, built_settings, variables_of
+from kfpn.weights.built_detector import variables_of
 from kfpn.weights.identify import read_trained_weights
 from tests.weights.foreign import caffe2_backbone, detectron2, heads, torchvision, torchvision_backbone, trunk, write
 
@@ -25,7 +25,7 @@ def file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def coco(tmp_path_factory):
-    """A detector of torchvision's of COCO's 90 ids, whose names are known."""
+    """A detector of torchvision's for COCO's 90 ids, whose names are known."""
     return write(tmp_path_factory.mktemp("load") / "coco.safetensors", state(classes=90))
 
 
@@ -135,25 +135,6 @@ def test_a_model_with_other_settings_is_refused_and_the_setting_named(tmp_path, 
     assert len(said) < 1000
 
 
-def test_every_setting_that_matters_is_read_off_the_model(tmp_path):
-    units = trunk("resnet50")
-    for content in (torchvision(units, heads(units)), detectron2(units, heads(units, background_first=False))):
-        config = model_config(read_trained_weights(write(tmp_path / "m.safetensors", content)))
-        found = built_settings(kfpn.build_detector(**vars(config)))
-        assert found == {name: getattr(config, name) for name in (*SETTINGS_THAT_MUST_MATCH, *SETTINGS_THAT_MAY_DIFFER)}
-
-
-def test_a_detectors_checkpoint_says_every_setting_that_matters(tmp_path):
-    for content in (state(), detectron2(UNITS, heads(UNITS, background_first=False))):
-        said = read_trained_weights(write(tmp_path / "m.safetensors", content)).model
-        assert {
-            *SETTINGS_THAT_MUST_MATCH,
-            *SETTINGS_THAT_MAY_DIFFER,
-            "canonical_size",
-            "norm_heads",
-        } - said.keys() == set()
-
-
 def test_settings_one_may_change_are_warned_of_in_one_line(file):
     config = vars(model_config(read_trained_weights(file))) | {"norm_epsilon": 1e-3, "aligned": True}
     model = kfpn.build_detector(**config)
@@ -191,18 +172,18 @@ def test_classes_of_other_names_leave_the_predictor_fresh(coco):
     assert changed(before, model) == before.keys() - HEAD
 
 
-def test_classes_that_the_checkpoint_has_are_taken_by_name(model, coco, loaded_coco):
+def test_classes_that_the_weights_have_are_taken_by_name(model, coco, loaded_coco):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         kfpn.load_weights(model, coco, ("dog", "person", "toothbrush"))
     (logits, logit_biases), (deltas, delta_biases) = (heads(UNITS, classes=90)[part] for part in ("cls", "box"))
     ids = [18, 1, 90]  # COCO's; row 0 is the background
-    found = values(model)
-    np.testing.assert_array_equal(found["head_logits/kernel"], logits[[*ids, 0]].T)
-    np.testing.assert_array_equal(found["head_logits/bias"], logit_biases[[*ids, 0]])
+    after = values(model)
+    np.testing.assert_array_equal(after["head_logits/kernel"], logits[[*ids, 0]].T)
+    np.testing.assert_array_equal(after["head_logits/bias"], logit_biases[[*ids, 0]])
     yxyx = [4 * i + k for i in ids for k in (1, 0, 3, 2)]  # of dx, dy, dw, dh
-    np.testing.assert_array_equal(found["head_deltas/kernel"], deltas[yxyx].T)
-    np.testing.assert_array_equal(found["head_deltas/bias"], delta_biases[yxyx])
+    np.testing.assert_array_equal(after["head_deltas/kernel"], deltas[yxyx].T)
+    np.testing.assert_array_equal(after["head_deltas/bias"], delta_biases[yxyx])
     assert changed(loaded_coco, model) == HEAD
 
 
@@ -269,7 +250,7 @@ def test_submodels_and_their_weights_model_take_weights_as_well(file):
 @pytest.mark.parametrize(
     ("other", "said"),
     [
-        # The very same variables: nothing but the setting tells them apart.
+        # Both pyramids have the very same variables, so only the setting tells them apart.
         ({"pyramid": "bottom_up"}, "with pyramid='fpn' \\(the model has 'bottom_up'\\)"),
         ({"upsampling": "bilinear"}, "with upsampling='nearest' \\(the model has 'bilinear'\\)"),
         ({"merge": "average"}, "with merge='sum' \\(the model has 'average'\\)"),

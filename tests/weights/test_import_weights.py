@@ -32,8 +32,8 @@ def values(model):
 
 
 def same(model, other):
-    found, wanted = values(model), values(other)
-    return found.keys() == wanted.keys() and all(np.array_equal(found[key], wanted[key]) for key in found)
+    left, right = values(model), values(other)
+    return left.keys() == right.keys() and all(np.array_equal(left[key], right[key]) for key in left)
 
 
 def config_of(folder):
@@ -43,16 +43,16 @@ def config_of(folder):
 # ------------------------------------------------------------------------------------------------ import_weights
 
 
-def test_an_imported_work_directory_detects_what_the_checkpoint_does(file, tmp_path):
+def test_an_imported_work_directory_detects_what_the_original_does(file, tmp_path):
     trained = kfpn.import_weights(file, tmp_path / "new" / "run")
     assert {path.name for path in (tmp_path / "new" / "run").iterdir()} == {
         "config.json", "classes.json", "detector.weights.h5",
     }  # fmt: skip
-    found, wanted = kfpn.load_detector(tmp_path / "new" / "run"), kfpn.load_detector(file)
-    assert (found.class_names, found.category_ids) == (("class 1", "class 2", "class 3"), (1, 2, 3))
-    assert same(found, wanted)
+    imported, wanted = kfpn.load_detector(tmp_path / "new" / "run"), kfpn.load_detector(file)
+    assert (imported.class_names, imported.category_ids) == (("class 1", "class 2", "class 3"), (1, 2, 3))
+    assert same(imported, wanted)
     image = np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3), np.uint8)
-    outputs, expected = found(image), wanted(image)
+    outputs, expected = imported(image), wanted(image)
     assert int(expected["num_detections"][0]) > 0
     for name in expected:
         np.testing.assert_array_equal(np.array(outputs[name]), np.array(expected[name]), name)
@@ -77,9 +77,9 @@ def test_names_that_are_given_name_the_labels_in_order_and_change_no_weight(coco
     cocos = read_trained_weights(coco).class_names
     names = [f"screw {i}" for i in range(80)] if turn == 0 else [*cocos[1:], cocos[0]]
     kfpn.import_weights(coco, tmp_path, class_names=names)
-    found = kfpn.load_detector(tmp_path)
-    assert (found.class_names, found.category_ids) == (tuple(names), tuple(range(1, 81)))
-    assert same(found, kfpn.load_detector(coco))
+    imported = kfpn.load_detector(tmp_path)
+    assert (imported.class_names, imported.category_ids) == (tuple(names), tuple(range(1, 81)))
+    assert same(imported, kfpn.load_detector(coco))
 
 
 @pytest.mark.filterwarnings("error::UserWarning")
@@ -143,7 +143,7 @@ def test_the_command_makes_the_work_directory_with_names_and_options(file, tmp_p
         "--output OUT FILE --class-names cat dog cow",
     ],
 )
-def test_the_checkpoint_may_stand_anywhere(file, monkeypatch, order):
+def test_the_source_may_stand_anywhere(file, monkeypatch, order):
     import kfpn.weights.import_weights
 
     seen = []
@@ -201,7 +201,7 @@ def test_a_backbone_becomes_a_detector_with_fresh_heads_and_says_so(tmp_path):
     np.testing.assert_array_equal(values(detector)["stem_conv/kernel"], kernel)
 
 
-def test_the_known_checkpoints_are_listed(capsys):
+def test_published_weights_are_listed(capsys):
     assert cli.main(["list-pretrained"]) == 0
     listed = capsys.readouterr().out
     assert all(known.name in listed and known.url in listed for known in kfpn.list_pretrained())

@@ -1,4 +1,4 @@
-"""`kfpn train --init`: real data pipeline, tiny detector, a few steps."""
+"""Tests `kfpn train --init` with the real data pipeline, a tiny detector and a few steps."""
 
 import dataclasses
 import shutil
@@ -72,9 +72,9 @@ def values(model):
 
 
 def test_a_run_starts_from_the_weights_and_keeps_frozen_stages_bit_by_bit(config, final, coco):
-    found, wanted = kfpn.load_detector(config.workdir), kfpn.load_detector(coco)
-    after, before = values(found), values(wanted)
-    assert found.class_names == CLASSES
+    trained, wanted = kfpn.load_detector(config.workdir), kfpn.load_detector(coco)
+    after, before = values(trained), values(wanted)
+    assert trained.class_names == CLASSES
     for key in before:
         frozen = key.startswith(("stem_", "conv2_")) or "_norm/" in key
         if key.startswith(("head_logits", "head_deltas")):

@@ -1,4 +1,4 @@
-"""kfpn's own work directories, read as checkpoints."""
+"""Reads kfpn's own work directories as trained weights."""
 
 import shutil
 
@@ -40,11 +40,11 @@ def values(model):
 
 
 @pytest.mark.parametrize("name", ["", "detector.weights.h5"])
-def test_a_work_directory_is_a_checkpoint_like_any_other(own, coco, model, name):
-    found, wanted = read_trained_weights(own / name), read_trained_weights(coco)
-    assert (found.class_names, found.category_ids) == (wanted.class_names, wanted.category_ids)
-    assert {**found.model, **wanted.model} == found.model
-    assert found.sampling["roi_box_beta"] == 1 / 9
+def test_a_work_directory_is_read_like_any_other_weights(own, coco, model, name):
+    trained, wanted = read_trained_weights(own / name), read_trained_weights(coco)
+    assert (trained.class_names, trained.category_ids) == (wanted.class_names, wanted.category_ids)
+    assert {**trained.model, **wanted.model} == trained.model
+    assert trained.sampling["roi_box_beta"] == 1 / 9
     kfpn.load_weights(model, own / name, NAMES)
     by_name = values(model)
     kfpn.load_weights(model, coco, NAMES)
@@ -72,5 +72,5 @@ def test_the_file_that_is_named_is_the_one_that_is_read(own, tmp_path):
     submodels = build_submodels(model_config(read_trained_weights(own)))
     variables_of(submodels)["rpn_logits/bias"].assign([4.0, 5.0, 6.0])
     submodels.weights_model.save_weights(tmp_path / "run" / "other.weights.h5")
-    found = read_trained_weights(tmp_path / "run" / "other.weights.h5").tensors
-    np.testing.assert_array_equal(found["rpn_logits/bias"].value, [4, 5, 6])
+    tensors = read_trained_weights(tmp_path / "run" / "other.weights.h5").tensors
+    np.testing.assert_array_equal(tensors["rpn_logits/bias"].value, [4, 5, 6])

@@ -1,4 +1,4 @@
-"""The numbers of torchvision and detectron2, stage by stage: `benchmarks/parity.py` has the comparison and its limits."""
+"""Compares all numbers with torchvision's and detectron2's, stage by stage, as `benchmarks/parity.py` does, with its limits."""
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ def test_the_settings_come_with_the_weights(imported):
 
 
 def test_a_wrong_setting_would_be_noticed(imported):
-    # The comparison itself: two standard deviations more in one channel of P3 are two standard deviations.
+    # The comparison is tested itself: a value of P3 that is 2 standard deviations too large must be measured as 2.
     reference = imported.reference
     shape, values, whole = reference.rule.expected(reference.infer, "P3")
     assert not whole

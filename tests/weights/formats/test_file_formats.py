@@ -75,22 +75,22 @@ def test_a_pickle_of_any_protocol_comes_back(tmp_path, protocol):
         "nested": [1, (2.5, None), {"deep": np.ones(1, np.uint8)}],
         "set": {7},
     }
-    found = read_file(write(tmp_path / "model.pkl", pickle.dumps(content, protocol)))
-    assert (found.path, found.kind) == (tmp_path / "model.pkl", "pickle")
-    assert type(found.content["model"]) is dict
+    file = read_file(write(tmp_path / "model.pkl", pickle.dumps(content, protocol)))
+    assert (file.path, file.kind) == (tmp_path / "model.pkl", "pickle")
+    assert type(file.content["model"]) is dict
     for name in ("w", "fortran", "none"):
-        np.testing.assert_array_equal(found.content["model"][name], content["model"][name], strict=True)
-    np.testing.assert_array_equal(found.content["big_endian"], WEIGHT.astype(np.float64), strict=True)
-    assert found.content["big_endian"].dtype.isnative
-    np.testing.assert_array_equal(found.content["counts"], content["counts"], strict=True)
-    np.testing.assert_array_equal(found.content["flags"], content["flags"], strict=True)
-    assert found.content["scalar"] == np.float32(0.5)
-    assert found.content["matching_heuristics"] is True
-    assert found.content["__author__"] == "Caffe2"
-    assert (found.content["bytes"], found.content["no bytes"]) == (b"\x00\xff", b"")
-    assert found.content["nested"][1] == (2.5, None)
-    assert found.content["nested"][2]["deep"].dtype == np.uint8
-    assert found.content["set"] == [7]
+        np.testing.assert_array_equal(file.content["model"][name], content["model"][name], strict=True)
+    np.testing.assert_array_equal(file.content["big_endian"], WEIGHT.astype(np.float64), strict=True)
+    assert file.content["big_endian"].dtype.isnative
+    np.testing.assert_array_equal(file.content["counts"], content["counts"], strict=True)
+    np.testing.assert_array_equal(file.content["flags"], content["flags"], strict=True)
+    assert file.content["scalar"] == np.float32(0.5)
+    assert file.content["matching_heuristics"] is True
+    assert file.content["__author__"] == "Caffe2"
+    assert (file.content["bytes"], file.content["no bytes"]) == (b"\x00\xff", b"")
+    assert file.content["nested"][1] == (2.5, None)
+    assert file.content["nested"][2]["deep"].dtype == np.uint8
+    assert file.content["set"] == [7]
 
 
 def test_arrays_can_be_written_to(tmp_path):
@@ -277,8 +277,8 @@ def test_safetensors_come_back_and_bfloat16_becomes_float32(tmp_path):
         ("count", "I64", (), np.int64(7).tobytes()),
         ("flag", "BOOL", (2,), b"\x01\x00"),
     ]
-    found = read_file(write(tmp_path / "model.bin", safetensors_bytes(entries)))
-    assert found.kind == "safetensors"
+    file = read_file(write(tmp_path / "model.bin", safetensors_bytes(entries)))
+    assert file.kind == "safetensors"
     expected = {
         "weight": WEIGHT,
         "half": np.array([0.5, -1.0], np.float32),
@@ -286,10 +286,10 @@ def test_safetensors_come_back_and_bfloat16_becomes_float32(tmp_path):
         "count": np.array(7),
         "flag": np.array([True, False]),
     }
-    assert set(found.content) == set(expected)
+    assert set(file.content) == set(expected)
     for name, array in expected.items():
-        np.testing.assert_array_equal(found.content[name], array, strict=True)
-        assert found.content[name].flags.writeable
+        np.testing.assert_array_equal(file.content[name], array, strict=True)
+        assert file.content[name].flags.writeable
 
 
 def test_what_the_safetensors_package_writes_comes_back(tmp_path):
@@ -329,11 +329,11 @@ def hdf5(path, **arrays):
 
 def test_hdf5_comes_back_flat_by_path(tmp_path):
     path = hdf5(tmp_path / "resnet.h5", conv1_conv__conv1_conv__kernel=WEIGHT, top=np.array([0.5], np.float16))
-    found = read_file(path)
-    assert found.kind == "hdf5"
-    assert set(found.content) == {"conv1_conv/conv1_conv/kernel", "top"}
-    np.testing.assert_array_equal(found.content["conv1_conv/conv1_conv/kernel"], WEIGHT, strict=True)
-    np.testing.assert_array_equal(found.content["top"], np.array([0.5], np.float32), strict=True)
+    file = read_file(path)
+    assert file.kind == "hdf5"
+    assert set(file.content) == {"conv1_conv/conv1_conv/kernel", "top"}
+    np.testing.assert_array_equal(file.content["conv1_conv/conv1_conv/kernel"], WEIGHT, strict=True)
+    np.testing.assert_array_equal(file.content["top"], np.array([0.5], np.float32), strict=True)
 
 
 def test_strings_in_hdf5_are_refused_by_name(tmp_path):
@@ -386,21 +386,21 @@ def test_torch_files_of_both_formats_come_back(tmp_path, torch, new):
         "optimizer": {"state": {0: {"momentum": weight}}, "betas": (0.9, 0.99), "list": [None, True]},
     }
     torch.save(content, tmp_path / "model.bin", _use_new_zipfile_serialization=new)
-    found = read_file(tmp_path / "model.bin")
-    assert found.kind == "torch"
-    np.testing.assert_array_equal(found.content["model"]["w"], WEIGHT, strict=True)
-    np.testing.assert_array_equal(found.content["model"]["transposed"], WEIGHT.T, strict=True)
-    np.testing.assert_array_equal(found.content["brain"], BFLOAT16_VALUES, strict=True)
-    np.testing.assert_array_equal(found.content["half"], np.array([0.5], np.float32), strict=True)
-    np.testing.assert_array_equal(found.content["num_batches_tracked"], np.array(3), strict=True)
-    np.testing.assert_array_equal(found.content["bytes"], np.array([1, 255], np.uint8), strict=True)
-    np.testing.assert_array_equal(found.content["double"], np.array([0.1]), strict=True)
-    assert found.content["none"].shape == (0, 4)
-    assert (found.content["epoch"], found.content["what"], found.content["where"]) == (12, "text", "cpu")
-    np.testing.assert_array_equal(found.content["optimizer"]["state"][0]["momentum"], WEIGHT)
-    assert found.content["optimizer"]["betas"] == (0.9, 0.99)
-    assert type(found.content["model"]) is dict
-    assert found.content["model"]["w"].flags.writeable
+    file = read_file(tmp_path / "model.bin")
+    assert file.kind == "torch"
+    np.testing.assert_array_equal(file.content["model"]["w"], WEIGHT, strict=True)
+    np.testing.assert_array_equal(file.content["model"]["transposed"], WEIGHT.T, strict=True)
+    np.testing.assert_array_equal(file.content["brain"], BFLOAT16_VALUES, strict=True)
+    np.testing.assert_array_equal(file.content["half"], np.array([0.5], np.float32), strict=True)
+    np.testing.assert_array_equal(file.content["num_batches_tracked"], np.array(3), strict=True)
+    np.testing.assert_array_equal(file.content["bytes"], np.array([1, 255], np.uint8), strict=True)
+    np.testing.assert_array_equal(file.content["double"], np.array([0.1]), strict=True)
+    assert file.content["none"].shape == (0, 4)
+    assert (file.content["epoch"], file.content["what"], file.content["where"]) == (12, "text", "cpu")
+    np.testing.assert_array_equal(file.content["optimizer"]["state"][0]["momentum"], WEIGHT)
+    assert file.content["optimizer"]["betas"] == (0.9, 0.99)
+    assert type(file.content["model"]) is dict
+    assert file.content["model"]["w"].flags.writeable
 
 
 @pytest.mark.parametrize("new", [True, False], ids=["zip", "legacy"])

@@ -8,7 +8,6 @@ from kfpn.weights.identify import read_trained_weights
 from kfpn.weights.makers import detectron2 as reader
 from kfpn.weights.makers.foreign_arrays import ForeignArrays
 from tests.weights.foreign import (
-    caffe2_backbone,
     cell_anchors,
     check,
     detectron2,
@@ -17,7 +16,7 @@ from tests.weights.foreign import (
     trunk,
     write,
 )
-from tests.weights.taken_over import imported
+from tests.weights.import_foreign import imported
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (1, 75, 101, 3)).astype(np.float32)
 BGR_MEAN = (103.53, 116.28, 123.675)
@@ -107,27 +106,6 @@ def test_the_cell_anchors_in_a_file_say_sizes_and_ratios():
 def test_anchors_that_kfpn_does_not_have_are_refused(cells, said):
     with pytest.raises(ValueError, match=rf"m\.pkl: .*{said}"):
         reader.read(ForeignArrays("m.pkl", detector(cells=cells)))
-
-
-def tensors(path):
-    return {key: tensor.value for key, tensor in read_trained_weights(path).tensors.items()}
-
-
-def test_a_caffe2_file_is_the_detectron2_one_with_mean_zero_and_variance_one(tmp_path):
-    units = trunk("resnet50")
-    for unit in units.values():
-        unit["m"], unit["v"] = np.zeros_like(unit["m"]), np.ones_like(unit["v"])
-    named = write(tmp_path / "named.pkl", {"model": detectron2_backbone(units), "__author__": "Caffe2"})
-    wanted = tensors(named)
-    assert (
-        read_trained_weights(named).model
-        == read_trained_weights(write(tmp_path / "R-50.pkl", caffe2_backbone(units))).model
-    )
-    for content in (caffe2_backbone(units), {"blobs": caffe2_backbone(units) | {"conv1_w_momentum": np.ones(3)}}):
-        found = tensors(write(tmp_path / "R-50.pkl", content))
-        assert found.keys() == wanted.keys()
-        for key, value in found.items():
-            np.testing.assert_array_equal(value, wanted[key], key)
 
 
 @pytest.mark.parametrize("suffix", [".pkl", ".pth"])

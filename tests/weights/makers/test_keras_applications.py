@@ -53,9 +53,9 @@ def test_c5_of_a_prepared_image_is_keras_own(network, file):
     variables["output_5/kernel"].assign(middle)
     image = rng.integers(0, 256, (1, 75, 101, 3)).astype(np.float32)
     c5 = np.array(network(keras.applications.resnet.preprocess_input(image.copy()), training=False))
-    found, wanted = np.array(submodels.features(image)["P5"]), c5 @ project
+    p5, wanted = np.array(submodels.features(image)["P5"]), c5 @ project
     assert c5.shape == (1, 3, 4, 2048)
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4 * wanted.std())
+    np.testing.assert_allclose(p5, wanted, rtol=0, atol=1e-4 * wanted.std())
 
 
 def test_the_names_of_keras_2_are_read_as_well_and_the_classifier_is_left(network, file, tmp_path):
@@ -66,12 +66,12 @@ def test_the_names_of_keras_2_are_read_as_well_and_the_classifier_is_left(networ
                 old[f"{layer.name}/{layer.name}/{variable.name}:0"] = np.array(variable)
         old["predictions/predictions/kernel:0"] = np.ones((2048, 10), np.float32)
         old["predictions/predictions/bias:0"] = np.ones(10, np.float32)
-    found, wanted = read_trained_weights(path), read_trained_weights(file)
-    assert found.model == wanted.model
-    assert len(found.notes) == 2
+    trained, wanted = read_trained_weights(path), read_trained_weights(file)
+    assert trained.model == wanted.model
+    assert len(trained.notes) == 2
     assert wanted.notes == ()
-    assert found.tensors.keys() == wanted.tensors.keys()
-    for key, tensor in found.tensors.items():
+    assert trained.tensors.keys() == wanted.tensors.keys()
+    for key, tensor in trained.tensors.items():
         np.testing.assert_array_equal(tensor.value, wanted.tensors[key].value, key)
 
 

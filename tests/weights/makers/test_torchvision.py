@@ -8,7 +8,7 @@ from kfpn.weights.identify import read_trained_weights
 from kfpn.weights.makers import torchvision as reader
 from kfpn.weights.makers.foreign_arrays import ForeignArrays
 from tests.weights.foreign import check, heads, torchvision, torchvision_backbone, trunk, write
-from tests.weights.taken_over import imported
+from tests.weights.import_foreign import imported
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (1, 75, 101, 3)).astype(np.float32)
 
@@ -51,9 +51,9 @@ def test_the_names_are_those_of_torchvisions_own_fasterrcnn_resnet50_fpn(shared)
 def test_every_kind_of_file_gives_the_same_tensors(tmp_path, name, legacy):
     state = detector()
     wanted = read_trained_weights(write(tmp_path / "wanted.safetensors", state))
-    found = read_trained_weights(write(tmp_path / name, state, legacy))
-    assert (found.model, found.kind, found.tensors.keys()) == (wanted.model, wanted.kind, wanted.tensors.keys())
-    for key, tensor in found.tensors.items():
+    trained = read_trained_weights(write(tmp_path / name, state, legacy))
+    assert (trained.model, trained.kind, trained.tensors.keys()) == (wanted.model, wanted.kind, wanted.tensors.keys())
+    for key, tensor in trained.tensors.items():
         np.testing.assert_array_equal(tensor.value, wanted.tensors[key].value, key)
         np.testing.assert_array_equal(tensor.shape, wanted.tensors[key].shape, key)
 

@@ -1,4 +1,4 @@
-"""A foreign checkpoint taken over into a network, step by step as kfpn does it."""
+"""Imports foreign weights into a detector, step by step as kfpn does it."""
 
 from kfpn.modeling.submodels import build_submodels
 from kfpn.weights.assign import assign_weights, model_config
@@ -6,7 +6,7 @@ from kfpn.weights.identify import read_trained_weights
 
 
 def imported(path):
-    """Returns the checkpoint and the submodels that hold its weights."""
+    """Returns the trained weights and the submodels that hold them."""
     trained = read_trained_weights(path)
     config = model_config(trained)
     submodels = build_submodels(config)
