@@ -16,10 +16,9 @@ import tyro
 # TensorFlow is imported where it is needed: `kfpn --help` and a mistyped option answer at once.
 from kfpn import __version__
 from kfpn.cli.commands import Command, run
+from kfpn.cli.exports import EXPORTS
+from kfpn.cli.help_texts import DESCRIPTION, HELP
 from kfpn.cli.options import (
-    DESCRIPTION,
-    EXPORTS,
-    HELP,
     Benchmark,
     Evaluate,
     Export,

@@ -1,10 +1,11 @@
-"""What each command of the command line does; the engine and TensorFlow are imported where they are needed."""
+"""Carries out the commands of the command line; TensorFlow and the rooms that use it are imported where they are needed."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kfpn.cli import options
+from kfpn.cli.exports import EXPORTS
 from kfpn.config.run import Config
 from kfpn.config.test_scales import parse_scales
 
@@ -218,7 +219,7 @@ def _list_pretrained(_: options.ListPretrained) -> int:
 
 
 def _export(command: options.Export) -> int:
-    return next(export.run for export in options.EXPORTS if export.options is type(command.options))(command.options)
+    return next(export.run for export in EXPORTS if export.options is type(command.options))(command.options)
 
 
 def _benchmark(command: options.Benchmark) -> int:

@@ -59,11 +59,11 @@ def test_an_option_without_its_value_is_left_to_the_parser(capsys):
 
 
 def test_each_row_of_the_table_runs_its_own_options(monkeypatch):
-    from kfpn.cli import options
+    from kfpn.cli import exports, options
 
     taken = []
-    rows = tuple(row._replace(run=lambda own, name=row.name: taken.append((name, own)) or 0) for row in options.EXPORTS)
-    monkeypatch.setattr(options, "EXPORTS", rows)
+    rows = tuple(row._replace(run=lambda own, name=row.name: taken.append((name, own)) or 0) for row in exports.EXPORTS)
+    monkeypatch.setattr(commands, "EXPORTS", rows)
     for row in rows:
         own = row.options("w", "out")
         assert commands.run(options.Export(own)) == 0

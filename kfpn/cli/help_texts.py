@@ -1,0 +1,91 @@
+"""Holds what `--help` says of the commands."""
+
+from kfpn import __version__
+from kfpn.cli.exports import EXPORTS
+from kfpn.data.formats import describe_formats
+
+DESCRIPTION = f"""\
+kfpn {__version__}: Faster R-CNN with a Feature Pyramid Network, in Keras 3.
+
+Train, measure and use:
+  kfpn train --strategy mirrored
+  kfpn evaluate --workdir runs/shapes
+  kfpn predict --workdir runs/shapes photo.jpg --output detected
+
+With weights that others trained (torchvision, detectron2, keras.applications):
+  kfpn import-weights fasterrcnn_resnet50_fpn_coco-258fb6c6.pth --output runs/coco
+  kfpn list-pretrained
+
+Each command has a --help of its own."""
+
+HELP = {
+    "train": """\
+Train a detector, evaluate it and keep everything in a work directory.
+
+Without options: the built-in shapes, minutes on a CPU. The same command again goes on where it stopped:
+  kfpn train --strategy mirrored
+
+Your own data, images beside the JSON or in a folder that follows a comma:
+  kfpn train --data coco:train.json,images --val-data coco:val.json,images --steps 3000
+  kfpn train --data voc:my_folder --steps 3000
+
+From weights that are trained already (stem and conv2_x stay frozen, as in the paper; --preset finetune):
+  kfpn train --init fasterrcnn_resnet50_fpn_coco-258fb6c6.pth --data coco:train.json,images --val-data coco:val.json,images
+
+COCO as in the paper (the 1x recipe; detectron2's settings):
+  kfpn train --preset coco --init R-50.pkl --data coco:annotations/instances_train2017.json,train2017
+
+The forms of --data and --val-data:
+"""
+    + describe_formats(),
+    "evaluate": """\
+Measure a trained detector: COCO's twelve figures and the AP of each class.
+
+Examples:
+  kfpn evaluate --workdir runs/shapes --json figures.json
+  kfpn evaluate --workdir runs/cars --data coco:test.json,images
+  kfpn evaluate --workdir runs/cars --scales 480,640,800 --flip
+  kfpn evaluate --workdir runs/shapes --proposals""",
+    "predict": """\
+Detect objects in images: an annotated PNG of each, and detections.json in COCO's results form.
+
+Example:
+  kfpn predict --workdir runs/shapes photos/ one.jpg --output detected --min-score 0.7
+  kfpn predict --workdir runs/cars photos/ --output detected --scales 480,640,800 --flip""",
+    "visualize": """\
+Draw what happens inside a detector: one page an image, with the maps of C2-C5 and P2-P6, objectness, proposals and RoIs.
+
+Example:
+  kfpn visualize --workdir runs/shapes photo.jpg --output photo_pyramid.png""",
+    "replay-nan": """\
+Compute the step again at which a run met a loss that was not finite, and say which layer went first.
+
+Example:
+  kfpn replay-nan --workdir runs/shapes""",
+    "proposals": """\
+Write the proposals of a trained detector's RPN, for `kfpn train --proposals`: Fast R-CNN on fixed proposals.
+
+Of the images the run was trained on and of those it was evaluated on. Example:
+  kfpn proposals --workdir runs/shapes --output shapes.npz
+  kfpn train --proposals shapes.npz --workdir runs/fast""",
+    "import-weights": """\
+Make a work directory of weights that torchvision, detectron2 or keras.applications trained.
+
+The file says what it is, and the network's settings come with it. Examples:
+  kfpn import-weights fasterrcnn_resnet50_fpn_coco-258fb6c6.pth --output runs/coco
+  kfpn import-weights torchvision:fasterrcnn_resnet50_fpn_coco --output runs/coco
+  kfpn import-weights model_final_280758.pkl --output runs/d2 --model.score-threshold 0.3""",
+    "export": f"""\
+Write a trained detector for servers: {", ".join(f"{export.name} ({export.runs_in})" for export in EXPORTS)}.
+
+Examples:
+  {(chr(10) + "  ").join(export.example for export in EXPORTS)}""",
+    "benchmark": """\
+Time models on the same image, in turns: work directories, SavedModels, ONNX files.
+
+Example:
+  kfpn benchmark runs/coco served/coco coco.onnx --size 512 512""",
+    "list-pretrained": """\
+List the checkpoints that are known to fit: name, what it is, box AP, size, licence, address.""",
+}
+"""Command -> its text: the first line stands in the list of commands, all of it in the help of the command itself."""
