@@ -54,7 +54,7 @@ def to_kfpn_layout(
     Args:
         path: the file, for messages.
         tensors: all of `detector_entries`.
-        ratios: the number of anchors a cell whose shapes are known.
+        ratios: the number of anchors a cell that kfpn will use; the file must have as many.
         background_first: whether the background is the first class and has deltas of its own (torchvision), or is the
             last class and has none (detectron2).
 
