@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from kfpn.export.onnx import onnx_options
 from kfpn.export.saved_model import saved_model_options
-from kfpn.export.tf_trt import trt_options
+from kfpn.export.tf_trt import run_tf_trt, trt_options
 
 
 class ExportRow(NamedTuple):
@@ -41,7 +41,7 @@ EXPORTS = (
         "kfpn export onnx runs/shapes shapes.onnx",
     ),
     ExportRow(
-        "tf_trt", "TensorRT inside TensorFlow", trt_options.TfTrtOptions, trt_options.run, trt_options.DESCRIPTION,
+        "tf_trt", "TensorRT inside TensorFlow", trt_options.TfTrtOptions, run_tf_trt.run, trt_options.DESCRIPTION,
         "kfpn export tf_trt runs/shapes --report", trt_options.translate_old_options,
     ),
 )  # fmt: skip

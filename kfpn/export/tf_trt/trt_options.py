@@ -1,4 +1,4 @@
-"""Holds the options of `kfpn export tf_trt`, and runs the export. TensorFlow is imported when it runs."""
+"""Holds the options of `kfpn export tf_trt`, and translates those of 0.1.0."""
 
 import warnings
 from dataclasses import dataclass
@@ -72,21 +72,6 @@ class TfTrtOptions:
             raise ValueError("calibration_data must be images for INT8 (coco:..., voc:..., or a folder), got none")
         if self.precision != "INT8" and self.calibration_data is not None:
             raise ValueError(f"calibration_data must go with precision INT8, got {self.precision}")
-
-
-def run(options: TfTrtOptions) -> int:
-    """Prints the report on what would convert, or exports and prints what was written and how it compares.
-
-    Returns:
-        0.
-
-    Raises:
-        ValueError: see `kfpn.export.tf_trt.write_tf_trt.write_tf_trt` and `checked_report`.
-    """
-    from kfpn.export.tf_trt.write_tf_trt import checked_report, write_tf_trt
-
-    print(checked_report(options) if options.report else write_tf_trt(options))
-    return 0
 
 
 def translate_old_options(words: list[str]) -> list[str]:

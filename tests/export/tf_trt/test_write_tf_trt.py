@@ -11,8 +11,9 @@ import tensorflow as tf
 from kfpn.export.calibration import calibration_pictures
 from kfpn.export.tf_trt import write_tf_trt as tf_trt
 from kfpn.export.tf_trt.converter_rules import converters, graph_nodes
+from kfpn.export.tf_trt.run_tf_trt import run
 from kfpn.export.tf_trt.trt_inputs import calibration_batches, profile_inputs
-from kfpn.export.tf_trt.trt_options import TfTrtOptions, run
+from kfpn.export.tf_trt.trt_options import TfTrtOptions
 from kfpn.export.tf_trt.verify_tf_trt import compare_saved_models
 from kfpn.export.tf_trt.write_tf_trt import (
     ServedTrtDetector,
