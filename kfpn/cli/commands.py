@@ -10,7 +10,6 @@ from kfpn.config.run import Config
 from kfpn.config.test_scales import parse_scales
 
 if TYPE_CHECKING:
-    from kfpn.data.record import Source
     from kfpn.inference.image_pyramid import ImagePyramid
 
 Command = (
@@ -32,57 +31,34 @@ def _train(config: Config) -> int:
 
 
 def _evaluate(command: options.Evaluate) -> int:
-    from kfpn.data.proposal_table import proposals_of
-    from kfpn.evaluation import detections_to_coco, evaluate_source
+    from kfpn.evaluation.coco_figures import detections_to_coco
+    from kfpn.evaluation.recall import recall_line
+    from kfpn.inference.evaluate import EvaluationRequest, open_evaluation
     from kfpn.runs.atomic_files import write_json
 
     for file in filter(None, (command.json, command.detections)):
         _require_place(Path(file))
-    model = _load_evaluated(command)
-    config = _run_config(command.workdir)
-    source = _open_validation(command, config)
-    given = proposals_of(config.proposals, source) if config.proposals else None
-    pyramid = _image_pyramid(command, model, config)
-    if pyramid is None:
-        metrics, detections = evaluate_source(
-            model, source, config, model.class_names, command.batch_size, proposals=given
+    evaluation = open_evaluation(
+        EvaluationRequest(
+            command.workdir, command.data, command.split, command.batch_size, parse_scales(command.scales) or None,
+            command.flip, command.proposals,
         )
-    else:
-        metrics, detections = pyramid.evaluate_source(source, model.class_names, command.batch_size)
-    print(f"{source.name}: {len(source)} images\n{_table(metrics)}")
-    if pyramid is not None:
-        print(pyramid.cost_line())
-        metrics["image_pyramid"] = pyramid.cost()
+    )  # fmt: skip
+    figures, detections = evaluation.measure()
+    print(f"{evaluation.source.name}: {len(evaluation.source)} images\n{_table(figures)}")
+    if evaluation.pyramid is not None:
+        print(evaluation.pyramid.cost_line())
     if command.proposals:
-        from kfpn.evaluation.recall import recall_line
-        from kfpn.runs.workdir import Workdir
-        from kfpn.training.results import proposal_recall
-
-        metrics["proposals"] = proposal_recall(config, Workdir(command.workdir), source, command.batch_size)
-        print(recall_line(metrics["proposals"]))
+        figures["proposals"] = evaluation.measure_proposals()
+        print(recall_line(figures["proposals"]))
     if command.json:
-        write_json(Path(command.json), metrics)
+        write_json(Path(command.json), figures)
     if command.detections:
-        write_json(Path(command.detections), detections_to_coco(detections, source.category_ids))
+        write_json(Path(command.detections), detections_to_coco(detections, evaluation.source.category_ids))
     return 0
 
 
-def _load_evaluated(command: options.Evaluate) -> Any:
-    from kfpn.runs.load import load_detector, load_fast_rcnn
-    from kfpn.runs.workdir import Workdir
-
-    files = Workdir(command.workdir)
-    if not (files.config.exists() and files.read_config().proposals):
-        return load_detector(command.workdir, padded=True)
-    if command.proposals or command.scales is not None or command.flip:
-        raise ValueError(
-            f"proposals, scales and flip must be left out for {command.workdir}, which was trained on fixed proposals: it "
-            "has no trained RPN"
-        )
-    return load_fast_rcnn(command.workdir)
-
-
-def _image_pyramid(command: options.Evaluate | options.Predict, model: Any, config: Config) -> "ImagePyramid | None":
+def _image_pyramid(command: options.Predict, model: Any, config: Config) -> "ImagePyramid | None":
     if command.scales is None and not command.flip:
         return None
     from kfpn.inference.image_pyramid import ImagePyramid
@@ -104,23 +80,14 @@ def _require_place(file: Path) -> None:
         raise ValueError(f"{file} must lie in a folder that is there, got {file.parent}, which is not")
 
 
-def _open_validation(command: options.Evaluate, config: Config) -> "Source":
-    from kfpn.data.formats import default_val_data, open_source
-
-    data = command.data or config.val_data or default_val_data(config.data)
-    if not data:
-        raise ValueError(f"{config.data} has no validation split: say what to evaluate on with --data")
-    return open_source(data, command.split)
-
-
 def _table(metrics: dict[str, Any]) -> str:
     """Lays out the figures: the twelve in two rows, then the classes."""
+    from kfpn.evaluation.coco_figures import FIGURES
 
     def shown(value: float | None) -> str:
         return "   -  " if value is None else f"{value:6.4f}"
 
-    names = [name for name in metrics if name != "per_class"]
-    rows = ["  ".join(f"{name:>5} {shown(metrics[name])}" for name in part) for part in (names[:6], names[6:])]
+    rows = ["  ".join(f"{name:>5} {shown(metrics[name])}" for name in part) for part in (FIGURES[:6], FIGURES[6:])]
     width = max(map(len, metrics["per_class"]), default=0)
     rows += ["AP of each class:"]
     rows += [f"  {name:<{width}}  {shown(value)}" for name, value in metrics["per_class"].items()]
@@ -178,6 +145,7 @@ def _replay_nan(command: options.ReplayNan) -> int:
 
 def _propose(command: options.Propose) -> int:
     from kfpn.data.formats import default_val_data, open_source
+    from kfpn.evaluation.detect import SourcePass
     from kfpn.inference.write_proposals import propose
     from kfpn.runs.load import load_submodels, require_trained
     from kfpn.runs.workdir import Workdir
@@ -190,7 +158,8 @@ def _propose(command: options.Propose) -> int:
     own_val_data = None if command.data else config.val_data
     val_data = command.val_data or own_val_data or default_val_data(data)
     sources = [open_source(data, "train")] + ([open_source(val_data, "validation")] if val_data else [])
-    counts = propose(load_submodels(files), config, sources, output, command.count, command.batch_size)
+    passes = [SourcePass(source, config, command.batch_size) for source in sources]
+    counts = propose(load_submodels(files), config.model, passes, output, command.count)
     for source, count in zip(sources, counts, strict=True):
         print(f"{source.name}: {len(source)} images, {count} proposals")
     print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")

@@ -1,10 +1,11 @@
-"""Average precision and recall (COCO), and running a detector over a whole source."""
+"""Measures detectors on whole data sets: detections, COCO's average precision and recall, recall of proposals."""
 
 from kfpn.evaluation.coco_figures import FIGURES, detections_to_coco, evaluate_coco, evaluate_coco_json
-from kfpn.evaluation.detect import detect_function, detect_image, detect_source, evaluate_source
+from kfpn.evaluation.detect import SourcePass, detect_function, detect_image, detect_source, evaluate_source
 
 __all__ = [
     "FIGURES",
+    "SourcePass",
     "detect_function",
     "detect_image",
     "detect_source",

@@ -1,6 +1,6 @@
-"""COCO's average precision and recall, computed by pycocotools from records and detections.
+"""Computes COCO's average precision and recall with pycocotools, from records and detections.
 
-Boxes are yxyx here and xywh inside COCO: this file is where they are turned, once.
+Boxes are yxyx in kfpn and xywh in COCO's files; they are converted here, once.
 """
 
 import contextlib
@@ -26,8 +26,9 @@ def evaluate_coco(
 ) -> dict[str, Any]:
     """Returns COCO's twelve figures and the AP of each class.
 
-    Crowd objects are neither right nor wrong; objects are sorted into small (below 32 x 32),
-    medium and large (from 96 x 96) by `Record.areas`. Figures follow pycocotools' maxDets 1, 10, 100.
+    Detections on crowd objects count neither as right nor as wrong. Objects are sorted into small (below 32 x 32 pixels),
+    medium and large (from 96 x 96 pixels) by `Record.areas`. The best 1, 10 and 100 detections of an image count, which are
+    pycocotools' `maxDets`.
 
     Args:
         records: the ground truth, each image once.
@@ -41,7 +42,7 @@ def evaluate_coco(
 
     Raises:
         ValueError: if an image id is not among the records, or twice among them or among the detections, a label is
-            outside 0..K-1, or the shapes of a detection don't fit each other.
+            outside 0..K-1, or the boxes, scores and labels of a detection differ in number.
     """
     truth = ground_truth(records, class_names)
     known = {image["id"] for image in truth["images"]}
@@ -59,7 +60,7 @@ def evaluate_coco(
 
 
 def evaluate_coco_json(annotations_path: str | Path, results_path: str | Path) -> dict[str, Any]:
-    """Returns what `evaluate_coco` returns, for files: COCO annotations and COCO results.
+    """Returns what `evaluate_coco` returns, for a file of COCO annotations and a file of COCO results.
 
     Args:
         annotations_path: an `instances_*.json`.
@@ -88,7 +89,7 @@ def detections_to_coco(
         category_ids: the data set's own ids of labels 0 .. K-1. None: the labels themselves.
 
     Raises:
-        ValueError: if a label has no category id, or the shapes of a detection don't fit each other.
+        ValueError: if a label has no category id, or the boxes, scores and labels of a detection differ in number.
     """
     return [result for detection in detections for result in _results(detection, category_ids)]
 
@@ -119,10 +120,10 @@ def _results(detection: Mapping[str, Any], category_ids: Sequence[int] | None) -
 
 
 def to_xywh(boxes: np.ndarray) -> list[list[float]]:
-    """Returns boxes (n, 4) yxyx as COCO's xywh, to a thousandth of a pixel.
+    """Returns boxes (n, 4) yxyx as COCO's xywh, rounded to a thousandth of a pixel.
 
-    The rounding gives back the decimals that an annotation file wrote and float32 blurred: an IoU that is exactly
-    .50 or .75 stays so, and the figures are those of the file.
+    The rounding restores the decimals of the annotation file, which float32 changes a little. So an IoU of exactly .50 or
+    .75 stays exact, and the figures are those of the file.
     """
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     return np.concatenate([boxes[:, 1::-1], boxes[:, :1:-1] - boxes[:, 1::-1]], axis=1).round(3).tolist()
@@ -152,7 +153,7 @@ def ground_truth(records: Iterable[Record], class_names: Sequence[str]) -> dict[
         ):
             annotations.append(
                 {
-                    # From 1: pycocotools reads a match with id 0 as no match.
+                    # Ids begin at 1, because pycocotools takes a match with id 0 for no match.
                     "id": len(annotations) + 1,
                     "image_id": int(record.image_id),
                     "category_id": int(label),
@@ -169,19 +170,19 @@ def ground_truth(records: Iterable[Record], class_names: Sequence[str]) -> dict[
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
-    """Adds the label to a name that several labels share, so that `per_class` keeps a figure for each."""
+    """Adds the label to a name that several labels share, so that `per_class` has a figure for each of them."""
     counts = Counter(names)
     return [name if counts[name] == 1 else f"{name} ({label})" for label, name in enumerate(names)]
 
 
 def coco_evaluation(truth: dict[str, Any], results: list[dict[str, Any]]) -> Any:
-    """Returns pycocotools' COCOeval of boxes, before its `evaluate()`; it prints, so redirect its stdout.
+    """Returns pycocotools' COCOeval of boxes, before its `evaluate()`; that one prints, so redirect stdout.
 
     Args:
         truth: of `ground_truth`, or of an annotations file.
         results: {image_id, category_id, bbox (xywh), score} each, all of images and categories of the truth.
     """
-    # Here, not at the top: `kfpn --help` and training's first steps don't need it.
+    # Imported here, because `kfpn --help` and the first steps of training do not need it.
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -189,7 +190,7 @@ def coco_evaluation(truth: dict[str, Any], results: list[dict[str, Any]]) -> Any
         truth_index, result_index = COCO(), COCO()
         truth_index.dataset = truth
         truth_index.createIndex()
-        # loadRes fails on an empty list, so its three derived fields are filled in here.
+        # pycocotools' loadRes fails on an empty list, so the three fields that it adds are added here.
         annotations = [
             {**result, "id": number, "area": result["bbox"][2] * result["bbox"][3], "iscrowd": 0}
             for number, result in enumerate(results, start=1)
@@ -207,7 +208,8 @@ def _evaluate(truth: dict[str, Any], results: list[dict[str, Any]]) -> dict[str,
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    # (IoU thresholds, recalls, K, area ranges, maxDets): all areas are the first, 100 detections the last.
+    # The axes are IoU thresholds, recalls, classes, area ranges and maxDets. Area range 0 is all areas; the last of maxDets
+    # is 100 detections.
     precision = evaluation.eval["precision"][:, :, :, 0, -1]
     names = {row["id"]: row["name"] for row in truth["categories"]}
     return {
@@ -220,11 +222,11 @@ def _evaluate(truth: dict[str, Any], results: list[dict[str, Any]]) -> dict[str,
 
 
 def _or_none(value: float) -> float | None:
-    """pycocotools says -1 where there is no ground truth."""
+    """Returns None for the -1 that pycocotools gives where there is no ground truth."""
     return float(value) if value >= 0 else None
 
 
 def measured_mean(values: np.ndarray) -> float | None:
-    """Returns the mean of figures of pycocotools, without the -1 where there is no ground truth; None if none is left."""
+    """Returns the mean of pycocotools' figures without those of -1, which had no ground truth; None if none is left."""
     measured = values[values > -1]
     return float(measured.mean()) if measured.size else None

@@ -1,42 +1,69 @@
-"""Running a detector over images and whole sources, with boxes in the pixels of the original images."""
+"""Runs a detector over images and whole sources, and gives its boxes in pixels of the original images."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from kfpn.config.run import Config
-from kfpn.data.image import load_image
+from kfpn.config.run import Config, InputConfig
 from kfpn.data.pipeline import eval_batches, named_errors, prepare_image
 from kfpn.data.proposal_table import ProposalTable, with_proposals
-from kfpn.data.record import Record, Source
+from kfpn.data.record import Source
 from kfpn.evaluation.coco_figures import evaluate_coco
 
 
+@dataclass(frozen=True)
+class SourcePass:
+    """Says how the images of a source are given to a model, each image once.
+
+    Attributes:
+        source: the data set.
+        config: of the run; its `input` says how images are resized.
+        batch_size: images at once. None: `config.batch_size`.
+        progress: whether to show a bar.
+        proposals: of the source, for a model that takes them as `fast_rcnn_model` does; else None.
+    """
+
+    source: Source
+    config: Config
+    batch_size: int | None = None
+    progress: bool = True
+    proposals: ProposalTable | None = None
+
+    @property
+    def images_at_once(self) -> int:
+        """Returns the batch size that counts."""
+        return self.config.batch_size if self.batch_size is None else self.batch_size
+
+    def batches(self) -> tf.data.Dataset:
+        """Returns the batches of `eval_batches`, with `proposals` (B, P, 4) where there are any."""
+        batches = eval_batches(self.source, self.config, self.images_at_once)
+        if self.proposals is None:
+            return batches
+        count = self.config.model.post_nms_test
+        return with_proposals(batches, self.proposals, self.config, count, augmented=False)
+
+
 def evaluate_source(
-    model: Callable,
-    source: Source,
-    config: Config,
-    class_names: Sequence[str],
-    batch_size: int | None = None,
-    progress: bool = True,
-    jit_compile: bool = False,
-    proposals: ProposalTable | None = None,
+    model: Callable, source_pass: SourcePass, class_names: Sequence[str]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Returns the COCO figures of a detector on a source, and the detections they were measured on, with its labels.
 
     Args:
+        model: as `detect_source` takes it.
+        source_pass: the source and how its images are given to the model.
         class_names: the names of the model's labels; the source's must be among them.
-        model, source, config, batch_size, progress, jit_compile, proposals: as `detect_source` takes them.
 
     Raises:
         ValueError: if the model lacks a class of the source, or the source is empty.
     """
-    source_labels(source, class_names)  # said before a long evaluation, not after it
-    detections = detect_source(model, source, config, batch_size, progress, jit_compile, proposals)
-    return evaluate_detections(source, class_names, detections)
+    # The classes are checked before a long evaluation, not after it.
+    source_labels(source_pass.source, class_names)
+    detections = detect_source(model, source_pass)
+    return evaluate_detections(source_pass.source, class_names, detections)
 
 
 def evaluate_detections(
@@ -63,10 +90,14 @@ def evaluate_detections(
 
 
 def source_labels(source: Source, class_names: Sequence[str]) -> np.ndarray | None:
-    """Returns what each label of a model is in a source: its label there, -1 where it hasn't the class.
+    """Returns, for each label of a model, the label that a source has for the same class, or -1 if it has none.
 
-    A detector may know more than a data set has: COCO's finds persons in a set of persons only, and torchvision's has
-    labels for the ids that COCO left out.
+    A detector may know more classes than a data set has: one trained on COCO also measures a data set of persons only,
+    and torchvision's detectors have labels for ids that COCO does not use.
+
+    Args:
+        source: the data set.
+        class_names: the K names of the model's labels.
 
     Returns:
         (K,) int32, or None where the classes are the same.
@@ -85,58 +116,39 @@ def source_labels(source: Source, class_names: Sequence[str]) -> np.ndarray | No
 
 
 def _relabelled(detection: dict[str, Any], labels: np.ndarray) -> dict[str, Any]:
+    """Gives detections the labels of `source_labels`, and drops those of classes that the source does not have."""
     own = labels[detection["labels"]]
     rows = {name: detection[name][own >= 0] for name in ("boxes", "scores")}
     return {**detection, **rows, "labels": own[own >= 0]}
 
 
-def detect_source(
-    model: Callable,
-    source: Source,
-    config: Config,
-    batch_size: int | None = None,
-    progress: bool = True,
-    jit_compile: bool = False,
-    proposals: ProposalTable | None = None,
-) -> list[dict[str, Any]]:
+def detect_source(model: Callable, source_pass: SourcePass) -> list[dict[str, Any]]:
     """Returns the detections of every image of a source.
 
     Args:
-        model: the padded inference model, or any callable {images, image_sizes} -> its outputs. A `tf.function` is
-            called as it is: who evaluates often compiles once.
-        source: what to detect on.
-        config: whose `input` says how images are resized.
-        batch_size: images at once. None: `config.batch_size`.
-        progress: show a bar.
-        jit_compile: compile with XLA, once for each padded image size.
-        proposals: of the source, for a model that takes them as `fast_rcnn_model` does.
+        model: the padded inference model, or any callable {images, image_sizes} -> its outputs. Pass a
+            `detect_function` if you evaluate often: it is not compiled again.
+        source_pass: the source and how its images are given to the model.
 
     Returns:
         list: one dict an image, in the order of the batches: `image_id` int, `boxes` (n, 4) float32 yxyx, pixels of
         the original image, `scores` (n,) float32 from high to low, `labels` (n,) int32.
 
     Raises:
-        ValueError: if the source is empty, batch_size is below 1 or an image can't be read.
+        ValueError: if the source is empty, the batch size is below 1 or an image can't be read.
     """
-    found = outputs_by_image(model, source, config, batch_size, progress, jit_compile, proposals=proposals)
-    return [{"image_id": image_id, **original_detections(row)} for image_id, row in found]
+    outputs = outputs_by_image(model, source_pass)
+    return [{"image_id": image_id, **original_detections(row)} for image_id, row in outputs]
 
 
 def outputs_by_image(
-    model: Callable,
-    source: Source,
-    config: Config,
-    batch_size: int | None = None,
-    progress: bool = True,
-    jit_compile: bool = False,
-    title: str = "detect",
-    proposals: ProposalTable | None = None,
+    model: Callable, source_pass: SourcePass, title: str = "detect"
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """Yields what a model gives for every image of a source, in the order of the batches.
 
     Args:
-        model, source, config, batch_size, progress, jit_compile, proposals: as `detect_source` takes them; the model may
-            have any dict of outputs.
+        model: as `detect_source` takes it; it may have any dict of outputs.
+        source_pass: the source and how its images are given to the model.
         title: of the bar.
 
     Yields:
@@ -145,17 +157,14 @@ def outputs_by_image(
     Raises:
         ValueError: as `detect_source`.
     """
-    batch_size = config.batch_size if batch_size is None else batch_size
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be an integer of at least 1, got {batch_size!r}")
+    source = source_pass.source
+    if source_pass.images_at_once < 1:
+        raise ValueError(f"batch_size must be an integer of at least 1, got {source_pass.images_at_once!r}")
     if not len(source):
         raise ValueError(f"{source.name}: there must be images to detect on, got none")
-    call = detect_function(model, jit_compile)
-    with tqdm(total=len(source), desc=title, unit="image", disable=not progress, leave=False) as bar:
-        batches = eval_batches(source, config, batch_size)
-        if proposals is not None:
-            batches = with_proposals(batches, proposals, config, config.model.post_nms_test, augmented=False)
-        for batch in named_errors(batches):
+    call = detect_function(model)
+    with tqdm(total=len(source), desc=title, unit="image", disable=not source_pass.progress, leave=False) as bar:
+        for batch in named_errors(source_pass.batches()):
             outputs = call({name: batch[name] for name in ("images", "image_sizes", "proposals") if name in batch})
             rows = {name: np.asarray(value) for name, value in (outputs | batch).items() if name != "images"}
             for row in np.flatnonzero(rows["record_index"] >= 0):
@@ -164,48 +173,57 @@ def outputs_by_image(
                 bar.update()
 
 
-def detect_image(
-    model: Callable, image: np.ndarray, config: Config, image_id: int = 0, jit_compile: bool = False
-) -> dict[str, Any]:
+def detect_image(model: Callable, image: np.ndarray, resize_rule: InputConfig, image_id: int = 0) -> dict[str, Any]:
     """Returns the detections of one image, as `detect_source` gives them.
 
     Args:
         model: as `detect_source` takes it.
         image: (H, W, 3) uint8 RGB.
-        config: whose `input` says how images are resized.
+        resize_rule: `input` of the run's config.
         image_id: goes into the result.
-        jit_compile: compile with XLA, once for each padded image size.
+
+    Raises:
+        ValueError: if `image` is not such an array.
     """
-    resized, (height, width) = prepare_image(image, config.input)
-    # Padded as in evaluation: the same result, and one graph for many nearly equal sizes.
-    below, right = -height % config.input.divisor, -width % config.input.divisor
-    outputs = detect_function(model, jit_compile)(
-        {
-            "images": np.pad(resized, ((0, below), (0, right), (0, 0)))[None],
-            "image_sizes": np.array([[height, width]], np.int32),
-        }
-    )
+    resized, (height, width) = prepare_image(image, resize_rule)
+    # Padded as in evaluation: the result is the same, and images of nearly equal sizes share a graph.
+    below, right = -height % resize_rule.divisor, -width % resize_rule.divisor
+    padded = np.pad(resized, ((0, below), (0, right), (0, 0)))[None]
+    outputs = detect_function(model)({"images": padded, "image_sizes": np.array([[height, width]], np.int32)})
+    return _detections_of_one(outputs, (height, width), image, image_id)
+
+
+def detect_unpadded(detect: Callable, image: np.ndarray, resize_rule: InputConfig, image_id: int = 0) -> dict[str, Any]:
+    """Returns the detections of one image by a function that takes images without padding.
+
+    Args:
+        detect: function of images (1, H, W, 3) float32, 0..255, that gives a detector's outputs: an ONNX file's, or that
+            of a model without the input `image_sizes`.
+        image, resize_rule, image_id: as `detect_image` takes them.
+
+    Raises:
+        ValueError: if `image` is not such an array.
+    """
+    resized, size = prepare_image(image, resize_rule)
+    return _detections_of_one(detect(resized[None].astype(np.float32)), size, image, image_id)
+
+
+def _detections_of_one(
+    outputs: dict[str, Any], size: tuple[int, int], image: np.ndarray, image_id: int
+) -> dict[str, Any]:
+    """Maps the outputs of a batch of one image of a size to the image's own pixels."""
     row = {name: np.asarray(value)[0] for name, value in outputs.items()}
-    row |= {"image_sizes": np.array([height, width]), "original_sizes": np.array(image.shape[:2])}
+    row |= {"image_sizes": np.array(size), "original_sizes": np.array(image.shape[:2])}
     return {"image_id": image_id, **original_detections(row)}
 
 
-def detect_record(detect: Callable, record: Record, config: Config) -> dict[str, Any]:
-    """Returns the detections of a record by a function that takes one image without padding, as an ONNX file does.
+def detect_function(model: Callable, jit_compile: bool = False) -> Callable:
+    """Returns a model as a `tf.function` (itself if it is one), which keeps a graph for each padded image size.
 
     Args:
-        detect: function of images (1, H, W, 3) float32, 0..255, that gives a detector's outputs.
-        record: with the image.
-        config: whose `input` says how images are resized.
+        model: any callable.
+        jit_compile: compile with XLA, once for each padded image size.
     """
-    resized, size = prepare_image(load_image(record), config.input)
-    row = {name: np.asarray(value)[0] for name, value in detect(resized[None].astype(np.float32)).items()}
-    row |= {"image_sizes": np.array(size), "original_sizes": np.array([record.height, record.width])}
-    return {"image_id": int(record.image_id), **original_detections(row)}
-
-
-def detect_function(model: Callable, jit_compile: bool = False) -> Callable:
-    """Returns a model as a `tf.function` (itself if it is one), which keeps a graph for each padded image size."""
     return model if hasattr(model, "get_concrete_function") else tf.function(model, jit_compile=jit_compile)
 
 
@@ -216,7 +234,7 @@ def original_detections(row: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         row: of `outputs_by_image`.
 
     Returns:
-        `boxes`, `scores` and `labels` of `detect_source`.
+        dict: `boxes`, `scores` and `labels` of `detect_source`.
     """
     count = int(row["num_detections"])
     return {
@@ -237,7 +255,7 @@ def to_original(boxes: np.ndarray, size: np.ndarray, original_size: np.ndarray) 
     Returns:
         (n, 4) float32 yxyx pixels of the original image.
     """
-    # Each axis by itself: rounding the resized size to whole pixels makes the two scales differ a little.
+    # Each axis has a scale of its own: the resized size is rounded to whole pixels, so the two differ a little.
     scale = np.tile(np.asarray(original_size, np.float64) / np.asarray(size, np.float64), 2)
     limit = np.tile(np.asarray(original_size, np.float64), 2)
     return np.clip(np.asarray(boxes, np.float64) * scale, 0.0, limit).astype(np.float32)

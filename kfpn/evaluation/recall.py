@@ -1,4 +1,4 @@
-"""Recall of proposals: which share of the objects the first stage finds, whatever their class (FPN, table 1)."""
+"""Measures the recall of proposals: the share of the objects that the first stage finds, without classes (FPN, table 1)."""
 
 import contextlib
 import dataclasses
@@ -11,16 +11,16 @@ import numpy as np
 from kfpn.config.run import Config
 from kfpn.data.record import Record, Source
 from kfpn.evaluation.coco_figures import coco_evaluation, ground_truth, measured_mean, to_xywh
-from kfpn.evaluation.detect import outputs_by_image, to_original
+from kfpn.evaluation.detect import SourcePass, outputs_by_image, to_original
 
 RECALLS = ("AR@100", "AR@1000", "ARs@1000", "ARm@1000", "ARl@1000")
 """The paper's columns of table 1: 100 and 1000 proposals an image, and small, medium and large objects."""
 
 COUNT = 1000
-"""Proposals an image that recall is measured on, at most."""
+"""The largest number of proposals of an image that recall is measured on."""
 
 AREAS = (32.0**2, 96.0**2)
-"""COCO's bounds of small, medium and large objects, in square pixels of the original image."""
+"""COCO's bounds between small and medium, and medium and large objects, in square pixels of the original image."""
 
 
 def evaluate_proposals(
@@ -29,14 +29,13 @@ def evaluate_proposals(
     config: Config,
     batch_size: int | None = None,
     progress: bool = True,
-    jit_compile: bool = False,
     areas: tuple[float, float] = AREAS,
 ) -> dict[str, float | None]:
     """Returns the recall of a detector's proposals on a source.
 
     Args:
         model: of `proposals_model(submodels, config.model, COUNT)`, or its `detect_function`.
-        source, config, batch_size, progress, jit_compile: as `detect_source` takes them.
+        source, config, batch_size, progress: see `kfpn.evaluation.detect.SourcePass`.
         areas: as `proposal_recall` takes them.
 
     Returns:
@@ -45,33 +44,26 @@ def evaluate_proposals(
     Raises:
         ValueError: if the source is empty or batch_size is below 1.
     """
-    proposals = propose_source(model, source, config, batch_size, progress, jit_compile)
+    proposals = propose_source(model, SourcePass(source, config, batch_size, progress))
     return proposal_recall((source[index] for index in range(len(source))), proposals, areas)
 
 
-def propose_source(
-    model: Callable,
-    source: Source,
-    config: Config,
-    batch_size: int | None = None,
-    progress: bool = True,
-    jit_compile: bool = False,
-) -> list[dict[str, Any]]:
+def propose_source(model: Callable, source_pass: SourcePass) -> list[dict[str, Any]]:
     """Returns the proposals of every image of a source.
 
     Args:
         model: of `proposals_model`, or its `detect_function`.
-        source, config, batch_size, progress, jit_compile: as `detect_source` takes them.
+        source_pass: the source and how its images are given to the model.
 
     Returns:
         list: one dict an image, in the order of the batches: `image_id` int, `boxes` (n, 4) float32 yxyx, pixels of
         the original image, `scores` (n,) float32 in 0..1, best first.
 
     Raises:
-        ValueError: if the source is empty, batch_size is below 1 or an image can't be read.
+        ValueError: if the source is empty, the batch size is below 1 or an image can't be read.
     """
     proposals = []
-    for image_id, row in outputs_by_image(model, source, config, batch_size, progress, jit_compile, "propose"):
+    for image_id, row in outputs_by_image(model, source_pass, "propose"):
         boxes, scores = row["boxes"], row["scores"].astype(np.float32)
         exists = np.all(boxes[:, 2:] > boxes[:, :2], axis=1)
         boxes = to_original(boxes[exists], row["image_sizes"], row["original_sizes"])
@@ -84,8 +76,8 @@ def proposal_recall(
 ) -> dict[str, float | None]:
     """Returns the average recall of proposals, by pycocotools without classes.
 
-    Recall is the share of objects that a proposal overlaps by at least an IoU, each proposal matched once, averaged over the
-    IoUs .50, .55, ..., .95. Crowd objects don't count.
+    Recall is the share of objects that a proposal overlaps by at least an IoU. A proposal is matched to one object at most,
+    and recall is averaged over the IoUs .50, .55, ..., .95. Crowd objects do not count.
 
     Args:
         records: the ground truth, each image once.
@@ -99,17 +91,17 @@ def proposal_recall(
 
     Raises:
         ValueError: if an image id is not among the records, or twice among them or among the proposals, boxes and scores
-            differ in number, or the areas don't rise.
+            differ in number, or the two areas do not rise.
     """
     small, large = areas
     if not 0.0 < small < large:
         raise ValueError(f"areas must be two rising positive numbers of square pixels, got {small!r} and {large!r}")
     without_classes = (dataclasses.replace(record, labels=np.zeros_like(record.labels)) for record in records)
     truth = ground_truth(without_classes, ["object"])
-    found = _by_image(proposals, {image["id"] for image in truth["images"]})
+    best = _best_by_image(proposals, {image["id"] for image in truth["images"]})
     ranges = [[0.0, np.inf], [0.0, small], [small, large], [large, np.inf]]
-    first = _recalls(truth, {image_id: results[:100] for image_id, results in found.items()}, ranges[:1])
-    return dict(zip(RECALLS, first + _recalls(truth, found, ranges), strict=True))
+    of_100 = _recalls(truth, {image_id: results[:100] for image_id, results in best.items()}, ranges[:1])
+    return dict(zip(RECALLS, of_100 + _recalls(truth, best, ranges), strict=True))
 
 
 def recall_line(recall: Mapping[str, float | None]) -> str:
@@ -118,14 +110,14 @@ def recall_line(recall: Mapping[str, float | None]) -> str:
     return f"proposals: {'  '.join(shown)}"
 
 
-def _by_image(proposals: Iterable[Mapping[str, Any]], known: set[int]) -> dict[int, list[dict[str, Any]]]:
+def _best_by_image(proposals: Iterable[Mapping[str, Any]], known: set[int]) -> dict[int, list[dict[str, Any]]]:
     """Returns the `COUNT` best proposals of each image, best first, as COCO's results."""
-    found: dict[int, list[dict[str, Any]]] = {}
+    results: dict[int, list[dict[str, Any]]] = {}
     for proposed in proposals:
         image_id, scores = int(proposed["image_id"]), np.asarray(proposed["scores"])
         if image_id not in known:
             raise ValueError(f"proposals: image_id must be the id of a record, got {image_id}")
-        if image_id in found:
+        if image_id in results:
             raise ValueError(f"proposals: image_id must occur once, got {image_id} twice")
         boxes = np.asarray(proposed["boxes"], np.float64).reshape(-1, 4)
         if len(boxes) != len(scores):
@@ -134,18 +126,18 @@ def _by_image(proposals: Iterable[Mapping[str, Any]], known: set[int]) -> dict[i
                 f"got {len(boxes)} and {len(scores)}"
             )
         best = np.argsort(-scores, kind="stable")[:COUNT]
-        found[image_id] = [
+        results[image_id] = [
             {"image_id": image_id, "category_id": 0, "bbox": box, "score": float(score)}
             for box, score in zip(to_xywh(boxes[best]), scores[best], strict=True)
         ]
-    return found
+    return results
 
 
 def _recalls(
-    truth: dict[str, Any], found: dict[int, list[dict[str, Any]]], ranges: list[list[float]]
+    truth: dict[str, Any], results: dict[int, list[dict[str, Any]]], ranges: list[list[float]]
 ) -> list[float | None]:
     """Returns the average recall of proposals on the objects of each range of areas."""
-    evaluation = coco_evaluation(truth, _within_reach(truth, found))
+    evaluation = coco_evaluation(truth, _near_objects(truth, results))
     params = evaluation.params
     if not params.imgIds:
         return [None] * len(ranges)
@@ -154,15 +146,16 @@ def _recalls(
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.evaluate()
         evaluation.accumulate()
-    # (IoU thresholds, classes, area ranges, maxDets)
+    # The axes are IoU thresholds, classes, area ranges and maxDets.
     recall = evaluation.eval["recall"]
     return [measured_mean(recall[:, :, area, 0]) for area in range(len(ranges))]
 
 
-def _within_reach(truth: dict[str, Any], found: dict[int, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+def _near_objects(truth: dict[str, Any], results: dict[int, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """Drops proposals that overlap no object enough to be matched at any IoU.
 
-    They change no recall, but are nearly all there are, and pycocotools looks at each in Python, ten times a range.
+    They change no recall, but they are nearly all proposals, and pycocotools looks at each of them in Python, ten times
+    for each range of areas.
     """
     from pycocotools import mask
 
@@ -171,9 +164,9 @@ def _within_reach(truth: dict[str, Any], found: dict[int, list[dict[str, Any]]])
         if not annotation["iscrowd"]:
             objects.setdefault(annotation["image_id"], []).append(annotation["bbox"])
     near = []
-    for image_id, results in found.items():
-        if results and image_id in objects:
+    for image_id, proposed in results.items():
+        if proposed and image_id in objects:
             boxes = objects[image_id]
-            ious = mask.iou([result["bbox"] for result in results], boxes, [0] * len(boxes))
-            near += [result for result, iou in zip(results, ious.max(axis=1), strict=True) if iou > 0.45]
+            ious = mask.iou([result["bbox"] for result in proposed], boxes, [0] * len(boxes))
+            near += [result for result, iou in zip(proposed, ious.max(axis=1), strict=True) if iou > 0.45]
     return near

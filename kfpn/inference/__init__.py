@@ -1,1 +1,1 @@
-"""Uses trained detectors: on image files, in several sizes, and stage by stage."""
+"""Uses trained detectors: on image files and data sets, in several sizes, and stage by stage."""

@@ -1,6 +1,6 @@
-"""An image pyramid at test time (FPN, figure 1 a): the same detector on several sizes of an image, and its mirror image.
+"""Runs a detector on several sizes of an image, and on its mirror images: an image pyramid (FPN, figure 1 a).
 
-It is what a feature pyramid replaces, for inference takes several times as long (FPN, introduction). As in detectron2's
+A feature pyramid replaces it, because an image pyramid takes several times as long (FPN, introduction). As in detectron2's
 `GeneralizedRCNNWithTTA`, every pass gives final detections, and NMS within each class merges those of all passes.
 """
 
@@ -17,9 +17,9 @@ from kfpn.config.model import ModelConfig
 from kfpn.config.run import Config
 from kfpn.config.test_scales import checked_scales, scaled_input
 from kfpn.data.augment import flip_boxes
-from kfpn.data.pipeline import eval_batches
 from kfpn.data.record import Source
 from kfpn.evaluation.detect import (
+    SourcePass,
     detect_function,
     detect_image,
     evaluate_detections,
@@ -29,21 +29,21 @@ from kfpn.evaluation.detect import (
 )
 from kfpn.ops.nms import suppress
 
-# Images (`detect_image`) or batches (`detect_source`) on which a pass at the run's own size is timed where it is not
-# one of the passes anyway.
+# A pass at the run's own size is timed even where it is not one of the passes, on so many images (`detect_image`) or batches
+# (`detect_source`).
 _TIMED = 3
 
 
 class ImagePyramid:
-    """A detector that looks at an image in several sizes.
+    """Detects objects in several sizes of an image and merges what was found.
 
     Args:
-        model: the padded inference model, or any callable that `detect_source` of `kfpn.evaluation` takes.
+        model: the padded inference model, or any callable that `kfpn.evaluation.detect_source` takes.
         config: of the run: its `input` is the resize rule at its own size, its `model` has the threshold of scores, the
             IoU of NMS and the number of detections.
-        scales: short sides in pixels. None: the run's own. The limit of the long side goes along, see
+        scales: short sides in pixels. None: the run's own. The limit of the long side changes in proportion, see
             `kfpn.config.test_scales.scaled_input`.
-        flip: at each size look at the mirror image as well.
+        flip: look at the mirror image as well, at each size.
         jit_compile: compile with XLA, once for each padded image size.
 
     Raises:
@@ -63,13 +63,13 @@ class ImagePyramid:
         self.flip = flip
         detect = detect_function(model, jit_compile)
         self.passes = [
-            Pass(detect, dataclasses.replace(config, input=scaled_input(config.input, scale)), mirrored)
+            TimedDetector(detect, dataclasses.replace(config, input=scaled_input(config.input, scale)), mirrored)
             for scale in self.scales
             for mirrored in ((False, True) if flip else (False,))
         ]
-        usual = (one for one in self.passes if one.config.input == config.input and not one.mirrored)
-        self._one_pass = next(usual, None) or Pass(detect, config)
-        self._merged, self._merging = 0, 0.0
+        at_own_size = (one for one in self.passes if one.config.input == config.input and not one.mirrored)
+        self._own_size = next(at_own_size, None) or TimedDetector(detect, config)
+        self._merged_images, self._merge_seconds = 0, 0.0
 
     def detect_source(
         self, source: Source, batch_size: int | None = None, progress: bool = True
@@ -77,7 +77,8 @@ class ImagePyramid:
         """Returns the detections of every image of a source.
 
         Args:
-            source, batch_size: as `kfpn.evaluation.detect_source` takes them; images are batched at each size.
+            source: the data set.
+            batch_size: images at once, at each size. None: that of the run's config.
             progress: show a bar, over passes and images.
 
         Returns:
@@ -86,20 +87,20 @@ class ImagePyramid:
         Raises:
             ValueError: as `kfpn.evaluation.detect_source`.
         """
-        found: dict[int, list[dict[str, np.ndarray]]] = {}
+        by_image: dict[int, list[dict[str, np.ndarray]]] = {}
         merged = []
         with tqdm(total=len(self.passes) * len(source), unit="image", disable=not progress, leave=False) as bar:
             for number, one in enumerate(self.passes, start=1):
                 bar.set_description(f"detect at {one.name}, {number} of {len(self.passes)}")
-                for image_id, row in outputs_by_image(one, source, one.config, batch_size, progress=False):
-                    found.setdefault(image_id, []).append(original_detections(row))
+                source_pass = SourcePass(source, one.config, batch_size, progress=False)
+                for image_id, row in outputs_by_image(one, source_pass):
+                    by_image.setdefault(image_id, []).append(original_detections(row))
                     if one is self.passes[-1]:
-                        merged.append({"image_id": image_id, **self._merge(found.pop(image_id))})
+                        merged.append({"image_id": image_id, **self._merge(by_image.pop(image_id))})
                     bar.update()
-        if not self._one_pass.images:
-            size = self.config.batch_size if batch_size is None else batch_size
-            for batch in eval_batches(source, self.config, size).take(_TIMED):
-                self._one_pass(batch)
+        if not self._own_size.images:
+            for batch in SourcePass(source, self.config, batch_size).batches().take(_TIMED):
+                self._own_size(batch)
         return merged
 
     def detect_image(self, image: np.ndarray, image_id: int = 0) -> dict[str, Any]:
@@ -108,11 +109,14 @@ class ImagePyramid:
         Args:
             image: (H, W, 3) uint8 RGB.
             image_id: goes into the result.
+
+        Raises:
+            ValueError: if `image` is not such an array.
         """
-        found = [detect_image(one, image, one.config, image_id) for one in self.passes]
-        if self._one_pass not in self.passes and self._one_pass.images < _TIMED:
-            detect_image(self._one_pass, image, self.config)
-        return {"image_id": image_id, **self._merge(found)}
+        of_passes = [detect_image(one, image, one.config.input, image_id) for one in self.passes]
+        if self._own_size not in self.passes and self._own_size.images < _TIMED:
+            detect_image(self._own_size, image, self.config.input)
+        return {"image_id": image_id, **self._merge(of_passes)}
 
     def evaluate_source(
         self, source: Source, class_names: Sequence[str], batch_size: int | None = None, progress: bool = True
@@ -126,20 +130,22 @@ class ImagePyramid:
         Raises:
             ValueError: if the model lacks a class of the source, or the source is empty.
         """
-        source_labels(source, class_names)  # said before a long evaluation, not after it
+        # The classes are checked before a long evaluation, not after it.
+        source_labels(source, class_names)
         return evaluate_detections(source, class_names, self.detect_source(source, batch_size, progress))
 
     def cost(self) -> dict[str, Any]:
-        """Returns what an image has cost so far, by the clock, without reading files and without compilation.
+        """Returns the measured time of an image so far, without reading files and without compilation.
 
         Returns:
-            dict: `scales` list of pixels, `flip` bool, `passes` int an image, `seconds_per_image`, `times_one_pass`, how
-            many times a single pass at the run's own size; both None as long as there was no image.
+            dict: `scales` list of pixels; `flip` bool; `passes` int, of each image; `seconds_per_image` float;
+            `times_one_pass` float, the time as a multiple of a single pass at the run's own size. Both times are None as
+            long as there was no image.
         """
         seconds, ratio = None, None
-        if self._merged and self._one_pass.images:
-            seconds = sum(one.seconds / one.images for one in self.passes) + self._merging / self._merged
-            ratio = seconds * self._one_pass.images / self._one_pass.seconds
+        if self._merged_images and self._own_size.images:
+            seconds = sum(one.seconds / one.images for one in self.passes) + self._merge_seconds / self._merged_images
+            ratio = seconds * self._own_size.images / self._own_size.seconds
         return {
             "scales": list(self.scales),
             "flip": self.flip,
@@ -149,7 +155,7 @@ class ImagePyramid:
         }
 
     def cost_line(self) -> str:
-        """Returns `cost` in words."""
+        """Returns `cost` as one line of text."""
         cost = self.cost()
         passes = f"{cost['passes']} pass" + ("es" if cost["passes"] > 1 else "")
         sizes = ", ".join(map(str, self.scales)) + ("; each mirrored too" if self.flip else "")
@@ -163,26 +169,28 @@ class ImagePyramid:
         return f"image pyramid: {passes} ({sizes}), {measured}"
 
     def _merge(self, passes: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
-        if not self._merged:
-            merge_detections(passes, self.config.model)  # the first time is slow, as it is with a pass
+        if not self._merged_images:
+            # The first call prepares TensorFlow's kernels, which takes long, so it is not timed.
+            merge_detections(passes, self.config.model)
         start = time.perf_counter()
         merged = merge_detections(passes, self.config.model)
-        self._merged += 1
-        self._merging += time.perf_counter() - start
+        self._merged_images += 1
+        self._merge_seconds += time.perf_counter() - start
         return merged
 
 
-class Pass:
-    """A detector at one size of the images, as they are or mirrored, with a stopwatch.
+class TimedDetector:
+    """Runs a detector at one size of the images, as they are or mirrored, and measures its time.
 
     Attributes:
-        seconds: float, taken by the calls that count: not by the first with images of a new size, which compiles.
-        images: int, in the calls that count, black ones that fill up a batch included.
+        seconds: float, the time of the calls that count. The first call with images of a new size does not count, because
+            it compiles.
+        images: int, the images of these calls, including black ones that fill up a batch.
 
     Args:
-        detect: `tf.function` of {images, image_sizes}, which all passes share with what is compiled.
+        detect: `tf.function` of {images, image_sizes}; all passes share it and what it has compiled.
         config: of the run, with the resize rule of this size.
-        mirrored: mirror the images, and the boxes that are found back again.
+        mirrored: mirror the images, and mirror the boxes back.
     """
 
     def __init__(self, detect: Any, config: Config, mirrored: bool = False) -> None:
@@ -190,23 +198,24 @@ class Pass:
         self.mirrored = mirrored
         self.name = f"{config.input.short_side}{' mirrored' if mirrored else ''}"
         self.seconds, self.images = 0.0, 0
-        self.get_concrete_function = detect.get_concrete_function  # `detect_function` takes it as it is
+        # By this attribute `detect_function` sees that nothing is left to compile.
+        self.get_concrete_function = detect.get_concrete_function
         self._detect = detect
-        self._seen: set[tuple[int, ...]] = set()
+        self._compiled_shapes: set[tuple[int, ...]] = set()
 
     def __call__(self, inputs: dict[str, Any]) -> dict[str, np.ndarray]:
-        """Returns the detector's outputs as arrays; boxes are of the image that was not mirrored.
+        """Returns the detector's outputs as arrays, with boxes in the image as it was given, not mirrored.
 
         Args:
             inputs: dict of `images` (B, H, W, 3) and `image_sizes` (B, 2) int32, pixels.
         """
         shape = tuple(inputs["images"].shape)
-        if shape not in self._seen:
-            self._seen.add(shape)
+        if shape not in self._compiled_shapes:
+            self._compiled_shapes.add(shape)
             outputs = self._run(inputs)
             if self.images:
                 return outputs
-            # Nothing counts so far: once more, so that a single image has a time as well.
+            # No call has counted so far. The images run once more, so that even a single image has a time.
         start = time.perf_counter()
         outputs = self._run(inputs)
         self.seconds += time.perf_counter() - start
@@ -216,7 +225,7 @@ class Pass:
     def _run(self, inputs: dict[str, Any]) -> dict[str, np.ndarray]:
         images, widths = inputs["images"], inputs["image_sizes"][:, 1]
         if self.mirrored:
-            # Each row's true columns only: the padding stays on the right.
+            # Only the true columns of each image are reversed, so the padding stays on the right.
             images = tf.reverse_sequence(images, widths, seq_axis=2, batch_axis=0)
         outputs = self._detect({"images": images, "image_sizes": inputs["image_sizes"]})
         arrays = {name: np.asarray(value) for name, value in outputs.items()}
@@ -227,9 +236,10 @@ class Pass:
 
 
 def merge_detections(passes: Sequence[dict[str, Any]], config: ModelConfig) -> dict[str, np.ndarray]:
-    """Returns the detections of one image that NMS within each class leaves of those of several passes.
+    """Merges the detections of several passes over one image by NMS within each class.
 
-    Of two with the same score the one of the earlier pass goes first. A single pass stays as it is: its NMS is done.
+    Of two detections with equal scores, the one of the earlier pass goes first. The detections of a single pass stay as they
+    are, because the network's own NMS has been applied to them.
 
     Args:
         passes: `boxes` (n, 4) yxyx pixels of the original image, `scores` (n,), `labels` (n,) of each pass.
@@ -240,7 +250,7 @@ def merge_detections(passes: Sequence[dict[str, Any]], config: ModelConfig) -> d
         `max_detections`.
     """
     names = ("boxes", "scores", "labels")
-    rows = {name: np.concatenate([found[name] for found in passes]) for name in names}
+    rows = {name: np.concatenate([detections[name] for detections in passes]) for name in names}
     if len(passes) == 1 or not len(rows["scores"]):
         return rows
     order = np.argsort(-rows["scores"], kind="stable")

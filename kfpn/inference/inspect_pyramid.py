@@ -1,4 +1,4 @@
-"""What a detector does with an image, step by step: maps of its levels, objectness, RoIs, detections; and pages of it."""
+"""Shows what a detector does with an image, step by step: maps of its levels, objectness, RoIs and detections, on a page."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ PAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 class InspectedDetector(Detector):
-    """The detector over the graph of its submodel `features`, whose inner layers are outputs too."""
+    """Builds the detector on the graph of its submodel `features`, so that inner layers of that graph can be outputs too."""
 
     def features(self, images, image_sizes, training=None):
         """Returns the levels of that graph."""
@@ -34,7 +34,7 @@ class InspectedDetector(Detector):
 
 
 def model_with_intermediates(submodels: Submodels, config: ModelConfig) -> keras.Model:
-    """Builds the detector with all that lies between the image and the detections as outputs.
+    """Builds the detector with everything between the image and the detections as outputs.
 
     Args:
         submodels: of `load_submodels`.
@@ -47,23 +47,23 @@ def model_with_intermediates(submodels: Submodels, config: ModelConfig) -> keras
     """
     graph, detector = submodels.features, InspectedDetector(submodels, config, padded=False)
     sizes = ImageSizes()(graph.input)
-    found = detector.run(graph.input, sizes)
+    stages = detector.run(graph.input, sizes)
     numbers = range(2, PYRAMIDS[config.pyramid].last_stage + 1)
     return keras.Model(
         graph.input,
         {
             "stages": {f"C{number}": graph.get_layer(f"C{number}").output for number in numbers},
-            "levels": found.levels,
-            "logits": found.rpn["logits"],
-            "rois": found.rois.boxes,
-            "roi_scores": found.rois.scores,
-            "detections": detector.finish(found, sizes),
+            "levels": stages.levels,
+            "logits": stages.rpn["logits"],
+            "rois": stages.rois.boxes,
+            "roi_scores": stages.rois.scores,
+            "detections": detector.finish(stages, sizes),
         },
     )
 
 
 def view_image(model: keras.Model, config: Config, image: np.ndarray, class_names: Sequence[str]) -> PyramidView:
-    """Runs an image through a detector and keeps what its page shows.
+    """Runs an image through a detector and returns what its page shows.
 
     Args:
         model: of `model_with_intermediates`.
@@ -72,20 +72,22 @@ def view_image(model: keras.Model, config: Config, image: np.ndarray, class_name
         class_names: of labels 0 .. K-1.
     """
     resized, _ = prepare_image(image, config.input)
-    found = keras.tree.map_structure(
+    outputs = keras.tree.map_structure(
         lambda value: ops.convert_to_numpy(value)[0], model(resized[None].astype(np.float32), training=False)
     )
-    exists = np.isfinite(found["roi_scores"])
-    rois, detections = found["rois"][exists], found["detections"]
+    exists = np.isfinite(outputs["roi_scores"])
+    rois, detections = outputs["rois"][exists], outputs["detections"]
     rows = slice(int(detections["num_detections"]))
     pooled = pooled_levels(config.model)
     return PyramidView(
         image=resized,
-        stages=[_feature_map(name, values) for name, values in found["stages"].items()],
-        levels=[_feature_map(name, values) for name, values in found["levels"].items() if name not in found["stages"]],
-        objectness=_objectness(found["levels"], found["logits"], config.model),
+        stages=[_feature_map(name, values) for name, values in outputs["stages"].items()],
+        levels=[
+            _feature_map(name, values) for name, values in outputs["levels"].items() if name not in outputs["stages"]
+        ],
+        objectness=_objectness(outputs["levels"], outputs["logits"], config.model),
         rois=rois,
-        roi_scores=_sigmoid(found["roi_scores"][exists]),
+        roi_scores=_sigmoid(outputs["roi_scores"][exists]),
         roi_levels=ops.convert_to_numpy(roi_levels(ops.convert_to_tensor(rois), config.model.canonical_size, pooled)),
         pooled=pooled,
         boxes=detections["boxes"][rows],
@@ -96,19 +98,19 @@ def view_image(model: keras.Model, config: Config, image: np.ndarray, class_name
 
 
 def _feature_map(name: str, values: np.ndarray) -> FeatureMap:
-    # Half precision would overflow in the squares.
+    # In half precision the squares would overflow.
     return FeatureMap(name, stride(name), values.shape[-1], np.linalg.norm(values.astype(np.float32), axis=-1))
 
 
 def _objectness(
     levels: Mapping[str, np.ndarray], logits: Sequence[np.ndarray], config: ModelConfig
 ) -> list[Objectness]:
-    sizes, found = sizes_by_level(config.anchor_sizes, len(config.levels)), []
+    sizes, maps = sizes_by_level(config.anchor_sizes, len(config.levels)), []
     for level, flat, own in zip(config.levels, logits, sizes, strict=True):
-        # Anchors are ordered (y, x, size, ratio).
+        # Anchors are ordered by y, x, size and ratio.
         best = flat.reshape(*levels[level].shape[:2], len(own), len(config.aspect_ratios)).max(axis=-1)
-        found += [Objectness(level, stride(level), size, _sigmoid(best[..., i])) for i, size in enumerate(own)]
-    return found
+        maps += [Objectness(level, stride(level), size, _sigmoid(best[..., i])) for i, size in enumerate(own)]
+    return maps
 
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:
@@ -116,7 +118,7 @@ def _sigmoid(logits: np.ndarray) -> np.ndarray:
 
 
 def page_paths(images: Sequence[Path], output: str) -> dict[Path, Path]:
-    """Returns where the page of each image goes, and makes the folder.
+    """Returns the path of each image's page, and makes the folder.
 
     Args:
         images: image files.
@@ -155,7 +157,7 @@ def visualize_images(
     min_score: float = 0.5,
     proposals: int = 50,
 ) -> list[Path]:
-    """Draws a page of each image: what its levels, its proposals and its RoIs look like.
+    """Draws a page of each image, with its levels, its proposals, its RoIs and its detections.
 
     An image that can't be read is named on stderr, and the others go on.
 
@@ -165,7 +167,7 @@ def visualize_images(
         class_names: of labels 0 .. K-1.
         pages: image -> page, see `page_paths`.
         min_score: detections below it are left out.
-        proposals: proposals and RoIs that are drawn at most, the best ones.
+        proposals: the largest number of proposals and of RoIs that are drawn, the best ones.
 
     Returns:
         The images that could not be read.

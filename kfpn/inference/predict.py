@@ -1,24 +1,105 @@
-"""A detector on a user's image files: annotated pictures, and one file of detections."""
+"""Detects objects in a user's images: as arrays in Python, or as annotated pictures and one file of detections."""
 
 import glob
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import keras
+import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from kfpn.config.run import Config
 from kfpn.data.image import load_picture
 from kfpn.evaluation.coco_figures import detections_to_coco
-from kfpn.evaluation.detect import detect_function, detect_image
+from kfpn.evaluation.detect import detect_function, detect_image, detect_unpadded
 from kfpn.inference.image_pyramid import ImagePyramid
 from kfpn.plotting.draw_boxes import draw_detections
+from kfpn.weights.assign import load_detector
 
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+
+ImageLike = str | os.PathLike | np.ndarray
+
+
+def predict(
+    detector: keras.Model | str | os.PathLike,
+    images: ImageLike | Sequence[ImageLike],
+    *,
+    min_score: float = 0.0,
+) -> list[dict[str, Any]]:
+    """Returns the detections of images of any size.
+
+    Args:
+        detector: a model of `kfpn.load_detector`, with `padded` or without, or a work directory. Pass the model if you call
+            this more than once: it is loaded and compiled once.
+        images: paths of image files or (H, W, 3) uint8 RGB arrays: one, or a sequence of them. They are resized as the
+            detector's training resized them.
+        min_score: detections below it are left out, 0..1.
+
+    Returns:
+        list: one dict an image, also where a single image was given: `boxes` (n, 4) float32 yxyx in pixels of the original
+        image, `scores` (n,) float32 from high to low, `labels` (n,) int32 in 0..K-1, `names` list of n str.
+
+    Raises:
+        ValueError: if an image can't be read or is another array, the detector is another model or can't be loaded, or
+            min_score is out of range.
+    """
+    if not 0.0 <= min_score <= 1.0:
+        raise ValueError(f"min_score must lie in 0..1, got {min_score!r}")
+    one = isinstance(images, str | os.PathLike | np.ndarray) or not isinstance(images, Iterable)
+    several: list[Any] = [images] if one else list(cast(Iterable, images))
+    for image in several:
+        _require_image(image)
+    model = load_detector(detector, padded=True) if isinstance(detector, str | os.PathLike) else detector
+    if not (hasattr(model, "class_names") and hasattr(model, "input_config")):
+        raise ValueError(
+            "detector must be a model of kfpn.load_detector, which has `class_names` and `input_config`, or a work "
+            f"directory, got {model!r}"
+        )
+    return [_named(_detect_one(model, _pixels(image)), model.class_names, min_score) for image in several]
+
+
+def _require_image(image: Any) -> None:
+    """Raises ValueError for what can't be an image, before the first one is looked at."""
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            raise ValueError(
+                f"images must be paths or (H, W, 3) uint8 arrays, got {image.dtype} of shape {image.shape}"
+            )
+    elif not isinstance(image, str | os.PathLike):
+        raise ValueError(f"images must be paths or (H, W, 3) uint8 arrays, got {type(image).__name__}")
+    elif not os.path.exists(image):
+        raise ValueError(f"images must exist, got {os.fspath(image)!r}, which does not")
+
+
+def _pixels(image: ImageLike) -> np.ndarray:
+    return image if isinstance(image, np.ndarray) else load_picture(image, os.fspath(image))
+
+
+def _detect_one(model: keras.Model, image: np.ndarray) -> dict[str, Any]:
+    # The compiled function is kept with the model, so that the next call compiles only images of new sizes.
+    if not hasattr(model, "compiled_detector"):
+        model.compiled_detector = detect_function(model)
+    padded = isinstance(model.input, dict)
+    return (detect_image if padded else detect_unpadded)(model.compiled_detector, image, model.input_config)
+
+
+def _named(detections: dict[str, Any], class_names: Sequence[str], min_score: float) -> dict[str, Any]:
+    best = _above(detections, min_score)
+    return {
+        **{name: best[name] for name in ("boxes", "scores", "labels")},
+        "names": [class_names[label] for label in best["labels"]],
+    }
+
+
+def _above(detections: dict[str, Any], min_score: float) -> dict[str, Any]:
+    keep = detections["scores"] >= min_score
+    return detections | {name: detections[name][keep] for name in ("boxes", "scores", "labels")}
 
 
 def predict_images(
@@ -39,11 +120,14 @@ def predict_images(
         paths: image files.
         output: folder, made if it is not there.
         min_score: detections below it are left out.
-        pyramid: of the model, to look at each image in several sizes; None: in the run's own.
+        pyramid: of the model, to look at each image in several sizes; None: at the run's own size.
 
     Returns:
-        What `detections.json` holds (a COCO results list with `category_name` and `file_name` besides; image ids
-        count the paths from 1), and the paths that could not be read.
+        The content of `detections.json`: a COCO results list whose rows also have `category_name` and `file_name`, with
+        image ids that count the paths from 1; and the paths that could not be read.
+
+    Raises:
+        ValueError: if `output` can't be written.
     """
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -60,43 +144,44 @@ def predict_images(
             failed.append(path)
             tqdm.write(f"kfpn: error: {error}", file=sys.stderr)
             continue
-        found = pyramid.detect_image(image, image_id) if pyramid else detect_image(detect, image, config, image_id)
-        keep = found["scores"] >= min_score
-        found |= {name: found[name][keep] for name in ("boxes", "labels", "scores")}
-        drawn = draw_detections(image, found["boxes"], found["labels"], found["scores"], model.class_names)
+        detections = (
+            pyramid.detect_image(image, image_id) if pyramid else detect_image(detect, image, config.input, image_id)
+        )
+        best = _above(detections, min_score)
+        drawn = draw_detections(image, best["boxes"], best["labels"], best["scores"], model.class_names)
         Image.fromarray(drawn).save(pictures[path])
-        for row, label in zip(detections_to_coco([found], model.category_ids), found["labels"], strict=True):
+        for row, label in zip(detections_to_coco([best], model.category_ids), best["labels"], strict=True):
             results.append({**row, "category_name": model.class_names[label], "file_name": str(path)})
     (output / "detections.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return results, failed
 
 
 def find_images(names: Sequence[str]) -> list[Path]:
-    """Returns the files that names, folders and patterns stand for, in order, each once.
+    """Returns the image files that names, folders and patterns stand for, in order, each once.
 
-    What does not exist is returned as it is, so that it is reported with the images that can't be read.
+    A name that does not exist is returned as it is, so that it is reported with the images that can't be read.
 
     Raises:
         ValueError: if a folder holds no image.
     """
-    found: list[Path] = []
+    paths: list[Path] = []
     for name in names:
         path = Path(name)
         if path.is_dir():
             files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
             if not files:
                 raise ValueError(f"{name} must hold images ({', '.join(sorted(IMAGE_SUFFIXES))}), got none")
-            found += files
+            paths += files
         else:
-            # A file may be called a[1].jpg: a name that exists is not a pattern.
-            found += [path] if path.exists() else [Path(file) for file in sorted(glob.glob(name))] or [path]
-    return list(dict.fromkeys(found))
+            # A name that exists is not a pattern: a file may be called a[1].jpg.
+            paths += [path] if path.exists() else [Path(file) for file in sorted(glob.glob(name))] or [path]
+    return list(dict.fromkeys(paths))
 
 
 def picture_paths(paths: Sequence[Path], output: Path, ending: str = "") -> dict[Path, Path]:
-    """Returns where the picture made of each image goes: its name and `ending` as .png, numbered where that is taken.
+    """Returns the path of the picture that is made of each image: its name and `ending`, .png, with a number where it is taken.
 
-    No two images share a picture, and none takes the place of an image that is read.
+    No two images have the same picture, and no picture overwrites one of the images.
     """
     taken = {path.resolve() for path in paths}
     pictures = {}

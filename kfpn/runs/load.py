@@ -22,7 +22,7 @@ def load_detector(workdir: str | os.PathLike, padded: bool = False) -> keras.Mod
 
     Returns:
         The inference model with the best weights seen in evaluation (the last, without validation data), and the
-        attributes `class_names` and `category_ids`, tuples over labels.
+        attributes `class_names` and `category_ids`, tuples over labels, and `input_config`, the run's resize rule.
 
     Raises:
         ValueError: if the folder is missing, is not a work directory or holds no weights yet.
@@ -35,6 +35,7 @@ def load_detector(workdir: str | os.PathLike, padded: bool = False) -> keras.Mod
     class_names, category_ids = files.read_classes()
     model = inference_model(load_submodels(files), config.model, padded)
     model.class_names, model.category_ids = class_names, category_ids
+    model.input_config = config.input
     return model
 
 
@@ -51,6 +52,18 @@ def load_fast_rcnn(workdir: str | os.PathLike) -> keras.Model:
     model = fast_rcnn_model(load_submodels(files), files.read_config().model)
     model.class_names, model.category_ids = files.read_classes()
     return model
+
+
+def load_proposals_model(workdir: str | os.PathLike) -> keras.Model:
+    """Loads the first stage of a work directory's detector, for `kfpn.evaluation.recall.evaluate_proposals`.
+
+    Returns:
+        The model of `proposals_model`, for 1000 proposals of an image.
+    """
+    from kfpn.modeling.fast_rcnn import proposals_model
+
+    files = Workdir(workdir)
+    return proposals_model(load_submodels(files), files.read_config().model, nms="kernel")
 
 
 def require_trained(files: Workdir, weights: Path | None = None, rpn: bool = True) -> None:

@@ -10,16 +10,14 @@ from kfpn.config.run import Config
 from kfpn.data.image import load_image
 from kfpn.data.proposal_table import ProposalTable
 from kfpn.data.record import Source
-from kfpn.evaluation.detect import detect_function, evaluate_source
-from kfpn.evaluation.recall import evaluate_proposals
+from kfpn.evaluation.detect import SourcePass, detect_function, evaluate_source
 from kfpn.modeling.detector import inference_model
-from kfpn.modeling.fast_rcnn import fast_rcnn_model, proposals_model
+from kfpn.modeling.fast_rcnn import fast_rcnn_model
 from kfpn.modeling.submodels import Submodels
 from kfpn.plotting.curves import plot_curves
 from kfpn.plotting.draw_boxes import side_by_side
 from kfpn.runs.atomic_files import read_json, write_json
 from kfpn.runs.checkpoint import Progress
-from kfpn.runs.load import load_submodels
 from kfpn.runs.workdir import Workdir
 from kfpn.training.progress import dispensable, say
 
@@ -44,9 +42,8 @@ def build_evaluate(
 
     def evaluate(step: int) -> dict[str, Any]:
         bar = sys.stderr.isatty()
-        figures, detections = evaluate_source(
-            detect, source, config, source.class_names, progress=bar, proposals=proposals
-        )
+        source_pass = SourcePass(source, config, progress=bar, proposals=proposals)
+        figures, detections = evaluate_source(detect, source_pass, source.class_names)
         found = {detection["image_id"]: detection for detection in detections}
         for index in range(min(config.samples, len(source))):
             record = source[index]
@@ -60,22 +57,6 @@ def build_evaluate(
         return figures
 
     return evaluate
-
-
-def proposal_recall(
-    config: Config, workdir: Workdir, source: Source, batch_size: int | None = None, bar: bool = True
-) -> dict[str, float | None]:
-    """Returns the recall of the proposals that a work directory's weights give, see `evaluate_proposals`.
-
-    Args:
-        config: the run's.
-        workdir: holds the weights.
-        source: of the images.
-        batch_size: None: the run's.
-        bar: whether to show one.
-    """
-    model = proposals_model(load_submodels(workdir), config.model, nms="kernel")
-    return evaluate_proposals(model, source, config, batch_size, bar)
 
 
 def finished(workdir: Workdir) -> dict[str, Any] | None:
@@ -97,7 +78,7 @@ def finish(
         config: the run's.
         workdir: the run's.
         progress: at its end.
-        recall: of the proposals, see `proposal_recall`; None: not measured.
+        recall: of the proposals, of `evaluate_proposals`; None: not measured.
 
     Raises:
         ValueError: if final.json can't be written.

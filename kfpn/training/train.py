@@ -17,9 +17,11 @@ from kfpn.data.formats import default_val_data, open_source
 from kfpn.data.pipeline import named_errors, train_batches
 from kfpn.data.proposal_table import ProposalTable, proposals_of, with_proposals
 from kfpn.data.record import Source
+from kfpn.evaluation.recall import evaluate_proposals
 from kfpn.losses.training_losses import training_functions
 from kfpn.modeling.submodels import build_submodels
 from kfpn.runs.checkpoint import Checkpoints, named_variables
+from kfpn.runs.load import load_proposals_model
 from kfpn.runs.lock import sole_training
 from kfpn.runs.precision import dtype_policy
 from kfpn.runs.workdir import Workdir
@@ -31,7 +33,7 @@ from kfpn.training.loop import Loop
 from kfpn.training.nonfinite.recorder import Recorder
 from kfpn.training.optimizer import Optimizer
 from kfpn.training.progress import say
-from kfpn.training.results import build_evaluate, finish, finished, proposal_recall, summary
+from kfpn.training.results import build_evaluate, finish, finished, summary
 from kfpn.training.step import build_train_step
 from kfpn.weights.assign import assign_weights
 from kfpn.weights.identify import read_trained_weights
@@ -201,7 +203,8 @@ def _train(
         return {}
     recall = None
     if val_source is not None and fixed is None:
-        recall = proposal_recall(config, workdir, val_source, bar=sys.stderr.isatty())
+        proposals_model = load_proposals_model(workdir.path)
+        recall = evaluate_proposals(proposals_model, val_source, config, progress=sys.stderr.isatty())
     final = finish(config, workdir, progress, recall)
     cluster.leave()
     return final

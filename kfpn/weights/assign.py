@@ -1,5 +1,6 @@
 """Assigns weights that others trained to the variables of a detector: by name, and all of them or none."""
 
+import dataclasses
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,6 +10,7 @@ import keras
 import numpy as np
 
 from kfpn.config.model import ModelConfig
+from kfpn.config.presets import preset
 from kfpn.modeling.backbones import find_backbone
 from kfpn.modeling.detector import inference_model
 from kfpn.modeling.submodels import build_submodels
@@ -174,7 +176,7 @@ def load_detector(source: PathLike, padded: bool = False) -> keras.Model:
 
     Returns:
         The inference model under the current Keras dtype policy, with the attributes `class_names` and `category_ids`,
-        tuples over labels. A work directory gives the best weights that its evaluations have seen.
+        tuples over labels, and `input_config`, the rule by which its images are resized. A work directory gives the best weights that its evaluations have seen.
 
     Raises:
         ValueError: if the source does not exist, holds no detector or can't be read, see `read_trained_weights`.
@@ -190,4 +192,5 @@ def load_detector(source: PathLike, padded: bool = False) -> keras.Model:
     _warn_of_notes(trained)
     model = inference_model(submodels, config, padded)
     model.class_names, model.category_ids = trained.names_of_classes()
+    model.input_config = dataclasses.replace(preset("coco").input, **trained.input)
     return model

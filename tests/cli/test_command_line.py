@@ -290,7 +290,8 @@ def test_evaluate_prints_and_writes_the_figures(run, tmp_path, monkeypatch, caps
 
 def test_evaluate_with_proposals_adds_their_recall(run, tmp_path, monkeypatch, capsys):
     import kfpn.data.formats
-    import kfpn.training.results
+    import kfpn.inference.evaluate
+    import kfpn.runs.load
 
     record = Record(
         np.zeros((60, 100, 3), np.uint8), 5, 60, 100, np.array([[0, 0, 30, 50]], np.float32), np.zeros(1, np.int32),
@@ -299,9 +300,8 @@ def test_evaluate_with_proposals_adds_their_recall(run, tmp_path, monkeypatch, c
     source = IterableSource([record], class_names=["cat", "dog"])
     recall = {"AR@100": 0.25, "AR@1000": 0.5, "ARs@1000": None, "ARm@1000": 0.5, "ARl@1000": None}
     monkeypatch.setattr(kfpn.data.formats, "open_source", lambda data, split: source)
-    monkeypatch.setattr(kfpn.training.results, "load_submodels", lambda files: None)
-    monkeypatch.setattr(kfpn.training.results, "proposals_model", lambda submodels, config, nms: None)
-    monkeypatch.setattr(kfpn.training.results, "evaluate_proposals", lambda *_: recall)
+    monkeypatch.setattr(kfpn.runs.load, "load_proposals_model", lambda workdir: None)
+    monkeypatch.setattr(kfpn.inference.evaluate, "evaluate_proposals", lambda *_: recall)
     figures = tmp_path / "figures.json"
     assert cli.main(["evaluate", "--workdir", str(run), "--proposals", "--json", str(figures)]) == 0
     assert json.loads(figures.read_text())["proposals"] == recall

@@ -7,6 +7,7 @@ import tensorflow as tf
 from kfpn.config.presets import preset
 from kfpn.data.record import Record
 from kfpn.evaluation.detect import (
+    SourcePass,
     detect_function,
     detect_image,
     detect_source,
@@ -51,6 +52,11 @@ class Empty(Source):
         return 0
 
 
+def quiet(source, batch_size=None):
+    """Returns a pass over a source without a bar."""
+    return SourcePass(source, CONFIG, batch_size, progress=False)
+
+
 def lower_right(inputs):
     """Stands for a detector: finds the lower right quarter of the true image, in a padded row of two."""
     sizes = tf.cast(inputs["image_sizes"], tf.float32)
@@ -72,7 +78,7 @@ def test_boxes_are_scaled_on_each_axis_and_clipped():
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
 def test_every_image_is_detected_once_whatever_the_batch(batch_size):
-    detections = detect_source(lower_right, Source(), CONFIG, batch_size, progress=False)
+    detections = detect_source(lower_right, quiet(Source(), batch_size))
     assert sorted(row["image_id"] for row in detections) == [100, 101, 102]
     for row in detections:
         height, width = SIZES[row["image_id"] - 100]
@@ -82,17 +88,15 @@ def test_every_image_is_detected_once_whatever_the_batch(batch_size):
 
 
 def test_the_figures_of_a_perfect_detector_are_one():
-    metrics, detections = evaluate_source(lower_right, Source(), CONFIG, ["thing"], progress=False)
+    metrics, detections = evaluate_source(lower_right, quiet(Source()), ["thing"])
     assert metrics["AP"] == pytest.approx(1.0)
     assert len(detections) == 3
 
 
 def test_one_image_gives_what_the_source_gives():
     record = Source()[0]
-    (expected,) = (
-        row for row in detect_source(lower_right, Source(), CONFIG, progress=False) if row["image_id"] == 100
-    )
-    found = detect_image(lower_right, record.image, CONFIG, image_id=100)
+    (expected,) = (row for row in detect_source(lower_right, quiet(Source())) if row["image_id"] == 100)
+    found = detect_image(lower_right, record.image, CONFIG.input, image_id=100)
     assert found["image_id"] == 100
     for name in ("boxes", "scores", "labels"):
         np.testing.assert_allclose(found[name], expected[name], atol=1e-4)
@@ -105,12 +109,12 @@ def test_a_compiled_function_is_not_compiled_again():
 
 def test_a_model_of_other_classes_is_refused():
     with pytest.raises(ValueError, match=r"three: classes must be among those of the model \(cat, dog\), got thing$"):
-        evaluate_source(lower_right, Source(), CONFIG, ["cat", "dog"], progress=False)
+        evaluate_source(lower_right, quiet(Source()), ["cat", "dog"])
 
 
 def test_a_name_that_two_labels_of_the_model_have_is_refused():
     with pytest.raises(ValueError, match=r"model \(thing, dog, thing\), got thing$"):
-        evaluate_source(lower_right, Source(), CONFIG, ["thing", "dog", "thing"], progress=False)
+        evaluate_source(lower_right, quiet(Source()), ["thing", "dog", "thing"])
 
 
 def test_a_long_list_of_classes_is_cut():
@@ -155,7 +159,7 @@ def finds(*labels):
 
 def test_a_model_that_knows_more_classes_is_measured_on_those_of_the_source():
     names = ("dog", "thing", "other", "N/A")
-    metrics, detections = evaluate_source(finds(0, 1, 3), Two(), CONFIG, names, progress=False)
+    metrics, detections = evaluate_source(finds(0, 1, 3), quiet(Two()), names)
     assert metrics["per_class"]["thing"] == pytest.approx(1.0)
     assert len(detections) == 3
     for row in detections:
@@ -167,7 +171,7 @@ def test_a_model_that_knows_more_classes_is_measured_on_those_of_the_source():
 
 
 def test_images_where_the_model_finds_other_classes_only_stay_with_no_detections():
-    metrics, detections = evaluate_source(finds(0, 0), Two(), CONFIG, ("dog", "thing", "other"), progress=False)
+    metrics, detections = evaluate_source(finds(0, 0), quiet(Two()), ("dog", "thing", "other"))
     assert metrics["AP"] == pytest.approx(0.0)
     assert [(len(row["boxes"]), len(row["scores"]), len(row["labels"])) for row in detections] == [(0, 0, 0)] * 3
     assert {row["image_id"] for row in detections} == {100, 101, 102}
@@ -175,6 +179,6 @@ def test_images_where_the_model_finds_other_classes_only_stay_with_no_detections
 
 def test_nothing_to_detect_on_is_refused():
     with pytest.raises(ValueError, match="three: there must be images to detect on"):
-        detect_source(lower_right, Empty(), CONFIG, progress=False)
+        detect_source(lower_right, quiet(Empty()))
     with pytest.raises(ValueError, match="batch_size must be an integer of at least 1, got 0"):
-        detect_source(lower_right, Source(), CONFIG, 0, progress=False)
+        detect_source(lower_right, quiet(Source(), 0))

@@ -11,6 +11,7 @@ from kfpn.config.presets import preset
 from kfpn.data.formats.iterable import IterableSource
 from kfpn.data.record import Record
 from kfpn.evaluation.coco_figures import evaluate_coco, ground_truth, to_xywh
+from kfpn.evaluation.detect import SourcePass
 from kfpn.evaluation.recall import RECALLS, evaluate_proposals, proposal_recall, propose_source, recall_line
 
 CONFIG = preset("shapes")
@@ -197,7 +198,9 @@ def sized_source():
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3])
 def test_proposals_come_in_original_pixels_without_empty_rows(batch_size):
-    found = {row["image_id"]: row for row in propose_source(left_half, sized_source(), CONFIG, batch_size, False)}
+    found = {
+        row["image_id"]: row for row in propose_source(left_half, SourcePass(sized_source(), CONFIG, batch_size, False))
+    }
     np.testing.assert_allclose(found[5]["boxes"], [[0, 0, 60, 40], [0, 0, 60, 80]], atol=1e-4)
     np.testing.assert_allclose(found[9]["boxes"], [[0, 0, 256, 128], [0, 0, 256, 256]], atol=1e-4)
     assert found[9]["scores"] == pytest.approx([0.9, 0.8])

@@ -11,8 +11,8 @@ from kfpn.config.model import ModelConfig
 from kfpn.config.presets import preset
 from kfpn.data.formats.iterable import IterableSource
 from kfpn.data.record import Record
-from kfpn.evaluation.detect import detect_function, detect_image, detect_source, evaluate_source
-from kfpn.inference.image_pyramid import ImagePyramid, Pass, merge_detections
+from kfpn.evaluation.detect import SourcePass, detect_function, detect_image, detect_source, evaluate_source
+from kfpn.inference.image_pyramid import ImagePyramid, TimedDetector, merge_detections
 from kfpn.modeling.detector import inference_model
 from kfpn.modeling.submodels import build_submodels
 from tests.modeling import tiny
@@ -120,7 +120,7 @@ def detector():
 
 
 def test_boxes_of_a_mirrored_image_are_mirrored_back_within_its_own_width():
-    mirrored = Pass(detect_function(always(10, 20, 50, 70)), CONFIG, mirrored=True)
+    mirrored = TimedDetector(detect_function(always(10, 20, 50, 70)), CONFIG, mirrored=True)
     inputs = {
         "images": np.zeros((2, 128, 192, 3), np.uint8),
         "image_sizes": np.array([[128, 180], [100, 90]], np.int32),
@@ -139,7 +139,9 @@ def test_the_detector_sees_the_mirror_image_with_the_padding_still_on_the_right(
     detector.get_concrete_function = None
     images = np.zeros((2, 96, 128, 3), np.uint8)
     images[0, :80, :100], images[1] = bright_image(80, 100), bright_image(96, 128)
-    outputs = Pass(detector, CONFIG, mirrored=True)({"images": images, "image_sizes": np.array([[80, 100], [96, 128]])})
+    outputs = TimedDetector(detector, CONFIG, mirrored=True)(
+        {"images": images, "image_sizes": np.array([[80, 100], [96, 128]])}
+    )
     np.testing.assert_array_equal(seen[0][0, :80, :100], bright_image(80, 100)[:, ::-1])
     assert not seen[0][0, :, 100:].any()
     np.testing.assert_array_equal(seen[0][1], bright_image(96, 128)[:, ::-1])
@@ -148,9 +150,9 @@ def test_the_detector_sees_the_mirror_image_with_the_padding_still_on_the_right(
 
 def test_an_object_in_the_mirror_image_is_found_where_it_is():
     image = bright_image(96, 128)
-    (usual,) = detect_image(bright_spot, image, CONFIG)["boxes"]
+    (usual,) = detect_image(bright_spot, image, CONFIG.input)["boxes"]
     only_mirrored = ImagePyramid(bright_spot, CONFIG, flip=True).passes[1]
-    np.testing.assert_allclose(detect_image(only_mirrored, image, CONFIG)["boxes"], [usual])
+    np.testing.assert_allclose(detect_image(only_mirrored, image, CONFIG.input)["boxes"], [usual])
 
 
 def test_a_detector_that_prefers_one_side_finds_both_sides_of_a_symmetric_image():
@@ -252,14 +254,14 @@ def test_one_pass_at_the_size_of_the_run_changes_nothing(detector):
     images = IterableSource([record(tiny.image(75, 100, seed), seed) for seed in range(3)], class_names=["thing"])
     for scales in (None, (128,)):
         pyramid = ImagePyramid(model, config, scales)
-        usual = detect_source(model, images, config, 1, progress=False)
+        usual = detect_source(model, SourcePass(images, config, 1, progress=False))
         assert sum(len(row["boxes"]) for row in usual) > 30
         for row, own in zip(usual, pyramid.detect_source(images, 1, progress=False), strict=True):
             assert row["image_id"] == own["image_id"]
             for key in KEYS:
                 np.testing.assert_array_equal(row[key], own[key])
         image = images[0].image
-        usual, own = detect_image(model, image, config, 7), pyramid.detect_image(image, 7)
+        usual, own = detect_image(model, image, config.input, 7), pyramid.detect_image(image, 7)
         assert own["image_id"] == 7
         for key in KEYS:
             np.testing.assert_array_equal(usual[key], own[key])
@@ -296,7 +298,9 @@ def test_the_figures_are_those_of_the_merged_detections():
     pyramid = ImagePyramid(bright_spot, CONFIG, (128, 256), flip=True)
     metrics, detections = pyramid.evaluate_source(source(), ["thing"], progress=False)
     assert metrics["AP50"] == pytest.approx(1.0)
-    assert list(metrics) == list(evaluate_source(bright_spot, source(), CONFIG, ["thing"], progress=False)[0])
+    assert list(metrics) == list(
+        evaluate_source(bright_spot, SourcePass(source(), CONFIG, progress=False), ["thing"])[0]
+    )
     assert len(detections) == 3
 
 
@@ -329,7 +333,7 @@ def inputs(side):
 
 def test_the_first_call_of_each_size_does_not_count(clock):
     model = Counting()
-    one = Pass(model, CONFIG)
+    one = TimedDetector(model, CONFIG)
     one(inputs(64))  # twice: the first compiles
     assert (one.seconds, one.images, len(model.calls)) == (1.0, 2, 2)
     one(inputs(64))

@@ -12,6 +12,7 @@ from kfpn.config.run import Config, InputConfig
 from kfpn.data.formats.iterable import IterableSource
 from kfpn.data.proposal_table import proposals_of, read_proposals
 from kfpn.data.record import Record
+from kfpn.evaluation.detect import SourcePass
 from kfpn.evaluation.recall import propose_source
 from kfpn.inference.write_proposals import propose
 from kfpn.modeling.fast_rcnn import proposals_model
@@ -36,6 +37,11 @@ def source(name, *sizes):
 SEEN, UNSEEN = source("seen", (64, 64), (32, 48), (64, 90)), source("unseen", (64, 64))
 
 
+def quiet(*sources):
+    """Returns a pass over each source without a bar."""
+    return [SourcePass(one, CONFIG, progress=False) for one in sources]
+
+
 @pytest.fixture(scope="module")
 def submodels():
     keras.utils.set_random_seed(0)
@@ -44,9 +50,9 @@ def submodels():
 
 def test_the_file_holds_the_proposals_of_every_image(submodels, tmp_path):
     path = tmp_path / "kept.npz"
-    counts = propose(submodels, CONFIG, [SEEN, UNSEEN], path, 30, progress=False)
+    counts = propose(submodels, CONFIG.model, quiet(SEEN, UNSEEN), path, 30)
     assert list(read_proposals(path)) == ["seen", "unseen"]
-    expected = propose_source(proposals_model(submodels, CONFIG.model, 30), SEEN, CONFIG, progress=False)
+    expected = propose_source(proposals_model(submodels, CONFIG.model, 30), *quiet(SEEN))
     table = proposals_of(path, SEEN)
     for row in expected:
         np.testing.assert_allclose(table.boxes[table.rows(row["image_id"])], row["boxes"], atol=1e-3)
@@ -57,16 +63,16 @@ def test_the_file_holds_the_proposals_of_every_image(submodels, tmp_path):
 
 def test_by_default_there_are_as_many_as_a_run_of_these_settings_uses(submodels, tmp_path):
     # 40 at test time, 25 in training.
-    (count,) = propose(submodels, CONFIG, [UNSEEN], tmp_path / "kept", progress=False)
+    (count,) = propose(submodels, CONFIG.model, quiet(UNSEEN), tmp_path / "kept")
     assert count == 40
-    wider = replace(CONFIG, model=replace(CONFIG.model, post_nms_train=55))
-    (count,) = propose(submodels, wider, [UNSEEN], tmp_path / "kept", progress=False)
+    wider = replace(CONFIG.model, post_nms_train=55)
+    (count,) = propose(submodels, wider, quiet(UNSEEN), tmp_path / "kept")
     assert count == 55
 
 
 def test_sources_of_one_name_are_refused_before_the_work(submodels, tmp_path):
     with pytest.raises(ValueError, match="sources must have different names, got seen, seen"):
-        propose(submodels, CONFIG, [SEEN, SEEN], tmp_path / "kept", progress=False)
+        propose(submodels, CONFIG.model, quiet(SEEN, SEEN), tmp_path / "kept")
     assert not list(tmp_path.iterdir())
 
 

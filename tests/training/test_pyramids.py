@@ -8,7 +8,7 @@ import pytest
 
 from kfpn.config.presets import preset
 from kfpn.config.run import InputConfig
-from kfpn.evaluation.detect import evaluate_source
+from kfpn.evaluation.detect import SourcePass, evaluate_source
 from kfpn.evaluation.recall import RECALLS
 from kfpn.modeling.submodels import build_submodels
 from kfpn.runs.load import load_detector, load_submodels
@@ -57,7 +57,7 @@ def test_a_pyramid_trains_ten_steps_evaluates_saves_and_loads(model, tmp_path):
     pairs = [pair for pair in zip(fresh, trained, strict=True) if pair[0].path.endswith("kernel")]
     assert [one.path for one, other in pairs if np.array_equal(one.numpy(), other.numpy())] == []
     detector = load_detector(run.workdir, padded=True)
-    figures, detections = evaluate_source(detector, validation, run, validation.class_names, progress=False)
+    figures, detections = evaluate_source(detector, SourcePass(validation, run, progress=False), validation.class_names)
     assert figures["AP"] == pytest.approx(final["AP"], abs=1e-6)
     assert all(len(found["scores"]) > 0 for found in detections)
     assert set(final["proposals"]) == set(RECALLS)

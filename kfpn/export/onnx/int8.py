@@ -12,9 +12,10 @@ from tqdm import tqdm
 
 from kfpn.config.run import Config
 from kfpn.data.formats import default_val_data, open_source
+from kfpn.data.image import load_image
 from kfpn.data.pipeline import prepare_image
 from kfpn.data.record import Source
-from kfpn.evaluation.detect import detect_record, evaluate_detections
+from kfpn.evaluation.detect import detect_unpadded, evaluate_detections
 from kfpn.export.calibration import calibration_pictures, evenly_spread
 from kfpn.export.onnx.onnx_runtimes import in_onnxruntime
 from kfpn.export.trained import TrainedDetector
@@ -205,7 +206,9 @@ def evaluate_onnx(
     """
     detect = load(path)
     detections = [
-        detect_record(detect, source[row], config)
-        for row in tqdm(rows, desc=f"evaluate {path.name}", unit="image", leave=False)
+        detect_unpadded(detect, load_image(record), config.input, int(record.image_id))
+        for record in tqdm(
+            (source[row] for row in rows), total=len(rows), desc=f"evaluate {path.name}", unit="image", leave=False
+        )
     ]
     return evaluate_detections(source, class_names, detections, rows)[0]

@@ -64,7 +64,7 @@ def test_files_of_all_sizes_in_one_batch_give_what_predict_gives_for_each(
         return reference.run({**inputs, "images": tf.cast(inputs["images"], tf.float32)})[0]
 
     for i, image in enumerate(images):
-        expected = detect_image(model, image, trained.config)
+        expected = detect_image(model, image, trained.config.input)
         count = len(expected["scores"])
         assert outputs["num_detections"][i] == count > 0
         np.testing.assert_allclose(outputs["detection_scores"][i, :count], expected["scores"], atol=1e-4)

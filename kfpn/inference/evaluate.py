@@ -1,0 +1,170 @@
+"""Evaluates the detector of a work directory on a data set: COCO's figures, and the recall of its proposals."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from kfpn.config.run import Config
+from kfpn.config.test_scales import checked_scales
+from kfpn.data import formats
+from kfpn.data.proposal_table import proposals_of
+from kfpn.data.record import Source
+from kfpn.evaluation.detect import SourcePass, evaluate_source
+from kfpn.evaluation.recall import evaluate_proposals
+from kfpn.inference.image_pyramid import ImagePyramid
+from kfpn.runs import load
+from kfpn.runs.workdir import Workdir
+
+
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """Says what is evaluated, and how.
+
+    Attributes:
+        workdir: of `kfpn train` or `kfpn import-weights`.
+        data: what to evaluate on, a name as `kfpn.open_source` takes it, or a source. None: the validation data of the run.
+        split: of the data, where their name does not say one.
+        batch_size: images at once. None: that of the run.
+        scales: short sides of an image pyramid in pixels; None: the run's own size only.
+        flip: look at the mirror image as well, at each size.
+        proposals: measure the recall of the RPN's proposals as well.
+
+    Raises:
+        ValueError: if the scales are no sequence of different integers of at least 32.
+    """
+
+    workdir: str | os.PathLike
+    data: str | Source | None = None
+    split: str = "validation"
+    batch_size: int | None = None
+    scales: Sequence[int] | None = None
+    flip: bool = False
+    proposals: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.scales, str | int):
+            raise ValueError(f"scales must be a sequence of integers, like (480, 640, 800), got {self.scales!r}")
+        checked_scales(self.scales or ())
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Holds a loaded detector and opened data, ready to be measured.
+
+    Attributes:
+        request: what is evaluated.
+        model: the detector of the work directory.
+        source_pass: the data, the run's config, and the proposals of a run on fixed proposals.
+        pyramid: of the model, if several sizes or mirror images are looked at; else None.
+    """
+
+    request: EvaluationRequest
+    model: keras.Model
+    source_pass: SourcePass
+    pyramid: ImagePyramid | None
+
+    @property
+    def source(self) -> Source:
+        """Returns the data."""
+        return self.source_pass.source
+
+    def measure(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Detects on all images.
+
+        Returns:
+            The figures of `evaluate_coco`, with the cost of an image pyramid as `image_pyramid`, see `ImagePyramid.cost`;
+            and the detections of `detect_source`, with the labels of the data.
+
+        Raises:
+            ValueError: if the model lacks a class of the data, or an image can't be read.
+        """
+        names = self.model.class_names
+        if self.pyramid is None:
+            return evaluate_source(self.model, self.source_pass, names)
+        figures, detections = self.pyramid.evaluate_source(self.source, names, self.source_pass.batch_size)
+        return {**figures, "image_pyramid": self.pyramid.cost()}, detections
+
+    def measure_proposals(self) -> dict[str, float | None]:
+        """Returns the recall of the proposals at the run's own size, see `evaluate_proposals`."""
+        model = load.load_proposals_model(self.request.workdir)
+        one = self.source_pass
+        return evaluate_proposals(model, one.source, one.config, one.batch_size)
+
+
+def open_evaluation(request: EvaluationRequest) -> Evaluation:
+    """Loads the detector and opens the data; everything that can be checked before the long work is checked here.
+
+    Raises:
+        ValueError: if the work directory holds no trained detector, the data can't be opened, or the scales are wrong; for
+            a run on fixed proposals also if its proposals do not belong to the data, or the RPN would be needed.
+    """
+    model = _load_evaluated(request)
+    config = Workdir(request.workdir).read_config()
+    source = _open_data(request, config)
+    proposals = proposals_of(config.proposals, source) if config.proposals else None
+    source_pass = SourcePass(source, config, request.batch_size, proposals=proposals)
+    several = request.scales is not None or request.flip
+    pyramid = ImagePyramid(model, config, request.scales, request.flip) if several else None
+    return Evaluation(request, model, source_pass, pyramid)
+
+
+def _load_evaluated(request: EvaluationRequest) -> keras.Model:
+    workdir = Workdir(request.workdir)
+    if not (workdir.config.exists() and workdir.read_config().proposals):
+        return load.load_detector(request.workdir, padded=True)
+    if request.proposals or request.scales is not None or request.flip:
+        raise ValueError(
+            f"proposals, scales and flip must be left out for {os.fspath(request.workdir)}, which was trained on fixed "
+            "proposals: it has no trained RPN"
+        )
+    return load.load_fast_rcnn(request.workdir)
+
+
+def _open_data(request: EvaluationRequest, config: Config) -> Source:
+    data = request.data
+    if data is None or data == "":
+        data = config.val_data or formats.default_val_data(config.data)
+    if data is None:
+        raise ValueError(f"{config.data} has no validation split: say what to evaluate on with --data")
+    return formats.open_source(data, request.split)
+
+
+def evaluate(
+    workdir: str | os.PathLike,
+    data: str | Source | None = None,
+    *,
+    split: str = "validation",
+    batch_size: int | None = None,
+    scales: Sequence[int] | None = None,
+    flip: bool = False,
+    proposals: bool = False,
+) -> dict[str, Any]:
+    """Returns the figures of a work directory's detector on a data set, as `kfpn evaluate --json` writes them.
+
+    Args:
+        workdir: of `kfpn train` or `kfpn import-weights`.
+        data: what to evaluate on, a name as `kfpn.open_source` takes it, or a source. None: the validation data of the run.
+        split: of the data, where their name does not say one.
+        batch_size: images at once. None: that of the run.
+        scales: short sides of an image pyramid in pixels, such as (480, 640, 800); the detections are merged, see
+            `ImagePyramid`. None: the run's own size only.
+        flip: look at the mirror image as well, at each size.
+        proposals: measure the recall of the RPN's proposals as well.
+
+    Returns:
+        dict: COCO's twelve figures `AP` to `ARl`, floats in 0..1, or None where there is no ground truth; `per_class`,
+        {name: AP}; with `scales` or `flip` also `image_pyramid`, see `ImagePyramid.cost`; with `proposals` also
+        `proposals`, see `evaluate_proposals`.
+
+    Raises:
+        ValueError: if the work directory holds no trained detector, the data can't be opened or read, a value is out of
+            range, or the detector lacks a class of the data.
+    """
+    evaluation = open_evaluation(EvaluationRequest(workdir, data, split, batch_size, scales, flip, proposals))
+    figures, _ = evaluation.measure()
+    if proposals:
+        figures["proposals"] = evaluation.measure_proposals()
+    return figures

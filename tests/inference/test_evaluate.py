@@ -1,0 +1,154 @@
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+
+import kfpn
+import kfpn.data.formats
+import kfpn.runs.load
+from kfpn.cli import command_line as cli
+from kfpn.config.run import Config, InputConfig
+from kfpn.data.formats.iterable import IterableSource
+from kfpn.data.proposal_table import collect_proposals, write_proposals
+from kfpn.data.record import Record
+from kfpn.evaluation.coco_figures import FIGURES
+from kfpn.evaluation.detect import SourcePass, evaluate_source
+from kfpn.evaluation.recall import RECALLS, evaluate_proposals
+from kfpn.inference.evaluate import EvaluationRequest, open_evaluation
+from kfpn.modeling.fast_rcnn import proposals_model
+from kfpn.modeling.submodels import build_submodels
+from kfpn.runs.workdir import Workdir
+from tests.modeling import tiny
+
+NAMES = ("ant", "bee", "cat")
+CONFIG = Config(data="coco:seen.json", val_data="unseen", batch_size=2, input=InputConfig(64, 96), model=tiny.config())
+
+
+def source(name="unseen", class_names=NAMES):
+    sizes = ((64, 64), (32, 48), (64, 90))
+    records = [
+        Record(
+            tiny.image(*size, seed=i), i, *size, np.array([[4, 4, 30, 40]], np.float32), np.array([i % 2], np.int32),
+            np.zeros(1, bool), np.array([26 * 36], np.float32), f"{i}",
+        )
+        for i, size in enumerate(sizes)
+    ]  # fmt: skip
+    return IterableSource(records, class_names, name=name)
+
+
+def save_run(folder, **changes):
+    """Writes a work directory with random weights, whose detector finds objects of all scores."""
+    keras.utils.set_random_seed(0)
+    submodels = build_submodels(CONFIG.model)
+    tiny.shake(submodels.weights_model)
+    workdir = Workdir(folder)
+    workdir.path.mkdir()
+    workdir.prepare(dataclasses.replace(CONFIG, **changes), NAMES, (1, 2, 3), "by hand")
+    workdir.save_weights(submodels.weights_model)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return save_run(tmp_path_factory.mktemp("runs") / "run")
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """Returns the names and splits of the data that were opened."""
+    calls = []
+
+    def open_source(data, split):
+        calls.append((data, split))
+        return source() if isinstance(data, str) else data
+
+    monkeypatch.setattr(kfpn.data.formats, "open_source", open_source)
+    return calls
+
+
+def test_the_figures_are_those_of_the_detector_on_the_runs_validation_data(run, opened):
+    figures = kfpn.evaluate(run)
+    assert opened == [("unseen", "validation")]
+    assert list(figures) == [*FIGURES, "per_class"]
+    model = kfpn.load_detector(run, padded=True)
+    assert figures == evaluate_source(model, SourcePass(source(), CONFIG, progress=False), NAMES)[0]
+
+
+def test_other_data_are_named_or_given_as_a_source(run, opened):
+    by_name = kfpn.evaluate(run, "voc:there", split="test", batch_size=1)
+    assert opened == [("voc:there", "test")]
+    assert kfpn.evaluate(run, source("mine"), batch_size=1) == by_name
+
+
+def test_proposals_and_an_image_pyramid_are_measured_when_asked_for(run):
+    figures = kfpn.evaluate(run, source(), scales=(64, 96), flip=True, proposals=True)
+    assert list(figures) == [*FIGURES, "per_class", "image_pyramid", "proposals"]
+    assert (figures["image_pyramid"]["scales"], figures["image_pyramid"]["passes"]) == ([64, 96], 4)
+    assert list(figures["proposals"]) == list(RECALLS)
+    model = proposals_model(kfpn.load_submodels(Workdir(run)), CONFIG.model)
+    assert figures["proposals"] == pytest.approx(evaluate_proposals(model, source(), CONFIG, progress=False), abs=1e-6)
+
+
+def test_the_detections_can_be_had_as_well(run):
+    evaluation = open_evaluation(EvaluationRequest(run, source()))
+    figures, detections = evaluation.measure()
+    assert figures == kfpn.evaluate(run, source())
+    assert sorted(row["image_id"] for row in detections) == [0, 1, 2]
+    assert all(len(row["boxes"]) == len(row["labels"]) > 0 for row in detections)
+
+
+def test_the_command_writes_the_same_figures(run, opened, tmp_path, capsys):
+    path = tmp_path / "figures.json"
+    args = ["evaluate", "--workdir", str(run), "--scales", "64,96", "--proposals", "--json", str(path)]
+    assert cli.main(args) == 0
+    written, figures = json.loads(path.read_text()), kfpn.evaluate(run, scales=(64, 96), proposals=True)
+    # The measured times differ from run to run.
+    del written["image_pyramid"], figures["image_pyramid"]
+    assert written == figures
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "unseen: 3 images"
+    assert lines[-2].startswith("image pyramid: 2 passes (64, 96), ")
+    assert lines[-1].startswith("proposals: AR@100 ")
+
+
+def test_a_run_on_fixed_proposals_is_evaluated_on_them(tmp_path):
+    data = source()
+    boxes, scores = np.array([[4, 4, 30, 40]], np.float32), np.ones(1, np.float32)
+    rows = [{"image_id": i, "boxes": boxes, "scores": scores} for i in range(3)]
+    write_proposals(tmp_path / "kept.npz", [collect_proposals(data, rows)])
+    run = save_run(tmp_path / "run", proposals=str(tmp_path / "kept.npz"))
+    assert list(kfpn.evaluate(run, data)) == [*FIGURES, "per_class"]
+    with pytest.raises(ValueError, match=r"proposals must be of other, got .*kept.npz' with those of unseen"):
+        kfpn.evaluate(run, source("other"))
+    for asked in ({"proposals": True}, {"scales": (64,)}, {"flip": True}):
+        with pytest.raises(
+            ValueError, match=r"proposals, scales and flip must be left out for .*run, which was trained"
+        ):
+            kfpn.evaluate(run, data, **asked)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"workdir": "nope"}, "workdir must be a folder, got 'nope', which does not exist"),
+        ({"data": "coco"}, "data must be shapes"),
+        ({"data": [1]}, "data must be the name of a data set or a source"),
+        ({"scales": (64, 64)}, "scales must differ from each other, got 64,64"),
+        ({"scales": "64,96"}, r"scales must be a sequence of integers, like \(480, 640, 800\), got '64,96'"),
+        ({"scales": 64}, "scales must be a sequence of integers"),
+        ({"batch_size": 0}, "batch_size must be an integer of at least 1, got 0"),
+        ({"data": source(class_names=("ant", "dog"))}, r"classes must be among those of the model \(ant, bee, cat\)"),
+    ],
+)
+def test_wrong_requests_are_answered_in_one_sentence(run, changes, message):
+    asked = {"workdir": run, "data": source(), **changes}
+    with pytest.raises(ValueError, match=message):
+        kfpn.evaluate(**asked)
+
+
+def test_a_run_without_validation_data_says_so(tmp_path):
+    run = save_run(tmp_path / "run", val_data=None)
+    with pytest.raises(ValueError, match=r"coco:seen.json has no validation split: say what to evaluate on"):
+        kfpn.evaluate(run)

@@ -1,0 +1,122 @@
+import os
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import kfpn
+from kfpn.config.run import Config, InputConfig
+from kfpn.evaluation.detect import detect_image
+from kfpn.modeling.submodels import build_submodels
+from kfpn.runs.workdir import Workdir
+from tests.modeling import tiny
+
+NAMES = ("ant", "bee", "cat")
+CONFIG = Config(data="seen", batch_size=2, input=InputConfig(64, 96), model=tiny.config())
+KEYS = ("boxes", "scores", "labels")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A work directory with random weights, whose detector finds objects of all scores."""
+    keras.utils.set_random_seed(0)
+    submodels = build_submodels(CONFIG.model)
+    tiny.shake(submodels.weights_model)
+    workdir = Workdir(tmp_path_factory.mktemp("run"))
+    workdir.prepare(CONFIG, NAMES, (1, 2, 3), "by hand")
+    workdir.save_weights(submodels.weights_model)
+    return workdir.path
+
+
+@pytest.fixture(scope="module")
+def detector(run):
+    return kfpn.load_detector(run, padded=True)
+
+
+def same(one, other, atol=0.0):
+    assert one["names"] == other["names"]
+    for key in KEYS:
+        np.testing.assert_allclose(one[key], other[key], rtol=0, atol=atol)
+
+
+def test_arrays_and_files_give_the_detections_of_evaluation_in_original_pixels(detector, tmp_path):
+    images = [tiny.image(50, 70, 1), tiny.image(128, 64, 2)]
+    Image.fromarray(images[1]).save(tmp_path / "one.png")
+    answers = kfpn.predict(detector, [images[0], tmp_path / "one.png", str(tmp_path / "one.png")])
+    assert len(answers) == 3
+    same(answers[1], answers[2])
+    for image, answer in zip(images, answers, strict=False):
+        expected = detect_image(detector, image, CONFIG.input)
+        assert len(answer["boxes"]) > 5
+        for key in KEYS:
+            np.testing.assert_array_equal(answer[key], expected[key])
+            assert answer[key].dtype == expected[key].dtype
+        assert (answer["boxes"][:, 2:] <= image.shape[:2]).all()
+        assert answer["boxes"][:, 2:].max() > 40
+        assert answer["names"] == [NAMES[label] for label in answer["labels"]]
+
+
+def test_a_single_image_gives_a_list_of_one(detector):
+    image = tiny.image(64, 64)
+    (alone,) = kfpn.predict(detector, image)
+    same(alone, kfpn.predict(detector, (image,))[0])
+    assert kfpn.predict(detector, []) == []
+
+
+def test_a_work_directory_and_a_model_without_padding_find_the_same(run, detector):
+    image = tiny.image(50, 70, 3)
+    (expected,) = kfpn.predict(detector, image)
+    same(kfpn.predict(run, image)[0], expected)
+    same(kfpn.predict(str(run), image)[0], expected)
+    same(kfpn.predict(kfpn.load_detector(run), image)[0], expected, atol=1e-3)
+
+
+def test_detections_below_the_least_score_are_left_out(detector):
+    image = tiny.image(64, 64)
+    (whole,) = kfpn.predict(detector, image)
+    limit = float(whole["scores"][3])
+    (best,) = kfpn.predict(detector, image, min_score=limit)
+    count = int((whole["scores"] >= limit).sum())
+    assert len(best["boxes"]) == len(best["names"]) == count < len(whole["scores"])
+
+
+def test_a_model_is_compiled_once(detector):
+    kfpn.predict(detector, tiny.image(64, 64))
+    traces = detector.compiled_detector.experimental_get_tracing_count()
+    kfpn.predict(detector, tiny.image(64, 64, 5))
+    assert detector.compiled_detector.experimental_get_tracing_count() == traces
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ("missing.png", "images must exist, got 'missing.png', which does not"),
+        (["missing.png"], "images must exist, got 'missing.png', which does not"),
+        ("text.png", r"text.png: is not an image"),
+        (np.zeros((8, 8), np.uint8), r"images must be paths or \(H, W, 3\) uint8 arrays, got uint8 of shape \(8, 8\)"),
+        (np.zeros((8, 8, 4), np.uint8), r"got uint8 of shape \(8, 8, 4\)"),
+        (np.zeros((2, 8, 8, 3), np.uint8), r"got uint8 of shape \(2, 8, 8, 3\)"),
+        (np.zeros((8, 8, 3), np.float32), r"got float32 of shape \(8, 8, 3\)"),
+        (np.zeros((0, 8, 3), np.uint8), r"got uint8 of shape \(0, 8, 3\)"),
+        ([None], r"images must be paths or \(H, W, 3\) uint8 arrays, got NoneType"),
+        (7, r"images must be paths or \(H, W, 3\) uint8 arrays, got int"),
+    ],
+)
+def test_what_is_no_image_is_answered_in_one_sentence(detector, tmp_path, monkeypatch, images, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.png").write_text("no image")
+    with pytest.raises(ValueError, match=message):
+        kfpn.predict(detector, images)
+
+
+def test_other_detectors_and_scores_are_refused(tmp_path, detector):
+    image = tiny.image(64, 64)
+    with pytest.raises(ValueError, match="workdir must be a folder, got 'nope', which does not exist"):
+        kfpn.predict("nope", image)
+    with pytest.raises(ValueError, match="workdir must be one that `kfpn train` made"):
+        kfpn.predict(os.fspath(tmp_path), image)
+    with pytest.raises(ValueError, match=r"detector must be a model of kfpn\.load_detector"):
+        kfpn.predict(keras.Sequential(), image)
+    with pytest.raises(ValueError, match=r"min_score must lie in 0\.\.1, got 2"):
+        kfpn.predict(detector, image, min_score=2)
