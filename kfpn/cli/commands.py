@@ -96,10 +96,10 @@ def _table(metrics: dict[str, Any]) -> str:
 
 def _predict(command: options.Predict) -> int:
     from kfpn.inference.predict import find_images, predict_images
-    from kfpn.runs.load import load_detector
+    from kfpn.runs.load import load_trained_detector
 
     paths, output = find_images(command.images), Path(command.output)
-    model = load_detector(command.workdir, padded=True)
+    model = load_trained_detector(command.workdir, padded=True)
     config = _run_config(command.workdir)
     pyramid = _image_pyramid(command, model, config)
     results, failed = predict_images(model, config, paths, output, command.min_score, pyramid)

@@ -33,6 +33,8 @@ REFUSED = {
 """Strategies that TensorFlow has and kfpn refuses -> the reason."""
 Precision = Literal["float32", "mixed_float16", "mixed_bfloat16"]
 OnNan = Literal["stop", "skip"]
+Algorithm = Literal["sgd"]
+Schedule = Literal["step", "cosine"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +98,8 @@ class SamplingConfig:
 class OptimizerConfig:
     """SGD with momentum, its learning rate over time, and what is done to gradients and weights."""
 
+    algorithm: Algorithm = "sgd"
+    """The rule that moves the weights: SGD with momentum."""
     learning_rate: float = 0.02
     """Learning rate for a global batch of `reference_batch` images."""
     reference_batch: int = 16
@@ -108,7 +112,7 @@ class OptimizerConfig:
     """Steps over which the rate rises linearly at the beginning."""
     warmup_factor: float = 0.001
     """The share of the rate with which it begins."""
-    schedule: Literal["step", "cosine"] = "step"
+    schedule: Schedule = "step"
     """After the warm-up: drops by `decay_factor` at the milestones, or a cosine down to 0."""
     milestones: tuple[float, ...] = (2 / 3, 8 / 9)
     """Where the rate drops, as shares of all steps (the 1x recipe: 60k and 80k of 90k)."""
@@ -126,7 +130,8 @@ class OptimizerConfig:
         check(self, "optimizer.", "weight_decay", NOT_NEGATIVE)
         check(self, "optimizer.", "warmup_steps", whole(0))
         check(self, "optimizer.", "warmup_factor", SHARE)
-        check(self, "optimizer.", "schedule", ("be 'step' or 'cosine'", lambda v: v in ("step", "cosine")))
+        check(self, "optimizer.", "algorithm", one_of(Algorithm))
+        check(self, "optimizer.", "schedule", one_of(Schedule))
         rising = lambda v: all(0.0 < m < 1.0 for m in v) and list(v) == sorted(v)  # noqa: E731
         check(self, "optimizer.", "milestones", ("be rising shares of all steps, between 0 and 1", rising))
         check(self, "optimizer.", "decay_factor", SHARE_ABOVE_0)

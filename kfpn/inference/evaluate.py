@@ -114,7 +114,7 @@ def open_evaluation(request: EvaluationRequest) -> Evaluation:
 def _load_evaluated(request: EvaluationRequest) -> keras.Model:
     workdir = Workdir(request.workdir)
     if not (workdir.config.exists() and workdir.read_config().proposals):
-        return load.load_detector(request.workdir, padded=True)
+        return load.load_trained_detector(request.workdir, padded=True)
     if request.proposals or request.scales is not None or request.flip:
         raise ValueError(
             f"proposals, scales and flip must be left out for {os.fspath(request.workdir)}, which was trained on fixed "

@@ -1,1 +1,1 @@
-"""Keeps the folder of a run: its files, checkpoints, lock and trained detector."""
+"""Reads and writes the work directory of a run: its files, checkpoints, lock and trained detector."""

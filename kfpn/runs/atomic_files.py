@@ -1,4 +1,4 @@
-"""Files that are whole or not there: JSON and text, written aside and renamed."""
+"""Writes JSON and text files aside and renames them, so that a file is complete or not there; reads JSON."""
 
 import json
 import math
@@ -22,40 +22,41 @@ def read_json(path: Path) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file aside and renames it; NaN and inf become null."""
-    write_aside(path, json.dumps(plain(value), indent=2) + "\n")
+    write_aside(path, json.dumps(without_nonfinite(value), indent=2) + "\n")
 
 
 def sync_folder(path: Path) -> None:
-    """Makes a rename in a folder outlast a power failure, where the file system can."""
+    """Makes sure that a rename in a folder survives a power failure, where the file system can do that."""
     folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
-    except OSError:  # some network file systems sync no folders
+    except OSError:  # Some network file systems can't sync folders.
         pass
     finally:
         os.close(folder)
 
 
 def write_aside(path: Path, text: str) -> None:
-    """Writes a text file aside and renames it: there is the old one or the new one, never half of one.
+    """Writes a text file aside and renames it: the file is the old one or the new one, never a part of one.
 
     Raises:
-        OSError: naming the file, if it can't be written; the old one stays.
+        OSError: naming the file, if it can't be written; the old file stays.
     """
     aside = path.with_name(path.name + ".tmp")
     try:
         aside.write_text(text, encoding="utf-8")
         os.replace(aside, path)
     except OSError as error:
-        with suppress(OSError):  # of two failures the first one is the cause
+        with suppress(OSError):  # The first failure is the cause, so a second one is not reported.
             aside.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error  # a full disk names no file
+        # The error of a full disk names no file.
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
-def plain(value: Any) -> Any:
-    """Returns a nest of dicts and lists with None, which JSON has, for NaN and inf."""
+def without_nonfinite(value: Any) -> Any:
+    """Returns a copy of nested dicts and lists with None in place of NaN and inf, which JSON does not have."""
     if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: without_nonfinite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
+        return [without_nonfinite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

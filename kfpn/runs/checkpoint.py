@@ -1,4 +1,4 @@
-"""Checkpoints: everything a restart needs, one file each, never half written."""
+"""Saves and restores checkpoints: one complete file each, with everything that a restart needs."""
 
 import dataclasses
 import json
@@ -19,15 +19,15 @@ _META = "progress"
 
 @dataclasses.dataclass
 class Progress:
-    """How far a run is.
+    """Holds how far a run is.
 
     Attributes:
-        step: optimizer steps taken.
-        seconds: spent training, evaluations not counted.
-        evaluated: step of the last evaluation that is complete; 0: none.
-        last: its figures, or {}.
-        best_step: step of the best evaluation; 0: none.
-        best: its figures, or {}.
+        step: number of optimizer steps taken.
+        seconds: time of training, without evaluations.
+        evaluated: step of the last complete evaluation; 0: there was none.
+        last: figures of the last evaluation, or {}.
+        best_step: step of the best evaluation; 0: there was none.
+        best: figures of the best evaluation, or {}.
         logged: the last row of training metrics, or {}.
         pending: metrics of each step since that row.
     """
@@ -43,12 +43,12 @@ class Progress:
 
 
 class Checkpoints:
-    """The checkpoints of a work directory, `checkpoints/step_00001000.npz`.
+    """Saves, restores and prunes the checkpoints of a work directory, such as `checkpoints/step_00001000.npz`.
 
     Args:
-        folder: is made when the first one is saved.
-        variables: name -> variable, all state of the run.
-        keep: newest files that are kept; the best step's is kept besides.
+        folder: is made when the first checkpoint is saved.
+        variables: name -> variable, the whole state of the run.
+        keep: number of newest files to keep; the file of the best step is kept as well.
     """
 
     def __init__(self, folder: str | os.PathLike, variables: Mapping[str, keras.Variable], keep: int = 3):
@@ -57,11 +57,17 @@ class Checkpoints:
         self.keep = keep
 
     def save(self, progress: Progress) -> Path:
-        """Writes the checkpoint of `progress.step` aside, renames it, and deletes those no longer kept.
+        """Writes the checkpoint of `progress.step` aside, renames it, and deletes the files that are no longer kept.
+
+        Args:
+            progress: of the run.
+
+        Returns:
+            The path of the file.
 
         Raises:
-            ValueError: if a variable is not finite; files already there stay as they are.
-            OSError: if the file can't be written, as on a full disk; files already there stay as they are.
+            ValueError: if a variable is not finite; the other files stay as they are.
+            OSError: if the file can't be written, for example on a full disk; the other files stay as they are.
         """
         arrays = {name: variable.numpy() for name, variable in self.variables.items()}
         bad = [self.variables[name].path for name, value in arrays.items() if not np.isfinite(value).all()]
@@ -71,7 +77,7 @@ class Checkpoints:
                 + (f" and {len(bad) - 1} more" if bad[1:] else "")
             )
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._remove_leftovers()  # before the disk is needed
+        self._remove_leftovers()  # This makes room on the disk before it is needed.
         path = self._path(progress.step)
         arrays[_META] = np.array(json.dumps(dataclasses.asdict(progress)))
         aside = path.with_suffix(".tmp")
@@ -92,20 +98,19 @@ class Checkpoints:
         """Loads the newest checkpoint that can be read into the variables.
 
         Returns:
-            Its progress; a fresh one, with nothing loaded, where there is no checkpoint.
+            The progress of the checkpoint; if there is no checkpoint, the progress of a run that begins.
 
         Raises:
-            ValueError: if a file can be read but its variables or its progress are not those of this run, or no file can
-                be read.
+            ValueError: if the variables or the progress of a file are not those of this run, or if no file can be read.
         """
         steps = self.steps()
         for step in reversed(steps):
             try:
                 arrays = self._read(self._path(step))
-            except Exception as error:  # a flipped bit makes zipfile and numpy fail in every way there is
+            except Exception as error:  # zipfile and NumPy raise errors of many types for a flipped bit.
                 warnings.warn(f"{self._path(step)} is damaged ({error}); trying the one before it", stacklevel=2)
                 continue
-            progress = _progress(arrays.pop(_META), step, self._path(step))
+            progress = _read_progress(arrays.pop(_META), step, self._path(step))
             self._assign(arrays, self._path(step))
             return progress
         if steps:
@@ -115,7 +120,7 @@ class Checkpoints:
         return Progress()
 
     def steps(self) -> list[int]:
-        """Returns the steps of all checkpoints there are, oldest first."""
+        """Returns the steps of all checkpoints, oldest first."""
         if not self.folder.is_dir():
             return []
         matches = (re.fullmatch(r"step_(\d+)\.npz", path.name) for path in self.folder.iterdir())
@@ -125,7 +130,7 @@ class Checkpoints:
         return self.folder / f"step_{step:08d}.npz"
 
     def _read(self, path: Path) -> dict[str, np.ndarray]:
-        # Reading every member also checks its CRC.
+        # Reading an array also checks its CRC, so every array is read.
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         if _META not in arrays:
@@ -134,11 +139,11 @@ class Checkpoints:
 
     def _assign(self, arrays: dict[str, np.ndarray], path: Path) -> None:
         missing = sorted(self.variables.keys() - arrays.keys())
-        foreign = sorted(arrays.keys() - self.variables.keys())
-        if missing or foreign:
+        unknown = sorted(arrays.keys() - self.variables.keys())
+        if missing or unknown:
             raise ValueError(
                 f"variables of {path} must be those of this run, got {len(missing)} missing {missing[:3]} "
-                f"and {len(foreign)} unknown {foreign[:3]}"
+                f"and {len(unknown)} unknown {unknown[:3]}"
             )
         for name, variable in self.variables.items():
             if tuple(variable.shape) != arrays[name].shape:
@@ -147,7 +152,7 @@ class Checkpoints:
             variable.assign(arrays[name])
 
     def _prune(self, progress: Progress) -> None:
-        # Later ones are damaged, or the run would have gone on from there: they must not count among the newest.
+        # Files of later steps are damaged, because the run did not go on from them: they do not count among the newest.
         past = [step for step in self.steps() if step <= progress.step]
         for step in self.steps():
             if step not in past[-self.keep :] and step != progress.best_step:
@@ -158,35 +163,38 @@ class Checkpoints:
             leftover.unlink(missing_ok=True)
 
 
-def _progress(text: np.ndarray, step: int, path: Path) -> Progress:
-    known = {field.name: type(field.default_factory() if callable(field.default_factory) else field.default)
-             for field in dataclasses.fields(Progress)}  # fmt: skip
+def _read_progress(text: np.ndarray, step: int, path: Path) -> Progress:
+    """Returns the progress that the file of a step holds as JSON, after a check of its fields and their types."""
+    known = {name: type(value) for name, value in dataclasses.asdict(Progress()).items()}
     try:
-        found = json.loads(str(text))
+        values = json.loads(str(text))
     except ValueError:
-        found = None
-    if not isinstance(found, dict):
+        values = None
+    if not isinstance(values, dict):
         raise ValueError(f"progress of {path} must be a JSON object, got {str(text)[:80]!r}")
-    unknown = sorted(found.keys() - known.keys())
+    unknown = sorted(values.keys() - known.keys())
     if unknown:
         raise ValueError(
             f"progress of {path} must have no fields but {', '.join(known)}, got {', '.join(unknown)}; "
             "was it made by another version of kfpn?"
         )
-    for name, value in found.items():
+    for name, value in values.items():
         if not isinstance(value, (int, float) if known[name] is float else known[name]):
             raise ValueError(f"progress of {path}: {name} must be a {known[name].__name__}, got {value!r}")
-    if found.get("step") != step:
-        raise ValueError(f"progress of {path} must have the step {step} of its name, got {found.get('step')}")
-    return Progress(**found)
+    if values.get("step") != step:
+        raise ValueError(f"progress of {path} must have the step {step} of its name, got {values.get('step')}")
+    return Progress(**values)
 
 
 def named_variables(**groups: Any) -> dict[str, keras.Variable]:
-    """Names the variables of several groups, `group/0007`.
+    """Names the variables of several groups by their order, such as `group/0007`.
 
-    Keras' own names count the layers a process has made, so they change from one run to the next; the order does not.
+    Keras' own names count the layers that a process has made, so they change from run to run, and the order does not.
 
     Args:
-        **groups: group name -> sequence of variables.
+        **groups: name of a group -> sequence of variables.
+
+    Returns:
+        Name -> variable.
     """
     return {f"{group}/{i:04d}": variable for group, variables in groups.items() for i, variable in enumerate(variables)}

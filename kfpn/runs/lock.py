@@ -1,4 +1,4 @@
-"""One training a work directory."""
+"""Locks a work directory, so that one training at a time uses it."""
 
 import fcntl
 import json
@@ -15,10 +15,10 @@ from pathlib import Path
 def sole_training(path: Path) -> Iterator[None]:
     """Holds the lock of a work directory for a `with` block.
 
-    The kernel lets go of it when the process ends, by `kill -9` too: a lock file that was left behind stands in nobody's way.
+    The kernel releases the lock when the process ends, after `kill -9` as well: a lock file that was left behind locks nothing.
 
     Args:
-        path: the lock's file; its folder is there.
+        path: the file of the lock, in an existing folder.
 
     Raises:
         ValueError: naming process and machine, while another training holds it.
@@ -31,7 +31,7 @@ def sole_training(path: Path) -> Iterator[None]:
                 f"workdir must be used by one training at a time, got {str(path.parent)!r}, in which {_holder(path)} trains; "
                 "wait for it, stop it, or use another --workdir"
             ) from error
-        except OSError as error:  # some network file systems have no locks
+        except OSError as error:  # Some network file systems have no locks.
             warnings.warn(f"{path} can't be locked ({error}): make sure that nothing else trains there", stacklevel=3)
         file.seek(0)
         file.truncate()
@@ -46,5 +46,5 @@ def _holder(path: Path) -> str:
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
         return f"process {held['pid']} on {held['host']} (since {held['since']})"
-    except (OSError, ValueError, KeyError, TypeError):  # it has just begun to write, or writes no more
+    except (OSError, ValueError, KeyError, TypeError):  # The file may be half written.
         return "another process"

@@ -1,4 +1,4 @@
-"""The work directory: what a run leaves behind, and what is read from it again."""
+"""Reads and writes the files of a work directory."""
 
 import json
 import math
@@ -13,7 +13,7 @@ import keras
 
 from kfpn.config.run import Config, from_dict, to_dict
 from kfpn.data.fingerprint import changed_entries
-from kfpn.runs.atomic_files import plain, read_json, sync_folder, write_aside, write_json
+from kfpn.runs.atomic_files import read_json, sync_folder, without_nonfinite, write_aside, write_json
 
 MAY_DIFFER = (
     "workdir",
@@ -29,16 +29,20 @@ MAY_DIFFER = (
     "log_every",
     "samples",
 )
-"""Fields that a resumed run may change: they don't act on the weights (`accumulate` does with batch norms: it is warned of)."""
+"""Fields that a resumed run may change, because they do not act on the weights.
+
+`accumulate` does act on them with batch norms: a change is warned of.
+"""
 
 WEIGHTS = "detector.weights.h5"
+"""Name of the file of weights for inference."""
 
 
 class Workdir:
-    """Paths and files of one work directory.
+    """Knows the paths of one work directory, and reads and writes its files.
 
     Args:
-        path: the folder; nothing is made or read before `prepare`.
+        path: the folder; the constructor makes and reads nothing.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -57,10 +61,10 @@ class Workdir:
         self.lock = self.path / ".lock"
 
     def check_writable(self) -> None:
-        """Makes the folder.
+        """Makes the folder and checks that files can be written in it.
 
         Raises:
-            ValueError: if it can't be made or written.
+            ValueError: if the folder can't be made or written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -74,16 +78,16 @@ class Workdir:
         """Returns the configuration of the run.
 
         Raises:
-            ValueError: naming the file, if it can't be read, or holds an unknown option or a bad value.
+            ValueError: naming the file, if it can't be read, or has an unknown option or a bad value.
         """
         try:
             return from_dict(Config, _read_object(self.config))
         except ValueError as error:
-            named = str(error) if str(self.config) in str(error) else f"{self.config}: {error}"
-            raise ValueError(named) from error
+            message = str(error) if str(self.config) in str(error) else f"{self.config}: {error}"
+            raise ValueError(message) from error
 
     def read_classes(self) -> tuple[tuple[str, ...], tuple[int, ...]]:
-        """Returns the names and category ids of the labels.
+        """Returns the class names and the category ids, one of each for a label.
 
         Raises:
             ValueError: naming the file, if it can't be read or lacks them.
@@ -101,61 +105,67 @@ class Workdir:
         class_names: Sequence[str],
         category_ids: Sequence[int],
         data: str,
-        found: dict[str, Any] | None = None,
+        data_fingerprint: dict[str, Any] | None = None,
     ) -> None:
-        """Writes config, classes and what the data held, or checks that those already there agree.
+        """Writes config, classes and the fingerprint of the data, after a check that those already there agree.
 
         Args:
-            config: of the run.
+            config: the run's configuration.
             class_names: of the training data.
             category_ids: of the training data.
-            data: its name.
-            found: its `fingerprint`, with that of the validation data, a change in which is warned of: it acts on
-                no weights, but on which are the best; None: the data is not looked at.
+            data: name of the training data.
+            data_fingerprint: `fingerprint` of the training and the validation data; None: the data is not compared.
 
         Raises:
-            ValueError: naming each field that differs, the old and the new value, or what changed in the data.
+            ValueError: naming each field that differs with its old and new value, or what changed in the training data.
         """
         classes = {
             "class_names": list(class_names),
             "category_ids": [int(i) for i in category_ids],
             "data": data,
         }
-        # A run that failed before it had anything to keep does not stand in the way of corrected options.
+        # A run that failed before it kept anything does not prevent a new start with corrected options.
         if self.config.exists() and self._holds_training():
-            began = self.read_config()
-            differences = compare_configs(to_dict(began), to_dict(config))
-            if self.classes.exists():
-                old = _read_object(self.classes)
-                differences += [
-                    f"{k}: {old.get(k)} -> {classes[k]}" for k in classes if k != "data" and old.get(k) != classes[k]
-                ]
-            if differences:
-                raise ValueError(
-                    f"{self.path} was made with other options: {'; '.join(differences)}. "
-                    "Use the same options to go on, or another --workdir to start anew"
-                )
-            if config.model.norm in ("bn", "sync_bn") and config.accumulate != began.accumulate:
-                warnings.warn(
-                    f"accumulate: {began.accumulate} -> {config.accumulate}: the statistics of model.norm {config.model.norm} are "
-                    "those of a part of the batch, so the run is another one from here on",
-                    stacklevel=2,
-                )
-            if found is not None and self.data.exists():
-                self._require_same_data(found, data)
+            self._require_same_options(config, classes)
+            if data_fingerprint is not None and self.data.exists():
+                self._require_same_data(data_fingerprint, data)
         write_json(self.classes, classes)
-        if found is not None:
-            write_json(self.data, found)
+        if data_fingerprint is not None:
+            write_json(self.data, data_fingerprint)
         write_json(self.config, to_dict(config))
 
-    def _require_same_data(self, found: dict[str, Any], data: str) -> None:
-        (old, old_validation), (new, new_validation) = map(_apart, (_read_object(self.data), found))
+    def _require_same_options(self, config: Config, classes: dict[str, Any]) -> None:
+        old = self.read_config()
+        changed = compare_configs(to_dict(old), to_dict(config))
+        if self.classes.exists():
+            old_classes = _read_object(self.classes)
+            changed += [
+                f"{key}: {old_classes.get(key)} -> {classes[key]}"
+                for key in classes
+                if key != "data" and old_classes.get(key) != classes[key]
+            ]
+        if changed:
+            raise ValueError(
+                f"{self.path} was made with other options: {'; '.join(changed)}. "
+                "Use the same options to go on, or another --workdir to start anew"
+            )
+        if config.model.norm in ("bn", "sync_bn") and config.accumulate != old.accumulate:
+            warnings.warn(
+                f"accumulate: {old.accumulate} -> {config.accumulate}: the statistics of model.norm {config.model.norm} are "
+                "those of a part of the batch, so the run is another one from here on",
+                stacklevel=3,
+            )
+
+    def _require_same_data(self, data_fingerprint: dict[str, Any], data: str) -> None:
+        before, now = _read_object(self.data), data_fingerprint
+        (old, old_validation), (new, new_validation) = _split_fingerprint(before), _split_fingerprint(now)
         if changed := changed_entries(old, new):
             raise ValueError(
                 f"{data} must hold what it held when {self.path} began, got changes in {', '.join(changed)}: a run is a "
                 f"function of its data. Bring the old data back to go on, or start anew from these weights with --init "
                 f"{self.path} and another --workdir"
             )
+        # Validation data acts on no weights, only on which of them are the best.
         if changed := changed_entries(old_validation, new_validation):
             warnings.warn(
                 f"the validation data changed since {self.path} began, in {', '.join(changed)}: AP from here on is not that of "
@@ -164,30 +174,31 @@ class Workdir:
             )
 
     def has_checkpoints(self) -> bool:
-        """Whether a run can go on from here."""
+        """Tells whether there is a checkpoint to go on from."""
         return any(self.checkpoints.glob("step_*.npz"))
 
     def _holds_training(self) -> bool:
         return self.weights.exists() or self.has_checkpoints()
 
     def append_metrics(self, row: dict[str, Any]) -> None:
-        """Adds a row to metrics.jsonl; NaN and inf become null, which JSON has."""
-        left = (json.dumps(plain(row)) + "\n").encode()
-        with open(self.metrics, "ab", buffering=0) as file:  # a buffer would write its rest again when closed
+        """Adds a row to metrics.jsonl; NaN and inf become null, because JSON does not have them."""
+        left = (json.dumps(without_nonfinite(row)) + "\n").encode()
+        # There is no buffer, because a buffer would write its rest again when the file is closed.
+        with open(self.metrics, "ab", buffering=0) as file:
             before = file.tell()
             try:
                 while left:
                     left = left[file.write(left) :]
-            except OSError:  # the next row must not stand behind half of this one
+            except OSError:  # The next row must not follow a part of this one.
                 os.truncate(self.metrics, before)
                 raise
 
     def drop_metrics_after(self, step: int, evaluated: int) -> None:
-        """Drops rows that a resumed run will write again, and a last row cut short.
+        """Drops the rows that a resumed run writes again, and a last row that is incomplete.
 
         Args:
-            step: last step whose training rows stay.
-            evaluated: last step whose evaluation row stays.
+            step: the last step whose row of training metrics stays.
+            evaluated: the last step whose row of an evaluation stays.
         """
         if not self.metrics.exists():
             return
@@ -205,7 +216,7 @@ class Workdir:
         """Writes the weights for inference aside and renames them.
 
         Raises:
-            OSError: if they can't be written, as on a full disk; those already there stay as they are.
+            OSError: if they can't be written, for example on a full disk; the old weights stay as they are.
         """
         aside = self.path / f"aside.{WEIGHTS}"
         try:
@@ -213,20 +224,20 @@ class Workdir:
             with open(aside, "rb") as file:
                 os.fsync(file.fileno())
             os.replace(aside, self.weights)
-        except (OSError, RuntimeError) as error:  # HDF5 has both for a disk that is full
+        except (OSError, RuntimeError) as error:  # HDF5 raises one or the other when the disk is full.
             aside.unlink(missing_ok=True)
             raise OSError(f"{self.weights} can't be written: {error}") from error
         sync_folder(self.path)
 
 
 def compare_configs(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Lists what keeps a run from going on under another configuration.
+    """Lists the differences that keep a run from going on with another configuration.
 
     Args:
         old, new: from `kfpn.config.run.to_dict`.
 
     Returns:
-        `name: old -> new` of each field that differs and is not in `MAY_DIFFER`.
+        `name: old -> new` for each field that differs and is not in `MAY_DIFFER`.
     """
     before, after = _flat(old), _flat(new)
     return [
@@ -236,9 +247,9 @@ def compare_configs(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     ]
 
 
-def _apart(known: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns the training data's fingerprint and the validation data's."""
-    return {name: value for name, value in known.items() if name != "validation"}, known.get("validation") or {}
+def _split_fingerprint(both: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the fingerprint of the training data and that of the validation data."""
+    return {name: value for name, value in both.items() if name != "validation"}, both.get("validation") or {}
 
 
 def _read_object(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: noticed at once, acted on where nothing is lost."""
+"""Catches Ctrl-C and SIGTERM at once, and lets a run act on them where nothing is lost."""
 
 import signal
 import threading
@@ -8,37 +8,40 @@ from types import FrameType
 
 
 class Interrupted(BaseException):
-    """A signal came while `Interruption.at_once` was on; like KeyboardInterrupt no `except Exception` swallows it."""
+    """Says that a signal came inside `Interruption.at_once`.
+
+    It is a BaseException, as KeyboardInterrupt is, so that no `except Exception` swallows it.
+    """
 
 
 class Interruption:
-    """Catches SIGINT and SIGTERM for a `with` block; outside the main thread it catches nothing.
+    """Catches SIGINT and SIGTERM in a `with` block; outside the main thread it catches nothing.
 
     Attributes:
-        signal: number of the first signal that came, or None. A second Ctrl-C is a KeyboardInterrupt.
+        signal: int, number of the first signal that came, or None. A second Ctrl-C raises KeyboardInterrupt.
     """
 
     def __init__(self) -> None:
         self.signal: int | None = None
         self._at_once = False
-        self._before: dict[int, object] = {}
+        self._previous: dict[int, object] = {}
 
     def __enter__(self) -> "Interruption":
-        """Starts to catch."""
+        """Installs the handlers."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._handle)
+                self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Puts the handlers of before back."""
-        for number, handler in self._before.items():
+        """Restores the previous handlers."""
+        for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
-        self._before.clear()
+        self._previous.clear()
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Inside, a signal raises `Interrupted`: for long work that can be thrown away."""
+        """Raises `Interrupted` as soon as a signal comes inside a `with` block: for long work that can be thrown away."""
         self._at_once = True
         try:
             if self.signal is not None:
@@ -49,7 +52,7 @@ class Interruption:
 
     @property
     def exit_code(self) -> int:
-        """130 after Ctrl-C, as shells have it; 0 after SIGTERM: preemption is no failure."""
+        """The exit code: 130 after Ctrl-C, as in shells; 0 after SIGTERM, because preemption is not a failure."""
         return 130 if self.signal == signal.SIGINT else 0
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:

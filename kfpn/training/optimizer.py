@@ -1,28 +1,38 @@
-"""What is done with summed gradients: decay, clipping, SGD with momentum, averaging of the weights.
+"""Updates the weights with summed gradients: decay, clipping, the optimizer's rule, averaging of the weights.
 
-Keras' own `optimizer.apply` would sum the gradients over replicas once more, and clips and decays on each replica
-before that sum. So the sum is made first (`step.py`), and here `update_step`, Keras' public hook for one variable,
-is called inside `StrategyExtended.update`, which runs it once on each device.
+Keras' own `optimizer.apply` sums the gradients over replicas, after it clipped and decayed them on each replica. Here they
+are summed before (`step.py`), and `update_step`, Keras' public method for one variable, is called inside
+`StrategyExtended.update`, which runs it once on each device.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import keras
 import tensorflow as tf
 
-from kfpn.config.run import Config
-from kfpn.training.schedule import make_schedule
+from kfpn.config.run import Config, OptimizerConfig
+from kfpn.training.schedule import WarmupSchedule, make_schedule
 
 INITIAL_SCALE = 2.0**15
+"""Loss scale of the first step (Micikevicius et al. 2018; this number and the next are Keras' own)."""
 GROWTH_STEPS = 2000
-"""Finite steps after which the loss scale doubles (Micikevicius et al. 2018; the numbers are Keras' own)."""
+"""Number of finite steps after which the loss scale doubles."""
+
+
+def sgd(config: OptimizerConfig, schedule: WarmupSchedule) -> keras.optimizers.Optimizer:
+    """Makes SGD with momentum."""
+    return keras.optimizers.SGD(schedule, momentum=config.momentum)
+
+
+OPTIMIZERS: dict[str, Callable[[OptimizerConfig, WarmupSchedule], keras.optimizers.Optimizer]] = {"sgd": sgd}
+"""Value of `optimizer.algorithm` -> function that makes the Keras optimizer whose `update_step` moves one variable."""
 
 
 class Optimizer:
-    """SGD with momentum, L2 decay, clipping, EMA and, for mixed_float16, a dynamic loss scale.
+    """Updates the weights: L2 decay, clipping, a Keras optimizer, an average of the weights, and a loss scale.
 
-    Make it inside `strategy.scope()`.
+    The loss scale is dynamic and used with mixed_float16 alone. Make the optimizer inside `strategy.scope()`.
 
     Args:
         config: the run's configuration.
@@ -33,49 +43,52 @@ class Optimizer:
         self.config = config.optimizer
         self.trainable_variables = list(trainable_variables)
         schedule = make_schedule(self.config, config.steps, config.batch_size)
-        self.sgd = keras.optimizers.SGD(schedule, momentum=self.config.momentum)
-        self.sgd.build(self.trainable_variables)
+        self.rule = OPTIMIZERS[self.config.algorithm](self.config, schedule)
+        self.rule.build(self.trainable_variables)
         self.average: list[keras.Variable] = []
         if self.config.ema_decay:
             self.average = [_state(v.numpy(), f"ema_{i}") for i, v in enumerate(self.trainable_variables)]
         self.scale: list[keras.Variable] = []
         if config.precision == "mixed_float16":
             self.scale = [_state(INITIAL_SCALE, "loss_scale"), _state(0.0, "finite_steps")]
-        # Not among `variables`: nothing is trained, nor saved, between a fault and what the host does about it.
+        # These are not among `variables`: nothing is trained or saved while the run halts.
         self._halts, self._halted = _state(0.0, "halts"), _state(0.0, "halted")
 
     @property
     def variables(self) -> list[keras.Variable]:
-        """Everything a restart needs, in a fixed order: step counter, momenta, average, loss scale."""
-        return [*self.sgd.variables, *self.average, *self.scale]
+        """All variables that a restart needs, in a fixed order: those of the Keras optimizer (step counter first), average, loss scale."""
+        return [*self.rule.variables, *self.average, *self.scale]
 
     @property
     def loss_scale(self) -> tf.Tensor:
-        """Factor of the loss whose gradient `apply` expects, scalar float32; 1 unless mixed_float16."""
+        """The factor of the loss whose gradients `apply` takes, scalar float32; 1 without mixed_float16."""
         return self.scale[0].value + 0.0 if self.scale else tf.constant(1.0)
 
-    def halt_at_fault(self, halt: bool) -> None:
-        """Says what the next fault does: halt, after which every step is refused and nothing at all changes until this
-        is called again, so that the host finds the state from before it; or cost that step alone.
+    def halt_at_nonfinite(self, halt: bool) -> None:
+        """Sets what happens at the next step without a finite loss, and ends a halt.
+
+        Args:
+            halt: True: that step and all later ones change nothing until this is called again, so that the host finds the
+                state from before that step. False: that step alone is skipped.
         """
         self._halts.assign(float(halt))
         self._halted.assign(0.0)
 
     def apply(self, gradients: Sequence[tf.Tensor], loss: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
-        """Takes one step, or refuses it: where loss or gradients are not finite, weights and momenta stay.
+        """Takes one step, or refuses it: weights and momenta stay as they are when loss or gradients are not finite.
 
-        Infinite gradients of a finite loss are no fault while the loss scale can still fall: the step is skipped and the
-        scale halved. Call it in replica context, outside any nested `tf.function`.
+        Infinite gradients of a finite loss do not count as a fault while the loss scale can still fall: the step is not
+        taken and the scale is halved. Call this in replica context, outside of any nested `tf.function`.
 
         Args:
-            gradients: of `loss_scale` times the loss, summed over all replicas, one a trainable variable.
-            loss: scalar without `loss_scale`, summed over all replicas as well; None: only gradients count.
+            gradients: of `loss_scale` times the loss, summed over all replicas, one for each trainable variable.
+            loss: scalar without `loss_scale`, summed over all replicas as well; None: only the gradients are looked at.
 
         Returns:
-            `grad_norm` (global norm with the L2 term, before clipping), `lr` and `skipped`, 1 for a fault, else 0,
-            scalars; and `applied`, bool.
+            Scalars: `grad_norm` (global norm with the L2 term, before clipping), `lr`, `skipped` (1 for a fault, else 0),
+            and `applied` (bool).
         """
-        rate = tf.cast(self.sgd.learning_rate, tf.float32)
+        rate = tf.cast(self.rule.learning_rate, tf.float32)
         gradients = [tf.convert_to_tensor(gradient) / self.loss_scale for gradient in gradients]
         gradients = [
             gradient + self.config.weight_decay * variable.value if decays(variable) else gradient
@@ -85,7 +98,7 @@ class Optimizer:
         if self.config.clip_norm is not None:
             factor = tf.minimum(1.0, self.config.clip_norm / tf.maximum(norm, 1e-12))
             gradients = [gradient * factor for gradient in gradients]
-        # Gradients and loss are summed: they, the norm and so the decision to refuse are the same on every replica.
+        # Gradients and loss are sums over all replicas, so every replica makes the same decision.
         finite = tf.math.is_finite(norm)
         fault = ~finite & (self.loss_scale <= 1.0)
         if loss is not None:
@@ -102,10 +115,10 @@ class Optimizer:
         for variable, gradient in zip(self.trainable_variables, gradients, strict=True):
             update(variable.value, self._update_one, args=(gradient, rate, applied), group=False)
         update(self._halted.value, _halt, args=(frozen,), group=False)
-        update(self.sgd.iterations.value, _count, args=(frozen,), group=False)
+        update(self.rule.iterations.value, _count, args=(frozen,), group=False)
         if self.average:
-            step = tf.cast(self.sgd.iterations.value, tf.float32)
-            # A young average would remember the random start: it takes in new weights faster at first.
+            step = tf.cast(self.rule.iterations.value, tf.float32)
+            # The average takes in new weights faster at first, because it would remember the random start for long.
             keep = tf.minimum(self.config.ema_decay, (1.0 + step) / (10.0 + step))
             for average, variable in zip(self.average, self.trainable_variables, strict=True):
                 update(average.value, _move_towards, args=(variable.value, 1.0 - keep, frozen), group=False)
@@ -117,16 +130,16 @@ class Optimizer:
 
     def _update_one(self, variable: tf.Variable, gradient: tf.Tensor, rate: tf.Tensor, applied: tf.Tensor) -> None:
         def step() -> tf.Tensor:
-            self.sgd.update_step(gradient, variable, rate)
+            self.rule.update_step(gradient, variable, rate)
             return tf.constant(True)
 
         tf.cond(applied, step, lambda: tf.constant(False))
 
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
-        """Puts the average in the model's place for a `with` block, and the trained weights back after it.
+        """Gives the model the averaged weights in a `with` block, and the trained weights again after it.
 
-        BatchNorm's moving statistics are averages already and stay as they are. Without EMA this does nothing.
+        The moving statistics of batch norms are averages already and stay as they are. Without an average this does nothing.
         """
         if not self.average:
             yield
@@ -142,7 +155,7 @@ class Optimizer:
 
 
 def decays(variable: keras.Variable) -> bool:
-    """Tells whether L2 decay acts on a variable: on kernels, not on biases nor on a norm's gamma and beta."""
+    """Tells whether L2 decay acts on a variable: it acts on kernels, not on biases nor on gamma and beta of a norm."""
     return len(variable.shape) > 1
 
 

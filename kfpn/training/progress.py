@@ -1,4 +1,4 @@
-"""What a run says while it goes: bar or lines, metrics.jsonl and TensorBoard."""
+"""Reports the progress of a run: a bar or lines, metrics.jsonl and TensorBoard."""
 
 import os
 import sys
@@ -14,36 +14,41 @@ from tqdm import tqdm
 from kfpn.runs.workdir import Workdir
 
 SECONDS_BETWEEN_LINES = 10.0
+"""Time between two printed lines where there is no terminal for a bar."""
 
 
 def say(message: str) -> None:
-    """Prints a line to stdout without tearing the bar."""
+    """Prints a line to stdout without breaking the bar."""
     tqdm.write(message)
     sys.stdout.flush()
 
 
 @contextmanager
-def dispensable(what: object) -> Iterator[None]:
-    """Makes a warning of a failure to write what a run of days must not end for: a row, an event, a picture."""
+def warn_on_write_error(what: object) -> Iterator[None]:
+    """Warns, instead of ending the run, when a `with` block can't write a row of metrics, an event or a picture.
+
+    Args:
+        what: what is written; the warning names it.
+    """
     try:
         yield
     except (OSError, tf.errors.OpError) as error:
-        warnings.warn(f"{what} can't be written ({error}); the run goes on without", stacklevel=3)
+        warnings.warn(f"{what} can't be written ({error}); the run goes on without it", stacklevel=3)
 
 
-class Report:
-    """The bar on a terminal, or now and then a line elsewhere; rows of metrics and TensorBoard events.
+class ProgressReport:
+    """Shows a bar on a terminal or prints lines elsewhere, and writes rows of metrics and TensorBoard events.
 
     Args:
-        workdir: where rows and events go.
-        step: of the run at its start.
-        steps: at its end.
+        workdir: the run's; rows and events go into it.
+        step: number of steps taken when the report begins.
+        steps: number of steps at the end of the run.
     """
 
     def __init__(self, workdir: Workdir, step: int, steps: int):
         self.workdir = workdir
         self.steps = steps
-        # As bytes: TensorFlow takes no text that stands for a file name which is not UTF-8.
+        # The path is passed as bytes, because TensorFlow refuses text for file names that are not UTF-8.
         self._writer = tf.summary.create_file_writer(os.fsencode(workdir.tensorboard))
         self._terminal = sys.stderr.isatty()
         self._bar = tqdm(
@@ -53,11 +58,11 @@ class Report:
         self._start = (time.monotonic(), step)
 
     def advance_to(self, step: int) -> None:
-        """Moves the bar; back, where steps were refused."""
+        """Moves the bar to a step, backwards too when steps were refused."""
         self._bar.update(step - self._bar.n)
 
     def train_row(self, row: Mapping[str, Any]) -> None:
-        """Writes and shows a row of a log step: `step`, losses, `lr`, `grad_norm`, `images_per_second`."""
+        """Writes and shows a row of training metrics: `step`, losses, `lr`, `grad_norm`, `images_per_second`."""
         self._write(row)
         self._bar.set_postfix_str(f"loss {row['loss']:.3f}, {row['images_per_second']:.1f} images/s")
         now, done = time.monotonic(), row["step"] == self.steps
@@ -72,21 +77,21 @@ class Report:
         )
 
     def evaluation_row(self, row: Mapping[str, Any]) -> None:
-        """Writes and shows a row of an evaluation: `step` and COCO's figures."""
+        """Writes and shows a row of an evaluation: `step` and the COCO figures."""
         self._write(row)
         shown = (f"{name} {row[name]:.3f}" for name in ("AP", "AP50", "AP75", "AR100") if row.get(name) is not None)
         say(f"step {row['step']}: {', '.join(shown) or 'nothing to measure AP on'}")
 
     def close(self) -> None:
-        """Closes bar and events."""
+        """Closes the bar and the file of events."""
         self._bar.close()
-        with dispensable(self.workdir.tensorboard):
+        with warn_on_write_error(self.workdir.tensorboard):
             self._writer.close()
 
     def _write(self, row: Mapping[str, Any]) -> None:
-        with dispensable(self.workdir.metrics):
+        with warn_on_write_error(self.workdir.metrics):
             self.workdir.append_metrics(dict(row))
-        with dispensable(self.workdir.tensorboard):
+        with warn_on_write_error(self.workdir.tensorboard):
             with self._writer.as_default(step=row["step"]):
                 for name, value in row.items():
                     if isinstance(value, float):

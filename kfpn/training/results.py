@@ -1,4 +1,4 @@
-"""What a run makes of its weights: figures, samples and curves while it goes, final.json at its end."""
+"""Writes the results of a run: figures, samples and curves at each evaluation, final.json at the end."""
 
 import sys
 from collections.abc import Callable
@@ -19,66 +19,69 @@ from kfpn.plotting.draw_boxes import side_by_side
 from kfpn.runs.atomic_files import read_json, write_json
 from kfpn.runs.checkpoint import Progress
 from kfpn.runs.workdir import Workdir
-from kfpn.training.progress import dispensable, say
+from kfpn.training.progress import say, warn_on_write_error
 
 
 def build_evaluate(
     config: Config, workdir: Workdir, submodels: Submodels, source: Source, proposals: ProposalTable | None = None
 ) -> Callable[[int], dict[str, Any]]:
-    """Returns (step) -> COCO's figures of the weights of that moment; it draws samples and curves on the way.
+    """Builds the function that evaluates the current weights, and draws samples and curves.
 
     Args:
-        config: the run's.
-        workdir: where samples and curves go.
-        submodels: whose weights are evaluated, on one device: call it outside the strategy's scope.
+        config: the run's configuration.
+        workdir: the run's; samples and curves go into it.
+        submodels: of the detector that is trained. It is evaluated on one device: call this outside of the strategy's scope.
         source: of the validation images.
-        proposals: of the same images, for a detector whose RPN isn't trained; None: the RPN's.
+        proposals: of the same images, for a detector whose RPN is not trained; None: the RPN's.
+
+    Returns:
+        The function (step) -> COCO figures.
     """
     if proposals is None:
         model = inference_model(submodels, config.model, padded=True)
     else:
         model = fast_rcnn_model(submodels, config.model)
-    detect = detect_function(model)  # once, so that it is traced once
+    detect = detect_function(model)  # It is made once, so that it is traced once.
 
     def evaluate(step: int) -> dict[str, Any]:
         bar = sys.stderr.isatty()
         source_pass = SourcePass(source, config, progress=bar, proposals=proposals)
         figures, detections = evaluate_source(detect, source_pass, source.class_names)
-        found = {detection["image_id"]: detection for detection in detections}
+        by_image = {detection["image_id"]: detection for detection in detections}
         for index in range(min(config.samples, len(source))):
             record = source[index]
             truth = {"boxes": record.boxes, "labels": record.labels}
-            picture = side_by_side(load_image(record), truth, found[record.image_id], source.class_names)
-            with dispensable(workdir.samples):
+            picture = side_by_side(load_image(record), truth, by_image[record.image_id], source.class_names)
+            with warn_on_write_error(workdir.samples):
                 workdir.samples.mkdir(exist_ok=True)
                 Image.fromarray(picture).save(workdir.samples / f"{index:03d}.png")
-        with dispensable(workdir.curves):
+        with warn_on_write_error(workdir.curves):
             plot_curves(workdir.metrics, workdir.curves)
         return figures
 
     return evaluate
 
 
-def finished(workdir: Workdir) -> dict[str, Any] | None:
-    """Returns what final.json holds; None if it has to be written (again): the checkpoint has all that is in it."""
+def read_final(workdir: Workdir) -> dict[str, Any] | None:
+    """Returns the content of final.json; None if it is missing or damaged, so that it has to be written again."""
     try:
         final = read_json(workdir.final)
     except (OSError, ValueError):
         return None
-    whole = isinstance(final, dict) and {"best_step", "seconds", "images_per_second"} <= final.keys()
-    return final if whole else None
+    complete = isinstance(final, dict) and {"best_step", "seconds", "images_per_second"} <= final.keys()
+    return final if complete else None
 
 
-def finish(
+def write_final(
     config: Config, workdir: Workdir, progress: Progress, recall: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Writes final.json and the last curves, and returns what `kfpn.training.train.train` does.
+    """Writes final.json and the last curves, and returns the content of final.json.
 
     Args:
-        config: the run's.
+        config: the run's configuration.
         workdir: the run's.
-        progress: at its end.
-        recall: of the proposals, of `evaluate_proposals`; None: not measured.
+        progress: of the run at its end.
+        recall: of the proposals, of `evaluate_proposals`; None: it was not measured.
 
     Raises:
         ValueError: if final.json can't be written.
@@ -98,7 +101,7 @@ def finish(
         "images_per_second": progress.step * config.batch_size / max(progress.seconds, 1e-9),
         **({} if recall is None else {"proposals": recall}),
     }
-    with dispensable(workdir.curves):
+    with warn_on_write_error(workdir.curves):
         plot_curves(workdir.metrics, workdir.curves)
     try:
         write_json(workdir.final, final)
@@ -106,12 +109,12 @@ def finish(
         raise ValueError(
             f"{workdir.path} must have room for final.json, got: {error}. All else is saved: make room and run the same command"
         ) from error
-    say(f"finished: {summary(final)}; {workdir.path}")
+    say(f"finished: {summary_line(final)}; {workdir.path}")
     return final
 
 
-def summary(final: dict[str, Any]) -> str:
-    """Returns a line of what final.json holds."""
+def summary_line(final: dict[str, Any]) -> str:
+    """Returns one line that says the main figures of final.json."""
     names = ("AP", "AP50", "AP75", "loss")
     figures = ", ".join(f"{name} {final[name]:.3f}" for name in names if final.get(name) is not None)
     return (

@@ -1,6 +1,7 @@
-"""The learning rate over a run's steps."""
+"""Computes the learning rate of each step of a run."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -11,22 +12,22 @@ from kfpn.config.run import OptimizerConfig
 
 @keras.saving.register_keras_serializable("kfpn")
 class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear warm-up, then a constant rate with drops, or a cosine down to 0.
+    """Raises the rate linearly in a warm-up and multiplies it by what a schedule of `SCHEDULES` says.
 
-    At step s of the warm-up's w the rate is `peak * (f + (1 - f) * s / w)` with f the warm-up factor, times what the
-    decay says at s: both run from step 0, as in detectron2's WarmupMultiStepLR.
+    At step s of a warm-up of w steps the rate is `peak * (f + (1 - f) * s / w)` with f the warm-up factor, times the factor
+    of the schedule at s. Both count from step 0, as in detectron2's WarmupMultiStepLR.
 
     Args:
         peak: rate after the warm-up.
-        steps: all steps of the run.
+        steps: number of steps of the run.
         warmup_steps: length of the warm-up; 0: none.
         warmup_factor: share of `peak` at step 0.
-        kind: `step` or `cosine`.
-        milestones: steps at which `step` multiplies the rate by `decay_factor`.
+        kind: name of a schedule, a key of `SCHEDULES`.
+        milestones: steps at which the schedule `step` multiplies the rate by `decay_factor`.
         decay_factor: see `milestones`.
 
     Call:
-        step: scalar, steps already taken. Returns the rate of the next one, float32.
+        step: scalar, number of steps taken. Returns the rate of the next step, scalar float32.
     """
 
     def __init__(
@@ -40,8 +41,8 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
         decay_factor: float = 0.1,
     ):
         super().__init__()
-        if kind not in ("step", "cosine"):
-            raise ValueError(f"kind must be 'step' or 'cosine', got {kind!r}")
+        if kind not in SCHEDULES:
+            raise ValueError(f"kind must be {' or '.join(map(repr, SCHEDULES))}, got {kind!r}")
         self.peak = peak
         self.steps = steps
         self.warmup_steps = warmup_steps
@@ -57,11 +58,7 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
         if self.warmup_steps:
             done = ops.minimum(step / self.warmup_steps, 1.0)
             rate = rate * (self.warmup_factor + (1.0 - self.warmup_factor) * done)
-        if self.kind == "cosine":
-            return rate * 0.5 * (1.0 + ops.cos(math.pi * ops.minimum(step / self.steps, 1.0)))
-        for milestone in self.milestones:
-            rate = ops.where(step >= milestone, rate * self.decay_factor, rate)
-        return rate
+        return SCHEDULES[self.kind](self, rate, step)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
@@ -76,8 +73,36 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
         }
 
 
+def step_decay(schedule: WarmupSchedule, rate: Any, step: Any) -> Any:
+    """Multiplies a rate by `decay_factor` for each milestone that is reached.
+
+    Args:
+        schedule: holds the settings.
+        rate: scalar float32, the rate before decay.
+        step: scalar float32, number of steps taken.
+    """
+    for milestone in schedule.milestones:
+        rate = ops.where(step >= milestone, rate * schedule.decay_factor, rate)
+    return rate
+
+
+def cosine_decay(schedule: WarmupSchedule, rate: Any, step: Any) -> Any:
+    """Multiplies a rate by half a cosine that falls from 1 to 0 over the steps of the run; arguments as in `step_decay`."""
+    return rate * 0.5 * (1.0 + ops.cos(math.pi * ops.minimum(step / schedule.steps, 1.0)))
+
+
+SCHEDULES: dict[str, Callable[[WarmupSchedule, Any, Any], Any]] = {"step": step_decay, "cosine": cosine_decay}
+"""Value of `optimizer.schedule` -> (schedule, rate, step) -> rate."""
+
+
 def make_schedule(config: OptimizerConfig, steps: int, batch_size: int) -> WarmupSchedule:
-    """Returns the schedule of a run of `steps` steps, its peak by the linear rule (Goyal et al. 2017)."""
+    """Makes the schedule of a run, with the peak that the linear rule gives (Goyal et al. 2017).
+
+    Args:
+        config: the run's.
+        steps: number of steps of the run.
+        batch_size: images of one step.
+    """
     return WarmupSchedule(
         peak=config.learning_rate * batch_size / config.reference_batch,
         steps=steps,

@@ -1,4 +1,4 @@
-"""One training step: forward and backward on each replica, one sum, one update."""
+"""Builds the training step: forward and backward pass on each replica, one sum over replicas, one update."""
 
 import warnings
 import zlib
@@ -10,11 +10,12 @@ import tensorflow as tf
 from kfpn.config.run import Config
 from kfpn.training.distribution.strategy import replica_batch_size
 from kfpn.training.optimizer import Optimizer
+from kfpn.training.progress import say
 
 LossesFunction = Callable[..., Any]
 """(submodels, config, batch, noise) -> dict of (B,) losses, see `kfpn.losses.training_losses.training_losses`."""
 NoiseShapesFunction = Callable[..., Any]
-"""(config, height, width, max_boxes) -> dict of shapes, see `kfpn.losses.training_losses.noise_shapes`."""
+"""(config, height, width, max_boxes) -> name -> shape, see `kfpn.losses.training_losses.noise_shapes`."""
 
 
 def build_train_step(
@@ -27,32 +28,32 @@ def build_train_step(
 ) -> Callable[[Any], dict[str, tf.Tensor]]:
     """Builds the function that trains on one batch.
 
-    `config.batch_size` is the batch of one optimizer step. Each replica computes its share of it in `config.accumulate`
-    equal parts, one after the other; the sum is what one part would give, but for the statistics of batch norms (`bn`,
-    `sync_bn`), which are then those of a part.
+    `config.batch_size` is the batch of one optimizer step. Each replica computes its share of the batch in
+    `config.accumulate` equal parts, one after the other. The sum equals the result of the whole share, except with batch
+    norms (`bn`, `sync_bn`), whose statistics are then those of a part.
 
     Args:
-        submodels: the detector's parts, made in `strategy.scope()`; `.weights_model` holds every variable.
+        submodels: of the detector, made in `strategy.scope()`; `.weights_model` holds every variable.
         config: the run's configuration.
         optimizer: made in `strategy.scope()` for `submodels.weights_model.trainable_variables`.
         strategy: from `make_strategy`.
-        losses: per-image losses; None: `kfpn.losses.training_losses.training_losses`.
-        noise_shapes: shapes of the samplers' noise for an image; None: `kfpn.losses.training_losses.noise_shapes`.
+        losses: (submodels, config, batch, noise) -> losses of each image; None: `kfpn.losses.training_losses.training_losses`.
+        noise_shapes: (config, height, width, max_boxes) -> shapes of the samplers' noise of an image; None: `kfpn.losses.training_losses.noise_shapes`.
 
     Returns:
-        `step(batch)`. The batch comes from an iterator of a distributed data set and all shapes in it are static: each
-        new canvas is traced (and compiled) once. It returns scalar float32 tensors: each loss and their sum `loss`
-        (means over the global batch), `grad_norm`, `lr` and `skipped`, 1 where the step was refused because loss or
-        gradients were not finite. Nothing waits for the device.
+        The function `step(batch)`. The batch comes from an iterator of a distributed data set, and all shapes in it are
+        static: each new canvas is traced (and compiled) once. The function returns scalar float32 tensors without waiting
+        for the device: each loss and their sum `loss` (means over the global batch), `grad_norm`, `lr`, and `skipped`,
+        which is 1 where the step was refused because loss or gradients were not finite.
 
     Raises:
-        ValueError: if the global batch can't be shared; at the first call, if no loss depends on some variable.
+        ValueError: if the replicas can't share the global batch; at the first call, if a variable acts on no loss.
     """
     if losses is None or noise_shapes is None:
-        from kfpn.losses import training_losses as training
+        from kfpn.losses import training_losses as defaults
 
-        losses = losses or training.training_losses
-        noise_shapes = noise_shapes or training.noise_shapes
+        losses = losses or defaults.training_losses
+        noise_shapes = noise_shapes or defaults.noise_shapes
     replica_batch_size(strategy, config.batch_size, config.accumulate)
     if config.model.norm == "bn" and strategy.num_replicas_in_sync > 1:
         warnings.warn(
@@ -68,15 +69,15 @@ def build_train_step(
         shapes = noise_shapes(config, height, width, batch["gt_boxes"].shape[1])
         noise = sampler_noise(config.seed, batch["sample_index"], shapes)
         before = [tf.identity(variable.value) for variable in moving]
-        values, gradients = in_parts(backward, config.accumulate, dict(batch), noise, optimizer.loss_scale)
+        values, gradients = accumulate(backward, config.accumulate, dict(batch), noise, optimizer.loss_scale)
         context = tf.distribute.get_replica_context()
         values, gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, (values, gradients))
-        done = optimizer.apply(gradients, values["loss"])
-        applied = done.pop("applied")
+        update = optimizer.apply(gradients, values["loss"])
+        applied = update.pop("applied")
         for variable, old in zip(moving, before, strict=True):
-            # The forward pass has moved batch norms' statistics, of a step that is refused perhaps to NaN.
+            # The forward pass moved the statistics of batch norms. A refused step may have moved them to NaN.
             variable.assign(tf.where(applied, variable.value, old))
-        return {**values, **done}
+        return {**values, **update}
 
     @tf.function(autograph=False)
     def step(batch: Any) -> dict[str, tf.Tensor]:
@@ -87,12 +88,12 @@ def build_train_step(
 
 
 def sampler_noise(seed: int, sample_index: tf.Tensor, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tf.Tensor]:
-    """Draws the samplers' noise, image by image, so that it depends neither on replicas nor on restarts.
+    """Draws the samplers' noise for each image from its index, so that neither replicas nor restarts change it.
 
     Args:
-        seed: of the run.
-        sample_index: (B,) int64 global sample counter, B static.
-        shapes: name of each sampler -> shape of one image's noise.
+        seed: seed of the run.
+        sample_index: (B,) int64, numbers of the samples since the start of training; B is static.
+        shapes: name of a sampler -> shape of the noise of one image.
 
     Returns:
         Name -> (B, *shape) float32 in [0, 1).
@@ -101,8 +102,8 @@ def sampler_noise(seed: int, sample_index: tf.Tensor, shapes: Mapping[str, tuple
     for name, shape in shapes.items():
         salted = tf.constant(seed ^ zlib.crc32(name.encode()), tf.int64)
         rows = [
-            # The default algorithm is another one on other devices. XLA's Philox gives other numbers too: so the noise
-            # is drawn outside the compiled part.
+            # TensorFlow's default algorithm differs between devices, and XLA's Philox gives other numbers than
+            # TensorFlow's. So the algorithm is named, and the noise is drawn outside of the compiled part.
             tf.random.stateless_uniform(shape, seed=tf.stack([salted, tf.cast(index, tf.int64)]), alg="philox")
             for index in tf.unstack(sample_index)
         ]
@@ -110,35 +111,56 @@ def sampler_noise(seed: int, sample_index: tf.Tensor, shapes: Mapping[str, tuple
     return noise
 
 
-def in_parts(
+def accumulate(
     backward: Callable, parts: int, batch: dict[str, tf.Tensor], noise: dict[str, tf.Tensor], scale: tf.Tensor
 ) -> tuple[dict, list]:
-    """Returns the sums of `backward` over equal parts of a batch, computed one after the other.
+    """Sums the results of `backward` over equal parts of a batch, computed one after the other.
 
     Args:
         backward: (batch, noise, scale) -> dict and list of tensors.
-        parts: divides the static batch size.
-        batch, noise: name -> (B, ...).
-        scale: scalar.
+        parts: number of parts, a divisor of the batch size.
+        batch, noise: name -> (B, ...), B static.
+        scale: the loss scale, scalar float32.
     """
     if parts == 1:
         return backward(batch, noise, scale)
     values: Any = None
     gradients: Any = None
     for first in range(parts):
-        # Each part waits for the one before it, and so takes over its memory.
+        # Each part waits for the one before it, so that it can reuse its memory.
         with tf.control_dependencies(gradients or []):
-            # Every so many images, not neighbours: over all replicas a part is then the same images, however many
-            # replicas there are, and so are sync_bn's statistics.
-            cut = [{name: tf.identity(value[first::parts]) for name, value in d.items()} for d in (batch, noise)]
-            more, further = backward(*cut, scale)
+            # A part takes every parts-th image, not neighbours. Over all replicas a part then holds the same images
+            # for any number of replicas, and sync_bn has the same statistics.
+            part = [{name: tf.identity(value[first::parts]) for name, value in d.items()} for d in (batch, noise)]
+            more, further = backward(*part, scale)
             values = more if values is None else {name: values[name] + more[name] for name in values}
             gradients = further if gradients is None else [a + b for a, b in zip(gradients, further, strict=True)]
     return values, gradients
 
 
+def announce_shapes(step: Callable, config: Config, strategy: tf.distribute.Strategy) -> Callable:
+    """Returns a step that prints a line when it takes long because of a new canvas.
+
+    Args:
+        step: from `build_train_step`.
+        config: the run's.
+        strategy: of the step.
+    """
+    seen: set[tuple[int, ...]] = set()
+
+    def announced_step(batch: Any) -> dict[str, tf.Tensor]:
+        shape = tuple(strategy.experimental_local_results(batch["images"])[0].shape)
+        if shape not in seen:
+            seen.add(shape)
+            verb = "compiles" if config.jit_compile else "traces"
+            say(f"{verb} the step for images of {shape[1]} x {shape[2]}; this takes a while, once")
+        return step(batch)
+
+    return announced_step
+
+
 def _build_backward(submodels: Any, config: Config, losses: LossesFunction) -> Callable:
-    """Returns the part XLA compiles: (batch, noise, loss scale) -> this replica's share of losses and gradients."""
+    """Returns the function that XLA compiles: (batch, noise, loss scale) -> losses and gradients of this replica's share."""
     variables = submodels.weights_model.trainable_variables
 
     def backward(batch: dict[str, tf.Tensor], noise: dict[str, tf.Tensor], scale: tf.Tensor) -> tuple[dict, list]:
@@ -162,7 +184,7 @@ def _compiled(backward: Callable, config: Config, strategy: tf.distribute.Strate
     if not config.jit_compile:
         return backward
     if config.model.norm == "sync_bn" and not isinstance(strategy, tf.distribute.OneDeviceStrategy):
-        # Its statistics are summed over replicas in mid-graph, which TensorFlow can't do inside a compiled function.
+        # sync_bn sums statistics over replicas inside the graph, which TensorFlow can't do in a compiled function.
         warnings.warn(
             "jit_compile is off: sync_bn and XLA don't go together under strategies mirrored and multi_worker",
             stacklevel=3,

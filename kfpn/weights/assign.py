@@ -14,7 +14,7 @@ from kfpn.config.presets import preset
 from kfpn.modeling.backbones import find_backbone
 from kfpn.modeling.detector import inference_model
 from kfpn.modeling.submodels import build_submodels
-from kfpn.runs.load import load_detector as load_own_detector
+from kfpn.runs.load import load_trained_detector
 from kfpn.weights.built_detector import (
     SETTINGS_THAT_MAY_DIFFER,
     SETTINGS_THAT_MUST_MATCH,
@@ -182,7 +182,7 @@ def load_detector(source: PathLike, padded: bool = False) -> keras.Model:
         ValueError: if the source does not exist, holds no detector or can't be read, see `read_trained_weights`.
     """
     if os.path.isdir(source) or not (os.path.exists(source) or ":" in os.fspath(source)):
-        return load_own_detector(source, padded)
+        return load_trained_detector(source, padded)
     trained = read_trained_weights(source)
     if not trained.is_detector:
         raise ValueError(f"{trained.path}: must be a detector, got {trained.kind}: train one with kfpn train --init")

@@ -9,7 +9,7 @@ import pytest
 from kfpn.config.model import ModelConfig
 from kfpn.config.run import Config, to_dict
 from kfpn.modeling.submodels import build_submodels
-from kfpn.runs.load import load_detector
+from kfpn.runs.load import load_trained_detector
 from kfpn.runs.workdir import Workdir, compare_configs
 from tests.training import standin
 
@@ -116,12 +116,12 @@ def test_weights_replace_the_old_ones_whole(tmp_path):
 
 def test_loading_says_what_is_missing(tmp_path):
     with pytest.raises(ValueError, match="does not exist"):
-        load_detector(tmp_path / "none")
+        load_trained_detector(tmp_path / "none")
     with pytest.raises(ValueError, match=r"has no config\.json"):
-        load_detector(tmp_path)
+        load_trained_detector(tmp_path)
     Workdir(tmp_path).prepare(standin.config(), **CLASSES)
     with pytest.raises(ValueError, match="no evaluation has finished yet"):
-        load_detector(tmp_path)
+        load_trained_detector(tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -151,16 +151,16 @@ def test_damaged_files_are_named(trained, tmp_path, file, content, said):
     path = tmp_path / file
     path.write_bytes(path.read_bytes()[:5000] if content is None else content)
     with pytest.raises(ValueError, match=said):
-        load_detector(tmp_path)
+        load_trained_detector(tmp_path)
 
 
 def test_weights_of_another_detector_are_refused_in_one_line(trained, tmp_path):
     shutil.copytree(trained.path, tmp_path, dirs_exist_ok=True)
-    assert load_detector(tmp_path).class_names == CLASSES["class_names"]
+    assert load_trained_detector(tmp_path).class_names == CLASSES["class_names"]
     for other in (replace(TINY, head_width=16), replace(TINY, backbone="resnet34")):
         Workdir(tmp_path).config.write_text(json.dumps(to_dict(Config(model=other))))
         with pytest.raises(
             ValueError, match=r"weights\.h5 must fit the detector that .*config\.json describes"
         ) as error:
-            load_detector(tmp_path)
+            load_trained_detector(tmp_path)
         assert "\n" not in str(error.value)

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from kfpn.runs.workdir import Workdir
-from kfpn.training.progress import dispensable
+from kfpn.training.progress import warn_on_write_error
 from tests.training import standin
 from tests.training.test_loop import rows, start
 
@@ -105,7 +105,7 @@ def test_rows_and_events_that_find_no_room_end_no_run(tmp_path, monkeypatch):
 
 
 def test_what_is_not_a_failure_to_write_is_not_swallowed():
-    with pytest.raises(ZeroDivisionError), dispensable("a picture"):
+    with pytest.raises(ZeroDivisionError), warn_on_write_error("a picture"):
         raise ZeroDivisionError
 
 

@@ -24,7 +24,7 @@ from kfpn.runs.workdir import Workdir
 from kfpn.training import results
 from kfpn.training import train as engine
 from kfpn.training.loop import Loop
-from kfpn.training.progress import Report
+from kfpn.training.progress import ProgressReport
 from tests.training import standin
 from tests.training.kills import OPTIONS, begin, finish, write_data
 from tests.training.made_up import source
@@ -72,17 +72,17 @@ def test_a_final_json_that_finds_no_room_is_an_error_that_says_what_is_saved(tmp
         with pytest.raises(
             ValueError, match=r"room for final\.json, got: .*No space left.*final\.json.*All else is saved"
         ):
-            results.finish(standin.config(), workdir, progress)
+            results.write_final(standin.config(), workdir, progress)
     assert not list(tmp_path.glob("final.json*"))
-    assert results.finish(standin.config(), workdir, progress) == json.loads(workdir.final.read_text())
+    assert results.write_final(standin.config(), workdir, progress) == json.loads(workdir.final.read_text())
 
 
 @pytest.mark.parametrize("clock", [lambda: 7.0, itertools.count(0, 1e-12).__next__], ids=["stands", "crawls"])
 def test_a_clock_that_hardly_moves_leaves_times_and_rates_finite(tmp_path, monkeypatch, clock):
     with monkeypatch.context() as patch:
-        patch.setattr("kfpn.training.loop.time.monotonic", clock)
+        patch.setattr("kfpn.training.step_metrics.time.monotonic", clock)
         _, progress = start(tmp_path, standin.config())
-    final = results.finish(standin.config(), Workdir(tmp_path), progress)
+    final = results.write_final(standin.config(), Workdir(tmp_path), progress)
     for name in ("seconds", "images_per_second"):
         assert math.isfinite(final[name])
         assert final[name] >= 0.0
@@ -94,14 +94,14 @@ def test_an_image_that_went_and_came_back_changes_no_bit(tmp_path, data, monkeyp
     config = replace(
         standin.config(batch_size=2, steps=24), input=InputConfig(64, 64), checkpoint_every=8, eval_every=100
     )
-    small, run = standin.losses, Loop.run
+    small, train = standin.losses, Loop.train
 
     def losses(submodels, config, batch, noise):
         return small(submodels, config, {**batch, "images": batch["images"][:, ::8, ::8]}, noise)
 
     monkeypatch.setattr(standin, "losses", losses)
     monkeypatch.setattr(standin, "batches", lambda config, step: train_batches(pictures, config, step))
-    monkeypatch.setattr(Loop, "run", lambda loop, open_at: run(loop, lambda step: named_errors(open_at(step))))
+    monkeypatch.setattr(Loop, "train", lambda loop, open_at: train(loop, lambda step: named_errors(open_at(step))))
     whole, _ = start(tmp_path / "whole", config)
     image, aside = folder / "train" / "3.png", folder / "3.png"
 
@@ -133,7 +133,7 @@ def command_line(tmp_path, data):
 @pytest.fixture
 def begun(tmp_path, data, monkeypatch):
     """A work directory that seems to hold training: the network is never built."""
-    monkeypatch.setattr(engine, "_train", lambda *_: {})
+    monkeypatch.setattr(engine, "_train_opened", lambda *_: {})
     assert command_line(tmp_path, data) == 0
     Workdir(tmp_path / "run").weights.touch()
 
@@ -199,7 +199,7 @@ def test_sigterm_in_the_first_compilation_ends_the_command_with_a_line(tmp_path,
 def test_a_work_directory_whose_name_is_not_utf8_takes_rows_and_events(tmp_path):
     workdir = Workdir(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
     workdir.check_writable()
-    report = Report(workdir, 0, 2)
+    report = ProgressReport(workdir, 0, 2)
     report.train_row({"step": 2, "loss": 1.0, "images_per_second": 1.0})
     report.close()
     assert workdir.metrics.exists()

@@ -14,7 +14,7 @@ from kfpn.config.presets import preset
 from kfpn.config.run import InputConfig
 from kfpn.data.proposal_table import collect_proposals, write_proposals
 from kfpn.modeling.submodels import build_submodels
-from kfpn.runs.load import load_detector, load_submodels
+from kfpn.runs.load import load_submodels, load_trained_detector
 from kfpn.runs.workdir import Workdir
 from kfpn.training.train import train
 from tests.training.made_up import source
@@ -121,7 +121,7 @@ def test_a_run_that_goes_on_evaluates_on_the_same_proposals(config, final):
 
 def test_what_needs_an_rpn_refuses_the_work_directory(config, final):
     with pytest.raises(ValueError, match=r"workdir must hold a trained RPN, got .* trained on the proposals of .*kept"):
-        load_detector(config.workdir)
+        load_trained_detector(config.workdir)
 
 
 def test_another_run_can_start_from_its_weights(config, final, tmp_path):

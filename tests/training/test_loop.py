@@ -14,7 +14,7 @@ from kfpn.training.distribution.cluster import Cluster
 from kfpn.training.distribution.strategy import make_strategy
 from kfpn.training.distribution.worker_stubs import ReadCheckpoints, ReadWorkdir
 from kfpn.training.interrupt import Interruption
-from kfpn.training.loop import Loop
+from kfpn.training.loop import Loop, Run
 from kfpn.training.optimizer import Optimizer
 from kfpn.training.step import build_train_step
 from tests.training import standin
@@ -44,11 +44,19 @@ def start(path, config, evaluate=None, interfere=None, strategy=None, losses=Non
             interfere(progress.step)
         return step(batch)
 
-    keeps = recorder and recorder(variables)
-    loop = Loop(
-        config, workdir, parts.weights_model, optimizer, watched, checkpoints, progress, evaluate, cluster, keeps
+    run = Run(
+        config=config,
+        workdir=workdir,
+        weights_model=parts.weights_model,
+        optimizer=optimizer,
+        step=watched,
+        checkpoints=checkpoints,
+        progress=progress,
+        evaluate=evaluate,
+        cluster=cluster,
+        recorder=recorder and recorder(variables),
     )
-    loop.run(lambda step: iter(strategy.experimental_distribute_dataset(standin.batches(config, step))))
+    Loop(run).train(lambda step: iter(strategy.experimental_distribute_dataset(standin.batches(config, step))))
     cluster.leave()
     return {name: variable.numpy() for name, variable in variables.items()}, progress
 
@@ -106,9 +114,9 @@ def test_an_image_that_fails_loses_no_step(tmp_path, monkeypatch):
         yield from itertools.islice(batches, 4)
         raise ValueError("c.jpg: does not exist")
 
-    run = Loop.run
+    train = Loop.train
     with monkeypatch.context() as patch:
-        patch.setattr(Loop, "run", lambda loop, open_at: run(loop, lambda step: failing(open_at(step))))
+        patch.setattr(Loop, "train", lambda loop, open_at: train(loop, lambda step: failing(open_at(step))))
         with pytest.raises(ValueError, match=r"c\.jpg"):
             start(tmp_path, config)
     assert [path.name for path in Workdir(tmp_path).checkpoints.iterdir()] == ["step_00000004.npz"]

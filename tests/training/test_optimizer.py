@@ -101,7 +101,7 @@ def test_mixed_float16_unscales_skips_what_is_not_finite_and_moves_the_scale():
     sgd.scale[1].assign(GROWTH_STEPS - 1)
     sgd.apply(gradients([0.0, 0.0], [0.0, 0.0]))
     assert float(sgd.loss_scale) == scale
-    assert int(sgd.sgd.iterations.numpy()) == 3
+    assert int(sgd.rule.iterations.numpy()) == 3
 
 
 def test_the_rate_follows_the_schedule_step_by_step():

@@ -11,7 +11,7 @@ from kfpn.config.run import InputConfig
 from kfpn.evaluation.detect import SourcePass, evaluate_source
 from kfpn.evaluation.recall import RECALLS
 from kfpn.modeling.submodels import build_submodels
-from kfpn.runs.load import load_detector, load_submodels
+from kfpn.runs.load import load_submodels, load_trained_detector
 from kfpn.runs.workdir import Workdir
 from kfpn.training.train import train
 from tests.training.made_up import source
@@ -56,7 +56,7 @@ def test_a_pyramid_trains_ten_steps_evaluates_saves_and_loads(model, tmp_path):
     # Kernels: a norm's gamma of 1 may move by less than float32 shows.
     pairs = [pair for pair in zip(fresh, trained, strict=True) if pair[0].path.endswith("kernel")]
     assert [one.path for one, other in pairs if np.array_equal(one.numpy(), other.numpy())] == []
-    detector = load_detector(run.workdir, padded=True)
+    detector = load_trained_detector(run.workdir, padded=True)
     figures, detections = evaluate_source(detector, SourcePass(validation, run, progress=False), validation.class_names)
     assert figures["AP"] == pytest.approx(final["AP"], abs=1e-6)
     assert all(len(found["scores"]) > 0 for found in detections)

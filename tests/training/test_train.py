@@ -14,7 +14,7 @@ from kfpn.config.presets import preset
 from kfpn.config.run import InputConfig
 from kfpn.evaluation.recall import RECALLS, evaluate_proposals
 from kfpn.modeling.fast_rcnn import proposals_model
-from kfpn.runs.load import load_detector, load_submodels
+from kfpn.runs.load import load_submodels, load_trained_detector
 from kfpn.runs.workdir import Workdir
 from kfpn.training.train import train, warn_of_frozen_weights
 from tests.training.made_up import source
@@ -78,7 +78,7 @@ def test_the_dtype_policy_of_before_is_back(config, final):
 
 
 def test_the_trained_detector_loads_with_its_classes(config, final):
-    model = load_detector(config.workdir)
+    model = load_trained_detector(config.workdir)
     assert (model.class_names, model.category_ids) == (("green", "red"), (1, 2))
     outputs = model(source(0, 1)[0].image[None])
     assert outputs["boxes"].shape == (1, 100, 4)
@@ -98,7 +98,7 @@ def test_what_was_removed_or_damaged_after_the_end_is_written_again(config, fina
         name: final[name] for name in ("AP", "best_step", "steps", "proposals")
     }
     assert json.loads((workdir / "final.json").read_text()) == again
-    assert load_detector(config.workdir).class_names == ("green", "red")
+    assert load_trained_detector(config.workdir).class_names == ("green", "red")
 
 
 def test_other_options_on_the_same_folder_are_named(config, final):
@@ -116,7 +116,7 @@ def test_a_signal_before_the_first_step_ends_the_run_with_a_line(config, tmp_pat
         os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError
 
-    monkeypatch.setattr("kfpn.training.train.open_source", open_source)
+    monkeypatch.setattr("kfpn.training.run_data.open_source", open_source)
     with pytest.raises(SystemExit) as stop:
         train(replace(config, workdir=str(tmp_path)))
     assert stop.value.code == 0
@@ -124,7 +124,10 @@ def test_a_signal_before_the_first_step_ends_the_run_with_a_line(config, tmp_pat
 
 
 def test_validation_data_must_have_the_same_classes(config):
-    with pytest.raises(ValueError, match=r"val_data must have the classes of data \(green, red\), got green, blue"):
+    with pytest.raises(
+        ValueError,
+        match=r"must have the same classes, got records and records: records alone has 'red'; records alone has 'blue'",
+    ):
         train(config, source(0, 4), source(100, 2, ("green", "blue")))
 
 

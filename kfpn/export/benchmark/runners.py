@@ -20,9 +20,9 @@ def keras_runner(path: Path, image: np.ndarray) -> Callable[[], object]:
     """Returns the function that runs a work directory's detector, compiled by XLA."""
     import tensorflow as tf
 
-    from kfpn.runs.load import load_detector
+    from kfpn.runs.load import load_trained_detector
 
-    model = load_detector(path)
+    model = load_trained_detector(path)
     detect = tf.function(lambda x: model(x, training=False), jit_compile=True)
     images = tf.constant(image[None], tf.float32)
     return lambda: detect(images)["boxes"].numpy()

@@ -1,4 +1,4 @@
-"""The processes of a run among themselves: who writes, what they agree on, and what happens when one of them dies."""
+"""Connects the processes of a run: they know which one writes, compare values, and stop when one of them dies."""
 
 import os
 import socket
@@ -6,33 +6,32 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 import tensorflow as tf
 
 PROBE_SECONDS = 2.0
-"""Between two looks at the other workers."""
+"""Time between two attempts to connect to the other workers."""
 PROBE_TIMEOUT = 5.0
-"""After so many seconds a connection that is neither made nor refused counts as a failure."""
+"""Seconds after which a connection that is neither made nor refused counts as a failure."""
 FAILURES = 3
-"""So many failures in a row, and a worker is gone."""
+"""Number of failures in a row after which a worker counts as gone."""
 BLAME_SECONDS = 30.0
-"""How long an error of TensorFlow waits for the watch to name the worker that is gone."""
-LOST = 3
-"""Exit code of a process that stopped because another one is gone."""
+"""Seconds that an error of TensorFlow waits for the watching thread to name the worker that is gone."""
+EXIT_WORKER_LOST = 3
+"""Exit code of a process that stopped because another worker is gone."""
 
 
 class Cluster:
-    """The worker processes of a strategy; with one process everything here answers at once.
+    """Connects the worker processes of a strategy; with one process every method returns at once.
 
     Args:
         strategy: from `make_strategy`; None: this process is alone.
 
     Attributes:
-        index: int, of this worker; 0 is the chief, which alone writes.
-        workers: their addresses host:port, in order; one process has none.
+        index: int, number of this worker; 0 is the chief, the only one that writes.
+        workers: list of addresses host:port in the workers' order; empty for one process.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy | None = None):
@@ -44,7 +43,7 @@ class Cluster:
             self.index = int(resolver.task_id or 0)
             self.workers = list(resolver.cluster_spec().job_tasks("worker"))
             if len(self.workers) > 1:
-                self._sum = tf.function(partial(_sum, strategy, len(self.workers)), autograph=False)
+                self._sum = tf.function(partial(_sum_over_workers, strategy, len(self.workers)), autograph=False)
 
     @property
     def several(self) -> bool:
@@ -57,10 +56,12 @@ class Cluster:
         return self.index == 0
 
     def gather(self, value: int) -> list[int]:
-        """Returns what each worker passed, in order; waits for all. Every worker has to call it at the same point.
+        """Returns the value that each worker passed, in the workers' order.
+
+        It waits for all workers: every worker has to call it at the same point.
 
         Args:
-            value: below 2^53 in size.
+            value: below 2^53 in size, because it travels as float64.
         """
         if not self.several:
             return [value]
@@ -69,11 +70,16 @@ class Cluster:
         return [round(v) for v in self._sum(tf.constant(row)).numpy()]
 
     def any(self, flag: bool) -> bool:
-        """Whether some worker says yes; waits for all."""
+        """Tells whether any worker passed True; waits for all workers."""
         return any(self.gather(int(flag)))
 
     def require_same(self, what: str, value: str | int, hint: str) -> None:
-        """Checks that all workers have the same value as the chief.
+        """Checks that all workers have the same value as the chief; waits for all workers.
+
+        Args:
+            what: name of the value, for the error.
+            value: of this worker; of text, checksums are compared.
+            hint: what to do about a difference, for the error.
 
         Raises:
             ValueError: on every worker, naming the first that differs.
@@ -92,23 +98,23 @@ class Cluster:
         return f"worker {index} ({self.workers[index]})"
 
     def watch(self) -> None:
-        """Looks at the other workers from now on; when one is gone, says which, and ends this process with code 3.
+        """Starts a thread that ends this process with code 3 when another worker is gone, and says which one.
 
-        A worker's TensorFlow server listens as long as its process lives. The thread ends the process because the main
-        thread may be waiting inside TensorFlow for the one that is gone.
+        The TensorFlow server of a worker listens as long as its process lives. The thread ends the process because the main
+        thread may be waiting inside TensorFlow for the worker that is gone.
         """
         if self.several:
             threading.Thread(target=self._watch, daemon=True, name="watch").start()
 
     def leave(self) -> None:
-        """Waits until all workers are here, and stops watching: from now on they may end in any order."""
+        """Waits for all workers and stops watching them: after this they may end in any order."""
         if self.several:
             self.gather(0)
             self._over.set()
             self.gather(0)
 
     def lost(self, error: Exception) -> ValueError:
-        """Waits for the watch to end the process, when TensorFlow was quicker to notice; else returns what to raise."""
+        """Returns the error to raise when TensorFlow fails, after it gave the watching thread time to end the process."""
         time.sleep(BLAME_SECONDS)
         first = str(error).strip().splitlines() or [type(error).__name__]
         return ValueError(f"workers must stay in touch, got: {first[0]}; start all of them again")
@@ -117,19 +123,25 @@ class Cluster:
         failures = dict.fromkeys(set(range(len(self.workers))) - {self.index}, 0)
         while not self._over.wait(PROBE_SECONDS):
             for index in failures:
-                why = _probe(self.workers[index])
-                failures[index] = failures[index] + 1 if why else 0
+                reason = _probe(self.workers[index])
+                failures[index] = failures[index] + 1 if reason else 0
                 if failures[index] >= FAILURES and not self._over.is_set():
-                    _end(
-                        f"{self.name(index)} is gone: {why}; start all workers again, they go on from the last checkpoint"
+                    _exit_with_error(
+                        f"{self.name(index)} is gone: {reason}; start all workers again, they go on from the last checkpoint"
                     )
 
 
-def _sum(strategy: tf.distribute.Strategy, workers: int, row: tf.Tensor) -> tf.Tensor:
-    """Returns the sum of a row over all workers."""
+def _sum_over_workers(strategy: tf.distribute.Strategy, workers: int, row: tf.Tensor) -> tf.Tensor:
+    """Returns the sum of a row over all workers.
+
+    Args:
+        strategy: of the run.
+        workers: number of workers.
+        row: (workers,) float64.
+    """
 
     def add(row: tf.Tensor) -> tf.Tensor:
-        # A new tensor, for it has this replica's device. Each of a worker's replicas adds its share of the worker's row.
+        # The identity makes a tensor on this replica's device. Each replica of a worker adds its share of the worker's row.
         share = tf.identity(row) / tf.cast(strategy.num_replicas_in_sync // workers, row.dtype)
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, share)
 
@@ -137,7 +149,7 @@ def _sum(strategy: tf.distribute.Strategy, workers: int, row: tf.Tensor) -> tf.T
 
 
 def _probe(address: str) -> str | None:
-    """Returns why a worker can't be reached; None: it can."""
+    """Returns the reason why a worker can't be reached; None: it can be reached."""
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), PROBE_TIMEOUT):
@@ -146,7 +158,7 @@ def _probe(address: str) -> str | None:
         return error.strerror or str(error)
 
 
-def _end(message: str, leave: Callable[[int], None] = os._exit) -> None:
+def _exit_with_error(message: str) -> None:
     print(f"kfpn: error: {message}", file=sys.stderr, flush=True)
     sys.stdout.flush()
-    leave(LOST)
+    os._exit(EXIT_WORKER_LOST)

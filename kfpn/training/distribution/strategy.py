@@ -1,4 +1,4 @@
-"""Which devices share the work, and what each of them gets."""
+"""Makes the strategy that shares the training between devices, and tells how many images each of them gets."""
 
 import warnings
 from collections.abc import Sequence
@@ -7,11 +7,12 @@ import tensorflow as tf
 
 from kfpn.training.distribution.cluster_resolver import resolve_cluster
 
-CROSS_DEVICE = {
+CROSS_DEVICE: dict[str, type[tf.distribute.CrossDeviceOps]] = {
     "nccl": tf.distribute.NcclAllReduce,
     "hierarchical": tf.distribute.HierarchicalCopyAllReduce,
     "reduction_to_one": tf.distribute.ReductionToOneDevice,
 }
+"""Value of `cross_device` -> how the gradients of mirrored replicas are summed."""
 
 
 def make_strategy(
@@ -24,36 +25,37 @@ def make_strategy(
 
     Args:
         name: `one_device` (the first GPU, or the CPU), `mirrored` (every visible GPU of this machine, or the CPU) or
-            `multi_worker` (those of every worker; made before any TensorFlow op, and waits for the others).
-        devices: names such as `GPU:1` instead of those; `one_device` takes one, `multi_worker` none.
-        cross_device_ops: how mirrored replicas are summed; None: as `cross_device` says.
+            `multi_worker` (all devices of every worker; it has to be made before any TensorFlow op, and waits for the
+            other workers).
+        devices: names such as `GPU:1` to use instead; one name for `one_device`, None for `multi_worker`.
+        cross_device_ops: how the gradients of mirrored replicas are summed; None: as `cross_device` says.
         cross_device: `auto` (TensorFlow's choice: NCCL where there are GPUs), `nccl`, `hierarchical` or
-            `reduction_to_one`; the last two for `mirrored`.
+            `reduction_to_one`; the last two only for `mirrored`.
 
     Returns:
-        A strategy; build models and optimizers in its `scope()`.
+        The strategy; models and optimizers have to be built in its `scope()`.
 
     Raises:
-        ValueError: for another name, a device that does not exist, more than one device for `one_device`, a
-            `cross_device` that does not fit, or workers that nothing describes.
+        ValueError: if the name is another one, a device does not exist, `one_device` gets several devices, `cross_device`
+            does not fit, or nothing describes the workers.
     """
     if name not in ("one_device", "mirrored", "multi_worker"):
         raise ValueError(f"strategy must be one of one_device, mirrored, multi_worker, got {name!r}")
     _check_cross_device(name, cross_device)
     if name == "multi_worker":
         return _multi_worker(cross_device)
-    gpus = [_short(device.name) for device in tf.config.list_logical_devices("GPU")]
-    present = gpus + [_short(device.name) for device in tf.config.list_logical_devices("CPU")]
+    gpus = [_short_name(device.name) for device in tf.config.list_logical_devices("GPU")]
+    present = gpus + [_short_name(device.name) for device in tf.config.list_logical_devices("CPU")]
     if devices is None:
         devices = (gpus or ["CPU:0"])[: 1 if name == "one_device" else None]
     if not devices or (name == "one_device" and len(devices) > 1):
         raise ValueError(
             f"devices must be {'one name' if name == 'one_device' else 'one name or more'}, got {devices!r}"
         )
-    missing = [device for device in devices if _short(device) not in present]
+    missing = [device for device in devices if _short_name(device) not in present]
     if missing:
         raise ValueError(f"devices must be among {', '.join(present)}, got {missing!r}")
-    unused = [gpu for gpu in gpus if gpu not in map(_short, devices)]
+    unused = [gpu for gpu in gpus if gpu not in map(_short_name, devices)]
     if unused:
         warnings.warn(f"{', '.join(unused)} visible but unused; --strategy mirrored uses every GPU", stacklevel=2)
     if name == "one_device":
@@ -66,16 +68,16 @@ def make_strategy(
 
 
 def _check_cross_device(name: str, cross_device: str) -> None:
-    fitting = {"one_device": ("auto",), "mirrored": ("auto", *CROSS_DEVICE), "multi_worker": ("auto", "nccl")}[name]
-    if cross_device not in fitting:
-        raise ValueError(f"cross_device must be {' or '.join(fitting)} with strategy {name}, got {cross_device!r}")
-    # Physical devices: to list logical ones would start TensorFlow before the workers are known to it.
+    allowed = {"one_device": ("auto",), "mirrored": ("auto", *CROSS_DEVICE), "multi_worker": ("auto", "nccl")}[name]
+    if cross_device not in allowed:
+        raise ValueError(f"cross_device must be {' or '.join(allowed)} with strategy {name}, got {cross_device!r}")
+    # This lists physical devices, because listing logical ones would start TensorFlow before it knows the workers.
     if cross_device == "nccl" and not tf.config.list_physical_devices("GPU"):
         raise ValueError("cross_device must not be nccl without a GPU: NCCL sums on GPUs alone; use auto")
 
 
 def _multi_worker(cross_device: str) -> tf.distribute.Strategy:
-    """Makes the strategy of several processes, once all of them are there."""
+    """Makes the strategy of several processes, as soon as all of them are there."""
     resolver = resolve_cluster()
     workers = resolver.cluster_spec().job_tasks("worker")
     print(f"worker {resolver.task_id} of {len(workers)} ({workers[resolver.task_id]}) waits for the others", flush=True)
@@ -97,10 +99,15 @@ def _multi_worker(cross_device: str) -> tf.distribute.Strategy:
 
 
 def replica_batch_size(strategy: tf.distribute.Strategy, batch_size: int, accumulate: int = 1) -> int:
-    """Returns how many of a global batch's images each replica gets.
+    """Returns the number of images of a global batch that each replica gets.
+
+    Args:
+        strategy: of the run.
+        batch_size: images of the global batch.
+        accumulate: number of parts that each replica computes its share in.
 
     Raises:
-        ValueError: when the replicas can't get equal shares, or a share can't be cut into `accumulate` equal parts.
+        ValueError: if the replicas can't get equal shares, or a share can't be cut into `accumulate` equal parts.
     """
     replicas = strategy.num_replicas_in_sync
     if batch_size % replicas:
@@ -112,10 +119,10 @@ def replica_batch_size(strategy: tf.distribute.Strategy, batch_size: int, accumu
     return batch_size // replicas
 
 
-def describe(strategy: tf.distribute.Strategy, batch_size: int, accumulate: int = 1) -> str:
-    """Returns the line a run opens with: strategy, replicas, devices and batch sizes."""
+def describe_strategy(strategy: tf.distribute.Strategy, batch_size: int, accumulate: int = 1) -> str:
+    """Returns the first line of a run: strategy, replicas, devices and batch sizes; arguments as in `replica_batch_size`."""
     share = replica_batch_size(strategy, batch_size, accumulate)
-    devices = ", ".join(_short(device) for device in strategy.extended.worker_devices)
+    devices = ", ".join(_short_name(device) for device in strategy.extended.worker_devices)
     parts = f" in {accumulate} parts" if accumulate > 1 else ""
     kind, place = "one_device", f"on {devices}"
     if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
@@ -131,6 +138,6 @@ def describe(strategy: tf.distribute.Strategy, batch_size: int, accumulate: int 
     )
 
 
-def _short(device: str) -> str:
-    """`/job:localhost/replica:0/task:0/device:GPU:0`, `/GPU:0` and `GPU:0` all give `GPU:0`."""
+def _short_name(device: str) -> str:
+    """Returns `GPU:0` for `/job:localhost/replica:0/task:0/device:GPU:0`, `/GPU:0` and `GPU:0`."""
     return ":".join(device.split("/")[-1].split(":")[-2:]).upper()

@@ -1,4 +1,4 @@
-"""What workers other than the chief do with a work directory: they read it, and write nothing."""
+"""Replaces what writes to the work directory on workers that are not the chief: they read, and write nothing."""
 
 from typing import Any
 
@@ -7,34 +7,34 @@ from kfpn.runs.workdir import Workdir
 
 
 class ReadWorkdir(Workdir):
-    """A work directory that this process leaves as it is: all that writes does nothing."""
+    """Reads a work directory and never writes to it: the methods that write do nothing."""
 
     def check_writable(self) -> None:
-        """Makes nothing."""
+        """Does nothing; the chief checks."""
 
     def prepare(self, *_: Any) -> None:
-        """Writes nothing; the chief does, and compares."""
+        """Does nothing; the chief compares and writes."""
 
     def append_metrics(self, row: dict[str, Any]) -> None:
-        """Writes nothing."""
+        """Does nothing."""
 
     def drop_metrics_after(self, step: int, evaluated: int) -> None:
-        """Writes nothing."""
+        """Does nothing."""
 
     def save_weights(self, weights_model: Any) -> None:
-        """Writes nothing."""
+        """Does nothing."""
 
 
 class ReadCheckpoints(Checkpoints):
-    """Checkpoints that are restored and never written."""
+    """Restores checkpoints and never writes one."""
 
     def save(self, progress: Progress) -> Any:
-        """Writes nothing."""
+        """Does nothing."""
         return self.folder
 
 
-class NoReport:
-    """Takes what a `Report` takes, and says nothing."""
+class SilentReport:
+    """Takes the calls that a `ProgressReport` takes, and shows and writes nothing."""
 
     def advance_to(self, step: int) -> None:
         """Does nothing."""

@@ -1,1 +1,1 @@
-"""Handles steps whose loss is not finite: refuses them, keeps them, finds the layer that went first."""
+"""Handles steps whose loss is not finite: skips or stops at them, records them, finds the layer that failed first."""

@@ -1,4 +1,4 @@
-"""One step computed eagerly, on one device, with a look at what every layer gives and gets."""
+"""Finds the first value of a step that is not finite: computes the step eagerly and looks at every layer."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
@@ -17,12 +17,12 @@ from kfpn.training.step import sampler_noise
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """What one step gives when it is computed eagerly, on one device.
+    """Holds the result of a step that was computed eagerly, on one device.
 
     Attributes:
         losses: name -> mean over the batch.
-        grad_norm: of the gradients before decay and clipping.
-        first: what went non-finite first, in words; None: nothing did.
+        grad_norm: global norm of the gradients before decay and clipping.
+        first: the first value that was not finite, in words; None: every value was finite.
     """
 
     losses: dict[str, float]
@@ -45,20 +45,20 @@ def diagnose(
     losses: Callable = training_losses,
     shapes: Callable = noise_shapes,
 ) -> Finding:
-    """Computes a step's losses and gradients eagerly and looks at what every layer gives and gets.
+    """Computes the losses and gradients of a step eagerly and finds the first value that is not finite.
 
-    Outputs are looked at in the order in which they are computed, then the losses, then the gradients of those outputs
-    backwards, then those of the variables. Weights stay; batch norms' statistics move.
+    The order is: outputs of layers as they are computed, losses, gradients of the outputs from the last layer to the
+    first, gradients of the variables. The weights stay as they are; the statistics of batch norms move.
 
     Args:
         submodels: of `build_submodels`.
         config: the run's.
-        batch: of `train_batches`, its shapes static.
-        scale: the loss scale, scalar float32; `grad_norm` is without it.
+        batch: of `train_batches`, with static shapes.
+        scale: the loss scale, scalar float32; `grad_norm` is divided by it.
         losses, shapes: see `kfpn.training.step.build_train_step`.
 
     Returns:
-        The losses, the gradients' norm, and what went first.
+        The losses, the norm of the gradients, and the first value that is not finite.
     """
     height, width = batch["images"].shape[1:3]
     noise = sampler_noise(config.seed, batch["sample_index"], shapes(config, height, width, batch["gt_boxes"].shape[1]))
@@ -77,13 +77,13 @@ def diagnose(
     backwards = zip(reversed(seen), reversed(of_outputs), strict=True)
     places += [(f"the gradient of the output of layer {name}", gradient) for (name, _), gradient in backwards]
     places += [(f"the gradient of {v.path}", gradient) for v, gradient in zip(variables, of_variables, strict=True)]
-    first = next((_described(place, tensor) for place, tensor in places if not _is_finite(tensor)), None)
+    first = next((_describe_values(place, tensor) for place, tensor in places if not _is_finite(tensor)), None)
     return Finding({name: float(value) for name, value in values.items()}, float(norm), first)
 
 
 @contextmanager
 def _watched(submodels: Submodels) -> Iterator[list[tuple[str, tf.Tensor]]]:
-    """Collects (layer, output) of every call in a `with` block, in order."""
+    """Yields a list that collects (layer name, output) of every call of a layer in a `with` block, in order."""
     seen: list[tuple[str, tf.Tensor]] = []
 
     def watch(name: str, call: Callable) -> Callable:
@@ -94,7 +94,7 @@ def _watched(submodels: Submodels) -> Iterator[list[tuple[str, tf.Tensor]]]:
 
         return watched
 
-    layers = _layers(submodels)
+    layers = _layers_by_name(submodels)
     for name, layer in layers.items():
         layer.call = watch(name, layer.call)
     try:
@@ -104,30 +104,32 @@ def _watched(submodels: Submodels) -> Iterator[list[tuple[str, tf.Tensor]]]:
             del layer.call
 
 
-def _layers(submodels: Submodels) -> dict[str, keras.Layer]:
-    """Returns `features/conv1` -> layer, each layer once, without the inputs and the models around them."""
-    found: dict[str, keras.Layer] = {}
+def _layers_by_name(submodels: Submodels) -> dict[str, keras.Layer]:
+    """Returns `features/conv1` -> layer: every layer once, without input layers and models."""
+    layers: dict[str, keras.Layer] = {}
 
     def collect(prefix: str, model: keras.Model) -> None:
         for layer in model.layers:
             if isinstance(layer, keras.Model):
                 collect(f"{prefix}/{layer.name}", layer)
-            elif not isinstance(layer, keras.layers.InputLayer) and not any(layer is one for one in found.values()):
-                found[f"{prefix}/{layer.name}"] = layer
+            elif not isinstance(layer, keras.layers.InputLayer) and not any(
+                layer is other for other in layers.values()
+            ):
+                layers[f"{prefix}/{layer.name}"] = layer
 
     parts = {"features": [submodels.features, submodels.padded_features], "rpn": [submodels.rpn]}
     parts |= {head.name: [head] for head in submodels.heads.values()}
     for part, models in parts.items():
         for model in models:
             collect(part, model)
-    return found
+    return layers
 
 
 def _is_finite(tensor: tf.Tensor | None) -> bool:
     return tensor is None or bool(tf.reduce_all(tf.math.is_finite(tf.convert_to_tensor(tensor))))
 
 
-def _described(place: str, tensor: tf.Tensor) -> str:
+def _describe_values(place: str, tensor: tf.Tensor) -> str:
     values = tf.convert_to_tensor(tensor).numpy().astype(np.float64)
     bad = int((~np.isfinite(values)).sum())
     finite = np.abs(values[np.isfinite(values)])

@@ -1,4 +1,4 @@
-"""Steps without a finite loss: what they were made of is kept in a work directory's nan/, and computed again layer by layer."""
+"""Records a step without a finite loss in the folder nan/ of a work directory, and computes it again layer by layer."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -26,26 +26,28 @@ _BATCH, _STATE, _REPORT = "batch.npz", "state", "report.json"
 _NOT_LOSSES = ("lr", "grad_norm", "loss", "skipped")
 
 
-def not_finite(step: int, row: Mapping[str, float]) -> str:
-    """Returns `rpn_box must be finite, got nan at step 17`, of the first loss that is not, else of the gradients' norm.
+def nonfinite_message(step: int, row: Mapping[str, float]) -> str:
+    """Returns an error such as `rpn_box must be finite, got nan at step 17`.
+
+    It names the first loss that is not finite, else the sum of the losses, else the norm of the gradients.
 
     Args:
         step: counted from 1.
         row: losses, their sum `loss`, and `grad_norm`.
     """
-    bad = [name for name in row if name not in _NOT_LOSSES and not math.isfinite(row[name])]
-    name = bad[0] if bad else "loss" if not math.isfinite(row["loss"]) else "grad_norm"
+    losses = [name for name in row if name not in _NOT_LOSSES and not math.isfinite(row[name])]
+    name = losses[0] if losses else "loss" if not math.isfinite(row["loss"]) else "grad_norm"
     return f"{name} must be finite, got {row[name]} at step {step}"
 
 
 class Recorder:
-    """Keeps batch, state and pictures of a step without a finite loss in `workdir.nan`, and says what went first.
+    """Keeps batch, state and pictures of a step without a finite loss in `workdir.nan`, and names the first bad value.
 
     Args:
         config: the run's.
         workdir: the run's.
-        variables: name -> variable, all state of the run, as in its checkpoints.
-        batches: (step) -> data set of the global batches from that step on.
+        variables: name -> variable, the whole state of the run, as in its checkpoints.
+        batches: (step) -> tf.data.Dataset of the global batches from that step on.
         source: of the training images.
     """
 
@@ -65,19 +67,19 @@ class Recorder:
 
     @property
     def done(self) -> bool:
-        """Whether the work directory holds such a step already."""
+        """Whether the work directory already holds such a step."""
         return (self.workdir.nan / _REPORT).exists()
 
     def record(self, step: int, row: Mapping[str, float], progress: Progress) -> str:
-        """Writes nan/ and computes the step again.
+        """Writes the folder nan/ and computes the step again; no failure in here is raised.
 
         Args:
-            step: the one at fault, counted from 1; the variables are as they were before it.
-            row: its losses.
+            step: the step without a finite loss, counted from 1; the variables are as they were before it.
+            row: its metrics.
             progress: of the run before that step.
 
         Returns:
-            What came out, as part of a sentence; nothing that fails here is raised.
+            The finding, or what failed, as part of a sentence.
         """
         folder = self.workdir.nan
         try:
@@ -89,7 +91,7 @@ class Recorder:
             report = {"step": step, "row": {name: str(value) for name, value in row.items()}, "images": images}
             write_json(folder / _REPORT, report)
             draw_batch(folder, batch, self.source.class_names)
-        except (OSError, ValueError, tf.errors.OpError) as error:  # a full disk, or an image that is gone
+        except (OSError, ValueError, tf.errors.OpError) as error:  # For example a full disk, or an image that is gone.
             return f"{folder} can't be written ({error}), so nothing of the step is kept"
         kept = (
             f"batch, state and pictures are in {folder} ({', '.join(images)}); `kfpn replay-nan --workdir "
@@ -98,22 +100,22 @@ class Recorder:
         try:
             finding = replay(self.config, self.workdir)
             write_json(folder / _REPORT, {**report, "first": finding.first})
-        except Exception as error:  # out of memory, perhaps: what was kept must still be told of
+        except Exception as error:  # For example too little memory. The message still has to say what was kept.
             return f"what went first was not found ({type(error).__name__}: {str(error).splitlines()[0]}); {kept}"
         return f"{finding.line}; {kept}"
 
 
 def draw_batch(folder: Path, batch: Mapping[str, np.ndarray], class_names: tuple[str, ...]) -> None:
-    """Writes 000.png, 001.png, ...: the images of a batch as the network saw them, with their ground truth.
+    """Writes the images of a batch as the network sees them, with their ground truth, to 000.png, 001.png and so on.
 
     Args:
-        folder: is there.
-        batch: of `train_batches`: images (B, H, W, 3) uint8, image_sizes (B, 2), gt_boxes (B, G, 4) yxyx pixels, gt_labels
-            (B, G), -1 in padding.
-        class_names: of the labels.
+        folder: an existing folder.
+        batch: of `train_batches`: `images` (B, H, W, 3) uint8, `image_sizes` (B, 2), `gt_boxes` (B, G, 4) yxyx pixels,
+            `gt_labels` (B, G), -1 in padding.
+        class_names: names of the labels, in their order.
 
     Raises:
-        OSError: if they can't be written.
+        OSError: if a picture can't be written.
     """
     rows = zip(batch["images"], batch["image_sizes"], batch["gt_boxes"], batch["gt_labels"], strict=True)
     for index, (image, (height, width), boxes, labels) in enumerate(rows):
@@ -122,31 +124,37 @@ def draw_batch(folder: Path, batch: Mapping[str, np.ndarray], class_names: tuple
 
 
 def read_report(workdir: Workdir) -> dict[str, Any]:
-    """Returns what is known of the step in `workdir.nan`: `step`, `row`, `images`, `first`.
+    """Returns the report on the step that `workdir.nan` holds.
+
+    Args:
+        workdir: the run's.
+
+    Returns:
+        `step` counted from 1, `row` (metric -> text), `images` (their names) and, once it was found, `first`.
 
     Raises:
-        ValueError: if there is no such step, or it can't be read.
+        ValueError: if there is no such step, or its report can't be read.
     """
     path = workdir.nan / _REPORT
     if not path.exists():
         raise ValueError(
             f"workdir must be of a run that met a loss that was not finite, got {str(workdir.path)!r} without {path}"
         )
-    found = read_json(path)
-    if not isinstance(found, dict) or not {"step", "row", "images"} <= found.keys():
-        raise ValueError(f"{path} must be an object with step, row and images")
-    return found
+    report = read_json(path)
+    if not isinstance(report, dict) or not {"step", "row", "images"} <= report.keys():
+        raise ValueError(f"{path} must be an object with step, row and images, got {str(report)[:80]}")
+    return report
 
 
 def replay(config: Config, workdir: Workdir) -> Finding:
-    """Computes the step in `workdir.nan` again with a detector of its own.
+    """Computes the step that `workdir.nan` holds again, with a new detector.
 
     Args:
         config: the run's.
         workdir: the run's.
 
     Returns:
-        Its losses, and what went non-finite first.
+        The losses of the step, and the first value that is not finite.
 
     Raises:
         ValueError: naming the file, if batch or state can't be read or don't belong to the configuration.
@@ -155,7 +163,7 @@ def replay(config: Config, workdir: Workdir) -> Finding:
     try:
         with np.load(path, allow_pickle=False) as file:
             batch = {name: tf.constant(file[name]) for name in file.files}
-    except Exception as error:  # numpy and zipfile fail in every way there is
+    except Exception as error:  # NumPy and zipfile raise errors of many types for a damaged file.
         raise ValueError(f"{path} must be the batch that a run kept, got: {error}") from error
     with dtype_policy(config.precision):
         submodels = build_submodels(config.model)

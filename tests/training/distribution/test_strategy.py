@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 import tensorflow as tf
 
-from kfpn.training.distribution.strategy import describe, make_strategy, replica_batch_size
+from kfpn.training.distribution.strategy import describe_strategy, make_strategy, replica_batch_size
 
 
 def test_without_a_gpu_both_strategies_are_one_replica_on_the_cpu():
@@ -11,7 +11,7 @@ def test_without_a_gpu_both_strategies_are_one_replica_on_the_cpu():
         strategy = make_strategy(name, ["CPU:0"])
         assert isinstance(strategy, kind)
         assert strategy.num_replicas_in_sync == 1
-        assert describe(strategy, 6) == f"strategy {name}: 1 replica(s) on CPU:0; global batch 6, 6 a replica"
+        assert describe_strategy(strategy, 6) == f"strategy {name}: 1 replica(s) on CPU:0; global batch 6, 6 a replica"
 
 
 def test_what_cannot_be_made_is_refused_by_name():

@@ -25,7 +25,7 @@ from tests.training.distribution import same_answer
 
 def signal_in_step(step: int, number: int) -> None:
     """Sends this process a signal when step `step` + 1 begins: the other workers are then waiting in it."""
-    unharmed = Loop._next
+    unharmed = Loop._next_batch
 
     def following(self, batches):
         batch = unharmed(self, batches)
@@ -33,7 +33,7 @@ def signal_in_step(step: int, number: int) -> None:
             os.kill(os.getpid(), number)
         return batch
 
-    Loop._next = following
+    Loop._next_batch = following
 
 
 def strategy_of(name: str) -> tf.distribute.Strategy:

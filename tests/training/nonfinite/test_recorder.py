@@ -13,7 +13,7 @@ from kfpn.data.pipeline import train_batches
 from kfpn.modeling.submodels import build_submodels
 from kfpn.runs.checkpoint import Checkpoints
 from kfpn.training.nonfinite.diagnose import diagnose
-from kfpn.training.nonfinite.policy import SKIPPED_AT_MOST
+from kfpn.training.nonfinite.policy import MAX_SKIPPED_IN_A_ROW
 from kfpn.training.train import train
 from tests.training import made_up, standin, test_loop
 from tests.training.distribution import same_answer
@@ -97,12 +97,12 @@ def test_a_skipped_step_changes_no_weight_and_is_the_same_whether_recorded_or_no
 
 
 def test_faults_without_end_stop_a_run_that_skips(tmp_path):
-    steps = SKIPPED_AT_MOST + 5
+    steps = MAX_SKIPPED_IN_A_ROW + 5
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         _, _, error = run(tmp_path, rare(on_nan="skip", steps=steps), bad_losses(range(2, steps)), done=True)
     assert "skipping does not help" in str(error)
-    assert f"at step {SKIPPED_AT_MOST + 1}" in str(error)
+    assert f"at step {MAX_SKIPPED_IN_A_ROW + 1}" in str(error)
 
 
 def test_an_infinite_scaled_gradient_of_a_finite_loss_is_no_fault(tmp_path):
@@ -130,7 +130,8 @@ def test_nothing_is_found_where_all_is_finite(healthy):
 def test_the_layer_whose_output_overflows_first_is_named(healthy, layer):
     submodels, config, batch = healthy
     part, _, name = layer.partition("/")
-    kernel = getattr(submodels, part).get_layer(name).kernel
+    models = {"features": submodels.features, "rpn": submodels.rpn, "box_head": submodels.heads["box"]}
+    kernel = models[part].get_layer(name).kernel
     old = kernel.numpy()
     kernel.assign(np.full(old.shape, 3e38, np.float32))
     try:

@@ -1,0 +1,68 @@
+"""Opens the data of a run: images to train and to evaluate on, and fixed proposals."""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from kfpn.config.run import Config
+from kfpn.data.annotation_checks import require_same_classes
+from kfpn.data.formats import default_val_data, open_source
+from kfpn.data.pipeline import train_batches
+from kfpn.data.proposal_table import ProposalTable, proposals_of, with_proposals
+from kfpn.data.record import Source
+
+
+@dataclass(frozen=True)
+class RunData:
+    """Holds the data of a run.
+
+    Attributes:
+        source: images to train on.
+        val_source: images to evaluate on; None: nothing is evaluated.
+        proposals: fixed proposals of the training images, of `config.proposals`; None: the RPN is trained.
+        val_proposals: those of the images to evaluate on; None without either.
+    """
+
+    source: Source
+    val_source: Source | None = None
+    proposals: ProposalTable | None = None
+    val_proposals: ProposalTable | None = None
+
+    def batches(self, config: Config, start: int) -> tf.data.Dataset:
+        """Returns the data set of the global batches from step `start` on."""
+        batches = train_batches(self.source, config, start)
+        if self.proposals is None:
+            return batches
+        return with_proposals(batches, self.proposals, config, config.model.post_nms_train, augmented=True)
+
+
+def open_run_data(config: Config, source: Source | str | None, val_source: Source | str | None) -> RunData:
+    """Opens the data of a run.
+
+    Args:
+        config: the run's.
+        source: what to train on; None: `config.data`.
+        val_source: what to evaluate on; None: `config.val_data` or, without `source` as well, the validation split of
+            `config.data`.
+
+    Raises:
+        ValueError: if data can't be used, validation data has other classes, or proposals are missing or of other images.
+    """
+    val_data: Any = val_source if val_source is not None else config.val_data
+    if val_data is None and source is None:
+        val_data = default_val_data(config.data)
+    opened = open_source(config.data if source is None else source, "train")
+    if val_data is None:
+        warnings.warn(
+            "no validation data: AP is not measured, and the last weights are kept, not the best", stacklevel=4
+        )
+        validation = None
+    else:
+        validation = open_source(val_data, "validation")
+        require_same_classes(opened, validation)
+    if not config.proposals:
+        return RunData(opened, validation)
+    val_proposals = None if validation is None else proposals_of(config.proposals, validation)
+    return RunData(opened, validation, proposals_of(config.proposals, opened), val_proposals)
