@@ -17,7 +17,8 @@ LONGEST_FUNCTION = 50
 MOST_PARAMETERS = 6
 
 MANY_PARAMETERS: dict[str, str] = {
-    "evaluate": "public: its keywords are the options of `kfpn evaluate`",
+    "evaluate": "public: what people choose are keyword arguments with defaults",
+    "export_saved_model": "public: what people choose are keyword arguments with defaults",
 }
 """Functions with more parameters, and why."""
 
@@ -25,7 +26,8 @@ CALLED_BY_ONE_NAME = {
     "build": "backbones and heads",
     "select": "heads",
     "losses": "heads",
-    "open": "data formats",
+    "open_place": "data formats",
+    "validation_data": "data formats",
     "main": "programs",
     "run": "exports",
     "read": "makers of weights",

@@ -56,7 +56,7 @@ def evaluate_coco(
             raise ValueError(f"detections: image_id must occur once, got {image_id} twice")
         seen.add(image_id)
         results.extend(_results(detection, category_ids=range(len(class_names))))
-    return _evaluate(truth, results)
+    return _figures_of(truth, results)
 
 
 def evaluate_coco_json(annotations_path: str | Path, results_path: str | Path) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def evaluate_coco_json(annotations_path: str | Path, results_path: str | Path) -
         unknown = {result[key] for result in results} - {row["id"] for row in rows}
         if unknown:
             raise ValueError(f"{results_path}: {key} must occur in {annotations_path}, got {min(unknown)}")
-    return _evaluate(truth, results)
+    return _figures_of(truth, results)
 
 
 def detections_to_coco(
@@ -200,7 +200,7 @@ def coco_evaluation(truth: dict[str, Any], results: list[dict[str, Any]]) -> Any
         return COCOeval(truth_index, result_index, "bbox")
 
 
-def _evaluate(truth: dict[str, Any], results: list[dict[str, Any]]) -> dict[str, Any]:
+def _figures_of(truth: dict[str, Any], results: list[dict[str, Any]]) -> dict[str, Any]:
     evaluation = coco_evaluation(truth, results)
     if not evaluation.params.imgIds or not evaluation.params.catIds:
         return {**dict.fromkeys(FIGURES), "per_class": {row["name"]: None for row in truth["categories"]}}
