@@ -33,7 +33,7 @@ REFUSED = {
 """Strategies that TensorFlow has and kfpn refuses -> the reason."""
 Precision = Literal["float32", "mixed_float16", "mixed_bfloat16"]
 OnNan = Literal["stop", "skip"]
-Algorithm = Literal["sgd"]
+OptimizerName = Literal["sgd"]
 Schedule = Literal["step", "cosine"]
 
 
@@ -98,7 +98,7 @@ class SamplingConfig:
 class OptimizerConfig:
     """SGD with momentum, its learning rate over time, and what is done to gradients and weights."""
 
-    algorithm: Algorithm = "sgd"
+    name: OptimizerName = "sgd"
     """The rule that moves the weights: SGD with momentum."""
     learning_rate: float = 0.02
     """Learning rate for a global batch of `reference_batch` images."""
@@ -130,7 +130,7 @@ class OptimizerConfig:
         check(self, "optimizer.", "weight_decay", NOT_NEGATIVE)
         check(self, "optimizer.", "warmup_steps", whole(0))
         check(self, "optimizer.", "warmup_factor", SHARE)
-        check(self, "optimizer.", "algorithm", one_of(Algorithm))
+        check(self, "optimizer.", "name", one_of(OptimizerName))
         check(self, "optimizer.", "schedule", one_of(Schedule))
         rising = lambda v: all(0.0 < m < 1.0 for m in v) and list(v) == sorted(v)  # noqa: E731
         check(self, "optimizer.", "milestones", ("be rising shares of all steps, between 0 and 1", rising))

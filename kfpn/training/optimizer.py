@@ -26,7 +26,7 @@ def sgd(config: OptimizerConfig, schedule: WarmupSchedule) -> keras.optimizers.O
 
 
 OPTIMIZERS: dict[str, Callable[[OptimizerConfig, WarmupSchedule], keras.optimizers.Optimizer]] = {"sgd": sgd}
-"""Value of `optimizer.algorithm` -> function that makes the Keras optimizer whose `update_step` moves one variable."""
+"""Value of `optimizer.name` -> function that makes the Keras optimizer whose `update_step` moves one variable."""
 
 
 class Optimizer:
@@ -43,7 +43,7 @@ class Optimizer:
         self.config = config.optimizer
         self.trainable_variables = list(trainable_variables)
         schedule = make_schedule(self.config, config.steps, config.batch_size)
-        self.rule = OPTIMIZERS[self.config.algorithm](self.config, schedule)
+        self.rule = OPTIMIZERS[self.config.name](self.config, schedule)
         self.rule.build(self.trainable_variables)
         self.average: list[keras.Variable] = []
         if self.config.ema_decay:
