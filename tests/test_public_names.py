@@ -29,6 +29,8 @@ SHOWN = (
     "kfpn.engine.workdir.Workdir",
     "kfpn.evaluation.evaluate_source",
     "kfpn.evaluation.proposals.evaluate_proposals",
+    "kfpn.export.onnx.export_onnx",
+    "kfpn.export.saved_model.export_saved_model",
     "kfpn.image_pyramid.ImagePyramid",
     "kfpn.model_config.ModelConfig",
     "kfpn.modeling.detector.build_detector",
