@@ -189,7 +189,9 @@ def require_same_classes(train: Source, val: Source) -> None:
     parts = [f"{source.name} alone has {', '.join(map(repr, names[:_NAMED]))}{', ...' if len(names) > _NAMED else ''}"
              for source, names in ((train, only_train), (val, only_val)) if names]  # fmt: skip
     why = "; ".join(parts) or "they are the same but stand in another order"
-    raise ValueError(f"training and validation data must have the same classes, got {train.name} and {val.name}: {why}")
+    raise ValueError(
+        f"val_data must have the classes of data ({', '.join(train.class_names)}), got {', '.join(val.class_names)}: {why}"
+    )
 
 
 def progress(items: Iterable, total: int, what: str) -> Iterable:

@@ -33,7 +33,7 @@ def read_size(image: str | os.PathLike[str] | bytes) -> tuple[int, int]:
     """Returns height and width, in pixels, after EXIF rotation; nothing is decoded.
 
     Raises:
-        ValueError: when `image` (a path or encoded bytes) can't be read as an image.
+        ValueError: when `image` (a path or encoded bytes) cannot be read as an image.
     """
     header = read_header(image)
     return header.height, header.width
@@ -70,7 +70,7 @@ def load_image(record: Record) -> np.ndarray:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        ValueError: when the image can't be decoded or is not of the record's size.
+        ValueError: when the image cannot be decoded or is not of the record's size.
     """
     name = record.name or "image"
     pixels = record.image if isinstance(record.image, np.ndarray) else load_picture(record.image, name)
@@ -96,7 +96,7 @@ def load_picture(image: str | os.PathLike[str] | bytes, name: str) -> np.ndarray
         (H, W, 3) uint8 RGB.
 
     Raises:
-        ValueError: when it can't be decoded.
+        ValueError: when it cannot be decoded.
     """
     try:
         with _opened(image) as picture:

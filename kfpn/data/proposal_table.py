@@ -159,7 +159,7 @@ def proposals_of(path: str | os.PathLike, source: Source) -> ProposalTable:
     """Reads the proposals of a source, in the order of its records.
 
     Raises:
-        ValueError: if the file can't be read, is for other data, or lacks an image.
+        ValueError: if the file cannot be read, is for other data, or lacks an image.
     """
     tables = read_proposals(path)
     if source.name not in tables:

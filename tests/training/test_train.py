@@ -126,7 +126,7 @@ def test_a_signal_before_the_first_step_ends_the_run_with_a_line(config, tmp_pat
 def test_validation_data_must_have_the_same_classes(config):
     with pytest.raises(
         ValueError,
-        match=r"must have the same classes, got records and records: records alone has 'red'; records alone has 'blue'",
+        match=r"val_data must have the classes of data \(green, red\), got green, blue: records alone has 'red'; records alone has 'blue'",
     ):
         train(config, source(0, 4), source(100, 2, ("green", "blue")))
 

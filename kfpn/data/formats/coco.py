@@ -115,7 +115,7 @@ def _read(path: Path, name: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def _require_memory(path: Path, name: str) -> None:
-    """Refuses a file that the memory can't hold as bytes and as text: Linux would kill the process without a word."""
+    """Refuses a file that the memory cannot hold as bytes and as text: Linux would kill the process without a word."""
     size, memory = path.stat().st_size, memory_limit()
     if memory is not None and 2 * size > memory:
         raise ValueError(f"{name}: can't be read: is too large for the memory, {size:,} bytes of {memory:,}")

@@ -20,7 +20,7 @@ class IterableSource(AnnotatedSource):
         name: what messages call the data set.
 
     Raises:
-        ValueError: when a record contradicts itself or its image can't be used; says which and why.
+        ValueError: when a record contradicts itself or its image cannot be used; says which and why.
     """
 
     def __init__(

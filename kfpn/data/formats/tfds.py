@@ -119,7 +119,7 @@ def prepared(name: str, data_dir: str | None = None) -> tfds.core.DatasetBuilder
         data_dir: where TFDS keeps data; None: $TFDS_DATA_DIR or ~/tensorflow_datasets.
 
     Raises:
-        ValueError: when TFDS doesn't know the name (the nearest are named) or can't get the data.
+        ValueError: when TFDS does not know the name (the nearest are named) or cannot get the data.
     """
     try:
         builder = tfds.builder(name, data_dir=data_dir)

@@ -114,7 +114,7 @@ def builder(data_dir: str | None = None, config: str = "default") -> tfds.core.D
     try:
         made.download_and_prepare()
     except OSError:
-        # Another process may have been faster: its folder can't be replaced, and is as good as ours.
+        # Another process may have been faster: its folder cannot be replaced, and holds the same scenes.
         made = Shapes(data_dir=data_dir, config=config, file_format="array_record")
         if not made.is_prepared():
             raise
