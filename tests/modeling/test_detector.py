@@ -65,7 +65,7 @@ def test_uint8_and_float_images_give_the_same():
     ],
 )
 def test_padding_leaves_no_trace(backbone, norm, settings):
-    keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(2)
     config = tiny.config(backbone=backbone, norm=norm, norm_heads=norm == "gn", **settings)
     submodels = build_submodels(config)
     tiny.shake(submodels.weights_model)
