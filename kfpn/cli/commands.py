@@ -115,11 +115,11 @@ def _visualize(command: options.Visualize) -> int:
     from kfpn.runs.load import load_submodels, require_trained
     from kfpn.runs.workdir import Workdir
 
-    files = Workdir(command.workdir)
-    require_trained(files)
-    config, (class_names, _) = files.read_config(), files.read_classes()
+    run = Workdir(command.workdir)
+    require_trained(run)
+    config, (class_names, _) = run.read_config(), run.read_classes()
     pages = page_paths(find_images(command.images), command.output)
-    failed = visualize_images(load_submodels(files), config, class_names, pages, command.min_score, command.proposals)
+    failed = visualize_images(load_submodels(run), config, class_names, pages, command.min_score, command.proposals)
     for path, page in pages.items():
         if path not in failed:
             print(f"{path} -> {page}")
@@ -130,12 +130,12 @@ def _replay_nan(command: options.ReplayNan) -> int:
     from kfpn.runs.workdir import Workdir
     from kfpn.training.nonfinite.recorder import read_report, replay
 
-    files = Workdir(command.workdir)
-    report = read_report(files)
-    config = files.read_config()
-    print(f"{files.nan}: step {report['step']} of {config.steps}, images {', '.join(report['images'])}")
+    run = Workdir(command.workdir)
+    report = read_report(run)
+    config = run.read_config()
+    print(f"{run.nan}: step {report['step']} of {config.steps}, images {', '.join(report['images'])}")
     print("in training: " + ", ".join(f"{name} {value}" for name, value in report["row"].items()))
-    finding = replay(config, files)
+    finding = replay(config, run)
     print(
         "now:         " + ", ".join(f"{k} {v}" for k, v in {**finding.losses, "grad_norm": finding.grad_norm}.items())
     )
@@ -150,16 +150,16 @@ def _propose(command: options.Propose) -> int:
     from kfpn.runs.load import load_submodels, require_trained
     from kfpn.runs.workdir import Workdir
 
-    output, files = Path(command.output), Workdir(command.workdir)
+    output, run = Path(command.output), Workdir(command.workdir)
     _require_place(output)
-    require_trained(files)
-    config = files.read_config()
+    require_trained(run)
+    config = run.read_config()
     data = command.data or config.data
     own_val_data = None if command.data else config.val_data
     val_data = command.val_data or own_val_data or default_val_data(data)
     sources = [open_source(data, "train")] + ([open_source(val_data, "validation")] if val_data else [])
     passes = [SourcePass(source, config, command.batch_size) for source in sources]
-    counts = propose(load_submodels(files), config.model, passes, output, command.count)
+    counts = propose(load_submodels(run), config.model, passes, output, command.count)
     for source, count in zip(sources, counts, strict=True):
         print(f"{source.name}: {len(source)} images, {count} proposals")
     print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
