@@ -177,7 +177,7 @@ def test_without_xla_nothing_is_compiled_and_with_it_the_network_is(trained):
         ({"signatures": ()}, "signatures must be some of .*, got none"),
         ({"warmup_batch_sizes": (1, 0)}, r"warmup_batch_sizes must be integers of at least 1, got \(1, 0\)"),
         ({"warmup": ("absent.jpg",)}, "absent.jpg must be an image file that can be read, got No such file"),
-        ({"warmup": (__file__,)}, "test_saved_model.py must be one of JPEG, PNG, GIF or uncompressed BMP"),
+        ({"warmup": (__file__,)}, "test_write_saved_model.py must be one of JPEG, PNG, GIF or uncompressed BMP"),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_written(tiny_workdir, tmp_path, options, message):
