@@ -1,4 +1,4 @@
-"""The paper's comparison of pyramids, on the built-in shapes: every row trained with one budget and three seeds.
+"""Compares the paper's pyramids on the built-in shapes: every row is trained with one budget and three seeds.
 
     python benchmarks/ablation.py                     # all rows; the same command again goes on where it stopped
     python benchmarks/ablation.py --rows fpn c4 --seeds 0 --steps 200 --output runs/quick --document ""

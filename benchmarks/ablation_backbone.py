@@ -1,4 +1,4 @@
-"""A backbone that all rows of `ablation.py` start from: a ResNet, trained to tell the shapes apart.
+"""Trains the backbone that all rows of `ablation.py` start from: a ResNet that tells the shapes apart.
 
     python benchmarks/ablation_backbone.py runs/ablation/backbone.safetensors      # two minutes on 2 cores
 
@@ -45,7 +45,7 @@ def cut_outs(source: Source, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
             half = side * LARGEST ** rng.uniform() / 2
             y, x = ((low + high) / 2 + rng.uniform(-0.25, 0.25) * side for low, high in ((y1, y2), (x1, x2)))
             window = (x - half, y - half, x + half, y + half)
-            # Black beyond the scene.
+            # Beyond the scene the picture is black.
             picture = image.transform((SIDE, SIDE), Image.Transform.EXTENT, window, Image.Resampling.BILINEAR)
             pictures.append(np.asarray(picture))
             labels.append(label)

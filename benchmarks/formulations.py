@@ -1,4 +1,4 @@
-"""Ways to write NMS, the final selection and RoIAlign, measured in TensorFlow, XLA and ONNX Runtime.
+"""Measures ways to write NMS, the final selection and RoIAlign, in TensorFlow, XLA and ONNX Runtime.
 
     python benchmarks/formulations.py                # everything, minutes on two cores
     python benchmarks/formulations.py --what align   # one of nms, select, align, gradient

@@ -1,4 +1,4 @@
-"""AP of ONNX files on a run's validation data, in ONNX Runtime and in OpenVINO: the table of docs/int8.md.
+"""Measures the AP of ONNX files on a run's validation data, in ONNX Runtime and in OpenVINO: the table of docs/int8.md.
 
     python benchmarks/int8.py runs/bccd full.onnx int8.onnx
 
@@ -25,9 +25,10 @@ def main() -> None:
     print(f"{source.name}: {len(source)} images\n\n| file | runtime | AP | AP50 | AP75 |\n|---|---|---|---|---|")
     for path in options.files:
         for name, load in (("ONNX Runtime", in_onnxruntime), ("OpenVINO", in_openvino)):
-            found = evaluate_onnx(path, source, range(len(source)), config, class_names, load)
+            figures = evaluate_onnx(path, source, range(len(source)), config, class_names, load)
             print(
-                f"| {path.name} | {name} | {found['AP']:.4f} | {found['AP50']:.4f} | {found['AP75']:.4f} |", flush=True
+                f"| {path.name} | {name} | {figures['AP']:.4f} | {figures['AP50']:.4f} | {figures['AP75']:.4f} |",
+                flush=True,
             )
 
 

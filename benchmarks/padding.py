@@ -1,4 +1,4 @@
-"""What padding changes: each image alone against the same image in a padded batch.
+"""Measures what padding changes: each image alone against the same image in a padded batch.
 
     python benchmarks/padding.py --workdir runs/shapes      # a trained detector
     python benchmarks/padding.py                            # a ResNet-50 FPN with random weights and norms

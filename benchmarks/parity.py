@@ -1,4 +1,4 @@
-"""How far kfpn's numbers are from torchvision's and detectron2's, stage by stage, with the same weights.
+"""Compares kfpn's numbers with torchvision's and detectron2's, stage by stage, with the same weights.
 
     python benchmarks/parity.py --reference ../shared/parity          # prints the table and writes docs/parity.md
 

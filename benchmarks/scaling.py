@@ -1,4 +1,4 @@
-"""What limits training: images/s of the input pipeline alone, of the training step alone, and of both together.
+"""Finds what limits training: images/s of the input pipeline alone, of the training step alone, and of both together.
 
     python benchmarks/scaling.py                                # R50-FPN at 512 x 512 on made JPEG files; 1 and 2 replicas
     python benchmarks/scaling.py --data coco:train.json,images  # on your own, as `kfpn train --data` reads them
@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "docs" / "images" / "scaling_memory.png"
 PARTS = ("pipeline", "step", "both")
 WANTED = 3.0
-"""Times what the step eats that the pipeline should feed."""
+"""The pipeline should make this many times the images/s of the training step."""
 
 
 def feed(source: Any, config: Any, strategy: Any, start_step: int = 0) -> Iterator[Any]:
@@ -119,7 +119,7 @@ def _nothing(_: Any) -> None:
 
 
 def limiting(pipeline: float, step: float) -> str:
-    """Names the slower part: the one whose images/s are fewer."""
+    """Returns the name of the part with fewer images/s."""
     return "input pipeline" if pipeline < step else "training step"
 
 

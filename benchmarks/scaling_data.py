@@ -1,4 +1,4 @@
-"""What `scaling.py` measures on: a configuration of one canvas, and JPEG files where none are given."""
+"""Makes what `scaling.py` measures on: a configuration of one canvas, and JPEG files where none are given."""
 
 import dataclasses
 from pathlib import Path

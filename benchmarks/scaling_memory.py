@@ -1,4 +1,4 @@
-"""Whether the input pipeline keeps what it should let go: resident memory while it makes images, for `scaling.py --memory`."""
+"""Measures the resident memory of the input pipeline while it makes images, for `scaling.py --memory`."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 POINTS = 10
 LIMIT = 32 * 2**20
-"""Bytes by which memory may drift over a whole run: a tenth of a percent of the pixels of 10,000 images of 512 x 512 is 7."""
+"""Bytes by which memory may drift over a whole run. A tenth of a percent of the pixels of 10,000 images of 512 x 512 is 7.5 MB."""
 
 
 def resident_bytes() -> int:
@@ -68,7 +68,7 @@ def bytes_an_image(series: Sequence[tuple[int, int]]) -> float:
 
 
 def grows(series: Sequence[tuple[int, int]], limit: float = LIMIT) -> bool:
-    """Tells whether memory rises, as by something kept of each image, by more than `limit` bytes over the series."""
+    """Returns True if memory rises by more than `limit` bytes over the series, as if something of each image were kept."""
     return bytes_an_image(series) * (series[-1][0] - series[0][0]) > limit
 
 

@@ -1,4 +1,4 @@
-"""Speed of the detector as a fraction of what this machine's convolutions reach.
+"""Measures the speed of the detector as a fraction of what this machine's convolutions reach.
 
     python benchmarks/speed.py                      # R50-FPN, float32, 512 x 512
     python benchmarks/speed.py --size 800 1216      # a COCO image
