@@ -28,6 +28,7 @@ CALLED_BY_ONE_NAME = {
     "losses": "heads",
     "open_place": "data formats",
     "validation_data": "data formats",
+    "__getattr__": "packages that load their names when they are asked for",
     "main": "programs",
     "run": "exports",
     "read": "makers of weights",
