@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -77,6 +78,12 @@ def test_the_int8_file_takes_and_gives_what_the_full_one_does(files):
     assert data["precision"] == "int8"
 
 
+def score_limit():
+    """Returns by how much scores may differ: without VNNI, pairs of eight-bit products saturate in sums of 16 bits."""
+    cpu = Path("/proc/cpuinfo")
+    return 0.1 if not cpu.exists() or "vnni" in cpu.read_text() else 0.15
+
+
 @pytest.mark.parametrize("load", [in_onnxruntime, in_openvino])
 def test_the_int8_file_gives_nearly_the_same_scores_in_both_runtimes(files, load):
     if load is in_openvino:
@@ -84,7 +91,7 @@ def test_the_int8_file_gives_nearly_the_same_scores_in_both_runtimes(files, load
     images = pictures((2, 96, 128, 3), 3)
     full, quantized = (load(file)(images) for file in files)
     assert full["num_detections"].min() > 0
-    np.testing.assert_allclose(quantized["scores"][:, :5], full["scores"][:, :5], atol=0.1)
+    np.testing.assert_allclose(quantized["scores"][:, :5], full["scores"][:, :5], atol=score_limit())
     assert not np.array_equal(quantized["scores"], full["scores"])
 
 
