@@ -1,19 +1,16 @@
 """Shows what a detector does with an image, step by step: maps of its levels, objectness, RoIs and detections, on a page."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 from keras import ops
-from tqdm import tqdm
 
 from kfpn.config.model import ModelConfig
 from kfpn.config.run import Config
-from kfpn.data.image import load_picture
 from kfpn.data.pipeline import prepare_image
-from kfpn.inference.predict import IMAGE_SUFFIXES, picture_paths
+from kfpn.inference.predict import IMAGE_SUFFIXES, picture_paths, readable_images
 from kfpn.modeling.detector import Detector, ImageSizes
 from kfpn.modeling.pyramid import PYRAMIDS
 from kfpn.modeling.submodels import Submodels
@@ -172,13 +169,8 @@ def visualize_images(
     Returns:
         The images that could not be read.
     """
-    model, failed = model_with_intermediates(submodels, config.model), []
-    for path, page in tqdm(pages.items(), desc="visualize", unit="image", leave=False):
-        try:
-            image = load_picture(path, str(path))
-        except ValueError as error:
-            failed.append(path)
-            tqdm.write(f"kfpn: error: {error}", file=sys.stderr)
-            continue
-        draw_page(view_image(model, config, image, class_names), page, min_score, proposals)
+    model = model_with_intermediates(submodels, config.model)
+    failed: list[Path] = []
+    for _, path, image in readable_images(list(pages), "visualize", failed):
+        draw_page(view_image(model, config, image, class_names), pages[path], min_score, proposals)
     return failed

@@ -4,7 +4,7 @@ import glob
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -136,14 +136,8 @@ def predict_images(
         raise ValueError(f"output must be a folder that can be written, got {str(output)!r}: {why}") from error
     detect, pictures = detect_function(model), picture_paths(paths, output)
     results: list[dict[str, Any]] = []
-    failed = []
-    for image_id, path in enumerate(tqdm(paths, desc="predict", unit="image", leave=False), start=1):
-        try:
-            image = load_picture(path, str(path))
-        except ValueError as error:
-            failed.append(path)
-            tqdm.write(f"kfpn: error: {error}", file=sys.stderr)
-            continue
+    failed: list[Path] = []
+    for image_id, path, image in readable_images(paths, "predict", failed):
         detections = (
             pyramid.detect_image(image, image_id) if pyramid else detect_image(detect, image, config.input, image_id)
         )
@@ -154,6 +148,27 @@ def predict_images(
             results.append({**row, "category_name": model.class_names[label], "file_name": str(path)})
     (output / "detections.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return results, failed
+
+
+def readable_images(paths: Sequence[Path], task: str, failed: list[Path]) -> Iterator[tuple[int, Path, np.ndarray]]:
+    """Yields the images that can be read, with a bar of progress; the others are named on stderr.
+
+    Args:
+        paths: image files.
+        task: str, what the bar says.
+        failed: takes the paths that cannot be read.
+
+    Yields:
+        The number of the path, counted from 1, the path, and its pixels (H, W, 3) uint8 RGB.
+    """
+    for number, path in enumerate(tqdm(paths, desc=task, unit="image", leave=False), start=1):
+        try:
+            image = load_picture(path, str(path))
+        except ValueError as error:
+            failed.append(path)
+            tqdm.write(f"kfpn: error: {error}", file=sys.stderr)
+        else:
+            yield number, path, image
 
 
 def find_images(names: Sequence[str]) -> list[Path]:
