@@ -1,6 +1,7 @@
 """Finds modules by the paths that they had in version 0.1.0, with a warning that names the new path.
 
-A path that never was, or that is still in use, is not touched. The table stays for ever: code that users wrote keeps working.
+A path that never was, or that is still in use, is not touched. The table stays for ever: what README and docs of 0.1.0
+imported keeps working. What they did not show may be gone, or may take other arguments.
 """
 
 import importlib
@@ -147,13 +148,43 @@ PACKAGES = ("kfpn.engine",)
 
 
 class RenamedModule(types.ModuleType):
-    """Stands at an old path and gives what the module at the new path has."""
+    """Stands at an old path, and gives and changes what the module at the new path has."""
 
     def __getattr__(self, name: str) -> Any:
         """Returns the attribute of the module at the new path; classes are the very same objects."""
-        place = NAMES.get(f"{self.__name__}.{name}", f"{MODULES[self.__name__]}.{name}")
-        module, _, attribute = place.rpartition(".")
-        return getattr(importlib.import_module(module), attribute)
+        module, attribute = _place_now(self.__name__, name)
+        try:
+            return getattr(module, attribute)
+        except AttributeError:
+            if name.startswith("__"):
+                raise
+            raise AttributeError(
+                f"{self.__name__} is now {MODULES[self.__name__]}, which has no {name!r}: it is gone or never was. "
+                "What stays is what `kfpn` itself offers: see dir(kfpn)"
+            ) from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Sets the attribute at the new path as well, for tests that replace a function by its old path."""
+        if name.startswith("__"):
+            super().__setattr__(name, value)
+        else:
+            module, attribute = _place_now(self.__name__, name)
+            if hasattr(module, attribute):
+                self.__dict__.setdefault("__replaced__", {}).setdefault(name, getattr(module, attribute))
+            setattr(module, attribute, value)
+
+    def __delattr__(self, name: str) -> None:
+        """Takes back what was set by this path: tests end so what they replaced. What was not set here is deleted."""
+        module, attribute = _place_now(self.__name__, name)
+        replaced = self.__dict__.get("__replaced__", {})
+        if name in replaced:
+            setattr(module, attribute, replaced.pop(name))
+        else:
+            delattr(module, attribute)
+
+    def __dir__(self) -> list[str]:
+        """Returns the names of the module at the new path."""
+        return dir(importlib.import_module(MODULES[self.__name__]))
 
 
 class RenamedFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -181,7 +212,20 @@ class RenamedFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def exec_module(self, module: types.ModuleType) -> None:
         """Imports the module at the new path, so that an error in it is seen here."""
         if module.__name__ in MODULES:
-            importlib.import_module(MODULES[module.__name__])
+            new = importlib.import_module(MODULES[module.__name__])
+            module.__doc__ = new.__doc__
+            module.__all__ = _public_names(new)  # type: ignore[attr-defined]
+
+
+def _place_now(old_module: str, name: str) -> tuple[types.ModuleType, str]:
+    place = NAMES.get(f"{old_module}.{name}", f"{MODULES[old_module]}.{name}")
+    module, _, attribute = place.rpartition(".")
+    return importlib.import_module(module), attribute
+
+
+def _public_names(module: types.ModuleType) -> list[str]:
+    names = getattr(module, "__all__", None) or [name for name in vars(module) if not name.startswith("_")]
+    return sorted(names)
 
 
 def install() -> None:

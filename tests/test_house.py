@@ -24,6 +24,9 @@ MANY_PARAMETERS: dict[str, str] = {
 
 CALLED_BY_ONE_NAME = {
     "build": "backbones and heads",
+    "build_last_stage": "backbones",
+    "settings_of_layers": "backbones",
+    "unused_settings": "backbones",
     "select": "heads",
     "losses": "heads",
     "open_place": "data formats",

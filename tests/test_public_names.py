@@ -5,6 +5,7 @@ import inspect
 import re
 import subprocess
 import sys
+import unittest.mock
 import warnings
 from pathlib import Path
 
@@ -92,6 +93,39 @@ def test_every_old_name_leads_to_what_it_is_now(old):
         value = getattr(importlib.import_module(module), name)
     new_module, _, new_name = renamed.NAMES[old].rpartition(".")
     assert value is getattr(importlib.import_module(new_module), new_name)
+
+
+def old_module(path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return importlib.import_module(path)
+
+
+def test_a_star_import_of_an_old_path_gives_all_its_names():
+    names = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        exec("from kfpn.presets import *", names)
+    assert {"PRESETS", "preset"} <= set(names)
+    assert "preset" in dir(old_module("kfpn.presets"))
+
+
+def test_what_is_replaced_at_an_old_path_is_replaced_at_the_new_one(monkeypatch):
+    from kfpn.ops import boxes
+
+    before = boxes.iou
+    monkeypatch.setattr(old_module("kfpn.boxes"), "iou", "another")
+    assert boxes.iou == "another"
+    monkeypatch.undo()
+    assert boxes.iou is before
+    with unittest.mock.patch("kfpn.boxes.iou", "a third"):
+        assert boxes.iou == "a third"
+    assert boxes.iou is before
+
+
+def test_a_name_that_is_gone_says_where_its_module_is():
+    with pytest.raises(AttributeError, match=r"kfpn\.boxes is now kfpn\.ops\.boxes, which has no 'RPN_WEIGHTS'"):
+        old_module("kfpn.boxes").RPN_WEIGHTS  # noqa: B018
 
 
 def test_an_old_path_does_not_hide_a_public_function():

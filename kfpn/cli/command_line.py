@@ -16,7 +16,7 @@ import tyro
 # TensorFlow is imported where it is needed: `kfpn --help` and a mistyped option answer at once.
 from kfpn import __version__
 from kfpn.cli.commands import Command, run
-from kfpn.cli.exports import EXPORTS
+from kfpn.cli.exports import EXPORTS, ExportRow, places_first
 from kfpn.cli.help_texts import DESCRIPTION, HELP
 from kfpn.cli.options import (
     Benchmark,
@@ -86,9 +86,9 @@ def _plain_warnings() -> Iterator[None]:
 
 
 def _parse(args: list[str]) -> Command:
-    for export in EXPORTS:
-        if export.translate is not None and args[:2] == ["export", export.name]:
-            args = [*args[:2], *export.translate(args[2:])]
+    export = next((row for row in EXPORTS if args[:2] == ["export", row.name]), None)
+    if export is not None:
+        return _parse_export(export, args)
     command = _parse_once(args, ModelConfig())
     if isinstance(command, ImportWeights):
         from kfpn.weights.assign import model_config
@@ -97,6 +97,12 @@ def _parse(args: list[str]) -> Command:
         # The defaults of the network are those of the checkpoint, so the line is parsed once more.
         command = _parse_once(args, model_config(read_trained_weights(command.source)))
     return command
+
+
+def _parse_export(row: ExportRow, args: list[str]) -> Export:
+    # The options are parsed without the command around them: so errors name them as they are written.
+    words = places_first(row.name, args[2:])
+    return Export(_parsed(row.options, f"kfpn export {row.name}", row.description, words, tyro.conf.OmitArgPrefixes))
 
 
 def _parse_once(args: list[str], model: ModelConfig) -> Command:
@@ -126,17 +132,24 @@ def _parse_once(args: list[str], model: ModelConfig) -> Command:
         if args[:1] == ["export"]
         else (tyro.conf.OmitSubcommandPrefixes,)
     )
+    return _parsed(commands, "kfpn", DESCRIPTION, args, *options)
+
+
+def _parsed(options: Any, program: str, description: str, args: list[str], *config: Any) -> Any:
+    """Returns the options that words make; an error of a configuration class becomes one line that names the option."""
+    command = program if program != "kfpn" else " ".join([program, *args[:1]])
     message = io.StringIO()
     try:
         with contextlib.redirect_stderr(message):
-            return tyro.cli(commands, prog="kfpn", description=DESCRIPTION, args=args, config=options)
+            return tyro.cli(options, prog=program, description=description, args=args, config=config)
     except SystemExit as stop:
         cause: BaseException | None = stop
         while cause is not None and type(cause) is not ValueError:
             cause = cause.__cause__ or cause.__context__
         if cause is not None and " must " in str(cause):  # raised by a configuration class, which names the option
-            raise ValueError(f"{cause} (see kfpn {args[0]} --help)") from cause
-        sys.stderr.write(message.getvalue())
+            raise ValueError(f"{cause} (see {command} --help)") from cause
+        general, own = "run kfpn --help", f"run {command} --help"
+        sys.stderr.write(message.getvalue().replace(general.ljust(len(own)), own))
         raise
 
 

@@ -1,5 +1,6 @@
 """Lists the products of `kfpn export`: the table that options, help and dispatch are made of."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,8 +19,6 @@ class ExportRow(NamedTuple):
         run: the function that makes the product of such options, and returns the exit code.
         description: what `--help` says.
         example: a command.
-        translate: turns the words of an older version's command line into those of this one, and warns; None: nothing
-            was renamed.
     """
 
     name: str
@@ -28,7 +27,6 @@ class ExportRow(NamedTuple):
     run: Callable[[Any], int]
     description: str
     example: str
-    translate: Callable[[list[str]], list[str]] | None = None
 
 
 EXPORTS = (
@@ -42,7 +40,35 @@ EXPORTS = (
     ),
     ExportRow(
         "tf_trt", "TensorRT inside TensorFlow", trt_options.TfTrtOptions, run_tf_trt.run, trt_options.DESCRIPTION,
-        "kfpn export tf_trt runs/shapes --report", trt_options.translate_old_options,
+        "kfpn export tf_trt runs/shapes --report",
     ),
 )  # fmt: skip
 """The products of `kfpn export`, a row each."""
+
+
+def places_first(name: str, words: list[str]) -> list[str]:
+    """Returns words with `--workdir W --output O` written as `W O`; it warns if there are any.
+
+    In 0.1.0 tf_trt named both in that way, and all other commands do still.
+
+    Args:
+        name: of the export.
+        words: those behind `kfpn export NAME`.
+    """
+    places: dict[str, str] = {}
+    rest = []
+    remaining = iter(words)
+    for word in remaining:
+        option, equals, value = word.partition("=")
+        if option in ("--workdir", "--output"):
+            places[option] = value if equals else next(remaining, "")
+        else:
+            rest.append(word)
+    if "--workdir" not in places:
+        return words
+    warnings.warn(
+        f"kfpn export {name} --workdir W --output DIR is now kfpn export {name} W DIR; the old options will go in 0.3",
+        FutureWarning,
+        stacklevel=2,
+    )
+    return [place for option in ("--workdir", "--output") if (place := places.get(option))] + rest

@@ -141,7 +141,10 @@ class ListPretrained:
 
 ExportOptions: Any = functools.reduce(
     operator.or_,
-    [Annotated[row.options, tyro.conf.subcommand(row.name, description=row.description)] for row in EXPORTS],
+    [
+        Annotated[row.options, tyro.conf.subcommand(row.name, description=row.description.splitlines()[0])]
+        for row in EXPORTS
+    ],
 )
 
 
@@ -157,7 +160,10 @@ class Export:
 class Benchmark:
     """Options of `kfpn benchmark`."""
 
-    targets: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="TARGET [TARGET ...]")]
+    targets: Annotated[
+        tyro.conf.Positional[tuple[str, ...]],
+        tyro.conf.arg(metavar="TARGET [TARGET ...]", help_behavior_hint="(required)"),
+    ]
     """Work directories, SavedModels and .onnx files; what was exported stands behind its work directory."""
     size: tuple[int, int] = (512, 512)
     """Height and width of the image in pixels. A SavedModel resizes it by the rule of its run."""

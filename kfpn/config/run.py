@@ -98,8 +98,6 @@ class SamplingConfig:
 class OptimizerConfig:
     """SGD with momentum, its learning rate over time, and what is done to gradients and weights."""
 
-    name: OptimizerName = "sgd"
-    """The rule that moves the weights: SGD with momentum."""
     learning_rate: float = 0.02
     """Learning rate for a global batch of `reference_batch` images."""
     reference_batch: int = 16
@@ -122,6 +120,8 @@ class OptimizerConfig:
     """Gradients are scaled down to this global norm, after they are summed over replicas; None: never."""
     ema_decay: float = 0.0
     """Decay a step of an exponential moving average of the weights, used to evaluate and saved; 0: none."""
+    name: OptimizerName = "sgd"
+    """The rule that moves the weights: SGD with momentum."""
 
     def __post_init__(self) -> None:
         check(self, "optimizer.", "learning_rate", POSITIVE)
@@ -233,8 +233,9 @@ def from_dict(cls: type, values: dict[str, Any], where: str = "") -> Any:
     known = {}
     for key, value in values.items():
         if key not in fields:
-            near = difflib.get_close_matches(key, fields, n=1, cutoff=0.0)
-            raise ValueError(f"unknown option {where}{key!r}; did you mean {where}{near[0]!r}?")
+            near = difflib.get_close_matches(key, fields, n=1, cutoff=0.5)
+            hint = f"did you mean {where}{near[0]!r}?" if near else f"known are {', '.join(fields)}"
+            raise ValueError(f"unknown option {where}{key!r}; {hint}")
         kind = fields[key].type
         if dataclasses.is_dataclass(kind):
             if not isinstance(value, dict):

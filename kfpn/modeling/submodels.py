@@ -49,6 +49,9 @@ def features_model(
         layers: two graphs over the same set share their weights.
         padded: bool, whether there is the second input `image_sizes` that keeps padding at zero.
         make_units: builds the convolutions and norms.
+
+    Raises:
+        ValueError: if the pyramid's function does not give the levels that the configuration says.
     """
     inputs = image_inputs(padded)
     units = make_units(config, layers, inputs.get("image_sizes"))
@@ -56,6 +59,11 @@ def features_model(
     backbone, pyramid = find_backbone(config.backbone), PYRAMIDS[config.pyramid]
     stages = backbone.build(units, units.clear_padding(x, 1), pyramid.last_stage)
     levels = pyramid.build(units, list(stages.values()))
+    if list(levels) != list(config.levels):
+        raise ValueError(
+            f"pyramid {config.pyramid} must give the levels {', '.join(config.levels)}, got {', '.join(levels)}: build all of "
+            "them, in this order, or say in kfpn/config/model.py (SINGLE_LEVEL, ModelConfig.levels) which it has"
+        )
     return keras.Model(inputs if padded else inputs["images"], levels, name="padded_features" if padded else "features")
 
 

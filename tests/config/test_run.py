@@ -40,6 +40,7 @@ def test_lists_become_tuples():
     ("values", "message"),
     [
         ({"step": 1}, "unknown option 'step'; did you mean 'steps'"),
+        ({"nonsense_": 1}, "unknown option 'nonsense_'; known are "),
         ({"model": {"backbon": "resnet18"}}, "unknown option model.'backbon'; did you mean model.'backbone'"),
         ({"optimizer": {"lerning_rate": 1.0}}, "did you mean optimizer.'learning_rate'"),
     ],

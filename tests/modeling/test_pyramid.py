@@ -92,6 +92,14 @@ def test_a_saved_detector_gives_what_it_gave_before(settings, tmp_path):
         np.testing.assert_allclose(before[key], after[key], atol=1e-4)
 
 
+def test_a_pyramid_without_the_levels_that_it_must_have_is_refused(monkeypatch):
+    kind = PYRAMIDS["fpn"]
+    without_p6 = kind._replace(build=lambda units, stages: dict(list(kind.build(units, stages).items())[:-1]))
+    monkeypatch.setitem(PYRAMIDS, "fpn", without_p6)
+    with pytest.raises(ValueError, match="pyramid fpn must give the levels P2, P3, P4, P5, P6, got P2, P3, P4, P5:"):
+        build_submodels(tiny.config())
+
+
 def test_every_pyramid_that_options_name_has_a_row_in_the_table():
     assert tuple(PYRAMIDS) == get_args(Pyramid) == WORDS
 

@@ -154,5 +154,8 @@ def _suggestion(data: str) -> str:
         if has_ending or has_folder:
             return f"; did you mean '{row.prefix}:{data}'?"
     rows = {row.prefix: row for row in FORMATS}
-    near = rows[difflib.get_close_matches(prefix.partition(",")[0], rows, n=1, cutoff=0.0)[0]]
+    names = difflib.get_close_matches(prefix.partition(",")[0], rows, n=1, cutoff=0.6)
+    if not names:
+        return "; your own images: coco:ANNOTATIONS.json,IMAGES_DIR or voc:DIR"
+    near = rows[names[0]]
     return f"; the nearest is '{near.prefix}:{place}'" if place and near.has_place else f"; the nearest is {near.form}"

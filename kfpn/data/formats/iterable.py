@@ -61,7 +61,7 @@ class IterableSource(AnnotatedSource):
 
 def _check(record: Record, where: str, num_classes: int) -> None:
     if not isinstance(record, Record):
-        raise ValueError(f"{where} must be a kfpn.data.record.Record, got a {type(record).__name__}")
+        raise ValueError(f"{where} must be a kfpn.Record, got a {type(record).__name__}")
     if not isinstance(record.image, (str, bytes, np.ndarray)):
         raise ValueError(f"{where}: image must be a path (str), bytes or an array, got a {type(record.image).__name__}")
     if not isinstance(record.image_id, (int, np.integer)) or not -(2**63) <= record.image_id < 2**63:

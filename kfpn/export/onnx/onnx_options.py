@@ -7,7 +7,13 @@ import tyro
 
 from kfpn.export.input_shape import parse_input_shape
 
-DESCRIPTION = "Write a trained detector as an ONNX file."
+DESCRIPTION = """\
+Write a trained detector as an ONNX file.
+
+Examples:
+  kfpn export onnx runs/shapes shapes.onnx
+  kfpn export onnx runs/shapes shapes.onnx --input-shape 1x800x1344x3
+  kfpn export onnx runs/shapes shapes_int8.onnx --int8"""
 
 
 @dataclass(frozen=True)

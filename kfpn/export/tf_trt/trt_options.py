@@ -1,6 +1,5 @@
-"""Holds the options of `kfpn export tf_trt`, and translates those of 0.1.0."""
+"""Holds the options of `kfpn export tf_trt`."""
 
-import warnings
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -72,28 +71,3 @@ class TfTrtOptions:
             raise ValueError("calibration_data must be images for INT8 (coco:..., voc:..., or a folder), got none")
         if self.precision != "INT8" and self.calibration_data is not None:
             raise ValueError(f"calibration_data must go with precision INT8, got {self.precision}")
-
-
-def translate_old_options(words: list[str]) -> list[str]:
-    """Returns words of 0.1.0, `--workdir W --output DIR`, as they are written now: `W DIR`. It warns if there are any.
-
-    Args:
-        words: those behind `kfpn export tf_trt`.
-    """
-    places: dict[str, str] = {}
-    rest = []
-    remaining = iter(words)
-    for word in remaining:
-        name, equals, value = word.partition("=")
-        if name in ("--workdir", "--output"):
-            places[name] = value if equals else next(remaining, "")
-        else:
-            rest.append(word)
-    if "--workdir" not in places:
-        return words
-    warnings.warn(
-        "kfpn export tf_trt --workdir W --output DIR is now kfpn export tf_trt W DIR; the old options will go in 0.3",
-        FutureWarning,
-        stacklevel=2,
-    )
-    return [place for name in ("--workdir", "--output") if (place := places.get(name))] + rest

@@ -73,6 +73,7 @@ def test_boxes_of_records_are_checked_too(caplog):
     [
         ("nonsense", "must be shapes.*coco:.*voc:.*tfds:.*IterableSource"),
         ("shape", "the nearest is shapes"),
+        ("foo", r"got 'foo'; your own images: coco:ANNOTATIONS\.json,IMAGES_DIR or voc:DIR"),
         ("cooc:a.json", "the nearest is 'coco:a.json'"),
         ("a/b.json,images", "did you mean 'coco:a/b.json,images'"),
         ("voc:", "the nearest is voc:DIR"),

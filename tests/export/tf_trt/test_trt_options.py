@@ -1,7 +1,8 @@
 import pytest
 
 from kfpn.cli import commands, main
-from kfpn.export.tf_trt.trt_options import TfTrtOptions, translate_old_options
+from kfpn.cli.exports import EXPORTS, places_first
+from kfpn.export.tf_trt.trt_options import TfTrtOptions
 
 
 @pytest.fixture
@@ -41,6 +42,23 @@ def test_the_options_of_0_1_still_name_them_with_a_warning(parsed, words):
     assert options == TfTrtOptions("w", "out", "FP32")
 
 
+@pytest.mark.parametrize("row", EXPORTS, ids=lambda row: row.name)
+def test_every_export_takes_the_places_as_options_with_a_warning(row):
+    with pytest.warns(FutureWarning, match=f"kfpn export {row.name} W DIR"):
+        assert places_first(row.name, ["--output", "out", "--verify", "--workdir=w"]) == ["w", "out", "--verify"]
+
+
+@pytest.mark.parametrize("row", EXPORTS, ids=lambda row: row.name)
+def test_the_help_of_an_export_has_its_examples_and_the_list_has_one_line(row, capsys):
+    with pytest.raises(SystemExit):
+        main(["export", row.name, "--help"])
+    assert row.description.splitlines()[-1].split(" --")[0] in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["export", "--help"])
+    # The text of the page has one list of examples; the list of exports has none.
+    assert capsys.readouterr().out.count("Examples:") == 1
+
+
 def test_a_report_with_the_options_of_0_1_needs_no_output(parsed):
     with pytest.warns(FutureWarning):
         options = parsed("--workdir", "w", "--report")
@@ -49,7 +67,7 @@ def test_a_report_with_the_options_of_0_1_needs_no_output(parsed):
 
 def test_words_without_old_options_stay_as_they_are(recwarn):
     words = ["w", "out", "--verify"]
-    assert translate_old_options(words) == words
+    assert places_first("tf_trt", words) == words
     assert not recwarn.list
 
 
