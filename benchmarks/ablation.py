@@ -1,11 +1,12 @@
-"""Compares the paper's pyramids on the built-in shapes: every row is trained with one budget and three seeds.
+"""Compares the paper's pyramids on the built-in shapes: all rows get the same number of steps and the same three seeds.
 
-    python benchmarks/ablation.py                     # all rows; the same command again goes on where it stopped
+    python benchmarks/ablation.py                     # all rows; run again, the command goes on where it stopped
     python benchmarks/ablation.py --rows fpn c4 --seeds 0 --steps 200 --output runs/quick --document ""
 
-Trains a backbone on single objects (`ablation_backbone.py`), which all rows start from as the paper's start from ImageNet; then
-each row and seed in a process of its own, into a work directory of its own; then times all rows on one image, in turns. Writes the
-tables between the markers of docs/ablation.md, and the figure beside it. Settings are `CONFIG` below, the same for all rows.
+First it trains a backbone on single objects (`ablation_backbone.py`). All rows start from this backbone, as the paper's rows start
+from ImageNet. Then it trains each row with each seed, in a process and a work directory of its own. Then the rows take turns to
+detect on one image, and are timed. The tables go between the markers of docs/ablation.md, and the figure into the folder beside
+it. The settings are `CONFIG` below, the same for all rows.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from kfpn.config.presets import preset
 from kfpn.config.run import Config
 
 ROOT = Path(__file__).resolve().parents[1]
-PICTURE = "images/ablation.png"  # beside the document
+PICTURE = "images/ablation.png"  # from the document's folder
 
 ROWS = {
     "c4": "(a) conv4 alone",
@@ -39,8 +40,8 @@ ROWS = {
 RECALLS = ("AR@100", "AR@1000", "ARs@1000", "ARm@1000", "ARl@1000")
 PRECISIONS = ("AP50", "AP", "APs", "APm", "APl")
 TITLES = ("AR100", "AR1k", "ARs", "ARm", "ARl", *PRECISIONS)
-# Lin et al. 2017. Recall: table 1. Precision: table 3 for (a) to (c), trained end to end as here; (d) to (f) stand in
-# table 2 alone, which trains Fast R-CNN on the proposals of (c).
+# Lin et al. 2017. The recall is from table 1. The precision of (a) to (c) is from table 3: trained end to end, as here.
+# The precision of (d) to (f) is from table 2, the only one that has it: Fast R-CNN, trained on the proposals of (c).
 PAPER = {
     "c4": (36.1, 48.3, 32.0, 58.7, 62.2, 53.1, 31.6, 13.2, 35.6, 47.1),
     "c5": (36.3, 44.9, 25.3, 55.5, 64.2, 51.7, 28.0, 9.6, 31.9, 43.1),
@@ -52,16 +53,16 @@ PAPER = {
 
 
 def _config() -> Config:
-    """The settings of all rows: the preset `shapes`, narrower, so that eighteen trainings fit into an hour and a half."""
-    # At the preset's 128 pixels the smallest anchors have 10 on a grid of 4, and objects fall between them; at 384 they
-    # have 30, nearly the paper's 32.
+    """Returns the settings of all rows: the preset `shapes` with fewer channels, so that 18 trainings take an hour and a half."""
+    # At the preset's 128 pixels the smallest anchors are 10 pixels wide, on a grid of 4 pixels, and small objects match
+    # none of them. At 384 pixels they are 30 pixels wide, nearly the paper's 32.
     base, side = preset("shapes"), 384
     scale = side / base.input.short_side
     return dataclasses.replace(
         base,
         strategy="one_device",
         steps=300,
-        eval_every=10**9,  # at the end
+        eval_every=10**9,  # only at the end
         checkpoint_every=10**9,
         samples=0,
         model=dataclasses.replace(
@@ -72,7 +73,7 @@ def _config() -> Config:
             canonical_size=base.model.canonical_size * scale,
         ),
         input=dataclasses.replace(base.input, short_side=side, long_side=side),
-        # conv5 as box head costs a hundred times the others' for each RoI.
+        # A RoI costs a hundred times as much where conv5 is the box head as in the other rows.
         sampling=dataclasses.replace(base.sampling, rpn_batch=256, roi_batch=32),
     )
 
@@ -81,7 +82,7 @@ CONFIG = _config()
 
 
 def run_config(row: str, seed: int, steps: int, output: Path) -> Config:
-    """Returns the configuration of one training: rows differ in `model.pyramid` alone."""
+    """Returns the configuration of one training: the rows differ in `model.pyramid` only."""
     return dataclasses.replace(
         CONFIG,
         workdir=str(output / f"{row}_{seed}"),
@@ -100,7 +101,7 @@ def train_one(row: str, seed: int, steps: int, output: Path) -> None:
 
 
 def train_all(rows: list[str], seeds: list[int], steps: int, output: Path) -> None:
-    """Trains what has not finished yet: a seed of every row before the next seed, each in a process of its own."""
+    """Trains all rows that are not finished, each in a process of its own: all rows with one seed, then with the next."""
     script = [
         sys.executable,
         str(Path(__file__).with_name("ablation_backbone.py")),
@@ -123,7 +124,14 @@ def _finished(workdir: Path, steps: int) -> bool:
 
 
 def measure(rows: list[str], seed: int, output: Path, runs: int) -> dict[str, dict[str, float]]:
-    """Returns the time an image in ms (median), the anchors and the millions of weights of every row's trained detector."""
+    """Returns for each row's trained detector the median milliseconds an image ("ms"), the anchors and the millions of weights.
+
+    Args:
+        rows: names in `ROWS`.
+        seed: of the detectors that are measured.
+        output: folder of the work directories.
+        runs: how often each detector is timed.
+    """
     import tensorflow as tf
 
     from kfpn.data.formats import open_source
@@ -136,13 +144,13 @@ def measure(rows: list[str], seed: int, output: Path, runs: int) -> dict[str, di
 
     image, _ = prepare_image(load_image(open_source("shapes", "validation")[0]), CONFIG.input)
     image = tf.constant(image[None])
-    detect, found = {}, {}
+    detect, sizes = {}, {}
     for row in rows:
         files = Workdir(output / f"{row}_{seed}")
         config, submodels = files.read_config(), load_submodels(files)
         detect[row] = tf.function(inference_model(submodels, config.model), jit_compile=True)
         side = config.input.short_side
-        found[row] = {
+        sizes[row] = {
             "anchors": noise_shapes(config, side, side, 1)["rpn"][0],
             "weights": submodels.weights_model.count_params() / 1e6,
         }
@@ -153,31 +161,31 @@ def measure(rows: list[str], seed: int, output: Path, runs: int) -> dict[str, di
             detect[row](image)["boxes"].numpy()
             if turn >= 2:
                 seconds[row].append(time.perf_counter() - start)
-    return {row: {**found[row], "ms": 1000 * float(np.median(seconds[row]))} for row in rows}
+    return {row: {**sizes[row], "ms": 1000 * float(np.median(seconds[row]))} for row in rows}
 
 
 def figures_of(rows: list[str], seeds: list[int], output: Path) -> dict[str, np.ndarray]:
     """Returns the figures of each row in percent: (seeds, columns), NaN where nothing was measured."""
-    found = {}
+    figures = {}
     for row in rows:
         finals = [json.loads((output / f"{row}_{seed}" / "final.json").read_text()) for seed in seeds]
         columns = [
             [final["proposals"][name] for name in RECALLS] + [final[name] for name in PRECISIONS] for final in finals
         ]
-        found[row] = 100 * np.array(columns, float)
-    return found
+        figures[row] = 100 * np.array(columns, float)
+    return figures
 
 
 def tables(figures: dict[str, np.ndarray], measured: dict[str, dict[str, float]]) -> str:
-    """Lays out the figures in the form of the paper's tables, with its own numbers below each row."""
+    """Lays out the figures as the paper's tables do, with the paper's own numbers below each row."""
     lines = ["| row | anchors | weights | " + " | ".join(TITLES) + " | ms an image |", "|---" * (len(TITLES) + 4) + "|"]
     best = np.max([values.mean(0) for values in figures.values()], axis=0)
     for row, values in figures.items():
         mean, spread = values.mean(0), values.std(0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1])
         cells = [_cell(m, s, m == b, len(values) > 1) for m, s, b in zip(mean, spread, best, strict=True)]
-        own = measured[row]
+        sizes = measured[row]
         lines.append(
-            f"| {ROWS[row]} | {own['anchors']} | {own['weights']:.2f} M | {' | '.join(cells)} | {own['ms']:.0f} |"
+            f"| {ROWS[row]} | {sizes['anchors']} | {sizes['weights']:.2f} M | {' | '.join(cells)} | {sizes['ms']:.0f} |"
         )
         lines.append(f"| *the paper's* | | | {' | '.join(f'*{value}*' for value in PAPER[row])} | |")
     return "\n".join(lines)
@@ -190,7 +198,7 @@ def _cell(mean: float, spread: float, best: bool, several: bool) -> str:
 
 
 def plot(figures: dict[str, np.ndarray], path: Path) -> None:
-    """Draws AR1k and AP of all rows, by size of the objects: here above, in the paper below."""
+    """Draws AR1k and AP of all rows by the size of the objects: the measured figures above, the paper's below."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -209,8 +217,8 @@ def plot(figures: dict[str, np.ndarray], path: Path) -> None:
                 values = np.atleast_2d(np.asarray(source[row], float))[:, places]
                 at = np.arange(len(names)) + (number - (len(rows) - 1) / 2) * 0.13
                 axes.bar(at, values.mean(0), 0.12, label=ROWS[row], color=f"C{number}")
-                for one in values if len(values) > 1 else ():
-                    axes.plot(at, one, ".", color="black", markersize=4)
+                for of_seed in values if len(values) > 1 else ():
+                    axes.plot(at, of_seed, ".", color="black", markersize=4)
             axes.set_xticks(range(len(names)), names)
             axes.set_title(f"{title}: " + ("shapes, each seed a dot" if source is figures else "the paper, COCO"))
             axes.grid(axis="y", alpha=0.3)
@@ -220,7 +228,7 @@ def plot(figures: dict[str, np.ndarray], path: Path) -> None:
 
 
 def write_document(document: Path, text: str) -> None:
-    """Puts the tables between the markers of the document, and leaves the words around them.
+    """Puts the tables between the markers of the document, and leaves the text around them as it is.
 
     Raises:
         ValueError: if the document lacks the markers.
@@ -239,8 +247,10 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=CONFIG.steps)
     parser.add_argument("--output", type=Path, default=Path("runs/ablation"))
-    parser.add_argument("--document", default=str(ROOT / "docs" / "ablation.md"), help='"": print the tables only')
-    parser.add_argument("--runs", type=int, default=20, help="runs of each row when they are timed")
+    parser.add_argument(
+        "--document", default=str(ROOT / "docs" / "ablation.md"), help='page to write into; "": only print the tables'
+    )
+    parser.add_argument("--runs", type=int, default=20, help="how often each row's detector is timed")
     parser.add_argument("--one", nargs=2, metavar=("ROW", "SEED"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:

@@ -2,9 +2,10 @@
 
     python benchmarks/ablation_backbone.py runs/ablation/backbone.safetensors      # two minutes on 2 cores
 
-It stands for the paper's ImageNet classifier: it has seen single objects and their class, neither boxes nor a pyramid. Each
-picture is a square cut around one object of a scene of `shapes`, larger than the object by a random factor, and resized;
-prints the accuracy on objects of the validation split. The file has torchvision's names, and any `--init` reads it.
+It takes the place of the paper's ImageNet classifier: it learns the classes of single objects, without boxes and without a
+pyramid. Each picture is a square cut around one object of a scene of `shapes`. The square is larger than the object by a random
+factor, and is then resized. The script prints the accuracy on objects of the validation split. The tensors in the file have
+torchvision's names, so that any `--init` reads it.
 """
 
 import dataclasses
@@ -27,7 +28,7 @@ from kfpn.modeling.submodels import build_submodels
 from kfpn.weights.makers.resnet_names import torchvision_naming, units
 
 SIDE = 64  # pixels of a picture
-LARGEST = 4.0  # cut-outs are one to this many times as wide as their object
+LARGEST = 4.0  # a cut-out is at least as wide as its object, and at most this many times as wide
 EPOCHS = 4
 BATCH = 64
 RATE = 0.1
@@ -56,7 +57,7 @@ def train_backbone(model: ModelConfig, path: Path, seed: int = 0) -> float:
     """Trains the backbone of a detector as a classifier and writes its weights; returns its accuracy.
 
     Args:
-        model: whose backbone, width and norm are taken.
+        model: configuration of the detector, with the backbone, its width and its norm.
         path: file to write, `.safetensors`.
         seed: of the weights and of the cut-outs.
     """

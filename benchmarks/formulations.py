@@ -1,11 +1,12 @@
-"""Measures ways to write NMS, the final selection and RoIAlign, in TensorFlow, XLA and ONNX Runtime.
+"""Times several ways to write NMS, the final selection and RoIAlign, in TensorFlow, XLA and ONNX Runtime.
 
-    python benchmarks/formulations.py                # everything, minutes on two cores
+    python benchmarks/formulations.py                # all four, some minutes on two cores
     python benchmarks/formulations.py --what align   # one of nms, select, align, gradient
 
-Every form is first checked against the first one of its table, on the same random input; then the forms take turns,
-and the table gives the median in milliseconds (and the factor to the first row of the column). A form that a
-backend can't compile or convert says why below the table. Needs `pip install onnxruntime tf2onnx` for the ONNX column.
+The forms stand in `formulations_forms.py`. Every form is first compared with the first one of its table, on the same random
+input. Then the forms take turns. The table gives the median in milliseconds, and the factor to the first row of the column.
+If a backend can't compile or convert a form, the reason stands below the table. The ONNX column needs
+`pip install onnxruntime tf2onnx`.
 """
 
 import argparse
@@ -16,18 +17,25 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import tensorflow as tf
-from keras import ops
+from formulations_forms import (
+    ALIGN_FORMS,
+    IMAGE,
+    nms_fixed_point,
+    nms_greedy,
+    nms_kernel,
+    nms_padded,
+    nms_tiles,
+    select_combined,
+    select_cut,
+    select_kfpn,
+    select_loop,
+)
 
-from kfpn.ops import boxes as box_ops
-from kfpn.ops.nms import select_per_class, suppress
-from kfpn.ops.roi_align import roi_align, roi_levels
-
-IMAGE = 512
 BACKENDS = ("TF", "XLA", "ONNX")
 
 
 def compiled(function, inputs, backend):
-    """Returns a call without arguments that gives the function's outputs as a list of arrays."""
+    """Compiles the function for a backend and returns a call without arguments, which gives the outputs as a list of arrays."""
     if backend == "ONNX":
         import onnxruntime
         import tf2onnx
@@ -43,8 +51,17 @@ def compiled(function, inputs, backend):
 
 
 def compare(title, forms, inputs, difference, runs, backends=BACKENDS):
-    """Prints the table of forms, {name: function of the inputs}; the first is the reference."""
-    calls, seconds, notes, found = {}, {}, [], {}
+    """Times all forms and prints their table.
+
+    Args:
+        title: of the table.
+        forms: {name: function of the inputs}; the first one is the reference.
+        inputs: arrays.
+        difference: (outputs of the reference, outputs of a form) -> words that say how far they differ.
+        runs: turns that each form takes.
+        backends: columns of the table.
+    """
+    calls, seconds, notes, differences = {}, {}, [], {}
     reference = None
     for name, function in forms.items():
         for backend in backends:
@@ -54,11 +71,11 @@ def compare(title, forms, inputs, difference, runs, backends=BACKENDS):
                 result = call()
                 first = time.perf_counter() - start
             except Exception as error:
-                # Whatever a backend's compiler raises is the finding here.
+                # A form that does not compile is a result of this benchmark, whatever the compiler raises.
                 notes.append(f"{name}, {backend}: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
                 continue
             reference = result if reference is None else reference
-            found[name, backend] = difference(reference, result)
+            differences[name, backend] = difference(reference, result)
             calls[name, backend], seconds[name, backend] = call, []
             if backend == "XLA":
                 notes.append(f"{name}: XLA compiled in {first:.1f} s")
@@ -69,11 +86,11 @@ def compare(title, forms, inputs, difference, runs, backends=BACKENDS):
             start = time.perf_counter()
             call()
             seconds[key].append(time.perf_counter() - start)
-    show(title, forms, backends, {key: float(np.median(times)) * 1e3 for key, times in seconds.items()}, found)
+    show(title, forms, backends, {key: float(np.median(times)) * 1e3 for key, times in seconds.items()}, differences)
     print("\n" + "\n".join(f"- {note}" for note in notes), flush=True)
 
 
-def show(title, forms, backends, medians, found):
+def show(title, forms, backends, medians, differences):
     print(
         f"\n### {title}\n\n| form | {' | '.join(f'{b}, ms' for b in backends)} | difference |\n|---|{'---|' * len(backends)}---|"
     )
@@ -85,12 +102,12 @@ def show(title, forms, backends, medians, found):
             base = medians.get((first, backend))
             factor = f" ({medians[key] / base:.2f})" if key in medians and base else ""
             cells.append(f"{medians[key]:.1f}{factor}" if key in medians else "no")
-        differences = dict.fromkeys(found[name, b] for b in backends if (name, b) in found)
-        print(f"| {name} | {' | '.join(cells)} | {'; '.join(differences) or 'none measured'} |")
+        distinct = dict.fromkeys(differences[name, b] for b in backends if (name, b) in differences)
+        print(f"| {name} | {' | '.join(cells)} | {'; '.join(distinct) or 'none measured'} |")
 
 
 def clustered(rng, batch, count, objects=100, noise=0.1):
-    """Returns (batch, count, 4) float32 yxyx: jittered copies of random objects, 32 to 256 pixels large."""
+    """Returns boxes (batch, count, 4) float32 yxyx: jittered copies of random objects that are 32 to 256 pixels large."""
     centre = rng.uniform(0, IMAGE, (batch, objects, 2))
     size = np.exp(rng.uniform(np.log(32), np.log(256), (batch, objects, 2)))
     pick = rng.integers(0, objects, (batch, count))[..., None]
@@ -98,57 +115,6 @@ def clustered(rng, batch, count, objects=100, noise=0.1):
     centre = centre + rng.normal(size=centre.shape) * size * noise
     size = size * np.exp(rng.normal(size=size.shape) * noise)
     return np.clip(np.concatenate([centre - size / 2, centre + size / 2], -1), 0, IMAGE).astype("float32")
-
-
-# NMS within a level: boxes (B, N, 4), best first -> kept (B, N) bool.
-
-
-def nms_fixed_point(boxes, threshold=0.7):
-    return suppress(boxes, ops.ones(boxes.shape[:2], "bool"), threshold)
-
-
-def nms_tiles(boxes, tile, threshold=0.7):
-    """The fixed point within a tile, then the tile's kept boxes strike the rest: half the overlaps, none of them kept."""
-    alive, kept = ops.ones(boxes.shape[:2], "bool"), []
-    while boxes.shape[1]:
-        own, boxes = boxes[:, :tile], boxes[:, tile:]
-        keep = suppress(own, alive[:, :tile], threshold)
-        kept.append(keep)
-        beaten = ops.any(ops.logical_and(box_ops.iou(own, boxes) > threshold, keep[:, :, None]), axis=1)
-        alive = ops.logical_and(alive[:, tile:], ops.logical_not(beaten))
-    return ops.concatenate(kept, axis=1)
-
-
-def nms_greedy(boxes, threshold=0.7):
-    """The textbook: box after box, N sequential steps."""
-    batch, count = boxes.shape[:2]
-    rank = ops.arange(count)
-
-    def step(i, alive):
-        one, own = ops.slice(boxes, (0, i, 0), (batch, 1, 4)), ops.slice(alive, (0, i), (batch, 1))
-        beaten = ops.logical_and(ops.logical_and(box_ops.iou(one, boxes)[:, 0] > threshold, own), rank > i)
-        return i + 1, ops.logical_and(alive, ops.logical_not(beaten))
-
-    start = (ops.convert_to_tensor(0, "int32"), ops.ones((batch, count), "bool"))
-    return ops.while_loop(lambda i, _alive: i < count, step, start)[1]
-
-
-def nms_kernel(boxes, threshold=0.7):
-    count, masks = boxes.shape[1], []
-    for image in tf.unstack(boxes):
-        index = tf.image.non_max_suppression(image, tf.linspace(1.0, 0.1, count), count, threshold)
-        masks.append(tf.scatter_nd(index[:, None], tf.ones_like(index), [count]) > 0)
-    return tf.stack(masks)
-
-
-def nms_padded(boxes, threshold=0.7):
-    batch, count = boxes.shape[:2]
-    scores = tf.broadcast_to(tf.linspace(1.0, 0.1, count), (batch, count))
-    index, number = tf.image.non_max_suppression_padded(
-        boxes, scores, count, threshold, pad_to_max_output_size=True, sorted_input=True, canonicalized_coordinates=True
-    )
-    rows = tf.stack([tf.broadcast_to(tf.range(batch)[:, None], index.shape), index], axis=-1)
-    return tf.scatter_nd(rows, tf.cast(tf.range(count) < number[:, None], tf.int32), (batch, count)) > 0
 
 
 def measure_nms(rng, runs):
@@ -169,57 +135,22 @@ def measure_nms(rng, runs):
     for batch, count in ((1, 1000), (2, 2000)):
         title = f"NMS: 5 levels of {count} boxes, batch {batch}, threshold .7"
         boxes = [clustered(rng, batch, count) for _ in range(5)]
-        backends = BACKENDS if batch == 1 else BACKENDS[:2]  # training is not exported
+        backends = BACKENDS if batch == 1 else BACKENDS[:2]  # batch 2 is training, which is not exported to ONNX
         compare(title, {name: levels(form) for name, form in forms.items()}, boxes, difference, runs, backends)
-
-
-# Final selection: boxes (B, R, K, 4), scores (B, R, K) -> boxes, scores, labels, number.
-
-
-def select_kfpn(boxes, scores, cut=1000):
-    boxes, scores = ops.transpose(boxes, (0, 2, 1, 3)), ops.transpose(scores, (0, 2, 1))
-    return select_per_class(boxes, scores, 0.5, 0.05, 100, cut)
-
-
-def select_loop(boxes, scores):
-    """The loop alone: a cut of one pair is never enough here."""
-    return select_kfpn(boxes, scores, cut=1)
-
-
-def select_combined(boxes, scores):
-    found = tf.image.combined_non_max_suppression(boxes, scores, 100, 100, 0.5, 0.05, clip_boxes=False)
-    valid = tf.range(100)[None] < found.valid_detections[:, None]
-    labels = tf.where(valid, tf.cast(found.nmsed_classes, tf.int32), -1)
-    return found.nmsed_boxes, found.nmsed_scores, labels, found.valid_detections
-
-
-def select_cut(boxes, scores, cut=1000):
-    """The best pairs of all classes, NMS once with the classes moved apart: cuts candidates off, so not exact."""
-    classes, batch = scores.shape[2], scores.shape[0]
-    top, index = ops.top_k(ops.reshape(scores, (batch, -1)), cut)
-    labels = ops.cast(index % classes, "int32")
-    boxes = ops.take_along_axis(ops.reshape(boxes, (batch, -1, 4)), index[..., None], axis=1)
-    apart = boxes + ops.cast(labels, "float32")[..., None] * (IMAGE + 1.0)
-    keep = suppress(apart, top > 0.05, 0.5)
-    score, place = ops.top_k(ops.where(keep, top, 0.0), 100)
-    found = score > 0.0
-    boxes = ops.where(found[..., None], ops.take_along_axis(boxes, place[..., None], axis=1), 0.0)
-    labels = ops.where(found, ops.take_along_axis(labels, place, axis=1), -1)
-    return boxes, score, labels, ops.sum(ops.cast(found, "int32"), axis=-1)
 
 
 def roi_outputs(rng, crowded, rois=1000, classes=80):
     """Returns class-specific boxes (1, R, K, 4) and softmax scores (1, R, K).
 
-    Usual: most RoIs are background, the rest favour one or two classes. Crowded: every RoI has ten classes above .05,
-    and the 700 best of them sit on five objects and agree on the ten.
+    In the usual case most RoIs are background, and the others have high scores for one or two classes. In the crowded
+    case every RoI has ten classes above .05; the 700 best RoIs lie on five objects and have the same ten classes.
     """
     logits = rng.normal(size=(1, rois, classes + 1))
     if crowded:
         near = np.concatenate([clustered(rng, 1, 700, 5, 0.03), clustered(rng, 1, 300)], axis=1)
         favourites = np.argsort(rng.random((1, rois, classes)), axis=-1)[..., :10]
         favourites[:, :700] = np.arange(10)
-        logits[:, 700:, -1] = 8.0  # .07 a pair instead of .1
+        logits[:, 700:, -1] = 8.0  # a score of .07 for each pair, below the .1 of the first 700 RoIs
         strength = np.where(np.arange(rois) < 700, 8.0, 6.5)[None, :, None] + rng.uniform(0, 0.3, (1, rois, 10))
         np.put_along_axis(logits, favourites, strength, axis=-1)
     else:
@@ -241,8 +172,9 @@ def measure_select(rng, runs):
     }
 
     def difference(reference, result):
-        def rows(found):
-            return {(label, *box.tolist()) for label, box in zip(found[2][0], found[0][0], strict=True) if label >= 0}
+        def rows(detections):
+            boxes, _, labels = (output[0] for output in detections[:3])
+            return {(label, *box.tolist()) for label, box in zip(labels, boxes, strict=True) if label >= 0}
 
         return f"{len(rows(reference) - rows(result))} of {len(rows(reference))} detections missing"
 
@@ -251,66 +183,6 @@ def measure_select(rng, runs):
         case = "crowded" if crowded else "usual"
         title = f"Selection: 1000 RoIs, 80 classes, {case}: {np.sum(scores > 0.05)} pairs above .05"
         compare(title, forms, [boxes, scores], difference, runs)
-
-
-# RoIAlign: four levels (1, H, W, C), rois (1, R, 4) -> (1, R, 7, 7, C).
-
-
-def align_gathers(*inputs):
-    *features, rois = inputs
-    cells = [tf.constant([[x.shape[1], x.shape[2]]], tf.int32) for x in features]
-    return roi_align(features, rois, cells)
-
-
-def align_crop(*inputs):
-    """crop_and_resize of 14 x 14 samples a level, then the mean of each 2 x 2: samples outside the level are 0."""
-    *features, rois = inputs
-    level, parts, places = roi_levels(rois)[0] - 2, [], []
-    for number, feature in enumerate(features):
-        place = tf.where(level == number)[:, 0]
-        box = tf.gather(rois[0], place) / 2.0 ** (number + 2) - 0.5
-        inset = (box[:, 2:] - box[:, :2]) / 28.0
-        box = tf.concat([box[:, :2] + inset, box[:, 2:] - inset], axis=1) / (feature.shape[1] - 1.0)
-        crops = tf.image.crop_and_resize(feature, box, tf.zeros_like(place, tf.int32), (14, 14))
-        parts.append(tf.nn.avg_pool2d(crops, 2, 2, "VALID"))
-        places.append(place)
-    order = tf.argsort(tf.concat(places, axis=0))
-    return tf.ensure_shape(tf.gather(tf.concat(parts, axis=0), order)[None], (1, rois.shape[1], 7, 7, None))
-
-
-def align_at_once(*inputs):
-    """One gather of all sixteen taps, (R, 7, 7, 16, C), and one weighted sum."""
-    *features, rois = inputs
-    table = tf.concat([tf.reshape(x, (-1, x.shape[-1])) for x in features], axis=0)
-    sides = [x.shape[1] for x in features]
-    level = roi_levels(rois)[0] - 2
-    side = tf.gather(tf.constant(sides), level)[:, None, None, None]
-    box = rois[0] / tf.gather(tf.constant([4.0, 8.0, 16.0, 32.0]), level)[:, None] - 0.5
-    steps = (tf.reshape(tf.range(14, dtype=tf.float32), (7, 2)) + 0.5) / 14.0
-    last, taps, weights = tf.cast(side, tf.float32) - 1.0, [], []
-    for axis in (0, 1):
-        start, end = box[:, axis, None, None], box[:, axis + 2, None, None]
-        at = start + steps * (end - start)
-        inside = tf.cast(tf.logical_and(at >= -1.0, at <= last[..., 0] + 1.0), tf.float32)
-        at = tf.clip_by_value(at, 0.0, last[..., 0])
-        low = tf.floor(at)
-        pair = tf.stack([low, tf.minimum(low + 1.0, last[..., 0])], axis=-1)
-        weight = tf.stack([1.0 - at + low, at - low], axis=-1) * inside[..., None] / 2.0
-        taps.append(tf.reshape(tf.cast(pair, tf.int32), (-1, 7, 4)))
-        weights.append(tf.reshape(weight, (-1, 7, 4)))
-    starts = tf.gather(tf.constant(np.cumsum([0, *np.square(sides[:-1])]), tf.int32), level)[:, None, None, None]
-    rows = (starts + taps[0][:, :, None] * side)[..., None] + taps[1][:, None, :, None]
-    weight = weights[0][:, :, None, :, None] * weights[1][:, None, :, None]
-    shape = (rois.shape[1], 7, 7, 16)
-    taps = tf.gather(table, tf.reshape(rows, shape))
-    return tf.linalg.matvec(taps, tf.reshape(weight, shape), transpose_a=True)[None]
-
-
-ALIGN_FORMS = {
-    "sixteen gathers, summed (`roi_align`)": align_gathers,
-    "`crop_and_resize` a level": align_crop,
-    "one gather of all taps": align_at_once,
-}
 
 
 def align_inputs(rng, count):
@@ -331,7 +203,7 @@ def measure_align(rng, runs):
 
 def measure_gradient(rng, runs):
     features, rois = align_inputs(rng, 512)
-    rois = rois.clip(64, IMAGE - 64)  # where all three forms agree on the output
+    rois = rois.clip(64, IMAGE - 64)  # away from the border all three forms have the same output
     upstream = rng.normal(size=(1, 512, 7, 7, 256)).astype("float32")
 
     def gradient(form):
@@ -358,7 +230,7 @@ MEASURES = {"nms": measure_nms, "select": measure_select, "align": measure_align
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--what", choices=[*MEASURES, "all"], default="all")
-    parser.add_argument("--runs", type=int, default=5, help="turns each form takes")
+    parser.add_argument("--runs", type=int, default=5, help="turns that each form takes")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     for what in MEASURES if options.what == "all" else (options.what,):

@@ -1,8 +1,8 @@
-"""Measures the AP of ONNX files on a run's validation data, in ONNX Runtime and in OpenVINO: the table of docs/int8.md.
+"""Measures the AP of ONNX files on a run's validation data, in ONNX Runtime and in OpenVINO, and prints the table of docs/int8.md.
 
     python benchmarks/int8.py runs/bccd full.onnx int8.onnx
 
-All of the validation images count. Speeds are those of `kfpn benchmark runs/bccd full.onnx int8.onnx`.
+It evaluates on all validation images. The speeds in docs/int8.md come from `kfpn benchmark runs/bccd full.onnx int8.onnx`.
 """
 
 import argparse

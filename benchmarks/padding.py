@@ -1,9 +1,9 @@
-"""Measures what padding changes: each image alone against the same image in a padded batch.
+"""Measures what padding changes: compares the outputs for each image alone with those for the same image in a padded batch.
 
     python benchmarks/padding.py --workdir runs/shapes      # a trained detector
     python benchmarks/padding.py                            # a ResNet-50 FPN with random weights and norms
 
-Prints, over the images of one batch, the largest difference of boxes (pixels) and scores, and of every pyramid level in units of
+Prints the largest differences over the images of one batch: of boxes in pixels, of scores, and of every pyramid level in units of
 its standard deviation.
 """
 
@@ -16,7 +16,7 @@ SIZES = ((128, 96), (75, 101), (160, 144), (33, 150))
 
 
 def models(workdir):
-    """Returns the detector for single images and the one for padded batches, sharing weights or loaded from the same file."""
+    """Returns the detector for single images and the one for padded batches. Both have the same weights."""
     import numpy as np
 
     if workdir:
@@ -65,15 +65,15 @@ def main():
     different = 0
     for i, picture in enumerate(pictures):
         image = picture[None].astype("float32")
-        found = {key: np.array(value) for key, value in alone(image, training=False).items()}
-        different += int((found["labels"][0] != together["labels"][i]).sum())
+        detections = {key: np.array(value) for key, value in alone(image, training=False).items()}
+        different += int((detections["labels"][0] != together["labels"][i]).sum())
         for key in ("boxes", "scores"):
-            worst[key] = max(worst[key], float(np.abs(found[key][0] - together[key][i]).max()))
+            worst[key] = max(worst[key], float(np.abs(detections[key][0] - together[key][i]).max()))
         for key, value in alone.get_layer("features")(image).items():
             value = np.array(value)[0]
             there = levels[key][i, : value.shape[0], : value.shape[1]]
             worst[key] = max(worst[key], float(np.abs(value - there).max() / value.std()))
-        print(f"{picture.shape[0]} x {picture.shape[1]}: {int(found['num_detections'][0])} detections")
+        print(f"{picture.shape[0]} x {picture.shape[1]}: {int(detections['num_detections'][0])} detections")
     print(f"labels that differ: {different}")
     for key, value in worst.items():
         print(f"largest difference of {key}: {value:.1e}")

@@ -1,11 +1,12 @@
 """Finds what limits training: images/s of the input pipeline alone, of the training step alone, and of both together.
 
     python benchmarks/scaling.py                                # R50-FPN at 512 x 512 on made JPEG files; 1 and 2 replicas
-    python benchmarks/scaling.py --data coco:train.json,images  # on your own, as `kfpn train --data` reads them
+    python benchmarks/scaling.py --data coco:train.json,images  # on your own data, as `kfpn train --data` reads it
     python benchmarks/scaling.py --memory                       # does the pipeline's memory grow over 10,000 images?
 
-Replicas are GPUs (1, and all of them) or, where there is none, logical CPUs (1 and 2). Each number has a process of its own, in
-which the three are measured in turns, because shared machines drift; medians of the turns stand in the table.
+Replicas are GPUs: one, and all of them. Where there is no GPU they are logical CPUs: one and two. Each number of replicas is
+measured in a process of its own. Pipeline, step and both are measured in turns there, because the speed of a shared machine
+changes with time. The table holds the medians of the turns.
 """
 
 import argparse
@@ -37,7 +38,7 @@ WANTED = 3.0
 
 
 def feed(source: Any, config: Any, strategy: Any, start_step: int = 0) -> Iterator[Any]:
-    """Returns the batches as training takes them, endless."""
+    """Returns the batches as training takes them, without end."""
     from kfpn.data.pipeline import named_errors, train_batches
 
     return named_errors(strategy.experimental_distribute_dataset(train_batches(source, config, start_step)))
@@ -60,13 +61,13 @@ def build_step(config: Any, strategy: Any) -> Callable[[Any], dict[str, Any]]:
 
 
 def rate(call: Callable[[], Any], batch_size: int, seconds: float) -> float:
-    """Returns images/s of calls that take a batch each, for `seconds` and two calls at least.
+    """Returns the images/s of calls that take one batch each.
 
     Args:
-        call: returns the step's tensors, or None. A device works while the next call is prepared, as in training,
-            but never on more than one step ahead.
+        call: returns the step's tensors, or None. The device works on one step while the next one is prepared, as in
+            training, and never has more than one step waiting.
         batch_size: images of a call.
-        seconds: wall clock.
+        seconds: wall clock; it measures so long at least, and at least two calls.
     """
     waited = _wait(call())
     start, count = time.perf_counter(), 0
@@ -87,31 +88,31 @@ def _wait(result: Any) -> Any:
 def measure(
     source: Any, config: Any, strategy: Any, step: Callable[[Any], Any], turns: int, seconds: float
 ) -> dict[str, list[float]]:
-    """Returns images/s of pipeline, step and both, one figure a turn.
+    """Returns the images/s of the pipeline, of the step and of both, one figure for each turn.
 
     Args:
         source: the data.
         config: `batch_size` is the global batch.
         strategy: of `step`.
         step: batch -> dict with `loss`.
-        turns: in each of which all three are measured.
-        seconds: of each, at least.
+        turns: how often all three are measured.
+        seconds: how long each is measured in each turn, at least.
     """
     same = next(feed(source, config, strategy))
     _wait(step(same))  # compiles
-    found: dict[str, list[float]] = {part: [] for part in PARTS}
+    figures: dict[str, list[float]] = {part: [] for part in PARTS}
     for turn in tqdm(range(turns), desc=f"{strategy.num_replicas_in_sync} replica(s)", unit="turn"):
-        # Fresh batches each time: what was made ahead while something else was measured must not count.
+        # A new pipeline each time: batches that it made while another part was measured must not count.
         batches = feed(source, config, strategy, 1000 * turn)
         for _ in range(8):
             next(batches)
-        found["pipeline"].append(rate(lambda b=batches: _nothing(next(b)), config.batch_size, seconds))
+        figures["pipeline"].append(rate(lambda b=batches: _nothing(next(b)), config.batch_size, seconds))
         del batches
-        found["step"].append(rate(lambda: step(same), config.batch_size, seconds))
+        figures["step"].append(rate(lambda: step(same), config.batch_size, seconds))
         batches = feed(source, config, strategy, 1000 * turn)
-        found["both"].append(rate(lambda b=batches: step(next(b)), config.batch_size, seconds))
+        figures["both"].append(rate(lambda b=batches: step(next(b)), config.batch_size, seconds))
         del batches
-    return found
+    return figures
 
 
 def _nothing(_: Any) -> None:
@@ -124,7 +125,11 @@ def limiting(pipeline: float, step: float) -> str:
 
 
 def table(rows: Sequence[tuple[int, dict[str, list[float]]]]) -> str:
-    """Lays out what was measured, (replicas, figures of `measure`) a row, and says what limits."""
+    """Returns the table of what was measured, and a line for each row that says which part limits it.
+
+    Args:
+        rows: (number of replicas, figures of `measure`).
+    """
     head = ("replicas", "pipeline", "step", "both", "pipeline / step", "both / slower", "limits")
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     words = []
@@ -137,20 +142,20 @@ def table(rows: Sequence[tuple[int, dict[str, list[float]]]]) -> str:
         lines.append(f"| {replicas} | {' | '.join(cells)} | {limiting(pipeline, step)} |")
         enough = "enough" if ratio >= WANTED else "too little"
         words.append(
-            f"{replicas} replica(s): the {limiting(pipeline, step)} limits; the pipeline feeds {cells[3]} times what the "
-            f"step eats ({WANTED:g} wanted: {enough})"
+            f"{replicas} replica(s): the {limiting(pipeline, step)} limits; the pipeline makes {cells[3]} times the images/s of "
+            f"the step ({WANTED:g} wanted: {enough})"
         )
     one = rows[0]
     for replicas, figures in rows[1:]:
         factor = np.median(figures["both"]) / np.median(one[1]["both"])
         words.append(
-            f"{replicas} replicas train {factor:.2f} times the images/s of {one[0]} (measured after each other)"
+            f"{replicas} replicas train {factor:.2f} times the images/s of {one[0]} (measured one after the other)"
         )
     return "\n".join([*lines, "", *words])
 
 
 def default_replicas() -> list[int]:
-    """Returns 1 and all GPUs, or 1 and 2 where there is none."""
+    """Returns the numbers of replicas to measure: 1 and all GPUs, or 1 and 2 where there is no GPU."""
     import tensorflow as tf
 
     return sorted({1, len(tf.config.list_physical_devices("GPU")) or 2})
@@ -178,14 +183,14 @@ def child(options: argparse.Namespace, replicas: int, folder: Path) -> None:
     """Measures one number of replicas and prints the figures as JSON."""
     strategy = strategy_of(replicas)
     source, config = _prepared(options, folder)
-    found: dict[str, Any] = measure(
+    figures: dict[str, Any] = measure(
         source, config, strategy, build_step(config, strategy), options.turns, options.seconds
     )
-    print(json.dumps({**found, "data": describe_data(source)}))
+    print(json.dumps({**figures, "data": describe_data(source)}))
 
 
 def memory(options: argparse.Namespace, folder: Path) -> None:
-    """Runs the pipeline alone, prints the table of memory and draws it."""
+    """Runs the pipeline alone, prints the table of its memory and draws the curve."""
     strategy = strategy_of(1)
     source, config = _prepared(options, folder)
     warm_up = options.warm_up if options.warm_up is not None else options.images // 10
@@ -213,10 +218,11 @@ def main() -> None:
     """Parses the options and does what they say."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--data", help="as for kfpn train: coco:ANNOTATIONS.json,IMAGES_DIR | voc:DIR | ...; default: made files"
+        "--data",
+        help="as for kfpn train: coco:ANNOTATIONS.json,IMAGES_DIR | voc:DIR | ...; default: files that the script makes",
     )
-    parser.add_argument("--files", type=int, default=64, help="how many files are made")
-    parser.add_argument("--side", type=int, default=SIDE, help="side of those, pixels")
+    parser.add_argument("--files", type=int, default=64, help="how many files the script makes")
+    parser.add_argument("--side", type=int, default=SIDE, help="side of these files, pixels")
     parser.add_argument("--preset", choices=list(PRESETS), default="coco")
     parser.add_argument("--size", type=int, default=512, help="side of the square canvas, pixels")
     parser.add_argument(
@@ -226,11 +232,13 @@ def main() -> None:
     parser.add_argument("--precision", choices=get_args(Precision), default="float32")
     parser.add_argument("--no-jit", action="store_true", help="TensorFlow's kernels instead of XLA")
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each part in each turn, at least")
-    parser.add_argument("--memory", action="store_true", help="the pipeline's memory instead")
-    parser.add_argument("--images", type=int, default=10_000, help="images made in --memory")
-    parser.add_argument("--warm-up", type=int, help="images before those; default: a tenth of them")
-    parser.add_argument("--picture", default=str(PICTURE), help='figure of --memory; "": none')
+    parser.add_argument(
+        "--seconds", type=float, default=5.0, help="how long each part is measured in each turn, at least"
+    )
+    parser.add_argument("--memory", action="store_true", help="measure the pipeline's memory instead")
+    parser.add_argument("--images", type=int, default=10_000, help="with --memory: how many images the pipeline makes")
+    parser.add_argument("--warm-up", type=int, help="images before the first that counts; default: a tenth of --images")
+    parser.add_argument("--picture", default=str(PICTURE), help='with --memory: the figure to write; "": none')
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -243,7 +251,7 @@ def main() -> None:
                 (memory if options.memory else throughput)(options, folder)
         except ValueError as error:
             sys.exit(f"error: {error}")
-        except subprocess.CalledProcessError as error:  # it has said why
+        except subprocess.CalledProcessError as error:  # the process itself has printed the reason
             sys.exit(error.returncode)
 
 

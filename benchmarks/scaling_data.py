@@ -1,4 +1,4 @@
-"""Makes what `scaling.py` measures on: a configuration of one canvas, and JPEG files where none are given."""
+"""Makes what `scaling.py` measures with: a configuration with one size of canvas, a strategy, and JPEG files if no data is given."""
 
 import dataclasses
 from pathlib import Path
@@ -14,17 +14,17 @@ from kfpn.data.record import Record, Source
 from kfpn.data.toy_scenes import CLASS_NAMES, scene
 from kfpn.training.distribution.strategy import make_strategy
 
-SIDE = 640  # pixels of a made file: as large as COCO's, and its square fills the canvas
-NOISE = 9.0  # standard deviation, of 255: files then take about as many bytes a pixel as COCO's photographs
+SIDE = 640  # pixels of a made file: about the size of COCO's images; being square, it fills the canvas
+NOISE = 9.0  # standard deviation, on the scale 0 to 255: the files then have about as many bytes a pixel as COCO's
 
 
 def make_jpegs(folder: Path, count: int, side: int = SIDE) -> Source:
-    """Writes scenes of `shapes`, enlarged and with a camera's noise, as JPEG files and opens them.
+    """Writes scenes of `shapes`, enlarged and with noise like a camera's, as JPEG files, and opens them.
 
     Args:
-        folder: exists; gets the files.
-        count: files.
-        side: pixels.
+        folder: an existing one, where the files go.
+        count: number of files.
+        side: of the images, pixels.
     """
     records = []
     for index in range(count):
@@ -42,12 +42,12 @@ def make_jpegs(folder: Path, count: int, side: int = SIDE) -> Source:
 
 
 def open_data(data: str | None, folder: Path, count: int, side: int = SIDE) -> Source:
-    """Opens what `--data` names, as `kfpn train` does, or makes files."""
+    """Opens the data that `--data` names, as `kfpn train` does, or makes files if it names none."""
     return make_jpegs(folder, count, side) if data is None else open_source(data, "train")
 
 
 def describe_data(source: Source) -> str:
-    """Returns one line: how many images, how large, and the bytes of the first files."""
+    """Returns one line: the number of images, their median size, and the mean bytes of the first 64 files."""
     sizes = [Path(r.image).stat().st_size for r in (source[i] for i in range(min(64, len(source)))) if _is_file(r)]
     bytes_ = f", {np.mean(sizes) / 1024:.0f} KB each" if sizes else ""
     height, width = np.median(source.sizes, 0)
@@ -59,13 +59,13 @@ def _is_file(record: Record) -> bool:
 
 
 def build_config(name: str, side: int, batch_size: int, classes: int, precision: str, jit_compile: bool) -> Config:
-    """Returns a preset with one square canvas and weights that stay as they are.
+    """Returns a preset with one square canvas, and a learning rate that leaves the weights as they are.
 
     Args:
         name: of the preset.
         side: pixels of the canvas; no image is larger, and all are padded to it, so that the step is compiled once.
         batch_size: images of a step, over all replicas.
-        classes: of the data.
+        classes: number of the data's classes.
         precision: as in `Config`.
         jit_compile: as in `Config`.
     """
@@ -77,18 +77,18 @@ def build_config(name: str, side: int, batch_size: int, classes: int, precision:
         jit_compile=jit_compile,
         model=dataclasses.replace(base.model, num_classes=classes),
         input=InputConfig(side, side, divisor=side),
-        # Random weights under frozen norms would diverge within the steps that are timed.
+        # With random weights and frozen norms, training would diverge within the steps that are timed.
         optimizer=dataclasses.replace(base.optimizer, learning_rate=1e-12),
     )
 
 
 def strategy_of(replicas: int):
-    """Returns a strategy of so many GPUs, or of so many logical CPUs where there is none.
+    """Returns a strategy of `replicas` GPUs, or of as many logical CPUs where there is no GPU.
 
     Call it before TensorFlow does anything else in the process.
 
     Raises:
-        ValueError: when there are GPUs, but fewer.
+        ValueError: when there are GPUs, but fewer than `replicas`.
     """
     import tensorflow as tf
 

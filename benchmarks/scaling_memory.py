@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 POINTS = 10
 LIMIT = 32 * 2**20
-"""Bytes by which memory may drift over a whole run. A tenth of a percent of the pixels of 10,000 images of 512 x 512 is 7.9 MB."""
+"""Bytes by which memory may grow over a whole run. One thousandth of the pixels of 10,000 images of 512 x 512 would be 7.9 MB."""
 
 
 def resident_bytes() -> int:
@@ -34,14 +34,14 @@ def memory_series(
     """Takes images from the pipeline and returns (images since the warm-up, bytes) at `POINTS` places.
 
     Args:
-        batches: without end.
-        batch_size: images of each.
-        images: at least POINTS batches; rounded to whole batches.
+        batches: an iterator without end.
+        batch_size: images of each batch.
+        images: at least POINTS batches; rounded down to whole batches.
         warm_up: images before the first that counts.
-        measure: what tells the memory.
+        measure: returns the memory in bytes.
 
     Raises:
-        ValueError: for fewer images.
+        ValueError: if `images` are fewer than POINTS batches.
     """
     steps = images // batch_size
     if steps < POINTS:
@@ -61,20 +61,20 @@ def memory_series(
 
 
 def bytes_an_image(series: Sequence[tuple[int, int]]) -> float:
-    """Returns the slope of memory over images: the median over all pairs of points, which one jump does not move."""
+    """Returns the slope of memory over images: the median of the slopes of all pairs of points, which one jump does not change."""
     images, taken = np.array(series, np.float64).T
     first, second = np.triu_indices(len(images), 1)
     return float(np.median((taken[second] - taken[first]) / (images[second] - images[first])))
 
 
 def grows(series: Sequence[tuple[int, int]], limit: float = LIMIT) -> bool:
-    """Returns True if memory rises by more than `limit` bytes over the series, as if something of each image were kept."""
+    """Returns True if memory rises by more than `limit` bytes over the series, as it does when a part of each image is kept."""
     return bytes_an_image(series) * (series[-1][0] - series[0][0]) > limit
 
 
 def memory_table(series: Sequence[tuple[int, int]], limit: float = LIMIT) -> str:
-    """Lays out the series and says whether it grows."""
-    lines = ["| images | resident MB | against the first |", "|---|---|---|"]
+    """Returns the series as a table, and a line that says whether memory grows."""
+    lines = ["| images | resident MB | more than the first |", "|---|---|---|"]
     lines += [f"| {n} | {b / 2**20:.1f} | {(b - series[0][1]) / 2**20:+.1f} |" for n, b in series]
     verdict = "memory grows" if grows(series, limit) else "memory does not grow"
     span = series[-1][0] - series[0][0]
@@ -88,7 +88,7 @@ def memory_table(series: Sequence[tuple[int, int]], limit: float = LIMIT) -> str
 
 
 def plot_memory(series: Sequence[tuple[int, int]], path: Path) -> None:
-    """Draws memory over images, from zero, with the limit above the first point."""
+    """Draws memory over images, from zero, with a line at the first point plus the limit."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -97,7 +97,7 @@ def plot_memory(series: Sequence[tuple[int, int]], path: Path) -> None:
     axes = figure.subplots()
     images, taken = np.array(series).T
     axes.plot(images, taken / 2**20, "o-", label="resident memory")
-    axes.axhline((series[0][1] + LIMIT) / 2**20, color="C3", linestyle="--", label="first point and the limit")
+    axes.axhline((series[0][1] + LIMIT) / 2**20, color="C3", linestyle="--", label="first point + limit")
     axes.set(xlabel="images made, after the warm-up", ylabel="MB", ylim=(0, 1.15 * (taken.max() + LIMIT) / 2**20))
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")

@@ -1,13 +1,13 @@
-"""Measures the speed of the detector as a fraction of what this machine's convolutions reach.
+"""Measures the speed of the detector as a fraction of the speed that convolutions reach on this machine.
 
     python benchmarks/speed.py                      # R50-FPN, float32, 512 x 512
     python benchmarks/speed.py --size 800 1216      # a COCO image
     python benchmarks/speed.py --what parts         # where an inference spends its time
 
-Prints for inference (batch 1, 1000 RoIs) and for a training step (batch 2, 512 RoIs an image): seconds (median and
-best), GFLOP of the matrix products and convolutions in the graph, GFLOP/s, the fraction of the peak, and the peak memory of the
-process. Every measurement has a process of its own; the peak is taken before and after each, in that process, because
-shared machines drift.
+It measures inference (batch 1, 1000 RoIs) and a training step (batch 2, 512 RoIs an image). It prints seconds (median and best),
+GFLOP of the matrix products and convolutions in the graph, GFLOP/s, the fraction of the peak, and the peak memory of the process.
+Every measurement runs in a process of its own. The peak is the larger of two: the speed of convolutions before and after the
+measurement, in the same process, because the speed of a shared machine changes with time.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def build(size, batch):
     from kfpn.modeling.submodels import build_submodels
 
     config = preset("coco")
-    # torchvision's place of the stride: 127.0 GFLOP at 512 x 512, which published figures refer to.
+    # The stride stands where torchvision has it: that detector has 127.0 GFLOP at 512 x 512, as published figures do.
     config = dataclasses.replace(config, batch_size=batch, model=dataclasses.replace(config.model, stride_on="3x3"))
     rng = np.random.default_rng(0)
     start = rng.uniform(0, 0.6, (batch, 20, 2))
@@ -99,6 +99,7 @@ def measure_training(size, batch, runs, jit):
 
 
 def report(call, gflop, runs):
+    """Times a call and returns its figures as a dict: seconds, GFLOP, GFLOP/s, GB."""
     before = conv_peak()
     start = time.perf_counter()
     call()
@@ -141,8 +142,8 @@ def measure_parts(size, batch, runs, jit):
     outputs = part("rpn", detector.rpn, levels)
     boxes, scores = part("proposals", lambda x, y: detector.propose(x, y, sizes)[:2], levels, outputs)
     pooled = part("roi_align", lambda x, y: detector.pool(x, y, sizes), levels, boxes)
-    read = part("box_head", lambda x: detector.heads({"box": x}), pooled)
-    part("detections", lambda x, y, z: detector.select(x, Rois(y, z), sizes), read, boxes, scores)
+    head_outputs = part("box_head", lambda x: detector.heads({"box": x}), pooled)
+    part("detections", lambda x, y, z: detector.select(x, Rois(y, z), sizes), head_outputs, boxes, scores)
     return results
 
 
@@ -169,8 +170,9 @@ def main():
 
 
 def show(what, figures):
-    height = "parts of an inference" if what == "parts" else what
-    print(f"\n{height}")
+    """Prints the figures of one measurement."""
+    title = "parts of an inference" if what == "parts" else what
+    print(f"\n{title}")
     if what == "parts":
         for name, part in figures.items():
             print(

@@ -1,13 +1,15 @@
+"""Sets up TensorFlow for the tests, and finds the real data that is kept beside the repository."""
+
 import os
 from pathlib import Path
 
-# Before TensorFlow is imported anywhere. Few threads: with pytest-xdist every worker has its own TensorFlow.
+# This must run before TensorFlow is imported anywhere. With pytest-xdist each worker has its own TensorFlow, so it gets few threads.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
     os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the tests' tolerances are those of a CPU
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the tolerances of the tests are those of a CPU
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The sizes and the names of the house: what a newcomer can read on one screen and find by one word."""
+"""Checks the rules for sizes and names: what a newcomer can read on one screen, and find by its one name."""
 
 import ast
 import collections
@@ -20,7 +20,7 @@ MANY_PARAMETERS: dict[str, str] = {
     "evaluate": "public: what people choose are keyword arguments with defaults",
     "export_saved_model": "public: what people choose are keyword arguments with defaults",
 }
-"""Functions with more parameters, and why."""
+"""Functions that have more parameters, with the reason."""
 
 CALLED_BY_ONE_NAME = {
     "build": "backbones and heads",
@@ -36,7 +36,7 @@ CALLED_BY_ONE_NAME = {
     "run": "exports",
     "read": "makers of weights",
 }
-"""Functions that a table or a recipe calls by one name, and whose."""
+"""Names that several modules give to a function, because a table or a recipe calls it by this name; and what these modules are."""
 
 ONE_NAME_FOR_TWO_MODULES = {"box": "a head and its loss"}
 
@@ -59,7 +59,7 @@ def trees_of(root):
 
 
 def functions_of(root):
-    """Yields every function and method; a Keras layer's `__init__` is left out, whose arguments are its configuration."""
+    """Yields every function and method. The `__init__` of a Keras layer counts as without parameters: they are its configuration."""
     for path, tree in trees_of(root).items():
         layers = {id(node) for owner in ast.walk(tree) if is_layer(owner) for node in owner.body}
         for node in ast.walk(tree):
@@ -90,32 +90,33 @@ def places_of(root, kinds):
     return places
 
 
-def twice(places, but=()):
+def repeated(places, but=()):
+    """Returns the names that stand in more than one place, without the names in `but`."""
     return {name: where for name, where in places.items() if len(where) > 1 and name not in but}
 
 
-def test_few_files_stand_beside_the_rooms():
+def test_at_most_three_files_stand_beside_the_rooms():
     assert len(list((ROOT / "kfpn").glob("*.py"))) <= 3
 
 
-def test_every_file_can_be_read_in_one_go():
+def test_no_file_is_longer_than_the_limit():
     lengths = {path: len((ROOT / path).read_text(encoding="utf-8").splitlines()) for path in trees_of(ROOT)}
     assert {str(path): length for path, length in lengths.items() if length > LONGEST_FILE} == {}
 
 
-def test_every_function_stands_on_one_screen():
+def test_no_function_is_longer_than_one_screen():
     assert [function for function in functions_of(ROOT) if function.lines > LONGEST_FUNCTION] == []
 
 
-def test_functions_have_few_parameters():
+def test_functions_have_at_most_six_parameters():
     many = [function for function in functions_of(ROOT) if function.parameters > MOST_PARAMETERS]
     assert [function for function in many if function.name not in MANY_PARAMETERS] == []
     assert set(MANY_PARAMETERS) == {function.name for function in many}
 
 
 def test_no_two_classes_and_no_two_functions_have_one_name():
-    assert twice(places_of(ROOT, ast.ClassDef)) == {}
-    assert twice(places_of(ROOT, ast.FunctionDef | ast.AsyncFunctionDef), CALLED_BY_ONE_NAME) == {}
+    assert repeated(places_of(ROOT, ast.ClassDef)) == {}
+    assert repeated(places_of(ROOT, ast.FunctionDef | ast.AsyncFunctionDef), CALLED_BY_ONE_NAME) == {}
 
 
 def test_no_two_modules_have_one_name():
@@ -123,12 +124,12 @@ def test_no_two_modules_have_one_name():
     for path in trees_of(ROOT):
         if path.name not in ("__init__.py", "__main__.py"):
             stems[path.stem].append(str(path))
-    assert twice(stems, ONE_NAME_FOR_TWO_MODULES) == {}
+    assert repeated(stems, ONE_NAME_FOR_TWO_MODULES) == {}
     folders = collections.defaultdict(list)
     for path in trees_of(ROOT):
         if path.name == "__init__.py":
             folders[path.parent.name].append(str(path))
-    assert twice(folders, ("formats",)) == {}
+    assert repeated(folders, ("formats",)) == {}
 
 
 def test_module_docstrings_begin_with_what_the_module_does():
@@ -175,8 +176,8 @@ def test_lines_and_parameters_are_counted(tmp_path, text, function):
     assert list(functions_of(tmp_path)) == [function]
 
 
-def test_a_name_that_stands_twice_is_found(tmp_path):
+def test_a_class_name_that_stands_in_two_files_is_noticed(tmp_path):
     for name in ("one", "two"):
         (tmp_path / "kfpn" / name).mkdir(parents=True)
         (tmp_path / "kfpn" / name / "some.py").write_text("class A:\n    pass\n")
-    assert twice(places_of(tmp_path, ast.ClassDef)) == {"A": ["kfpn/one/some.py", "kfpn/two/some.py"]}
+    assert repeated(places_of(tmp_path, ast.ClassDef)) == {"A": ["kfpn/one/some.py", "kfpn/two/some.py"]}

@@ -1,4 +1,4 @@
-"""The direction of imports: each room imports only rooms above it, and no file imports itself by a detour."""
+"""Checks the direction of imports: each room imports only rooms above it, and imports make no circle."""
 
 import ast
 from pathlib import Path
@@ -22,14 +22,14 @@ ROOMS = (
     "export",
     "cli",
 )
-"""The packages of kfpn: each imports only those above it."""
+"""The packages of kfpn: each imports only packages that stand before it here."""
 
 APART = (("data", "modeling"), ("data", "losses"), ("plotting", "modeling"), ("plotting", "losses"),
          ("plotting", "data"), ("evaluation", "modeling"), ("evaluation", "losses"), ("training", "inference"))  # fmt: skip
-"""Pairs (importer, imported) that the order alone would let through: data, pictures and figures know no network."""
+"""Pairs (importer, imported) that are forbidden although the order allows them: data, plots and figures use no network."""
 
 FACE = "kfpn"
-"""The package itself: it offers names of the rooms, loaded when asked for."""
+"""The package itself: it offers names of the rooms, and loads them when they are asked for."""
 LOOSE = ("kfpn.renamed", "kfpn.__main__")
 """The files that stand in no room."""
 
@@ -37,7 +37,7 @@ PURE = ("config", "ops", "modeling", "losses")
 """The rooms that run on every backend."""
 
 KERNEL_OWNERS = ("kfpn.ops.nms",)
-"""The pure modules where TensorFlow may stand inside a function, for a kernel that is far faster."""
+"""Modules of pure rooms that may import TensorFlow inside a function, for a kernel that is far faster."""
 
 
 def modules_of(root):
@@ -51,7 +51,7 @@ def modules_of(root):
 
 
 def imports_of(name, tree, is_package, modules):
-    """Yields (imported module, whether inside a function) for each import of a module, `kfpn`'s and foreign ones."""
+    """Yields (imported module, True if inside a function) for each import of a module, of kfpn and of other packages."""
     inside = {
         id(node)
         for function in ast.walk(tree)
@@ -76,7 +76,7 @@ def under(name, package):
 
 
 def room_of(name):
-    """Returns the room of a module, "" for the face and the loose files."""
+    """Returns the room of a module, or "" for a module of FACE or LOOSE."""
     return name.split(".")[1] if name.count(".") and name not in LOOSE else ""
 
 
@@ -91,13 +91,13 @@ def faults_of(root, rooms=ROOMS):
             if own in rooms and other in rooms and rooms.index(other) > rooms.index(own):
                 faults.append(f"{name} imports {target}, whose room does not stand above its own")
             if (own, other) in APART:
-                faults.append(f"{name} imports {target}; their rooms stand apart")
+                faults.append(f"{name} imports {target}; its room must not import that room")
             if name == FACE and other and not lazy:
-                faults.append(f"{name} imports {target} at once; it must be loaded when asked for")
+                faults.append(f"{name} imports {target} at once; it must load it only when it is asked for")
             if own in PURE and under(target, "tensorflow") and not (lazy and name in KERNEL_OWNERS):
-                faults.append(f"{name} imports tensorflow; it must speak keras.ops")
+                faults.append(f"{name} imports tensorflow; it must use keras.ops")
         if own != "training" and uses_distribute(tree):
-            faults.append(f"{name} uses tf.distribute, which lives in kfpn.training")
+            faults.append(f"{name} uses tf.distribute, which only kfpn.training may use")
     return faults + [f"circle: {' -> '.join(circle)}" for circle in circles_of(modules)]
 
 
@@ -115,7 +115,7 @@ def uses_distribute(tree):
 
 
 def circles_of(modules):
-    """Returns each circle of imports once, found by walking in depth."""
+    """Returns each circle of imports once, by a depth-first search."""
     graph = {
         name: sorted({target for target, _ in imports_of(name, *tree, modules) if target in modules} - {FACE})
         for name, tree in modules.items()
@@ -136,11 +136,11 @@ def circles_of(modules):
     return circles
 
 
-def test_no_import_of_kfpn_goes_upward_or_in_a_circle():
+def test_each_room_imports_only_rooms_above_it_and_there_is_no_circle():
     assert faults_of(ROOT) == []
 
 
-def test_every_room_exists_and_no_file_stands_beside_them():
+def test_every_room_exists_and_only_the_named_files_stand_beside_them():
     modules = modules_of(ROOT)
     assert {room_of(name) for name in modules} == {"", *ROOMS}
     assert {name for name in modules if not room_of(name)} == {FACE, *LOOSE}
@@ -154,7 +154,7 @@ def test_every_room_exists_and_no_file_stands_beside_them():
         ("ops/anchors.py", "import kfpn.losses.targets", "kfpn.ops.anchors imports kfpn.losses.targets, whose room"),
         ("ops/anchors.py", "def f():\n    from ..cli import main", "kfpn.ops.anchors imports kfpn.cli.main, whose"),
         ("modeling/rpn.py", "from ..training.train import train", "kfpn.modeling.rpn imports kfpn.training.train"),
-        ("data/plan.py", "from kfpn.modeling.rpn import x", "kfpn.data.plan imports kfpn.modeling.rpn; their rooms"),
+        ("data/plan.py", "from kfpn.modeling.rpn import x", "kfpn.data.plan imports kfpn.modeling.rpn; its room"),
         ("extra/some.py", "", "kfpn.extra.some stands in no room"),
         ("extra.py", "", "kfpn.extra stands in no room"),
         ("ops/boxes.py", "import tensorflow as tf", "kfpn.ops.boxes imports tensorflow"),
@@ -165,7 +165,7 @@ def test_every_room_exists_and_no_file_stands_beside_them():
         ("ops/boxes.py", "from kfpn.ops.anchors import x", "circle: kfpn.ops.anchors -> kfpn.ops.boxes -> kfpn.ops."),
     ],
 )
-def test_a_wrong_import_is_found(tmp_path, path, text, fault):
+def test_a_wrong_import_is_noticed(tmp_path, path, text, fault):
     package = tmp_path / "kfpn"
     for name in ("ops/boxes", "losses/targets", "cli/main", "ops/nms", "modeling/rpn", "data/plan", "training/train"):
         write(package / f"{name}.py", "")
@@ -179,7 +179,7 @@ def test_a_wrong_import_is_found(tmp_path, path, text, fault):
     assert faults_of(tmp_path) == []
     old = (package / path).read_text() if path == "ops/anchors.py" else ""
     write(package / path, old + text)
-    assert any(found.startswith(fault) for found in faults_of(tmp_path)), faults_of(tmp_path)
+    assert any(sentence.startswith(fault) for sentence in faults_of(tmp_path)), faults_of(tmp_path)
 
 
 def write(path, text):

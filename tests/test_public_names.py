@@ -1,4 +1,4 @@
-"""One door: every public name is one of `kfpn` itself, and the module paths of 0.1.0 still import."""
+"""Checks that every public name is one of `kfpn` itself, and that the module paths of version 0.1.0 still import."""
 
 import importlib
 import inspect
@@ -40,18 +40,18 @@ SHOWN = (
     "kfpn.pyramid_maps.view_image",
     "kfpn.visualize_pyramid.draw_page",
 )
-"""What README and docs of 0.1.0 imported."""
+"""The names that README and docs of version 0.1.0 imported."""
 
 
 @pytest.mark.parametrize("name", sorted(set(kfpn.__all__) - {"__version__"}))
-def test_every_public_name_is_there_listed_and_documented(name):
+def test_every_public_name_exists_is_listed_and_has_a_docstring(name):
     value = getattr(kfpn, name)
     assert name in dir(kfpn)
     assert inspect.getdoc(value)
     assert value.__name__ == name
 
 
-def test_an_unknown_name_says_what_there_is():
+def test_the_error_for_an_unknown_name_lists_the_known_names():
     with pytest.raises(AttributeError, match=r"no attribute 'build'.*build_detector"):
         kfpn.build  # noqa: B018
 
@@ -63,20 +63,20 @@ def test_importing_kfpn_imports_neither_keras_nor_numpy():
 
 
 @pytest.mark.parametrize("path", SHOWN)
-def test_what_the_documents_of_0_1_0_imported_still_imports(path):
+def test_the_names_that_the_documents_of_0_1_0_imported_still_import(path):
     module, _, name = path.rpartition(".")
     sys.modules.pop(module, None) if module in renamed.MODULES else None
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         value = getattr(importlib.import_module(module), name)
     assert callable(value)
-    texts = [str(warning.message) for warning in said if warning.category is FutureWarning]
+    texts = [str(warning.message) for warning in caught if warning.category is FutureWarning]
     assert bool(texts) == (module in renamed.MODULES)
     assert all(module in text and renamed.MODULES[module] in text for text in texts)
 
 
 @pytest.mark.parametrize("old", sorted(renamed.MODULES))
-def test_every_old_module_path_leads_to_a_module(old):
+def test_every_old_module_path_has_the_names_of_its_new_module(old):
     sys.modules.pop(old, None)
     with pytest.warns(FutureWarning, match=re.escape(f"{old} is now {renamed.MODULES[old]}")):
         module = importlib.import_module(old)
@@ -86,7 +86,7 @@ def test_every_old_module_path_leads_to_a_module(old):
 
 
 @pytest.mark.parametrize("old", sorted(renamed.NAMES))
-def test_every_old_name_leads_to_what_it_is_now(old):
+def test_every_old_name_is_the_object_of_its_new_name(old):
     module, _, name = old.rpartition(".")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
@@ -135,12 +135,12 @@ def test_an_old_path_does_not_hide_a_public_function():
     assert inspect.isfunction(kfpn.predict)
 
 
-def test_a_path_that_never_was_is_not_found():
+def test_a_path_that_never_existed_is_not_found():
     with pytest.raises(ModuleNotFoundError, match=r"kfpn\.engine\.nothing"):
         importlib.import_module("kfpn.engine.nothing")
 
 
-def test_snippets_in_readme_and_docs_use_the_door_alone():
+def test_code_in_readme_and_docs_uses_only_public_names_of_kfpn():
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
     for page in pages:
         for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):

@@ -1,4 +1,4 @@
-"""The benchmark of the paper's tables: what its rows share, and how it lays out what was measured."""
+"""Tests the benchmark of the paper's tables: what its rows have in common, and how it writes down what was measured."""
 
 import dataclasses
 import json
@@ -9,7 +9,7 @@ import pytest
 from ablation import CONFIG, PAPER, PRECISIONS, RECALLS, ROWS, TITLES, figures_of, run_config, tables, write_document
 
 
-def test_rows_differ_in_the_pyramid_alone():
+def test_the_rows_differ_only_in_the_pyramid():
     configs = [run_config(row, 1, 10, Path("out")) for row in ROWS]
     assert [config.model.pyramid for config in configs] == list(ROWS)
     same = {
@@ -48,7 +48,7 @@ def test_tables_show_mean_and_spread_of_the_seeds(tmp_path):
     assert "*56.3*" in lines[5]
 
 
-def test_a_document_keeps_the_words_around_the_tables(tmp_path):
+def test_a_document_keeps_the_text_around_the_tables(tmp_path):
     document = tmp_path / "ablation.md"
     document.write_text("before\n<!-- tables -->\nold\n<!-- /tables -->\nafter\n")
     write_document(document, "new")

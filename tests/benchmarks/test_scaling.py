@@ -1,4 +1,4 @@
-"""The benchmark of throughput: what it measures, what it calls limiting, and which memory it takes for growing."""
+"""Tests the benchmark of throughput: what it measures, which part it says limits training, and when it says that memory grows."""
 
 import itertools
 import re
@@ -46,13 +46,13 @@ def test_the_table_has_every_row_and_its_ratios():
         (2, {"pipeline": [8.0], "step": [16.0], "both": [6.0]}),
     ]
     text = scaling.table(rows)
-    # Medians of 50, 4, 3; of 40/4, 60/3, 50/5 the median is 10, of 3/4, 3/3, 4/5 it is .8.
+    # The medians of the parts are 50, 4 and 3. The median of 40/4, 60/3, 50/5 is 10; that of 3/4, 3/3, 4/5 is .8.
     assert _cells(text)[2:] == [
         ["1", "50", "4", "3", "10", "0.8", "training step"],
         ["2", "8", "16", "6", "0.5", "0.75", "input pipeline"],
     ]
     assert (
-        "1 replica(s): the training step limits; the pipeline feeds 10 times what the step eats (3 wanted: enough)"
+        "1 replica(s): the training step limits; the pipeline makes 10 times the images/s of the step (3 wanted: enough)"
         in text
     )
     assert "2 replica(s): the input pipeline limits" in text
@@ -64,11 +64,11 @@ def test_a_rate_counts_the_images_of_the_calls_that_were_timed(monkeypatch):
     clock = itertools.count()
     monkeypatch.setattr(scaling, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
     calls = []
-    # Each look at the clock is a second: the start, one for each call from the third on, the end.
-    found = scaling.rate(lambda: calls.append(1), 4, 3.0)
-    timed = len(calls) - 1  # the first warms up
+    # The clock goes on by one second each time it is read: at the start, for each call from the third on, and at the end.
+    images_per_second = scaling.rate(lambda: calls.append(1), 4, 3.0)
+    timed = len(calls) - 1  # the first call warms up
     assert timed == 4
-    assert found == pytest.approx(timed * 4 / 4.0)
+    assert images_per_second == pytest.approx(timed * 4 / 4.0)
 
 
 def test_pipeline_step_and_both_are_measured_in_every_turn(tmp_path):
@@ -78,10 +78,10 @@ def test_pipeline_step_and_both_are_measured_in_every_turn(tmp_path):
         seen.append(batch["images"].shape.as_list())
         return {"loss": np.float32(1.0)}
 
-    found = scaling.measure(source, config, make_strategy("one_device"), step, turns=2, seconds=0.01)
-    assert set(found) == set(scaling.PARTS)
-    assert all(len(rates) == 2 and min(rates) > 0 for rates in found.values())
-    # Compiled once, and in each turn a warm-up and two steps at least, of the step alone and of both.
+    figures = scaling.measure(source, config, make_strategy("one_device"), step, turns=2, seconds=0.01)
+    assert set(figures) == set(scaling.PARTS)
+    assert all(len(rates) == 2 and min(rates) > 0 for rates in figures.values())
+    # One call compiles. In each of the two turns, the step alone and both together take a warm-up call and at least two more.
     assert len(seen) >= 1 + 2 * 2 * 3
     assert {tuple(shape) for shape in seen} == {(2, 64, 64, 3)}
 
@@ -96,7 +96,7 @@ def test_made_files_are_jpegs_that_fill_the_canvas(tmp_path):
     assert (batch["gt_labels"].numpy() >= 0).any()
 
 
-def test_something_kept_of_each_image_is_told_from_memory_that_stays():
+def test_memory_grows_if_a_part_of_each_image_is_kept_and_not_because_of_noise_or_one_jump():
     images = np.arange(1, POINTS + 1) * 1000
     noise = np.random.default_rng(0).normal(0, 2 * MB, POINTS)
     flat = list(zip(images, (700 * MB + noise).astype(int), strict=True))
@@ -106,7 +106,7 @@ def test_something_kept_of_each_image_is_told_from_memory_that_stays():
     assert bytes_an_image(leak) == pytest.approx(8192, rel=0.2)
     assert "\nmemory does not grow: " in memory_table(flat)
     assert "\nmemory grows: +" in memory_table(leak)
-    # An allocator that takes one more arena, once, is no leak, however large.
+    # One jump is no leak, however large it is: an allocator may take one more arena.
     jump = [(n, b + (200 * MB if n > 9000 else 0)) for n, b in flat]
     assert not grows(jump)
 
@@ -123,7 +123,7 @@ def test_memory_is_read_at_ten_points_after_the_warm_up(tmp_path):
         memory_series(taken, 2, 19, 0)
 
 
-def test_resident_memory_counts_what_is_held():
+def test_resident_memory_grows_with_an_array_that_is_held():
     before = resident_bytes()
     held = np.ones(64 * MB, np.uint8)
     assert resident_bytes() - before > 48 * MB
@@ -134,7 +134,7 @@ def test_the_pipelines_memory_does_not_grow_over_some_hundred_images(tmp_path):
     config = _config(2)
     batches = scaling.feed(make_jpegs(tmp_path, 8, 160), config, make_strategy("one_device"))
     series = memory_series(batches, 2, 600, 100)
-    # A batch kept would be 24 KB: 6.5 MB in all; the allocator's own noise is below 2.
+    # If each batch were kept, 24 KB each, memory would grow by 6.5 MB. The allocator's own noise is below 2 MB.
     assert not grows(series, 4 * MB), memory_table(series, 4 * MB)
 
 

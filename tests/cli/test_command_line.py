@@ -35,7 +35,7 @@ def train_config(monkeypatch, *args):
 
 
 class TopLeft:
-    """Stands for a detector: a sure cat in the upper left quarter of any image, and a doubtful dog everywhere."""
+    """Stands in for a detector: detects in any image a cat of score .9 in the upper left quarter, and a dog of score .3 everywhere."""
 
     class_names = ("cat", "dog")
     category_ids = (17, 18)
@@ -153,16 +153,16 @@ def test_the_work_directory_is_named_after_the_data(monkeypatch, args, workdir):
         ),
     ],
 )
-def test_wrong_options_say_what_is_wrong(capsys, args, words):
+def test_the_message_for_a_wrong_option_names_what_is_wrong(capsys, args, words):
     try:
         code = cli.main(args)
     except SystemExit as stop:
         code = stop.code
     assert code == 2
-    # Without the frame that the message stands in.
-    said = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    # The message is printed in a frame, which is taken away here.
+    message = " ".join(capsys.readouterr().err.replace("│", " ").split())
     for word in words:
-        assert word in said
+        assert word in message
 
 
 def test_a_name_that_is_not_utf8_can_be_printed(monkeypatch):
@@ -173,7 +173,7 @@ def test_a_name_that_is_not_utf8_can_be_printed(monkeypatch):
     assert sys.stdout.buffer.getvalue() == b"caf\\udce9.png\n"
 
 
-def test_help_and_mistakes_do_not_wait_for_tensorflow():
+def test_help_and_wrong_options_do_not_import_tensorflow():
     code = (
         "import sys; from kfpn import cli\n"
         "try: cli.main(sys.argv[1:])\n"
@@ -213,13 +213,13 @@ def test_an_error_is_one_line_and_code_2(tmp_path, capsys):
         assert str(missing) in lines[0]
 
 
-def test_the_traceback_is_there_for_those_who_ask(tmp_path, monkeypatch):
+def test_kfpn_debug_shows_the_traceback_of_an_error(tmp_path, monkeypatch):
     monkeypatch.setenv("KFPN_DEBUG", "1")
     with pytest.raises(ValueError, match="workdir"):
         cli.main(["evaluate", "--workdir", str(tmp_path / "none")])
 
 
-def test_ctrl_c_is_no_traceback(monkeypatch, capsys):
+def test_ctrl_c_prints_one_line_and_no_traceback(monkeypatch, capsys):
     import kfpn.training.train
 
     def interrupted(config):
@@ -230,7 +230,7 @@ def test_ctrl_c_is_no_traceback(monkeypatch, capsys):
     assert capsys.readouterr().err == "kfpn: stopped\n"
 
 
-def test_warnings_are_lines_like_errors(monkeypatch, capsys):
+def test_warnings_are_printed_as_one_line_each_like_errors(monkeypatch, capsys):
     import kfpn.training.train
 
     def warned(config):
@@ -239,7 +239,7 @@ def test_warnings_are_lines_like_errors(monkeypatch, capsys):
 
     monkeypatch.setattr(kfpn.training.train, "train", warned)
     with warnings.catch_warnings():
-        # As outside of pytest, which records warnings.
+        # pytest records warnings. Here they are written to stderr, as they are outside of pytest.
         warnings.showwarning = lambda *args: sys.stderr.write(warnings.formatwarning(*args[:4]))
         warnings.simplefilter("always")
         assert cli.main(["train"]) == 0
@@ -249,7 +249,7 @@ def test_warnings_are_lines_like_errors(monkeypatch, capsys):
 # ----------------------------------------------------------------------------------------------- evaluate
 
 
-def test_a_place_that_takes_no_file_is_said_before_the_work(tmp_path, capsys):
+def test_evaluate_names_a_place_that_takes_no_file_before_it_reads_the_run(tmp_path, capsys):
     for place in (tmp_path, tmp_path / "none" / "figures.json"):
         assert cli.main(["evaluate", "--workdir", str(tmp_path / "w"), "--json", str(place)]) == 2
         assert str(place) in capsys.readouterr().err
@@ -309,7 +309,7 @@ def test_evaluate_with_proposals_adds_their_recall(run, tmp_path, monkeypatch, c
     assert capsys.readouterr().out.splitlines()[-1] == line
 
 
-def test_evaluate_with_an_image_pyramid_says_what_it_cost(run, tmp_path, monkeypatch, capsys):
+def test_evaluate_with_an_image_pyramid_reports_its_passes_and_its_time(run, tmp_path, monkeypatch, capsys):
     import kfpn.data.formats
 
     record = Record(
@@ -317,7 +317,7 @@ def test_evaluate_with_an_image_pyramid_says_what_it_cost(run, tmp_path, monkeyp
         image_id=5,
         height=60,
         width=100,
-        # The stand-in's cat, and what it finds in the mirror image.
+        # The box of the stand-in's cat, and the box of the cat that it detects in the mirrored image.
         boxes=np.array([[0, 0, 30, 50], [0, 50, 30, 100]], np.float32),
         labels=np.zeros(2, np.int32),
         crowd=np.zeros(2, bool),
@@ -342,11 +342,11 @@ def test_evaluate_with_an_image_pyramid_says_what_it_cost(run, tmp_path, monkeyp
     assert (cost["scales"], cost["flip"], cost["passes"]) == ([96, 128], True, 4)
     assert cost["seconds_per_image"] > 0
     assert "image pyramid: 4 passes (96, 128; each mirrored too), " in capsys.readouterr().out
-    # Two cats, and the one dog that both images show.
+    # Two cats, and one dog: both images have the dog at the same place.
     assert sorted(row["category_id"] for row in json.loads(detections.read_text())) == [17, 17, 18]
 
 
-def test_a_run_without_validation_data_asks_for_data(run, capsys):
+def test_evaluating_a_run_without_validation_data_asks_for_data(run, capsys):
     config = to_dict(preset("shapes")) | {"data": "coco:cars.json"}
     (run / "config.json").write_text(json.dumps(config))
     assert cli.main(["evaluate", "--workdir", str(run)]) == 2
@@ -367,7 +367,7 @@ def test_predict_writes_pictures_and_coco_results(run, tmp_path, capsys):
     assert "objects: 1; images: 1 of 1" in capsys.readouterr().out
 
 
-def test_min_score_decides_what_is_kept(run, tmp_path):
+def test_min_score_decides_which_detections_are_kept(run, tmp_path):
     image = save(tmp_path / "a.jpg")
     for score, count in (("0", 2), ("0.3", 2), ("0.95", 0)):
         assert (
@@ -377,21 +377,21 @@ def test_min_score_decides_what_is_kept(run, tmp_path):
         assert len(json.loads((tmp_path / "detections.json").read_text())) == count
 
 
-def test_predict_looks_at_the_mirror_image_and_at_other_sizes(run, tmp_path, capsys):
+def test_predict_also_detects_in_the_mirrored_image_and_at_other_sizes(run, tmp_path, capsys):
     args = ["predict", str(save(tmp_path / "a.jpg")), "--workdir", str(run), "--output", str(tmp_path)]
     assert cli.main([*args, "--flip"]) == 0
     rows = json.loads((tmp_path / "detections.json").read_text())
     for row, box in zip(rows, ([0, 0, 50, 30], [50, 0, 50, 30]), strict=True):
         assert row["bbox"] == pytest.approx(box, abs=0.01)
-    said = capsys.readouterr().out
-    assert "objects: 2; images: 1 of 1" in said
-    assert "image pyramid: 2 passes (128; each mirrored too), " in said
+    output = capsys.readouterr().out
+    assert "objects: 2; images: 1 of 1" in output
+    assert "image pyramid: 2 passes (128; each mirrored too), " in output
     assert cli.main([*args, "--scales", "64,96,160"]) == 0
     assert len(json.loads((tmp_path / "detections.json").read_text())) == 1
     assert "image pyramid: 3 passes (64, 96, 160), " in capsys.readouterr().out
 
 
-def test_a_bad_image_is_named_and_the_others_go_on(run, tmp_path, capsys):
+def test_bad_images_are_named_and_the_others_are_predicted(run, tmp_path, capsys):
     good, text, missing = save(tmp_path / "good.png"), tmp_path / "text.jpg", tmp_path / "missing.jpg"
     text.write_text("not an image")
     cut = tmp_path / "cut.jpg"
@@ -400,21 +400,21 @@ def test_a_bad_image_is_named_and_the_others_go_on(run, tmp_path, capsys):
     output = tmp_path / "out"
     args = ["predict", *map(str, (text, cut, missing, good)), "--workdir", str(run), "--output", str(output)]
     assert cli.main(args) == 1
-    said = capsys.readouterr()
+    printed = capsys.readouterr()
     for path in (text, cut, missing):
-        assert f"kfpn: error: {path}: " in said.err
-    assert str(good) not in said.err
-    assert "images: 1 of 4" in said.out
+        assert f"kfpn: error: {path}: " in printed.err
+    assert str(good) not in printed.err
+    assert "images: 1 of 4" in printed.out
     assert sorted(path.name for path in output.iterdir()) == ["detections.json", "good.png"]
 
 
-def test_an_output_that_is_a_file_is_named(run, tmp_path, capsys):
+def test_an_output_that_is_a_file_is_refused(run, tmp_path, capsys):
     image = save(tmp_path / "a.png")
     assert cli.main(["predict", str(image), "--workdir", str(run), "--output", str(image)]) == 2
     assert f"output must be a folder that can be written, got '{image}': it is a file" in capsys.readouterr().err
 
 
-def test_folders_and_patterns_stand_for_their_images(tmp_path):
+def test_folders_and_patterns_are_replaced_by_their_images(tmp_path):
     a, b = save(tmp_path / "a.PNG"), save(tmp_path / "b.jpg")
     bracket = save(tmp_path / "more" / "c[1].jpg")
     (tmp_path / "notes.txt").write_text("")

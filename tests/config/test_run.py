@@ -10,7 +10,7 @@ from kfpn.config.run import Config, InputConfig, OptimizerConfig, SamplingConfig
 
 
 @pytest.mark.parametrize("name", list(PRESETS))
-def test_a_preset_survives_json_and_knows_its_name(name):
+def test_a_preset_is_the_same_after_json_and_has_its_name(name):
     config = preset(name)
     assert config.preset == name
     assert from_dict(Config, json.loads(json.dumps(to_dict(config)))) == config
@@ -45,7 +45,7 @@ def test_lists_become_tuples():
         ({"optimizer": {"lerning_rate": 1.0}}, "did you mean optimizer.'learning_rate'"),
     ],
 )
-def test_an_unknown_key_names_the_nearest_one(values, message):
+def test_the_error_for_an_unknown_key_names_the_nearest_key(values, message):
     with pytest.raises(ValueError, match=message):
         from_dict(Config, values)
 
@@ -103,7 +103,7 @@ def test_an_unknown_preset_is_refused():
         (OptimizerConfig, "ema_decay", [1.0], [0.0]),
     ],
 )
-def test_a_field_is_checked_and_named(cls, name, bad, good):
+def test_a_bad_value_of_a_field_is_refused_by_the_fields_name(cls, name, bad, good):
     for value in good:
         assert getattr(cls(**{name: value}), name) == value
     for value in bad:
@@ -111,7 +111,7 @@ def test_a_field_is_checked_and_named(cls, name, bad, good):
             cls(**{name: value})
 
 
-def test_group_norm_needs_a_width_of_whole_groups():
+def test_group_norm_needs_a_width_that_is_a_multiple_of_32():
     with pytest.raises(ValueError, match=r"model\.backbone_width must be a multiple of 32 with norm gn"):
         ModelConfig(norm="gn", backbone_width=48)
     assert ModelConfig(norm="bn", backbone_width=48).backbone_width == 48

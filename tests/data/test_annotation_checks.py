@@ -35,7 +35,7 @@ def test_good_boxes_are_untouched():
     assert faults.counts == {}
 
 
-def test_each_kind_of_bad_box_is_told_apart():
+def test_each_kind_of_bad_box_is_counted_on_its_own():
     _, usable, faults = check(
         [
             [0, 0, 5, 5],
@@ -59,17 +59,17 @@ def test_boxes_are_clipped_to_their_image_and_rounding_is_no_fault():
     assert faults.counts == {CLIPPED: (1, "file 0")}
 
 
-def test_least_is_the_side_that_has_no_area():
+def test_a_box_with_a_side_of_least_or_shorter_is_not_usable():
     assert check([[0, 0, 1, 9], [0, 0, 2, 9]], least=1.0)[1].tolist() == [False, True]
 
 
-def test_no_boxes_are_fine():
+def test_an_empty_array_of_boxes_is_accepted():
     boxes, usable, _ = check(np.zeros((0, 4)))
     assert boxes.shape == (0, 4)
     assert usable.shape == (0,)
 
 
-def test_one_warning_for_each_kind_with_count_and_first_file(caplog):
+def test_each_kind_of_fault_has_one_warning_with_count_and_first_file(caplog):
     faults = AnnotationFaults("set", {"boxes askew": (2, "a.jpg")})
     faults.add("boxes askew", "b.jpg", 3)
     with caplog.at_level(logging.WARNING, "kfpn"):
@@ -92,18 +92,18 @@ def test_boxes_turn_with_their_image(orientation):
     assert boxes.tolist() == [expected]
 
 
-def test_declared_size_tells_whether_boxes_are_of_the_stored_pixels():
+def test_the_declared_size_decides_whether_boxes_refer_to_the_stored_pixels():
     sizes, turned = np.array([[30, 20], [30, 20], [30, 20], [30, 20]]), np.array([6, 6, 6, 1])
     declared = np.array([[30, 20], [20, 30], [0, 0], [30, 20]])
     assert in_stored_pixels(declared, sizes, turned, list("abcd"), "set").tolist() == [False, True, False, False]
 
 
-def test_a_size_unlike_the_images_names_file_and_sizes():
+def test_the_error_for_a_wrong_size_names_the_file_and_both_sizes():
     with pytest.raises(ValueError, match=r"set: 1 of 2 images(.|\n)*b is 20 x 30, annotated as 30 x 20"):
         in_stored_pixels(np.array([[30, 20], [20, 30]]), np.array([[30, 20], [30, 20]]), np.ones(2), ["a", "b"], "set")
 
 
-def test_bad_images_are_listed_up_to_five_and_counted(tmp_path):
+def test_five_bad_images_are_listed_and_the_others_are_counted(tmp_path):
     names = [str(tmp_path / f"{i}.jpg") for i in range(7)]
     with pytest.raises(ValueError, match="7 of 7 images") as caught:
         read_headers(names, names, "set")
@@ -118,7 +118,7 @@ def source(name, class_names):
     return IterableSource([record], class_names, name=name)
 
 
-def test_require_same_classes_says_what_differs():
+def test_the_error_for_other_classes_says_what_differs():
     require_same_classes(source("a", ["cat", "dog"]), source("b", ["cat", "dog"]))
     with pytest.raises(ValueError, match="b alone has 'cow'"):
         require_same_classes(source("a", ["cat", "dog"]), source("b", ["cat", "dog", "cow"]))

@@ -14,25 +14,25 @@ def _draws(config: InputConfig, seed: int, count: int) -> tuple[np.ndarray, np.n
 @pytest.mark.parametrize(
     ("size", "expected"),
     [
-        ((480, 640), (800, 1067)),  # x 1.6667; 1066.67 up
+        ((480, 640), (800, 1067)),  # times 1.6667: 1066.67 is rounded up
         ((640, 480), (1067, 800)),
-        ((400, 1000), (533, 1333)),  # the longer side decides: x 1.333
+        ((400, 1000), (533, 1333)),  # the longer side decides: times 1.333
         ((800, 800), (800, 800)),
         ((10, 4000), (3, 1333)),
-        ((1, 4000), (1, 1333)),  # 0.33 would vanish
+        ((1, 4000), (1, 1333)),  # 0.33 would be rounded to 0
     ],
 )
-def test_shorter_side_decides_unless_the_longer_would_pass_its_limit(size, expected):
+def test_the_shorter_side_decides_the_size_unless_the_longer_side_would_pass_its_limit(size, expected):
     assert tuple(resized_sizes(np.array(size), InputConfig())) == expected
 
 
-def test_factor_multiplies_the_resized_size_and_many_sizes_work_at_once():
+def test_the_factor_multiplies_the_resized_size_of_one_or_many_images():
     sizes = resized_sizes(np.array([[480, 640], [800, 800]]), InputConfig(), factor=0.5)
     assert sizes.tolist() == [[400, 533], [400, 400]]
     assert sizes.dtype == np.int32
 
 
-def test_boxes_follow_the_resize_by_hand():
+def test_boxes_are_resized_with_their_image():
     boxes = resize_boxes(np.array([[10.0, 20.0, 30.0, 60.0]], np.float32), (40, 80), (20, 120))
     assert boxes.tolist() == [[5.0, 30.0, 15.0, 90.0]]
     assert boxes.dtype == np.float32
@@ -43,7 +43,7 @@ def test_boxes_that_touch_the_border_still_touch_it_after_the_resize():
     assert boxes.tolist() == [[0.0, 0.0, 800.0, 1201.0]]
 
 
-def test_flip_carries_a_box_to_where_its_pixels_went():
+def test_a_flipped_box_lies_where_its_pixels_lie():
     image = np.zeros((4, 10, 3), np.uint8)
     image[1:3, 2:5] = 255
     y0, x0, y1, x1 = flip_boxes(np.array([[1.0, 2.0, 3.0, 5.0]], np.float32), 10)[0].astype(int)
@@ -53,19 +53,19 @@ def test_flip_carries_a_box_to_where_its_pixels_went():
     assert flipped.sum() == image.sum()
 
 
-def test_no_boxes_stay_no_boxes():
+def test_an_empty_array_of_boxes_stays_empty():
     none = np.zeros((0, 4), np.float32)
     assert flip_boxes(none, 10).shape == (0, 4)
     assert resize_boxes(none, (4, 4), (8, 8)).shape == (0, 4)
 
 
-def test_resize_keeps_an_image_of_the_right_size_untouched():
+def test_an_image_of_the_right_size_is_not_resized():
     image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     assert resize_image(image, (5, 7)) is image
 
 
 def test_enlarging_is_bilinear_with_half_pixel_centres():
-    # Two pixels 0 and 100 on four: the new centres lie at -0.25, 0.25, 0.75, 1.25 of the old ones.
+    # Two pixels, 0 and 100, become four. On the axis of the old centres 0 and 1 the new ones lie at -0.25, 0.25, 0.75, 1.25.
     image = np.array([[[0] * 3, [100] * 3]], np.uint8)
     assert resize_image(image, (1, 4))[0, :, 0].tolist() == [0, 25, 75, 100]
 

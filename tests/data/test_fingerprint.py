@@ -9,11 +9,11 @@ from tests.training.made_up import source
 
 
 def changed(index=None, **fields):
-    held = source(0, 3)
-    records = [held[i] for i in range(3)]
+    made = source(0, 3)
+    records = [made[i] for i in range(3)]
     if index is not None:
         records[index] = replace(records[index], **fields)
-    return IterableSource(records, held.class_names, name="records")
+    return IterableSource(records, made.class_names, name="records")
 
 
 def test_the_same_annotations_have_the_same_fingerprint():
@@ -29,11 +29,11 @@ def test_the_same_annotations_have_the_same_fingerprint():
         ({"image_id": 77}, "image_ids"),
     ],
 )
-def test_what_changed_is_named(fields, named):
+def test_a_change_in_the_annotations_is_named(fields, named):
     assert changed_entries(fingerprint(changed()), fingerprint(changed(0, **fields))) == [named]
 
 
-def test_counts_are_told():
-    found = changed_entries(fingerprint(source(0, 4)), fingerprint(source(0, 3)))
-    assert found[:1] == ["images: 4 -> 3"]
-    assert "objects: 4 -> 3" in found
+def test_changed_counts_of_images_and_objects_are_named():
+    entries = changed_entries(fingerprint(source(0, 4)), fingerprint(source(0, 3)))
+    assert entries[:1] == ["images: 4 -> 3"]
+    assert "objects: 4 -> 3" in entries

@@ -59,7 +59,7 @@ def _mixed() -> MemorySource:
     return MemorySource([_record(i, PORTRAIT if i % 3 == 0 else LANDSCAPE) for i in range(11)])
 
 
-def test_a_batch_is_what_the_records_say_by_hand():
+def test_a_batch_holds_the_records_padded_to_the_canvas_and_to_max_boxes():
     source = MemorySource([_record(0, (36, 80), boxes=[(4, 8, 20, 40), (0, 0, 36, 80)], crowd=[False, True])])
     (batch,) = _take(source, _config(1), 0, 1)
     assert {key: (value.shape, value.dtype) for key, value in batch.items()} == {
@@ -85,7 +85,7 @@ def test_boxes_and_image_are_resized_and_mirrored_together():
     source.records[0].image[2:10, 4:20] = 200
     (batch,) = _take(source, _config(1, flip=1.0), 0, 1)
     assert batch["image_sizes"].tolist() == [[40, 80]]
-    # Twice as large: 4, 8, 20, 40; mirrored in 80: x 40..72.
+    # The box becomes twice as large: 4, 8, 20, 40. Mirrored in a width of 80 pixels, its x goes from 40 to 72.
     assert batch["gt_boxes"][0, 0].tolist() == [4, 40, 20, 72]
     assert (batch["images"][0, 5:19, 41:71] == 200).all()
     outside = batch["images"][0].copy()
@@ -119,13 +119,13 @@ def test_batches_hold_one_aspect_group_and_samples_are_counted():
 def test_a_resumed_run_gets_the_batches_of_an_uninterrupted_one(start):
     config = _config(3, flip=0.5, scale_jitter=(0.5, 1.0))
     whole, resumed = _take(_mixed(), config, 0, 12), _take(_mixed(), config, start, 12 - start)
-    for theirs, ours in zip(whole[start:], resumed, strict=True):
-        assert theirs.keys() == ours.keys()
-        for key in theirs:
-            assert np.array_equal(theirs[key], ours[key]), key
+    for expected, batch in zip(whole[start:], resumed, strict=True):
+        assert expected.keys() == batch.keys()
+        for key in expected:
+            assert np.array_equal(expected[key], batch[key]), key
 
 
-def test_chance_is_the_sample_s_and_not_the_batch_s():
+def test_the_random_scale_depends_on_the_sample_and_not_on_the_batch():
     source = MemorySource([_record(i) for i in range(8)])
     pairs, fours = (
         np.concatenate([b["image_sizes"] for b in _take(source, _config(size, scale_jitter=(0.3, 1.0)), 0, 8 // size)])
@@ -145,25 +145,25 @@ def test_jittered_images_fit_their_canvas():
             assert not image[:, width:].any()
 
 
-def test_training_and_inference_resize_alike():
+def test_training_and_evaluation_resize_as_inference_does():
     source = MemorySource([_record(0, (33, 57))])
     config = _config(1)
     (training,) = _take(source, config, 0, 1)
     (evaluation,) = eval_batches(source, config, 1).as_numpy_iterator()
     resized, (height, width) = prepare_image(source[0].image, config.input)
-    assert (height, width) == (40, 69)  # x 40 / 33: 69.09
+    assert (height, width) == (40, 69)  # 57 * 40 / 33 = 69.09
     assert resized.shape == (40, 69, 3)
     for batch in (training, evaluation):
         assert batch["image_sizes"].tolist() == [[40, 69]]
         assert np.array_equal(batch["images"][0, :40, :69], resized)
 
 
-def test_evaluation_shows_every_record_once_and_fills_up_with_marked_rows():
+def test_evaluation_takes_every_record_once_and_fills_the_last_batch_with_marked_rows():
     source = _mixed()
     batches = list(eval_batches(source, _config(99), batch_size=4).as_numpy_iterator())
     seen = np.concatenate([b["record_index"] for b in batches])
     assert sorted(seen[seen >= 0]) == list(range(11))
-    assert (seen == -1).sum() == 1  # 4 + 7 records in batches of 4
+    assert (seen == -1).sum() == 1  # groups of 4 and 7 records, in batches of 4
     for batch in batches:
         canvas = list(batch["images"].shape[1:3])
         for index, image, size, original in zip(
@@ -177,7 +177,7 @@ def test_evaluation_shows_every_record_once_and_fills_up_with_marked_rows():
                 assert np.array_equal(image[: size[0], : size[1]], source[index].image)
 
 
-def test_evaluation_order_never_changes():
+def test_evaluation_has_the_same_order_each_time():
     first, second = (
         [b["record_index"].tolist() for b in eval_batches(_mixed(), _config(1), 2).as_numpy_iterator()]
         for _ in range(2)
@@ -193,7 +193,7 @@ def test_an_unreadable_image_is_named():
         list(eval_batches(source, _config(1), 1))
 
 
-def test_more_boxes_than_promised_are_refused_with_the_image_s_name():
+def test_an_image_with_more_boxes_than_max_boxes_is_refused_by_its_name():
     source = MemorySource([_record(7, boxes=[(0, 0, 5, 5)] * 3)], max_boxes=2)
     with pytest.raises(tf.errors.OpError, match="picture 7: has 3 boxes, more than its source's max_boxes 2"):
         _take(source, _config(1), 0, 1)
@@ -218,7 +218,7 @@ def test_prepare_image_takes_only_rgb_bytes(image):
         prepare_image(image, PLAIN)
 
 
-def test_a_mirrored_strategy_can_share_out_the_batches():
+def test_a_mirrored_strategy_can_distribute_the_batches():
     strategy = tf.distribute.MirroredStrategy(["/cpu:0"])
     shared = strategy.experimental_distribute_dataset(train_batches(_mixed(), _config(4), 0))
     (plain,) = _take(_mixed(), _config(4), 0, 1)
@@ -226,7 +226,7 @@ def test_a_mirrored_strategy_can_share_out_the_batches():
     assert np.array_equal(strategy.experimental_local_results(batch["images"])[0], plain["images"])
 
 
-def test_an_image_that_is_gone_is_named_in_one_line():
+def test_a_missing_image_is_named_in_one_line():
     source = MemorySource([_record(0), dataclasses.replace(_record(1, image="gone.jpg"), name="gone.jpg")])
     for batches in (eval_batches(source, _config(1), 1), train_batches(source, _config(2))):
         with pytest.raises(ValueError, match=r"^gone\.jpg: does not exist$"):

@@ -13,13 +13,13 @@ def _taken(plan: TrainPlan, start: int, count: int) -> list:
     return list(itertools.islice(plan.batches(start), count))
 
 
-def test_one_size_gives_one_group_with_just_its_canvas():
+def test_images_of_one_size_make_one_group_with_a_canvas_of_that_size():
     groups = group_by_aspect(np.full((9, 2), 192), InputConfig(short_side=192, long_side=192), 4)
     assert groups.canvases.tolist() == [[192, 192]]
     assert groups.members.tolist() == [0] * 9
 
 
-def test_landscape_and_portrait_are_kept_apart():
+def test_landscape_and_portrait_images_are_in_different_groups():
     sizes = np.array([[100, 200], [200, 100]] * 8)
     groups = group_by_aspect(sizes, INPUT, 4)
     assert sorted(groups.canvases.tolist()) == [[64, 128], [128, 64]]
@@ -27,7 +27,8 @@ def test_landscape_and_portrait_are_kept_apart():
 
 
 def test_canvas_is_rounded_up_to_the_divisor_and_holds_every_image_at_the_largest_jitter():
-    # 50 x 60 -> shorter side 64 -> 64 x 77 (76.8), at 1.5 times 96 x 115 (115.2); up to multiples of 32: 96 x 128.
+    # 50 x 60 with a shorter side of 64 becomes 64 x 77 (76.8), and 1.5 times as large 96 x 115 (115.2). Rounded up to
+    # multiples of 32 that is 96 x 128.
     groups = group_by_aspect(np.array([[50, 60]]), INPUT, 1, factor=1.5)
     assert groups.canvases.tolist() == [[96, 128]]
 
@@ -54,12 +55,12 @@ def test_many_shapes_make_few_groups_none_smaller_than_a_batch_and_all_images_fi
 
 
 @pytest.mark.parametrize("sizes", [np.zeros((0, 2), int), np.array([[0, 5]]), np.array([5, 5])])
-def test_sizes_that_are_none_or_not_positive_are_refused(sizes):
+def test_sizes_that_are_empty_flat_or_not_positive_are_refused(sizes):
     with pytest.raises(ValueError, match="sizes must be"):
         group_by_aspect(sizes, INPUT, 2)
 
 
-def test_every_record_once_an_epoch_when_batches_divide_it():
+def test_an_epoch_has_every_record_once_if_batches_divide_it():
     plan = TrainPlan(np.zeros(12, int), batch_size=4, seed=3)
     batches = _taken(plan, 0, 9)
     epochs = [np.concatenate([b.records for b in batches[i : i + 3]]) for i in (0, 3, 6)]
@@ -68,7 +69,7 @@ def test_every_record_once_an_epoch_when_batches_divide_it():
     assert epochs[0].tolist() != epochs[1].tolist() != epochs[2].tolist()
 
 
-def test_leftovers_open_the_next_epoch_so_that_no_record_gets_ahead_of_another_by_more_than_two():
+def test_records_left_over_begin_the_next_epoch_so_that_no_record_is_used_three_times_more_than_another():
     members = np.array([0] * 10 + [1] * 7)
     plan = TrainPlan(members, batch_size=4, seed=0)
     batches = _taken(plan, 0, 400)
@@ -76,7 +77,7 @@ def test_leftovers_open_the_next_epoch_so_that_no_record_gets_ahead_of_another_b
         assert (members[batch.records] == batch.group).all()
     used = np.bincount(np.concatenate([b.records for b in batches]), minlength=17)
     assert np.ptp(used) <= 2
-    # After 20 epochs both groups hold whole batches only: 50 and 35, each record 20 times.
+    # After 20 epochs nothing is left over: the groups made 50 and 35 whole batches, with each record 20 times.
     assert plan.first_step(20) == 85
     whole = np.bincount(np.concatenate([b.records for b in batches[:85]]))
     assert whole.tolist() == [20] * 17
@@ -86,18 +87,18 @@ def test_leftovers_open_the_next_epoch_so_that_no_record_gets_ahead_of_another_b
     ("members", "batch_size"),
     [([0] * 12, 4), ([0] * 10 + [1] * 7 + [2] * 9, 4), ([0] * 3, 16), ([0], 1), ([0, 1, 1, 0, 1], 3)],
 )
-def test_starting_at_a_step_gives_what_an_uninterrupted_run_gives_from_there(members, batch_size):
+def test_a_plan_started_at_a_step_goes_on_like_an_uninterrupted_one(members, batch_size):
     plan = TrainPlan(np.array(members), batch_size, seed=5)
     whole = _taken(plan, 0, 40)
     assert [b.step for b in whole] == list(range(40))
     for start in (1, 2, 7, 13, 39):
-        for ours, theirs in zip(_taken(plan, start, 40 - start), whole[start:], strict=True):
-            assert ours.step == theirs.step
-            assert ours.group == theirs.group
-            assert ours.records.tolist() == theirs.records.tolist()
+        for batch, expected in zip(_taken(plan, start, 40 - start), whole[start:], strict=True):
+            assert batch.step == expected.step
+            assert batch.group == expected.group
+            assert batch.records.tolist() == expected.records.tolist()
 
 
-def test_a_set_smaller_than_a_batch_repeats_its_records_evenly():
+def test_a_data_set_smaller_than_a_batch_repeats_its_records_evenly():
     (batch,) = _taken(TrainPlan(np.zeros(3, int), batch_size=7, seed=0), 0, 1)
     assert sorted(np.bincount(batch.records)) == [2, 2, 3]
 

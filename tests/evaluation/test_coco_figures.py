@@ -9,8 +9,8 @@ from kfpn.data.formats.coco import CocoSource
 from kfpn.data.record import Record
 from kfpn.evaluation.coco_figures import FIGURES, detections_to_coco, evaluate_coco, evaluate_coco_json
 
-# ../shared/data/known_coco/SOURCE.txt: set 1 is the answer of COCO's own demo notebook, all three were
-# reproduced with pycocotools by those who collected the files.
+# The figures of ../shared/data/known_coco (SOURCE.txt there). Set 1 is the result of COCO's own demo notebook. Those who
+# collected the files computed all three sets again with pycocotools.
 SET_1 = (
     0.504581,
     0.696973,
@@ -89,13 +89,13 @@ def figures(answer):
 
 
 def read_records_and_detections(annotations_path, results):
-    """Reads a COCO file by hand: the same data as `evaluate_coco_json` gets, through records."""
+    """Reads a COCO file and its results without kfpn's readers, and returns records, detections and class names."""
     truth = json.loads(annotations_path.read_text())
     labels = {row["id"]: label for label, row in enumerate(sorted(truth["categories"], key=lambda row: row["id"]))}
     records, detections = [], []
     for image in truth["images"]:
         objects = [row for row in truth["annotations"] if row["image_id"] == image["id"]]
-        found = [row for row in results if row["image_id"] == image["id"]]
+        rows = [row for row in results if row["image_id"] == image["id"]]
         records.append(
             record(
                 image["id"],
@@ -106,13 +106,13 @@ def read_records_and_detections(annotations_path, results):
                 (image["height"], image["width"]),
             )
         )
-        if found:
+        if rows:
             detections.append(
                 {
                     "image_id": image["id"],
-                    "boxes": yxyx([row["bbox"] for row in found]),
-                    "scores": np.array([row["score"] for row in found]),
-                    "labels": np.array([labels[row["category_id"]] for row in found]),
+                    "boxes": yxyx([row["bbox"] for row in rows]),
+                    "scores": np.array([row["score"] for row in rows]),
+                    "labels": np.array([labels[row["category_id"]] for row in rows]),
                 }
             )
     return records, detections, [row["name"] for row in sorted(truth["categories"], key=lambda row: row["id"])]
@@ -135,10 +135,10 @@ def test_the_known_files_give_the_known_figures_as_files_and_as_records(shared, 
     assert as_records["per_class"] == pytest.approx(as_files["per_class"], abs=1e-6)
 
 
-def test_the_known_figures_come_out_of_the_coco_source_too(shared, tmp_path):
+def test_records_of_the_coco_source_give_the_known_figures(shared, tmp_path):
     truth = shared("data/known_coco/instances_val2014_100.json")
     results = json.loads(shared("data/known_coco/instances_val2014_fakebbox100_results.json").read_text())
-    for image in json.loads(truth.read_text())["images"]:  # the source asks for the images: blank ones will do
+    for image in json.loads(truth.read_text())["images"]:  # the source opens the images, which may be blank
         Image.new("L", (image["width"], image["height"])).save(tmp_path / image["file_name"], quality=1)
     source = CocoSource(truth, tmp_path)
     _, detections, names = read_records_and_detections(truth, results)
@@ -150,23 +150,23 @@ def test_the_known_figures_come_out_of_the_coco_source_too(shared, tmp_path):
 def test_the_known_arrays_of_keras_cv_give_the_known_figures(shared):
     arrays = np.load(shared("data/known_coco/kerascv/sample_boxes.npz"))
     records, detections = [], []
-    for image_id, (truth, found) in enumerate(zip(arrays["arr_0"], arrays["arr_1"], strict=True)):
-        truth, found = truth[truth[:, 4] >= 0], found[found[:, 4] >= 0]
+    for image_id, (truth, detected) in enumerate(zip(arrays["arr_0"], arrays["arr_1"], strict=True)):
+        truth, detected = truth[truth[:, 4] >= 0], detected[detected[:, 4] >= 0]
         area = truth[:, 2] * truth[:, 3]
         records.append(record(image_id, yxyx(truth[:, :4]), truth[:, 4], areas=area))
         detections.append(
             {
                 "image_id": image_id,
-                "boxes": yxyx(found[:, :4]),
-                "scores": found[:, 5],
-                "labels": found[:, 4].astype(int),
+                "boxes": yxyx(detected[:, :4]),
+                "scores": detected[:, 5],
+                "labels": detected[:, 4].astype(int),
             }
         )
     answer = evaluate_coco(records, detections, [str(label) for label in range(91)])
     np.testing.assert_allclose(figures(answer), SET_3, rtol=0, atol=1e-6)
 
 
-def test_perfect_detections_score_one_and_sizes_without_objects_are_none(capsys):
+def test_perfect_detections_have_an_ap_of_one_and_sizes_without_objects_have_none(capsys):
     boxes = [[10, 20, 50, 70], [100, 100, 140, 150]]  # 40 x 50 = 2000: medium
     answer = evaluate_coco([record(7, boxes, [0, 1])], [detection(7, boxes, [0.9, 0.8], [0, 1])], ["cat", "dog"])
     assert answer["AP"] == pytest.approx(1.0)
@@ -174,15 +174,15 @@ def test_perfect_detections_score_one_and_sizes_without_objects_are_none(capsys)
     assert answer["APs"] is None
     assert answer["ARl"] is None
     assert answer["per_class"] == pytest.approx({"cat": 1.0, "dog": 1.0})
-    assert capsys.readouterr().out == ""  # pycocotools prints; training's output is not the place
+    assert capsys.readouterr().out == ""  # what pycocotools prints must not stand in training's output
 
 
-def test_precision_by_hand():
-    # One object; a wrong detection scores higher than the right one. Precision is 1/2 at recall 1, thus at all recalls.
-    # The right one overlaps by 0.75 / 1 -> right at IoU .50 ... .75 (6 of 10 thresholds): AP = 0.6 * 0.5.
+def test_average_precision_is_the_one_computed_by_hand():
+    # There is one object, and a wrong detection has a higher score than the right one. So precision is 1/2 at all recalls.
+    # The right one has an IoU of .75, which is enough for 6 of the 10 thresholds (.50 to .75). AP is 0.6 * 0.5.
     truth = record(1, [[0, 0, 100, 100]])
-    found = detection(1, [[500, 500, 600, 600], [0, 0, 75, 100]], [0.9, 0.8], [0, 0])
-    answer = evaluate_coco([truth], [found], ["cat"])
+    detections = detection(1, [[500, 500, 600, 600], [0, 0, 75, 100]], [0.9, 0.8], [0, 0])
+    answer = evaluate_coco([truth], [detections], ["cat"])
     assert answer["AP50"] == pytest.approx(0.5)
     assert answer["AP75"] == pytest.approx(0.5)
     assert answer["AP"] == pytest.approx(0.3)
@@ -197,42 +197,42 @@ def test_boxes_are_yxyx():
     assert evaluate_coco([truth], [detection(1, [[0, 0, 50, 200]], [0.9], [0])], ["cat"])["AP"] == 0.0
 
 
-def test_detections_on_a_crowd_are_neither_right_nor_wrong():
-    crowd = record(1, [[0, 0, 50, 50], [100, 100, 300, 300]], crowd=[False, True])
+def test_detections_on_a_crowd_do_not_count():
+    with_crowd = record(1, [[0, 0, 50, 50], [100, 100, 300, 300]], crowd=[False, True])
     right, inside = [0, 0, 50, 50], [[110, 110, 150, 150], [200, 200, 240, 240]]
-    found = detection(1, [*inside, right], [0.99, 0.98, 0.5], [0, 0, 0])
-    assert evaluate_coco([crowd], [found], ["cat"])["AP"] == pytest.approx(1.0)
-    alone = record(1, [[0, 0, 50, 50]])
-    assert evaluate_coco([alone], [found], ["cat"])["AP"] == pytest.approx(1 / 3)
+    detections = detection(1, [*inside, right], [0.99, 0.98, 0.5], [0, 0, 0])
+    assert evaluate_coco([with_crowd], [detections], ["cat"])["AP"] == pytest.approx(1.0)
+    without_crowd = record(1, [[0, 0, 50, 50]])
+    assert evaluate_coco([without_crowd], [detections], ["cat"])["AP"] == pytest.approx(1 / 3)
 
 
-def test_area_decides_the_size_not_the_box():
+def test_the_annotated_area_and_not_the_box_decides_the_size():
     box = [0, 0, 100, 100]  # a large box around a small mask
     answer = evaluate_coco([record(1, [box], areas=[500])], [detection(1, [box], [0.9], [0])], ["cat"])
     assert answer["APs"] == pytest.approx(1.0)
     assert answer["APl"] is None
 
 
-def test_no_detections_give_zeros():
+def test_without_detections_the_figures_are_zero():
     for nothing in ([], [detection(1)]):
         answer = evaluate_coco([record(1, [[0, 0, 50, 50]])], nothing, ["cat"])
         assert answer["AP"] == answer["AP50"] == answer["AR100"] == 0.0
         assert answer["per_class"] == {"cat": 0.0}
 
 
-def test_no_ground_truth_gives_none():
-    found = [detection(1, [[0, 0, 50, 50]], [0.9], [0])]
-    for records, detections in (([record(1)], found), ([record(1)], []), ([], [])):
+def test_without_ground_truth_the_figures_are_none():
+    one = [detection(1, [[0, 0, 50, 50]], [0.9], [0])]
+    for records, detections in (([record(1)], one), ([record(1)], []), ([], [])):
         answer = evaluate_coco(records, detections, ["cat"])
         assert figures(answer) == [None] * 12
         assert answer["per_class"] == {"cat": None}
-    assert evaluate_coco([record(1, [[0, 0, 9, 9]], crowd=[True])], found, ["cat"])["AP"] is None
+    assert evaluate_coco([record(1, [[0, 0, 9, 9]], crowd=[True])], one, ["cat"])["AP"] is None
 
 
 def test_a_class_without_ground_truth_does_not_count():
     truth = record(1, [[0, 0, 50, 50]])
-    found = detection(1, [[0, 0, 50, 50], [60, 60, 90, 90]], [0.5, 0.9], [0, 1])
-    answer = evaluate_coco([truth], [found], ["cat", "dog"])
+    detections = detection(1, [[0, 0, 50, 50], [60, 60, 90, 90]], [0.5, 0.9], [0, 1])
+    answer = evaluate_coco([truth], [detections], ["cat", "dog"])
     assert answer["AP"] == pytest.approx(1.0)
     assert answer["per_class"] == {"cat": pytest.approx(1.0), "dog": None}
 
@@ -254,7 +254,7 @@ def test_classes_of_one_name_keep_their_own_figures():
         ([record(1)], [detection(1, [[0, 0, 1, 1]], [], [0])], "one length, got 1, 0 and 1"),
     ],
 )
-def test_what_does_not_fit_is_refused(records, detections, message):
+def test_ids_and_labels_that_do_not_fit_are_refused(records, detections, message):
     with pytest.raises(ValueError, match=message):
         evaluate_coco(records, detections, ["cat"])
 
@@ -270,8 +270,8 @@ def test_results_of_other_annotations_are_refused(tmp_path, key):
 
 
 def test_results_have_the_form_of_coco_and_are_json():
-    found = detection(3, [[1, 2, 11, 22]], [0.5], [1])
-    results = json.loads(json.dumps(detections_to_coco([found, detection(4)], category_ids=[18, 44])))
+    detected = detection(3, [[1, 2, 11, 22]], [0.5], [1])
+    results = json.loads(json.dumps(detections_to_coco([detected, detection(4)], category_ids=[18, 44])))
     assert results == [{"image_id": 3, "category_id": 44, "bbox": [2.0, 1.0, 20.0, 10.0], "score": 0.5}]
-    assert detections_to_coco([found])[0]["category_id"] == 1
+    assert detections_to_coco([detected])[0]["category_id"] == 1
     assert all(math.isfinite(value) for value in results[0]["bbox"])

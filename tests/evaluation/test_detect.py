@@ -17,14 +17,14 @@ from kfpn.evaluation.detect import (
 )
 
 CONFIG = dataclasses.replace(preset("shapes"), batch_size=2)
-SIZES = ((96, 128), (64, 64), (128, 96))  # the input is 192 a side: 144 x 192, 192 x 192, 192 x 144
+SIZES = ((96, 128), (64, 64), (128, 96))  # the preset resizes to 128 a side: 96 x 128, 128 x 128, 128 x 96
 
 
 class Source:
-    """Three images of different sizes, each with one object in its lower right quarter."""
+    """Has three images of different sizes, each with one object in its lower right quarter."""
 
     name = "three"
-    class_names = ("thing",)
+    class_names = ("cat",)
     category_ids = (18,)
     max_boxes = 1
     sizes = np.array(SIZES, np.int32)
@@ -53,16 +53,16 @@ class Empty(Source):
 
 
 def quiet(source, batch_size=None):
-    """Returns a pass over a source without a bar."""
+    """Returns a pass over a source that shows no progress bar."""
     return SourcePass(source, CONFIG, batch_size, progress=False)
 
 
 def lower_right(inputs):
-    """Stands for a detector: finds the lower right quarter of the true image, in a padded row of two."""
+    """Stands in for a detector: detects the lower right quarter of the image without its padding; the second row is empty."""
     sizes = tf.cast(inputs["image_sizes"], tf.float32)
-    found = tf.concat([sizes / 2, sizes], axis=1)
+    quarter = tf.concat([sizes / 2, sizes], axis=1)
     return {
-        "boxes": tf.stack([found, tf.zeros_like(found)], axis=1),
+        "boxes": tf.stack([quarter, tf.zeros_like(quarter)], axis=1),
         "scores": tf.tile(tf.constant([[0.9, 0.0]]), [tf.shape(sizes)[0], 1]),
         "labels": tf.tile(tf.constant([[0, -1]]), [tf.shape(sizes)[0], 1]),
         "num_detections": tf.ones(tf.shape(sizes)[:1], tf.int32),
@@ -77,7 +77,7 @@ def test_boxes_are_scaled_on_each_axis_and_clipped():
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
-def test_every_image_is_detected_once_whatever_the_batch(batch_size):
+def test_every_image_is_detected_once_with_any_batch_size(batch_size):
     detections = detect_source(lower_right, quiet(Source(), batch_size))
     assert sorted(row["image_id"] for row in detections) == [100, 101, 102]
     for row in detections:
@@ -88,18 +88,18 @@ def test_every_image_is_detected_once_whatever_the_batch(batch_size):
 
 
 def test_the_figures_of_a_perfect_detector_are_one():
-    metrics, detections = evaluate_source(lower_right, quiet(Source()), ["thing"])
+    metrics, detections = evaluate_source(lower_right, quiet(Source()), ["cat"])
     assert metrics["AP"] == pytest.approx(1.0)
     assert len(detections) == 3
 
 
-def test_one_image_gives_what_the_source_gives():
+def test_one_image_alone_has_the_detections_that_it_has_in_its_source():
     record = Source()[0]
     (expected,) = (row for row in detect_source(lower_right, quiet(Source())) if row["image_id"] == 100)
-    found = detect_image(lower_right, record.image, CONFIG.input, image_id=100)
-    assert found["image_id"] == 100
+    detections = detect_image(lower_right, record.image, CONFIG.input, image_id=100)
+    assert detections["image_id"] == 100
     for name in ("boxes", "scores", "labels"):
-        np.testing.assert_allclose(found[name], expected[name], atol=1e-4)
+        np.testing.assert_allclose(detections[name], expected[name], atol=1e-4)
 
 
 def test_a_compiled_function_is_not_compiled_again():
@@ -108,25 +108,25 @@ def test_a_compiled_function_is_not_compiled_again():
 
 
 def test_a_model_of_other_classes_is_refused():
-    with pytest.raises(ValueError, match=r"three: classes must be among those of the model \(cat, dog\), got thing$"):
-        evaluate_source(lower_right, quiet(Source()), ["cat", "dog"])
+    with pytest.raises(ValueError, match=r"three: classes must be among those of the model \(cow, dog\), got cat$"):
+        evaluate_source(lower_right, quiet(Source()), ["cow", "dog"])
 
 
 def test_a_name_that_two_labels_of_the_model_have_is_refused():
-    with pytest.raises(ValueError, match=r"model \(thing, dog, thing\), got thing$"):
-        evaluate_source(lower_right, quiet(Source()), ["thing", "dog", "thing"])
+    with pytest.raises(ValueError, match=r"model \(cat, dog, cat\), got cat$"):
+        evaluate_source(lower_right, quiet(Source()), ["cat", "dog", "cat"])
 
 
-def test_a_long_list_of_classes_is_cut():
-    with pytest.raises(ValueError, match=r"\(a0, a1, .*, a19 and 5 more\), got thing$") as error:
+def test_an_error_lists_at_most_twenty_classes():
+    with pytest.raises(ValueError, match=r"\(a0, a1, .*, a19 and 5 more\), got cat$") as error:
         source_labels(Source(), [f"a{i}" for i in range(25)])
     assert "a20" not in str(error.value)
 
 
-class Two(Source):
-    """The three images with two classes; the second is the one to find."""
+class TwoClasses(Source):
+    """Has the same three images and two classes. All objects are of the second one."""
 
-    class_names = ("other", "thing")
+    class_names = ("other", "cat")
     category_ids = (3, 18)
 
     def __getitem__(self, index):
@@ -134,21 +134,21 @@ class Two(Source):
 
 
 def test_labels_of_a_model_become_those_of_the_source_by_name():
-    assert source_labels(Two(), ("other", "thing")) is None
-    labels = source_labels(Two(), ("thing", "N/A", "dog", "other", "N/A"))
+    assert source_labels(TwoClasses(), ("other", "cat")) is None
+    labels = source_labels(TwoClasses(), ("cat", "N/A", "dog", "other", "N/A"))
     assert labels.tolist() == [1, -1, -1, 0, -1]
     assert labels.dtype == np.int32
 
 
-def finds(*labels):
-    """Stands for a detector that finds the lower right quarter once for each label, less sure each time."""
+def detects(*labels):
+    """Stands in for a detector that detects the lower right quarter once for each label, with a lower score each time."""
 
     def detector(inputs):
-        found = lower_right(inputs)
-        rows, count = tf.shape(found["boxes"])[0], len(labels)
+        detections = lower_right(inputs)
+        rows, count = tf.shape(detections["boxes"])[0], len(labels)
         scores = tf.constant([[0.9 - 0.1 * i for i in range(count)]], tf.float32)
         return {
-            "boxes": tf.repeat(found["boxes"][:, :1], count, axis=1),
+            "boxes": tf.repeat(detections["boxes"][:, :1], count, axis=1),
             "scores": tf.tile(scores, [rows, 1]),
             "labels": tf.tile(tf.constant([labels]), [rows, 1]),
             "num_detections": tf.fill([rows], count),
@@ -158,26 +158,26 @@ def finds(*labels):
 
 
 def test_a_model_that_knows_more_classes_is_measured_on_those_of_the_source():
-    names = ("dog", "thing", "other", "N/A")
-    metrics, detections = evaluate_source(finds(0, 1, 3), quiet(Two()), names)
-    assert metrics["per_class"]["thing"] == pytest.approx(1.0)
+    names = ("dog", "cat", "other", "N/A")
+    metrics, detections = evaluate_source(detects(0, 1, 3), quiet(TwoClasses()), names)
+    assert metrics["per_class"]["cat"] == pytest.approx(1.0)
     assert len(detections) == 3
     for row in detections:
-        # Of the dog, the thing and the unused label only the thing is left, with its own score and box.
+        # The dog and the unused label are left out. The cat stays, with its own score and box.
         height, width = SIZES[row["image_id"] - 100]
         assert row["labels"].tolist() == [1]
         assert row["scores"] == pytest.approx([0.8])
         np.testing.assert_allclose(row["boxes"], [[height / 2, width / 2, height, width]], atol=1e-4)
 
 
-def test_images_where_the_model_finds_other_classes_only_stay_with_no_detections():
-    metrics, detections = evaluate_source(finds(0, 0), quiet(Two()), ("dog", "thing", "other"))
+def test_images_with_detections_of_other_classes_only_stay_without_detections():
+    metrics, detections = evaluate_source(detects(0, 0), quiet(TwoClasses()), ("dog", "cat", "other"))
     assert metrics["AP"] == pytest.approx(0.0)
     assert [(len(row["boxes"]), len(row["scores"]), len(row["labels"])) for row in detections] == [(0, 0, 0)] * 3
     assert {row["image_id"] for row in detections} == {100, 101, 102}
 
 
-def test_nothing_to_detect_on_is_refused():
+def test_a_source_without_images_and_a_batch_size_of_zero_are_refused():
     with pytest.raises(ValueError, match="three: there must be images to detect on"):
         detect_source(lower_right, quiet(Empty()))
     with pytest.raises(ValueError, match="batch_size must be an integer of at least 1, got 0"):

@@ -1,4 +1,4 @@
-"""A work directory with a detector small enough for every test, and image files for it."""
+"""Makes a work directory with a detector that is small enough for every test, and image files for it."""
 
 import dataclasses
 import io
@@ -21,7 +21,7 @@ CATEGORY_IDS = (3, 7, 18)
 
 
 def tiny_config(**model):
-    """Returns the configuration of the tiny run: images of 96 x 128 go in as they are, others are resized."""
+    """Returns the configuration of the tiny run: images of 96 x 128 are not resized, others are."""
     config = preset("shapes")
     return dataclasses.replace(
         config,
@@ -31,11 +31,11 @@ def tiny_config(**model):
 
 
 def write_workdir(path, **model):
-    """Writes a work directory as `kfpn train` would, with random weights that find something, and returns its path.
+    """Writes a work directory as `kfpn train` would, with random weights that give some detections, and returns its path.
 
     Args:
         path: the folder to make.
-        model: fields of `ModelConfig` other than the tiny ones.
+        model: fields of `ModelConfig` that differ from the tiny ones.
     """
     config = tiny_config(**model)
     keras.utils.set_random_seed(0)
@@ -43,7 +43,8 @@ def write_workdir(path, **model):
     tiny.shake(weights_model)
     rng = np.random.default_rng(1)
     for variable in weights_model.variables:
-        # Fresh heads give all boxes nearly the same score. The order of equal boxes is arbitrary, so the scores are spread.
+        # Heads that were not trained give all boxes nearly the same score, and the order of equal scores is arbitrary. So
+        # the weights are changed until the scores differ.
         if variable.path.endswith("kernel") and variable.path.startswith(("rpn_", "head_")):
             variable.assign(np.array(variable) + rng.normal(0.0, 0.05, variable.shape))
     workdir = Workdir(path)
@@ -55,25 +56,25 @@ def write_workdir(path, **model):
 
 @pytest.fixture(scope="session")
 def tiny_workdir(tmp_path_factory):
-    """Returns the path of a work directory of three classes (norm "bn"). Read only: it is shared."""
+    """Returns the path of a work directory of three classes (norm "bn"). Tests share it and must not change it."""
     return write_workdir(tmp_path_factory.mktemp("tiny") / "run")
 
 
 @pytest.fixture(scope="session")
 def exported(tiny_workdir, tmp_path_factory):
-    """Returns the path of the tiny detector's SavedModel with all signatures (version 1). Read only: it is shared."""
+    """Returns the path of the tiny detector's SavedModel with all signatures (version 1). Tests share it and must not change it."""
     return export_saved_model(tiny_workdir, tmp_path_factory.mktemp("served") / "tiny")
 
 
 @pytest.fixture(scope="session")
 def trained(tiny_workdir):
-    """Returns the tiny detector, opened for export. Read only: it is shared."""
+    """Returns the tiny detector, opened for export. Tests share it and must not change it."""
     return open_trained(tiny_workdir)
 
 
 @pytest.fixture(scope="session")
 def reference(trained):
-    """Returns the tiny detector as it was trained, a function of images."""
+    """Returns the tiny detector in Keras, before any export, as a function of images."""
     return Reference(trained)
 
 
@@ -96,7 +97,7 @@ def encoded():
 
 
 def draw_photo(height, width, seed=0):
-    """Returns (height, width, 3) uint8: a picture with smooth places and edges, as a photo has."""
+    """Returns a picture (height, width, 3) uint8 with smooth areas and edges, as a photo has."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (5, 7, 3)).astype(np.uint8)
     picture = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)

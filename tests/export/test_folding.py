@@ -24,7 +24,7 @@ def pyramids(submodels, image, size):
 @pytest.mark.parametrize(
     "changes", [{"norm": "bn"}, {"norm": "frozen_bn", "backbone": "resnet50", "norm_epsilon": 1e-3}]
 )
-def test_folded_features_are_those_of_the_norms_with_and_without_padding(changes):
+def test_features_are_the_same_after_folding_with_and_without_padding(changes):
     config, submodels = built(**changes)
     folded = fold_norms(submodels, config)
     image = tiny.image(64, 96)
@@ -36,7 +36,7 @@ def test_folded_features_are_those_of_the_norms_with_and_without_padding(changes
             np.testing.assert_allclose(after[level], expected, atol=1e-4 * np.abs(expected).max(), err_msg=level)
 
 
-def test_no_norm_is_left_and_those_given_stay_as_they_are():
+def test_folding_leaves_no_norm_and_does_not_change_the_given_models():
     config, submodels = built(norm="bn")
     before = [np.array(variable) for variable in submodels.weights_model.variables]
     folded = fold_norms(submodels, config)
@@ -47,17 +47,17 @@ def test_no_norm_is_left_and_those_given_stay_as_they_are():
         np.testing.assert_array_equal(value, variable)
 
 
-def test_group_norms_stay():
+def test_group_norms_are_not_folded():
     config, submodels = built(norm="gn")
     assert fold_norms(submodels, config) is submodels
 
 
-def test_a_folded_detector_finds_the_same():
+def test_a_folded_detector_has_the_same_detections():
     config, submodels = built(norm="bn")
     image = tiny.image(64, 96).astype("float32")[None]
     expected = tiny.detect(inference_model(submodels, config), image)
     folded = fold_norms(submodels, config)
     for nms in ("rounds", "kernel"):
-        found = tiny.detect(inference_model(folded, config, nms=nms), image)
-        np.testing.assert_array_equal(found["num_detections"], expected["num_detections"])
-        np.testing.assert_allclose(np.sort(found["scores"]), np.sort(expected["scores"]), atol=1e-5)
+        detections = tiny.detect(inference_model(folded, config, nms=nms), image)
+        np.testing.assert_array_equal(detections["num_detections"], expected["num_detections"])
+        np.testing.assert_allclose(np.sort(detections["scores"]), np.sort(expected["scores"]), atol=1e-5)

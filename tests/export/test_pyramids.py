@@ -1,4 +1,4 @@
-"""Every pyramid in every format that is exported: what Keras finds, at even and odd sizes."""
+"""Checks every pyramid in SavedModel and ONNX: exports have the detections that Keras has, at even and odd sizes."""
 
 import pytest
 
@@ -11,11 +11,11 @@ OTHERS = {
     "unshared heads": {"shared_rpn": False},
     "bilinear": {"upsampling": "bilinear", "smooth_p5": False, "p6": False, "anchor_sizes": (8.0, 16.0, 32.0, 64.0)},
 }
-PYRAMIDS = {word: {"pyramid": word} for word in ("bottom_up", "top_down", "finest", "c4", "c5")} | OTHERS
+PYRAMIDS = {name: {"pyramid": name} for name in ("bottom_up", "top_down", "finest", "c4", "c5")} | OTHERS
 
 
 @pytest.mark.parametrize("model", PYRAMIDS.values(), ids=PYRAMIDS)
-def test_a_saved_model_finds_what_keras_finds(model, make_workdir, tmp_path):
+def test_a_saved_model_has_the_detections_of_keras(model, make_workdir, tmp_path):
     trained = open_trained(make_workdir(tmp_path / "run", **model))
     write_signatures(trained, tmp_path / "served", ("image_tensor", "proposals"))
     verify_trained(trained, tmp_path / "served")
@@ -23,8 +23,9 @@ def test_a_saved_model_finds_what_keras_finds(model, make_workdir, tmp_path):
 
 @pytest.mark.parametrize("model", [{}, *PYRAMIDS.values()], ids=["fpn", *PYRAMIDS])
 @pytest.mark.parametrize("shape", [None, (1, 75, 101, 3)], ids=["any size", "75x101"])
-def test_an_onnx_file_finds_what_keras_finds(model, shape, make_workdir, tmp_path):
+def test_an_onnx_file_has_the_detections_of_keras(model, shape, make_workdir, tmp_path):
     for package in ("onnx", "tf2onnx", "onnxruntime"):
         pytest.importorskip(package)
-    # The export compares two sizes and two batch sizes, or the only one, in the runtimes there are.
+    # The export itself compares the file with Keras in each installed runtime: with two image sizes and two batch sizes, or
+    # with the one shape that it has.
     export_onnx(make_workdir(tmp_path / "run", **model), tmp_path / "model.onnx", input_shape=shape)

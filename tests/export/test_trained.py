@@ -19,7 +19,7 @@ def test_a_file_in_the_place_of_the_model_is_refused(tmp_path):
         next_version(tmp_path / "model")
 
 
-def test_what_was_written_aside_appears_at_the_end(tmp_path):
+def test_a_target_written_aside_appears_only_when_it_is_whole(tmp_path):
     target = tmp_path / "deep" / "model"
     with written_aside(target) as aside:
         aside.mkdir()
@@ -29,7 +29,7 @@ def test_what_was_written_aside_appears_at_the_end(tmp_path):
     assert os.listdir(target.parent) == ["model"]
 
 
-def test_an_error_leaves_nothing(tmp_path):
+def test_an_error_while_writing_leaves_nothing(tmp_path):
     def half(path):
         path.mkdir()
         (path / "weights").write_text("w")
@@ -47,7 +47,7 @@ def test_an_existing_target_is_refused_and_stays(tmp_path):
     assert (tmp_path / "model").read_text() == "old"
 
 
-def test_a_target_that_another_export_made_meanwhile_stays(tmp_path):
+def test_a_target_that_another_export_wrote_first_is_kept(tmp_path):
     def both(aside):
         for path in (aside, tmp_path / "1"):
             path.mkdir()
@@ -75,7 +75,7 @@ def test_a_folder_without_the_right_to_write_is_refused(tmp_path):
         pytest.fail("must not be entered")
 
 
-def test_a_trained_detector_comes_with_its_classes_folded_and_as_it_was(tiny_workdir):
+def test_a_trained_detector_has_its_classes_and_its_models_with_and_without_norms(tiny_workdir):
     trained = open_trained(tiny_workdir)
     assert trained.class_names == ("ant", "bee", "cat")
     assert trained.category_ids == (3, 7, 18)

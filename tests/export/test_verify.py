@@ -28,7 +28,7 @@ def test_detections_are_compared_as_sets(got, expected):
     np.testing.assert_allclose(compare_as_sets(ROWS, got), expected)
 
 
-def test_a_detection_at_the_cut_may_be_there_or_not():
+def test_a_detection_at_the_lowest_score_may_be_missing():
     assert compare_as_sets(ROWS, tuple(values[:1] for values in ROWS), cut=0.8).unmatched == 0
     assert compare_as_sets(tuple(values[:1] for values in ROWS), ROWS, cut=0.8).unmatched == 0
     assert compare_as_sets(ROWS, tuple(values[:0] for values in ROWS), cut=0.8).unmatched == 1

@@ -39,7 +39,7 @@ def source(name="unseen", class_names=NAMES):
 
 
 def save_run(folder, **changes):
-    """Writes a work directory with random weights, whose detector finds objects of all scores."""
+    """Writes a work directory with random weights. Its detector has detections of high and low scores."""
     keras.utils.set_random_seed(0)
     submodels = build_submodels(CONFIG.model)
     tiny.shake(submodels.weights_model)
@@ -57,7 +57,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def opened(monkeypatch):
-    """Returns the names and splits of the data that were opened."""
+    """Returns a list that gets the name and split of all data that is opened."""
     calls = []
 
     def open_source(data, split):
@@ -76,7 +76,7 @@ def test_the_figures_are_those_of_the_detector_on_the_runs_validation_data(run, 
     assert figures == evaluate_source(model, SourcePass(source(), CONFIG, progress=False), NAMES)[0]
 
 
-def test_other_data_are_named_or_given_as_a_source(run, opened):
+def test_other_data_can_be_given_by_name_or_as_a_source(run, opened):
     by_name = kfpn.evaluate(run, "voc:there", split="test", batch_size=1)
     assert opened == [("voc:there", "test")]
     assert kfpn.evaluate(run, source("mine"), batch_size=1) == by_name
@@ -91,7 +91,7 @@ def test_proposals_and_an_image_pyramid_are_measured_when_asked_for(run):
     assert figures["proposals"] == pytest.approx(evaluate_proposals(model, source(), CONFIG, progress=False), abs=1e-6)
 
 
-def test_the_detections_can_be_had_as_well(run):
+def test_measure_returns_the_figures_and_the_detections(run):
     evaluation = open_evaluation(EvaluationRequest(run, source()))
     figures, detections = evaluation.measure()
     assert figures == kfpn.evaluate(run, source())
@@ -113,7 +113,7 @@ def test_the_command_writes_the_same_figures(run, opened, tmp_path, capsys):
     assert lines[-1].startswith("proposals: AR@100 ")
 
 
-def test_a_run_on_fixed_proposals_is_evaluated_on_them(tmp_path):
+def test_a_run_with_fixed_proposals_is_evaluated_with_them(tmp_path):
     data = source()
     boxes, scores = np.array([[4, 4, 30, 40]], np.float32), np.ones(1, np.float32)
     rows = [{"image_id": i, "boxes": boxes, "scores": scores} for i in range(3)]
@@ -122,11 +122,11 @@ def test_a_run_on_fixed_proposals_is_evaluated_on_them(tmp_path):
     assert list(kfpn.evaluate(run, data)) == [*FIGURES, "per_class"]
     with pytest.raises(ValueError, match=r"proposals must be of other, got .*kept.npz' with those of unseen"):
         kfpn.evaluate(run, source("other"))
-    for asked in ({"proposals": True}, {"scales": (64,)}, {"flip": True}):
+    for arguments in ({"proposals": True}, {"scales": (64,)}, {"flip": True}):
         with pytest.raises(
             ValueError, match=r"proposals, scales and flip must be left out for .*run, which was trained"
         ):
-            kfpn.evaluate(run, data, **asked)
+            kfpn.evaluate(run, data, **arguments)
 
 
 @pytest.mark.parametrize(
@@ -142,13 +142,13 @@ def test_a_run_on_fixed_proposals_is_evaluated_on_them(tmp_path):
         ({"data": source(class_names=("ant", "dog"))}, r"classes must be among those of the model \(ant, bee, cat\)"),
     ],
 )
-def test_wrong_requests_are_answered_in_one_sentence(run, changes, message):
-    asked = {"workdir": run, "data": source(), **changes}
+def test_the_error_for_a_wrong_argument_is_one_sentence(run, changes, message):
+    arguments = {"workdir": run, "data": source(), **changes}
     with pytest.raises(ValueError, match=message):
-        kfpn.evaluate(**asked)
+        kfpn.evaluate(**arguments)
 
 
-def test_a_run_without_validation_data_says_so(tmp_path):
+def test_evaluating_a_run_without_validation_data_is_refused(tmp_path):
     run = save_run(tmp_path / "run", val_data=None)
     with pytest.raises(ValueError, match=r"coco:seen.json has no validation split: say what to evaluate on"):
         kfpn.evaluate(run)

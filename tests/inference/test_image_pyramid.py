@@ -19,7 +19,7 @@ from tests.modeling import tiny
 
 CONFIG = dataclasses.replace(preset("shapes"), batch_size=2)  # 128 a side
 KEYS = ("boxes", "scores", "labels")
-# A bright rectangle on black, y1 x1 y2 x2: in the upper left part, so that its mirror image is somewhere else.
+# A bright rectangle on black, y1 x1 y2 x2. It lies at the upper left, so that the mirrored rectangle lies elsewhere.
 BRIGHT = (10, 20, 50, 60)
 
 
@@ -47,11 +47,11 @@ def source():
     """Returns three images of different sizes, each with the bright rectangle."""
     sizes = ((96, 128), (64, 64), (128, 96))
     records = [record(bright_image(*size), 100 + index) for index, size in enumerate(sizes)]
-    return IterableSource(records, class_names=["thing"])
+    return IterableSource(records, class_names=["cat"])
 
 
-def found(boxes, scores, labels):
-    """Returns detections of one pass."""
+def detections_of(boxes, scores, labels):
+    """Returns the detections of one pass."""
     return {
         "boxes": np.array(boxes, np.float32).reshape(-1, 4),
         "scores": np.array(scores, np.float32),
@@ -60,14 +60,14 @@ def found(boxes, scores, labels):
 
 
 def edges(bright):
-    """Returns where a row of (B, n) bool begins and ends to be true."""
+    """Returns the first index that is True, and the index after the last one, of each row of (B, n) bool."""
     first = tf.argmax(tf.cast(bright, tf.int32), axis=1)
     last = tf.argmax(tf.cast(tf.reverse(bright, [1]), tf.int32), axis=1)
     return tf.cast(first, tf.float32), tf.cast(bright.shape[1] - last, tf.float32)
 
 
 def bright_spot(inputs):
-    """Stands for a detector: finds what is bright; its score is .9."""
+    """Stands in for a detector: detects the bright rectangle, with a score of .9."""
     bright = tf.convert_to_tensor(inputs["images"])[..., 0] > 128
     (top, bottom), (left, right) = edges(tf.reduce_any(bright, 2)), edges(tf.reduce_any(bright, 1))
     rows = tf.shape(bright)[0]
@@ -80,7 +80,7 @@ def bright_spot(inputs):
 
 
 def always(*box):
-    """Stands for a detector that finds the same box in every image."""
+    """Stands in for a detector that detects the same box in every image."""
 
     def detector(inputs):
         rows = tf.shape(inputs["images"])[0]
@@ -95,7 +95,7 @@ def always(*box):
 
 
 class Counting:
-    """Stands for a compiled detector and counts its calls."""
+    """Stands in for a compiled detector, and counts its calls."""
 
     get_concrete_function = None
 
@@ -109,7 +109,7 @@ class Counting:
 
 @pytest.fixture(scope="module")
 def detector():
-    """Returns a real detector, compiled, with random weights and detections of all scores, and its run's config."""
+    """Returns a real, compiled detector with random weights, and the configuration of its run."""
     model = tiny.config()
     submodels = build_submodels(model)
     tiny.shake(submodels.features)
@@ -119,17 +119,17 @@ def detector():
 # ------------------------------------------------------------------------------------------------ mirroring
 
 
-def test_boxes_of_a_mirrored_image_are_mirrored_back_within_its_own_width():
+def test_boxes_of_a_mirrored_image_are_mirrored_back_in_its_width_without_padding():
     mirrored = TimedDetector(detect_function(always(10, 20, 50, 70)), CONFIG, mirrored=True)
     inputs = {
         "images": np.zeros((2, 128, 192, 3), np.uint8),
         "image_sizes": np.array([[128, 180], [100, 90]], np.int32),
     }
-    # x1, x2 = 180 - 70, 180 - 20 and 90 - 70, 90 - 20; the padding up to 192 plays no part.
+    # x1 and x2 are 180 - 70 and 180 - 20, then 90 - 70 and 90 - 20. The padding up to 192 does not count.
     np.testing.assert_array_equal(mirrored(inputs)["boxes"], [[[10, 110, 50, 160]], [[10, 20, 50, 70]]])
 
 
-def test_the_detector_sees_the_mirror_image_with_the_padding_still_on_the_right():
+def test_the_mirrored_image_has_its_padding_on_the_right():
     seen = []
 
     def detector(inputs):
@@ -148,77 +148,78 @@ def test_the_detector_sees_the_mirror_image_with_the_padding_still_on_the_right(
     np.testing.assert_array_equal(outputs["boxes"], [[BRIGHT], [BRIGHT]])
 
 
-def test_an_object_in_the_mirror_image_is_found_where_it_is():
+def test_an_object_detected_in_the_mirrored_image_has_its_box_in_the_image():
     image = bright_image(96, 128)
     (usual,) = detect_image(bright_spot, image, CONFIG.input)["boxes"]
     only_mirrored = ImagePyramid(bright_spot, CONFIG, flip=True).passes[1]
     np.testing.assert_allclose(detect_image(only_mirrored, image, CONFIG.input)["boxes"], [usual])
 
 
-def test_a_detector_that_prefers_one_side_finds_both_sides_of_a_symmetric_image():
+def test_a_detector_of_one_side_detects_both_sides_with_flip():
     image = np.zeros((128, 128, 3), np.uint8)
     boxes = ImagePyramid(always(10, 20, 50, 50), CONFIG, flip=True).detect_image(image)["boxes"]
     np.testing.assert_array_equal(boxes, [[10, 20, 50, 50], [10, 78, 50, 108]])
 
 
-def test_with_flip_the_mirror_image_gives_mirrored_detections(detector):
+def test_with_flip_a_mirrored_image_has_mirrored_detections(detector):
     model, config = detector
     image = tiny.image(96, 128)
     pyramid = ImagePyramid(model, config, flip=True)
-    one, other = pyramid.detect_image(image), pyramid.detect_image(np.ascontiguousarray(image[:, ::-1]))
-    assert len(one["boxes"]) == config.model.max_detections
-    mirrored = other["boxes"][:, [0, 3, 2, 1]] * [1, -1, 1, -1] + [0, 128, 0, 128]
-    np.testing.assert_allclose(one["boxes"], mirrored, atol=1e-2)
-    np.testing.assert_allclose(one["scores"], other["scores"], atol=1e-5)
-    np.testing.assert_array_equal(one["labels"], other["labels"])
+    usual, mirrored = pyramid.detect_image(image), pyramid.detect_image(np.ascontiguousarray(image[:, ::-1]))
+    assert len(usual["boxes"]) == config.model.max_detections
+    mirrored_back = mirrored["boxes"][:, [0, 3, 2, 1]] * [1, -1, 1, -1] + [0, 128, 0, 128]
+    np.testing.assert_allclose(usual["boxes"], mirrored_back, atol=1e-2)
+    np.testing.assert_allclose(usual["scores"], mirrored["scores"], atol=1e-5)
+    np.testing.assert_array_equal(usual["labels"], mirrored["labels"])
 
 
 # -------------------------------------------------------------------------------------------------- merging
 
 
-def test_the_best_of_two_passes_wins_within_a_class_and_other_classes_stay():
-    first = found([[0, 0, 10, 10], [40, 40, 50, 50]], [0.6, 0.1], [0, 2])
-    second = found([[0, 0, 10, 11], [20, 20, 30, 30], [0, 0, 10, 10]], [0.8, 0.7, 0.5], [0, 0, 1])
+def test_nms_of_two_passes_keeps_the_best_box_of_each_class():
+    first = detections_of([[0, 0, 10, 10], [40, 40, 50, 50]], [0.6, 0.1], [0, 2])
+    second = detections_of([[0, 0, 10, 11], [20, 20, 30, 30], [0, 0, 10, 10]], [0.8, 0.7, 0.5], [0, 0, 1])
     merged = merge_detections([first, second], ModelConfig(nms_iou=0.5, score_threshold=0.05))
-    # The first box, IoU 10 / 11 with the sure one, is gone.
+    # The first box is suppressed: it has a lower score than [0, 0, 10, 11], and an IoU of 10 / 11 with it.
     np.testing.assert_array_equal(merged["boxes"], [[0, 0, 10, 11], [20, 20, 30, 30], [0, 0, 10, 10], [40, 40, 50, 50]])
     np.testing.assert_allclose(merged["scores"], [0.8, 0.7, 0.5, 0.1])
     assert merged["labels"].tolist() == [0, 0, 1, 2]
     assert [merged[key].dtype for key in KEYS] == [np.float32, np.float32, np.int32]
 
 
-def test_of_equal_scores_the_earlier_pass_wins():
-    passes = [found([[0, 0, 10, 10]], [0.5], [0]), found([[0, 0, 10, 11]], [0.5], [0])]
+def test_of_two_equal_scores_the_one_of_the_earlier_pass_is_kept():
+    passes = [detections_of([[0, 0, 10, 10]], [0.5], [0]), detections_of([[0, 0, 10, 11]], [0.5], [0])]
     for order in (passes, passes[::-1]):
         np.testing.assert_array_equal(merge_detections(order, ModelConfig())["boxes"], order[0]["boxes"])
 
 
 def test_an_iou_equal_to_the_threshold_suppresses_nothing():
-    passes = [found([[0, 0, 10, 10]], [0.9], [0]), found([[0, 0, 10, 20]], [0.8], [0])]
+    passes = [detections_of([[0, 0, 10, 10]], [0.9], [0]), detections_of([[0, 0, 10, 20]], [0.8], [0])]
     assert len(merge_detections(passes, ModelConfig(nms_iou=0.5))["boxes"]) == 2
     assert len(merge_detections(passes, ModelConfig(nms_iou=0.49))["boxes"]) == 1
 
 
-def test_what_is_not_above_the_threshold_of_scores_neither_stays_nor_counts_in_max_detections():
+def test_detections_at_or_below_the_score_threshold_are_dropped_and_do_not_count():
     boxes = [[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]]
-    passes = [found(boxes, [0.9, 0.3, 0.2], [0, 0, 0]), found([[60, 0, 70, 10]], [0.25], [1])]
+    passes = [detections_of(boxes, [0.9, 0.3, 0.2], [0, 0, 0]), detections_of([[60, 0, 70, 10]], [0.25], [1])]
     merged = merge_detections(passes, ModelConfig(score_threshold=0.25))
     np.testing.assert_allclose(merged["scores"], [0.9, 0.3])
     assert merge_detections(passes, ModelConfig(max_detections=3))["scores"] == pytest.approx([0.9, 0.3, 0.25])
 
 
-def test_passes_without_detections_give_none():
-    nothing = found([], [], [])
+def test_passes_without_detections_are_merged_to_no_detections():
+    nothing = detections_of([], [], [])
     for passes in ([nothing], [nothing, nothing]):
         merged = merge_detections(passes, ModelConfig())
         assert [merged[key].shape for key in KEYS] == [(0, 4), (0,), (0,)]
-    one = found([[0, 0, 10, 10]], [0.5], [0])
+    one = detections_of([[0, 0, 10, 10]], [0.5], [0])
     np.testing.assert_array_equal(merge_detections([nothing, one], ModelConfig())["boxes"], one["boxes"])
 
 
 def test_a_single_pass_is_not_suppressed_again():
-    # The network's own NMS saw boxes of the resized image: in the original's pixels an IoU may come out a little larger.
-    one = found([[0, 0, 10, 10], [0, 0, 10, 11]], [0.9, 0.8], [0, 0])
+    # The network's own NMS compared the boxes in the resized image. In pixels of the original image, an IoU may be a little
+    # larger.
+    one = detections_of([[0, 0, 10, 10], [0, 0, 10, 11]], [0.9, 0.8], [0, 0])
     np.testing.assert_array_equal(merge_detections([one], ModelConfig())["boxes"], one["boxes"])
 
 
@@ -228,7 +229,7 @@ def test_merging_is_greedy_nms_of_all_boxes():
     for _ in range(4):
         corners = rng.uniform(0, 60, (50, 2))
         boxes = np.concatenate([corners, corners + rng.uniform(10, 40, (50, 2))], 1)
-        passes.append(found(boxes, -np.sort(-rng.integers(1, 20, 50) / 20), rng.integers(0, 3, 50)))
+        passes.append(detections_of(boxes, -np.sort(-rng.integers(1, 20, 50) / 20), rng.integers(0, 3, 50)))
     boxes, scores, labels = (np.concatenate([one[key] for one in passes]) for key in KEYS)
 
     def iou(a, b):
@@ -236,7 +237,7 @@ def test_merging_is_greedy_nms_of_all_boxes():
         return sides.prod() / ((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - sides.prod())
 
     kept = []
-    for i in sorted(range(200), key=lambda i: -scores[i]):  # stable, as equal scores need
+    for i in sorted(range(200), key=lambda i: -scores[i]):  # stable: equal scores keep their order
         if all(labels[i] != labels[j] or iou(boxes[i], boxes[j]) <= 0.5 for j in kept):
             kept.append(i)
     merged = merge_detections(passes, ModelConfig(nms_iou=0.5, max_detections=60))
@@ -248,10 +249,10 @@ def test_merging_is_greedy_nms_of_all_boxes():
 # ---------------------------------------------------------------------------------------------------- sizes
 
 
-def test_one_pass_at_the_size_of_the_run_changes_nothing(detector):
+def test_one_pass_at_the_size_of_the_run_has_the_usual_detections(detector):
     model, config = detector
-    # Of a size that is resized, to 96 x 128; one at a time, so that all of it is one graph.
-    images = IterableSource([record(tiny.image(75, 100, seed), seed) for seed in range(3)], class_names=["thing"])
+    # The images are resized to 96 x 128. They are detected one at a time, so that both ways run the same graph.
+    images = IterableSource([record(tiny.image(75, 100, seed), seed) for seed in range(3)], class_names=["cat"])
     for scales in (None, (128,)):
         pyramid = ImagePyramid(model, config, scales)
         usual = detect_source(model, SourcePass(images, config, 1, progress=False))
@@ -267,15 +268,15 @@ def test_one_pass_at_the_size_of_the_run_changes_nothing(detector):
             np.testing.assert_array_equal(usual[key], own[key])
 
 
-def test_every_size_and_its_mirror_image_is_looked_at_in_batches():
+def test_every_size_and_its_mirrored_images_are_detected_in_batches():
     model = Counting()
-    square = IterableSource([record(bright_image(128, 128), i) for i in range(4)], class_names=["thing"])
+    square = IterableSource([record(bright_image(128, 128), i) for i in range(4)], class_names=["cat"])
     ImagePyramid(model, CONFIG, (128, 160), flip=True).detect_source(square, progress=False)
-    # Two batches of two, the first of them twice for the clock.
+    # There are two batches of two images. The first batch runs twice, because the first call is not timed.
     assert model.calls == [(2, side, side, 3) for side in (128, 160) for _ in range(2 * 3)]
 
 
-def test_what_all_passes_find_is_one_detection_in_pixels_of_the_original():
+def test_an_object_that_all_passes_detect_is_one_detection_in_pixels_of_the_original():
     pyramid = ImagePyramid(bright_spot, CONFIG, (96, 128, 256), flip=True)
     detections = pyramid.detect_source(source(), progress=False)
     assert sorted(row["image_id"] for row in detections) == [100, 101, 102]
@@ -285,7 +286,7 @@ def test_what_all_passes_find_is_one_detection_in_pixels_of_the_original():
         assert row["labels"].tolist() == [0]
 
 
-def test_one_image_gives_what_the_source_gives():
+def test_one_image_alone_has_the_merged_detections_that_it_has_in_its_source():
     pyramid = ImagePyramid(bright_spot, CONFIG, (96, 128), flip=True)
     images = source()
     for expected in pyramid.detect_source(images, progress=False):
@@ -296,20 +297,18 @@ def test_one_image_gives_what_the_source_gives():
 
 def test_the_figures_are_those_of_the_merged_detections():
     pyramid = ImagePyramid(bright_spot, CONFIG, (128, 256), flip=True)
-    metrics, detections = pyramid.evaluate_source(source(), ["thing"], progress=False)
+    metrics, detections = pyramid.evaluate_source(source(), ["cat"], progress=False)
     assert metrics["AP50"] == pytest.approx(1.0)
-    assert list(metrics) == list(
-        evaluate_source(bright_spot, SourcePass(source(), CONFIG, progress=False), ["thing"])[0]
-    )
+    assert list(metrics) == list(evaluate_source(bright_spot, SourcePass(source(), CONFIG, progress=False), ["cat"])[0])
     assert len(detections) == 3
 
 
-def test_wrong_requests_are_refused_before_the_work():
+def test_wrong_arguments_are_refused_before_the_detector_is_called():
     with pytest.raises(ValueError, match="scales must differ from each other, got 64,64"):
         ImagePyramid(bright_spot, CONFIG, (64, 64))
     model = Counting()
     with pytest.raises(ValueError, match="classes must be among those of the model"):
-        ImagePyramid(model, CONFIG, flip=True).evaluate_source(source(), ["cat"], progress=False)
+        ImagePyramid(model, CONFIG, flip=True).evaluate_source(source(), ["dog"], progress=False)
     with pytest.raises(ValueError, match="batch_size must be an integer of at least 1, got 0"):
         ImagePyramid(model, CONFIG, flip=True).detect_source(source(), 0, progress=False)
     assert not model.calls
@@ -320,7 +319,7 @@ def test_wrong_requests_are_refused_before_the_work():
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Makes every second look at the clock a second later than the one before it."""
+    """Replaces the clock by one that goes on by one second each time it is read."""
     ticks = itertools.count()
     monkeypatch.setattr(
         kfpn.inference.image_pyramid, "time", types.SimpleNamespace(perf_counter=lambda: float(next(ticks)))
@@ -333,22 +332,22 @@ def inputs(side):
 
 def test_the_first_call_of_each_size_does_not_count(clock):
     model = Counting()
-    one = TimedDetector(model, CONFIG)
-    one(inputs(64))  # twice: the first compiles
-    assert (one.seconds, one.images, len(model.calls)) == (1.0, 2, 2)
-    one(inputs(64))
-    assert (one.seconds, one.images, len(model.calls)) == (2.0, 4, 3)
-    one(inputs(96))  # compiles; there is a time already
-    assert (one.seconds, one.images, len(model.calls)) == (2.0, 4, 4)
+    timed = TimedDetector(model, CONFIG)
+    timed(inputs(64))  # calls the model twice: the first call compiles
+    assert (timed.seconds, timed.images, len(model.calls)) == (1.0, 2, 2)
+    timed(inputs(64))
+    assert (timed.seconds, timed.images, len(model.calls)) == (2.0, 4, 3)
+    timed(inputs(96))  # compiles, and is not repeated because there is a time already
+    assert (timed.seconds, timed.images, len(model.calls)) == (2.0, 4, 4)
 
 
-def test_the_cost_is_all_passes_and_the_merging_against_one_pass_at_the_runs_own_size(clock):
+def test_the_cost_is_the_time_of_all_passes_and_of_merging_divided_by_that_of_one_pass_at_the_runs_size(clock):
     pyramid = ImagePyramid(Counting(), CONFIG, (64, 128), flip=True)
     image = bright_image(128, 128)
     assert pyramid.cost()["seconds_per_image"] is pyramid.cost()["times_one_pass"] is None
     assert pyramid.cost_line() == "image pyramid: 4 passes (64, 128; each mirrored too), no image, no time"
     pyramid.detect_image(image)
-    # By this clock a pass of one image takes a second, and so does merging.
+    # By this clock each pass of one image takes a second, and merging takes a second.
     assert pyramid.cost() == {
         "scales": [64, 128],
         "flip": True,
@@ -361,14 +360,14 @@ def test_the_cost_is_all_passes_and_the_merging_against_one_pass_at_the_runs_own
 
 
 @pytest.mark.parametrize("scales", [(64,), (128,)])
-def test_a_run_without_a_pass_at_its_own_size_is_compared_with_one_all_the_same(clock, scales):
-    for look in (
-        lambda one: one.detect_image(bright_image(128, 128)),
-        lambda one: one.detect_source(source(), 1, False),
+def test_the_cost_is_compared_with_a_pass_at_the_runs_size_even_if_scales_leave_it_out(clock, scales):
+    for detect in (
+        lambda pyramid: pyramid.detect_image(bright_image(128, 128)),
+        lambda pyramid: pyramid.detect_source(source(), 1, False),
     ):
         pyramid = ImagePyramid(Counting(), CONFIG, scales)
-        look(pyramid)
-        assert pyramid.cost()["times_one_pass"] == 2.0  # the pass and merging
+        detect(pyramid)
+        assert pyramid.cost()["times_one_pass"] == 2.0  # one pass and the merging
         assert pyramid.cost_line().startswith(
             f"image pyramid: 1 pass ({scales[0]}), 2 s an image, 2.0 x one pass at 128"
         )

@@ -31,7 +31,7 @@ def run_config(short_side=96, long_side=160, **model) -> Config:
 
 
 def averaging(config) -> Submodels:
-    """Returns submodels whose levels are the image averaged over each cell, and whose logits are its red channel."""
+    """Returns submodels whose levels are the mean of the image in each cell, and whose RPN logits are its red channel."""
     layers = SharedLayers(frozen_layers(config))
     x = images = keras.Input((None, None, 3))
     stages = {}
@@ -60,7 +60,7 @@ def averaged():
     return model_with_intermediates(averaging(config.model), config.model), config
 
 
-def test_a_known_maximum_lands_in_its_cell_of_every_level(averaged):
+def test_a_bright_spot_is_the_maximum_in_its_cell_of_every_level(averaged):
     model, config = averaged
     image = np.zeros((128, 192, 3), np.uint8)
     image[40:44, 100:104] = 255
@@ -71,7 +71,7 @@ def test_a_known_maximum_lands_in_its_cell_of_every_level(averaged):
     for one in (*view.stages, *view.levels):
         assert one.strength.shape == (128 // one.stride, 192 // one.stride)
         assert np.unravel_index(one.strength.argmax(), one.strength.shape) == (40 // one.stride, 100 // one.stride)
-        share = (4 / one.stride) ** 2  # of the cell's pixels that are white
+        share = (4 / one.stride) ** 2  # the part of the cell's pixels that are white
         assert one.strength.max() == pytest.approx(255 * np.sqrt(3) * share, rel=1e-5)
     for one in view.objectness:
         at = (40 // one.stride, 100 // one.stride)
@@ -86,7 +86,7 @@ def test_the_anchor_sizes_of_a_single_level_have_a_map_each():
     for variable in submodels.rpn.variables:
         variable.assign(np.zeros(variable.shape))
     (bias,) = [variable for variable in submodels.rpn.variables if variable.path == "rpn_logits/bias"]
-    bias.assign([0, 1, 2, 5, 4, 3, -3, -2, -4])  # size by size, three ratios each
+    bias.assign([0, 1, 2, 5, 4, 3, -3, -2, -4])  # three ratios of the first size, then of the second, then of the third
     view = view_image(model_with_intermediates(submodels, config.model), config, tiny.image(96, 96), NAMES)
     assert [(one.level, one.size) for one in view.objectness] == [("P2", 8.0), ("P2", 16.0), ("P2", 32.0)]
     for one, best in zip(view.objectness, (2, 5, -2), strict=True):
@@ -104,7 +104,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("pyramid", CASES)
-def test_every_pyramid_has_a_page_of_what_it_is_made_of(tmp_path, pyramid):
+def test_every_pyramid_has_a_page_with_its_stages_levels_and_rois(tmp_path, pyramid):
     config = run_config(pyramid=pyramid, canonical_size=12.0, score_threshold=0.05)
     keras.utils.set_random_seed(0)
     submodels = build_submodels(config.model)
@@ -126,16 +126,16 @@ def test_every_pyramid_has_a_page_of_what_it_is_made_of(tmp_path, pyramid):
     assert (np.diff(view.roi_scores) <= 0).all()
     if len(pooled) == 1:
         expected = np.full(len(view.rois), int(pooled[0][1:]))
-    else:  # equation 1
+    else:  # equation 1 of the paper
         area = (view.rois[:, 2] - view.rois[:, 0]) * (view.rois[:, 3] - view.rois[:, 1])
         expected = np.clip(np.floor(4 + np.log2(np.sqrt(area) / 12.0)), 2, 5)
         assert len(set(expected)) > 1
     np.testing.assert_array_equal(view.roi_levels, expected)
 
-    found = tiny.detect(inference_model(submodels, config.model), view.image[None].astype("float32"))
-    count = int(found["num_detections"][0])
-    np.testing.assert_allclose(view.boxes, found["boxes"][0, :count], atol=1e-3)
-    np.testing.assert_array_equal(view.labels, found["labels"][0, :count])
+    detections = tiny.detect(inference_model(submodels, config.model), view.image[None].astype("float32"))
+    count = int(detections["num_detections"][0])
+    np.testing.assert_allclose(view.boxes, detections["boxes"][0, :count], atol=1e-3)
+    np.testing.assert_array_equal(view.labels, detections["labels"][0, :count])
 
     pyramid_maps.draw_page(view, tmp_path / "page.png")
     assert Image.open(tmp_path / "page.png").size[0] == 2000
@@ -146,7 +146,7 @@ def test_every_pyramid_has_a_page_of_what_it_is_made_of(tmp_path, pyramid):
 
 @pytest.fixture
 def pages_of(averaged, monkeypatch):
-    """Returns a function that gives what the pages of image files would show, and which files failed."""
+    """Returns the function (paths of image files) -> (views that the pages would show, paths that failed)."""
     model, config = averaged
     monkeypatch.setattr(pyramid_maps, "model_with_intermediates", lambda submodels, model_config: model)
 
@@ -171,19 +171,19 @@ def test_large_small_and_turned_images_are_shown_as_the_run_resizes_them(tmp_pat
     assert [view.image.shape for view in views] == [(128, 192, 3), (128, 155, 3), (192, 128, 3)]
 
 
-def test_an_image_that_can_not_be_read_is_named_and_the_others_go_on(tmp_path, pages_of, capsys):
+def test_images_that_cannot_be_read_are_named_and_the_others_are_shown(tmp_path, pages_of, capsys):
     paths = [tmp_path / name for name in ("missing.png", "text.png", "good.png")]
     paths[1].write_text("no image")
     Image.new("RGB", (64, 64)).save(paths[2])
     views, failed = pages_of(paths)
     assert [view is not None for view in views] == [False, False, True]
     assert failed == paths[:2]
-    said = capsys.readouterr().err
-    assert f"kfpn: error: {paths[0]}: does not exist" in said
-    assert f"kfpn: error: {paths[1]}: is not an image" in said
+    errors = capsys.readouterr().err
+    assert f"kfpn: error: {paths[0]}: does not exist" in errors
+    assert f"kfpn: error: {paths[1]}: is not an image" in errors
 
 
-def test_pages_go_into_a_folder_beside_each_other_and_never_over_an_image(tmp_path):
+def test_pages_in_a_folder_overwrite_neither_each_other_nor_an_image(tmp_path):
     images = [tmp_path / name for name in ("a.jpg", "b/a.jpg", "a_pyramid.png")]
     pages = page_paths(images, str(tmp_path))
     names = ["a_pyramid-2.png", "a_pyramid-3.png", "a_pyramid_pyramid.png"]
@@ -194,7 +194,7 @@ def test_pages_go_into_a_folder_beside_each_other_and_never_over_an_image(tmp_pa
     assert (tmp_path / "new" / "folder").is_dir()
 
 
-def test_one_image_can_have_a_page_of_a_name(tmp_path):
+def test_the_page_of_one_image_can_be_named(tmp_path):
     image, page = tmp_path / "a.jpg", tmp_path / "page.JPG"
     assert page_paths([image], str(page)) == {image: page}
 
@@ -210,7 +210,7 @@ def test_one_image_can_have_a_page_of_a_name(tmp_path):
         (1, "file", r"output must be a folder that can be written, got .*: it is a file"),
     ],
 )
-def test_an_output_that_can_not_be_written_is_refused(tmp_path, count, output, message):
+def test_an_output_that_cannot_be_written_is_refused(tmp_path, count, output, message):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=message):
         page_paths([tmp_path / f"{number}.png" for number in range(count)], str(tmp_path / output))
@@ -228,13 +228,13 @@ def workdir(tmp_path_factory) -> Path:
     return files.path
 
 
-def test_the_command_writes_a_page_an_image(workdir, tmp_path, monkeypatch, capsys):
+def test_the_command_writes_one_page_for_each_image(workdir, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Image.fromarray(tiny.image(40, 33)).save("photo.jpg")
     assert cli.main(["visualize", "--workdir", str(workdir), "photo.jpg", "missing.jpg"]) == 1
-    said = capsys.readouterr()
-    assert said.out == "photo.jpg -> photo_pyramid.png\n"
-    assert "kfpn: error: missing.jpg: does not exist" in said.err
+    printed = capsys.readouterr()
+    assert printed.out == "photo.jpg -> photo_pyramid.png\n"
+    assert "kfpn: error: missing.jpg: does not exist" in printed.err
     with Image.open("photo_pyramid.png") as page:
         assert page.size[0] == 2000
 
@@ -249,10 +249,10 @@ def test_the_command_writes_a_page_an_image(workdir, tmp_path, monkeypatch, caps
         (["x.png", "--workdir", "RUN", "--output", "x.png"], "output must not be the image itself, got 'x.png'"),
     ],
 )
-def test_bad_options_are_answered_in_one_line(workdir, tmp_path, monkeypatch, capsys, args, message):
+def test_the_error_for_a_bad_option_is_one_line(workdir, tmp_path, monkeypatch, capsys, args, message):
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (8, 8)).save("x.png")
     assert cli.main(["visualize", *(str(workdir) if word == "RUN" else word for word in args)]) == 2
-    said = capsys.readouterr().err
-    assert message in said
-    assert said.count("\n") == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1

@@ -19,7 +19,7 @@ KEYS = ("boxes", "scores", "labels")
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A work directory with random weights, whose detector finds objects of all scores."""
+    """Returns a work directory with random weights. Its detector has detections of high and low scores."""
     keras.utils.set_random_seed(0)
     submodels = build_submodels(CONFIG.model)
     tiny.shake(submodels.weights_model)
@@ -34,10 +34,10 @@ def detector(run):
     return kfpn.load_detector(run, padded=True)
 
 
-def same(one, other, atol=0.0):
-    assert one["names"] == other["names"]
+def require_equal(detections, expected, atol=0.0):
+    assert detections["names"] == expected["names"]
     for key in KEYS:
-        np.testing.assert_allclose(one[key], other[key], rtol=0, atol=atol)
+        np.testing.assert_allclose(detections[key], expected[key], rtol=0, atol=atol)
 
 
 def test_arrays_and_files_give_the_detections_of_evaluation_in_original_pixels(detector, tmp_path):
@@ -45,7 +45,7 @@ def test_arrays_and_files_give_the_detections_of_evaluation_in_original_pixels(d
     Image.fromarray(images[1]).save(tmp_path / "one.png")
     answers = kfpn.predict(detector, [images[0], tmp_path / "one.png", str(tmp_path / "one.png")])
     assert len(answers) == 3
-    same(answers[1], answers[2])
+    require_equal(answers[1], answers[2])
     for image, answer in zip(images, answers, strict=False):
         expected = detect_image(detector, image, CONFIG.input)
         assert len(answer["boxes"]) > 5
@@ -57,19 +57,19 @@ def test_arrays_and_files_give_the_detections_of_evaluation_in_original_pixels(d
         assert answer["names"] == [NAMES[label] for label in answer["labels"]]
 
 
-def test_a_single_image_gives_a_list_of_one(detector):
+def test_predicting_a_single_image_returns_a_list_of_one(detector):
     image = tiny.image(64, 64)
     (alone,) = kfpn.predict(detector, image)
-    same(alone, kfpn.predict(detector, (image,))[0])
+    require_equal(alone, kfpn.predict(detector, (image,))[0])
     assert kfpn.predict(detector, []) == []
 
 
-def test_a_work_directory_and_a_model_without_padding_find_the_same(run, detector):
+def test_a_work_directory_and_a_model_without_padding_have_the_same_detections(run, detector):
     image = tiny.image(50, 70, 3)
     (expected,) = kfpn.predict(detector, image)
-    same(kfpn.predict(run, image)[0], expected)
-    same(kfpn.predict(str(run), image)[0], expected)
-    same(kfpn.predict(kfpn.load_detector(run), image)[0], expected, atol=1e-3)
+    require_equal(kfpn.predict(run, image)[0], expected)
+    require_equal(kfpn.predict(str(run), image)[0], expected)
+    require_equal(kfpn.predict(kfpn.load_detector(run), image)[0], expected, atol=1e-3)
 
 
 def test_detections_below_the_least_score_are_left_out(detector):
@@ -103,7 +103,7 @@ def test_a_model_is_compiled_once(detector):
         (7, r"images must be paths or \(H, W, 3\) uint8 arrays, got int"),
     ],
 )
-def test_what_is_no_image_is_answered_in_one_sentence(detector, tmp_path, monkeypatch, images, message):
+def test_the_error_for_something_that_is_no_image_is_one_sentence(detector, tmp_path, monkeypatch, images, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(ValueError, match=message):

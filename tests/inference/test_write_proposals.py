@@ -38,8 +38,8 @@ SEEN, UNSEEN = source("seen", (64, 64), (32, 48), (64, 90)), source("unseen", (6
 
 
 def quiet(*sources):
-    """Returns a pass over each source without a bar."""
-    return [SourcePass(one, CONFIG, progress=False) for one in sources]
+    """Returns a pass over each source that shows no progress bar."""
+    return [SourcePass(source, CONFIG, progress=False) for source in sources]
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +61,8 @@ def test_the_file_holds_the_proposals_of_every_image(submodels, tmp_path):
     assert 0 < counts[1] <= 30
 
 
-def test_by_default_there_are_as_many_as_a_run_of_these_settings_uses(submodels, tmp_path):
-    # 40 at test time, 25 in training.
+def test_by_default_each_image_has_as_many_proposals_as_training_or_evaluation_needs(submodels, tmp_path):
+    # The settings are 40 proposals at test time and 25 in training: the larger number counts.
     (count,) = propose(submodels, CONFIG.model, quiet(UNSEEN), tmp_path / "kept")
     assert count == 40
     wider = replace(CONFIG.model, post_nms_train=55)
@@ -70,7 +70,7 @@ def test_by_default_there_are_as_many_as_a_run_of_these_settings_uses(submodels,
     assert count == 55
 
 
-def test_sources_of_one_name_are_refused_before_the_work(submodels, tmp_path):
+def test_sources_with_the_same_name_are_refused_before_anything_is_written(submodels, tmp_path):
     with pytest.raises(ValueError, match="sources must have different names, got seen, seen"):
         propose(submodels, CONFIG.model, quiet(SEEN, SEEN), tmp_path / "kept")
     assert not list(tmp_path.iterdir())
@@ -78,7 +78,7 @@ def test_sources_of_one_name_are_refused_before_the_work(submodels, tmp_path):
 
 @pytest.fixture
 def run(submodels, tmp_path, monkeypatch):
-    """A work directory, and data by their names."""
+    """Returns a work directory, and lets the names "seen", "unseen" and "voc:other" open data that is made here."""
     workdir = Workdir(tmp_path / "run")
     workdir.path.mkdir()
     workdir.prepare(CONFIG, SEEN.class_names, SEEN.category_ids, SEEN.name)
@@ -97,7 +97,7 @@ def test_the_command_proposes_on_the_runs_own_data(run, tmp_path, capsys):
     assert list(read_proposals(path)) == ["seen", "unseen"]
 
 
-def test_other_data_come_without_the_runs_validation_data(run, tmp_path):
+def test_proposals_of_other_data_leave_out_the_runs_validation_data(run, tmp_path):
     path = tmp_path / "kept.npz"
     args = ["proposals", "--workdir", str(run), "--output", str(path), "--data", "voc:other"]
     assert cli.main(args) == 0
@@ -106,7 +106,7 @@ def test_other_data_come_without_the_runs_validation_data(run, tmp_path):
     assert list(read_proposals(path)) == ["voc:other", "unseen"]
 
 
-def test_a_bad_place_count_or_work_directory_is_said_at_once(run, tmp_path, monkeypatch, capsys):
+def test_a_bad_output_count_or_work_directory_is_refused_before_the_work(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(kfpn.inference.write_proposals, "propose", lambda *_: pytest.fail("worked before it checked"))
     nowhere = str(Path(tmp_path) / "none" / "kept.npz")
     assert cli.main(["proposals", "--workdir", str(run), "--output", nowhere]) == 2

@@ -1,4 +1,4 @@
-"""What people have from version 0.1.0 keeps working: saved detectors and work directories."""
+"""Checks that saved detectors and work directories of version 0.1.0 keep working."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ from kfpn.runs.workdir import Workdir
 HERE = Path(__file__).parent
 
 
-def test_a_keras_file_of_0_1_0_loads_and_finds_the_same():
+def test_a_keras_file_of_0_1_0_loads_and_has_the_same_detections():
     kfpn.build_detector  # noqa: B018 - imports the layers, which Keras then knows
     model = keras.models.load_model(HERE / "detector_0.1.0.keras")
     image = np.random.default_rng(1).integers(0, 256, (1, 64, 96, 3)).astype("float32")
@@ -49,7 +49,7 @@ def photo(tmp_path):
     return path
 
 
-def test_a_work_directory_of_0_1_0_evaluates_to_its_own_figures(legacy, tmp_path):
+def test_a_work_directory_of_0_1_0_has_the_figures_that_0_1_0_wrote(legacy, tmp_path):
     assert main(["evaluate", "--workdir", str(legacy), "--json", str(tmp_path / "figures.json")]) == 0
     figures = json.loads((tmp_path / "figures.json").read_text())
     final = json.loads((legacy / "final.json").read_text())
@@ -76,10 +76,10 @@ def test_a_work_directory_of_0_1_0_exports(legacy, tmp_path):
 
 
 def test_a_new_run_starts_from_a_work_directory_of_0_1_0(legacy, tmp_path):
-    words = f"train --init {legacy} --data shapes,test[:8] --val-data shapes,validation[:4] --steps 1 --batch-size 2 --samples 0"
+    command = f"train --init {legacy} --data shapes,test[:8] --val-data shapes,validation[:4] --steps 1 --batch-size 2 --samples 0"
     options = ["--no-jit-compile", "--strategy", "one_device", "--workdir", str(tmp_path / "run")]
-    assert main([*words.split(), *options]) == 0
+    assert main([*command.split(), *options]) == 0
     new, old = (Workdir(folder).read_config() for folder in (tmp_path / "run", legacy))
     assert new.model == old.model
     final = json.loads((tmp_path / "run" / "final.json").read_text())
-    assert final["AP50"] > 0.3  # of trained weights, after one small step
+    assert final["AP50"] > 0.3  # the weights were trained, and one small step changes little

@@ -21,18 +21,18 @@ def call_match(candidates, boxes, labels, crowd, **options):
     return np.array(matched)[0].tolist(), np.array(index)[0].tolist()
 
 
-def test_thresholds_make_positive_ignored_and_negative():
+def test_the_two_thresholds_decide_between_positive_ignored_and_negative():
     gt = [[0, 0, 10, 10]]
     candidates = [[0, 0, 10, 10], [0, 0, 10, 7], [0, 0, 10, 5], [0, 0, 10, 3], [0, 0, 10, 2.9], [50, 50, 60, 60]]
     assert call_match(candidates, gt, [3], [False])[0] == [1, 1, -1, -1, 0, 0]
 
 
-def test_the_box_of_highest_overlap_is_matched():
+def test_a_candidate_is_matched_to_the_box_of_the_highest_iou():
     gt = [[0, 0, 10, 10], [0, 0, 10, 8]]
     assert call_match([[0, 0, 10, 9], [0, 0, 10, 8]], gt, [0, 0], [False, False])[1] == [0, 1]
 
 
-def test_best_candidates_of_a_box_are_positive_whatever_their_iou():
+def test_keep_best_makes_the_best_candidates_of_a_box_positive_at_any_iou():
     gt = [[0, 0, 10, 10]]
     candidates = [[0, 0, 5, 5], [5, 5, 10, 10], [0, 0, 2, 2]]
     assert call_match(candidates, gt, [0], [False], keep_best=True)[0] == [1, 1, 0]
@@ -46,11 +46,11 @@ def test_a_box_that_nothing_overlaps_makes_no_positive():
 def test_padding_and_crowd_boxes_never_make_positives():
     gt = [[0, 0, 10, 10], [20, 20, 30, 30]]
     candidates = [[0, 0, 10, 10], [20, 20, 30, 30]]
-    # The first is padding: a plain negative. The second is a crowd: ignored.
+    # The first box is padding, so its candidate is negative. The second is a crowd, so its candidate is ignored.
     assert call_match(candidates, gt, [-1, 2], [False, True], keep_best=True)[0] == [0, -1]
 
 
-def test_a_candidate_mostly_inside_a_crowd_is_ignored_one_mostly_outside_is_negative():
+def test_a_candidate_that_is_mostly_inside_a_crowd_is_ignored_and_others_are_negative():
     crowd = [[0, 0, 100, 100]]
     candidates = [[0, 0, 10, 10], [95, 0, 105, 10]]
     assert call_match(candidates, crowd, [0], [True])[0] == [-1, 0]
@@ -60,7 +60,7 @@ def test_no_ground_truth_makes_all_negative():
     assert call_match([[0, 0, 9, 9]], [[0, 0, 0, 0]], [-1], [False], keep_best=True)[0] == [0]
 
 
-def test_sample_prefers_largest_noise_puts_positives_first_and_caps_them():
+def test_sample_takes_the_largest_noise_and_puts_a_limited_number_of_positives_first():
     matched = np.array([[1, 1, 1, 0, 0, 0, -1]], "int32")
     noise = np.array([[0.1, 0.9, 0.5, 0.2, 0.8, 0.3, 0.99]], "float32")
     index, positive, valid = (np.array(x)[0].tolist() for x in sample(matched, noise, 4, 0.5))
@@ -105,7 +105,7 @@ def test_rpn_targets_leave_out_unusable_anchors_and_encode_the_matched_box():
     np.testing.assert_allclose(np.array(targets.deltas)[0, 0, 3], np.log(16 / 15), rtol=1e-4)
 
 
-def test_roi_targets_label_positives_with_their_class_and_the_rest_background():
+def test_roi_targets_give_positives_their_class_and_all_others_the_background():
     rois = np.array([[[0, 0, 16, 12], [30, 30, 40, 40], [0, 0, 16, 7]]], "float32")
     sampling = SamplingConfig(roi_batch=3, roi_positive_fraction=0.4)
     targets = roi_targets(rois, np.ones((1, 3), bool), ground_truth(), 7, sampling, np.ones((1, 3), "float32") / 2)

@@ -39,7 +39,7 @@ def rows(tree, which):
     return {key: value[which] for key, value in tree.items()}
 
 
-def test_losses_are_one_finite_number_an_image():
+def test_each_loss_is_one_finite_positive_number_for_each_image():
     config, submodels = setup()
     losses = training_losses(submodels, config, *batch_of(config))
     assert set(losses) == LOSSES
@@ -49,7 +49,7 @@ def test_losses_are_one_finite_number_an_image():
         assert (np.array(value) > 0).all()
 
 
-def test_which_rois_are_drawn_does_not_depend_on_the_proposals_ranks(monkeypatch):
+def test_the_sampled_rois_do_not_depend_on_the_order_of_the_proposals(monkeypatch):
     config, submodels = setup()
     batch, noise = batch_of(config)
     expected, ordinary = training_losses(submodels, config, batch, noise), training.select_proposals
@@ -62,7 +62,7 @@ def test_which_rois_are_drawn_does_not_depend_on_the_proposals_ranks(monkeypatch
         np.testing.assert_allclose(value, expected[name], rtol=1e-5, err_msg=name)
 
 
-def test_fresh_classifiers_start_at_the_loss_of_a_guess():
+def test_untrained_classifiers_have_the_loss_of_equal_probabilities():
     config, submodels = setup()
     losses = training_losses(submodels, config, *batch_of(config))
     assert float(losses["rpn_class"][0]) == pytest.approx(np.log(2), abs=0.1)
@@ -81,8 +81,8 @@ def test_an_images_losses_do_not_depend_on_its_batch(settings):
             np.testing.assert_allclose(together[key][i], alone[key][0], rtol=2e-4)
 
 
-def test_padding_changes_no_loss_when_the_same_anchors_are_drawn():
-    # Every anchor and RoI that can be drawn is drawn, so that the noise does not matter.
+def test_padding_changes_no_loss_if_the_same_anchors_are_sampled():
+    # Every anchor and RoI that can be sampled is sampled, so that the noise does not matter.
     config, submodels = setup()
     every = SamplingConfig(rpn_batch=9000, roi_batch=60, rpn_positive_fraction=1.0, roi_positive_fraction=1.0)
     config = dataclasses.replace(config, sampling=every)
@@ -107,7 +107,7 @@ def test_images_without_boxes_have_no_box_loss_and_a_class_loss():
     assert (np.array(losses["rpn_class"]) > 0).all()
 
 
-def test_crowd_boxes_teach_nothing():
+def test_images_with_crowd_boxes_only_have_no_box_loss():
     config, submodels = setup()
     batch, noise = batch_of(config)
     batch["gt_crowd"][:] = True
@@ -130,9 +130,9 @@ def gradients(submodels, config, batch, noise, jit):
 
 
 @pytest.mark.parametrize("settings", [{}, tiny.FOREIGN], ids=["own", "foreign"])
-def test_every_trainable_weight_gets_a_gradient_and_xla_gives_the_same(settings):
+def test_every_trainable_weight_has_a_gradient_and_xla_gives_the_same_one(settings):
     config, submodels = setup(**settings)
-    tiny.shake(submodels.weights_model)  # a residual branch that starts at zero passes no gradient on
+    tiny.shake(submodels.weights_model)  # an untrained residual branch ends in zeros, through which no gradient passes
     batch, noise = batch_of(config)
     plain, compiled = (gradients(submodels, config, batch, noise, jit) for jit in (False, True))
     assert all(g is not None for g in plain)
@@ -141,7 +141,7 @@ def test_every_trainable_weight_gets_a_gradient_and_xla_gives_the_same(settings)
     np.testing.assert_allclose(*zip(*norms, strict=True), rtol=2e-2)
 
 
-def test_descent_along_the_gradient_lowers_the_loss():
+def test_three_steps_against_the_gradient_lower_the_loss():
     config, submodels = setup()
     batch, noise = batch_of(config)
 
@@ -156,9 +156,9 @@ def test_descent_along_the_gradient_lowers_the_loss():
     assert total() < before
 
 
-def test_gradients_flow_into_the_pyramid_from_both_heads():
+def test_with_a_frozen_backbone_the_gradients_of_pyramid_and_heads_are_finite():
     config, submodels = setup(freeze_stages=5)
-    flows = gradients(submodels, config, *batch_of(config), False)
+    values = gradients(submodels, config, *batch_of(config), False)
     names = [v.path.split("/")[-2] for v in submodels.weights_model.trainable_variables]
     assert {"lateral_2", "lateral_5", "output_2", "rpn_conv", "head_fc1"} <= set(names)
-    assert all(np.isfinite(np.array(g)).all() for g in flows)
+    assert all(np.isfinite(np.array(g)).all() for g in values)

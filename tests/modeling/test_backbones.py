@@ -19,7 +19,7 @@ def test_the_table_of_names_lists_the_resnets_that_their_module_builds():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_backbone_keeps_the_contract(name):
+def test_every_backbone_module_offers_the_functions_that_callers_need(name):
     module = find_backbone(name)
     signatures = {
         "build": ["units", "images", "last"], "build_last_stage": ["units", "x"], "unused_settings": ["name"],
@@ -34,7 +34,7 @@ def test_every_backbone_keeps_the_contract(name):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet26", "resnet34", "resnet50"])
-def test_a_backbone_gives_maps_of_its_strides_whose_layers_carry_their_names_and_show_its_settings(name):
+def test_a_backbone_has_maps_of_the_right_strides_and_layers_that_tell_its_stages_and_settings(name):
     module, config = find_backbone(name), tiny.config(backbone=name)
     images = keras.Input((96, 75, 3))
     stages = module.build(Units(config, SharedLayers()), images)
@@ -51,7 +51,7 @@ def test_a_backbone_gives_maps_of_its_strides_whose_layers_carry_their_names_and
     assert list(module.build(Units(config, SharedLayers()), images, last=4)) == ["C2", "C3", "C4"]
 
 
-def test_what_is_no_backbone_is_named():
+def test_the_error_for_an_unknown_backbone_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"model\.backbone must be one of resnet18, .*, got 'resnet19'"):
         backbone_module("resnet19")
     assert find_resnet((3, 4, 6, 3), is_basic=True) == "resnet34"

@@ -3,7 +3,7 @@ import pytest
 
 from kfpn.modeling.heads.box import Detections
 
-# Three RoIs far apart in an image of 64 x 64, 8 x 8, 8 x 0.5 and, once clipped, 8 x 0.25; one class.
+# Three RoIs far apart in an image of 64 x 64: they are 8 x 8, 8 x 0.5 and, after clipping, 8 x 0.25. There is one class.
 ROIS = np.array([[[0, 0, 8, 8], [20, 20, 28, 20.5], [40, 63.75, 48, 70]]], "float32")
 
 
@@ -14,15 +14,15 @@ def detect(layer):
 
 
 @pytest.mark.parametrize(("least", "kept"), [(0.0, 3), (0.25, 3), (0.3, 2), (0.5, 2), (0.6, 1), (8.5, 0)])
-def test_boxes_with_a_side_shorter_than_the_least_once_clipped_are_dropped(least, kept):
+def test_boxes_with_a_side_below_min_size_after_clipping_are_dropped(least, kept):
     detections = detect(Detections(0.0, 0.5, 3, least))
     assert detections["num_detections"] == kept
     np.testing.assert_allclose(detections["boxes"][:kept], np.minimum(ROIS[0, :kept], 64), atol=1e-5)
     assert (detections["scores"][:kept] > 0.5).all()
 
 
-def test_a_short_box_is_gone_before_nms_and_suppresses_nothing():
-    # The first, 10 x 4, is the better one and overlaps the second, 10 x 5, by 0.8.
+def test_a_box_below_min_size_is_dropped_before_nms_and_suppresses_nothing():
+    # The first box, 10 x 4, has the higher score, and an IoU of 0.8 with the second one, 10 x 5.
     rois = np.array([[[0, 0, 10, 4], [0, 0, 10, 5]]], "float32")
     inputs = (
         np.array([[3.0, 0], [2, 0]], "float32"), np.zeros((2, 1, 4), "float32"), rois,
@@ -32,7 +32,7 @@ def test_a_short_box_is_gone_before_nms_and_suppresses_nothing():
     assert boxes == pytest.approx({0.0: 4, 4.5: 5})
 
 
-def test_layer_round_trips_its_config_and_reads_one_from_before_its_newer_arguments():
+def test_the_layer_is_the_same_after_its_config_and_reads_an_older_config_without_min_size():
     values = Detections(0.1, 0.4, 7, 0.01).get_config()
     assert Detections.from_config(values).get_config() == values
     del values["min_size"]

@@ -19,7 +19,7 @@ def test_build_detector_needs_no_argument():
     model = kfpn.build_detector()
     assert sorted(model.output) == sorted(KEYS)
     assert model.output["boxes"].shape == (None, 100, 4)
-    # torchvision's fasterrcnn_resnet50_fpn for 80 classes + background: 41.4 million with frozen norms.
+    # torchvision's fasterrcnn_resnet50_fpn for 80 classes and the background has 41.4 million with frozen norms.
     assert model.count_params() == pytest.approx(41.5e6, rel=0.01)
 
 
@@ -41,12 +41,12 @@ def test_any_size_gives_well_formed_detections(backbone, size):
         assert not boxes[number:].any()
 
 
-def test_strides_and_channels_of_the_pyramid():
+def test_the_pyramid_has_the_papers_strides_and_its_channels():
     submodels = build_submodels(tiny.config())
     levels = submodels.features(tiny.image(75, 101)[None].astype("float32"))
     cells = {level: tuple(x.shape[1:]) for level, x in levels.items()}
-    want = {"P2": (19, 26), "P3": (10, 13), "P4": (5, 7), "P5": (3, 4), "P6": (2, 2)}
-    assert cells == {level: (*side, 32) for level, side in want.items()}
+    expected = {"P2": (19, 26), "P3": (10, 13), "P4": (5, 7), "P5": (3, 4), "P6": (2, 2)}
+    assert cells == {level: (*side, 32) for level, side in expected.items()}
     np.testing.assert_array_equal(np.array(levels["P6"]), np.array(levels["P5"])[:, ::2, ::2])
 
 
@@ -64,7 +64,7 @@ def test_uint8_and_float_images_give_the_same():
         ("resnet18", "frozen_bn", tiny.FOREIGN),
     ],
 )
-def test_padding_leaves_no_trace(backbone, norm, settings):
+def test_a_padded_image_has_the_detections_that_it_has_alone(backbone, norm, settings):
     keras.utils.set_random_seed(2)
     config = tiny.config(backbone=backbone, norm=norm, norm_heads=norm == "gn", **settings)
     submodels = build_submodels(config)
@@ -84,7 +84,7 @@ def test_padding_leaves_no_trace(backbone, norm, settings):
         np.testing.assert_allclose(single["boxes"][0], together["boxes"][i], atol=2e-3)
 
 
-def test_padding_leaves_no_trace_in_the_pyramid_whatever_it_holds():
+def test_the_pixels_of_the_padding_do_not_change_the_pyramid():
     submodels = build_submodels(tiny.config())
     tiny.shake(submodels.weights_model)
     image = tiny.image(50, 70)[None].astype("float32")
@@ -92,10 +92,10 @@ def test_padding_leaves_no_trace_in_the_pyramid_whatever_it_holds():
     grey[:, :50, :70] = image
     sizes = np.array([[50, 70]], "int32")
     levels = submodels.padded_features({"images": grey, "image_sizes": sizes})
-    for level, want in submodels.features(image).items():
-        _, height, width, _ = want.shape
+    for level, expected in submodels.features(image).items():
+        _, height, width, _ = expected.shape
         got = np.array(levels[level])
-        np.testing.assert_allclose(got[:, :height, :width], np.array(want), atol=1e-4)
+        np.testing.assert_allclose(got[:, :height, :width], np.array(expected), atol=1e-4)
         assert not got[:, height:].any()
         assert not got[:, :, width:].any()
 
@@ -124,7 +124,7 @@ def test_mixed_precision_detects_in_float32():
     assert np.isfinite(detections["boxes"]).all()
 
 
-def test_the_paper_strides_on_the_1x1_torchvision_on_the_3x3():
+def test_stride_on_puts_the_stride_on_the_1x1_or_the_3x3_convolution():
     shapes = {}
     for place in ("1x1", "3x3"):
         features = build_submodels(tiny.config(backbone="resnet50", stride_on=place)).features
@@ -132,7 +132,7 @@ def test_the_paper_strides_on_the_1x1_torchvision_on_the_3x3():
     assert shapes == {"1x1": {1: (2, 2), 2: (1, 1)}, "3x3": {1: (1, 1), 2: (2, 2)}}
 
 
-def test_every_norm_of_the_backbone_adds_the_epsilon():
+def test_every_norm_of_the_backbone_has_the_configured_epsilon():
     for norm, heads in (("frozen_bn", False), ("gn", True)):
         features = build_submodels(tiny.config(norm=norm, norm_epsilon=1e-3, norm_heads=heads)).features
         epsilons = {layer.epsilon for layer in features.layers if layer.name.endswith("_norm")}
@@ -160,13 +160,13 @@ def test_frozen_stages_and_frozen_norms_do_not_train():
     assert not any(name.endswith("_norm") for name in trainable(norm="frozen_bn"))
 
 
-def test_no_two_kernels_start_alike():
+def test_no_two_kernels_have_equal_initial_values():
     kernels = [v for v in build_submodels(tiny.config()).weights_model.variables if v.path.endswith("kernel")]
     seen = {np.array(v).tobytes() for v in kernels}
     assert len(seen) == len(kernels) > 30
 
 
-def test_unknown_and_impossible_settings_are_named():
+def test_the_error_for_a_wrong_setting_names_it():
     with pytest.raises(ValueError, match="colour"):
         kfpn.build_detector(colour="red")
     with pytest.raises(ValueError, match=r"model\.backbone.*resnet18"):
@@ -182,10 +182,10 @@ def test_predict_compiled_by_xla_gives_the_same_as_the_plain_call(padded, settin
     inputs = np.stack([tiny.image(64, 80), tiny.image(64, 80, seed=1)])
     if padded:
         inputs = {"images": inputs, "image_sizes": np.array([[64, 80], [33, 70]], "int32")}
-    got, want = model.predict(inputs, verbose=0), tiny.detect(model, inputs)
-    np.testing.assert_array_equal(got["labels"], want["labels"])
-    np.testing.assert_allclose(got["scores"], want["scores"], atol=1e-5)
-    np.testing.assert_allclose(got["boxes"], want["boxes"], atol=2e-3)
+    got, expected = model.predict(inputs, verbose=0), tiny.detect(model, inputs)
+    np.testing.assert_array_equal(got["labels"], expected["labels"])
+    np.testing.assert_allclose(got["scores"], expected["scores"], atol=1e-5)
+    np.testing.assert_allclose(got["boxes"], expected["boxes"], atol=2e-3)
 
 
 @pytest.mark.parametrize("settings", [{}, tiny.FOREIGN], ids=["own", "foreign"])
@@ -205,7 +205,7 @@ def test_other_backends_give_the_same_detections(backend, settings, tmp_path):
     root = Path(__file__).parents[2]
     env = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(root)}
     subprocess.run([sys.executable, "-c", code], env=env, check=True, timeout=300)
-    got, want = np.load(tmp_path / "got.npz"), model.predict(image, verbose=0)
-    np.testing.assert_array_equal(got["labels"], want["labels"])
-    np.testing.assert_allclose(got["scores"], want["scores"], atol=1e-4)
-    np.testing.assert_allclose(got["boxes"], want["boxes"], atol=2e-2)
+    got, expected = np.load(tmp_path / "got.npz"), model.predict(image, verbose=0)
+    np.testing.assert_array_equal(got["labels"], expected["labels"])
+    np.testing.assert_allclose(got["scores"], expected["scores"], atol=1e-4)
+    np.testing.assert_allclose(got["boxes"], expected["boxes"], atol=2e-2)

@@ -33,7 +33,7 @@ def batch_of(config, noise_shapes=training.noise_shapes, count=2, boxes=3, seed=
         "gt_labels": rng.integers(0, 3, (count, boxes)).astype("int32"),
         "gt_crowd": np.zeros((count, boxes), bool),
     }
-    # There is a row without a box, a crowd, and an image that fills a part of the canvas.
+    # Three special cases: a row without a box, a crowd, and an image that is smaller than the canvas.
     batch["gt_boxes"][0, 2], batch["gt_labels"][0, 2] = 0.0, -1
     batch["gt_crowd"][1, 1] = True
     batch["image_sizes"][1] = 50, 70
@@ -46,7 +46,7 @@ def inputs_of(batch):
 
 
 @pytest.mark.parametrize("pyramid", ["fpn", "c4"])
-def test_losses_are_those_of_the_ordinary_step_given_its_proposals(pyramid, monkeypatch):
+def test_the_losses_with_fixed_proposals_are_those_of_the_ordinary_step_with_the_same_proposals(pyramid, monkeypatch):
     config, submodels = setup(pyramid=pyramid)
     batch, noise = batch_of(config)
     chosen = []
@@ -64,12 +64,12 @@ def test_losses_are_those_of_the_ordinary_step_given_its_proposals(pyramid, monk
         assert (np.array(value) > 0).all()
 
 
-def test_noise_is_that_of_the_rois():
+def test_fixed_proposals_need_noise_for_rois_only():
     config, _ = setup()
     assert fixed_noise_shapes(config, *SIZE, 3) == {"roi": (53,)}
 
 
-def test_every_weight_but_the_rpns_has_a_gradient():
+def test_with_fixed_proposals_every_weight_but_the_rpns_has_a_gradient():
     config, submodels = setup()
     batch, noise = batch_of(config, fixed_noise_shapes)
     rng = np.random.default_rng(1)
@@ -85,7 +85,7 @@ def test_every_weight_but_the_rpns_has_a_gradient():
     assert without.isdisjoint(v.path for v in submodels.weights_model.trainable_variables)
 
 
-def test_without_proposals_the_ground_truth_is_what_is_trained_on():
+def test_without_proposals_the_losses_are_finite_and_without_ground_truth_too_they_are_zero():
     config, submodels = setup()
     batch, noise = batch_of(config, fixed_noise_shapes)
     batch["proposals"] = np.zeros((2, 50, 4), "float32")
@@ -97,7 +97,7 @@ def test_without_proposals_the_ground_truth_is_what_is_trained_on():
         np.testing.assert_array_equal(value, [0.0, 0.0])
 
 
-def test_a_detector_given_its_own_proposals_gives_its_own_detections():
+def test_fast_rcnn_with_the_detectors_proposals_has_the_detectors_detections():
     config, submodels = setup()
     batch, _ = batch_of(config)
     whole = tiny.detect(inference_model(submodels, config.model, padded=True), inputs_of(batch))
@@ -109,7 +109,7 @@ def test_a_detector_given_its_own_proposals_gives_its_own_detections():
         np.testing.assert_allclose(parts[key], value, atol=1e-4)
 
 
-def test_empty_proposals_give_no_detections():
+def test_with_empty_proposals_there_are_no_detections():
     config, submodels = setup()
     batch, _ = batch_of(config)
     detections = tiny.detect(
@@ -119,7 +119,7 @@ def test_empty_proposals_give_no_detections():
 
 
 @pytest.mark.parametrize("pyramid", ["fpn", "c5"])
-def test_proposals_are_as_many_as_asked_for_whatever_the_test_settings(pyramid):
+def test_a_proposals_model_has_as_many_proposals_as_asked_for_with_any_test_settings(pyramid):
     config, submodels = setup(pyramid=pyramid)
     batch, _ = batch_of(config)
     proposals = tiny.detect(proposals_model(submodels, config.model, 300), inputs_of(batch))

@@ -17,11 +17,11 @@ from kfpn.modeling.submodels import build_submodels
 from tests.modeling import tiny
 
 SIZE = 5
-"""Cells of the pooled RoIs of the two made-up heads, a side; the box head has 7."""
+"""Cells a side of the pooled RoIs of the two made-up heads. The box head has 7."""
 
 
 def head_of(name, looks_at):
-    """Returns the module of a made-up head that gives the mean of each pooled RoI, (R, 1), and notes what it sees."""
+    """Returns the module of a made-up head. Its output (R, 1) follows from the mean of each pooled RoI; `seen` keeps its RoIs."""
     seen = []
 
     def build(config, channels, layers, make_units):
@@ -41,7 +41,7 @@ def head_of(name, looks_at):
 
 
 class ThreeHeads(ModelConfig):
-    """Settings of a network with three heads."""
+    """Is the configuration of a network with three heads."""
 
     heads = ("box", "first", "late")
 
@@ -64,19 +64,19 @@ def three_heads(**changes):
 
 
 def mean_of(submodels, head, pooled):
-    """Returns what a made-up head gives for pooled RoIs (R, SIZE, SIZE, C)."""
+    """Returns the output (R, 1) of a made-up head for pooled RoIs (R, SIZE, SIZE, C)."""
     dense = submodels.heads[head].get_layer(f"{head}_out")
     return np.array(pooled).mean((1, 2)) @ np.array(dense.kernel) + np.array(dense.bias)
 
 
-def test_all_heads_are_built_and_their_weights_are_in_the_one_model(made_up):
+def test_the_weights_of_all_heads_are_in_the_weights_model(made_up):
     _, submodels = three_heads()
     assert list(submodels.heads) == ["box", "first", "late"]
     paths = {variable.path for variable in submodels.weights_model.variables}
     assert {"first_out/kernel", "late_out/kernel", "head_fc1/kernel"} <= paths
 
 
-def test_at_inference_the_late_head_reads_the_detections_and_the_other_the_proposals(made_up):
+def test_at_inference_one_head_reads_the_proposals_and_the_late_head_the_detections(made_up):
     config, submodels = three_heads()
     detector, size = Detector(submodels, config, padded=False), np.array([[64, 96]], "int32")
     image = tiny.image(64, 96)[None].astype("float32")
@@ -95,7 +95,7 @@ def test_at_inference_the_late_head_reads_the_detections_and_the_other_the_propo
         np.testing.assert_allclose(detections[name][0], mean_of(submodels, name, pooled)[:, 0], atol=1e-4)
 
 
-def test_the_functional_model_has_the_outputs_of_all_heads_and_the_same_detections_as_with_one(made_up):
+def test_the_model_has_the_outputs_of_all_heads_and_the_detections_of_the_box_head_alone(made_up):
     config, submodels = three_heads()
     image = tiny.image(64, 96)[None]
     detections = tiny.detect(inference_model(submodels, config), image)

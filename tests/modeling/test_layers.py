@@ -17,7 +17,7 @@ from kfpn.modeling.layers import (
 
 
 def padded(height=5, width=7, channels=32, seed=0):
-    """Returns x alone, x in a larger canvas of other numbers, and the mask of its cells."""
+    """Returns features x, a larger canvas with x and other numbers around it, and the mask of the cells of x."""
     rng = np.random.default_rng(seed)
     x = rng.normal(2.0, 3.0, (1, height, width, channels)).astype("float32")
     canvas = rng.normal(50.0, 9.0, (1, height + 3, width + 4, channels)).astype("float32")
@@ -40,7 +40,7 @@ def test_pointwise_convolution_equals_conv2d(strides):
     assert ours.compute_output_spec(keras.KerasTensor(x.shape)).shape == want.shape
 
 
-def test_pointwise_convolution_round_trips_its_config():
+def test_a_pointwise_convolution_is_the_same_after_its_config():
     layer = PointwiseConv2D(3, 2, use_bias=False, name="a")
     again = PointwiseConv2D.from_config(layer.get_config())
     assert (again.filters, again.strides, again.use_bias, again.name) == (3, (2, 2), False, "a")
@@ -58,7 +58,7 @@ def test_dense_over_rois_is_the_same_in_training_and_at_inference_and_equals_den
     np.testing.assert_allclose(np.array(layer(x, training=False)), want, atol=1e-5)
 
 
-def test_group_norm_leaves_padding_out():
+def test_group_norm_does_not_count_padding():
     x, canvas, valid = padded()
     layer = MaskedGroupNormalization(groups=8)
     want = np.array(layer(x))
@@ -67,7 +67,7 @@ def test_group_norm_leaves_padding_out():
 
 
 @pytest.mark.parametrize("synchronized", [False, True])
-def test_batch_norm_leaves_padding_out(synchronized):
+def test_batch_norm_does_not_count_padding(synchronized):
     x, canvas, valid = padded()
     alone, masked = (MaskedBatchNormalization(momentum=0.5, synchronized=s) for s in (False, synchronized))
     want = np.array(alone(x, training=True))
@@ -85,7 +85,7 @@ def test_synchronized_variance_keeps_its_digits_where_the_mean_is_far_larger():
     np.testing.assert_allclose(np.array(layer.moving_variance), want, rtol=1e-2)
 
 
-def test_frozen_batch_norm_ignores_the_batch():
+def test_a_frozen_batch_norm_does_not_use_the_statistics_of_the_batch():
     _, canvas, valid = padded()
     layer = MaskedBatchNormalization(synchronized=True)
     layer.trainable = False
@@ -148,7 +148,7 @@ def test_synchronized_statistics_and_gradients_are_those_of_all_replicas_without
     assert done.stdout.strip() == "equal", done.stderr[-2000:]
 
 
-def test_a_name_gives_one_layer_and_frozen_ones_do_not_train():
+def test_a_name_has_one_layer_and_frozen_layers_do_not_train():
     layers = SharedLayers(frozen=lambda name: name == "b")
     first = layers("a", keras.layers.Dense, units=2)
     assert layers("a", keras.layers.Dense, units=9) is first

@@ -21,7 +21,7 @@ STAGES = {
     "heads": {"heads"},
     "select": {"select", "selections", "Detections", "scored_boxes", "select_per_class", "select_by_kernel"},
 }
-"""Stage of `Detector` -> the names by which it is called: its method, a submodel, a layer, or the function behind it."""
+"""Stage of `Detector` -> the names that call it: its method, a submodel, a layer, or the function that the layer calls."""
 STAGE_OF = {name: stage for stage, names in STAGES.items() for name in names}
 OVERRIDES = {*STAGES, "convolve", "first_stage", "second_stage", "run", "finish"}
 """Methods of `Detector`. An override may call the part of the chain that it replaces, as `super().heads(...)` does."""
@@ -37,15 +37,15 @@ def stage_called(call: ast.Call) -> str | None:
 
 
 def is_override(function: ast.FunctionDef, parent: ast.AST) -> bool:
-    """Tells whether a function is a method of a class that derives from a detector, and has the name of one of its own."""
+    """Returns True if a function overrides a method of `Detector` in a class that derives from a detector."""
     bases = [ast.unparse(base) for base in parent.bases] if isinstance(parent, ast.ClassDef) else []
     return function.name in OVERRIDES and any("Detector" in base for base in bases)
 
 
 def parts(tree: ast.Module, exempt: tuple[str, ...] = ()) -> Iterator[tuple[str, list[ast.Call]]]:
-    """Yields the parts of a module with their calls: each override of a stage by itself, and all the rest as one part.
+    """Yields the parts of a module with their calls: each override of a stage is a part, and all the rest is one part.
 
-    Everything else is one part, so that a chain is found too when it is spread over several functions.
+    All the rest is one part because a chain may be spread over several functions.
     """
     rest: list[ast.Call] = []
 
@@ -88,7 +88,7 @@ def test_no_other_module_calls_two_stages(path):
         assert chains(path.read_text(), exempt) == {}
 
 
-def test_the_named_exception_is_needed():
+def test_assemble_needs_its_exception():
     assert chains(ASSEMBLE[0].read_text()) == {"module": ["features", "rpn"]}
 
 
@@ -135,7 +135,7 @@ class Other(Detector):
     ],
     ids=["chain", "spread", "unpacked", "methods", "in_an_override"],
 )
-def test_a_module_that_writes_the_chain_down_is_found(source, stages):
+def test_a_module_that_writes_the_chain_down_is_noticed(source, stages):
     assert chains(source) == stages
 
 
@@ -152,5 +152,5 @@ class Other(Detector):
 """
 
 
-def test_stages_may_be_replaced_and_the_detector_run():
+def test_a_module_may_replace_stages_and_run_the_detector():
     assert chains(ALLOWED) == {}

@@ -11,7 +11,7 @@ def maps(height, width, batch=1):
     return {level: np.zeros((batch, *side, 1), "float32") for level, side in sides.items()}
 
 
-def test_all_images_share_the_anchors_of_the_level():
+def test_all_images_of_a_batch_share_the_anchors_of_a_level():
     anchors = level_anchors(maps(64, 96, batch=3), np.array([[64, 96]] * 3, "int32"), tiny.config())
     assert [x.shape for x in anchors] == [(1, 3 * cells, 4) for cells in (16 * 24, 8 * 12, 4 * 6, 2 * 3, 1 * 2)]
 
@@ -26,16 +26,17 @@ def test_an_image_has_the_same_anchors_alone_and_in_a_padded_batch():
             rows, columns = -(-height // 2**n), -(-width // 2**n)
             many = np.array(many)[i].reshape(-(-160 // 2**n), -(-192 // 2**n), 3, 4)[:rows, :columns]
             np.testing.assert_array_equal(np.array(one)[0], many.reshape(-1, 4))
-    # 75 is padded to 96, two cells of P6; 160 is 5 cells of P5, so 3 of P6.
+    # A height of 75 is padded to 96, which is 2 cells of P6: the stride is 48. A height of 160 has 5 cells in P5, so 3 in
+    # P6: the stride is 53.
     assert [np.array(together[4])[i, 3 * 3, 0] - np.array(together[4])[i, 0, 0] for i in (0, 1)] == [48, 53]
 
 
-# One level holds three anchors far apart, 8 x 8, 8 x 0.5 and 0.001 x 8. Deltas of zero leave them where they are.
+# Three anchors of one level, far apart: 8 x 8, 8 x 0.5 and 0.001 x 8. Deltas of zero do not move them.
 ANCHORS = np.array([[[0, 0, 8, 8], [20, 20, 28, 20.5], [40, 40, 40.001, 48]]], "float32")
 
 
 @pytest.mark.parametrize(("least", "kept"), [(0.0, 3), (0.5, 2), (0.6, 1), (8.0, 1), (8.5, 0)])
-def test_proposals_with_a_side_shorter_than_the_least_are_dropped(least, kept):
+def test_proposals_with_a_side_below_min_size_are_dropped(least, kept):
     outputs = {"logits": [np.array([[3.0, 2, 1]], "float32")], "deltas": [np.zeros((1, 3, 4), "float32")]}
     size = np.array([[64, 64]], "int32")
     rule, usable = ProposalRule(3, 3, 0.7, least), [np.ones((1, 3), bool)]
@@ -45,7 +46,7 @@ def test_proposals_with_a_side_shorter_than_the_least_are_dropped(least, kept):
     assert np.array(origins)[0].tolist() == [0, 1, 2][:kept] + [0] * (3 - kept)
 
 
-def test_proposals_tell_their_anchors_over_all_levels():
+def test_proposals_have_the_index_of_their_anchor_among_all_levels():
     far = ANCHORS + 100.0
     outputs = {
         "logits": [np.array([[3.0, 1, 5]], "float32"), np.array([[2.0, 6, 4]], "float32")],
@@ -54,13 +55,13 @@ def test_proposals_tell_their_anchors_over_all_levels():
     size = np.array([[400, 400]], "int32")
     rule, usable = ProposalRule(2, 5, 0.7), [np.ones((1, 3), bool)] * 2
     boxes, scores, origins = select_proposals(outputs, [ANCHORS, far], usable, size, rule)
-    assert np.array(scores)[0].tolist() == [6, 5, 4, 3, -np.inf]  # two a level enter NMS
+    assert np.array(scores)[0].tolist() == [6, 5, 4, 3, -np.inf]  # the two best anchors of each level enter NMS
     assert np.array(origins)[0].tolist() == [4, 2, 5, 0, 0]
     every = np.concatenate([ANCHORS, far], axis=1)[0]
     np.testing.assert_allclose(np.array(boxes)[0, :4], every[[4, 2, 5, 0]], atol=1e-5)
 
 
-def test_empty_proposals_are_dropped_without_a_least_side():
+def test_empty_proposals_are_dropped_even_if_min_size_is_zero():
     anchors = np.array([[[0, 0, 8, 0], [0, 0, 8, 8]]], "float32")
     outputs = {"logits": [np.array([[3.0, 2]], "float32")], "deltas": [np.zeros((1, 2, 4), "float32")]}
     usable, size = [np.ones((1, 2), bool)], np.array([[64, 64]])
@@ -68,7 +69,7 @@ def test_empty_proposals_are_dropped_without_a_least_side():
     assert np.array(scores)[0].tolist() == [2.0, -np.inf]
 
 
-def test_layer_round_trips_its_config_and_reads_one_from_before_its_newer_arguments():
+def test_the_layer_is_the_same_after_its_config_and_reads_an_older_config_without_newer_arguments():
     layer = Proposals((8.0,) * 5, (1.0,), 10, 5, 0.7, 1e-3, True, "image")
     values = layer.get_config()
     assert Proposals.from_config(values).get_config() == values

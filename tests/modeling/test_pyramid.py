@@ -1,4 +1,4 @@
-"""Checks the pyramids of tables 1 to 3: their parts, at even and odd sizes, and the numbers of a third party."""
+"""Checks the pyramids of tables 1 to 3: their parts, at even and odd sizes, and the numbers of another implementation."""
 
 import importlib.util
 from typing import get_args
@@ -66,7 +66,7 @@ def test_every_pyramid_has_its_levels_at_odd_sizes(word, levels, channels):
 
 @pytest.mark.parametrize("settings", ALL, ids=name_of)
 @pytest.mark.parametrize("size", [(64, 96), (75, 101)])
-def test_an_image_gives_the_same_alone_and_padded(settings, size):
+def test_an_image_has_the_same_detections_alone_and_padded(settings, size):
     config, submodels = made(**settings)
     image = tiny.image(*size)[None]
     alone = tiny.detect(inference_model(submodels, config), image)
@@ -80,7 +80,7 @@ def test_an_image_gives_the_same_alone_and_padded(settings, size):
 
 
 @pytest.mark.parametrize("settings", ALL, ids=name_of)
-def test_a_saved_detector_gives_what_it_gave_before(settings, tmp_path):
+def test_a_saved_and_loaded_detector_has_the_same_detections(settings, tmp_path):
     settings = {**tiny.SETTINGS, **settings}
     model = kfpn.build_detector(3, "resnet18", norm="gn", **settings)
     tiny.shake(model)
@@ -104,8 +104,8 @@ def test_every_pyramid_that_options_name_has_a_row_in_the_table():
     assert tuple(PYRAMIDS) == get_args(Pyramid) == WORDS
 
 
-def moved(submodels, layer):
-    """Returns the levels that change with a layer's weights."""
+def levels_changed_by(submodels, layer):
+    """Changes the weights of a layer, and returns the levels that change with them."""
     before = maps(submodels)
     kernel = submodels.features.get_layer(layer).kernel
     kernel.assign(kernel + 0.1)
@@ -113,25 +113,25 @@ def moved(submodels, layer):
     return {name for name in before if not np.array_equal(before[name], after[name])}
 
 
-def test_fpn_brings_c5_to_every_level():
-    assert moved(made(pyramid="fpn")[1], "lateral_5") == {"P2", "P3", "P4", "P5", "P6"}
+def test_in_fpn_every_level_depends_on_c5():
+    assert levels_changed_by(made(pyramid="fpn")[1], "lateral_5") == {"P2", "P3", "P4", "P5", "P6"}
 
 
-def test_bottom_up_has_no_way_from_c5_to_the_finer_levels():
+def test_in_bottom_up_the_finer_levels_do_not_depend_on_c5():
     submodels = made(pyramid="bottom_up")[1]
-    assert moved(submodels, "lateral_5") == {"P5", "P6"}
-    assert moved(submodels, "lateral_3") == {"P3"}
+    assert levels_changed_by(submodels, "lateral_5") == {"P5", "P6"}
+    assert levels_changed_by(submodels, "lateral_3") == {"P3"}
 
 
-def test_top_down_has_no_lateral_but_that_of_c5():
+def test_top_down_has_only_the_lateral_of_c5():
     submodels = made(pyramid="top_down")[1]
     names = {layer.name for layer in submodels.features.layers}
     assert {name for name in names if name.startswith("lateral_")} == {"lateral_5"}
     assert {f"output_{level}" for level in (2, 3, 4, 5)} <= names
-    assert moved(submodels, "lateral_5") == {"P2", "P3", "P4", "P5", "P6"}
+    assert levels_changed_by(submodels, "lateral_5") == {"P2", "P3", "P4", "P5", "P6"}
 
 
-def test_finest_is_the_p2_of_fpn_with_all_anchor_sizes_on_it():
+def test_finest_is_the_p2_of_fpn_with_anchors_of_all_sizes():
     config, finest = made(pyramid="finest")
     fpn = made()[1]
     for layer in finest.features.layers:
@@ -140,12 +140,12 @@ def test_finest_is_the_p2_of_fpn_with_all_anchor_sizes_on_it():
     np.testing.assert_array_equal(maps(finest)["P2"], maps(fpn)["P2"])
     anchors = np.array(level_anchors(maps(finest, 32, 32), np.array([[32, 32]]), config)[0])[0]
     assert anchors.shape == (8 * 8 * 15, 4)
-    # The cell (0, 0): three ratios of the first size, then of the next; 16 = sqrt(8 * 8 / .5) * ... of ratio 1.
+    # The anchors of cell (0, 0) are three ratios of the first size, then of the next ones. Ratio 1 is in the middle.
     np.testing.assert_allclose(anchors[[1, 4, 13]], [[-4, -4, 4, 4], [-8, -8, 8, 8], [-64, -64, 64, 64]], atol=1e-4)
     np.testing.assert_allclose(anchors[15 + 1], [-4, 0, 4, 8], atol=1e-4)
 
 
-def test_c4_keeps_conv5_as_its_head_and_halves_what_it_pools():
+def test_c4_has_conv5_as_its_head_which_halves_the_pooled_features():
     config, submodels = made(pyramid="c4")
     assert not [layer.name for layer in submodels.features.layers if layer.name.startswith("conv5")]
     assert submodels.heads["box"].get_layer("conv5_1_1_conv").strides == (2, 2)
@@ -155,16 +155,16 @@ def test_c4_keeps_conv5_as_its_head_and_halves_what_it_pools():
     assert pooled_size(config) == 14
 
 
-def test_levels_have_their_strides_anchors_and_rois():
+def test_one_level_has_as_many_anchors_and_candidates_as_five_together():
     one, many = tiny.config(pyramid="c5"), tiny.config()
     assert [stride(level) for level in many.levels] == [4, 8, 16, 32, 64]
     assert (anchors_a_cell(one), anchors_a_cell(many)) == (15, 3)
     assert (pooled_levels(one), pooled_levels(many)) == (("C5",), ("P2", "P3", "P4", "P5"))
-    # As many candidates for NMS from one level as from all five.
+    # One level has as many candidates for NMS as all five levels together.
     assert (pre_nms(60, one), pre_nms(60, many)) == (300, 60)
 
 
-def test_rpn_heads_of_their_own_have_weights_of_their_own():
+def test_without_shared_rpn_each_level_has_weights_of_its_own():
     shared, own = (made(shared_rpn=value)[1].rpn for value in (True, False))
     assert own.count_params() == 5 * shared.count_params()
     levels = {name: np.ones((1, 2, 2, 32), "float32") for name in ("P2", "P3", "P4", "P5", "P6")}
@@ -173,24 +173,24 @@ def test_rpn_heads_of_their_own_have_weights_of_their_own():
     assert not np.allclose(logits[1][0], logits[1][1])
 
 
-def test_average_is_half_of_the_sum():
+def test_the_merge_average_is_half_of_the_sum():
     rng = np.random.default_rng(0)
     coarse, lateral = rng.normal(size=(2, 2, 3, 4)).astype("f"), rng.normal(size=(2, 3, 5, 4)).astype("f")
     total = np.array(UpsampleAdd()(coarse, lateral))
     np.testing.assert_allclose(np.array(UpsampleAdd(merge="average")(coarse, lateral)), total / 2, rtol=1e-6)
-    # Nearest neighbours: cell (i, j) is that of (i // 2, j // 2).
+    # Nearest neighbours: the enlarged cell (i, j) has the value of cell (i // 2, j // 2).
     np.testing.assert_array_equal(total[:, 2, 4], lateral[:, 2, 4] + coarse[:, 1, 2])
 
 
-def test_bilinear_weights_are_those_worked_out_by_hand():
-    # Two cells to four, half-pixel centres: positions -.25 (clamped), .25, .75, 1.25 (clamped).
+def test_bilinear_upsampling_has_the_values_computed_by_hand():
+    # Two cells become four with half-pixel centres, at the positions -.25 (clamped to 0), .25, .75 and 1.25 (clamped to 1).
     coarse = np.array([0.0, 4.0], "f").reshape(1, 1, 2, 1)
     enlarged = Upsample("bilinear")(coarse, np.zeros((1, 1, 4, 1), "f"))
     np.testing.assert_allclose(np.array(enlarged).ravel(), [0.0, 1.0, 3.0, 4.0], atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(8, 10), (7, 9)])
-def test_bilinear_is_tensorflows_resize_and_padding_does_not_touch_it(size):
+def test_bilinear_upsampling_is_tensorflows_resize_and_does_not_use_padding(size):
     height, width = size
     coarse = np.random.default_rng(0).normal(size=(1, -(-height // 2), -(-width // 2), 3)).astype("f")
     want = tf.image.resize(coarse, size).numpy()
@@ -215,16 +215,16 @@ def test_bilinear_is_tensorflows_resize_and_padding_does_not_touch_it(size):
         ({"upsampling": "cubic"}, "model.upsampling must be one of nearest, bilinear"),
     ],
 )
-def test_settings_that_do_not_go_together_are_named(settings, words):
+def test_the_error_for_settings_that_do_not_fit_each_other_names_them(settings, words):
     with pytest.raises(ValueError, match=words):
         ModelConfig(**settings)
 
 
-# ------------------------------------------------------------------------------- a third party's pyramid
+# ------------------------------------------------------------------------------- the pyramid of another implementation
 
 
-def third_party(shared):
-    """Returns its outputs by file, its batch norms by name, and the rule that makes all other weights."""
+def other_implementation(shared):
+    """Returns the folder with its outputs, its batch norms by name, and the rule that makes all its other weights."""
     folder = shared("parity/pytorch_fpn")
     spec = importlib.util.spec_from_file_location("parity_rule", folder.parent / "weights.py")
     rule = importlib.util.module_from_spec(spec)
@@ -233,7 +233,7 @@ def third_party(shared):
 
 
 def their_names(layer):
-    """`conv3_1_2_conv` -> `layer2.0.conv2`, `lateral_4` -> `latlayer1`."""
+    """Returns their name of a layer: `layer2.0.conv2` for `conv3_1_2_conv`, `latlayer1` for `lateral_4`."""
     pyramid = {"lateral_5": "toplayer", "lateral_4": "latlayer1", "lateral_3": "latlayer2", "lateral_2": "latlayer3"}
     pyramid |= {"output_4": "smooth1", "output_3": "smooth2", "output_2": "smooth3"}
     if layer in pyramid:
@@ -248,8 +248,8 @@ def their_names(layer):
 
 
 @pytest.mark.parametrize("file", ["out_96x128.npz", "out_75x101.npz"])
-def test_the_bilinear_preset_gives_the_third_partys_numbers(shared, file):
-    folder, norms, rule = third_party(shared)
+def test_the_bilinear_pyramid_has_the_numbers_of_another_implementation(shared, file):
+    folder, norms, rule = other_implementation(shared)
     config = ModelConfig(
         backbone="resnet26",
         norm="frozen_bn",

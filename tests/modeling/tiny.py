@@ -23,7 +23,7 @@ FOREIGN = {
     "sampling_ratio": 0,
     "norm_epsilon": 1e-3,
 }
-"""The settings of other libraries, whose results depend on the image or the RoI."""
+"""The settings of weights from other libraries: anchors depend on the image's size, and samples on the RoI's size."""
 
 
 def config(**changes) -> ModelConfig:
@@ -35,7 +35,7 @@ def image(height, width, seed=0):
 
 
 def shake(model, seed=0):
-    """Gives norms and biases other values than 1 and 0, with which the effects of padding would be hidden."""
+    """Gives norms and biases random values, because with 1 and 0 the effects of padding would not show."""
     rng = np.random.default_rng(seed)
     for variable in model.variables:
         if len(variable.shape) == 1:
@@ -44,5 +44,5 @@ def shake(model, seed=0):
 
 
 def detect(model, inputs):
-    """Runs a detector uncompiled: XLA would spend more time compiling than the test running."""
+    """Runs a detector without compiling it, because XLA would compile for longer than the test runs."""
     return {key: np.array(value) for key, value in model(inputs, training=False).items()}

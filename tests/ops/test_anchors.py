@@ -13,14 +13,14 @@ def test_cell_anchors_have_equal_area_and_the_ratio_height_to_width():
         assert (y1 + y2, x1 + x2) == (0, 0)
 
 
-def test_rounded_cell_anchors_have_whole_half_sides_and_halves_go_to_the_even_number():
-    # Halves of 32: 11.3 and 22.6 at ratio 0.5. Halves of 33 and 35: 16.5 and 17.5.
+def test_the_half_sides_of_rounded_anchors_are_whole_and_a_half_is_rounded_to_the_even_number():
+    # The half sides of size 32 are 11.3 and 22.6 at ratio 0.5. Those of 33 and 35 are 16.5 and 17.5 at ratio 1.
     assert cell_anchors([32], (0.5, 1.0), rounded=True) == [(-11, -23, 11, 23), (-16, -16, 16, 16)]
     assert cell_anchors([33], (1.0,), rounded=True) == [(-16, -16, 16, 16)]
     assert cell_anchors([35], (1.0,), rounded=True) == [(-18, -18, 18, 18)]
 
 
-def test_grid_is_ordered_row_column_ratio_and_centred_on_index_times_stride():
+def test_grid_anchors_are_ordered_by_row_column_and_ratio_and_centred_on_index_times_stride():
     got = np.array(grid_anchors(2, 3, [[8, 8]], [16], (1.0, 4.0)))
     assert got.shape == (1, 12, 4)
     np.testing.assert_allclose(got[0, 0], [-8, -8, 8, 8])
@@ -35,8 +35,9 @@ def test_each_image_has_its_own_strides_in_rows_and_columns():
     np.testing.assert_array_equal(got[1], [[-1, -1, 1, 1], [-1, 6, 1, 8], [4, -1, 6, 1], [4, 6, 6, 8]])
 
 
-def test_strides_of_an_image_are_its_padded_side_over_its_cells_rounded_down():
-    # 416 is 13 cells of P5, so 7 of P6: 416 // 7. 800 is 25 and 13. 1 is padded to 32, one cell everywhere.
+def test_the_stride_of_an_image_is_its_padded_side_divided_by_its_cells_rounded_down():
+    # 416 pixels are 13 cells of P5, so 7 cells of P6: the stride is 416 // 7. 800 pixels are 25 and 13 cells. One pixel is
+    # padded to 32, which is one cell in P6.
     sizes = np.array([[320, 416], [800, 1344], [801, 1], [64, 97]], "int32")
     assert np.array(image_strides(sizes, 64)).tolist() == [[64, 59], [61, 64], [64, 32], [64, 64]]
     for stride in STRIDES[:-1]:

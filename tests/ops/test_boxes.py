@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from kfpn.ops import boxes
 
-SIXTEENTHS = st.integers(-3200, 3200).map(lambda n: n / 16)  # exact in float32, and so are their sums
+SIXTEENTHS = st.integers(-3200, 3200).map(lambda n: n / 16)  # these numbers and their sums are exact in float32
 ANY = st.floats(width=32)
 WEIGHTS = st.sampled_from([boxes.RPN_DELTA_SCALE, boxes.HEAD_DELTA_SCALE])
 
@@ -40,10 +40,11 @@ def test_area_is_height_times_width_and_zero_when_inverted():
     np.testing.assert_array_equal(got, [6, 0, 0])
 
 
-def test_iou_by_hand():
+def test_iou_has_the_values_computed_by_hand():
     a = np.array([[0, 0, 4, 4], [10, 10, 20, 20]], "float32")
     b = np.array([[0, 2, 4, 6], [0, 0, 4, 4], [0, 0, 0, 0], [4, 0, 8, 4]], "float32")
-    # The first shares 4 x 2 of 16 + 16 - 8, then there is the box itself, an empty one, and a neighbour that shares nothing.
+    # The first box of b shares 4 x 2 with the first of a, of 16 + 16 - 8 in all. The second is the same box, the third is
+    # empty, and the fourth is a neighbour that shares nothing.
     np.testing.assert_allclose(np.array(boxes.iou(a, b)), [[8 / 24, 1, 0, 0], [0, 0, 0, 0]], rtol=1e-6)
 
 
@@ -62,13 +63,13 @@ def test_intersection_over_area_is_the_share_of_the_first_box():
     assert float(boxes.intersection_over_area(a, b)[0, 0]) == pytest.approx(0.5)
 
 
-def test_encode_by_hand():
+def test_encoded_deltas_are_those_computed_by_hand():
     anchor, box = np.array([0, 0, 10, 20], "float32"), np.array([5, 0, 25, 10], "float32")
-    # centre (15, 5) from (5, 10): 10 / 10 and -5 / 20; sides 20 / 10 and 10 / 20.
-    want = [1.0, -0.25, math.log(2), -math.log(2)]
-    np.testing.assert_allclose(np.array(boxes.encode_boxes(box, anchor)), want, rtol=1e-6)
+    # The centre moves from (5, 10) to (15, 5): 10 / 10 and -5 / 20. The sides change by 20 / 10 and 10 / 20.
+    expected = [1.0, -0.25, math.log(2), -math.log(2)]
+    np.testing.assert_allclose(np.array(boxes.encode_boxes(box, anchor)), expected, rtol=1e-6)
     weighted = np.array(boxes.encode_boxes(box, anchor, boxes.HEAD_DELTA_SCALE))
-    np.testing.assert_allclose(weighted, np.array(want) * (10, 10, 5, 5), rtol=1e-6)
+    np.testing.assert_allclose(weighted, np.array(expected) * (10, 10, 5, 5), rtol=1e-6)
 
 
 @pytest.mark.parametrize("weights", [boxes.RPN_DELTA_SCALE, boxes.HEAD_DELTA_SCALE])
@@ -102,17 +103,17 @@ def test_overlaps_are_those_of_a_plain_loop(first, second):
     np.testing.assert_allclose(boxes.area(array(first)), [plain_overlap(a, a)[1] for a in first], rtol=1e-6)
     for i, a in enumerate(first):
         for j, b in enumerate(second):
-            both, own, other = plain_overlap(a, b)
-            union = own + other - both
-            wanted = [both, both / union if union > 0 else 0.0, both / own if own > 0 else 0.0]
-            np.testing.assert_allclose([shared[i, j], iou[i, j], share[i, j]], wanted, rtol=1e-5, err_msg=f"{a} {b}")
+            common, area_a, area_b = plain_overlap(a, b)
+            union = area_a + area_b - common
+            expected = [common, common / union if union > 0 else 0.0, common / area_a if area_a > 0 else 0.0]
+            np.testing.assert_allclose([shared[i, j], iou[i, j], share[i, j]], expected, rtol=1e-5, err_msg=f"{a} {b}")
 
 
 @settings(max_examples=60, deadline=None)
 @given(rows(ANY), rows(ANY))
-def test_no_number_makes_an_iou_outside_of_0_to_1(first, second):
+def test_an_iou_lies_in_0_to_1_for_any_numbers(first, second):
     one, two = np.array(boxes.iou(array(first), array(second))), np.array(boxes.iou(array(second), array(first)))
-    assert (one >= 0).all()  # NaN is not
+    assert (one >= 0).all()  # false for NaN
     assert (one <= 1 + 1e-6).all()
     np.testing.assert_array_equal(one, two.T)
 
@@ -136,7 +137,7 @@ def test_boxes_without_sides_or_inverted_have_finite_deltas(box, anchor):
 
 @settings(max_examples=60, deadline=None)
 @given(st.tuples(*[st.floats(-10, 10, width=32)] * 2, *[st.floats(allow_nan=False, width=32)] * 2), with_sides(1, 4000))
-def test_no_growth_makes_a_box_inverted_or_endless(deltas, anchor):
+def test_decoded_boxes_are_finite_and_not_inverted_for_any_deltas(deltas, anchor):
     anchor = array(anchor)
     got = np.array(boxes.decode_boxes(array(deltas), anchor))
     assert np.isfinite(got).all()
@@ -146,7 +147,7 @@ def test_no_growth_makes_a_box_inverted_or_endless(deltas, anchor):
 
 @settings(max_examples=60, deadline=None)
 @given(rows(st.floats(allow_nan=False, allow_subnormal=False, width=32)), st.integers(1, 4000), st.integers(1, 4000))
-def test_clipped_boxes_lie_inside_whatever_they_were(values, height, width):
+def test_any_clipped_box_lies_inside_its_image(values, height, width):
     got = np.array(boxes.clip(array([values]), np.array([[height, width]], "int32")))
     limits = array([height, width, height, width])
     np.testing.assert_array_equal(got[0], np.clip(array(values), 0, limits))

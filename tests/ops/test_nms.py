@@ -15,8 +15,8 @@ def overlap(a, b):
 
 
 def greedy(boxes, threshold):
-    """Returns what the textbook loop keeps: it takes the best box and drops those that it overlaps."""
-    # Both sides are float32, because NumPy 1 would compare a float32 IoU of 0.3 with the double 0.3 and find it larger.
+    """Returns the boxes that the textbook's loop keeps: it takes the best box and drops those that overlap it."""
+    # The threshold is float32 as the IoU is. NumPy 1 would call a float32 IoU of 0.3 larger than the double 0.3.
     threshold = np.float32(threshold)
     kept = []
     for i, box in enumerate(boxes):
@@ -31,7 +31,7 @@ def random_boxes(rng, count):
     return np.concatenate([start, start + rng.integers(1, 20, (count, 2))], axis=1).astype("float32")
 
 
-def test_suppress_by_hand():
+def test_a_box_that_overlaps_only_a_dropped_box_is_kept():
     # The second overlaps the first. The third overlaps only the second, which is dropped, so the third stays.
     boxes = np.array([[[0, 0, 10, 10], [0, 4, 10, 14], [0, 8, 10, 18]]], "float32")
     keep = np.array(suppress(boxes, np.ones((1, 3), bool), 0.3))
@@ -49,7 +49,7 @@ def test_invalid_boxes_are_dropped_and_suppress_nothing():
     assert not np.array(suppress(boxes, np.zeros((1, 2), bool), 0.5)).any()
 
 
-def test_a_long_chain_of_suppressors_is_followed_to_its_end():
+def test_nms_is_right_for_a_chain_of_300_boxes_that_each_overlap_the_next():
     count = 300
     boxes = np.array([[[0, 4 * i, 10, 4 * i + 10] for i in range(count)]], "float32")
     keep = np.array(suppress(boxes, np.ones((1, count), bool), 0.4))[0]
@@ -58,7 +58,7 @@ def test_a_long_chain_of_suppressors_is_followed_to_its_end():
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**31 - 1), st.sampled_from([0.3, 0.5, 0.7]))
-def test_suppress_is_exactly_greedy(seed, threshold):
+def test_suppress_keeps_the_boxes_that_the_greedy_loop_keeps(seed, threshold):
     rng = np.random.default_rng(seed)
     boxes = np.stack([random_boxes(rng, 60), random_boxes(rng, 60)])
     keep = np.array(suppress(boxes, np.ones((2, 60), bool), threshold))
@@ -77,17 +77,17 @@ def brute_force(boxes, scores, iou, floor, count):
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**31 - 1), st.sampled_from([1000, 60, 20, 1]))
-def test_select_per_class_is_exactly_greedy_within_each_class_however_many_pairs_are_tried_first(seed, first):
+def test_select_per_class_has_the_detections_of_the_greedy_loop_for_any_number_of_first_candidates(seed, first):
     rng = np.random.default_rng(seed)
     boxes = np.stack([[random_boxes(rng, 30) for _ in range(4)] for _ in range(2)])
     # All scores differ, so that there is only one order.
     scores = rng.permutation(2 * 4 * 30).reshape(2, 4, 30).astype("float32") / 240
     got = [np.array(x) for x in select_per_class(boxes, scores, 0.5, 0.25, 40, first)]
     for b in range(2):
-        want = brute_force(boxes[b], scores[b], 0.5, 0.25, 40)
+        expected = brute_force(boxes[b], scores[b], 0.5, 0.25, 40)
         number = int(got[3][b])
-        assert number == len(want)
-        assert [(-s, k, tuple(x)) for s, k, x in zip(got[1][b], got[2][b], got[0][b], strict=True)][:number] == want
+        assert number == len(expected)
+        assert [(-s, k, tuple(x)) for s, k, x in zip(got[1][b], got[2][b], got[0][b], strict=True)][:number] == expected
         assert (got[2][b, number:] == -1).all()
         assert not got[0][b, number:].any()
         assert not got[1][b, number:].any()
@@ -99,8 +99,8 @@ def test_boxes_of_other_groups_do_not_suppress():
     assert np.array(keep)[0].tolist() == [True, True, False]
 
 
-def test_detections_that_are_not_among_the_first_candidates_are_found():
-    # Ten copies of the best box fill the first five places; the second object comes after them.
+def test_detections_that_are_not_among_the_first_candidates_are_selected():
+    # Copies of the best box fill the first five places. The second object comes after them.
     boxes = np.array([[[[0, 0, 10, 10]] * 10 + [[50, 50, 60, 60]]]], "float32")
     scores = np.linspace(0.9, 0.5, 11, dtype="float32")[None, None]
     got = select_per_class(boxes, scores, 0.5, 0.1, 4, first=5)
@@ -108,14 +108,14 @@ def test_detections_that_are_not_among_the_first_candidates_are_found():
     assert int(got[3][0]) == 2
 
 
-def test_select_per_class_finds_nothing_below_the_threshold():
+def test_select_per_class_drops_scores_that_are_not_above_the_threshold():
     boxes, scores = np.ones((1, 2, 5, 4), "float32"), np.full((1, 2, 5), 0.05, "float32")
     _, _, labels, number = select_per_class(boxes, scores, 0.5, 0.05, 3)
     assert int(number[0]) == 0
     assert np.array(labels).tolist() == [[-1, -1, -1]]
 
 
-def test_an_empty_box_is_returned_once():
+def test_two_empty_boxes_do_not_suppress_each_other():
     boxes = np.zeros((1, 1, 2, 4), "float32")
     got = select_per_class(boxes, np.array([[[0.9, 0.8]]], "float32"), 0.5, 0.1, 5)
     np.testing.assert_allclose(np.array(got[1])[0], [0.9, 0.8, 0, 0, 0], rtol=1e-6)

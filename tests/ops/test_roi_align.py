@@ -9,17 +9,17 @@ SIDES = (16, 8, 4, 2)  # of P2..P5 of a 64 x 64 image
 
 
 def whole(batch=1, sides=SIDES):
-    """Returns the cells that images without padding fill."""
+    """Returns the cells of each level that an image without padding fills: all of them."""
     return [np.full((batch, 2), side, "int32") for side in sides]
 
 
-def ramp(batch=1, channels=2, sides=SIDES, seed=0):
+def random_levels(batch=1, channels=2, sides=SIDES, seed=0):
     rng = np.random.default_rng(seed)
     return [rng.normal(size=(batch, side, side, channels)).astype("float32") for side in sides]
 
 
 def bilinear(level, y, x):
-    """Returns one sample, with the border rule of Detectron's ROIAlign kernel."""
+    """Returns the value at one sample, with the rule for borders of Detectron's ROIAlign kernel."""
     height, width, _ = level.shape
     if y < -1 or y > height or x < -1 or x > width:
         return np.zeros(level.shape[-1])
@@ -34,7 +34,7 @@ def bilinear(level, y, x):
 
 
 def slow_roi_align(features, roi, size, ratio, aligned):
-    """Computes ROIAlign in the loops of torchvision's kernel; ratio 0 is adaptive."""
+    """Computes RoIAlign by the loops of torchvision's kernel. Ratio 0 samples adaptively."""
     area = max(roi[2] - roi[0], 0) * max(roi[3] - roi[1], 0)
     level = int(np.clip(np.floor(4 + np.log2(np.sqrt(area) / 224 + 1e-8)), 2, 5))
     box = np.array(roi, "float64") / 2**level - (0.5 if aligned else 0)
@@ -61,17 +61,18 @@ ROIS = [
 
 @pytest.mark.parametrize("aligned", [True, False])
 @pytest.mark.parametrize("ratio", [1, 2, 3])
-def test_equals_the_kernel_written_as_loops_inside_across_and_outside_the_border(aligned, ratio):
-    features = ramp()
+def test_roi_align_equals_the_kernel_written_as_loops_inside_across_and_outside_the_border(aligned, ratio):
+    features = random_levels()
     got = np.array(roi_align(features, np.array([ROIS], "float32"), whole(), RoIAlignRule(7, ratio, aligned)))
     for roi, pooled in zip(ROIS, got[0], strict=True):
         want = slow_roi_align([x[0] for x in features], roi, 7, ratio, aligned)
         np.testing.assert_allclose(pooled, want, atol=2e-5, err_msg=str(roi))
 
 
-def test_a_constant_map_gives_the_constant_and_a_plane_its_centre():
+def test_a_bin_of_a_plane_has_the_value_at_its_centre():
     plane = [np.tile(np.arange(side, dtype="float32")[None, :, None, None], (1, 1, side, 1)) for side in SIDES]
-    # Rows 8..40 of the image are 2..10 of P2; without the shift the middle of the middle bin is row 6.
+    # Rows 8 to 40 of the image are rows 2 to 10 of P2. Without `aligned` the centre of the middle bin is row 6; with it,
+    # half a cell less.
     got = np.array(
         roi_align(plane, np.array([[[8, 8, 40, 40]]], "float32"), whole(), RoIAlignRule(7, 2, aligned=False))
     )
@@ -87,7 +88,7 @@ def test_levels_follow_equation_1():
 
 
 @pytest.mark.parametrize("canonical", [75.0, 112.0, 224.0, 333.0])
-def test_a_square_of_exactly_the_canonical_size_is_of_its_level_compiled_too(canonical):
+def test_a_square_of_exactly_the_canonical_size_has_its_own_level_with_and_without_xla(canonical):
     tf = pytest.importorskip("tensorflow")
     sides = np.array([[factor * canonical] for factor in (0.5, 1.0, 2.0)], "float32")
     rois = np.concatenate([0 * sides, 0 * sides, sides, sides], axis=1)
@@ -104,7 +105,7 @@ def test_levels_scale_with_the_canonical_size():
 
 
 def test_each_image_of_a_batch_is_pooled_from_its_own_maps():
-    features = ramp(batch=3)
+    features = random_levels(batch=3)
     rois = np.tile(np.array([ROIS], "float32"), (3, 1, 1))
     together = np.array(roi_align(features, rois, whole(3)))
     for b in range(3):
@@ -112,8 +113,8 @@ def test_each_image_of_a_batch_is_pooled_from_its_own_maps():
         np.testing.assert_array_equal(together[b : b + 1], alone)
 
 
-def test_samples_are_clamped_to_the_cells_the_image_fills_not_to_the_padding():
-    small = ramp(sides=(12, 6, 3, 2))
+def test_samples_are_clamped_to_the_cells_that_the_image_fills_and_do_not_read_padding():
+    small = random_levels(sides=(12, 6, 3, 2))
     big = [np.pad(x, ((0, 0), (0, 8), (0, 8), (0, 0)), constant_values=99.0) for x in small]
     rois = np.array([[[30, 30, 48, 48], [0, 0, 48, 48]]], "float32")
     cells = whole(sides=(12, 6, 3, 2))
@@ -121,14 +122,14 @@ def test_samples_are_clamped_to_the_cells_the_image_fills_not_to_the_padding():
 
 
 def test_an_empty_roi_gives_finite_values():
-    assert np.isfinite(np.array(roi_align(ramp(), np.zeros((1, 1, 4), "float32"), whole()))).all()
+    assert np.isfinite(np.array(roi_align(random_levels(), np.zeros((1, 1, 4), "float32"), whole()))).all()
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="takes the gradient with tf.GradientTape")
-def test_gradient_spreads_exactly_the_weight_of_each_sample():
+def test_the_gradients_of_the_features_add_up_to_one_for_each_pooled_cell():
     import tensorflow as tf
 
-    features = [tf.constant(x) for x in ramp(channels=1)]
+    features = [tf.constant(x) for x in random_levels(channels=1)]
 
     def pooled_sum(levels):
         return tf.reduce_sum(roi_align(levels, tf.constant([[[8.0, 8, 40, 40]]]), whole()))
@@ -138,12 +139,13 @@ def test_gradient_spreads_exactly_the_weight_of_each_sample():
             tape.watch(features)
             total = tf.function(pooled_sum, jit_compile=jit)(features)
         gradients = tape.gradient(total, features)
-        # 49 cells, each a mean of samples whose weights sum to one; all of it on P2.
+        # There are 49 cells. Each is a mean of samples whose weights add up to one, and all samples lie on P2.
         assert float(tf.reduce_sum(gradients[0])) == pytest.approx(49, rel=1e-5)
         assert all(float(tf.reduce_sum(tf.abs(x))) == 0 for x in gradients[1:])
 
 
-# Elongated, tiny, a whole number of bins long (14 cells of P2), partly and wholly outside, far larger than the image.
+# RoIs that are long and thin, tiny, a whole number of bins long (14 cells of P2), partly or wholly outside the image, or far
+# larger than the image.
 ADAPTIVE_ROIS = [
     *ROIS, [2, 30, 60, 31], [30.5, 1, 32, 63], [20, 20, 20.5, 20.25], [4, 4, 60, 60], [4, 0, 60, 28], [-30, 5, -10, 60],
     [70, 70, 120, 130], [-300, -200, 400, 300], [-1e4, -2e4, 1e4, 3e4], [10, -1000, 12, 1000], [0, 0, 1e4, 64],
@@ -154,7 +156,7 @@ ADAPTIVE_ROIS = [
 @pytest.mark.parametrize("aligned", [True, False])
 def test_adaptive_sampling_equals_the_kernel_written_as_loops(aligned):
     tf = pytest.importorskip("tensorflow")
-    features = ramp()
+    features = random_levels()
     rois = np.array([ADAPTIVE_ROIS], "float32")
     want = [slow_roi_align([x[0] for x in features], roi, 7, 0, aligned) for roi in ADAPTIVE_ROIS]
     compiled = tf.function(lambda *x: roi_align(x[:4], x[4], whole(), RoIAlignRule(7, 0, aligned)), jit_compile=True)
@@ -164,7 +166,7 @@ def test_adaptive_sampling_equals_the_kernel_written_as_loops(aligned):
 
 
 def test_adaptive_sampling_of_a_roi_does_not_depend_on_the_others():
-    features, rng = ramp(batch=2), np.random.default_rng(0)
+    features, rng = random_levels(batch=2), np.random.default_rng(0)
     start = rng.uniform(-10, 60, (2, 70, 2))
     rois = np.concatenate([start, start + rng.uniform(0, 300, (2, 70, 2)) ** 2 / 300], axis=2).astype("float32")
     together = np.array(roi_align(features, rois, whole(2), RoIAlignRule(7, 0)))
@@ -178,16 +180,20 @@ def test_adaptive_sampling_of_a_roi_does_not_depend_on_the_others():
 def test_adaptive_sampling_of_empty_and_unbounded_rois_gives_zeros():
     nan, inf = np.nan, np.inf
     rois = [[5, 5, 5, 5], [9, 9, 5, 5], [nan, 0, 9, 9], [0, 0, 9, nan], [-inf, 0, inf, 9], [0, 0, inf, inf]]
-    assert not np.array(roi_align(ramp(), np.array([rois], "float32"), whole(), RoIAlignRule(7, 0))).any()
+    assert not np.array(roi_align(random_levels(), np.array([rois], "float32"), whole(), RoIAlignRule(7, 0))).any()
     for aligned in (True, False):
-        got = np.array(roi_align(ramp(), np.array([rois[2:]], "float32"), whole(), RoIAlignRule(7, 0, aligned)))
+        got = np.array(
+            roi_align(random_levels(), np.array([rois[2:]], "float32"), whole(), RoIAlignRule(7, 0, aligned))
+        )
         assert not got.any()
 
 
-def test_adaptive_sampling_of_any_finite_roi_ends():
+def test_adaptive_sampling_of_huge_rois_ends_with_finite_values():
     sides = [1e6, 1e12, 1e30]
     rois = [[-side, -side, side, side] for side in sides] + [[3, -side, 3.5, side] for side in sides]
-    assert np.isfinite(np.array(roi_align(ramp(), np.array([rois], "float32"), whole(), RoIAlignRule(7, 0)))).all()
+    assert np.isfinite(
+        np.array(roi_align(random_levels(), np.array([rois], "float32"), whole(), RoIAlignRule(7, 0)))
+    ).all()
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="takes the gradient with tf.GradientTape")
@@ -195,8 +201,8 @@ def test_adaptive_sampling_of_any_finite_roi_ends():
 def test_adaptive_gradient_is_the_transpose_of_the_kernel_written_as_loops(jit):
     import tensorflow as tf
 
-    # Pooling is linear in the features: <gradient for u, v> = <u, pooled v> for any v.
-    rng, features = np.random.default_rng(1), [tf.constant(x) for x in ramp(channels=1)]
+    # Pooling is linear in the features. So for upstream weights u and any features v: <gradient for u, v> = <u, pooled v>.
+    rng, features = np.random.default_rng(1), [tf.constant(x) for x in random_levels(channels=1)]
     rois = [roi for roi in ADAPTIVE_ROIS if max(roi) < 1000]
     weights = rng.normal(size=(1, len(rois), 7, 7, 1)).astype("float32")
 
@@ -209,13 +215,13 @@ def test_adaptive_gradient_is_the_transpose_of_the_kernel_written_as_loops(jit):
 
     gradients = gradient(features)
     for seed in range(2):
-        other = ramp(channels=1, seed=seed + 5)
+        other = random_levels(channels=1, seed=seed + 5)
         pooled = [slow_roi_align([x[0] for x in other], roi, 7, 0, True) for roi in rois]
         want = float(np.sum(weights[0] * np.stack(pooled)))
         got = sum(float(np.sum(np.array(g) * v)) for g, v in zip(gradients, other, strict=True))
         assert got == pytest.approx(want, abs=1e-3)
 
 
-def test_layer_round_trips_its_config():
+def test_the_layer_is_the_same_after_its_config():
     layer = RoIAlign(5, 0, False)
     assert RoIAlign.from_config(layer.get_config()).get_config() == layer.get_config()

@@ -10,25 +10,25 @@ from kfpn.plotting.draw_boxes import class_color, draw_detections, side_by_side
 GRAY = np.full((200, 300, 3), 90, np.uint8)
 
 
-def test_a_box_is_outlined_in_the_colour_of_its_class_and_its_inside_is_left_alone():
+def test_a_box_has_an_outline_in_the_colour_of_its_class_and_its_inside_is_unchanged():
     picture = draw_detections(GRAY, np.array([[50, 60, 150, 260]]), np.array([2]))
     assert picture.shape == GRAY.shape
     assert picture.dtype == np.uint8
-    for y, x in ((50, 200), (149, 200), (100, 60), (100, 259)):  # half-open: rows 50..149, columns 60..259
+    for y, x in ((50, 200), (149, 200), (100, 60), (100, 259)):  # half-open: rows 50 to 149, columns 60 to 259
         assert tuple(picture[y, x]) == class_color(2)
     assert (picture[53:147, 63:257] == 90).all()
     assert (picture[151:] == 90).all()
     assert (GRAY == 90).all()
 
 
-def test_neighbouring_classes_are_told_apart():
+def test_all_classes_have_different_colours_and_the_first_ones_clearly_different():
     colors = np.array([class_color(label) for label in range(80)], int)
     distance = np.abs(colors[:, None] - colors[None]).sum(axis=-1)
     assert len(np.unique(colors, axis=0)) == 80
     assert distance[:12, :12][~np.eye(12, dtype=bool)].min() > 60
 
 
-def test_the_score_and_the_name_are_written():
+def test_the_name_and_the_score_are_written_beside_the_box():
     box, label = np.array([[80, 20, 150, 200]]), np.array([0])
     pictures = [
         draw_detections(GRAY, box, label, scores, names)
@@ -48,7 +48,7 @@ def test_boxes_at_and_beyond_the_border_are_drawn(box):
     assert (draw_detections(GRAY, np.array([box]), np.array([0]), np.array([1.0]), ["a long name"]) != 90).any()
 
 
-def test_nothing_and_padding_draw_nothing():
+def test_empty_arrays_and_padded_rows_draw_nothing():
     np.testing.assert_array_equal(draw_detections(GRAY, np.zeros((0, 4)), np.zeros(0), np.zeros(0), ["cat"]), GRAY)
     np.testing.assert_array_equal(draw_detections(GRAY, np.zeros((3, 4)), np.full(3, -1), np.zeros(3), ["cat"]), GRAY)
 
@@ -66,7 +66,7 @@ def test_images_and_lengths_that_do_not_fit_are_refused():
         draw_detections(GRAY, np.zeros((1, 4)), np.zeros(2))
 
 
-def test_truth_and_detections_stand_side_by_side_enlarged():
+def test_ground_truth_and_detections_are_drawn_side_by_side_and_enlarged():
     truth = {"boxes": [[50, 60, 150, 260]], "labels": [0]}
     detections = {"boxes": [[50, 60, 150, 260], [0, 0, 40, 40]], "labels": [1, 2], "scores": [0.9, 0.2]}
     sheet = side_by_side(GRAY, truth, detections, ["cat", "dog", "cow"])
@@ -76,7 +76,7 @@ def test_truth_and_detections_stand_side_by_side_enlarged():
     assert class_color(0) in colors[0]
     assert class_color(1) not in colors[0]
     assert class_color(1) in colors[1]
-    assert class_color(2) not in colors[1]  # below the score that is shown
+    assert class_color(2) not in colors[1]  # its score is below the least score that is drawn
     nothing = {"boxes": np.zeros((0, 4)), "labels": np.zeros(0), "scores": np.zeros(0)}
     assert side_by_side(GRAY, nothing, nothing, ["cat"]).shape == sheet.shape
 
@@ -88,7 +88,7 @@ def test_curves_are_drawn_from_what_a_run_has_written_so_far(tmp_path):
     empty = np.asarray(Image.open(png).convert("RGB"))
     rows = [{"step": step, "loss": 1 / step, "rpn_box": 0.1, "lr": 0.01} for step in range(1, 9)]
     rows.append({"step": 8, "AP": 0.5, "AP50": 0.7, "AP75": None})
-    path.write_text("\n".join(json.dumps(row) for row in rows) + '\n{"step": 9, "los')  # cut by a crash
+    path.write_text("\n".join(json.dumps(row) for row in rows) + '\n{"step": 9, "los')  # a crash cut the last line
     plot_curves(path, png)
     drawn = np.asarray(Image.open(png).convert("RGB"))
     assert drawn.shape == empty.shape

@@ -12,7 +12,7 @@ def state(value: float = 0.0, size: int = 3):
     return named_variables(model=[keras.Variable(np.full(size, value), name="kernel", dtype="float32")])
 
 
-def test_a_checkpoint_brings_variables_and_progress_back(tmp_path):
+def test_a_checkpoint_restores_variables_and_progress(tmp_path):
     progress = Progress(7, 1.5, 4, {"AP": 0.25, "per_class": {"a": None}}, 4, {"AP": 0.25}, {"loss": 1.0})
     Checkpoints(tmp_path, state(2.5)).save(progress)
     loaded = state()
@@ -32,7 +32,7 @@ def test_the_newest_and_the_best_are_kept(tmp_path):
 
 
 @pytest.mark.parametrize("length", [0, 100, -30])
-def test_a_truncated_newest_file_is_passed_over_with_a_warning(tmp_path, length):
+def test_a_truncated_newest_checkpoint_is_skipped_with_a_warning(tmp_path, length):
     variables = state(1.0)
     checkpoints = Checkpoints(tmp_path, variables)
     checkpoints.save(Progress(1))
@@ -57,7 +57,7 @@ def test_a_flipped_byte_is_noticed(tmp_path):
         assert checkpoints.restore().step == 1
 
 
-def test_when_all_are_damaged_nothing_starts_silently_from_scratch(tmp_path):
+def test_if_all_checkpoints_are_damaged_restoring_is_an_error(tmp_path):
     checkpoints = Checkpoints(tmp_path, state())
     checkpoints.save(Progress(1)).write_bytes(b"")
     with pytest.warns(UserWarning, match="damaged"), pytest.raises(ValueError, match="must be readable, got 1 damaged"):
@@ -123,7 +123,7 @@ def test_a_damaged_newest_file_does_not_push_out_a_good_one(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("progress", "said"),
+    ("progress", "message"),
     [
         ({"step": 2, "mood": "good"}, r"no fields but step, .*, got mood; was it made by another version"),
         ({"seconds": 1.0}, r"must have the step 2 of its name, got None"),
@@ -132,10 +132,10 @@ def test_a_damaged_newest_file_does_not_push_out_a_good_one(tmp_path):
         ([], r"must be a JSON object, got '\[\]'"),
     ],
 )
-def test_progress_of_another_shape_is_refused_with_the_file(tmp_path, progress, said):
+def test_progress_of_another_shape_is_refused_with_the_file(tmp_path, progress, message):
     text = np.array(json.dumps(progress))
     np.savez(tmp_path / "step_00000002.npz", **{"model/0000": np.zeros(3, np.float32), "progress": text})
-    with pytest.raises(ValueError, match=rf"progress of .*step_00000002\.npz.*{said}"):
+    with pytest.raises(ValueError, match=rf"progress of .*step_00000002\.npz.*{message}"):
         Checkpoints(tmp_path, state()).restore()
 
 

@@ -18,9 +18,9 @@ with sole_training(Path(sys.argv[1])):
 """
 
 
-def test_a_second_training_is_refused_by_process_and_machine(tmp_path):
-    wanted = rf"got .*{tmp_path.name}.*process {os.getpid()} on "
-    with sole_training(tmp_path / ".lock"), pytest.raises(ValueError, match=wanted), sole_training(tmp_path / ".lock"):
+def test_a_second_training_is_refused_with_the_process_and_the_machine_of_the_first(tmp_path):
+    message = rf"got .*{tmp_path.name}.*process {os.getpid()} on "
+    with sole_training(tmp_path / ".lock"), pytest.raises(ValueError, match=message), sole_training(tmp_path / ".lock"):
         raise AssertionError
     with sole_training(tmp_path / ".lock"):
         assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
@@ -39,10 +39,10 @@ def test_a_killed_process_leaves_no_lock(tmp_path):
         pass
 
 
-def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch):
-    def none(file, how):
+def test_a_file_system_without_locks_causes_a_warning(tmp_path, monkeypatch):
+    def refused(file, how):
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr("fcntl.flock", none)
+    monkeypatch.setattr("fcntl.flock", refused)
     with pytest.warns(UserWarning, match="can't be locked"), sole_training(tmp_path / ".lock"):
         pass

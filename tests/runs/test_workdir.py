@@ -23,7 +23,7 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
         Workdir(tmp_path / "file" / "run").check_writable()
 
 
-def test_options_that_act_on_weights_must_agree_and_are_named(tmp_path):
+def test_options_that_act_on_weights_must_stay_the_same_and_changes_are_named(tmp_path):
     config = standin.config()
     workdir = Workdir(tmp_path)
     workdir.prepare(config, **CLASSES)
@@ -34,7 +34,7 @@ def test_options_that_act_on_weights_must_agree_and_are_named(tmp_path):
     assert json.loads(workdir.config.read_text()) == to_dict(config)
 
 
-def test_a_run_that_kept_nothing_does_not_block_corrected_options(tmp_path):
+def test_the_options_of_a_run_without_checkpoints_may_be_corrected(tmp_path):
     config = standin.config()
     workdir = Workdir(tmp_path)
     workdir.prepare(config, **CLASSES)
@@ -47,7 +47,7 @@ def test_a_run_that_kept_nothing_does_not_block_corrected_options(tmp_path):
         workdir.prepare(config, ("a", "c"), (1, 2), "records")
 
 
-def test_a_field_the_old_config_does_not_know_has_its_default(tmp_path):
+def test_a_field_that_an_old_config_lacks_has_its_default(tmp_path):
     workdir, config = Workdir(tmp_path), standin.config()
     old = to_dict(config)
     del old["model"]["roi_size"]
@@ -70,14 +70,14 @@ def test_options_that_do_not_act_on_weights_may_change(tmp_path):
 
 
 @pytest.mark.parametrize(("norm", "warned"), [("sync_bn", True), ("bn", True), ("gn", False), ("frozen_bn", False)])
-def test_other_parts_of_a_batch_are_warned_of_where_they_act_on_weights(tmp_path, norm, warned):
+def test_another_number_of_parts_a_batch_causes_a_warning_if_it_acts_on_weights(tmp_path, norm, warned):
     workdir, config = Workdir(tmp_path), standin.config(norm=norm)
     workdir.prepare(config, **CLASSES)
     workdir.weights.touch()
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         workdir.prepare(replace(config, accumulate=2), **CLASSES)
-    assert any("accumulate: 1 -> 2" in str(warning.message) for warning in said) == warned
+    assert any("accumulate: 1 -> 2" in str(warning.message) for warning in caught) == warned
 
 
 def test_other_classes_are_refused(tmp_path):
@@ -88,7 +88,7 @@ def test_other_classes_are_refused(tmp_path):
         workdir.prepare(standin.config(), ("a", "c"), (1, 2), "records")
 
 
-def test_rows_after_the_restored_step_and_half_rows_go(tmp_path):
+def test_rows_after_the_restored_step_and_incomplete_rows_are_removed(tmp_path):
     workdir = Workdir(tmp_path)
     for row in (
         {"step": 2},
@@ -105,7 +105,7 @@ def test_rows_after_the_restored_step_and_half_rows_go(tmp_path):
     assert rows == [{"step": 2}, {"step": 2, "AP": 0.5}, {"step": 4, "loss": None}]
 
 
-def test_weights_replace_the_old_ones_whole(tmp_path):
+def test_saved_weights_replace_the_old_file(tmp_path):
     workdir, parts = Workdir(tmp_path), standin.submodels()
     for _ in range(2):
         workdir.save_weights(parts.weights_model)
@@ -114,7 +114,7 @@ def test_weights_replace_the_old_ones_whole(tmp_path):
     parts.weights_model.load_weights(workdir.weights)
 
 
-def test_loading_says_what_is_missing(tmp_path):
+def test_the_error_of_loading_names_what_is_missing(tmp_path):
     with pytest.raises(ValueError, match="does not exist"):
         load_trained_detector(tmp_path / "none")
     with pytest.raises(ValueError, match=r"has no config\.json"):
@@ -134,7 +134,7 @@ def trained(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "said"),
+    ("file", "content", "message"),
     [
         ("config.json", b"{", r"config\.json must be JSON"),
         ("config.json", b"\xff", r"config\.json must be JSON"),
@@ -146,11 +146,11 @@ def trained(tmp_path_factory):
         ("detector.weights.h5", None, r"weights\.h5 must be weights that Keras saved, got a damaged file"),
     ],
 )
-def test_damaged_files_are_named(trained, tmp_path, file, content, said):
+def test_damaged_files_are_named(trained, tmp_path, file, content, message):
     shutil.copytree(trained.path, tmp_path, dirs_exist_ok=True)
     path = tmp_path / file
     path.write_bytes(path.read_bytes()[:5000] if content is None else content)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         load_trained_detector(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""A real run of the command line that is killed at moments chance picks, and compared with one that is not."""
+"""Runs the real command line, kills it at random moments, and compares it with a run that is not killed."""
 
 import json
 import os
@@ -61,7 +61,7 @@ OPTIONS = [
 
 
 def write_data(folder: Path) -> list[str]:
-    """Writes the made-up pictures as a COCO data set; returns the options that name it."""
+    """Writes the made-up pictures as a COCO data set, and returns the options that name it."""
     for name, first, count in (("train", 0, 6), ("val", 100, 2)):
         pictures, images, annotations = source(first, count), [], []
         (folder / name).mkdir(parents=True)
@@ -100,7 +100,7 @@ def newest(workdir: Path) -> int:
 
 
 def kill_at(process: subprocess.Popen, workdir: Path, step: int, writing: bool, delay: float) -> bool:
-    """Kills a run `delay` seconds after a step is kept, or while the file of a later one is written; False: it had ended."""
+    """Kills a run `delay` seconds after the checkpoint of a step, or while a later one is written. Returns False if it had ended."""
     while process.poll() is None:
         aside = any((workdir / "checkpoints").glob("*.tmp"))
         if newest(workdir) >= step and (aside or not writing):
@@ -114,7 +114,7 @@ def kill_at(process: subprocess.Popen, workdir: Path, step: int, writing: bool, 
 
 
 def compare(whole: Path, parts: Path, steps: int) -> None:
-    """Asserts that two finished runs hold the same bits: all state, and every figure but times."""
+    """Asserts that two finished runs hold the same bits: all of their state, and all figures except times."""
     same_state(whole, parts, steps)
     same_rows(whole, parts)
     finals = [without_times(json.loads((run / "final.json").read_text())) for run in (whole, parts)]
@@ -142,7 +142,8 @@ def without_times(value):
     return {key: item for key, item in value.items() if key not in ("seconds", "images_per_second")}
 
 
-def chance(kills: int, steps: int) -> list[tuple[int, bool, float]]:
+def random_kills(kills: int, steps: int) -> list[tuple[int, bool, float]]:
+    """Returns (step, True to kill while a file is written, delay in seconds) of each kill, by the step."""
     seed = int(os.environ.get("KFPN_SEED", random.SystemRandom().randrange(10**6)))
     print(f"kills drawn from KFPN_SEED={seed}")
     rng = random.Random(seed)

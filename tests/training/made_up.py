@@ -1,4 +1,4 @@
-"""Pictures made up for training: one green or red square each."""
+"""Makes pictures for training, with one green or red square each."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Processes of a test that train together on this machine."""
+"""Starts and ends the processes of a test, which train together on this machine."""
 
 import json
 import os
@@ -18,9 +18,9 @@ def environment(**more: str) -> dict[str, str]:
 def tf_configs(count: int = 2) -> list[str]:
     """Returns the TF_CONFIG of each of `count` workers, on ports that are free now."""
     sockets = [socket.create_server(("localhost", 0)) for _ in range(count)]
-    hosts = [f"localhost:{one.getsockname()[1]}" for one in sockets]
-    for one in sockets:
-        one.close()
+    hosts = [f"localhost:{server.getsockname()[1]}" for server in sockets]
+    for server in sockets:
+        server.close()
     tasks = [{"type": "worker", "index": index} for index in range(count)]
     return [json.dumps({"cluster": {"worker": hosts}, "task": task}) for task in tasks]
 
@@ -42,10 +42,10 @@ def start_workers(*words: tuple[object, ...], module: str = "distribution.worker
 
 
 def finish(*processes: subprocess.Popen, timeout: float = 500) -> list[tuple[int, str, str]]:
-    """Returns (exit code, stdout, stderr) of each; none outlives the test."""
+    """Waits for the processes and returns (exit code, stdout, stderr) of each. It kills those that do not end in time."""
     try:
-        found = [process.communicate(timeout=timeout) for process in processes]
+        texts_of = [process.communicate(timeout=timeout) for process in processes]
     finally:
         for process in processes:
             process.kill()
-    return [(process.returncode, *texts) for process, texts in zip(processes, found, strict=True)]
+    return [(process.returncode, *texts) for process, texts in zip(processes, texts_of, strict=True)]

@@ -1,4 +1,4 @@
-"""A network of a few weights that keeps the contract of `Submodels`, and runs of it. As a script: two replicas."""
+"""Stands in for a detector with a network of a few weights, and runs it; as a script it compares two replicas with one."""
 
 import json
 import sys
@@ -35,7 +35,7 @@ def config(batch_size=4, norm="frozen_bn", jit_compile=False, precision="float32
 
 def submodels(synchronized=False, batch_norm=True) -> SimpleNamespace:
     keras.utils.set_random_seed(7)
-    # A bias in front of a batch norm has a gradient of 0: all that would ever be in it is rounding.
+    # A bias in front of a batch norm has a gradient of 0. It would hold nothing but rounding errors.
     layers = [keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, use_bias=not batch_norm, dtype="float32")]
     if batch_norm:
         layers.append(keras.layers.BatchNormalization(synchronized=synchronized, momentum=0.5, dtype="float32"))
@@ -49,8 +49,8 @@ def noise_shapes(config, height, width, max_boxes):
 
 def losses(submodels, config, batch, noise):
     outputs = submodels.weights_model(tf.cast(batch["images"], tf.float32) / 255.0, training=True)
-    wanted = tf.stack([tf.reduce_mean(noise["rpn"], 1), noise["roi"][:, 0]], axis=1)
-    errors = tf.square(outputs - wanted)
+    targets = tf.stack([tf.reduce_mean(noise["rpn"], 1), noise["roi"][:, 0]], axis=1)
+    errors = tf.square(outputs - targets)
     return {"rpn_class": errors[:, 0], "roi_box": errors[:, 1]}
 
 
@@ -93,26 +93,26 @@ def run(config: Config, strategy: tf.distribute.Strategy, synchronized=False, ba
 
 
 def overflowing(submodels, config, batch, noise):
-    """Losses that are finite, with a gradient that is inf where sample 0 is, once it is scaled: on one replica only."""
+    """Returns finite losses. The scaled gradient of sample 0 is infinite, so it is infinite on one replica only."""
     values = losses(submodels, config, batch, noise)
-    blown = tf.where(batch["sample_index"] == 0, 3e38, 0.0)
-    return {name: value + blown * (value - tf.stop_gradient(value)) for name, value in values.items()}
+    factor = tf.where(batch["sample_index"] == 0, 3e38, 0.0)
+    return {name: value + factor * (value - tf.stop_gradient(value)) for name, value in values.items()}
 
 
 def not_finite(submodels, config, batch, noise):
-    """Losses of which sample 4's, in the second step and on one replica only, is NaN."""
+    """Returns losses that are NaN for sample 4, which is in the second step and on one replica only."""
     values = losses(submodels, config, batch, noise)
     return {name: value * tf.where(batch["sample_index"] == 4, np.nan, 1.0) for name, value in values.items()}
 
 
 def compare_replicas(**options) -> dict:
-    """Returns how far two replicas end from one."""
+    """Returns the largest differences between a run on two replicas and one on a single replica."""
     settings = config(steps=3, **{key: options[key] for key in options if key in ("norm", "jit_compile", "precision")})
     pair = make_strategy("mirrored", ["CPU:0", "CPU:1"], tf.distribute.ReductionToOneDevice())
     rest = {key: options[key] for key in options if key in ("synchronized", "batch_norm", "losses")}
     one, rows_one = run(settings, make_strategy("one_device"), **rest)
     two, rows_two = run(settings, pair, **rest)
-    apart = max(float(np.abs(a - b).max()) for a, b in zip(one, two, strict=True))
+    difference = max(float(np.abs(a - b).max()) for a, b in zip(one, two, strict=True))
     rows = max(
         abs(a[k] - b[k]) / max(1.0, abs(a[k]))
         for a, b in zip(rows_one, rows_two, strict=True)
@@ -121,7 +121,13 @@ def compare_replicas(**options) -> dict:
     )
     finite = all(bool(np.isfinite(value).all()) for value in two)
     skipped = [row["skipped"] for row in rows_two]
-    return {"state": apart, "rows": float(rows), "finite": finite, "scale": float(two[-2].max()), "skipped": skipped}
+    return {
+        "state": difference,
+        "rows": float(rows),
+        "finite": finite,
+        "scale": float(two[-2].max()),
+        "skipped": skipped,
+    }
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 
 @pytest.fixture
 def full_disk(monkeypatch):
-    """Returns a function that makes the saves of these checkpoints' steps fail."""
+    """Returns the function (*steps) that makes saving the checkpoints of these steps fail."""
     savez = np.savez
 
     def fill(*steps):
@@ -37,7 +37,7 @@ def full_disk(monkeypatch):
     return fill
 
 
-def test_a_full_disk_at_a_checkpoint_costs_no_step(tmp_path, full_disk):
+def test_a_run_goes_on_with_the_same_bits_after_a_checkpoint_met_a_full_disk(tmp_path, full_disk):
     whole, _ = start(tmp_path / "whole", standin.config())
     full_disk(2, 4)
     with pytest.warns(UserWarning, match=r"no checkpoint at step 2: .*No space left.* Kept are those of steps \[1\]"):
@@ -49,7 +49,7 @@ def test_a_full_disk_at_a_checkpoint_costs_no_step(tmp_path, full_disk):
     assert sorted(path.name for path in checkpoints.iterdir()) == [f"step_0000000{step}.npz" for step in (3, 5, 6)]
 
 
-def test_a_disk_still_full_at_the_end_is_an_error_and_the_run_can_go_on(tmp_path, full_disk, monkeypatch):
+def test_a_disk_that_is_still_full_at_the_end_is_an_error_and_the_run_can_go_on(tmp_path, full_disk, monkeypatch):
     with monkeypatch.context():
         full_disk(5, 6)
         with (
@@ -72,7 +72,7 @@ def test_a_signal_on_a_full_disk_does_not_say_that_all_is_saved(tmp_path, full_d
     assert "saved at" not in capsys.readouterr().out
 
 
-def test_an_evaluation_whose_weights_find_no_room_is_lost_not_the_run(tmp_path, monkeypatch):
+def test_if_there_is_no_room_for_an_evaluations_weights_it_is_lost_and_the_run_goes_on(tmp_path, monkeypatch):
     save = Workdir.save_weights
     calls = []
 
@@ -88,7 +88,7 @@ def test_an_evaluation_whose_weights_find_no_room_is_lost_not_the_run(tmp_path, 
     assert (progress.best_step, progress.best) == (6, {"AP": 1 / 6})
 
 
-def test_rows_and_events_that_find_no_room_end_no_run(tmp_path, monkeypatch):
+def test_a_run_goes_on_if_there_is_no_room_for_rows_and_events(tmp_path, monkeypatch):
     def full(*_, **__):
         raise FULL
 
@@ -97,14 +97,14 @@ def test_rows_and_events_that_find_no_room_end_no_run(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Workdir, "append_metrics", full)
     monkeypatch.setattr(tf.summary, "scalar", exhausted)
-    with pytest.warns(UserWarning, match="can.t be written") as said:
+    with pytest.warns(UserWarning, match="can.t be written") as caught:
         assert start(tmp_path, standin.config())[1].step == 6
-    texts = " ".join(str(warning.message) for warning in said)
+    texts = " ".join(str(warning.message) for warning in caught)
     assert "metrics.jsonl can't be written" in texts
     assert "tensorboard can't be written" in texts
 
 
-def test_what_is_not_a_failure_to_write_is_not_swallowed():
+def test_an_error_that_is_no_failure_to_write_is_raised():
     with pytest.raises(ZeroDivisionError), warn_on_write_error("a picture"):
         raise ZeroDivisionError
 
@@ -132,14 +132,14 @@ print(checkpoints.restore().step)
 """
 
 
-def test_what_the_kernel_refuses_to_write_leaves_whole_files(tmp_path):
+def test_if_the_kernel_refuses_to_write_only_whole_files_and_rows_are_left(tmp_path):
     done = subprocess.run([sys.executable, "-c", LIMITED, str(tmp_path)], capture_output=True, text=True)
     assert done.stdout.split() == ["refused", "refused", "1"], done.stderr[-2000:]
     assert [row["step"] for row in rows(tmp_path)] == [1, 3]
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_00000001.npz"]
 
 
-def test_rows_are_the_same_means_after_a_restart_between_two_of_them(tmp_path):
+def test_rows_hold_the_same_means_after_a_restart_between_two_rows(tmp_path):
     config = replace(standin.config(), log_every=3, eval_every=100)
 
     def die(step):
@@ -157,7 +157,7 @@ def test_rows_are_the_same_means_after_a_restart_between_two_of_them(tmp_path):
     assert whole == parts
 
 
-def test_a_clock_that_jumps_makes_no_time_negative(tmp_path, monkeypatch):
+def test_no_time_is_negative_if_the_clock_jumps(tmp_path, monkeypatch):
     jumps = iter([4e9, 0.0, 9e9, -5.0] * 1000)
     monkeypatch.setattr(time, "time", lambda: next(jumps))
     began = time.monotonic()
@@ -166,7 +166,7 @@ def test_a_clock_that_jumps_makes_no_time_negative(tmp_path, monkeypatch):
     assert all(0.0 <= row["seconds"] <= progress.seconds for row in rows(tmp_path))
 
 
-def test_a_folder_that_refuses_writing_is_named_to_root_too(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_written_is_refused_for_root_too(tmp_path, monkeypatch):
     def refused(**_):
         raise OSError(errno.EROFS, "Read-only file system")
 

@@ -1,4 +1,4 @@
-"""Days that go wrong outside of the steps: pictures, final.json, images and annotations that change, signals in a compilation."""
+"""Tests what goes wrong outside of the steps: no room for pictures and final.json, data that changes, signals while compiling."""
 
 import errno
 import itertools
@@ -42,20 +42,20 @@ def data(tmp_path):
     return write_data(tmp_path / "data")
 
 
-def test_pictures_and_curves_that_find_no_room_lose_no_evaluation(tmp_path, monkeypatch):
+def test_an_evaluation_is_kept_if_there_is_no_room_for_pictures_and_curves(tmp_path, monkeypatch):
     pictures = source(0, 1)
-    found = {"image_id": 0, "boxes": np.zeros((0, 4)), "labels": np.zeros(0, int), "scores": np.zeros(0)}
+    detections = {"image_id": 0, "boxes": np.zeros((0, 4)), "labels": np.zeros(0, int), "scores": np.zeros(0)}
     monkeypatch.setattr(results, "inference_model", lambda *_, **__: None)
     monkeypatch.setattr(results, "detect_function", lambda _: None)
-    monkeypatch.setattr(results, "evaluate_source", lambda *_, **__: ({"AP": 0.5}, [found]))
+    monkeypatch.setattr(results, "evaluate_source", lambda *_, **__: ({"AP": 0.5}, [detections]))
     workdir = Workdir(tmp_path)
     workdir.append_metrics({"step": 3, "AP": 0.5})
     evaluate = results.build_evaluate(replace(standin.config(), samples=1), workdir, None, pictures)
     with monkeypatch.context() as patch:
         patch.setattr(Image.Image, "save", full)  # matplotlib writes its PNG with it as well
-        with pytest.warns(UserWarning, match="can.t be written") as said:
+        with pytest.warns(UserWarning, match="can.t be written") as caught:
             assert evaluate(3) == {"AP": 0.5}
-    texts = " ".join(str(warning.message) for warning in said)
+    texts = " ".join(str(warning.message) for warning in caught)
     assert "samples can't be written" in texts
     assert "curves.png can't be written" in texts
     assert evaluate(3) == {"AP": 0.5}
@@ -63,7 +63,7 @@ def test_pictures_and_curves_that_find_no_room_lose_no_evaluation(tmp_path, monk
     assert [path.name for path in workdir.samples.iterdir()] == ["000.png"]
 
 
-def test_a_final_json_that_finds_no_room_is_an_error_that_says_what_is_saved(tmp_path, monkeypatch):
+def test_if_there_is_no_room_for_final_json_the_error_says_what_is_saved(tmp_path, monkeypatch):
     workdir = Workdir(tmp_path)
     workdir.append_metrics({"step": 6, "loss": 1.0})
     progress = Progress(6, 12.0, 6, {"AP": 0.5}, 6, {"AP": 0.5}, {"step": 6, "loss": 1.0})
@@ -78,7 +78,7 @@ def test_a_final_json_that_finds_no_room_is_an_error_that_says_what_is_saved(tmp
 
 
 @pytest.mark.parametrize("clock", [lambda: 7.0, itertools.count(0, 1e-12).__next__], ids=["stands", "crawls"])
-def test_a_clock_that_hardly_moves_leaves_times_and_rates_finite(tmp_path, monkeypatch, clock):
+def test_times_and_rates_are_finite_if_the_clock_hardly_moves(tmp_path, monkeypatch, clock):
     with monkeypatch.context() as patch:
         patch.setattr("kfpn.training.step_metrics.time.monotonic", clock)
         _, progress = start(tmp_path, standin.config())
@@ -88,7 +88,7 @@ def test_a_clock_that_hardly_moves_leaves_times_and_rates_finite(tmp_path, monke
         assert final[name] >= 0.0
 
 
-def test_an_image_that_went_and_came_back_changes_no_bit(tmp_path, data, monkeypatch):
+def test_a_run_ends_with_the_same_bits_after_an_image_was_missing_for_a_while(tmp_path, data, monkeypatch):
     folder = tmp_path / "data"
     pictures = CocoSource(folder / "train.json", folder / "train")
     config = replace(
@@ -132,27 +132,27 @@ def command_line(tmp_path, data):
 
 @pytest.fixture
 def begun(tmp_path, data, monkeypatch):
-    """A work directory that seems to hold training: the network is never built."""
+    """Makes a work directory that seems to hold a begun training, although no network was built."""
     monkeypatch.setattr(engine, "_train_opened", lambda *_: {})
     assert command_line(tmp_path, data) == 0
     Workdir(tmp_path / "run").weights.touch()
 
 
-def test_annotations_that_change_between_restarts_are_refused_by_what_changed(tmp_path, data, begun, capsys):
+def test_annotations_that_changed_between_restarts_are_refused_and_the_change_is_named(tmp_path, data, begun, capsys):
     change(tmp_path / "data" / "train.json", 0, bbox=[1, 2, 30, 40])
     assert command_line(tmp_path, data) == 2
-    said = capsys.readouterr().err
-    assert "train.json" in said
-    assert "changes in boxes: a run is a function of its data" in said
-    assert "--init" in said
+    error = capsys.readouterr().err
+    assert "train.json" in error
+    assert "changes in boxes: a run is a function of its data" in error
+    assert "--init" in error
 
 
-def test_validation_data_that_changes_between_restarts_is_warned_of_once(tmp_path, data, begun, capsys):
+def test_validation_data_that_changed_between_restarts_causes_one_warning(tmp_path, data, begun, capsys):
     change(tmp_path / "data" / "val.json", 1, category_id=1)
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         assert command_line(tmp_path, data) == 0
-        texts = [str(warning.message) for warning in said if "validation data changed" in str(warning.message)]
+        texts = [str(warning.message) for warning in caught if "validation data changed" in str(warning.message)]
     assert len(texts) == 1
     assert "in labels: AP from here on is not that of before" in texts[0]
     with warnings.catch_warnings():
@@ -160,7 +160,7 @@ def test_validation_data_that_changes_between_restarts_is_warned_of_once(tmp_pat
         assert command_line(tmp_path, data) == 0
 
 
-def test_a_run_from_before_validation_data_was_kept_goes_on(tmp_path, data, begun):
+def test_an_older_run_without_a_fingerprint_of_its_validation_data_goes_on(tmp_path, data, begun):
     workdir = Workdir(tmp_path / "run")
     old = json.loads(workdir.data.read_text())
     assert old.pop("validation") == fingerprint(CocoSource(tmp_path / "data" / "val.json", tmp_path / "data" / "val"))
@@ -172,7 +172,7 @@ def test_a_signal_while_the_first_step_is_traced_saves_that_step(tmp_path, monke
     good, sent = standin.losses, []
 
     def interrupted(*args):
-        if not sent:  # Python runs while a step is traced, and never again
+        if not sent:  # the Python code of a step runs once, while the step is traced
             sent.append(os.kill(os.getpid(), signal.SIGTERM))
         return good(*args)
 
@@ -185,18 +185,18 @@ def test_a_signal_while_the_first_step_is_traced_saves_that_step(tmp_path, monke
 
 @pytest.mark.slow
 @pytest.mark.parametrize("more", [[], ["--jit-compile"]], ids=["traced", "compiled"])
-def test_sigterm_in_the_first_compilation_ends_the_command_with_a_line(tmp_path, data, more):
+def test_sigterm_during_the_first_compilation_ends_the_command_with_one_line(tmp_path, data, more):
     process = begin(tmp_path / "run", data, 4, *more)
-    said = []
+    lines = []
     for line in process.stdout:
-        said.append(line)
+        lines.append(line)
         if "the step for images of" in line:
             process.send_signal(signal.SIGTERM)
             break
-    assert "saved at step 1 of 4; run the same command to go on" in finish(process), said
+    assert "saved at step 1 of 4; run the same command to go on" in finish(process), lines
 
 
-def test_a_work_directory_whose_name_is_not_utf8_takes_rows_and_events(tmp_path):
+def test_rows_and_events_are_written_into_a_folder_whose_name_is_not_utf8(tmp_path):
     workdir = Workdir(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
     workdir.check_writable()
     report = ProgressReport(workdir, 0, 2)

@@ -1,4 +1,4 @@
-"""The whole of `train` on fixed proposals: a few made-up pictures, ten steps."""
+"""Tests all of `train` with fixed proposals: on a few made-up pictures, for ten steps."""
 
 import json
 from dataclasses import replace
@@ -23,17 +23,17 @@ TRAIN, VALIDATION = source(0, 4, name="seen"), source(100, 2, name="unseen")
 
 
 def near_objects(data, seed):
-    """Proposals of a source: twelve boxes around each object and four anywhere."""
+    """Returns proposals for a source: twelve boxes near each object, and four boxes anywhere."""
     rng = np.random.default_rng(seed)
-    found = []
+    rows = []
     for index in range(len(data)):
         record = data[index]
         near = record.boxes + rng.normal(0, 3, (12, 4))
         start = rng.uniform(0, 40, (4, 2))
         boxes = np.concatenate([near, np.concatenate([start, start + 20], axis=1)]).clip(0, 64).astype(np.float32)
         scores = np.linspace(0.9, 0.1, len(boxes), dtype=np.float32)
-        found.append({"image_id": record.image_id, "boxes": boxes, "scores": scores})
-    return collect_proposals(data, found)
+        rows.append({"image_id": record.image_id, "boxes": boxes, "scores": scores})
+    return collect_proposals(data, rows)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def final(config):
     return train(config, TRAIN, VALIDATION)
 
 
-def test_ten_steps_reduce_the_box_heads_losses_and_there_are_no_others(config, final):
+def test_ten_steps_reduce_the_losses_and_there_are_none_of_the_rpn(config, final):
     rows = [json.loads(line) for line in (Path(config.workdir) / "metrics.jsonl").read_text().splitlines()]
     losses = [row["loss"] for row in rows if "loss" in row]
     assert len(losses) == 10
@@ -74,7 +74,7 @@ def test_ten_steps_reduce_the_box_heads_losses_and_there_are_no_others(config, f
     assert not {"rpn_class", "rpn_box", "proposals"} & final.keys()
 
 
-def test_the_rpns_weights_stay_what_they_were_bit_for_bit(config, final):
+def test_training_does_not_change_a_bit_of_the_rpns_weights(config, final):
     trained = load_submodels(Workdir(config.workdir))
     keras.utils.set_random_seed(config.seed)
     fresh = build_submodels(replace(config.model, num_classes=2))
@@ -84,7 +84,7 @@ def test_the_rpns_weights_stay_what_they_were_bit_for_bit(config, final):
         assert not np.array_equal(old.numpy(), new.numpy())
 
 
-def test_evaluate_uses_the_files_proposals(config, final, tmp_path, monkeypatch):
+def test_evaluate_uses_the_proposals_of_the_runs_file(config, final, tmp_path, monkeypatch):
     opened = {"seen": TRAIN, "unseen": VALIDATION, "other": source(200, 1, name="other")}
     monkeypatch.setattr(kfpn.data.formats, "open_source", lambda data, split: opened[data])
     figures = tmp_path / "figures.json"
@@ -93,7 +93,7 @@ def test_evaluate_uses_the_files_proposals(config, final, tmp_path, monkeypatch)
     assert json.loads(figures.read_text())["AP"] == pytest.approx(final["AP"], abs=1e-6)
 
 
-def test_evaluate_on_other_data_or_without_the_file_says_so(config, final, tmp_path, monkeypatch, capsys):
+def test_evaluate_refuses_other_data_and_a_missing_file_of_proposals(config, final, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(kfpn.data.formats, "open_source", lambda data, split: source(200, 1, name="other"))
     args = ["evaluate", "--workdir", config.workdir]
     assert cli.main([*args, "--data", "other"]) == 2
@@ -109,7 +109,7 @@ def test_evaluate_on_other_data_or_without_the_file_says_so(config, final, tmp_p
         (tmp_path / "moved").rename(kept)
 
 
-def test_a_run_that_goes_on_evaluates_on_the_same_proposals(config, final):
+def test_a_run_that_goes_on_evaluates_with_the_same_proposals(config, final):
     workdir = Workdir(config.workdir)
     workdir.final.unlink()
     workdir.weights.unlink()
@@ -119,7 +119,7 @@ def test_a_run_that_goes_on_evaluates_on_the_same_proposals(config, final):
     assert json.loads(workdir.final.read_text()) == again
 
 
-def test_what_needs_an_rpn_refuses_the_work_directory(config, final):
+def test_a_run_without_a_trained_rpn_is_refused_where_an_rpn_is_needed(config, final):
     with pytest.raises(ValueError, match=r"workdir must hold a trained RPN, got .* trained on the proposals of .*kept"):
         load_trained_detector(config.workdir)
 
@@ -129,7 +129,7 @@ def test_another_run_can_start_from_its_weights(config, final, tmp_path):
     assert train(again, TRAIN, VALIDATION)["steps"] == 1
 
 
-def test_bad_proposals_are_said_before_anything_is_written(config, tmp_path):
+def test_bad_proposals_are_refused_before_anything_is_written(config, tmp_path):
     missing = replace(config, proposals=str(tmp_path / "none"), workdir=str(tmp_path / "a"))
     with pytest.raises(ValueError, match=r"none', which is not there"):
         train(missing, TRAIN, VALIDATION)

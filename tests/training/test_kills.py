@@ -9,11 +9,11 @@ from tests.training import standin
 from tests.training.kills import (
     ROOT,
     begin,
-    chance,
     compare,
     finish,
     kill_at,
     newest,
+    random_kills,
     same_rows,
     same_state,
     write_data,
@@ -28,7 +28,7 @@ def test_a_run_killed_five_times_at_random_ends_with_the_same_bits(tmp_path):
     data = write_data(tmp_path / "data")
     finish(begin(tmp_path / "whole", data, STEPS))
     kills = 0
-    for step, writing, delay in chance(5, STEPS):
+    for step, writing, delay in random_kills(5, STEPS):
         kills += kill_at(begin(tmp_path / "parts", data, STEPS), tmp_path / "parts", step, writing, delay)
         print(f"killed after step {step}{', writing' if writing else ''}: newest kept {newest(tmp_path / 'parts')}")
     assert kills == 5
@@ -60,7 +60,7 @@ def run_standin(folder, at, how):
     return subprocess.run([sys.executable, "-c", STANDIN, str(folder), str(at), how], env=environment).returncode
 
 
-def test_a_kill_between_steps_and_one_in_mid_checkpoint_change_no_bit(tmp_path):
+def test_a_kill_between_steps_and_a_kill_while_a_checkpoint_is_written_change_no_bit(tmp_path):
     start(tmp_path / "whole", standin.config())
     assert run_standin(tmp_path / "parts", 2, "step") == -signal.SIGKILL
     assert run_standin(tmp_path / "parts", 5, "half") == -signal.SIGKILL

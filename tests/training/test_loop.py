@@ -21,8 +21,9 @@ from tests.training import standin
 
 
 def start(path, config, evaluate=None, interfere=None, strategy=None, losses=None, recorder=None):
-    """Does what one more call of `train` does, from what the folder holds; `interfere(step)` is called before a step, and
-    `recorder(variables)` makes one.
+    """Trains as one more call of `train` does, from what the folder holds.
+
+    `interfere(step)` is called before each step. `recorder(variables)` makes the recorder.
     """
     strategy = strategy or make_strategy("one_device")
     cluster = Cluster(strategy)
@@ -84,7 +85,7 @@ def test_three_steps_and_three_more_are_bit_identical_to_six(tmp_path):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
-def test_a_signal_ends_the_step_saves_and_exits(tmp_path, capsys, number, code):
+def test_after_a_signal_the_step_is_finished_and_saved_and_the_run_exits(tmp_path, capsys, number, code):
     config = replace(standin.config(), checkpoint_every=100, eval_every=100)
     before = signal.getsignal(number)
     with pytest.raises(SystemExit) as exit_info:
@@ -107,7 +108,7 @@ def test_a_signal_before_the_first_step_leaves_no_untrained_weights(tmp_path, mo
     assert not Workdir(tmp_path).weights.exists()
 
 
-def test_an_image_that_fails_loses_no_step(tmp_path, monkeypatch):
+def test_if_an_image_fails_no_finished_step_is_lost(tmp_path, monkeypatch):
     config = replace(standin.config(), checkpoint_every=100, eval_every=100)
 
     def failing(batches):
@@ -122,7 +123,7 @@ def test_an_image_that_fails_loses_no_step(tmp_path, monkeypatch):
     assert [path.name for path in Workdir(tmp_path).checkpoints.iterdir()] == ["step_00000004.npz"]
 
 
-def test_a_signal_in_an_evaluation_leaves_at_once_and_evaluates_again_later(tmp_path):
+def test_a_signal_ends_an_evaluation_at_once_and_the_restart_evaluates_again(tmp_path):
     asked = []
 
     def evaluate(step):
@@ -185,7 +186,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(tmp_path, monkeypa
     assert Checkpoints(tmp_path / "checkpoints", {}).steps() == [1, 2, 3]
 
 
-def test_rows_hold_means_over_the_steps_since_the_last(tmp_path):
+def test_rows_hold_means_over_the_steps_since_the_row_before(tmp_path):
     _, each = standin.run(standin.config(), make_strategy("one_device"), synchronized=True)
     start(tmp_path, standin.config())
     logged = rows(tmp_path)

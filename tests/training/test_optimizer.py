@@ -22,13 +22,13 @@ def gradients(kernel, bias):
     return [tf.constant([kernel], tf.float32), tf.constant(bias, tf.float32)]
 
 
-def test_momentum_by_hand():
+def test_steps_with_momentum_are_those_computed_by_hand():
     kernel, bias = variables()
     sgd = optimizer([kernel, bias])
     sgd.apply(gradients([1.0, 0.0], [0.0, 2.0]))
     np.testing.assert_allclose(kernel.numpy(), [[3.0 - 0.1, 4.0]], rtol=1e-6)
     sgd.apply(gradients([1.0, 0.0], [0.0, 0.0]))
-    # Velocity: -0.1 * 0.9 - 0.1 for the kernel, -0.2 * 0.9 for the bias.
+    # The velocity is -0.1 * 0.9 - 0.1 for the kernel, and -0.2 * 0.9 for the bias.
     np.testing.assert_allclose(kernel.numpy(), [[3.0 - 0.1 - 0.19, 4.0]], rtol=1e-6)
     np.testing.assert_allclose(bias.numpy(), [1.0, 2.0 - 0.2 - 0.18], rtol=1e-6)
 
@@ -55,18 +55,18 @@ def test_clipping_scales_the_whole_gradient_and_reports_the_norm_before_it():
     np.testing.assert_allclose(bias.numpy(), [1.0 - 0.1 * 0.4, 2.0], rtol=1e-6)
 
 
-def test_the_average_follows_quickly_at_first_then_by_its_decay():
+def test_the_average_follows_the_weights_quickly_at_first_and_then_by_its_decay():
     kernel, bias = variables()
     sgd = optimizer([kernel, bias], ema_decay=0.25, momentum=0.0)
     sgd.apply(gradients([10.0, 0.0], [0.0, 0.0]))
-    # Step 1 keeps min(.25, 2/11): 3 -> 2 * 9/11 + 3 * 2/11; step 2 keeps min(.25, 3/12) = .25.
+    # Step 1 keeps min(.25, 2/11) of the average: 3 becomes 2 * 9/11 + 3 * 2/11. Step 2 keeps min(.25, 3/12) = .25.
     first = 2.0 * 9 / 11 + 3.0 * 2 / 11
     np.testing.assert_allclose(sgd.average[0].numpy(), [[first, 4.0]], rtol=1e-6)
     sgd.apply(gradients([10.0, 0.0], [0.0, 0.0]))
     np.testing.assert_allclose(sgd.average[0].numpy(), [[0.25 * first + 0.75 * 1.0, 4.0]], rtol=1e-6)
 
 
-def test_averaged_weights_go_in_and_out_even_when_something_fails():
+def test_averaged_weights_are_used_for_a_block_and_taken_out_again_even_after_an_error():
     kernel, bias = variables()
     sgd = optimizer([kernel, bias], ema_decay=0.9)
     sgd.apply(gradients([1.0, 1.0], [1.0, 1.0]))
@@ -83,13 +83,13 @@ def test_averaged_weights_go_in_and_out_even_when_something_fails():
     np.testing.assert_array_equal(kernel.numpy(), trained)
 
 
-def test_without_an_average_the_trained_weights_stay():
+def test_without_an_average_the_trained_weights_are_used():
     kernel, bias = variables()
     with optimizer([kernel, bias]).averaged_weights():
         np.testing.assert_array_equal(kernel.numpy(), [[3.0, 4.0]])
 
 
-def test_mixed_float16_unscales_skips_what_is_not_finite_and_moves_the_scale():
+def test_mixed_float16_unscales_gradients_skips_infinite_ones_and_changes_the_scale():
     kernel, bias = variables()
     sgd = optimizer([kernel, bias], precision="mixed_float16")
     scale = float(sgd.loss_scale)

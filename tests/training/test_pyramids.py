@@ -1,4 +1,4 @@
-"""Every pyramid through the whole of training: ten steps on pictures of odd sizes, evaluated, saved and loaded."""
+"""Trains every pyramid for ten steps on pictures of odd sizes, evaluates it, saves it and loads it."""
 
 from dataclasses import replace
 
@@ -37,7 +37,7 @@ def config(workdir, **model):
         jit_compile=False,
         samples=0,
         model=replace(base.model, **small, pre_nms_test=20, post_nms_test=20, score_threshold=0.0, **model),
-        # 64 pixels become 71, which no stride divides.
+        # 64 pixels become 71, which is no multiple of any stride.
         input=InputConfig(71, 71),
         sampling=replace(base.sampling, rpn_batch=16, roi_batch=8),
         optimizer=replace(base.optimizer, warmup_steps=1, learning_rate=0.02),
@@ -45,7 +45,7 @@ def config(workdir, **model):
 
 
 @pytest.mark.parametrize("model", [*({"pyramid": word} for word in WORDS), *OTHERS.values()], ids=[*WORDS, *OTHERS])
-def test_a_pyramid_trains_ten_steps_evaluates_saves_and_loads(model, tmp_path):
+def test_a_pyramid_is_trained_for_ten_steps_evaluated_saved_and_loaded(model, tmp_path):
     run = config(tmp_path / "run", **model)
     images, validation = source(0, 8), source(100, 3)
     final = train(run, images, validation)
@@ -53,11 +53,11 @@ def test_a_pyramid_trains_ten_steps_evaluates_saves_and_loads(model, tmp_path):
     keras.utils.set_random_seed(run.seed)
     fresh = build_submodels(replace(run.model, num_classes=2)).weights_model.trainable_variables
     trained = load_submodels(Workdir(run.workdir)).weights_model.trainable_variables
-    # Kernels: a norm's gamma of 1 may move by less than float32 shows.
+    # Only kernels are compared: the gamma of a norm is 1 and may change by less than float32 can hold.
     pairs = [pair for pair in zip(fresh, trained, strict=True) if pair[0].path.endswith("kernel")]
     assert [one.path for one, other in pairs if np.array_equal(one.numpy(), other.numpy())] == []
     detector = load_trained_detector(run.workdir, padded=True)
     figures, detections = evaluate_source(detector, SourcePass(validation, run, progress=False), validation.class_names)
     assert figures["AP"] == pytest.approx(final["AP"], abs=1e-6)
-    assert all(len(found["scores"]) > 0 for found in detections)
+    assert all(len(row["scores"]) > 0 for row in detections)
     assert set(final["proposals"]) == set(RECALLS)

@@ -10,7 +10,7 @@ def test_warmup_rises_linearly_from_its_factor():
     assert [float(schedule(step)) for step in (0, 5, 10, 50)] == pytest.approx([0.1, 0.25, 0.4, 0.4])
 
 
-def test_the_1x_recipe_drops_at_60k_and_80k_of_90k():
+def test_the_1x_schedule_drops_at_60k_and_80k_of_90k_steps():
     schedule = make_schedule(OptimizerConfig(), steps=90_000, batch_size=16)
     assert schedule.milestones == (60_000, 80_000)
     rates = [float(schedule(step)) for step in (0, 59_999, 60_000, 79_999, 80_000, 89_999)]
@@ -32,7 +32,7 @@ def test_an_unknown_kind_is_refused():
         WarmupSchedule(0.1, 10, kind="poly")
 
 
-def test_a_schedule_survives_serialization():
+def test_a_schedule_is_the_same_after_serialization():
     schedule = WarmupSchedule(0.8, 40, 4, 0.1, "step", (20, 30), 0.5)
     copy = keras.optimizers.schedules.deserialize(keras.optimizers.schedules.serialize(schedule))
     assert [float(copy(s)) for s in range(0, 40, 7)] == [float(schedule(s)) for s in range(0, 40, 7)]

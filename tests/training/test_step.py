@@ -28,7 +28,7 @@ def test_noise_differs_between_images_samplers_and_seeds_and_lies_in_0_to_1():
     rows = np.stack([noise["rpn"][0], noise["rpn"][1], noise["roi"][0], other["rpn"][0]])
     assert rows.min() >= 0.0
     assert rows.max() < 1.0
-    # Independent uniform rows: correlations of about 1 / sqrt(1000).
+    # The rows are independent and uniform, so their correlations are about 1 / sqrt(1000).
     assert np.abs(np.corrcoef(rows) - np.eye(4)).max() < 0.2
 
 
@@ -44,7 +44,7 @@ def test_losses_are_means_over_the_global_batch_and_loss_is_their_sum():
     assert set(rows[0]) == {*expected, "loss", "grad_norm", "lr", "skipped"}
 
 
-def test_compiled_steps_equal_plain_ones():
+def test_steps_compiled_by_xla_equal_plain_steps():
     strategy = make_strategy("one_device")
     plain, _ = standin.run(standin.config(steps=3), strategy)
     compiled, _ = standin.run(standin.config(steps=3, jit_compile=True), strategy)
@@ -52,7 +52,7 @@ def test_compiled_steps_equal_plain_ones():
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
-def test_batch_norm_statistics_move():
+def test_a_step_updates_the_statistics_of_batch_norms():
     state, _ = standin.run(standin.config(steps=1), make_strategy("one_device"))
     moving_mean = state[4]
     assert moving_mean.shape == (4,)
@@ -67,7 +67,7 @@ def test_a_loss_scale_does_not_change_the_step():
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
-def test_a_variable_no_loss_depends_on_is_named():
+def test_a_variable_that_no_loss_depends_on_is_named():
     config, strategy = standin.config(), make_strategy("one_device")
     idle = keras.layers.Dense(1, name="idle")
     idle.build((None, 2))

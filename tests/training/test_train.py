@@ -1,4 +1,4 @@
-"""The whole of `train` on a few made-up pictures: real data pipeline, real detector, two steps."""
+"""Tests all of `train` on a few made-up pictures: with the real data pipeline, a real detector and two steps."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def final(config):
     return train(config, source(0, 4), source(100, 2))
 
 
-def test_a_run_leaves_what_it_promises(config, final):
+def test_a_finished_run_has_written_all_its_files(config, final):
 
     workdir = Path(config.workdir)
     assert {path.name for path in workdir.iterdir()} == {
@@ -73,7 +73,7 @@ def test_final_json_has_the_recall_of_the_saved_weights_proposals(config, final)
     assert final["proposals"]["ARl@1000"] is None
 
 
-def test_the_dtype_policy_of_before_is_back(config, final):
+def test_training_restores_the_dtype_policy(config, final):
     assert keras.config.dtype_policy().name == "float32"
 
 
@@ -84,12 +84,12 @@ def test_the_trained_detector_loads_with_its_classes(config, final):
     assert outputs["boxes"].shape == (1, 100, 4)
 
 
-def test_a_finished_run_says_so_and_returns_its_figures(config, final, capsys):
+def test_training_a_finished_run_prints_that_it_is_finished_and_returns_its_figures(config, final, capsys):
     assert train(config, source(0, 4), source(100, 2)) == final
     assert "has finished its 2 steps" in capsys.readouterr().out
 
 
-def test_what_was_removed_or_damaged_after_the_end_is_written_again(config, final):
+def test_files_that_were_removed_or_damaged_after_the_end_are_written_again(config, final):
     workdir = Path(config.workdir)
     (workdir / "final.json").write_text("{")
     (workdir / "detector.weights.h5").unlink()
@@ -101,7 +101,7 @@ def test_what_was_removed_or_damaged_after_the_end_is_written_again(config, fina
     assert load_trained_detector(config.workdir).class_names == ("green", "red")
 
 
-def test_other_options_on_the_same_folder_are_named(config, final):
+def test_other_options_for_the_same_folder_are_refused_and_named(config, final):
     with pytest.raises(ValueError, match=r"optimizer\.learning_rate: 0\.1 -> 0\.5"):
         train(replace(config, optimizer=replace(config.optimizer, learning_rate=0.5)), source(0, 4), source(100, 2))
 
@@ -111,7 +111,7 @@ def test_data_that_changed_since_the_run_began_is_refused(config, final):
         train(config, source(0, 3), source(100, 2))
 
 
-def test_a_signal_before_the_first_step_ends_the_run_with_a_line(config, tmp_path, monkeypatch, capsys):
+def test_a_signal_before_the_first_step_ends_the_run_with_one_line(config, tmp_path, monkeypatch, capsys):
     def open_source(data, split):
         os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError
@@ -138,7 +138,7 @@ def test_without_validation_data_there_is_no_recall(config, tmp_path):
     assert "proposals" not in json.loads((tmp_path / "final.json").read_text())
 
 
-def test_frozen_stages_and_norms_of_a_fresh_detector_are_warned_of():
+def test_frozen_stages_and_norms_of_an_untrained_detector_cause_a_warning():
     with pytest.warns(UserWarning, match=r"freeze_stages 2 and model\.norm frozen_bn"):
         warn_of_frozen_weights(preset("coco"))
     with warnings.catch_warnings():

@@ -1,6 +1,6 @@
 """Makes tiny random weights as other projects write them, and computes in torch what their networks compute.
 
-The names are written out here as these projects have them. Nothing of kfpn is used, so that no mistake is shared.
+The names are written out here as these projects have them. Nothing of kfpn is used, so that both can't have the same mistake.
 """
 
 import pickle
@@ -12,7 +12,10 @@ SMALL = {"channels": 8, "hidden": 16, "roi": 7, "anchors": 3}
 
 
 def trunk(backbone="resnet18", width=8, seed=0, groups=1):
-    """Returns {(stage, block, part): {"w", "g", "b", "m", "v"}}: kernels (out, in, h, w) and norms; part 0 is the shortcut."""
+    """Returns the kernels (out, in, h, w) and norms of a backbone: {(stage, block, part): {"w", "g", "b", "m", "v"}}.
+
+    Part 0 of a block is its shortcut.
+    """
     rng = np.random.default_rng([seed, 1])
     shapes, inputs = {(1, 0, 1): (width, 3, 7)}, width
     for stage, count in enumerate(BLOCKS[backbone], start=2):
@@ -29,7 +32,7 @@ def trunk(backbone="resnet18", width=8, seed=0, groups=1):
             inputs = outer
     units = {}
     for key, (out, into, side) in shapes.items():
-        variance = 10 ** rng.uniform(-3, 0.3, out)  # small ones show the epsilon
+        variance = 10 ** rng.uniform(-3, 0.3, out)  # if a variance is small, the epsilon matters
         units[key] = {
             "w": rng.normal(0, (2 / (into * side * side)) ** 0.5, (out, into, side, side)),
             "g": rng.uniform(0.5, 1.5, out) * variance**0.5,
@@ -41,7 +44,7 @@ def trunk(backbone="resnet18", width=8, seed=0, groups=1):
 
 
 def heads(units, classes=3, background_first=True, seed=0, **sizes):
-    """Returns {part: (weight, bias)} of pyramid, RPN and box head behind a trunk, layers as PyTorch keeps them."""
+    """Returns {part: (weight, bias)} of pyramid, RPN and box head for a trunk, in PyTorch's layout."""
     rng, size = np.random.default_rng([seed, 2]), SMALL | sizes
     widths = [max(unit["b"].size for (at, _, _), unit in units.items() if at == stage) for stage in (2, 3, 4, 5)]
     channels, hidden = size["channels"], size["hidden"]
@@ -144,7 +147,7 @@ def cell_anchors(sizes, ratios):
 
 
 def write(path, content, legacy=False):
-    """Writes a file in the format of the path's ending, .pth (`legacy`: as before torch 1.6), .safetensors or .pkl; returns the path."""
+    """Writes a file in the format of its ending, .pth (`legacy`: as before torch 1.6), .safetensors or .pkl, and returns its path."""
     if path.suffix == ".pkl":
         path.write_bytes(pickle.dumps(content, protocol=2))
     elif path.suffix == ".safetensors":
@@ -227,10 +230,10 @@ def box_head(layers, rois):
 
 
 def check(submodels, image, normalised, units, layers, background_first=True, **network):
-    """Asserts that a detector's submodels compute the same from `image` as this network from `normalised`.
+    """Asserts that a detector's submodels compute from `image` what this network computes from `normalised`.
 
     Args:
-        submodels: the detector's.
+        submodels: of the detector.
         image: (1, H, W, 3) RGB 0..255.
         normalised: (1, 3, H, W), the same image as the other project feeds it.
         units: the backbone, see `trunk`.
@@ -238,9 +241,9 @@ def check(submodels, image, normalised, units, layers, background_first=True, **
         background_first: whether the background is the first class.
         network: see `features`.
     """
-    wanted, levels = features(units, layers, normalised, **network), submodels.features(image)
+    expected, levels = features(units, layers, normalised, **network), submodels.features(image)
     outputs = submodels.rpn(levels)
-    for i, level in enumerate(wanted):
+    for i, level in enumerate(expected):
         near(levels[f"P{i + 2}"], np.transpose(level.numpy(), (0, 2, 3, 1)))
         logits, deltas = rpn(layers, level)
         near(outputs["logits"][i][0], logits)
@@ -253,7 +256,7 @@ def check(submodels, image, normalised, units, layers, background_first=True, **
     near(outputs["deltas"], deltas[:, 1:] if background_first else deltas)
 
 
-def near(ours, wanted):
+def near(ours, expected):
     ours = np.array(ours)
-    assert ours.shape == wanted.shape
-    np.testing.assert_allclose(ours, wanted, rtol=0, atol=1e-4 * wanted.std())
+    assert ours.shape == expected.shape
+    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-4 * expected.std())

@@ -1,4 +1,4 @@
-"""Imports foreign weights into a detector, step by step as kfpn does it."""
+"""Imports weights of other projects into a detector, by the same steps as kfpn."""
 
 from kfpn.modeling.submodels import build_submodels
 from kfpn.weights.assign import assign_weights, model_config

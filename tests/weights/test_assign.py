@@ -25,7 +25,7 @@ def file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def coco(tmp_path_factory):
-    """A detector of torchvision's for COCO's 90 ids, whose names are known."""
+    """Writes a detector of torchvision for the 90 ids of COCO, whose names are known."""
     return write(tmp_path_factory.mktemp("load") / "coco.safetensors", state(classes=90))
 
 
@@ -41,7 +41,7 @@ def built(file):
 
 @pytest.fixture
 def model(built):
-    """A detector with the settings of `file`, of 3 classes, with random weights."""
+    """Returns a detector of 3 classes with the settings of `file` and random weights."""
     rng = np.random.default_rng(9)
     for variable in variables_of(built).values():
         variable.assign(rng.uniform(0.5, 1.5, variable.shape))
@@ -56,23 +56,23 @@ def changed(before, model):
     return {key for key, value in values(model).items() if not np.array_equal(value, before[key])}
 
 
-def refused(model, source, said, **options):
+def refused(model, source, message, **options):
     before = values(model)
-    with pytest.raises(ValueError, match=said) as error:
+    with pytest.raises(ValueError, match=message) as error:
         kfpn.load_weights(model, source, **options)
     assert changed(before, model) == set()
     return str(error.value)
 
 
 @pytest.mark.parametrize("padded", [False, True])
-def test_loading_into_a_built_detector_is_loading_the_detector(file, padded):
+def test_weights_loaded_into_a_built_detector_are_those_of_load_detector(file, padded):
     loaded = kfpn.load_detector(file, padded)
     built = kfpn.build_detector(**vars(model_config(read_trained_weights(file))), padded=padded)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         kfpn.load_weights(built, file)
-    wanted = values(loaded)
-    assert changed(wanted, built) == set()
+    expected = values(loaded)
+    assert changed(expected, built) == set()
     assert (loaded.class_names, loaded.category_ids) == (("class 1", "class 2", "class 3"), (1, 2, 3))
     if not padded:
         return
@@ -85,17 +85,17 @@ def test_loading_into_a_built_detector_is_loading_the_detector(file, padded):
 # ------------------------------------------------------------------------------------------------ all or nothing
 
 
-def test_a_tensor_of_another_shape_leaves_everything_as_it_was(model, tmp_path):
+def test_a_tensor_of_another_shape_is_refused_and_changes_no_weight(model, tmp_path):
     path = write(tmp_path / "wide.safetensors", state(hidden=20))
-    said = refused(model, path, r"tensors must fit the network, got 6 of another shape: ")
-    assert "roi_heads.box_head.fc6.weight (20, 392) instead of (16, 392) for head_fc1/kernel" in said
+    message = refused(model, path, r"tensors must fit the network, got 6 of another shape: ")
+    assert "roi_heads.box_head.fc6.weight (20, 392) instead of (16, 392) for head_fc1/kernel" in message
     path = write(tmp_path / "deep.safetensors", state(channels=12))
-    said = refused(model, path, "of another shape")
-    assert "backbone.fpn.inner_blocks.0.0.weight (12, 8, 1, 1) instead of (8, 8, 1, 1) for lateral_2/kernel" in said
+    message = refused(model, path, "of another shape")
+    assert "backbone.fpn.inner_blocks.0.0.weight (12, 8, 1, 1) instead of (8, 8, 1, 1) for lateral_2/kernel" in message
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (
             lambda s: s.pop("roi_heads.box_predictor.bbox_pred.bias"),
@@ -111,10 +111,10 @@ def test_a_tensor_of_another_shape_leaves_everything_as_it_was(model, tmp_path):
         (lambda s: s.update({"backbone.body.bn1.bias": np.ones(9, np.float32)}), r"bn1\.bias \(9,\) instead of \(8,\)"),
     ],
 )
-def test_a_bad_tensor_leaves_everything_as_it_was(model, tmp_path, change, said):
+def test_a_bad_tensor_is_refused_and_changes_no_weight(model, tmp_path, change, message):
     bad = state()
     change(bad)
-    refused(model, write(tmp_path / "bad.safetensors", bad), said)
+    refused(model, write(tmp_path / "bad.safetensors", bad), message)
 
 
 @pytest.mark.parametrize(
@@ -127,20 +127,20 @@ def test_a_bad_tensor_leaves_everything_as_it_was(model, tmp_path, change, said)
         ("stride_on", {"backbone": "resnet50", "stride_on": "1x1"}),
     ],
 )
-def test_a_model_with_other_settings_is_refused_and_the_setting_named(tmp_path, name, other):
+def test_a_model_with_another_setting_is_refused_by_the_setting(tmp_path, name, other):
     units = trunk(other.get("backbone") if name == "stride_on" else "resnet18", other.get("backbone_width", 8))
     path = write(tmp_path / "m.safetensors", torchvision(units, heads(units)))
     model = kfpn.build_detector(**{**vars(model_config(read_trained_weights(path))), **other})
-    said = refused(model, path, rf"m\.safetensors: .*\b{name}\b")
-    assert len(said) < 1000
+    message = refused(model, path, rf"m\.safetensors: .*\b{name}\b")
+    assert len(message) < 1000
 
 
-def test_settings_one_may_change_are_warned_of_in_one_line(file):
+def test_settings_that_may_differ_cause_one_warning(file):
     config = vars(model_config(read_trained_weights(file))) | {"norm_epsilon": 1e-3, "aligned": True}
     model = kfpn.build_detector(**config)
-    with pytest.warns(UserWarning, match=r"trained with norm_epsilon=1e-05 .*, aligned=False") as told:
+    with pytest.warns(UserWarning, match=r"trained with norm_epsilon=1e-05 .*, aligned=False") as caught:
         kfpn.load_weights(model, file)
-    assert len(told) == 1
+    assert len(caught) == 1
     assert changed(values(kfpn.load_detector(file)), model) == set()
 
 
@@ -155,16 +155,16 @@ HEAD = {"head_logits/kernel", "head_logits/bias", "head_deltas/kernel", "head_de
 
 
 @pytest.mark.parametrize("names", [None, ("cat", "dog", "unicorn")])
-def test_other_classes_leave_the_predictor_fresh_and_load_the_rest(model, coco, loaded_coco, names):
+def test_with_other_classes_all_weights_but_the_predictors_are_loaded(model, coco, loaded_coco, names):
     before = values(model)
-    with pytest.warns(UserWarning, match=r"predictor .* left fresh: 90 classes there, 3 here") as told:
+    with pytest.warns(UserWarning, match=r"predictor .* left fresh: 90 classes there, 3 here") as caught:
         kfpn.load_weights(model, coco, names)
-    assert len(told) == 1
+    assert len(caught) == 1
     assert changed(before, model) == before.keys() - HEAD
     assert changed(loaded_coco, model) == HEAD
 
 
-def test_classes_of_other_names_leave_the_predictor_fresh(coco):
+def test_with_other_class_names_the_predictors_weights_are_not_loaded(coco):
     model = kfpn.build_detector(**vars(model_config(read_trained_weights(coco))))
     before = values(model)
     with pytest.warns(UserWarning, match="left fresh: the classes have other names"):
@@ -172,12 +172,12 @@ def test_classes_of_other_names_leave_the_predictor_fresh(coco):
     assert changed(before, model) == before.keys() - HEAD
 
 
-def test_classes_that_the_weights_have_are_taken_by_name(model, coco, loaded_coco):
+def test_the_predictor_takes_the_weights_of_classes_by_their_names(model, coco, loaded_coco):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         kfpn.load_weights(model, coco, ("dog", "person", "toothbrush"))
     (logits, logit_biases), (deltas, delta_biases) = (heads(UNITS, classes=90)[part] for part in ("cls", "box"))
-    ids = [18, 1, 90]  # COCO's; row 0 is the background
+    ids = [18, 1, 90]  # ids of COCO; row 0 is the background
     after = values(model)
     np.testing.assert_array_equal(after["head_logits/kernel"], logits[[*ids, 0]].T)
     np.testing.assert_array_equal(after["head_logits/bias"], logit_biases[[*ids, 0]])
@@ -187,12 +187,12 @@ def test_classes_that_the_weights_have_are_taken_by_name(model, coco, loaded_coc
     assert changed(loaded_coco, model) == HEAD
 
 
-def test_a_name_that_two_labels_have_is_not_taken(model, coco):
+def test_the_weights_of_a_name_that_two_labels_have_are_not_taken(model, coco):
     with pytest.warns(UserWarning, match="left fresh"):
         kfpn.load_weights(model, coco, ("dog", "person", "N/A"))
 
 
-def test_names_must_be_as_many_as_the_classes_of_the_model(model, coco):
+def test_the_number_of_names_must_be_the_number_of_the_models_classes(model, coco):
     refused(model, coco, "class_names must be 3", class_names=("dog", "person"))
 
 
@@ -212,54 +212,54 @@ def test_one_box_for_all_classes_is_refused(model, tmp_path):
 # ------------------------------------------------------------------------------------------------ backbones
 
 
-def test_a_backbone_changes_the_backbone_only(model, tmp_path):
+def test_loading_a_backbone_changes_only_the_backbone(model, tmp_path):
     units, before = trunk(seed=5), values(model)
     path = write(
         tmp_path / "r18.safetensors", torchvision_backbone(units) | {"fc.weight": np.ones((9, 64), np.float32)}
     )
-    with pytest.warns(UserWarning, match=r"is a backbone: pyramid, RPN and box head are left fresh") as told:
+    with pytest.warns(UserWarning, match=r"is a backbone: pyramid, RPN and box head are left fresh") as caught:
         kfpn.load_weights(model, path)
-    assert len(told) == 1
+    assert len(caught) == 1
     assert changed(before, model) == {key for key in before if key.startswith(("stem_", "conv"))}
-    wanted = np.transpose(units[5, 1, 2]["w"], (2, 3, 1, 0))
-    np.testing.assert_array_equal(values(model)["conv5_2_2_conv/kernel"], wanted)
+    expected = np.transpose(units[5, 1, 2]["w"], (2, 3, 1, 0))
+    np.testing.assert_array_equal(values(model)["conv5_2_2_conv/kernel"], expected)
     with pytest.raises(ValueError, match="must be a detector, got torchvision resnet18, ImageNet"):
         kfpn.load_detector(path)
 
 
 def test_a_backbone_of_other_settings_is_refused(model, tmp_path):
     path = write(tmp_path / "R-50.pkl", caffe2_backbone(trunk("resnet50")))
-    said = refused(model, path, r"R-50\.pkl: the model must be built as these weights were trained")
-    assert "backbone='resnet50'" in said
-    assert "pixel_std=(1.0, 1.0, 1.0)" in said
+    message = refused(model, path, r"R-50\.pkl: the model must be built as these weights were trained")
+    assert "backbone='resnet50'" in message
+    assert "pixel_std=(1.0, 1.0, 1.0)" in message
 
 
 def test_submodels_and_their_weights_model_take_weights_as_well(file):
-    wanted = values(kfpn.load_detector(file))
+    expected = values(kfpn.load_detector(file))
     submodels = build_submodels(model_config(read_trained_weights(file)))
     for part in (submodels, submodels.weights_model):
         for variable in variables_of(submodels).values():
             variable.assign(variable * 0 + 1)
         kfpn.load_weights(part, file)
-        assert changed(wanted, submodels) == set()
+        assert changed(expected, submodels) == set()
 
 
 # ------------------------------------------------------------------------------------------------ pyramids
 
 
 @pytest.mark.parametrize(
-    ("other", "said"),
+    ("other", "message"),
     [
-        # Both pyramids have the very same variables, so only the setting tells them apart.
+        # Both pyramids have the same variables. They differ only in the setting.
         ({"pyramid": "bottom_up"}, "with pyramid='fpn' \\(the model has 'bottom_up'\\)"),
         ({"upsampling": "bilinear"}, "with upsampling='nearest' \\(the model has 'bilinear'\\)"),
         ({"merge": "average"}, "with merge='sum' \\(the model has 'average'\\)"),
         ({"pyramid": "c4"}, "with pyramid='fpn' \\(the model has 'c4'\\)"),
     ],
 )
-def test_a_detector_does_not_load_into_another_pyramid(file, other, said):
+def test_a_detector_does_not_load_into_another_pyramid(file, other, message):
     model = kfpn.build_detector(**{**vars(model_config(read_trained_weights(file))), **other})
-    refused(model, file, said)
+    refused(model, file, message)
 
 
 @pytest.mark.parametrize("pyramid", ["bottom_up", "top_down", "finest", "c4", "c5"])

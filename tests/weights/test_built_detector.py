@@ -7,7 +7,7 @@ from tests.weights.foreign import detectron2, heads, torchvision, trunk, write
 UNITS = trunk()
 
 
-def test_every_setting_that_matters_is_read_off_the_model(tmp_path):
+def test_a_built_detector_shows_every_setting_that_matters_for_weights(tmp_path):
     units = trunk("resnet50")
     for content in (torchvision(units, heads(units)), detectron2(units, heads(units, background_first=False))):
         config = model_config(read_trained_weights(write(tmp_path / "m.safetensors", content)))
@@ -17,12 +17,12 @@ def test_every_setting_that_matters_is_read_off_the_model(tmp_path):
         }
 
 
-def test_a_detectors_weights_say_every_setting_that_matters(tmp_path):
+def test_the_weights_of_a_detector_come_with_every_setting_that_matters(tmp_path):
     for content in (torchvision(UNITS, heads(UNITS)), detectron2(UNITS, heads(UNITS, background_first=False))):
-        said = read_trained_weights(write(tmp_path / "m.safetensors", content)).model
+        settings = read_trained_weights(write(tmp_path / "m.safetensors", content)).model
         assert {
             *SETTINGS_THAT_MUST_MATCH,
             *SETTINGS_THAT_MAY_DIFFER,
             "canonical_size",
             "norm_heads",
-        } - said.keys() == set()
+        } - settings.keys() == set()

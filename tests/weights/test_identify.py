@@ -6,7 +6,7 @@ from kfpn.weights.makers import MAKERS
 from tests.weights.foreign import write
 
 
-def test_arrays_of_nobody_are_refused_with_a_list_of_all_makers(tmp_path):
+def test_arrays_of_an_unknown_maker_are_refused_with_a_list_of_all_makers(tmp_path):
     path = write(tmp_path / "m.pkl", {"layer.weight": np.ones((2, 3), np.float32)})
     with pytest.raises(ValueError, match=r"m\.pkl: must hold weights of a known kind") as error:
         read_trained_weights(path)

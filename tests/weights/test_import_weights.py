@@ -16,13 +16,13 @@ UNITS = trunk()
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
-    """A detector of three classes without names."""
+    """Writes the weights of a detector of three classes without names."""
     return write(tmp_path_factory.mktemp("importing") / "m.safetensors", torchvision(UNITS, heads(UNITS)))
 
 
 @pytest.fixture(scope="module")
 def coco(tmp_path_factory):
-    """A detector of 80 classes: COCO's, unless someone says otherwise."""
+    """Writes the weights of a detector of 80 classes. They are COCO's unless other names are given."""
     content = {"model": detectron2(UNITS, heads(UNITS, classes=80, background_first=False))}
     return write(tmp_path_factory.mktemp("importing") / "coco.pkl", content)
 
@@ -31,7 +31,7 @@ def values(model):
     return {key: np.array(variable) for key, variable in variables_of(model).items()}
 
 
-def same(model, other):
+def equal_weights(model, other):
     left, right = values(model), values(other)
     return left.keys() == right.keys() and all(np.array_equal(left[key], right[key]) for key in left)
 
@@ -43,16 +43,16 @@ def config_of(folder):
 # ------------------------------------------------------------------------------------------------ import_weights
 
 
-def test_an_imported_work_directory_detects_what_the_original_does(file, tmp_path):
+def test_an_imported_work_directory_has_the_detections_of_the_original(file, tmp_path):
     trained = kfpn.import_weights(file, tmp_path / "new" / "run")
     assert {path.name for path in (tmp_path / "new" / "run").iterdir()} == {
         "config.json", "classes.json", "detector.weights.h5",
     }  # fmt: skip
-    imported, wanted = kfpn.load_detector(tmp_path / "new" / "run"), kfpn.load_detector(file)
+    imported, original = kfpn.load_detector(tmp_path / "new" / "run"), kfpn.load_detector(file)
     assert (imported.class_names, imported.category_ids) == (("class 1", "class 2", "class 3"), (1, 2, 3))
-    assert same(imported, wanted)
+    assert equal_weights(imported, original)
     image = np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3), np.uint8)
-    outputs, expected = imported(image), wanted(image)
+    outputs, expected = imported(image), original(image)
     assert int(expected["num_detections"][0]) > 0
     for name in expected:
         np.testing.assert_array_equal(np.array(outputs[name]), np.array(expected[name]), name)
@@ -63,7 +63,7 @@ def test_an_imported_work_directory_detects_what_the_original_does(file, tmp_pat
 
 
 @pytest.mark.parametrize("name", ["config.json", "detector.weights.h5"])
-def test_a_folder_with_a_run_is_left_alone(file, tmp_path, name):
+def test_a_folder_that_holds_a_run_is_not_changed(file, tmp_path, name):
     (tmp_path / name).write_text("mine")
     with pytest.raises(ValueError, match="output must be a folder without a run"):
         kfpn.import_weights(file, tmp_path)
@@ -72,14 +72,14 @@ def test_a_folder_with_a_run_is_left_alone(file, tmp_path, name):
 
 @pytest.mark.filterwarnings("error::UserWarning", "ignore:.*the file doesn.t hold pixel_mean")
 @pytest.mark.parametrize("turn", [0, 1])
-def test_names_that_are_given_name_the_labels_in_order_and_change_no_weight(coco, tmp_path, turn):
-    # Own names, and COCO's in another order: neither moves a row or leaves one random.
+def test_given_names_name_the_labels_in_their_order_and_change_no_weight(coco, tmp_path, turn):
+    # The names are new ones, and COCO's in another order. In both cases no row moves, and none stays random.
     cocos = read_trained_weights(coco).class_names
     names = [f"screw {i}" for i in range(80)] if turn == 0 else [*cocos[1:], cocos[0]]
     kfpn.import_weights(coco, tmp_path, class_names=names)
     imported = kfpn.load_detector(tmp_path)
     assert (imported.class_names, imported.category_ids) == (tuple(names), tuple(range(1, 81)))
-    assert same(imported, kfpn.load_detector(coco))
+    assert equal_weights(imported, kfpn.load_detector(coco))
 
 
 @pytest.mark.filterwarnings("error::UserWarning")
@@ -99,7 +99,7 @@ def test_a_work_directory_is_imported_with_its_classes_and_settings(coco, tmp_pa
         assert config_of(tmp_path / "two")[section] == settings[section]
 
 
-def test_what_cannot_be_imported_leaves_nothing_behind(file, tmp_path):
+def test_a_failed_import_leaves_nothing(file, tmp_path):
     trained = read_trained_weights(file)
     with pytest.raises(ValueError, match="class_names must be 3, one a class, got 2"):
         kfpn.import_weights(file, tmp_path / "run", class_names=("a", "b"))
@@ -143,7 +143,7 @@ def test_the_command_makes_the_work_directory_with_names_and_options(file, tmp_p
         "--output OUT FILE --class-names cat dog cow",
     ],
 )
-def test_the_source_may_stand_anywhere(file, monkeypatch, order):
+def test_the_source_may_stand_anywhere_among_the_options(file, monkeypatch, order):
     import kfpn.weights.import_weights
 
     seen = []
@@ -158,7 +158,7 @@ def test_the_source_may_stand_anywhere(file, monkeypatch, order):
 
 
 @pytest.mark.parametrize(
-    ("content", "options", "said"),
+    ("content", "options", "message"),
     [
         (None, [], "does not exist"),
         (b"", [], "is empty"),
@@ -176,7 +176,7 @@ def test_the_source_may_stand_anywhere(file, monkeypatch, order):
         ),
     ],
 )
-def test_a_file_that_cannot_be_used_is_one_line_and_writes_nothing(tmp_path, capsys, content, options, said):
+def test_the_error_for_an_unusable_file_is_one_line_and_nothing_is_written(tmp_path, capsys, content, options, message):
     path = tmp_path / "m.pkl"
     if isinstance(content, bytes):
         path.write_bytes(content)
@@ -185,11 +185,11 @@ def test_a_file_that_cannot_be_used_is_one_line_and_writes_nothing(tmp_path, cap
     assert cli.main(["import-weights", str(path), "--output", str(tmp_path / "run"), *options]) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("kfpn")]
     assert len(lines) == 1
-    assert said in lines[0]
+    assert message in lines[0]
     assert not (tmp_path / "run").exists()
 
 
-def test_a_backbone_becomes_a_detector_with_fresh_heads_and_says_so(tmp_path):
+def test_a_backbone_becomes_a_detector_with_untrained_heads_and_a_warning(tmp_path):
     content = {"model": detectron2_backbone(UNITS), "__author__": "torchvision"}
     path = write(tmp_path / "r18.pkl", content)
     args = ["import-weights", str(path), "--output", str(tmp_path / "run"), "--class-names", "cat", "dog"]

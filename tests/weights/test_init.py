@@ -37,7 +37,7 @@ def source(count):
 
 @pytest.fixture(scope="module", autouse=True)
 def eagerly():
-    """Steps run eagerly: tracing them takes four times as long."""
+    """Runs steps eagerly, because tracing them takes four times as long."""
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)
@@ -53,7 +53,8 @@ def coco(tmp_path_factory):
 def config(coco, tmp_path_factory):
     workdir = str(tmp_path_factory.mktemp("run"))
     config = cli.train_defaults(["train", "--init", str(coco), "--workdir", workdir])
-    # So slow, with gradients clipped, that no weight goes further than lr x steps; an average that began elsewhere shows.
+    # The learning rate is small and gradients are clipped, so that no weight changes by more than lr x steps. An average that
+    # began with other weights would be noticed.
     slow = OptimizerConfig(learning_rate=1e-3, reference_batch=2, warmup_steps=0, clip_norm=1.0, ema_decay=0.9)
     small = {"pre_nms_train": 20, "post_nms_train": 20}
     changes = {"sampling": dataclasses.replace(config.sampling, rpn_batch=16, roi_batch=8), "optimizer": slow}
@@ -71,9 +72,9 @@ def values(model):
     return {key: np.array(variable) for key, variable in variables_of(model).items()}
 
 
-def test_a_run_starts_from_the_weights_and_keeps_frozen_stages_bit_by_bit(config, final, coco):
-    trained, wanted = kfpn.load_detector(config.workdir), kfpn.load_detector(coco)
-    after, before = values(trained), values(wanted)
+def test_a_run_starts_from_the_weights_and_does_not_change_a_bit_of_frozen_stages(config, final, coco):
+    trained, expected = kfpn.load_detector(config.workdir), kfpn.load_detector(coco)
+    after, before = values(trained), values(expected)
     assert trained.class_names == CLASSES
     for key in before:
         frozen = key.startswith(("stem_", "conv2_")) or "_norm/" in key
@@ -89,13 +90,13 @@ def test_a_run_starts_from_the_weights_and_keeps_frozen_stages_bit_by_bit(config
 def test_the_classes_are_taken_by_name(config, final):
     (logits, _), (deltas, _) = (heads(UNITS, classes=80, background_first=False)[part] for part in ("cls", "box"))
     after = values(kfpn.load_detector(config.workdir))
-    # COCO's dog is label 16, person label 0, and the background comes last.
+    # COCO's dog is label 16, its person is label 0, and the background comes last.
     np.testing.assert_allclose(after["head_logits/kernel"], logits[[16, 0, 80]].T, rtol=0, atol=2.1e-3)
     rows = [4 * label + k for label in (16, 0) for k in (1, 0, 3, 2)]
     np.testing.assert_allclose(after["head_deltas/kernel"], deltas[rows].T, rtol=0, atol=2.1e-3)
 
 
-def test_a_run_goes_on_when_the_file_it_began_with_is_gone(config, final, tmp_path, capsys):
+def test_a_run_goes_on_if_the_file_that_it_began_with_is_missing(config, final, tmp_path, capsys):
     shutil.copytree(config.workdir, tmp_path / "run")
     gone = dataclasses.replace(config, workdir=str(tmp_path / "run"))
     (tmp_path / "run" / "checkpoints" / "step_00000002.npz").unlink()
@@ -114,7 +115,7 @@ def test_a_run_goes_on_when_the_file_it_began_with_is_gone(config, final, tmp_pa
         hidden.rename(config.init)
 
 
-def test_another_start_is_another_run(config, final, coco, tmp_path):
+def test_the_same_folder_with_other_initial_weights_is_refused(config, final, coco, tmp_path):
     other = shutil.copy(coco, tmp_path / "other.pkl")
     with pytest.raises(ValueError, match=r"made with other options: init: "):
         train(dataclasses.replace(config, init=str(other)), source(4))
@@ -131,19 +132,19 @@ def test_a_network_that_the_weights_do_not_fit_is_refused_before_training(config
 
 @pytest.mark.parametrize("preset", [None, "finetune", "coco", "shapes"])
 @pytest.mark.parametrize("kind", ["torchvision", "detectron2"])
-def test_the_network_is_that_of_the_weights_whatever_the_preset(tmp_path, preset, kind):
+def test_the_network_is_that_of_the_weights_with_any_preset(tmp_path, preset, kind):
     layers = heads(UNITS, background_first=kind == "torchvision")
     state = torchvision(UNITS, layers) if kind == "torchvision" else detectron2(UNITS, layers)
     path = write(tmp_path / "m.safetensors", state)
     args = ["train", "--init", str(path), *(["--preset", preset] if preset else [])]
     config, trained = cli.train_defaults(args), read_trained_weights(path)
     assert config.preset == (preset or "finetune")
-    wanted = dataclasses.replace(model_config(trained), freeze_stages=config.model.freeze_stages)
-    assert config.model == wanted
+    expected = dataclasses.replace(model_config(trained), freeze_stages=config.model.freeze_stages)
+    assert config.model == expected
     assert {**vars(config.sampling), **trained.sampling} == vars(config.sampling)
 
 
-def test_an_option_wins_over_what_comes_with_the_weights(coco, monkeypatch):
+def test_an_option_replaces_a_setting_that_comes_with_the_weights(coco, monkeypatch):
     import kfpn.training.train
 
     seen = []
@@ -154,7 +155,7 @@ def test_an_option_wins_over_what_comes_with_the_weights(coco, monkeypatch):
     assert (seen[0].model.pixel_std, seen[0].init, seen[0].preset) == ((1.0, 1.0, 1.0), str(coco), "finetune")
 
 
-def test_weights_that_cannot_be_read_are_one_line_before_anything_is_written(tmp_path, capsys):
+def test_the_error_for_unreadable_weights_is_one_line_before_anything_is_written(tmp_path, capsys):
     assert cli.main(["train", "--init", str(tmp_path / "none.pth"), "--workdir", str(tmp_path / "run")]) == 2
     assert capsys.readouterr().err.strip().endswith(f"{tmp_path / 'none.pth'}: does not exist (looked in {tmp_path})")
     assert not (tmp_path / "run").exists()

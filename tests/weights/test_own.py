@@ -1,4 +1,4 @@
-"""Reads kfpn's own work directories as trained weights."""
+"""Tests reading kfpn's own work directories as trained weights."""
 
 import shutil
 
@@ -18,7 +18,7 @@ NAMES = ("dog", "person", "toothbrush")
 
 @pytest.fixture(scope="module")
 def coco(tmp_path_factory):
-    """A detector of torchvision's of COCO's 90 ids, whose names are known."""
+    """Writes a detector of torchvision for the 90 ids of COCO, whose names are known."""
     state = torchvision(UNITS, heads(UNITS, classes=90))
     return write(tmp_path_factory.mktemp("own") / "coco.safetensors", state)
 
@@ -40,10 +40,10 @@ def values(model):
 
 
 @pytest.mark.parametrize("name", ["", "detector.weights.h5"])
-def test_a_work_directory_is_read_like_any_other_weights(own, coco, model, name):
-    trained, wanted = read_trained_weights(own / name), read_trained_weights(coco)
-    assert (trained.class_names, trained.category_ids) == (wanted.class_names, wanted.category_ids)
-    assert {**trained.model, **wanted.model} == trained.model
+def test_a_work_directory_is_read_as_the_weights_that_it_was_made_of(own, coco, model, name):
+    trained, expected = read_trained_weights(own / name), read_trained_weights(coco)
+    assert (trained.class_names, trained.category_ids) == (expected.class_names, expected.category_ids)
+    assert {**trained.model, **expected.model} == trained.model
     assert trained.sampling["roi_box_beta"] == 1 / 9
     kfpn.load_weights(model, own / name, NAMES)
     by_name = values(model)
@@ -53,7 +53,7 @@ def test_a_work_directory_is_read_like_any_other_weights(own, coco, model, name)
 
 
 @pytest.mark.parametrize("gone", ["config.json", "classes.json", "detector.weights.h5"])
-def test_a_work_directory_without_one_of_its_files_says_which(own, tmp_path, gone):
+def test_the_error_for_a_work_directory_names_the_missing_file(own, tmp_path, gone):
     shutil.copytree(own, tmp_path / "run")
     (tmp_path / "run" / gone).unlink()
     with pytest.raises(ValueError, match=gone.replace(".", r"\.")) as error:
@@ -67,7 +67,7 @@ def test_weights_without_their_work_directory_are_refused(own, tmp_path):
         read_trained_weights(tmp_path / "detector.weights.h5")
 
 
-def test_the_file_that_is_named_is_the_one_that_is_read(own, tmp_path):
+def test_the_named_file_of_a_work_directory_is_read(own, tmp_path):
     shutil.copytree(own, tmp_path / "run")
     submodels = build_submodels(model_config(read_trained_weights(own)))
     variables_of(submodels)["rpn_logits/bias"].assign([4.0, 5.0, 6.0])

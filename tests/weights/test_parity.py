@@ -1,4 +1,4 @@
-"""Compares all numbers with torchvision's and detectron2's, stage by stage, as `benchmarks/parity.py` does, with its limits."""
+"""Compares all numbers with torchvision's and detectron2's, stage by stage, with the limits of `benchmarks/parity.py`."""
 
 import numpy as np
 import pytest
@@ -19,14 +19,14 @@ def test_every_number_is_within_its_limit(imported, stage):
 
 def test_the_settings_come_with_the_weights(imported):
     model, sampling = imported.trained.model, imported.trained.sampling
-    same = {
+    expected = {
         "backbone": "resnet50",
         "norm": "frozen_bn",
         "norm_epsilon": 1e-5,
         "pyramid_channels": 256,
         "head_width": 1024,
     }
-    assert {name: model[name] for name in same} == same
+    assert {name: model[name] for name in expected} == expected
     if imported.reference.background_first:
         assert (model["num_classes"], model["stride_on"], model["aligned"], model["sampling_ratio"]) == (
             90,
@@ -46,8 +46,8 @@ def test_the_settings_come_with_the_weights(imported):
         assert sampling == {"rpn_box_beta": 0.0, "roi_box_beta": 0.0}
 
 
-def test_a_wrong_setting_would_be_noticed(imported):
-    # The comparison is tested itself: a value of P3 that is 2 standard deviations too large must be measured as 2.
+def test_the_comparison_measures_a_wrong_value_in_standard_deviations(imported):
+    # This tests the comparison itself: a value of P3 that is 2 standard deviations too large must be measured as 2.
     reference = imported.reference
     shape, values, whole = reference.rule.expected(reference.infer, "P3")
     assert not whole

@@ -16,7 +16,7 @@ MD5 = hashlib.md5(DATA).hexdigest()
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """/good gives DATA, /short breaks off half way, /wrong gives a page, everything else is not there."""
+    """Answers /good with DATA, /short with half of it, /wrong with a web page, and everything else with 404."""
 
     def do_GET(self):
         self.server.asked.append(self.path)
@@ -49,7 +49,7 @@ def server(monkeypatch):
 
 @pytest.fixture
 def know(monkeypatch):
-    """Returns a function that makes a checkpoint known, by default with its SHA-256 and size."""
+    """Returns a function that adds a checkpoint to the known ones, by default with its SHA-256 and size."""
 
     def know(url, name="test:model", **fields):
         fields = {"sha256": SHA256, "size": len(DATA), **fields}
@@ -77,7 +77,7 @@ def test_names_and_file_names_are_unique():
 
 
 @pytest.mark.parametrize("known", list_pretrained(), ids=lambda known: known.name)
-def test_an_entry_is_sound(known):
+def test_an_entry_has_a_well_formed_name_address_and_hash(known):
     assert known.url.startswith("https://")
     assert re.fullmatch(r"(torchvision|detectron2|keras):[\w-]+", known.name)
     assert known.file_name == known.name.replace(":", "_") + known.url[known.url.rindex(".") :]
@@ -86,7 +86,7 @@ def test_an_entry_is_sound(known):
     assert known.size is None or 40e6 < known.size < 300e6
     assert (known.box_ap is not None) == ("faster" in known.name)
     assert "\n" not in known.what
-    # The makers write the first digits of the hash into the file's name.
+    # The first digits of the hash stand in the name of the maker's file.
     if known.name.startswith("torchvision:"):
         assert known.url.endswith(f"-{known.sha256[:8]}.pth")
     if "/model_final_" in known.url:
@@ -101,20 +101,20 @@ def test_the_hashes_of_keras_are_those_of_keras_applications():
             assert known.url.startswith(resnet.BASE_WEIGHTS_PATH)
 
 
-def test_find_gives_the_entry_of_a_name():
+def test_find_returns_the_entry_of_a_name():
     known = find_pretrained("torchvision:fasterrcnn_resnet50_fpn_coco")
     assert known.box_ap == 37.0
     assert known.sha256.startswith("258fb6c6")
 
 
-def test_find_names_the_nearest():
+def test_the_error_for_an_unknown_name_gives_the_nearest_one():
     with pytest.raises(
         ValueError, match=r"got 'detectron2:faster_rcnn_R50_FPN_3x'; did you mean 'detectron2:faster_rcnn_R_50_FPN_3x'"
     ):
         find_pretrained("detectron2:faster_rcnn_R50_FPN_3x")
 
 
-def test_find_lists_all_where_none_is_near():
+def test_the_error_for_an_unknown_name_lists_all_if_none_is_near():
     with pytest.raises(
         ValueError, match=r"got 'xyz'; known are torchvision:fasterrcnn_resnet50_fpn_coco, .*keras:resnet152"
     ):
@@ -139,7 +139,7 @@ def test_a_file_is_downloaded_once(tmp_path, server, know, hashes):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_the_cache_is_keras_own(tmp_path, server, know, monkeypatch):
+def test_the_cache_is_that_of_keras(tmp_path, server, know, monkeypatch):
     know(f"{server.root}/good.pkl")
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     assert fetch("test:model") == tmp_path / "keras" / "kfpn" / "test_model.pkl"
@@ -148,28 +148,28 @@ def test_the_cache_is_keras_own(tmp_path, server, know, monkeypatch):
     assert fetch("test:model") == tmp_path / "home" / ".keras" / "kfpn" / "test_model.pkl"
 
 
-def test_a_file_put_there_by_hand_needs_no_network(tmp_path, know):
+def test_a_file_that_was_put_into_the_cache_by_hand_needs_no_network(tmp_path, know):
     known = know("http://127.0.0.1:9/good.pkl")
     (tmp_path / known.file_name).write_bytes(DATA)
     assert fetch("test:model", tmp_path) == tmp_path / known.file_name
 
 
-def test_a_false_file_in_the_cache_is_replaced(tmp_path, server, know):
+def test_a_file_of_another_hash_in_the_cache_is_replaced(tmp_path, server, know):
     known = know(f"{server.root}/good.pkl", size=None)
     (tmp_path / known.file_name).write_bytes(DATA[:-1])
     assert fetch("test:model", tmp_path).read_bytes() == DATA
 
 
-@pytest.mark.parametrize(("wanted", "got"), [({"sha256": "0" * 64}, SHA256), ({"sha256": None, "md5": "0" * 32}, MD5)])
-def test_a_wrong_hash_is_an_error_and_nothing_is_kept(tmp_path, server, know, wanted, got):
-    know(f"{server.root}/good.pkl", **wanted)
+@pytest.mark.parametrize(("fields", "got"), [({"sha256": "0" * 64}, SHA256), ({"sha256": None, "md5": "0" * 32}, MD5)])
+def test_a_wrong_hash_is_an_error_and_nothing_is_kept(tmp_path, server, know, fields, got):
+    know(f"{server.root}/good.pkl", **fields)
     message = refusal("test:model", tmp_path)
     assert f"{server.root}/good.pkl is not the file that was expected, and was removed" in message
     assert f"{got}, expected 0000" in message
     assert not list(tmp_path.iterdir())
 
 
-def test_a_wrong_prefix_says_that_it_is_one(tmp_path, server, know):
+def test_the_error_for_a_wrong_hash_prefix_says_that_it_is_a_prefix(tmp_path, server, know):
     know(f"{server.root}/good.pkl", sha256="00000000")
     assert f"has the sha256 {SHA256}, expected one that begins with 00000000" in refusal("test:model", tmp_path)
 
@@ -180,13 +180,13 @@ def test_a_page_instead_of_the_file_is_an_error(tmp_path, server, know):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_that_breaks_off_is_not_kept(tmp_path, server, know):
+def test_a_download_that_breaks_off_is_not_kept(tmp_path, server, know):
     know(f"{server.root}/short.pkl", sha256=None, size=None)
     assert f"downloading {server.root}/short.pkl failed" in refusal("test:model", tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_that_is_gone_says_where_to_put_it(tmp_path, server, know):
+def test_the_error_for_a_missing_file_says_where_to_put_it(tmp_path, server, know):
     know(f"{server.root}/gone.pkl")
     message = refusal("test:model", tmp_path)
     assert f"downloading {server.root}/gone.pkl failed" in message
@@ -204,7 +204,7 @@ def test_without_a_network_the_message_says_where_to_put_the_file(tmp_path, know
     assert message.endswith(f"Without a network put the file at {tmp_path / 'test_model.pkl'}")
 
 
-def test_a_false_file_stays_without_a_network_and_is_named(tmp_path, know):
+def test_without_a_network_a_damaged_file_is_kept_and_named(tmp_path, know):
     known = know("http://127.0.0.1:9/good.pkl")
     path = tmp_path / known.file_name
     path.write_bytes(DATA[:-1])
@@ -212,7 +212,7 @@ def test_a_false_file_stays_without_a_network_and_is_named(tmp_path, know):
     assert path.read_bytes() == DATA[:-1]
 
 
-def test_a_file_without_a_known_hash_says_which_it_has(tmp_path, server, know, capsys):
+def test_the_hash_of_a_file_without_a_known_hash_is_printed(tmp_path, server, know, capsys):
     know(f"{server.root}/good.pkl", sha256=None)
     fetch("test:model", tmp_path)
     assert f"kfpn: no hash of test:model is known; the SHA-256 of what came is {SHA256}\n" in capsys.readouterr().out
@@ -224,7 +224,7 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path, know):
     assert refusal("test:model", tmp_path / "file").startswith(f"folder must be writable, got {tmp_path / 'file'} (")
 
 
-def test_an_unknown_name_is_refused_before_anything_is_made(tmp_path):
+def test_an_unknown_name_is_refused_before_anything_is_written(tmp_path):
     assert "did you mean 'keras:resnet50'" in refusal("keras:resnet5", tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 

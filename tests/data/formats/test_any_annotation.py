@@ -1,4 +1,4 @@
-"""Annotations of every other kind than COCO's, made by chance: a ValueError that names them, or records that are right."""
+"""Checks random annotations of all kinds but COCO's: a ValueError names the bad one, or the records are right."""
 
 import io
 import xml.etree.ElementTree as ElementTree
@@ -51,20 +51,20 @@ def opened(folder, text, other=GOOD):
 
 
 def refused_or_usable(named, make, *args):
-    """Asserts that a source is right, or that the error which refuses it names what it is about."""
+    """Asserts that `make` returns a source with usable records, or raises a ValueError that holds the text `named`."""
     try:
-        source, said = make(*args), None
+        source, message = make(*args), None
     except ValueError as error:
-        said = str(error)
-    if said is None:
+        message = str(error)
+    if message is None:
         require_usable(source)
     else:
-        assert named in said
+        assert named in message
 
 
 @st.composite
 def trees(draw):
-    """Two objects and a size, of which some elements were changed, dropped, moved or doubled."""
+    """Makes an annotation of two objects and a size, in which some elements are changed, added, dropped or moved."""
     root = ElementTree.fromstring(xml(("dog", 0, 1, 1, 30, 20), ("cat", 1, 5, 6, 10.5, 12)))
     for _ in range(draw(st.integers(1, 4))):
         parents = list(root.iter())
@@ -108,16 +108,16 @@ def test_an_encoding_that_cant_be_read_is_refused_with_the_file(folder, encoding
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["ant", "dog"]), st.integers(0, 1), *[st.integers(-3, 34)] * 4), max_size=8))
-def test_random_objects_are_those_that_a_plain_reader_finds(folder, objects):
-    wanted = []
+def test_random_objects_are_read_as_a_plain_reader_reads_them(folder, objects):
+    expected = []
     for name, difficult, x0, y0, x1, y1 in objects:
         box = (max(y0 - 1, 0), max(x0 - 1, 0), min(y1, 20), min(x1, 30))
-        # A click without a drag has no area, whichever way the pixels are counted.
+        # A box whose corners are one point has no area, whether the last pixel counts or not: someone clicked and did not drag.
         if x1 > x0 and y1 > y0 and box[2] > box[0] and box[3] > box[1]:
-            wanted.append((*box, ["ant", "dog"].index(name), bool(difficult)))
+            expected.append((*box, ["ant", "dog"].index(name), bool(difficult)))
     record = opened(folder, xml(*objects), xml(("dog", 0, 1, 1, 30, 20), ("ant", 0, 1, 1, 30, 20)))[0]
-    found = [(*box, label, crowd) for box, label, crowd in zip(record.boxes, record.labels, record.crowd, strict=True)]
-    assert found == wanted
+    read = [(*box, label, crowd) for box, label, crowd in zip(record.boxes, record.labels, record.crowd, strict=True)]
+    assert read == expected
 
 
 ROWS = st.lists(st.tuples(*[NUMBERS] * 4, st.integers(-1, 3), st.booleans(), NUMBERS), max_size=4)
@@ -125,7 +125,7 @@ IDS = st.one_of(st.integers(0, 3), st.sampled_from([2**63 - 1, 2**63, 2**64 - 1,
 
 
 def columns(rows):
-    """Boxes, labels, crowd flags and areas of rows."""
+    """Returns the boxes, labels, crowd flags and areas of the rows."""
     numbers = [[min(max(float_of(value), -np.inf), np.inf) for value in (*row[:4], row[6])] for row in rows]
     table = np.array(numbers, np.float64).reshape(-1, 5)
     return (
@@ -158,7 +158,7 @@ def png():
 
 
 class Given(TfdsSource):
-    """The check of a data set whose examples are at hand: nothing is prepared, and no cache is read."""
+    """Checks the examples that it is given as a data set of TFDS: nothing is prepared, and no cache is read."""
 
     def __init__(self, examples):
         self._examples = examples

@@ -64,7 +64,7 @@ def test_records_hold_what_the_file_says(write, content):
     assert source[2].boxes.shape == (0, 4)
 
 
-def test_images_may_be_elsewhere(write, content, tmp_path):
+def test_the_folder_of_the_images_can_be_given(write, content, tmp_path):
     path = write(content)
     other = tmp_path / "other"
     other.mkdir()
@@ -75,7 +75,7 @@ def test_images_may_be_elsewhere(write, content, tmp_path):
         CocoSource(moved)
 
 
-def test_boxes_of_the_stored_pixels_turn_with_the_image(write, content, tmp_path):
+def test_boxes_that_refer_to_the_stored_pixels_are_turned_with_the_image(write, content, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (60, 40)).save(tmp_path / "a.jpg", exif=exif)
@@ -84,7 +84,7 @@ def test_boxes_of_the_stored_pixels_turn_with_the_image(write, content, tmp_path
     assert source[0].boxes.tolist() == [[10, 10, 40, 20]]
 
 
-def test_faults_that_can_be_put_right_are_counted_in_a_warning(write, content, caplog):
+def test_faults_that_can_be_repaired_are_counted_in_a_warning(write, content, caplog):
     content["annotations"] += [
         {"id": 3, "image_id": 4, "category_id": 3, "bbox": [5, 5, 100, 100]},
         {"id": 5, "image_id": 99, "category_id": 3, "bbox": [5, 5, 10, 10]},
@@ -101,7 +101,7 @@ def test_faults_that_can_be_put_right_are_counted_in_a_warning(write, content, c
         assert any(part in message for message in caplog.messages)
 
 
-def test_numbers_past_every_limit_are_left_out(write, content):
+def test_a_box_with_a_number_too_large_for_a_float_is_left_out(write, content):
     content["annotations"][1].update(bbox=[1, 1, 10**400, 5], area=10**400, id=[2])
     source = CocoSource(write(content))
     assert [len(record.boxes) for record in source] == [0, 2, 0]
@@ -126,13 +126,13 @@ def test_numbers_past_every_limit_are_left_out(write, content):
         (lambda c: c["images"][0].update(file_name="typo.jpg"), r"1 of 3 images do not exist(.|\n)*typo\.jpg(.|\n)*The others are there"),
     ],
 )  # fmt: skip
-def test_what_cant_go_on_says_why(write, content, change, message):
+def test_the_error_for_an_unusable_file_gives_the_reason(write, content, change, message):
     change(content)
     with pytest.raises(ValueError, match=message):
         CocoSource(write(content))
 
 
-def test_a_truncated_image_is_found_when_opening(write, content, tmp_path):
+def test_a_truncated_image_is_refused_when_the_source_is_opened(write, content, tmp_path):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8))
     noise.save(tmp_path / "a.jpg")
     whole = (tmp_path / "a.jpg").read_bytes()
@@ -148,7 +148,7 @@ def test_json_errors_name_the_line(write):
         CocoSource(write("[]"))
 
 
-def test_a_folder_or_typo_names_the_json_files_there(write, content):
+def test_the_error_for_a_folder_or_a_wrong_name_lists_the_json_files_there(write, content):
     path = write(content)
     with pytest.raises(ValueError, match=r"got the folder .*it holds .*instances\.json"):
         CocoSource(path.parent)
@@ -166,7 +166,7 @@ def test_coco33_opens_without_a_warning(caplog):
 
 
 @pytest.mark.skipif(not (SHARED / "rbcwbc").is_dir(), reason="needs ../shared/data/rbcwbc")
-def test_images_beside_the_json_are_the_default():
+def test_images_are_looked_for_beside_the_json_by_default():
     source = CocoSource(SHARED / "rbcwbc" / "valid" / "_annotations.coco.json")
     assert len(source) == 20
     assert source.category_ids == (0, 1, 2)

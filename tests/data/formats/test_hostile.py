@@ -1,4 +1,4 @@
-"""Input that someone made to do harm, or that no tool should have written: answered with a ValueError, or read rightly."""
+"""Tests input that someone made to do harm, or that no tool should write: it is refused with a ValueError, or read rightly."""
 
 import json
 import os
@@ -27,37 +27,37 @@ def chunk(kind, data):
 
 
 def png(height, width, pixels, *more):
-    """An 8-bit gray PNG of any header around any compressed pixels."""
+    """Returns the bytes of an 8-bit gray PNG, whose header need not fit the compressed pixels."""
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     chunks = [chunk(b"IHDR", header), *more, chunk(b"IDAT", pixels), chunk(b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
-ZEROS = zlib.compress(bytes(200_000_000), 9)  # 200 kB
+ZEROS = zlib.compress(bytes(200_000_000), 9)  # 200 kB that become 200 MB
 
 
-def test_a_bomb_of_pixels_is_refused_by_its_header():
+def test_an_image_of_too_many_pixels_is_refused_by_its_header():
     with pytest.raises(ValueError, match=r"has more pixels than the 178,956,970 that are safe to decode"):
         read_header(png(20000, 20000, zlib.compress(b"")))
 
 
-def test_a_bomb_of_text_is_refused():
+def test_an_image_whose_text_grows_to_200_mb_is_refused():
     for kind, data in ((b"zTXt", b"a\0\0" + ZEROS), (b"iTXt", b"a\0\1\0\0\0" + ZEROS)):
         with pytest.raises(ValueError, match="can't be read as an image"):
             load_picture(png(8, 8, zlib.compress(bytes(72)), chunk(kind, data)), "bomb.png")
 
 
-def test_of_pixels_past_the_headers_size_nothing_is_kept():
+def test_pixels_beyond_the_size_in_the_header_are_ignored():
     assert load_picture(png(8, 8, ZEROS), "long.png").shape == (8, 8, 3)
 
 
-@pytest.mark.parametrize(("size", "wanted"), [((1, 1), (800, 800)), ((1, 20000), (1, 1333)), ((20000, 1), (1333, 1))])
-def test_images_of_extreme_sides_keep_a_pixel(size, wanted):
-    resized, found = prepare_image(np.zeros((*size, 3), np.uint8), InputConfig())
-    assert resized.shape[:2] == found == wanted
+@pytest.mark.parametrize(("size", "expected"), [((1, 1), (800, 800)), ((1, 20000), (1, 1333)), ((20000, 1), (1333, 1))])
+def test_images_of_extreme_shape_keep_at_least_one_pixel_a_side(size, expected):
+    resized, resized_size = prepare_image(np.zeros((*size, 3), np.uint8), InputConfig())
+    assert resized.shape[:2] == resized_size == expected
 
 
-def test_a_pipe_a_loop_and_a_folder_are_no_images(tmp_path):
+def test_a_pipe_a_link_to_itself_and_a_folder_are_refused_as_images(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
     (tmp_path / "folder.png").mkdir()
@@ -72,8 +72,8 @@ def test_names_that_are_not_utf8_are_found_and_read(tmp_path):
     name = os.fsencode(tmp_path) + b"/caf\xe9.png"
     with open(name, "wb") as file:
         file.write(png(8, 8, zlib.compress(bytes(72))))
-    (found,) = find_images([str(tmp_path)])
-    assert load_picture(found, str(found)).shape == (8, 8, 3)
+    (path,) = find_images([str(tmp_path)])
+    assert load_picture(path, str(path)).shape == (8, 8, 3)
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def test_text_that_no_tool_writes_is_refused_with_the_file(folder, text, message
 def test_json_larger_than_the_memory_is_refused_before_it_is_read(folder):
     path = folder / "large.json"
     path.touch()
-    os.truncate(path, memory_limit())  # a hole: no block of the disk is taken
+    os.truncate(path, memory_limit())  # the file is a hole, which takes no room on the disk
     with pytest.raises(
         ValueError, match=r"coco:.*large\.json: can't be read: is too large for the memory, [\d,]+ bytes"
     ):
@@ -162,7 +162,7 @@ except ValueError as error:
 """
 
 
-def test_a_gigabyte_of_json_in_half_of_it_is_an_error_not_a_traceback(tmp_path):
+def test_a_gigabyte_of_json_in_half_a_gigabyte_of_memory_is_an_error_and_no_traceback(tmp_path):
     path = tmp_path / "large.json"
     path.touch()
     done = subprocess.run([sys.executable, "-c", LIMITED, str(path)], capture_output=True, text=True)
@@ -170,7 +170,7 @@ def test_a_gigabyte_of_json_in_half_of_it_is_an_error_not_a_traceback(tmp_path):
 
 
 def require_usable(source):
-    """Asserts that every record can be trained on: boxes finite, inside, with area; labels of known classes."""
+    """Asserts that every record can be trained on: boxes are finite, inside the image, with area; labels are of known classes."""
     for index in range(len(source)):
         record = source[index]
         limit = [record.height, record.width] * 2
@@ -223,7 +223,7 @@ def test_any_value_anywhere_is_refused_with_the_file_or_read_rightly(folder, dat
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 2), st.integers(1, 2), *[st.integers(0, 30)] * 4, st.booleans()), max_size=8))
-def test_random_annotations_are_those_that_a_plain_reader_finds(folder, rows):
+def test_random_annotations_are_read_as_a_plain_reader_reads_them(folder, rows):
     content = good()
     content["annotations"] = [
         {"id": i, "image_id": image, "category_id": category, "bbox": [x, y, w, h], "iscrowd": int(crowd)}
@@ -231,16 +231,16 @@ def test_random_annotations_are_those_that_a_plain_reader_finds(folder, rows):
     ]
     source = opened(folder, content)
     for index, image in enumerate((1, 2)):
-        wanted = []
+        expected = []
         for owner, category, x, y, w, h, crowd in rows:
             box = (min(y, 20), min(x, 30), min(y + h, 20), min(x + w, 30))
             if owner == image and box[2] > box[0] and box[3] > box[1]:
-                wanted.append((*box, category - 1, crowd))
+                expected.append((*box, category - 1, crowd))
         record = source[index]
-        found = [
+        read = [
             (*box, label, crowd) for box, label, crowd in zip(record.boxes, record.labels, record.crowd, strict=True)
         ]
-        assert found == wanted
+        assert read == expected
 
 
 BOMB = """<?xml version="1.0"?><!DOCTYPE a [<!ENTITY l0 "lollollollol">{}]><annotation><object><name>&l9;</name></object></annotation>"""

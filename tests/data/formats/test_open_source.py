@@ -82,12 +82,12 @@ def test_boxes_of_records_are_checked_too(caplog):
         ([], "IterableSource"),
     ],
 )
-def test_a_name_of_no_known_form_gets_all_forms_and_the_nearest(name, message):
+def test_the_error_for_an_unknown_form_of_data_lists_all_forms_or_the_nearest(name, message):
     with pytest.raises(ValueError, match=message):
         open_source(name)
 
 
-def test_a_bare_voc_folder_is_recognised(tmp_path):
+def test_the_error_for_a_bare_voc_folder_shows_the_right_form(tmp_path):
     (tmp_path / "Annotations").mkdir()
     with pytest.raises(ValueError, match=f"did you mean 'voc:{tmp_path}'"):
         open_source(str(tmp_path))
@@ -118,7 +118,7 @@ def test_importing_the_sources_does_not_import_tensorflow():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_every_row_of_the_table_names_a_module_that_opens_it():
+def test_every_row_of_the_table_names_a_module_with_both_functions():
     for row in FORMATS:
         module = importlib.import_module(f"kfpn.data.formats.{row.module}")
         assert callable(module.open_place)
@@ -131,17 +131,17 @@ def test_help_errors_and_readme_list_the_forms_of_the_table(capsys):
     with pytest.raises(SystemExit):
         main(["train", "--help"])
     shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    with pytest.raises(ValueError, match="data must be") as said:
+    with pytest.raises(ValueError, match="data must be") as error:
         open_source("nonsense")
     readme = (Path(__file__).resolve().parents[3] / "README.md").read_text(encoding="utf-8")
     for row in FORMATS:
         assert row.form in shown
-        assert row.form in str(said.value)
+        assert row.form in str(error.value)
         assert f"`{row.form.removesuffix('[,SPLIT]')}" in readme
     assert describe_formats().count("\n") == len(FORMATS) - 1
 
 
-def test_a_format_is_a_module_and_a_row(monkeypatch):
+def test_a_new_format_needs_only_a_module_and_a_row(monkeypatch):
     made = types.ModuleType("kfpn.data.formats.made_up")
     made.open_place = lambda place, split: (place, split)
     made.validation_data = lambda place: f"made:{place},other"
@@ -167,5 +167,5 @@ def test_a_format_is_a_module_and_a_row(monkeypatch):
         ("shapes", "shapes"),
     ],
 )
-def test_a_run_is_called_by_its_data(data, name):
+def test_a_run_is_named_after_its_data(data, name):
     assert run_name(data) == name

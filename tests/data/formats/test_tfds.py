@@ -21,7 +21,7 @@ def encoded(orientation=1):
 
 
 class Tiny(tfds.core.GeneratorBasedBuilder):
-    """Two images: one rotated, one without objects."""
+    """Has two images: one is rotated, one is without objects."""
 
     VERSION = tfds.core.Version("1.0.0")
 
@@ -55,7 +55,7 @@ class Tiny(tfds.core.GeneratorBasedBuilder):
 
 
 class Bare(tfds.core.GeneratorBasedBuilder):
-    """A data set for classification."""
+    """Has images with one label and without boxes, as data for classification has."""
 
     VERSION = tfds.core.Version("1.0.0")
 
@@ -75,7 +75,7 @@ def data_dir(tmp_path_factory):
     return str(tmp_path_factory.mktemp("tfds"))
 
 
-def test_records_are_read_at_random_and_boxes_turn_with_the_image(data_dir):
+def test_records_are_read_in_any_order_and_boxes_turn_with_the_image(data_dir):
     source = TfdsSource(prepared("tiny", data_dir))
     assert source.name == "tfds:tiny/1.0.0,train"
     assert source.class_names == ("cat", "dog")
@@ -84,7 +84,8 @@ def test_records_are_read_at_random_and_boxes_turn_with_the_image(data_dir):
     assert source[1].boxes.shape == (0, 4)
     record = source[0]
     assert record.image_id == 77
-    assert record.boxes.tolist() == [[20, 10, 40, 20]] * 2  # the top right quarter, turned clockwise: the bottom right
+    # The top right quarter becomes the bottom right one when the image is turned clockwise.
+    assert record.boxes.tolist() == [[20, 10, 40, 20]] * 2
     assert record.labels.tolist() == [1, 0]
     assert record.crowd.tolist() == [False, True]
     assert record.areas.tolist() == [99, 200]
@@ -120,7 +121,7 @@ def test_data_in_another_format_is_prepared_again(tmp_path, caplog):
     assert len(TfdsSource(builder)) == 2
 
 
-def test_what_is_not_there_is_named(data_dir):
+def test_the_error_for_a_missing_data_set_split_or_feature_names_it(data_dir):
     with pytest.raises(ValueError, match="no such data set; the nearest names are coco"):
         prepared("cocoo", data_dir)
     with pytest.raises(ValueError, match=r"coco/2019: can't be opened \(its configurations: 2014, 2017"):
@@ -130,12 +131,12 @@ def test_what_is_not_there_is_named(data_dir):
     with pytest.raises(
         ValueError, match="must have the features image, objects/bbox and objects/label, got image, label"
     ):
-        prepared("bare", data_dir)  # said before anything is downloaded
+        prepared("bare", data_dir)  # refused before anything is downloaded
     with pytest.raises(ValueError, match="at least one example"):
         TfdsSource(prepared("tiny", data_dir), "train[:0]")
 
 
-def test_a_download_that_fails_says_so(tmp_path, monkeypatch):
+def test_the_error_for_a_failed_download_gives_the_reason(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise ConnectionError("no route to host")
 
@@ -144,7 +145,7 @@ def test_a_download_that_fails_says_so(tmp_path, monkeypatch):
         prepared("tiny", str(tmp_path))
 
 
-def test_coco_and_voc_have_what_is_needed(data_dir):
+def test_coco_and_voc_have_the_features_that_are_needed(data_dir):
     for name in ("coco/2017", "voc/2007"):
         _require_features(tfds.builder(name, data_dir=data_dir), name)
 

@@ -65,7 +65,7 @@ def test_an_example_holds_the_scene_and_differs_between_splits():
     drawn = scene(np.random.default_rng([2017, 1, 3]))
     assert np.array_equal(np.asarray(Image.open(made["mask"])), drawn.mask)
     decoded = np.asarray(Image.open(made["image"])).astype(int)
-    assert np.abs(decoded - drawn.image).mean() < 4  # what JPEG loses
+    assert np.abs(decoded - drawn.image).mean() < 4  # JPEG changes the pixels a little
     assert [o["area"] for o in made["objects"]] == drawn.areas.tolist()
     assert made["objects"][0]["bbox"].ymin == drawn.boxes[0, 0] / SIZE
     assert made["image"].getvalue() != shapes.example("test", 3)["image"].getvalue()
@@ -90,26 +90,26 @@ def test_the_builder_generates_once_with_random_access_and_the_same_scenes_every
     assert [file.stat().st_mtime_ns for file in files] == written
     examples = list(again.as_data_source("train"))
     assert sorted(int(e["image/id"]) for e in examples) == list(range(12))
-    for found in examples[:3]:
-        drawn = scene(np.random.default_rng([2017, 0, int(found["image/id"])]))
-        assert np.array_equal(found["mask"][..., 0], drawn.mask)
-        assert np.allclose(np.array(found["objects"]["bbox"]) * SIZE, drawn.boxes, atol=1e-4)
-        assert np.array(found["objects"]["label"]).tolist() == drawn.labels.tolist()
-        assert not any(found["objects"]["is_crowd"])
+    for example in examples[:3]:
+        drawn = scene(np.random.default_rng([2017, 0, int(example["image/id"])]))
+        assert np.array_equal(example["mask"][..., 0], drawn.mask)
+        assert np.allclose(np.array(example["objects"]["bbox"]) * SIZE, drawn.boxes, atol=1e-4)
+        assert np.array(example["objects"]["label"]).tolist() == drawn.labels.tolist()
+        assert not any(example["objects"]["is_crowd"])
 
 
-def test_a_builder_that_lost_the_race_uses_the_winners_files(tmp_path, monkeypatch):
+def test_a_builder_uses_the_files_of_another_process_that_was_faster(tmp_path, monkeypatch):
     prepare = shapes.Shapes.download_and_prepare
 
-    def beaten(self, **options):
+    def fails_as_the_folder_is_there(self, **options):
         prepare(self, **options)
         raise OSError("Directory not empty")
 
-    monkeypatch.setattr(shapes.Shapes, "download_and_prepare", beaten)
+    monkeypatch.setattr(shapes.Shapes, "download_and_prepare", fails_as_the_folder_is_there)
     assert shapes.builder(str(tmp_path), "tiny").is_prepared()
 
 
-def test_a_folder_that_cant_be_written_is_an_error(tmp_path, monkeypatch):
+def test_a_full_disk_is_an_error(tmp_path, monkeypatch):
     def full(self, **options):
         raise OSError("No space left on device")
 
@@ -118,7 +118,7 @@ def test_a_folder_that_cant_be_written_is_an_error(tmp_path, monkeypatch):
         shapes.builder(str(tmp_path), "tiny")
 
 
-def test_encoded_files_open_as_what_they_are():
+def test_an_example_has_a_jpeg_image_and_a_gray_mask():
     made = shapes.example("train", 0)
     assert Image.open(io.BytesIO(made["image"].getvalue())).format == "JPEG"
     assert Image.open(io.BytesIO(made["mask"].getvalue())).mode == "L"

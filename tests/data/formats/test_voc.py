@@ -35,7 +35,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_corners_become_half_open_and_difficult_is_crowd(folder):
+def test_boxes_become_half_open_and_difficult_objects_become_crowd(folder):
     source = VocSource(folder)
     assert source.sizes.tolist() == [[20, 30], [20, 30]]
     record = source[0]
@@ -73,7 +73,7 @@ def test_all_splits_have_the_classes_of_all_annotations(folder):
         ("JPEGImages/a.jpg", "hello", r"1 of 2 images can't be used(.|\n)*a\.jpg is not an image"),
     ],
 )
-def test_what_cant_go_on_names_the_file(folder, path, text, message):
+def test_the_error_for_unusable_data_names_the_file(folder, path, text, message):
     (folder / path).write_text(text)
     with pytest.raises(ValueError, match=message):
         VocSource(folder)
@@ -89,7 +89,7 @@ def test_a_missing_annotation_split_or_folder_is_named(folder):
         VocSource(folder)
 
 
-def test_a_click_without_a_drag_has_no_area(folder, caplog):
+def test_a_box_whose_corners_are_one_point_is_left_out(folder, caplog):
     (folder / "Annotations" / "a.xml").write_text(xml(("dog", 0, 7, 7, 7, 7), ("dog", 0, 7, 7, 8, 8)))
     with caplog.at_level(logging.WARNING, "kfpn"):
         assert VocSource(folder)[0].boxes.tolist() == [[6, 6, 8, 8]]
@@ -100,7 +100,7 @@ def test_a_click_without_a_drag_has_no_area(folder, caplog):
 @pytest.mark.parametrize(
     ("split", "images", "file"), [("train", 205, "BloodImage_00343"), ("val", 87, "BloodImage_00338"), ("test", 72, "")]
 )
-def test_bccd_has_two_boxes_without_area(split, images, file, caplog):
+def test_bccd_has_one_box_without_area_in_train_and_one_in_val(split, images, file, caplog):
     source = VocSource(SHARED / "bccd", split)
     assert len(source) == images
     assert source.class_names == ("Platelets", "RBC", "WBC")

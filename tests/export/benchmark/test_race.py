@@ -8,13 +8,13 @@ from kfpn.export.benchmark.race import Contestant, benchmark, benchmark_table, c
 from kfpn.export.measure import gigaflops
 
 
-def test_a_target_is_what_lies_there(tmp_path, tiny_workdir):
+def test_the_files_of_a_target_decide_its_runtimes(tmp_path, tiny_workdir):
     for version in ("2", "10"):
         (tmp_path / "served" / version).mkdir(parents=True)
         (tmp_path / "served" / version / "saved_model.pb").touch()
     (tmp_path / "m.onnx").touch()
-    found = contestants([str(tiny_workdir), str(tmp_path / "served"), str(tmp_path / "m.onnx")])
-    assert [(one.runtime, one.path.name) for one in found] == [
+    models = contestants([str(tiny_workdir), str(tmp_path / "served"), str(tmp_path / "m.onnx")])
+    assert [(model.runtime, model.path.name) for model in models] == [
         ("Keras (XLA)", "run"),
         ("SavedModel", "10"),
         ("ONNX Runtime", "m.onnx"),
@@ -22,40 +22,40 @@ def test_a_target_is_what_lies_there(tmp_path, tiny_workdir):
     ]
 
 
-@pytest.mark.parametrize("what", ["nothing", "empty", "m.txt"])
-def test_what_is_no_model_is_named(tmp_path, what):
+@pytest.mark.parametrize("name", ["nothing", "empty", "m.txt"])
+def test_a_target_that_is_no_model_is_named(tmp_path, name):
     (tmp_path / "empty").mkdir()
     (tmp_path / "m.txt").touch()
-    with pytest.raises(ValueError, match=rf"{what} must be a work directory, a SavedModel's folder or an \.onnx file"):
-        contestants([str(tmp_path / what)])
+    with pytest.raises(ValueError, match=rf"{name} must be a work directory, a SavedModel's folder or an \.onnx file"):
+        contestants([str(tmp_path / name)])
 
 
-def test_a_work_directory_is_run_as_often_as_asked_and_one_that_fails_says_why(tmp_path, tiny_workdir):
+def test_a_detector_is_timed_as_often_as_asked_and_the_table_says_why_a_broken_one_failed(tmp_path, tiny_workdir):
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "saved_model.pb").write_bytes(b"no graph")
-    found = benchmark([str(tiny_workdir), str(broken)], (64, 96), 3)
-    good, bad = found["contestants"]
+    result = benchmark([str(tiny_workdir), str(broken)], (64, 96), 3)
+    good, bad = result["contestants"]
     assert len(good.seconds) == 3
     assert min(good.seconds) > 0.0
     assert good.memory > 1e8
     assert good.gflop > 0.0
     assert bad.seconds == []
     assert bad.fault
-    text = benchmark_table(found["contestants"], found["peak"])
+    text = benchmark_table(result["contestants"], result["peak"])
     assert f"| {broken} | SavedModel | could not run: " in text
     assert text.splitlines()[2].startswith(f"| {tiny_workdir} | Keras (XLA) | ")
 
 
-def test_a_missing_package_is_said_and_nothing_is_started(tmp_path):
-    one = Contestant("m", "OpenVINO", tmp_path / "m.onnx", fault="openvino is not installed: pip install openvino")
-    race([one], np.zeros((32, 32, 3), np.uint8), 1, progress=False)
-    assert benchmark_table([one], 1.0).endswith(
+def test_the_table_names_a_missing_package_and_no_process_is_started(tmp_path):
+    model = Contestant("m", "OpenVINO", tmp_path / "m.onnx", fault="openvino is not installed: pip install openvino")
+    race([model], np.zeros((32, 32, 3), np.uint8), 1, progress=False)
+    assert benchmark_table([model], 1.0).endswith(
         "could not run: openvino is not installed: pip install openvino | | | | |"
     )
 
 
-def test_operations_are_counted_as_multiplications_and_additions():
+def test_each_multiplication_and_each_addition_is_an_operation():
     tf = pytest.importorskip("tensorflow")
     x, kernel, matrix = tf.ones((1, 8, 8, 3)), tf.ones((3, 3, 3, 5)), tf.ones((5, 7))
 
@@ -66,8 +66,8 @@ def test_operations_are_counted_as_multiplications_and_additions():
     assert gigaflops(function.get_concrete_function()) == pytest.approx(2e-9 * (4 * 4 * 5 * 3 * 3 * 3 + 4 * 4 * 5 * 7))
 
 
-def test_a_model_is_not_charged_with_the_memory_of_the_process_that_starts_it():
+def test_the_memory_of_a_model_does_not_include_that_of_the_process_that_starts_it():
     held = np.ones(300_000_000, np.int8)
     script = "from kfpn.export.benchmark.runners import peak_memory; print(peak_memory())"
-    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    assert 1_000_000 < int(told) < held.nbytes
+    printed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert 1_000_000 < int(printed) < held.nbytes

@@ -38,14 +38,14 @@ def files(packages, tiny_workdir, photos, tmp_path_factory):
     return export_onnx(tiny_workdir, folder / "full.onnx"), export_onnx(tiny_workdir, folder / "i8.onnx", int8=options)
 
 
-def test_convolutions_and_products_are_in_eight_bits_but_not_the_last_ones(files):
+def test_all_convolutions_and_products_but_the_last_ones_are_in_eight_bits(files):
     import onnx
 
     full, quantized = (onnx.load(str(file)).graph for file in files)
-    made_by = {output: node for node in quantized.node for output in node.output}
+    maker_of = {output: node for node in quantized.node for output in node.output}
 
     def in_eight_bits(node):
-        makers = [made_by.get(name) for name in node.input[:2]]
+        makers = [maker_of.get(name) for name in node.input[:2]]
         return all(maker is not None and maker.op_type == "DequantizeLinear" for maker in makers)
 
     layers = [node for node in quantized.node if node.op_type in ("Conv", "MatMul", "Gemm")]
@@ -57,7 +57,7 @@ def test_convolutions_and_products_are_in_eight_bits_but_not_the_last_ones(files
         assert not any(name in node.name for node in layers if node not in wide)
 
 
-def test_validation_data_that_cannot_be_opened_are_named_before_any_work(packages, photos, tiny_workdir, tmp_path):
+def test_validation_data_that_cannot_be_opened_is_named_before_any_work(packages, photos, tiny_workdir, tmp_path):
     workdir = shutil.copytree(tiny_workdir, tmp_path / "run")
     config = json.loads((workdir / "config.json").read_text())
     (workdir / "config.json").write_text(json.dumps({**config, "val_data": "voc:nowhere"}))
@@ -66,7 +66,7 @@ def test_validation_data_that_cannot_be_opened_are_named_before_any_work(package
     assert not (tmp_path / "i8.onnx").exists()
 
 
-def test_the_int8_file_takes_and_gives_what_the_full_one_does(files):
+def test_the_int8_file_has_the_inputs_and_outputs_of_the_full_one(files):
     import onnxruntime
 
     sessions = [onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"]) for file in files]
@@ -79,7 +79,7 @@ def test_the_int8_file_takes_and_gives_what_the_full_one_does(files):
 
 
 def score_limit():
-    """Returns by how much scores may differ: without VNNI, pairs of eight-bit products saturate in sums of 16 bits."""
+    """Returns how much scores may differ. A CPU without VNNI adds pairs of products in 16 bits, where they saturate."""
     cpu = Path("/proc/cpuinfo")
     return 0.1 if not cpu.exists() or "vnni" in cpu.read_text() else 0.15
 
@@ -99,9 +99,9 @@ def test_a_file_is_measured_with_the_figures_of_coco(files, tiny_workdir):
     trained = open_trained(tiny_workdir)
     source = open_source("shapes", "validation")
     names = (*trained.class_names, *source.class_names)
-    found = evaluate_onnx(files[0], source, range(3), trained.config, names)
-    assert set(found["per_class"]) == set(source.class_names)
-    assert 0.0 <= found["AP"] <= 1.0
+    figures = evaluate_onnx(files[0], source, range(3), trained.config, names)
+    assert set(figures["per_class"]) == set(source.class_names)
+    assert 0.0 <= figures["AP"] <= 1.0
 
 
 @pytest.mark.parametrize(("before", "after", "fails"), [(0.5, 0.4901, False), (0.5, 0.4899, True), (0.5, 0.6, False)])
@@ -142,20 +142,20 @@ def test_too_few_images_are_refused(photos, tmp_path):
         list(calibration_inputs(_config(), Int8Options(str(tmp_path))))
 
 
-def test_data_that_cannot_be_opened_are_named():
+def test_calibration_data_that_cannot_be_opened_is_named():
     with pytest.raises(
         ValueError, match="calibration_data must be a folder of images or a data set, got 'voc:nowhere'"
     ):
         list(calibration_inputs(_config(), Int8Options("voc:nowhere")))
 
 
-def test_images_are_spread_over_the_whole_folder(photos):
+def test_calibration_images_are_taken_from_the_whole_folder(photos):
     first, last = calibration_pictures(str(photos), 2)
-    for found, name in ((first, "0.png"), (last, f"{FEWEST_IMAGES - 1}.png")):
-        np.testing.assert_array_equal(found, np.asarray(Image.open(photos / name)))
+    for picture, name in ((first, "0.png"), (last, f"{FEWEST_IMAGES - 1}.png")):
+        np.testing.assert_array_equal(picture, np.asarray(Image.open(photos / name)))
 
 
-def test_int8_goes_without_a_fixed_shape(tmp_path):
+def test_int8_with_a_fixed_shape_is_refused(tmp_path):
     with pytest.raises(ValueError, match="int8 must go without input_shape and raw"):
         export_onnx(tmp_path, tmp_path / "x.onnx", input_shape="1x96x128x3", int8=Int8Options())
 

@@ -1,4 +1,4 @@
-"""Static ONNX files in TensorRT-RTX, whose parser and builder need no GPU. How to run this stands in docs/tensorrt.md."""
+"""Tests static ONNX files in TensorRT-RTX, whose parser and builder need no GPU. docs/tensorrt.md says how to run this."""
 
 import json
 import os
@@ -15,8 +15,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def _tried(path, *options):
-    # The parser can crash, and its package wants an environment of its own.
+def _parsed(path, *options):
+    # It runs in a process of its own, because the parser can crash and its package needs an environment of its own.
     script = Path(__file__).with_name("tensorrt_rtx_build.py")
     done = subprocess.run([PYTHON, script, path, *options], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -29,14 +29,14 @@ def packages():
         pytest.importorskip(package)
 
 
-def test_a_static_file_parses_fully(tiny_workdir, tmp_path):
-    found = _tried(export_onnx(tiny_workdir, tmp_path / "model.onnx", input_shape="1x96x128x3"))
-    assert found["parsed"]
-    assert found["errors"] == []
+def test_a_static_file_is_parsed_without_errors(tiny_workdir, tmp_path):
+    result = _parsed(export_onnx(tiny_workdir, tmp_path / "model.onnx", input_shape="1x96x128x3"))
+    assert result["parsed"]
+    assert result["errors"] == []
 
 
 def test_a_static_raw_file_becomes_an_engine(tiny_workdir, tmp_path):
-    found = _tried(export_onnx(tiny_workdir, tmp_path / "raw.onnx", input_shape="1x96x128x3", raw=True), "--build")
-    assert found["parsed"]
-    assert found["errors"] == []
-    assert found["engine"] > 0
+    result = _parsed(export_onnx(tiny_workdir, tmp_path / "raw.onnx", input_shape="1x96x128x3", raw=True), "--build")
+    assert result["parsed"]
+    assert result["errors"] == []
+    assert result["engine"] > 0

@@ -1,4 +1,4 @@
-"""Runs a Python script where kfpn and Keras can't be imported, as in a program that only serves.
+"""Runs a Python script in which kfpn and Keras can't be imported, as on a machine that only serves models.
 
 python -I bare.py SCRIPT ARGUMENT...
 """
@@ -13,7 +13,8 @@ FORBIDDEN = ("kfpn", "keras", "tf_keras")
 
 
 class Forbid(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    # It gives a spec and fails on import: TensorFlow asks for Keras' spec at its own import, and an error there would end it.
+    # `find_spec` succeeds, and the import itself fails: TensorFlow looks for Keras's spec when it is imported, and an error
+    # there would end TensorFlow's import.
     def find_spec(self, name, path=None, target=None):
         return importlib.machinery.ModuleSpec(name, self) if name.partition(".")[0] in FORBIDDEN else None
 
@@ -27,5 +28,5 @@ class Forbid(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 if __name__ == "__main__":
     sys.meta_path.insert(0, Forbid())
     del sys.argv[0]
-    sys.path.insert(0, str(Path(sys.argv[0]).parent))  # which -I leaves out
+    sys.path.insert(0, str(Path(sys.argv[0]).parent))  # the option -I leaves the script's folder out
     runpy.run_path(sys.argv[0], run_name="__main__")

@@ -1,4 +1,4 @@
-"""TF Serving's JSON: requests in rows ("instances") or columns ("inputs") to tensors, and responses back."""
+"""Turns JSON requests into tensors and responses into JSON, as TF Serving does: by rows ("instances") or columns ("inputs")."""
 
 import base64
 import json
@@ -9,7 +9,7 @@ import tensorflow as tf
 
 
 class Refused(Exception):
-    """An answer that is an error: a name of `grpc.StatusCode`, and a message."""
+    """Is raised to answer with an error: a name of `grpc.StatusCode`, and a message."""
 
     def __init__(self, code, message):
         super().__init__(message)
@@ -21,7 +21,7 @@ def invalid(message):
 
 
 def plain(value, dtype):
-    """Returns JSON with each {"b64": text} decoded, and strings as bytes."""
+    """Returns the JSON value with each {"b64": text} decoded, and strings as bytes."""
     if isinstance(value, list):
         return [plain(one, dtype) for one in value]
     if isinstance(value, dict):
@@ -31,14 +31,14 @@ def plain(value, dtype):
             return base64.b64decode(value["b64"], validate=True)
         except ValueError:
             raise invalid("Unable to base64 decode") from None
-    right = (str,) if dtype == tf.string else (int,) if dtype.is_integer else (int, float)
-    if type(value) not in right:
+    allowed = (str,) if dtype == tf.string else (int,) if dtype.is_integer else (int, float)
+    if type(value) not in allowed:
         raise invalid(f"JSON Value: {json.dumps(value)[:200]} is not of expected type: {dtype.name}")
     return value.encode() if dtype == tf.string else value
 
 
 def fill(request, document, signature):
-    """Fills a request from JSON and returns whether it is in rows ("instances") rather than columns ("inputs")."""
+    """Fills a request from JSON, and returns True if it is given by rows ("instances"), False if by columns ("inputs")."""
     names = set(signature.inputs)
     if ("instances" in document) == ("inputs" in document):
         raise invalid("Missing 'inputs' or 'instances' key, of which one is expected")
@@ -69,7 +69,7 @@ def fill(request, document, signature):
             array = np.array(value, dtype=object if dtype == tf.string else None)
         except (ValueError, OverflowError) as error:  # lists of different lengths
             raise invalid(f"Failed to process input: {name}. {error}") from error
-        # NumPy 1 would wrap them around.
+        # NumPy 1 would turn numbers that are too large into others, without an error.
         if dtype.is_integer and array.size and not dtype.min <= array.min() <= array.max() <= dtype.max:
             raise invalid(f"{name} must lie in {dtype.min}..{dtype.max}, got {array.min()}..{array.max()}")
         request.inputs[name].CopyFrom(tf.make_tensor_proto(array, dtype))
@@ -85,5 +85,5 @@ def document_of(response, rows):
     if len(sizes) != 1 or math.nan in sizes:
         raise invalid(f"Tensors have an inconsistent batch size: {sizes}")
     lists = {name: value.tolist() for name, value in outputs.items()}
-    found = [dict(zip(lists, one, strict=True)) for one in zip(*lists.values(), strict=True)]
-    return {"predictions": found if len(lists) > 1 else next(iter(lists.values()))}
+    predictions = [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
+    return {"predictions": predictions if len(lists) > 1 else next(iter(lists.values()))}

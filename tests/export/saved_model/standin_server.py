@@ -1,11 +1,12 @@
-"""A stand-in for TF Serving: its gRPC and REST protocols over a V1 session, in a process without kfpn and Keras.
+"""Stands in for TF Serving: offers its gRPC and REST protocols over a V1 session, in a process without kfpn and Keras.
 
     python -I bare.py standin_server.py NAME=DIR... [--config FILE] [--port 0] [--rest-port 0]
 
-Loads versions from DIR/<number>/ as `tensorflow_model_server` does (the latest, or what `--config`, a ModelServerConfig,
-says), replays assets.extra/tf_serving_warmup_requests, prints one line of JSON with its ports, and serves until its
-standard input ends. Error codes, messages and their limits follow TF Serving's sources (predict_util.cc, server_core.cc,
-json_tensor.cc, grpc_status_util.cc, http_server.cc). What it can't show: TF Serving's own batching, speed and GPU use.
+It loads versions from DIR/<number>/ as `tensorflow_model_server` does: the latest one, or those that `--config`, a
+ModelServerConfig, names. It replays assets.extra/tf_serving_warmup_requests, prints one line of JSON with its ports, and
+serves until its standard input ends. Error codes, messages and their limits follow TF Serving's sources (predict_util.cc,
+server_core.cc, json_tensor.cc, grpc_status_util.cc, http_server.cc). It can't show TF Serving's own batching, its speed and
+its use of GPUs.
 """
 
 import argparse
@@ -30,14 +31,14 @@ from tensorflow_serving.config import model_server_config_pb2
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 HTTP_STATUS = {"OK": 200, "INVALID_ARGUMENT": 400, "FAILED_PRECONDITION": 400, "OUT_OF_RANGE": 400, "NOT_FOUND": 404}
 HTTP_STATUS |= {"RESOURCE_EXHAUSTED": 429, "UNIMPLEMENTED": 501, "UNAVAILABLE": 503, "DEADLINE_EXCEEDED": 504}
-LONGEST_MESSAGE = 1024  # of an error over gRPC
+LONGEST_MESSAGE = 1024  # characters of an error's message over gRPC
 MOST_WARMUPS = 1000
 PREDICT_URL = re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?:predict")
 STATUS_URL = re.compile(r"/v1/models/([^/:]+)(?:/versions/(\d+)|/labels/([^/:]+))?(/metadata)?")
 
 
 class Version:
-    """One loaded version: a V1 session, as the C++ loader has it, and the signatures."""
+    """Holds one loaded version: a V1 session, as the C++ loader has one, and the signatures."""
 
     def __init__(self, path, number):
         self.number = number
@@ -65,11 +66,11 @@ class Version:
     def predict(self, request):
         name = request.model_spec.signature_name or "serving_default"
         signature = self.signature(name)
-        wanted, sent = set(signature.inputs), set(request.inputs)
-        if wanted != sent:
-            extra, missing = ",".join(sorted(sent - wanted)), ",".join(sorted(wanted - sent))
+        required, sent = set(signature.inputs), set(request.inputs)
+        if required != sent:
+            extra, missing = ",".join(sorted(sent - required)), ",".join(sorted(required - sent))
             difference = f"Sent extra: {{{extra}}}. Missing but required: {{{missing}}}."
-            raise invalid(f"input size does not match signature: {len(sent)}!={len(wanted)} {difference}")
+            raise invalid(f"input size does not match signature: {len(sent)}!={len(required)} {difference}")
         for alias in request.output_filter:
             if alias not in signature.outputs:
                 raise invalid(f"output tensor alias not found in signature: {alias}")
@@ -88,10 +89,10 @@ class Version:
             feeds = {name: tf.make_ndarray(tensor) for name, tensor in feeds.items()}
             values = self.session.run([signature.outputs[alias].name for alias in aliases], feeds)
         except tf.errors.OpError as error:
-            # What Python's session puts before the message is not C++'s.
+            # Python's session puts these words before the message. C++ does not.
             message = error.message.removeprefix("Graph execution error:").lstrip()
             raise Refused(CODES[error.error_code].name, message) from error
-        except (ValueError, TypeError) as error:  # of the feed, where C++ says InvalidArgument
+        except (ValueError, TypeError) as error:  # an input does not fit, for which C++ answers InvalidArgument
             raise invalid(str(error)) from error
         for alias, value in zip(aliases, values, strict=True):
             response.outputs[alias].CopyFrom(tf.make_tensor_proto(value))
@@ -99,7 +100,7 @@ class Version:
 
 
 class Models:
-    """All models and versions, and who a request means."""
+    """Holds all models and versions, and finds the one that a request names."""
 
     def __init__(self, config):
         self.versions, self.labels = {}, {}
@@ -132,22 +133,22 @@ class Models:
             raise Refused("NOT_FOUND", f"Servable not found for request: Specific({spec.name}, {number})")
         return [versions[number]]
 
-    def meant(self, spec):
+    def version_of(self, spec):
         return max(self.all_of(spec), key=lambda version: version.number)
 
     def predict(self, request):
-        return self.meant(request.model_spec).predict(request)
+        return self.version_of(request.model_spec).predict(request)
 
     def status(self, request):
         response = status_pb2.GetModelStatusResponse()
         for version in sorted(self.all_of(request.model_spec), key=lambda version: -version.number):
-            one = response.model_version_status.add(version=version.number)
-            one.state = status_pb2.ModelVersionStatus.AVAILABLE
-            one.status.error_message = ""
+            status = response.model_version_status.add(version=version.number)
+            status.state = status_pb2.ModelVersionStatus.AVAILABLE
+            status.status.error_message = ""
         return response
 
     def metadata(self, request):
-        version = self.meant(request.model_spec)
+        version = self.version_of(request.model_spec)
         response = metadata_pb2.GetModelMetadataResponse()
         response.model_spec.name, response.model_spec.version.value = request.model_spec.name, version.number
         signatures = metadata_pb2.SignatureDefMap(signature_def=version.signatures)
@@ -156,7 +157,7 @@ class Models:
 
 
 def answering(method):
-    """Returns the gRPC method for one of `Models`."""
+    """Returns the gRPC method that answers with a method of `Models`."""
 
     def answer(self, request, context):
         try:
@@ -188,7 +189,7 @@ class Rest(BaseHTTPRequestHandler):
     models = None
 
     def do_GET(self):
-        self.answer(self.look)
+        self.answer(self.status_or_metadata)
 
     def do_POST(self):
         self.answer(self.predict)
@@ -216,16 +217,16 @@ class Rest(BaseHTTPRequestHandler):
             request.model_spec.version_label = unquote(match[3])
         return match
 
-    def look(self):
+    def status_or_metadata(self):
         request = status_pb2.GetModelStatusRequest()
         if self.matched(STATUS_URL, request)[4]:
             metadata = metadata_pb2.GetModelMetadataRequest(model_spec=request.model_spec)
             return json_format.MessageToDict(self.models.metadata(metadata), preserving_proto_field_name=True)
-        found = []
-        for one in self.models.status(request).model_version_status:
-            fine = {"error_code": "OK", "error_message": ""}
-            found.append({"version": str(one.version), "state": one.State.Name(one.state), "status": fine})
-        return {"model_version_status": found}
+        rows = []
+        for version in self.models.status(request).model_version_status:
+            ok = {"error_code": "OK", "error_message": ""}
+            rows.append({"version": str(version.version), "state": version.State.Name(version.state), "status": ok})
+        return {"model_version_status": rows}
 
     def predict(self):
         content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -238,7 +239,7 @@ class Rest(BaseHTTPRequestHandler):
         if not isinstance(document, dict) or not isinstance(document.get("signature_name", ""), str):
             raise invalid("JSON must be an object, and 'signature_name' a string value.")
         request.model_spec.signature_name = document.get("signature_name", "")
-        version = self.models.meant(request.model_spec)
+        version = self.models.version_of(request.model_spec)
         rows = fill(request, document, version.signature(request.model_spec.signature_name))
         return document_of(version.predict(request), rows)
 
@@ -257,7 +258,7 @@ def config_of(arguments):
 
 
 def serving(models, port, longest):
-    """Starts a gRPC server and returns it with its port; longest: bytes of a request."""
+    """Starts a gRPC server and returns it with its port. A request has at most `longest` bytes."""
     options = [("grpc.max_receive_message_length", longest), ("grpc.max_send_message_length", -1)]
     server = grpc.server(futures.ThreadPoolExecutor(4), options=options)
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(PredictionService(models), server)
@@ -278,7 +279,7 @@ def main():
         models = Models(config_of(arguments))
     except (Refused, OSError, tf.errors.OpError) as error:
         raise SystemExit(f"standin_server: error: {error}") from error
-    # What TF Serving takes, and what a gRPC server or proxy takes that nobody told otherwise.
+    # The first server takes requests as long as TF Serving does, the second as long as any gRPC server or proxy by default.
     servers = [serving(models, arguments.port, 2**31 - 1), serving(models, 0, 4 * 2**20)]
     Rest.models = models
     rest = ThreadingHTTPServer(("127.0.0.1", arguments.rest_port), Rest)

@@ -1,4 +1,4 @@
-"""An export in a C program on TensorFlow's own library: the loader that TF Serving has, and no Python."""
+"""Runs an export in a C program on TensorFlow's own library: with the loader that TF Serving has, and without Python."""
 
 import json
 import os
@@ -17,7 +17,7 @@ CORRUPT = b"\xff\xd8\xff\xe0 not a JPEG after all"
 
 @pytest.fixture(scope="module")
 def c_loader(tmp_path_factory):
-    """Returns the compiled program, or skips."""
+    """Returns the compiled program, or skips the test."""
     compiler = shutil.which("gcc")
     if compiler is None:
         pytest.skip("needs gcc")
@@ -35,7 +35,7 @@ def c_loader(tmp_path_factory):
         *(f"-l:{name}" for name in libraries),
     ]
     if shutil.which("ld.gold"):
-        command.append("-fuse-ld=gold")  # the common linker takes five times as long over a library of this size
+        command.append("-fuse-ld=gold")  # the usual linker takes five times as long for a library of this size
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     return program
@@ -48,7 +48,7 @@ def run(program, *arguments):
 
 @pytest.fixture(scope="module")
 def files(photo, encoded, tmp_path_factory):
-    """Returns a folder of two JPEGs of different sizes, the first one's pixels, and a corrupt JPEG."""
+    """Returns a folder with two JPEGs of different sizes, the pixels of the first one, and a corrupt JPEG."""
     folder = tmp_path_factory.mktemp("images")
     (folder / "wide.jpg").write_bytes(encoded(photo(90, 120), "JPEG", quality=95))
     (folder / "high.jpg").write_bytes(encoded(photo(100, 70, seed=1), "JPEG", quality=95))
@@ -75,7 +75,7 @@ def arrays(answer):
     }
 
 
-def test_c_gives_what_python_gives(exported, files, answers):
+def test_the_c_program_has_the_outputs_that_python_has(exported, files, answers):
     pixels = tf.constant(np.asarray(Image.open(files / "wide.ppm"))[None])
     expected = tf.saved_model.load(str(exported)).signatures["image_tensor"](images=pixels)
     got = arrays(answers[2])
@@ -86,7 +86,7 @@ def test_c_gives_what_python_gives(exported, files, answers):
     assert got["num_detections"] > 0
 
 
-def test_c_gives_for_a_file_in_a_batch_what_it_gives_for_its_pixels(answers):
+def test_the_c_program_has_the_same_outputs_for_a_file_in_a_batch_and_for_its_pixels(answers):
     of_files, of_pixels = arrays(answers[0]), arrays(answers[2])
     for name, value in of_pixels.items():
         assert of_files[name].shape == (2, *value.shape[1:]), name
@@ -95,7 +95,7 @@ def test_c_gives_for_a_file_in_a_batch_what_it_gives_for_its_pixels(answers):
 
 def test_a_corrupt_image_is_an_invalid_argument_that_names_its_index_and_the_session_goes_on(answers):
     assert answers[1]["code"] == 3
-    assert "index 1" in answers[1]["message"][:1024]  # what TF Serving hands on
+    assert "index 1" in answers[1]["message"][:1024]  # TF Serving cuts messages there
     assert "outputs" in answers[2]
 
 

@@ -56,13 +56,13 @@ def test_a_bmp_with_the_usual_bit_fields_is_decoded():
     "file",
     [bmp(8, 1), bmp(4), bmp(1), bmp(16), bmp(32, 3, (0xFF, 0xFF00, 0xFF0000)), bmp(24, size=12), bmp(24)[:40], b"BM"],
 )
-def test_bmps_that_would_come_out_wrong_are_refused_by_their_index(file, photo, encoded):
+def test_bmps_that_tensorflow_would_decode_wrongly_are_refused_by_their_index(file, photo, encoded):
     good = encoded(photo(41, 60), "BMP")
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"uncompressed BMP files .* at index 1"):
         batch_of_files(tf.constant([good, file]), INPUT)
 
 
-def test_of_an_animation_the_first_frame_is_taken(photo, tmp_path):
+def test_the_first_frame_of_an_animation_is_decoded(photo, tmp_path):
     frames = [Image.fromarray(photo(41, 60, seed)) for seed in range(2)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     pixels = decode_image(tf.constant((tmp_path / "a.gif").read_bytes()))
@@ -83,7 +83,7 @@ def test_photos_are_turned_as_exif_says(photo, encoded, endian):
 
 
 @pytest.mark.parametrize("table", [b"II*\0\xff\xff\xff\x7f", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff\xff", b""])
-def test_exif_that_is_broken_turns_nothing(table):
+def test_an_image_with_broken_exif_is_not_turned(table):
     assert orientation(tf.constant(b"\xff\xd8\xff\xe1\0\x10Exif\0\0" + table)) == 1
 
 
@@ -100,6 +100,6 @@ def test_images_are_resized_as_predict_does(photo, encoded, size):
     assert not np.any(batch.images[0, height:]) and not np.any(batch.images[0, :, width:])  # noqa: PT018
 
 
-def test_an_image_of_the_right_size_is_left_alone(photo):
+def test_an_image_of_the_right_size_is_not_changed(photo):
     image = photo(33, 47)
     np.testing.assert_array_equal(resize(tf.constant(image[None]), tf.constant([33, 47]))[0], image)

@@ -1,4 +1,4 @@
-"""The client and raw requests against the stand-in for TF Serving, over both protocols."""
+"""Tests the client and raw requests with the stand-in for TF Serving, over both protocols."""
 
 import base64
 import importlib.util
@@ -38,7 +38,7 @@ def bare(script, *arguments):
 def client():
     spec = importlib.util.spec_from_file_location("serving_client", ROOT / "examples" / "serving_client.py")
     module = importlib.util.module_from_spec(spec)
-    sys.modules["serving_client"] = module  # dataclasses look there
+    sys.modules["serving_client"] = module  # dataclasses look their module up there
     spec.loader.exec_module(module)
     return module
 
@@ -55,7 +55,7 @@ def images(photo, encoded, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def models(exported, images, tmp_path_factory):
-    """Returns a folder with versions 1 and 2, of which the second, the one that most requests go to, warms up."""
+    """Returns a folder with versions 1 and 2. Most requests go to version 2, which has a warm-up file."""
     folder = tmp_path_factory.mktemp("models") / "kfpn"
     for version in ("1", "2"):
         shutil.copytree(exported, folder / version)
@@ -66,7 +66,7 @@ def models(exported, images, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(models, tmp_path_factory):
-    """Returns what the stand-in said when it was ready; its configuration is the one in docs/serving.md."""
+    """Starts the stand-in with the configuration of docs/serving.md, and returns what it printed when it was ready."""
     text = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
     config = text.split("<!-- models.config -->")[1].split("```")[1]
     file = tmp_path_factory.mktemp("config") / "models.config"
@@ -95,7 +95,7 @@ def ask(client, server):
 
 
 def post(server, where, document):
-    """Returns the HTTP status and JSON of a REST request; `document` is sent as it is if it is text."""
+    """Returns the HTTP status and JSON of a REST request. A `document` that is text is sent as it is."""
     body = (document if isinstance(document, str) else json.dumps(document)).encode()
     url = f"http://127.0.0.1:{server['rest']}/v1/models/{where}"
     try:
@@ -131,7 +131,7 @@ def test_the_server_has_neither_kfpn_nor_keras(server):
 
 
 def test_every_request_of_the_warm_up_file_is_replayed(server):
-    # One image, three signatures, two batch sizes; version 1 has no file.
+    # One image, three signatures and two batch sizes make six requests. Version 1 has no warm-up file.
     assert server["warmups"] == {"kfpn": {"1": 0, "2": 6}}
 
 
@@ -149,7 +149,7 @@ def test_both_protocols_give_the_same_detections(ask, images):
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "rest"])
-def test_pixels_give_what_the_file_gives(ask, images, protocol):
+def test_an_images_pixels_have_the_detections_of_its_file(ask, images, protocol):
     files, pixels = (ask(protocol, name, [images / "high.png"]) for name in ("serving_default", "image_tensor"))
     for name, value in files.items():
         np.testing.assert_allclose(pixels[name], value, atol=1e-3, err_msg=name)
@@ -193,16 +193,16 @@ def test_a_wrong_grpc_request_is_refused_with_its_code(server, fault, code, word
     assert words in error.value.details()
 
 
-def test_rows_and_columns_say_the_same(server, images):
-    one, other = b64(images / "wide.jpg"), b64(images / "high.png")
-    _, columns = post(server, "kfpn:predict", {"inputs": {"image_bytes": [one, other]}})
+def test_a_request_by_rows_has_the_detections_of_one_by_columns(server, images):
+    first, second = b64(images / "wide.jpg"), b64(images / "high.png")
+    _, columns = post(server, "kfpn:predict", {"inputs": {"image_bytes": [first, second]}})
     expected = columns["outputs"]
-    for instances in ([one, other], [{"image_bytes": one}, {"image_bytes": other}]):
+    for instances in ([first, second], [{"image_bytes": first}, {"image_bytes": second}]):
         status, rows = post(server, "kfpn:predict", {"instances": instances})
         assert status == 200, rows
         for name in OUTPUTS:
             assert [row[name] for row in rows["predictions"]] == expected[name], name
-    assert post(server, "kfpn:predict", {"inputs": [one, other]})[1] == columns
+    assert post(server, "kfpn:predict", {"inputs": [first, second]})[1] == columns
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_a_wrong_rest_request_is_refused_with_its_status(server, where, document
     assert words in answer["error"]
 
 
-def test_both_protocols_tell_which_versions_are_available(server):
+def test_both_protocols_list_the_available_versions(server):
     with urllib.request.urlopen(f"http://127.0.0.1:{server['rest']}/v1/models/kfpn", timeout=60) as response:
         listed = json.load(response)["model_version_status"]
     assert [(one["version"], one["state"]) for one in listed] == [("2", "AVAILABLE"), ("1", "AVAILABLE")]
@@ -239,14 +239,14 @@ def test_both_protocols_tell_which_versions_are_available(server):
     assert [one.version for one in response.model_version_status] == [2, 1]
 
 
-def test_metadata_tells_the_signatures(server):
+def test_the_metadata_lists_the_signatures(server):
     with urllib.request.urlopen(f"http://127.0.0.1:{server['rest']}/v1/models/kfpn/metadata", timeout=60) as response:
         signatures = json.load(response)["metadata"]["signature_def"]["signature_def"]
     assert {"serving_default", "image_tensor", "proposals"} <= set(signatures)
     assert signatures["serving_default"]["inputs"]["image_bytes"]["tensor_shape"]["dim"][0]["size"] == "-1"
 
 
-def test_more_than_4_mb_pass_only_where_the_limit_is_raised(ask, client, tmp_path):
+def test_requests_of_more_than_4_mb_need_a_raised_limit(ask, client, tmp_path):
     Image.new("RGB", (1500, 1000), "white").save(tmp_path / "large.png")
     paths = [tmp_path / "large.png"]  # 4.5 MB as pixels
     assert set(ask("grpc", "image_tensor", paths)) == OUTPUTS
@@ -258,7 +258,7 @@ def test_more_than_4_mb_pass_only_where_the_limit_is_raised(ask, client, tmp_pat
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "rest"])
-def test_the_client_prints_and_draws_what_was_found(client, server, models, images, tmp_path, capsys, protocol):
+def test_the_client_prints_and_draws_the_detections(client, server, models, images, tmp_path, capsys, protocol):
     paths = [str(images / "wide.jpg"), str(images / "high.png")]
     options = ["--server", f"127.0.0.1:{server[protocol]}", "--protocol", protocol, "--min-score", "0.1"]
     options += ["--classes", str(models / "1" / "assets" / "classes.json"), "--output", str(tmp_path)]
@@ -288,13 +288,13 @@ def test_the_client_names_the_file_that_is_corrupt(client, server, images, capsy
         (["--server", "{grpc}", "--classes", "nowhere.json"], "nowhere.json must be"),
     ],
 )
-def test_the_client_says_what_is_wrong(client, server, images, capsys, options, words):
+def test_the_clients_message_says_what_is_wrong(client, server, images, capsys, options, words):
     options = [option.format(**{name: f"127.0.0.1:{server[name]}" for name in ("grpc", "rest")}) for option in options]
     assert client.main([str(images / "wide.jpg"), *options]) == 1
     assert words in capsys.readouterr().err
 
 
-def test_the_client_says_which_package_is_missing(client, images, monkeypatch, capsys):
+def test_the_client_names_a_missing_package(client, images, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
     assert client.main([str(images / "wide.jpg")]) == 1
     assert "pip install tensorflow-serving-api, or use --protocol rest" in capsys.readouterr().err

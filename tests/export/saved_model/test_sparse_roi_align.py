@@ -7,7 +7,7 @@ from kfpn.modeling.pooling import RoIAlign
 
 
 def pooled(rois, sizes, **options):
-    """Returns what `RoIAlign` and `SparseRoIAlign` pool of random levels, padded to 96 x 128 pixels."""
+    """Returns what `RoIAlign` and `SparseRoIAlign` pool from random levels of images padded to 96 x 128 pixels."""
     rng = np.random.default_rng(0)
     sizes = np.array(sizes, np.int32)
     dtype = options.get("dtype", "float32")
@@ -20,19 +20,19 @@ def pooled(rois, sizes, **options):
 
 
 def boxes(sizes, count=40):
-    """Returns (B, count, 4) boxes of all levels, some of them thin or at the borders, the last two empty."""
+    """Returns boxes (B, count, 4) of all levels. Some are thin or lie at the border, and the last two are empty."""
     rng = np.random.default_rng(1)
     limits = np.tile(sizes, 2)[:, None]
     center = rng.uniform(0.0, 1.0, (len(sizes), count, 2)) * limits[..., :2]
     side = np.exp(rng.uniform(np.log(0.01), np.log(200.0), (len(sizes), count, 2)))
-    found = np.clip(np.concatenate([center - side / 2, center + side / 2], axis=-1), 0, limits)
-    found[:, -2:] = 0.0
-    return found
+    corners = np.clip(np.concatenate([center - side / 2, center + side / 2], axis=-1), 0, limits)
+    corners[:, -2:] = 0.0
+    return corners
 
 
 @pytest.mark.parametrize("aligned", [True, False])
 @pytest.mark.parametrize("sampling_ratio", [0, 1, 2, 3])
-def test_the_matrix_product_pools_what_the_gathers_do(aligned, sampling_ratio):
+def test_the_matrix_product_pools_the_features_that_the_gathers_pool(aligned, sampling_ratio):
     sizes = [(96, 128), (71, 90), (50, 128)]
     expected, got = pooled(boxes(sizes), sizes, aligned=aligned, sampling_ratio=sampling_ratio)
     assert np.abs(expected).max() > 1.0
@@ -40,21 +40,21 @@ def test_the_matrix_product_pools_what_the_gathers_do(aligned, sampling_ratio):
 
 
 def test_samples_beyond_an_image_add_nothing_and_padding_is_never_read():
-    # Without the half pixel RoIs are at least a cell large, so those at the border reach beyond it.
+    # Without `aligned` a RoI counts as at least one cell large. So these RoIs at the border reach beyond it.
     at_border = [[[70.9, 89.9, 71, 90], [71, 90, 71, 90], [0, 89, 71, 90], [-30, -40, -20, -10]]]
     expected, got = pooled(at_border, [(71, 90)], aligned=False)
     np.testing.assert_allclose(got, expected, atol=2e-5)
     np.testing.assert_array_equal(got[0, 3], 0.0)
 
 
-def test_half_precision_comes_in_and_goes_out():
+def test_features_of_half_precision_are_pooled_in_half_precision():
     sizes = [(96, 128)]
     expected, got = pooled(boxes(sizes), sizes, dtype="bfloat16")
     assert got.dtype == tf.bfloat16
     np.testing.assert_allclose(tf.cast(got, tf.float32), tf.cast(expected, tf.float32), atol=0.05)
 
 
-def test_a_box_that_is_no_number_is_refused_and_reads_no_foreign_memory():
+def test_a_box_of_nan_is_refused():
     with pytest.raises(tf.errors.InvalidArgumentError):
         tf.function(SparseRoIAlign())(
             {f"P{n}": tf.zeros((1, 64 // 2**n, 64 // 2**n, 4)) for n in (2, 3, 4, 5)},
@@ -63,6 +63,6 @@ def test_a_box_that_is_no_number_is_refused_and_reads_no_foreign_memory():
         )
 
 
-def test_it_has_the_settings_of_the_layer_it_stands_for():
+def test_the_sparse_layer_takes_the_settings_of_roi_align():
     layer = RoIAlign(size=5, sampling_ratio=3, aligned=False, canonical_size=100.0, name="align")
     assert SparseRoIAlign.from_config(layer.get_config()).get_config() == layer.get_config()

@@ -5,7 +5,7 @@ from kfpn.export.saved_model import verify_saved_model as verify
 from kfpn.export.verify import ExportMismatch
 
 
-def test_an_export_is_equal_to_its_model_and_one_of_other_weights_is_not(
+def test_an_export_is_verified_and_refused_once_its_model_has_other_weights(
     trained, exported, reference, monkeypatch, capsys
 ):
     monkeypatch.setattr(verify, "Reference", lambda _: reference)

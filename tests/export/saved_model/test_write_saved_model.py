@@ -31,7 +31,7 @@ def arrays(outputs):
     return {name: value.numpy() for name, value in outputs.items()}
 
 
-# What a server sees.
+# What a server gets from an export.
 
 
 def test_every_signature_takes_any_batch_and_any_size_and_gives_float32_batch_first(signatures):
@@ -46,17 +46,17 @@ def test_every_signature_takes_any_batch_and_any_size_and_gives_float32_batch_fi
 
 
 def test_outputs_are_those_of_the_object_detection_api(signatures):
-    wanted = {"detection_boxes", "detection_scores", "detection_classes", "num_detections", "detection_boxes_pixels"}
-    assert set(signatures["serving_default"].structured_outputs) == wanted
-    assert set(signatures["image_tensor"].structured_outputs) == wanted
+    names = {"detection_boxes", "detection_scores", "detection_classes", "num_detections", "detection_boxes_pixels"}
+    assert set(signatures["serving_default"].structured_outputs) == names
+    assert set(signatures["image_tensor"].structured_outputs) == names
     proposals = {"proposal_boxes", "proposal_boxes_pixels", "proposal_scores"}
     assert set(signatures["proposals"].structured_outputs) == proposals
 
 
-def test_files_of_all_sizes_in_one_batch_give_what_predict_gives_for_each(
+def test_files_of_all_sizes_in_one_batch_have_the_detections_that_predict_has_for_each(
     signatures, trained, reference, photo, encoded
 ):
-    # 96 x 128 and 128 x 96 go in as they are, the third is halved, which rounds like Pillow.
+    # The first two images are not resized. The third becomes half as large, and is rounded as Pillow rounds.
     images = [photo(96, 128), photo(128, 96, seed=1), photo(192, 256, seed=2)]
     outputs = arrays(signatures["serving_default"](image_bytes=tf.constant([encoded(image) for image in images])))
 
@@ -75,7 +75,7 @@ def test_files_of_all_sizes_in_one_batch_give_what_predict_gives_for_each(
         np.testing.assert_array_equal(outputs["detection_classes"][i, :count], ids)
 
 
-def test_pixels_give_what_files_give_whatever_the_batch(signatures, photo, encoded):
+def test_pixels_have_the_outputs_of_their_files_with_any_batch_size(signatures, photo, encoded):
     images = [photo(120, 100, seed) for seed in range(3)]
     files = arrays(signatures["serving_default"](image_bytes=tf.constant([encoded(image) for image in images])))
     for batch in (images, images[:1]):
@@ -121,12 +121,12 @@ def test_saved_model_cli_runs_it_without_kfpn_and_keras(signatures, exported, ph
         np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), value, atol=1e-3, err_msg=name)
 
 
-def test_class_names_travel_in_the_assets(exported):
+def test_the_assets_hold_the_class_names(exported):
     classes = json.loads((exported / "assets" / "classes.json").read_text())
     assert classes == {"class_names": ["ant", "bee", "cat"], "category_ids": [3, 7, 18]}
 
 
-# Writing.
+# How an export is written.
 
 
 def test_an_export_that_fails_half_way_leaves_nothing(tiny_workdir, tmp_path, monkeypatch):
@@ -141,7 +141,7 @@ def test_an_export_that_fails_half_way_leaves_nothing(tiny_workdir, tmp_path, mo
     assert os.listdir(tmp_path / "served") == []
 
 
-def test_a_full_disk_is_said_and_leaves_nothing(tiny_workdir, tmp_path, monkeypatch):
+def test_a_full_disk_is_an_error_that_leaves_nothing(tiny_workdir, tmp_path, monkeypatch):
     def full(*_args, **_options):
         raise tf.errors.ResourceExhaustedError(None, None, "variables; No space left on device")
 
@@ -186,7 +186,7 @@ def test_wrong_options_are_refused_before_anything_is_written(tiny_workdir, tmp_
     assert os.listdir(tmp_path) == []
 
 
-def test_a_wrong_place_is_refused(tiny_workdir, tmp_path):
+def test_a_place_that_cannot_be_written_and_a_missing_run_are_refused(tiny_workdir, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="file must be a folder, got a file"):
         export_saved_model(tiny_workdir, tmp_path / "file")
@@ -225,7 +225,7 @@ def test_outputs_are_float32_in_mixed_precision_too(tiny_workdir):
         keras.config.set_dtype_policy(before)
 
 
-def test_a_version_that_differs_does_not_appear_and_the_command_ends_with_1(
+def test_a_version_that_fails_the_check_is_not_kept_and_the_command_ends_with_1(
     tiny_workdir, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(saved_model, "write_signatures", lambda _trained, path, *_: path.mkdir(parents=True))
@@ -239,7 +239,7 @@ def test_a_version_that_differs_does_not_appear_and_the_command_ends_with_1(
     assert os.listdir(tmp_path / "served") == []
 
 
-# Beside the model.
+# The files that stand beside the model.
 
 
 def test_warm_up_requests_are_prediction_logs(photo, encoded, tmp_path):
@@ -247,20 +247,20 @@ def test_warm_up_requests_are_prediction_logs(photo, encoded, tmp_path):
     (tmp_path / "photo.jpg").write_bytes(encoded(photo(30, 40), "JPEG"))
     images = read_images([tmp_path / "photo.jpg"])
     write_warmup(tmp_path / "1", images, ("serving_default", "proposals"), (1, 3), "cars")
-    found = []
+    requests = []
     for record in tf.data.TFRecordDataset(str(tmp_path / "1" / WARMUP)):
         request = logs.PredictionLog.FromString(record.numpy()).predict_log.request
         assert request.model_spec.name == "cars"
         ((name, tensor),) = request.inputs.items()
-        found.append((request.model_spec.signature_name, name, tf.make_ndarray(tensor)))
-    assert [(signature, name, value.shape) for signature, name, value in found] == [
+        requests.append((request.model_spec.signature_name, name, tf.make_ndarray(tensor)))
+    assert [(signature, name, value.shape) for signature, name, value in requests] == [
         ("serving_default", "image_bytes", (1,)),
         ("serving_default", "image_bytes", (3,)),
         ("proposals", "images", (1, 30, 40, 3)),
         ("proposals", "images", (3, 30, 40, 3)),
     ]
-    assert set(found[1][2]) == {images[0][0]}
-    np.testing.assert_array_equal(found[3][2][2], images[0][1])
+    assert set(requests[1][2]) == {images[0][0]}
+    np.testing.assert_array_equal(requests[3][2][2], images[0][1])
 
 
 def test_a_warm_up_longer_than_a_server_reads_is_refused(tmp_path):
@@ -269,7 +269,7 @@ def test_a_warm_up_longer_than_a_server_reads_is_refused(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_a_request_is_written_field_by_field():
+def test_a_prediction_log_has_the_bytes_of_its_protocol_buffer():
     log = prediction_log("m", "s", "x", np.array([7], np.uint8))
     tensor = tf.make_tensor_proto(np.array([7], np.uint8)).SerializeToString()
     inputs = b"\x0a\x01x\x12" + bytes([len(tensor)]) + tensor

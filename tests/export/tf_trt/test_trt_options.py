@@ -7,7 +7,7 @@ from kfpn.export.tf_trt.trt_options import TfTrtOptions
 
 @pytest.fixture
 def parsed(monkeypatch):
-    """Returns the function (words) -> the options that `kfpn export tf_trt` understands."""
+    """Returns the function (words of a command line) -> the options that `kfpn export tf_trt` takes from them."""
 
     def parse(*words):
         taken = []
@@ -18,7 +18,7 @@ def parsed(monkeypatch):
     return parse
 
 
-def test_work_directory_and_output_are_named_as_in_the_other_exports(parsed):
+def test_work_directory_and_output_are_given_as_in_the_other_exports(parsed):
     assert parsed("w", "out", "--precision", "FP32") == TfTrtOptions("w", "out", "FP32")
     assert parsed("--dynamic", "w", "out") == TfTrtOptions("w", "out", dynamic=True)
 
@@ -34,7 +34,7 @@ def test_a_report_needs_no_output(parsed):
         ("--precision", "FP32", "--output=out", "--workdir=w"),
     ],
 )
-def test_the_options_of_0_1_still_name_them_with_a_warning(parsed, words):
+def test_the_options_of_version_0_1_still_work_with_a_warning(parsed, words):
     with pytest.warns(
         FutureWarning, match=r"kfpn export tf_trt --workdir W --output DIR is now kfpn export tf_trt W DIR"
     ):
@@ -59,7 +59,7 @@ def test_the_help_of_an_export_has_its_examples_and_the_list_has_one_line(row, c
     assert capsys.readouterr().out.count("Examples:") == 1
 
 
-def test_a_report_with_the_options_of_0_1_needs_no_output(parsed):
+def test_a_report_with_the_options_of_version_0_1_needs_no_output(parsed):
     with pytest.warns(FutureWarning):
         options = parsed("--workdir", "w", "--report")
     assert options == TfTrtOptions("w", report=True)

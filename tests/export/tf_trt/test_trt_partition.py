@@ -2,7 +2,7 @@ from kfpn.export.tf_trt.trt_partition import Node, count_conversion, find_segmen
 
 
 def chain(*ops, flops=None):
-    """Nodes one behind the other, named by their letters; upper case can't be converted."""
+    """Returns nodes in a row, one for each letter. A node with an upper-case letter can't be converted."""
     nodes, before = [], ()
     for name in ops:
         reason = "no converter" if name.isupper() else ""
@@ -28,8 +28,9 @@ def test_noops_do_not_count_towards_the_size():
     assert find_segments(nodes, 2) == [{"a", "i", "b"}]
 
 
-def test_no_segment_holds_both_ends_of_a_path_that_leaves_it():
-    # a -> X -> c and a -> b -> c: with a, b and c in one engine, X would need its output and give its input.
+def test_a_segment_does_not_hold_both_ends_of_a_path_through_a_node_outside():
+    # The paths are a -> X -> c and a -> b -> c. If a, b and c were one engine, X would need an output of this engine and
+    # also make an input of it.
     nodes = [Node("a", "a"), Node("X", "X", ("a",), (), "no"), Node("b", "b", ("a",)), Node("c", "c", ("b", "X"))]
     assert find_segments(nodes, 2) == [{"b", "c"}]
 
@@ -39,7 +40,7 @@ def test_a_control_edge_makes_a_cycle_as_a_data_edge_does():
     assert find_segments(nodes, 2) == []
 
 
-def test_a_control_edge_alone_merges_nothing():
+def test_nodes_joined_only_by_a_control_edge_are_not_merged():
     assert find_segments([Node("a", "a"), Node("b", "b", (), ("a",))], 2) == []
 
 
@@ -48,7 +49,7 @@ def test_branches_that_meet_are_one_segment():
     assert find_segments(nodes, 3) == [{"a", "b", "c", "d"}]
 
 
-def test_a_loop_of_the_graph_is_passed():
+def test_nodes_inside_a_loop_of_the_graph_become_a_segment():
     nodes = [
         Node("enter", "Enter", (), (), "no"),
         Node("merge", "Merge", ("enter", "next"), (), "no"),
@@ -69,7 +70,7 @@ def test_a_constant_that_is_read_outside_is_no_part_of_the_segment():
     assert find_segments(nodes, 2) == [{"a", "b"}]
 
 
-def test_the_report_counts_nodes_flops_and_what_splits():
+def test_the_report_counts_nodes_flops_and_the_nodes_that_split_segments():
     report = count_conversion(chain(*"abXcdYe", flops={"b": 60, "d": 30, "e": 10}), 2)
     assert (report.nodes, report.converted, report.flops, report.converted_flops) == (7, 4, 100, 90)
     assert report.segments == [(2, 60), (2, 30)]
@@ -79,7 +80,7 @@ def test_the_report_counts_nodes_flops_and_what_splits():
     assert "57.1% of 7 nodes and 90.00% of 0.0 GFLOPs convert, in 2 segments" in report_lines(report)
 
 
-def test_an_empty_graph_has_no_share():
+def test_the_shares_of_an_empty_graph_are_zero():
     report = count_conversion([], 3)
     assert (report.node_share, report.flop_share, report.segments) == (0.0, 0.0, [])
 

@@ -27,7 +27,7 @@ from kfpn.export.trained import open_trained
 
 WITH_TF_TRT = tf.__version__.startswith("2.17.")
 needs_tf_trt = pytest.mark.skipif(
-    not WITH_TF_TRT, reason=f"TF-TRT's list is in TensorFlow 2.17, this is {tf.__version__}"
+    not WITH_TF_TRT, reason=f"needs TensorFlow 2.17, which has TF-TRT's list of converters; this is {tf.__version__}"
 )
 SHAPE = (1, 96, 128, 3)
 
@@ -45,16 +45,16 @@ def native(trained, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def found(tiny_workdir):
+def report(tiny_workdir):
     return conversion_report(tiny_workdir, SHAPE)
 
 
 @needs_tf_trt
-def test_the_convolutions_of_a_detector_convert_in_at_most_four_segments(found):
-    assert found.flop_share >= 0.98
-    assert len(found.segments) <= 4
-    assert found.uncounted == ()
-    assert "NonMaxSuppressionV3: no converter" in found.outside
+def test_the_convolutions_of_a_detector_convert_in_at_most_four_segments(report):
+    assert report.flop_share >= 0.98
+    assert len(report.segments) <= 4
+    assert report.uncounted == ()
+    assert "NonMaxSuppressionV3: no converter" in report.outside
 
 
 @needs_tf_trt
@@ -69,35 +69,35 @@ def test_r50_fpn_converts_in_at_most_four_segments(make_workdir, tmp_path, dynam
     }
     anchors = (32.0, 64.0, 128.0, 256.0, 512.0)
     workdir = make_workdir(tmp_path / "r50", backbone="resnet50", anchor_sizes=anchors, max_detections=100, **sizes)
-    found = conversion_report(workdir, (1, 800, 1344, 3), dynamic)
-    assert found.flops > 400e9
-    assert found.flop_share >= 0.98
-    assert len(found.segments) <= 4
-    assert found.uncounted == ()
+    report = conversion_report(workdir, (1, 800, 1344, 3), dynamic)
+    assert report.flops > 400e9
+    assert report.flop_share >= 0.98
+    assert len(report.segments) <= 4
+    assert report.uncounted == ()
 
 
 @needs_tf_trt
-def test_without_static_sizes_every_product_is_counted_too(tiny_workdir, found):
+def test_every_product_is_counted_for_dynamic_sizes_too(tiny_workdir, report):
     dynamic = conversion_report(tiny_workdir, SHAPE, dynamic=True)
     assert dynamic.uncounted == ()
-    assert dynamic.flops == found.flops
+    assert dynamic.flops == report.flops
 
 
 @needs_tf_trt
-def test_a_share_that_is_not_reached_fails_with_the_report(tiny_workdir, found, monkeypatch):
-    monkeypatch.setattr(tf_trt, "conversion_report", lambda *args: found)
+def test_a_report_that_misses_its_requirements_is_an_error_that_holds_the_report(tiny_workdir, report, monkeypatch):
+    monkeypatch.setattr(tf_trt, "conversion_report", lambda *args: report)
     options = {"workdir": str(tiny_workdir), "report": True, "input_shape": "1x96x128x3"}
     assert "GFLOPs convert, in" in checked_report(TfTrtOptions(**options, require_flops=0.98, require_segments=4))
     with pytest.raises(ValueError, match="require_segments must not be exceeded"):
         checked_report(TfTrtOptions(**options, require_segments=0))
-    half = dataclasses.replace(found, converted_flops=found.flops // 2)
+    half = dataclasses.replace(report, converted_flops=report.flops // 2)
     monkeypatch.setattr(tf_trt, "conversion_report", lambda *args: half)
     with pytest.raises(ValueError, match=r"require_flops must be reached, got 0\.5000\n.*GFLOPs convert"):
         checked_report(TfTrtOptions(**options, require_flops=0.98))
 
 
 @needs_tf_trt
-def test_flops_and_reasons_of_single_operations():
+def test_each_operation_has_its_flops_and_the_reason_why_it_does_not_convert():
     with tf.Graph().as_default() as graph:
         images = tf.compat.v1.placeholder(tf.float32, (2, 8, 10, 3), name="images")
         x = tf.nn.conv2d(images, tf.ones((3, 3, 3, 4)), 2, "SAME", name="conv")
@@ -108,7 +108,8 @@ def test_flops_and_reasons_of_single_operations():
         tf.math.top_k(tf.reshape(images, (-1,)), k=tf.shape(images)[1], name="best")
         tf.nn.conv2d(images, tf.compat.v1.placeholder(tf.float32, (1, 1, 3, 3)), 1, "SAME", name="loose")
     nodes = {node.name: node for node in graph_nodes(graph, converters())[0]}
-    # 2 x 4 x 5 outputs of 4 channels, each 27 multiply-adds; 160 cells of 6 channels, 9 each; 40 rows of 4 x 5.
+    # conv: 2 x 4 x 5 cells of 4 channels, with 27 multiply-adds each. depthwise: 160 cells of 6 channels, with 9 each.
+    # product: 40 rows of 4 x 5.
     assert nodes["conv"].flops == 2 * 40 * 4 * 27
     assert nodes["depthwise/depthwise" if "depthwise/depthwise" in nodes else "depthwise"].flops == 2 * 160 * 6 * 9
     assert nodes["product"].flops == 2 * 40 * 4 * 5
@@ -126,7 +127,7 @@ def test_without_tensorflow_2_17_the_report_says_which_version_has_the_list(tiny
 
 
 @pytest.mark.skipif(bool(tf.config.list_physical_devices("GPU")), reason="there is a GPU")
-def test_all_that_is_missing_is_said_at_once_and_nothing_is_left(tiny_workdir, tmp_path):
+def test_one_error_names_all_that_is_missing_and_leaves_nothing(tiny_workdir, tmp_path):
     first, gpu = missing_requirements()
     if WITH_TF_TRT:
         assert first.startswith("TensorRT must be 8.6 or later, but TensorFlow finds none")
@@ -158,31 +159,31 @@ def test_all_that_is_missing_is_said_at_once_and_nothing_is_left(tiny_workdir, t
         ({"minimum_segment_size": 0}, "minimum_segment_size must be at least 1, got 0"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(options, message):
+def test_wrong_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         TfTrtOptions(**{"workdir": "w", "output": "o", **options})
 
 
-def test_the_converted_formulations_find_what_the_detector_finds(trained, photo):
+def test_the_detector_written_for_tensorrt_has_the_detections_of_the_detector(trained, photo):
     from kfpn.modeling.detector import inference_model
 
-    # Odd sides: each level's size is not twice the next one's.
+    # The sides are odd, so that no level is twice as large as the next one.
     images = np.stack([photo(101, 75, seed) for seed in (0, 1)])
     sizes = np.array([[101, 75], [90, 61]], np.int32)
     images[1, 90:], images[1, :, 61:] = 0, 0
-    wanted = inference_model(trained.submodels, trained.config.model, padded=True)(
+    expected = inference_model(trained.submodels, trained.config.model, padded=True)(
         {"images": images.astype(np.float32), "image_sizes": sizes}, training=False
     )
-    found = ServedTrtDetector(trained)(tf.constant(images), tf.constant(sizes))
-    number = np.array(wanted["num_detections"])
+    detections = ServedTrtDetector(trained)(tf.constant(images), tf.constant(sizes))
+    number = np.array(expected["num_detections"])
     assert number.min() > 0
-    np.testing.assert_array_equal(found["num_detections"], number)
-    np.testing.assert_allclose(found["detection_scores"], wanted["scores"], atol=1e-4)
-    np.testing.assert_allclose(found["detection_boxes_pixels"], wanted["boxes"], atol=0.05)
+    np.testing.assert_array_equal(detections["num_detections"], number)
+    np.testing.assert_allclose(detections["detection_scores"], expected["scores"], atol=1e-4)
+    np.testing.assert_allclose(detections["detection_boxes_pixels"], expected["boxes"], atol=0.05)
     ids = np.array([*trained.category_ids, 0])
-    np.testing.assert_array_equal(found["detection_classes"], ids[np.array(wanted["labels"])])
-    scaled = np.array(found["detection_boxes"]) * np.tile(sizes, 2)[:, None]
-    np.testing.assert_allclose(scaled, found["detection_boxes_pixels"], rtol=1e-5)
+    np.testing.assert_array_equal(detections["detection_classes"], ids[np.array(expected["labels"])])
+    scaled = np.array(detections["detection_boxes"]) * np.tile(sizes, 2)[:, None]
+    np.testing.assert_allclose(scaled, detections["detection_boxes_pixels"], rtol=1e-5)
 
 
 def test_images_are_resized_padded_and_shrunk_to_the_input(trained, photo):
@@ -190,7 +191,8 @@ def test_images_are_resized_padded_and_shrunk_to_the_input(trained, photo):
     first, second = calibration_batches(pictures, trained.config.input, (2, 96, 128, 3))
     np.testing.assert_array_equal(first["images"][0], pictures[0])
     np.testing.assert_array_equal(first["image_sizes"], [[96, 128], [96, 128]])
-    # Upright, 96 x 192 of it would not fit; the batch is filled up with the image itself.
+    # The third image is 200 x 100. With a shorter side of 96 it would be 192 high, which does not fit. The batch is filled
+    # up with the same image.
     np.testing.assert_array_equal(second["image_sizes"], [[96, 48], [96, 48]])
     np.testing.assert_array_equal(second["images"][0], second["images"][1])
     assert not second["images"][:, :, 48:].any()
@@ -207,13 +209,13 @@ def test_calibration_images_come_from_a_folder_or_a_data_set(tmp_path, photo, en
         list(calibration_pictures(str(tmp_path / "none"), 2))
 
 
-def test_profiles_span_the_sizes():
+def test_the_profiles_for_dynamic_sizes_hold_both_orientations_and_a_small_image():
     assert [x["images"].shape for x in profile_inputs((2, 96, 160, 3), False)] == [(2, 96, 160, 3)]
     shapes = [x["images"].shape for x in profile_inputs((2, 96, 160, 3), True)]
     assert shapes == [(2, 96, 160, 3), (2, 160, 96, 3), (1, 64, 64, 3)]
 
 
-def test_a_model_compares_equal_with_itself_and_one_that_finds_nothing_fails(native, tmp_path, photo):
+def test_a_model_is_equal_to_itself_and_a_model_without_detections_is_refused(native, tmp_path, photo):
     inputs = [{"images": photo(96, 128)[None], "image_sizes": np.array([[96, 128]], np.int32)}]
     lines = compare_saved_models(native, native, inputs, "FP32")
     assert "detections found again, their scores at most 0 apart" in lines[0]
@@ -235,7 +237,7 @@ def test_a_model_compares_equal_with_itself_and_one_that_finds_nothing_fails(nat
 
 
 class StandInConverter:
-    """Takes the calls that TrtGraphConverterV2 takes, and saves the model as it is."""
+    """Stands in for TrtGraphConverterV2: takes the same calls, and saves the model unconverted."""
 
     calls: list
 
@@ -261,7 +263,7 @@ def stand_in(monkeypatch, trained, native):
     monkeypatch.setitem(sys.modules, "tensorflow.python.compiler.tensorrt", package)
     monkeypatch.setattr(tf_trt, "missing_requirements", lambda: [])
     monkeypatch.setattr("kfpn.export.trained.open_trained", lambda workdir: trained)
-    # Written once: the detector is the same each time.
+    # The detector is written once and then copied, because it is the same each time.
     monkeypatch.setattr(tf_trt, "write_native", lambda trained, path, shape, dynamic: shutil.copytree(native, path))
     return StandInConverter
 
@@ -296,7 +298,7 @@ def test_int8_is_calibrated_with_real_images_built_verified_and_renamed(stand_in
         write_tf_trt(options)
 
 
-def test_without_build_engines_are_left_to_the_first_request_but_for_dynamic_sizes(stand_in, tiny_workdir, tmp_path):
+def test_engines_are_built_by_the_first_request_and_for_dynamic_sizes_at_export(stand_in, tiny_workdir, tmp_path):
     write_tf_trt(TfTrtOptions(str(tiny_workdir), str(tmp_path / "static"), "FP16", "1x96x128x3"))
     assert [name for name, _ in stand_in.calls] == ["init", "convert", "save"]
     assert stand_in.calls[0][1]["allow_build_at_runtime"]

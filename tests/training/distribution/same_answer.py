@@ -1,4 +1,4 @@
-"""The same few steps on one replica, on two of one process, or as one of two processes. As a script: writes their states.
+"""Runs the same few steps on one replica, on two replicas of one process, or in two processes; as a script it writes their states.
 
 python same_answer.py one,mirrored OUT.npz STEPS CASE...     python same_answer.py worker OUT.npz STEPS CASE...  (with TF_CONFIG)
 """
@@ -24,13 +24,13 @@ PRECISIONS = {"": "float32", "_mixed": "mixed_bfloat16", "_fp16": "mixed_float16
 
 
 def detector_config(norm="gn", accumulate=1, precision="float32", steps=20, **settings) -> Config:
-    """A real detector, as small as it can be: four pictures of 64 x 64 a step, clipped gradients, an average."""
+    """Returns the settings of a very small real detector: four pictures of 64 x 64 a step, clipped gradients, averaged weights."""
     base = preset("shapes")
     width = 32 if norm == "gn" else 8  # GroupNorm has 32 groups
     small = {"backbone": "resnet18", "backbone_width": width, "pyramid_channels": 16, "head_width": 32}
     few = {"pre_nms_train": 30, "post_nms_train": 30, "pre_nms_test": 30, "post_nms_test": 30}
-    # Norms of a fresh network enlarge rounding: at 0.01 one replica's sums in another order end elsewhere too. And so
-    # does the coarser rounding of mixed precision.
+    # The norms of an untrained network enlarge rounding errors. At a rate of 0.01 even one replica ends with other weights
+    # if its sums are added in another order. The coarser rounding of mixed precision has the same effect.
     rate = 0.01 if norm == "frozen_bn" and precision == "float32" else 0.001
     optimizer = {"learning_rate": rate, "reference_batch": 4, "warmup_steps": 5, "clip_norm": 1.0, "ema_decay": 0.9}
     return replace(
@@ -58,7 +58,7 @@ def run_detector(config: Config, strategy: tf.distribute.Strategy, permuted=Fals
         optimizer = Optimizer(config, submodels.weights_model.trainable_variables)
     step = build_train_step(submodels, config, optimizer, strategy)
     batches = train_batches(made_up.source(0, 8), config)
-    if permuted:  # the same sums in another order: how far rounding alone takes two runs
+    if permuted:  # adds the same sums in another order, which shows how much rounding alone changes
         batches = batches.map(lambda batch: {name: tf.gather(value, [2, 0, 3, 1]) for name, value in batch.items()})
     iterator = iter(strategy.experimental_distribute_dataset(batches))
     rows = [{k: float(v) for k, v in step(next(iterator)).items()} for _ in range(config.steps)]
@@ -67,7 +67,7 @@ def run_detector(config: Config, strategy: tf.distribute.Strategy, permuted=Fals
 
 
 def run_case(case: str, steps: int, strategy: tf.distribute.Strategy, permuted=False):
-    """Runs `standin_gn_in_parts`, `detector_sync_bn_mixed`, `overflow` and so on."""
+    """Runs a case by its name, such as `standin_gn_in_parts`, `detector_sync_bn_mixed` or `overflow`."""
     if case == "overflow":
         config = standin.config(steps=3, precision="mixed_float16")
         return standin.run(config, strategy, batch_norm=False, losses=standin.overflowing)
@@ -82,7 +82,7 @@ def run_case(case: str, steps: int, strategy: tf.distribute.Strategy, permuted=F
 
 
 def main(kinds: str, out: str, steps: str, *cases: str) -> None:
-    found = {}
+    arrays = {}
     for kind in kinds.split(","):
         if kind == "mirrored":
             strategy = make_strategy("mirrored", ["CPU:0", "CPU:1"], cross_device="reduction_to_one")
@@ -91,9 +91,9 @@ def main(kinds: str, out: str, steps: str, *cases: str) -> None:
         for case in cases:
             state, rows = run_case(case, int(steps), strategy, permuted=kind == "permuted")
             names = sorted(rows[0])
-            found[f"{kind}/{case}/rows"] = np.array([[row[name] for name in names] for row in rows])
-            found |= {f"{kind}/{case}/{i:03d}": value for i, value in enumerate(state)}
-    np.savez(out, **found)
+            arrays[f"{kind}/{case}/rows"] = np.array([[row[name] for name in names] for row in rows])
+            arrays |= {f"{kind}/{case}/{i:03d}": value for i, value in enumerate(state)}
+    np.savez(out, **arrays)
 
 
 if __name__ == "__main__":

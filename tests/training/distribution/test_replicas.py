@@ -1,4 +1,4 @@
-"""Two replicas, logical CPUs of one process of their own: a strategy can't be had twice in one process everywhere."""
+"""Compares two replicas with one. They run in a process of their own, because not every TensorFlow makes a strategy twice in one."""
 
 import json
 import os
@@ -27,23 +27,23 @@ def replicas():
 
 
 @pytest.mark.parametrize("case", ["jit", "sync_bn", "nan"])
-def test_two_replicas_end_where_one_does(replicas, case):
-    apart = replicas[0][case]
-    assert apart["finite"]
-    assert apart["state"] < 1e-6
-    assert apart["rows"] < 1e-5
+def test_two_replicas_end_with_the_weights_of_one(replicas, case):
+    difference = replicas[0][case]
+    assert difference["finite"]
+    assert difference["state"] < 1e-6
+    assert difference["rows"] < 1e-5
 
 
-def test_a_loss_that_is_not_finite_on_one_replica_is_refused_by_both(replicas):
+def test_a_step_whose_loss_is_not_finite_on_one_replica_is_skipped_by_both(replicas):
     assert replicas[0]["nan"]["skipped"] == [0, 1, 0]
 
 
-def test_sync_bn_on_replicas_goes_without_jit_and_says_so(replicas):
+def test_sync_bn_on_several_replicas_turns_jit_off_with_a_message(replicas):
     assert "jit_compile is off" in replicas[1]
 
 
 def test_an_overflow_on_one_replica_skips_the_step_on_both(replicas):
-    apart = replicas[0]["overflow"]
-    assert apart["finite"]
-    assert apart["scale"] == 2.0**14
-    assert apart["state"] < 1e-6
+    difference = replicas[0]["overflow"]
+    assert difference["finite"]
+    assert difference["scale"] == 2.0**14
+    assert difference["state"] < 1e-6

@@ -1,4 +1,4 @@
-"""One replica, two replicas and two processes end with the same weights, after the same losses."""
+"""Checks that one replica, two replicas and two processes end with the same weights, after the same losses."""
 
 import functools
 import itertools
@@ -24,30 +24,31 @@ def run(folder, steps, cases, of_workers):
     ]
     for code, _, errors in processes.finish(*begun, timeout=3000):
         assert code == 0, errors[-3000:]
-    found = {}
+    arrays = {}
     for name in ("one", "worker"):
         with np.load(folder / f"{name}.npz") as file:
-            found |= {key: file[key] for key in file.files}
-    return found
+            arrays |= {key: file[key] for key in file.files}
+    return arrays
 
 
-def apart(found, kind, case, base=None, least=1e-3):
-    """Returns how far metrics and states of two runs lie apart, relative to the largest value of each array.
+def relative_difference(arrays, kind, case, base=None, least=1e-3):
+    """Returns the largest difference of two runs' metrics and states, relative to the largest value of each array.
 
-    Arrays whose largest value is below `least` count as if that was it: biases that just began hold little but rounding.
+    If the largest value of an array is below `least`, `least` is taken instead. Biases that are hardly trained hold little
+    more than rounding errors.
     """
     base = base or f"one/{case}/"
-    keys = [key for key in found if key.startswith(base)]
+    keys = [key for key in arrays if key.startswith(base)]
     assert len(keys) > 3
-    far = []
+    differences = []
     for key in keys:
-        want, got = found[key], found[f"{kind}/{case}/{key.removeprefix(base)}"]
-        finite = np.isfinite(want)
+        expected, got = arrays[key], arrays[f"{kind}/{case}/{key.removeprefix(base)}"]
+        finite = np.isfinite(expected)
         np.testing.assert_array_equal(finite, np.isfinite(got))
         if finite.any():
-            scale = max(np.abs(want[finite]).max(), least)
-            far.append(np.abs(want[finite] - got[finite]).max() / scale)
-    return max(far)
+            scale = max(np.abs(expected[finite]).max(), least)
+            differences.append(np.abs(expected[finite] - got[finite]).max() / scale)
+    return max(differences)
 
 
 def rms(values):
@@ -60,18 +61,18 @@ def quick(tmp_path_factory):
 
 
 @pytest.mark.parametrize("case", QUICK + PARTS)
-def test_two_replicas_end_where_one_does(quick, case):
-    assert apart(quick, "mirrored", case) < 1e-5
+def test_two_replicas_end_with_the_weights_of_one(quick, case):
+    assert relative_difference(quick, "mirrored", case) < 1e-5
 
 
 @pytest.mark.parametrize("case", ["overflow", *PARTS])
-def test_two_processes_end_where_one_does(quick, case):
-    assert apart(quick, "worker", case) < 1e-5
+def test_two_processes_end_with_the_weights_of_one(quick, case):
+    assert relative_difference(quick, "worker", case) < 1e-5
 
 
 @pytest.mark.parametrize("kind", ["one", *KINDS])
-def test_a_batch_in_parts_is_the_same_step(quick, kind):
-    assert apart(quick, kind, "standin_frozen_bn_in_parts", "one/standin_frozen_bn/") < 1e-5
+def test_a_step_with_its_batch_in_parts_is_the_step_with_the_whole_batch(quick, kind):
+    assert relative_difference(quick, kind, "standin_frozen_bn_in_parts", "one/standin_frozen_bn/") < 1e-5
 
 
 @pytest.mark.parametrize("kind", ["one", *KINDS])
@@ -80,8 +81,8 @@ def test_an_overflow_on_one_replica_skips_the_step_on_all_of_them(quick, kind):
     assert scales == 2.0**14
 
 
-def max_index(found, kind):
-    return max(int(key.split("/")[-1]) for key in found if key.startswith(f"{kind}/overflow/0"))
+def max_index(arrays, kind):
+    return max(int(key.split("/")[-1]) for key in arrays if key.startswith(f"{kind}/overflow/0"))
 
 
 NORMS = ("frozen_bn", "gn", "sync_bn")
@@ -91,7 +92,7 @@ MIXED = [f"{case}_mixed" for case in DETECTOR] + ["detector_gn_fp16"]
 
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory):
-    """Returns (case) -> what all runs of its norm found; the processes of one norm at a time, for they take memory."""
+    """Returns the function (case) -> arrays of all runs with its norm. One norm runs at a time, because runs take memory."""
 
     @functools.cache
     def of(norm):
@@ -104,18 +105,18 @@ def detector(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "case"), list(itertools.product(KINDS, DETECTOR)))
 def test_a_real_detector_ends_the_same_on_two_replicas_and_in_two_processes(detector, kind, case):
-    assert apart(detector(case), kind, case, least=1e-2) < 1e-5
+    assert relative_difference(detector(case), kind, case, least=1e-2) < 1e-5
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "case"), list(itertools.product(KINDS, MIXED)))
-def test_a_real_detector_in_mixed_precision_ends_within_a_hundredth(detector, kind, case):
-    found = dict(detector(case))
-    one, other = (found.pop(f"{run}/{case}/rows") for run in ("one", kind))
-    # The first column is grad_norm, of which bfloat16 leaves two digits.
+def test_a_real_detector_in_mixed_precision_ends_with_the_same_values_within_a_hundredth(detector, kind, case):
+    arrays = dict(detector(case))
+    one, other = (arrays.pop(f"{run}/{case}/rows") for run in ("one", kind))
+    # The first column is grad_norm, which has only two right digits in bfloat16.
     np.testing.assert_allclose(other[:, 1:], one[:, 1:], rtol=1e-2, atol=1e-5)
     states = [
-        (found[key], found[f"{kind}/{key.removeprefix('one/')}"]) for key in found if key.startswith(f"one/{case}/")
+        (arrays[key], arrays[f"{kind}/{key.removeprefix('one/')}"]) for key in arrays if key.startswith(f"one/{case}/")
     ]
     assert len(states) > 100
     assert max(rms(b - a) / max(rms(a), 1e-2) for a, b in states) < 1e-2
@@ -124,4 +125,7 @@ def test_a_real_detector_in_mixed_precision_ends_within_a_hundredth(detector, ki
 @pytest.mark.slow
 @pytest.mark.parametrize("norm", ["frozen_bn", "gn"])
 def test_a_real_detector_takes_the_same_steps_in_parts(detector, norm):
-    assert apart(detector(norm), "one", f"detector_{norm}_in_parts", f"one/detector_{norm}/", least=1e-2) < 1e-5
+    assert (
+        relative_difference(detector(norm), "one", f"detector_{norm}_in_parts", f"one/detector_{norm}/", least=1e-2)
+        < 1e-5
+    )

@@ -14,7 +14,7 @@ def test_without_a_gpu_both_strategies_are_one_replica_on_the_cpu():
         assert describe_strategy(strategy, 6) == f"strategy {name}: 1 replica(s) on CPU:0; global batch 6, 6 a replica"
 
 
-def test_what_cannot_be_made_is_refused_by_name():
+def test_a_strategy_that_cannot_be_made_is_refused():
     with pytest.raises(ValueError, match=r"strategy must be one of one_device, mirrored, multi_worker, got 'tpu'"):
         make_strategy("tpu")
     with pytest.raises(ValueError, match=r"devices must be among .*CPU:0.*GPU:7"):
@@ -25,7 +25,7 @@ def test_what_cannot_be_made_is_refused_by_name():
         make_strategy("mirrored", [])
 
 
-def test_a_global_batch_must_split_evenly():
+def test_the_global_batch_must_be_a_multiple_of_the_replicas():
     assert replica_batch_size(SimpleNamespace(num_replicas_in_sync=3), 12) == 4
     with pytest.raises(ValueError, match=r"batch_size must be a multiple of the number of replicas \(3\), got 16"):
         replica_batch_size(SimpleNamespace(num_replicas_in_sync=3), 16)

@@ -1,4 +1,4 @@
-"""A whole run, as in a terminal of its own: of the stand-in, or with `detector` of the real detector by `train`.
+"""Runs a whole training as a command does: of the stand-in, or with `detector` of a real detector by `train`.
 
 python -m tests.training.distribution.worker standin|detector WORKDIR [name=value ...]
 
@@ -24,16 +24,16 @@ from tests.training.distribution import same_answer
 
 
 def signal_in_step(step: int, number: int) -> None:
-    """Sends this process a signal when step `step` + 1 begins: the other workers are then waiting in it."""
-    unharmed = Loop._next_batch
+    """Sends this process a signal when step `step` + 1 begins, while the other workers wait for it in that step."""
+    next_batch = Loop._next_batch
 
-    def following(self, batches):
-        batch = unharmed(self, batches)
+    def next_batch_and_signal(self, batches):
+        batch = next_batch(self, batches)
         if self.progress.step == step:
             os.kill(os.getpid(), number)
         return batch
 
-    Loop._next_batch = following
+    Loop._next_batch = next_batch_and_signal
 
 
 def strategy_of(name: str) -> tf.distribute.Strategy:

@@ -1,4 +1,4 @@
-"""Steps without a finite loss: refused, kept, named, computed again."""
+"""Tests steps whose loss is not finite: they are refused or skipped, recorded, diagnosed, and computed again."""
 
 import json
 import warnings
@@ -19,14 +19,14 @@ from tests.training import made_up, standin, test_loop
 from tests.training.distribution import same_answer
 
 
-class Noted:
-    """In a recorder's place: remembers the state that it could have kept."""
+class StandInRecorder:
+    """Stands in for a recorder: keeps the steps and states that it is asked to record."""
 
     def __init__(self, variables, done=False):
-        self.variables, self.done, self.found = variables, done, []
+        self.variables, self.done, self.records = variables, done, []
 
     def record(self, step, row, progress):
-        self.found.append((step, progress.step, {name: v.numpy() for name, v in self.variables.items()}))
+        self.records.append((step, progress.step, {name: v.numpy() for name, v in self.variables.items()}))
         return "noted"
 
 
@@ -40,11 +40,11 @@ def bad_losses(steps, batch_size=4):
 
 
 def run(path, config, losses, done=False):
-    """Returns (state, recorder, progress or error) of a run of the stand-in; with `done` as if nan/ held a step already."""
+    """Runs the stand-in, with `done` as if nan/ held a step already, and returns (state, recorder, progress or error)."""
     made = []
 
     def recorder(variables):
-        made.append(Noted(variables, done))
+        made.append(StandInRecorder(variables, done))
         return made[0]
 
     try:
@@ -58,20 +58,20 @@ def rare(**fields):
     return replace(standin.config(), checkpoint_every=100, eval_every=100, **fields)
 
 
-def same(one, other):
-    for name in one:
-        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+def require_equal(state, expected):
+    for name in state:
+        np.testing.assert_array_equal(state[name], expected[name], err_msg=name)
 
 
-def test_a_fault_that_is_seen_later_leaves_the_state_of_before_it(tmp_path):
+def test_a_loss_that_is_noticed_steps_later_leaves_the_state_from_before_its_step(tmp_path):
     whole, _, _ = run(tmp_path / "whole", rare(steps=4), standin.losses)
     state, recorder, error = run(tmp_path / "bad", rare(steps=9, log_every=8), bad_losses([5]))
     assert "roi_box must be finite, got nan at step 5; noted" in str(error)
-    ((step, before, kept),) = recorder.found
+    ((step, before, kept),) = recorder.records
     assert (step, before) == (5, 4)
-    # The learning rate's schedule knows the number of steps, but has not begun to differ.
-    same(whole, kept)
-    same(whole, state)
+    # The two runs have different numbers of steps. Their learning rates do not differ yet in the first four.
+    require_equal(whole, kept)
+    require_equal(whole, state)
     assert Checkpoints(tmp_path / "bad/checkpoints", {}).steps() == [4]
 
 
@@ -81,9 +81,9 @@ def test_a_skipped_step_changes_no_weight_and_is_the_same_whether_recorded_or_no
         recorded, recorder, progress = run(tmp_path / "recorded", config, bad_losses([4]))
     with pytest.warns(UserWarning, match="got nan at step 4: this step is skipped"):
         unrecorded, other, _ = run(tmp_path / "unrecorded", config, bad_losses([4]), done=True)
-    same(recorded, unrecorded)
-    assert [found[:2] for found in recorder.found] == [(4, 3)]
-    assert not other.found
+    require_equal(recorded, unrecorded)
+    assert [record[:2] for record in recorder.records] == [(4, 3)]
+    assert not other.records
     assert progress.step == 7
     rows = [json.loads(line) for line in (tmp_path / "recorded/metrics.jsonl").read_text().splitlines()]
     assert [(row["step"], row.get("skipped")) for row in rows] == [(3, None), (6, 1.0), (7, None)]
@@ -92,11 +92,11 @@ def test_a_skipped_step_changes_no_weight_and_is_the_same_whether_recorded_or_no
     after, _, _ = run(tmp_path / "after", replace(config, steps=4), bad_losses([4]), done=True)
     moved = [name for name in before if not np.array_equal(before[name], after[name])]
     assert moved
-    # Steps are counted and the average goes on; weights, batch norms' statistics and momenta stay.
+    # The step is counted, and the average of the weights is updated. Weights and batch norms' statistics do not change.
     assert not [name for name in moved if name.startswith("model/")]
 
 
-def test_faults_without_end_stop_a_run_that_skips(tmp_path):
+def test_a_run_that_skips_stops_after_too_many_skipped_steps_in_a_row(tmp_path):
     steps = MAX_SKIPPED_IN_A_ROW + 5
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -105,11 +105,11 @@ def test_faults_without_end_stop_a_run_that_skips(tmp_path):
     assert f"at step {MAX_SKIPPED_IN_A_ROW + 1}" in str(error)
 
 
-def test_an_infinite_scaled_gradient_of_a_finite_loss_is_no_fault(tmp_path):
+def test_an_infinite_scaled_gradient_of_a_finite_loss_is_not_recorded(tmp_path):
     config = rare(precision="mixed_float16", steps=3)
     state, recorder, progress = run(tmp_path, config, standin.overflowing)
     assert progress.step == 3
-    assert not recorder.found
+    assert not recorder.records
     assert 2.0**14 in [value for value in state.values() if value.shape == ()]
 
 
@@ -120,7 +120,7 @@ def healthy():
     return build_submodels(config.model), config, batch
 
 
-def test_nothing_is_found_where_all_is_finite(healthy):
+def test_a_step_whose_values_are_all_finite_has_no_first_fault(healthy):
     finding = diagnose(*healthy, tf.constant(1.0))
     assert finding.first is None
     assert all(np.isfinite(value) for value in [*finding.losses.values(), finding.grad_norm])
@@ -140,12 +140,12 @@ def test_the_layer_whose_output_overflows_first_is_named(healthy, layer):
         kernel.assign(old)
 
 
-def test_the_layer_whose_gradient_goes_first_is_named(healthy):
+def test_the_layer_whose_gradient_is_the_first_that_is_not_finite_is_named(healthy):
     submodels, config, batch = healthy
 
     def losses(submodels, config, batch, noise):
         logits = submodels.rpn(submodels.features(batch["images"]))["logits"][0]
-        # Finite, but its slope at zero is not.
+        # The loss is finite, but its slope at zero is not.
         return {"rpn_class": tf.reduce_sum(tf.sqrt(tf.abs(logits - tf.stop_gradient(logits))), axis=1)}
 
     finding = diagnose(submodels, config, batch, tf.constant(1.0), losses)
@@ -153,7 +153,7 @@ def test_the_layer_whose_gradient_goes_first_is_named(healthy):
     assert finding.first.startswith("the gradient of the output of layer rpn/")
 
 
-def test_a_run_that_blows_up_stops_by_name_and_its_step_can_be_replayed(tmp_path, capsys):
+def test_a_run_that_diverges_names_what_was_first_not_finite_and_its_step_can_be_replayed(tmp_path, capsys):
     base = same_answer.detector_config(steps=6, workdir=str(tmp_path), strategy="one_device", samples=1)
     config = replace(base, optimizer=replace(base.optimizer, learning_rate=1e9, warmup_steps=0, clip_norm=None))
     with pytest.raises(
@@ -172,6 +172,6 @@ def test_a_run_that_blows_up_stops_by_name_and_its_step_can_be_replayed(tmp_path
     assert "batch.npz must be the batch that a run kept" in capsys.readouterr().err
 
 
-def test_a_run_without_such_a_step_has_nothing_to_replay(tmp_path, capsys):
+def test_replaying_a_run_without_such_a_step_is_an_error(tmp_path, capsys):
     assert main(["replay-nan", "--workdir", str(tmp_path)]) == 2
     assert "must be of a run that met a loss that was not finite" in capsys.readouterr().err

@@ -16,13 +16,13 @@ from kfpn.weights.formats.file_formats import File, read_file, sha256
 from kfpn.weights.formats.unpickle import ALLOWED
 
 WEIGHT = np.arange(6, dtype=np.float32).reshape(2, 3)
-# 1, -2 and 0.1 rounded to 8 bits of mantissa: the upper 16 bits of their float32.
+# The numbers 1, -2 and 0.1 in bfloat16: the upper 16 bits of their float32.
 BFLOAT16 = np.array([0x3F80, 0xC000, 0x3DCD], "<u2")
 BFLOAT16_VALUES = np.array([1.0, -2.0, 0.10009765625], np.float32)
 
 
 class Evil:
-    """Unpickled naively, it makes a folder."""
+    """Makes a folder when it is unpickled without any protection."""
 
     def __init__(self, path):
         self.path = path
@@ -32,7 +32,7 @@ class Evil:
 
 
 class Named:
-    """Unpickled, it asks for a module and a name, and calls what it gets."""
+    """Asks for a name of a module when it is unpickled, and calls the object of this name."""
 
     def __init__(self, module, name, *args):
         self.module, self.name, self.args = module, name, args
@@ -48,7 +48,7 @@ def write(path, data):
 
 
 def refusal(path):
-    """Returns what `read_file` says against a file, which it must name first."""
+    """Returns the message with which `read_file` refuses a file. The message must begin with the file's path."""
     with pytest.raises(ValueError, match=r".") as caught:
         read_file(path)
     assert str(caught.value).startswith(f"{path}: ")
@@ -59,7 +59,7 @@ def refusal(path):
 
 
 @pytest.mark.parametrize("protocol", range(6))
-def test_a_pickle_of_any_protocol_comes_back(tmp_path, protocol):
+def test_a_pickle_of_any_protocol_is_read(tmp_path, protocol):
     content = {
         "model": collections.OrderedDict(
             w=WEIGHT, fortran=np.asfortranarray(WEIGHT), none=np.zeros((0, 4), np.float32)
@@ -93,13 +93,13 @@ def test_a_pickle_of_any_protocol_comes_back(tmp_path, protocol):
     assert file.content["set"] == [7]
 
 
-def test_arrays_can_be_written_to(tmp_path):
+def test_arrays_that_were_read_can_be_changed(tmp_path):
     array = read_file(write(tmp_path / "model.pkl", {"w": WEIGHT})).content["w"]
     array[:] = 1.0
     assert (array == 1.0).all()
 
 
-def test_one_array_under_two_names_stays_one(tmp_path):
+def test_an_array_under_two_names_is_read_as_one_array(tmp_path):
     content = read_file(write(tmp_path / "model.pkl", {"a": WEIGHT, "b": WEIGHT})).content
     assert content["a"] is content["b"]
 
@@ -110,7 +110,7 @@ def test_float16_becomes_float32(tmp_path):
 
 
 @pytest.mark.parametrize("core", ["numpy.core", "numpy._core"])
-def test_a_pickle_of_numpy_before_and_since_2_comes_back(tmp_path, core):
+def test_a_pickle_of_numpy_1_and_of_numpy_2_is_read(tmp_path, core):
     data = pickle.dumps({"w": WEIGHT}, 2)
     ours = b"numpy._core" if b"numpy._core" in data else b"numpy.core"
     content = read_file(write(tmp_path / "model.pkl", data.replace(ours, core.encode()))).content
@@ -118,7 +118,7 @@ def test_a_pickle_of_numpy_before_and_since_2_comes_back(tmp_path, core):
 
 
 def python2_pickle():
-    """Returns what cPickle of Python 2 writes for {"blobs": {"conv1_w": [1, 2] as float32}} in protocol 2."""
+    """Returns the bytes that cPickle of Python 2 writes for {"blobs": {"conv1_w": [1, 2] as float32}} in protocol 2."""
 
     def text(value):
         return b"U" + bytes([len(value)]) + value
@@ -131,12 +131,12 @@ def python2_pickle():
     return b"\x80\x02}" + text(b"blobs") + b"}" + text(b"conv1_w") + array + b"ss."
 
 
-def test_a_pickle_of_python_2_comes_back(tmp_path):
+def test_a_pickle_of_python_2_is_read(tmp_path):
     content = read_file(write(tmp_path / "R-50.pkl", python2_pickle())).content
     np.testing.assert_array_equal(content["blobs"]["conv1_w"], np.array([1.0, 2.0], np.float32), strict=True)
 
 
-def test_bytes_of_python_2_above_127_survive(tmp_path):
+def test_bytes_of_python_2_above_127_are_read_unchanged(tmp_path):
     data = python2_pickle().replace(np.array([1.0, 2.0], "<f4").tobytes(), np.array([-1.5, 3e38], "<f4").tobytes())
     content = read_file(write(tmp_path / "R-50.pkl", data)).content
     np.testing.assert_array_equal(content["blobs"]["conv1_w"], np.array([-1.5, 3e38], np.float32))
@@ -147,7 +147,7 @@ def test_a_pickle_that_runs_code_is_refused_and_does_not_run(tmp_path, protocol)
     path = write(tmp_path / "evil.pkl", pickle.dumps({"w": Evil(tmp_path / "ran")}, protocol))
     assert f"needs {os.mkdir.__module__}.mkdir, which is refused" in refusal(path)
     assert not (tmp_path / "ran").exists()
-    pickle.loads(path.read_bytes())  # the file is what it is said to be
+    pickle.loads(path.read_bytes())  # the file really runs code
     assert (tmp_path / "ran").exists()
 
 
@@ -173,7 +173,7 @@ def test_a_pickle_that_runs_code_is_refused_and_does_not_run(tmp_path, protocol)
         ("_codecs", "decode"),
     ],
 )
-def test_whatever_is_not_on_the_list_is_refused_by_name(tmp_path, module, name):
+def test_a_pickle_with_a_name_that_is_not_on_the_list_is_refused_by_this_name(tmp_path, module, name):
     data = b"\x80\x04" + b"".join(b"\x8c" + bytes([len(part)]) + part.encode() for part in (module, name)) + b"\x93)R."
     assert f"{module}.{name}, which is refused" in refusal(write(tmp_path / "evil.pkl", data))
 
@@ -189,7 +189,7 @@ def test_numpy_ndarray_cannot_be_called(tmp_path):
     assert "numpy.ndarray" in message
 
 
-def test_a_shape_that_was_never_written_takes_no_memory(tmp_path):
+def test_a_huge_shape_without_its_data_takes_no_memory(tmp_path):
     data = b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n" + pickle.dumps((10**15,), 2)[2:-1]
     path = write(tmp_path / "evil.pkl", b"\x80\x02}U\x01w" + data[2:] + b"U\x01b\x87Rs.")
     assert read_file(path).content["w"].size == 0
@@ -236,7 +236,7 @@ def test_a_list_that_holds_itself_is_refused(tmp_path):
     assert "nests deeper than 32 at 'a[0]" in refusal(write(tmp_path / "evil.pkl", {"a": loop}))
 
 
-def test_lists_of_the_same_list_do_not_multiply(tmp_path):
+def test_lists_that_repeat_one_list_many_times_are_not_expanded(tmp_path):
     part = [WEIGHT]
     for _ in range(25):
         part = [part] * 100
@@ -268,7 +268,7 @@ def safetensors_bytes(entries):
     return struct.pack("<Q", len(header)) + header + b"".join(entry[3] for entry in entries)
 
 
-def test_safetensors_come_back_and_bfloat16_becomes_float32(tmp_path):
+def test_safetensors_are_read_and_bfloat16_becomes_float32(tmp_path):
     pytest.importorskip("safetensors")
     entries = [
         ("weight", "F32", (2, 3), WEIGHT.tobytes()),
@@ -292,7 +292,7 @@ def test_safetensors_come_back_and_bfloat16_becomes_float32(tmp_path):
         assert file.content[name].flags.writeable
 
 
-def test_what_the_safetensors_package_writes_comes_back(tmp_path):
+def test_a_file_that_the_safetensors_package_wrote_is_read(tmp_path):
     save_file = pytest.importorskip("safetensors.numpy").save_file
     save_file({"w": WEIGHT}, tmp_path / "model.safetensors", metadata={"format": "pt"})
     np.testing.assert_array_equal(read_file(tmp_path / "model.safetensors").content["w"], WEIGHT, strict=True)
@@ -311,7 +311,7 @@ def test_safetensors_whose_offsets_leave_the_file_are_damaged(tmp_path):
         assert "truncated or damaged" in refusal(write(tmp_path / "model.safetensors", wrong))
 
 
-def test_without_safetensors_the_message_says_what_to_install(tmp_path, monkeypatch):
+def test_without_the_safetensors_package_the_message_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors", None)
     path = write(tmp_path / "model.safetensors", safetensors_bytes([("w", "F32", (2, 3), WEIGHT.tobytes())]))
     assert refusal(path).endswith("needs safetensors, which is not installed: pip install safetensors")
@@ -327,7 +327,7 @@ def hdf5(path, **arrays):
     return path
 
 
-def test_hdf5_comes_back_flat_by_path(tmp_path):
+def test_hdf5_is_read_as_arrays_by_their_paths(tmp_path):
     path = hdf5(tmp_path / "resnet.h5", conv1_conv__conv1_conv__kernel=WEIGHT, top=np.array([0.5], np.float16))
     file = read_file(path)
     assert file.kind == "hdf5"
@@ -370,7 +370,7 @@ def torch():
 
 
 @pytest.mark.parametrize("new", [True, False], ids=["zip", "legacy"])
-def test_torch_files_of_both_formats_come_back(tmp_path, torch, new):
+def test_torch_files_of_both_formats_are_read(tmp_path, torch, new):
     weight = torch.from_numpy(WEIGHT.copy())
     content = {
         "model": collections.OrderedDict(w=torch.nn.Parameter(weight), transposed=weight.t()),
@@ -463,7 +463,7 @@ def test_a_torch_file_packed_with_compression_is_refused(tmp_path, torch):
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-def test_a_torch_file_of_another_pickle_protocol_is_answered(tmp_path, torch):
+def test_a_torch_file_of_another_pickle_protocol_is_refused(tmp_path, torch):
     torch.save({"w": torch.zeros(1)}, tmp_path / "model.pth", pickle_protocol=4)
     assert "or holds more than weights" in refusal(tmp_path / "model.pth")
 
@@ -490,7 +490,7 @@ def test_an_old_torch_is_refused(tmp_path, torch, monkeypatch, version):
 
 
 def samples(folder):
-    """Returns {what: bytes} of a sound file of every kind that can be written here."""
+    """Returns {kind: bytes} of an undamaged file of every kind that can be written here."""
     files = {"pickle 0": pickle.dumps({"w": WEIGHT}, 0), "pickle 2": pickle.dumps({"w": WEIGHT}, 2)}
     files["pickle 5"] = pickle.dumps({"w": WEIGHT}, 5)
     files["hdf5"] = hdf5(folder / "sound", a__w=WEIGHT).read_bytes()
@@ -507,7 +507,7 @@ def torch_samples(torch):
     return files
 
 
-def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path):
+def test_a_file_truncated_at_any_place_is_refused(tmp_path):
     for what, data in samples(tmp_path).items():
         for kept in sorted({len(data) * part // 8 for part in range(1, 8)} | {16, len(data) - 1}):
             message = refusal(write(tmp_path / "model", data[:kept]))
@@ -515,7 +515,7 @@ def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path):
             assert f"{kept} bytes" in message
 
 
-def test_a_truncated_torch_file_is_refused_wherever_it_ends(tmp_path, torch):
+def test_a_torch_file_truncated_at_any_place_is_refused(tmp_path, torch):
     for what, data in torch_samples(torch).items():
         for kept in sorted({len(data) * part // 8 for part in range(1, 8)} | {40, len(data) - 1}):
             message = refusal(write(tmp_path / "model", data[:kept]))
@@ -526,7 +526,7 @@ def test_a_truncated_torch_file_is_refused_wherever_it_ends(tmp_path, torch):
 @pytest.mark.parametrize(
     "kind", ["pickle 0", "pickle 2", "pickle 5", "hdf5", "safetensors", "torch True", "torch False"]
 )
-def test_a_file_with_wrong_bytes_is_read_or_refused_but_never_fails_otherwise(tmp_path, kind):
+def test_a_file_with_wrong_bytes_is_read_or_refused_with_a_value_error(tmp_path, kind):
     data = samples(tmp_path)[kind] if "torch" not in kind else torch_samples(pytest.importorskip("torch"))[kind]
     if kind == "safetensors":
         pytest.importorskip("safetensors")
@@ -567,18 +567,18 @@ def test_a_web_page_is_refused(tmp_path, page):
     assert "is a web page" in refusal(write(tmp_path / "model.pth", page))
 
 
-def test_a_git_lfs_pointer_says_what_to_run(tmp_path):
+def test_the_error_for_a_git_lfs_pointer_says_what_to_run(tmp_path):
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:3c25\nsize 167266879\n"
     assert "`git lfs pull`" in refusal(write(tmp_path / "model.pkl", pointer))
 
 
 @pytest.mark.parametrize("data", [b"hello, world", b"\x00", b"{}", b"\x80\x09abc", b"\xff" * 100])
-def test_an_unknown_file_lists_the_kinds_known(tmp_path, data):
+def test_the_error_for_an_unknown_file_lists_the_known_kinds(tmp_path, data):
     message = refusal(write(tmp_path / "model.pth", data))
     assert message.startswith("must be PyTorch (.pth, .pt), pickle (.pkl), safetensors, HDF5 (.h5), is none of these")
 
 
-def test_a_compressed_file_says_to_unpack_it(tmp_path):
+def test_the_error_for_a_compressed_file_says_to_unpack_it(tmp_path):
     assert refusal(write(tmp_path / "model.tar.gz", b"\x1f\x8b\x08abc")).endswith("it is compressed: unpack it first")
 
 
@@ -587,7 +587,7 @@ def test_an_npz_is_refused(tmp_path):
     assert refusal(tmp_path / "model.npz").endswith("is an .npz file of NumPy")
 
 
-def test_a_zip_that_is_not_torchs_names_what_is_in_it(tmp_path):
+def test_the_error_for_a_zip_of_something_else_names_a_file_in_it(tmp_path):
     with zipfile.ZipFile(tmp_path / "model.keras", "w") as archive:
         archive.writestr("config.json", "{}")
         archive.writestr("model.weights.h5", b"")
@@ -596,13 +596,13 @@ def test_a_zip_that_is_not_torchs_names_what_is_in_it(tmp_path):
     )
 
 
-def test_an_error_keeps_what_caused_it(tmp_path):
+def test_an_error_has_the_original_error_as_its_cause(tmp_path):
     path = write(tmp_path / "model.pkl", b"\x80\x02}")
     with pytest.raises(ValueError, match="truncated") as caught:
         read_file(path)
     assert caught.value.__cause__ is not None
 
 
-def test_sha256_is_that_of_the_bytes(tmp_path):
-    data = bytes(range(256)) * 9000  # more than one piece
+def test_sha256_is_the_hash_of_the_files_bytes(tmp_path):
+    data = bytes(range(256)) * 9000  # the file is read in more than one piece
     assert sha256(write(tmp_path / "a", data)) == hashlib.sha256(data).hexdigest()

@@ -36,7 +36,7 @@ def detector(units=None, classes=3, anchors=3, **buffers):
 @pytest.mark.parametrize(
     ("backbone", "buffers", "notes"), [("resnet18", {}, 1), ("resnet18", BGR, 0), ("resnet50", BGR, 0)]
 )
-def test_every_number_of_the_network_is_detectron2s(tmp_path, backbone, buffers, notes):
+def test_an_imported_detector_computes_what_detectron2_computes(tmp_path, backbone, buffers, notes):
     units = trunk(backbone)
     layers = heads(units, background_first=False)
     content = {"model": detectron2(units, layers, **buffers), "__author__": "Detectron2 Model Zoo"}
@@ -45,7 +45,7 @@ def test_every_number_of_the_network_is_detectron2s(tmp_path, backbone, buffers,
     assert len(trained.notes) == notes
 
 
-def test_a_detector_from_a_torchvision_backbone_takes_rgb_and_strides_on_its_3x3(tmp_path):
+def test_a_detector_from_a_torchvision_backbone_takes_rgb_and_has_its_strides_on_the_3x3(tmp_path):
     units = trunk("resnet50")
     layers = heads(units, background_first=False)
     trained, submodels = imported(write(tmp_path / "m.pth", {"model": detectron2(units, layers, **RGB)}))
@@ -54,7 +54,7 @@ def test_a_detector_from_a_torchvision_backbone_takes_rgb_and_strides_on_its_3x3
     assert "strides on its 3x3" in trained.notes[0]
 
 
-def test_a_deviation_in_bgr_is_turned_with_the_mean(tmp_path):
+def test_the_deviation_is_turned_from_bgr_to_rgb_as_the_mean_is(tmp_path):
     units = trunk()
     layers = heads(units, background_first=False)
     std = (57.375, 57.12, 58.395)
@@ -81,12 +81,12 @@ def test_the_settings_are_detectron2s():
     assert trained.sampling == {"rpn_box_beta": 0.0, "roi_box_beta": 0.0}
     names, ids = trained.names_of_classes()
     assert len(names) == 80
-    assert (ids[10:13], ids[-1]) == ((11, 13, 14), 90)  # COCO has no 12
+    assert (ids[10:13], ids[-1]) == ((11, 13, 14), 90)  # COCO has no id 12
     assert (names[0], names[11], names[-1]) == ("person", "stop sign", "toothbrush")
     assert reader.read(ForeignArrays("m.pkl", detector())).class_names is None
 
 
-def test_the_cell_anchors_in_a_file_say_sizes_and_ratios():
+def test_the_cell_anchors_in_a_file_give_the_sizes_and_ratios():
     sizes, ratios = (20, 40, 80, 160, 320), (0.25, 0.5, 1, 2)
     state = detector(anchors=4, cells=cell_anchors([[size] for size in sizes], ratios))
     config = model_config(reader.read(ForeignArrays("m.pkl", state)))
@@ -95,7 +95,7 @@ def test_the_cell_anchors_in_a_file_say_sizes_and_ratios():
 
 
 @pytest.mark.parametrize(
-    ("cells", "said"),
+    ("cells", "message"),
     [
         (cell_anchors([[32], [64], [128], [256]], (0.5, 1, 2)), "cell anchors of five levels"),
         (cell_anchors([[32, 40]] * 5, (0.5, 1, 2)), "one size a level"),
@@ -103,8 +103,8 @@ def test_the_cell_anchors_in_a_file_say_sizes_and_ratios():
         (cell_anchors([[32]] * 5, (1,)), "the RPN must have 1 anchors a cell, got 3"),
     ],
 )
-def test_anchors_that_kfpn_does_not_have_are_refused(cells, said):
-    with pytest.raises(ValueError, match=rf"m\.pkl: .*{said}"):
+def test_anchors_that_kfpn_does_not_have_are_refused(cells, message):
+    with pytest.raises(ValueError, match=rf"m\.pkl: .*{message}"):
         reader.read(ForeignArrays("m.pkl", detector(cells=cells)))
 
 
@@ -148,7 +148,7 @@ UNSUPPORTED = {
 
 
 @pytest.mark.parametrize("what", UNSUPPORTED)
-def test_other_networks_of_detectron2s_are_refused_by_name(tmp_path, what):
+def test_other_networks_of_detectron2_are_refused_by_name(tmp_path, what):
     path = write(tmp_path / "other.pkl", {"model": UNSUPPORTED[what]()})
     with pytest.raises(ValueError, match=rf"other\.pkl: .*({what})") as error:
         read_trained_weights(path)
@@ -156,15 +156,15 @@ def test_other_networks_of_detectron2s_are_refused_by_name(tmp_path, what):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("roi_heads.box_predictor.cls_score.bias", "1 missing"),
         ("backbone.bottom_up.res3.0.shortcut.norm.running_var", "1 missing"),
         ("backbone.fpn_lateral4.weight", "1 missing"),
     ],
 )
-def test_a_missing_tensor_is_named_and_nothing_else(name, said):
+def test_the_error_for_a_missing_tensor_names_only_this_tensor(name, message):
     state = detector()
     del state[name]
-    with pytest.raises(ValueError, match=rf"m\.pkl: tensors must fit the network, got {said}: {name}$"):
+    with pytest.raises(ValueError, match=rf"m\.pkl: tensors must fit the network, got {message}: {name}$"):
         reader.read(ForeignArrays("m.pkl", state))

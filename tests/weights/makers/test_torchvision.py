@@ -14,7 +14,7 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (1, 75, 101, 3)).astype(np.flo
 
 
 def normalised():
-    """As torchvision's GeneralizedRCNNTransform does it."""
+    """Returns the image as torchvision's GeneralizedRCNNTransform normalises it."""
     x = (IMAGE / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
     return np.transpose(x, (0, 3, 1, 2))
 
@@ -28,7 +28,7 @@ def detector(**changes):
     ("backbone", "old", "epsilon"),
     [("resnet18", False, 1e-5), ("resnet18", True, 0.0), ("resnet50", False, 1e-5)],
 )
-def test_every_number_of_the_network_is_torchvisions(tmp_path, backbone, old, epsilon):
+def test_an_imported_detector_computes_what_torchvision_computes(tmp_path, backbone, old, epsilon):
     units = trunk(backbone)
     layers = heads(units)
     trained, submodels = imported(write(tmp_path / "model.safetensors", torchvision(units, layers, old)))
@@ -50,23 +50,27 @@ def test_the_names_are_those_of_torchvisions_own_fasterrcnn_resnet50_fpn(shared)
 )
 def test_every_kind_of_file_gives_the_same_tensors(tmp_path, name, legacy):
     state = detector()
-    wanted = read_trained_weights(write(tmp_path / "wanted.safetensors", state))
+    expected = read_trained_weights(write(tmp_path / "expected.safetensors", state))
     trained = read_trained_weights(write(tmp_path / name, state, legacy))
-    assert (trained.model, trained.kind, trained.tensors.keys()) == (wanted.model, wanted.kind, wanted.tensors.keys())
+    assert (trained.model, trained.kind, trained.tensors.keys()) == (
+        expected.model,
+        expected.kind,
+        expected.tensors.keys(),
+    )
     for key, tensor in trained.tensors.items():
-        np.testing.assert_array_equal(tensor.value, wanted.tensors[key].value, key)
-        np.testing.assert_array_equal(tensor.shape, wanted.tensors[key].shape, key)
+        np.testing.assert_array_equal(tensor.value, expected.tensors[key].value, key)
+        np.testing.assert_array_equal(tensor.shape, expected.tensors[key].shape, key)
 
 
 @pytest.mark.parametrize("key", ["model", "state_dict", "model_state_dict"])
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
-def test_what_training_scripts_wrap_a_state_dict_in_is_taken_off(tmp_path, key, prefix):
+def test_a_state_dict_is_read_out_of_the_wrappers_of_training_scripts(tmp_path, key, prefix):
     state = {prefix + name: value for name, value in detector().items()}
     path = write(tmp_path / "m.pkl", {"epoch": 3, key: state, "optimizer": {"lr": 0.1}, "args": None})
     assert read_trained_weights(path).kind == "torchvision Faster R-CNN resnet18 FPN, 3 classes"
 
 
-def test_the_settings_are_torchvisions_and_those_that_the_shapes_tell():
+def test_the_settings_are_torchvisions_and_those_that_follow_from_the_shapes():
     units = trunk(width=16)
     state = torchvision(units, heads(units, classes=5, channels=12, hidden=20, roi=5))
     trained = reader.read(ForeignArrays("m.pth", state))
@@ -88,16 +92,16 @@ def test_the_settings_are_torchvisions_and_those_that_the_shapes_tell():
     assert trained.names_of_classes()[1] == (1, 2, 3, 4, 5)
 
 
-def test_ninety_classes_are_cocos_with_the_ids_that_it_left_out():
+def test_ninety_classes_are_the_ids_of_coco_with_those_that_coco_does_not_use():
     trained = reader.read(ForeignArrays("m.pth", detector(classes=90)))
     names, ids = trained.names_of_classes()
     assert ids == tuple(range(1, 91))
     assert (names[0], names[12], names[17], names[89]) == ("person", "stop sign", "dog", "toothbrush")
-    # Of the ids 1..90 COCO has no 12, 26, 29, 30, 45, 66, 68, 69, 71, 83.
+    # COCO does not use the ids 12, 26, 29, 30, 45, 66, 68, 69, 71 and 83.
     assert [i for i, name in zip(ids, names, strict=True) if name == "N/A"] == [12, 26, 29, 30, 45, 66, 68, 69, 71, 83]
 
 
-def test_an_imagenet_backbone_leaves_its_classifier_and_counters(tmp_path):
+def test_the_classifier_and_the_counters_of_an_imagenet_backbone_are_left_out(tmp_path):
     units = trunk("resnet50")
     state = torchvision_backbone(units)
     state |= {
@@ -140,7 +144,7 @@ UNSUPPORTED = {
 
 
 @pytest.mark.parametrize("what", UNSUPPORTED)
-def test_other_networks_of_torchvisions_are_refused_by_name(tmp_path, what):
+def test_other_networks_of_torchvision_are_refused_by_name(tmp_path, what):
     path = write(tmp_path / "other.safetensors", UNSUPPORTED[what]())
     with pytest.raises(ValueError, match=rf"other\.safetensors: .*{what}") as error:
         read_trained_weights(path)
@@ -171,17 +175,17 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("said", DAMAGES)
-def test_a_tensor_that_is_missing_left_over_or_bad_is_named(tmp_path, said):
-    with pytest.raises(ValueError, match=rf"m\.safetensors: .*{said}"):
-        read_trained_weights(write(tmp_path / "m.safetensors", DAMAGES[said]()))
+@pytest.mark.parametrize("message", DAMAGES)
+def test_a_missing_additional_or_bad_tensor_is_named(tmp_path, message):
+    with pytest.raises(ValueError, match=rf"m\.safetensors: .*{message}"):
+        read_trained_weights(write(tmp_path / "m.safetensors", DAMAGES[message]()))
 
 
 SCALARS = [FC6, STEM, "backbone.fpn.layer_blocks.0.0.bias", "roi_heads.box_predictor.bbox_pred.weight"]
 
 
 @pytest.mark.parametrize("name", SCALARS)
-def test_a_number_in_place_of_a_tensor_is_a_plain_error(tmp_path, name):
+def test_a_number_in_place_of_a_tensor_is_refused(tmp_path, name):
     path = write(tmp_path / "m.safetensors", detector() | {name: np.array(3.0, np.float32)})
     with pytest.raises(ValueError, match=r"m\.safetensors: "):
         imported(path)

@@ -1,0 +1,117 @@
+"""Compares one training step with the reference's, from the anchors and RoIs that the reference sampled."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from parity_reference import XYXY, Imported, Row, image_of, to_xyxy
+
+from kfpn.config.run import Config, SamplingConfig
+from kfpn.losses.matching import MatchRule, match
+from kfpn.losses.targets import Targets
+from kfpn.losses.training_losses import head_losses, rpn_losses
+from kfpn.modeling.detector import Detector, Rois
+from kfpn.modeling.proposals import level_anchors
+from kfpn.ops import boxes as box_ops
+from kfpn.weights.built_detector import variables_of
+
+
+def training_rows(imported: Imported) -> Iterator[Row]:
+    """Compares the matches, the targets, the four losses and the norms of all gradients."""
+    train, model = imported.reference.train, imported.config
+    config = Config(model=model, sampling=SamplingConfig(**imported.trained.sampling))
+    images, sizes = image_of(train)
+    variables = {key: variable for key, variable in variables_of(imported.submodels).items() if variable.trainable}
+    with tf.GradientTape() as tape:
+        detector = Detector(imported.submodels, model)
+        levels, outputs = detector.convolve(images, sizes, training=True)
+        anchors = tf.concat([part[0] for part in level_anchors(levels, sizes, model)], axis=0)
+        anchor_targets, matched = _anchor_targets(imported, anchors, config)
+        roi_targets = _roi_targets(imported)
+        rois = Rois(roi_targets.boxes, targets=roi_targets)
+        heads = detector.second_stage(levels, rois.boxes, sizes, training=True)
+        losses = {**rpn_losses(outputs, anchor_targets, config), **head_losses(heads, rois, {}, config)}
+        total = tf.add_n([tf.reduce_sum(loss) for loss in losses.values()])
+    gradients = tape.gradient(total, [variable.value for variable in variables.values()])
+    wrong = int(np.sum(matched != train["rpn_matched"]))
+    yield Row("matched anchors that differ", wrong, 0, f"of {len(train['rpn_matched'])}")
+    encoded = box_ops.encode_boxes(*_roi_pairs(imported), box_ops.HEAD_DELTA_SCALE)
+    positive = _labels(imported)[1]
+    difference = np.abs(to_xyxy(encoded) - train["sampled_box_targets"])[positive].max()
+    yield Row("box targets of positive RoIs", float(difference), 1e-3, "")
+    their_names = {
+        "rpn_class": ("loss_objectness", "loss_rpn_cls"), "rpn_box": ("loss_rpn_box_reg", "loss_rpn_loc"),
+        "roi_class": ("loss_classifier", "loss_cls"), "roi_box": ("loss_box_reg", "loss_box_reg"),
+    }  # fmt: skip
+    for name, (torchvision, detectron2) in their_names.items():
+        expected = float(train[f"loss/{torchvision if imported.reference.background_first else detectron2}"])
+        yield Row(f"loss {name}", abs(float(losses[name][0]) - expected) / abs(expected), 1e-4, "relative")
+    yield _gradient_row(imported, dict(zip(variables, gradients, strict=True)))
+
+
+def _gradient_row(imported: Imported, gradients: dict[str, Any]) -> Row:
+    train, worst = imported.reference.train, 0.0
+    theirs = {key.removeprefix("grad_norm/") for key in train.files if key.startswith("grad_norm/")}
+    own = {imported.trained.tensors[key].name: gradient for key, gradient in gradients.items()}
+    if set(own) != theirs:
+        raise ValueError(
+            f"gradients must be those of the reference: missing {sorted(theirs - set(own))}, "
+            f"got besides {sorted(set(own) - theirs)}"
+        )
+    for name, gradient in own.items():
+        expected = float(train[f"grad_norm/{name}"])
+        worst = max(worst, abs(float(tf.norm(gradient)) - expected) / expected)
+    return Row(f"norms of {len(own)} gradients", worst, 2e-3, "relative")
+
+
+def _gt(imported: Imported) -> tuple[tf.Tensor, np.ndarray]:
+    """Returns the ground-truth boxes (G, 4) yxyx and their labels (G,), without the background's label."""
+    train = imported.reference.train
+    labels = train["gt_labels"] - (1 if imported.reference.background_first else 0)
+    return tf.constant(train["gt_boxes"][:, XYXY].astype(np.float32)), labels.astype(np.int32)
+
+
+def _anchor_targets(imported: Imported, anchors: tf.Tensor, config: Config) -> tuple[Targets, np.ndarray]:
+    """Returns the targets of the reference's sampled anchors, and the matching of all anchors (N,)."""
+    train, sampling = imported.reference.train, config.sampling
+    boxes, labels = _gt(imported)
+    gt = {
+        "gt_boxes": boxes[None],
+        "gt_labels": tf.constant(labels[None]),
+        "gt_crowd": tf.zeros((1, len(labels)), tf.bool),
+    }
+    rule = MatchRule(sampling.rpn_positive_iou, sampling.rpn_negative_iou, keep_best=True)
+    matched, gt_index = match(anchors[None], gt, rule)
+    positive, negative = train["rpn_sampled_pos"], train["rpn_sampled_neg"]
+    index = tf.constant(np.concatenate([positive, negative])[None].astype(np.int32))
+    chosen = tf.gather(anchors, index[0])
+    deltas = box_ops.encode_boxes(tf.gather(boxes, tf.gather(gt_index[0], index[0])), chosen, box_ops.RPN_DELTA_SCALE)
+    is_positive = tf.constant((np.arange(index.shape[1]) < len(positive))[None])
+    valid = tf.ones_like(is_positive)
+    return Targets(index, is_positive, valid, tf.zeros_like(index), deltas[None], chosen[None]), np.array(matched[0])
+
+
+def _labels(imported: Imported) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the labels of the sampled RoIs, with the background last, and which RoIs are positive."""
+    labels, classes = imported.reference.train["sampled_labels"], imported.config.num_classes
+    if imported.reference.background_first:
+        labels = np.where(labels == 0, classes, labels - 1)
+    return labels.astype(np.int32), labels != classes
+
+
+def _roi_pairs(imported: Imported) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the ground-truth box of each sampled RoI, and the RoIs: (512, 4) yxyx."""
+    rois = tf.constant(imported.reference.train["sampled_rois"][:, XYXY].astype(np.float32))
+    boxes, _ = _gt(imported)
+    return tf.gather(boxes, tf.argmax(box_ops.iou(rois, boxes), axis=1)), rois
+
+
+def _roi_targets(imported: Imported) -> Targets:
+    """Returns the targets of the reference's sampled RoIs."""
+    gt, rois = _roi_pairs(imported)
+    labels, positive = _labels(imported)
+    index = tf.range(len(labels))[None]
+    deltas = box_ops.encode_boxes(gt, rois, box_ops.HEAD_DELTA_SCALE)
+    flags = tf.constant(positive[None])
+    return Targets(index, flags, tf.ones_like(flags), tf.constant(labels[None]), deltas[None], rois[None])
