@@ -9,7 +9,6 @@ import numpy as np
 from tqdm import tqdm
 
 from kfpn.data.image import Header, read_header
-from kfpn.data.record import Source
 
 LOGGER = logging.getLogger("kfpn")
 
@@ -156,13 +155,15 @@ def in_stored_pixels(
             f"{names[i]} is {sizes[i][1]} x {sizes[i][0]}, annotated as {declared[i][1]} x {declared[i][0]}"
             for i in wrong[:_NAMED]
         ]
+        swapped = all((declared[i] == sizes[i][::-1]).all() for i in wrong)
         raise ValueError(
             _listing(
                 f"{source}: {len(wrong)} of {len(names)} images are not of the size (width x height) their annotations say",
                 bad,
                 len(wrong),
             )
-            + "\nUse the images that were annotated, or correct the sizes and boxes."
+            + ("\nWidth and height are swapped: correct them in the annotations, or use the images that were annotated."
+               if swapped else "\nUse the images that were annotated, or correct the sizes and boxes.")  # fmt: skip
         )
     return stored
 
@@ -174,24 +175,6 @@ def require_unique(values: Iterable[object], what: str, source: str) -> None:
         if value in seen:
             raise ValueError(f"{source}: {what} must be unique, got {value!r} more than once")
         seen.add(value)
-
-
-def require_same_classes(train: Source, val: Source) -> None:
-    """Checks that labels mean the same in both data sets.
-
-    Raises:
-        ValueError: when the class names differ or stand in another order; says which.
-    """
-    if tuple(train.class_names) == tuple(val.class_names):
-        return
-    only_train = [name for name in train.class_names if name not in val.class_names]
-    only_val = [name for name in val.class_names if name not in train.class_names]
-    parts = [f"{source.name} alone has {', '.join(map(repr, names[:_NAMED]))}{', ...' if len(names) > _NAMED else ''}"
-             for source, names in ((train, only_train), (val, only_val)) if names]  # fmt: skip
-    why = "; ".join(parts) or "they are the same but stand in another order"
-    raise ValueError(
-        f"val_data must have the classes of data ({', '.join(train.class_names)}), got {', '.join(val.class_names)}: {why}"
-    )
 
 
 def progress(items: Iterable, total: int, what: str) -> Iterable:

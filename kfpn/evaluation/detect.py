@@ -9,6 +9,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from kfpn.config.run import Config, InputConfig
+from kfpn.data.class_names import lacking_classes, spelling_hint
 from kfpn.data.pipeline import eval_batches, named_errors, prepare_image
 from kfpn.data.proposal_table import ProposalTable, with_proposals
 from kfpn.data.record import Source
@@ -93,7 +94,8 @@ def source_labels(source: Source, class_names: Sequence[str]) -> np.ndarray | No
     """Returns, for each label of a model, the label that a source has for the same class, or -1 if it has none.
 
     A detector may know more classes than a data set has: one trained on COCO also measures a data set of persons only,
-    and torchvision's detectors have labels for ids that COCO does not use.
+    and torchvision's detectors have labels for ids that COCO does not use. A class that the data set only lists may be
+    unknown to the model.
 
     Args:
         source: the data set.
@@ -103,15 +105,18 @@ def source_labels(source: Source, class_names: Sequence[str]) -> np.ndarray | No
         (K,) int32, or None where the classes are the same.
 
     Raises:
-        ValueError: if the model lacks a class of the source, or has two of its name.
+        ValueError: if the model lacks a class that has objects in the source, or has two of its name.
     """
     names, wanted = tuple(class_names), tuple(source.class_names)
     if names == wanted:
         return None
-    lacking = [name for name in wanted if names.count(name) != 1]
+    lacking, _ = lacking_classes(source, names)
     if lacking:
         shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-        raise ValueError(f"{source.name}: classes must be among those of the model ({shown}), got {', '.join(lacking)}")
+        raise ValueError(
+            f"{source.name}: classes must be among those of the model ({shown}), got {', '.join(lacking)}"
+            f"{spelling_hint(lacking, names)}"
+        )
     return np.array([wanted.index(name) if name in wanted else -1 for name in names], np.int32)
 
 

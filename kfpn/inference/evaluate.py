@@ -10,9 +10,11 @@ import keras
 from kfpn.config.run import Config
 from kfpn.config.test_scales import checked_scales
 from kfpn.data import formats
+from kfpn.data.annotation_checks import LOGGER
+from kfpn.data.class_names import lacking_classes, listed
 from kfpn.data.proposal_table import proposals_of
 from kfpn.data.record import Source
-from kfpn.evaluation.detect import SourcePass, evaluate_source
+from kfpn.evaluation.detect import SourcePass, evaluate_source, source_labels
 from kfpn.evaluation.recall import evaluate_proposals
 from kfpn.inference.image_pyramid import ImagePyramid
 from kfpn.runs import load
@@ -104,6 +106,9 @@ def open_evaluation(request: EvaluationRequest) -> Evaluation:
     model = _load_evaluated(request)
     config = Workdir(request.workdir).read_config()
     source = _open_data(request, config)
+    source_labels(source, model.class_names)  # before the long work
+    if unused := lacking_classes(source, model.class_names)[1]:
+        LOGGER.warning("%s: classes that the model lacks, without a box, not measured: %s", source.name, listed(unused))
     proposals = proposals_of(config.proposals, source) if config.proposals else None
     source_pass = SourcePass(source, config, request.batch_size, proposals=proposals)
     several = request.scales is not None or request.flip

@@ -7,11 +7,12 @@ from typing import Any
 import tensorflow as tf
 
 from kfpn.config.run import Config
-from kfpn.data.annotation_checks import require_same_classes
+from kfpn.data.class_names import relabelled, with_classes_of
 from kfpn.data.formats import default_val_data, open_source
 from kfpn.data.pipeline import train_batches
 from kfpn.data.proposal_table import ProposalTable, proposals_of, with_proposals
 from kfpn.data.record import Source
+from kfpn.runs.workdir import ReadWorkdir
 
 
 @dataclass(frozen=True)
@@ -48,21 +49,32 @@ def open_run_data(config: Config, source: Source | str | None, val_source: Sourc
             `config.data`.
 
     Raises:
-        ValueError: if data can't be used, validation data has other classes, or proposals are missing or of other images.
+        ValueError: if data can't be used, validation data has objects of other classes, or proposals are missing or of other images.
     """
     val_data: Any = val_source if val_source is not None else config.val_data
     if val_data is None and source is None:
         val_data = default_val_data(config.data)
-    opened = open_source(config.data if source is None else source, "train")
+    opened = _with_classes_of_run(open_source(config.data if source is None else source, "train"), config)
     if val_data is None:
         warnings.warn(
             "no validation data: AP is not measured, and the last weights are kept, not the best", stacklevel=4
         )
         validation = None
     else:
-        validation = open_source(val_data, "validation")
-        require_same_classes(opened, validation)
+        validation = with_classes_of(opened, open_source(val_data, "validation"))
     if not config.proposals:
         return RunData(opened, validation)
     val_proposals = None if validation is None else proposals_of(config.proposals, validation)
     return RunData(opened, validation, proposals_of(config.proposals, opened), val_proposals)
+
+
+def _with_classes_of_run(source: Source, config: Config) -> Source:
+    """Returns the data with the labels that the run has: versions before 0.2.0 gave one to categories that group others."""
+    left_out = getattr(source, "left_out_classes", [])
+    folder = ReadWorkdir(config.workdir)
+    if not left_out or not (folder.classes.exists() and folder.has_checkpoints()):
+        return source
+    names, ids = folder.read_classes()
+    pairs, own = list(zip(names, ids, strict=False)), list(zip(source.class_names, source.category_ids, strict=True))
+    same = [pair for pair in pairs if pair not in left_out] == own
+    return relabelled(source, names, ids) if same and pairs != own else source

@@ -1,0 +1,182 @@
+"""Finds files by names that were written on another machine."""
+
+import difflib
+import os
+import re
+import unicodedata
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+Parts = tuple[str, ...]
+
+_MOST_FILES = 1_000_000  # a folder that holds more is not the folder of images
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://[^/?#]*([^?#]*)")
+_LOCAL_FILE = re.compile(r".*[?&]d=([^&#]+)")  # Label Studio: /data/local-files/?d=images/im0.jpg
+_UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")  # Label Studio puts a part of a random id before the name of an upload
+_UPLOADED_SHORT = re.compile(r"[0-9a-f]{4,8}-(.+)")
+_DRIVE = re.compile(r"/?[A-Za-z]:(?=[\\/])")
+
+
+def readings(name: str) -> list[Parts]:
+    """Returns the ways to read a path that another machine wrote, the most literal first.
+
+    Backslashes separate folders, drives and hosts are dropped, and %20 is a space.
+
+    Args:
+        name: path or address, as the annotations have it.
+
+    Returns:
+        Each reading as its folders and the file's name; `..` stays in it.
+    """
+    name = name.strip()
+    texts = [name]
+    for pattern in (_URL, _LOCAL_FILE):
+        if found := pattern.match(name):
+            texts.append(found[1])
+    texts += [decoded for text in list(texts) if (decoded := unquote(text)) != text]
+    return list(dict.fromkeys(parts for text in texts if (parts := _split(text)) and parts[-1] != ".."))
+
+
+def _split(text: str) -> Parts:
+    drive = _DRIVE.match(text)
+    path = text[drive.end() :] if drive else text
+    return tuple(part for part in path.replace("\\", "/").split("/") if part not in ("", "."))
+
+
+def _before_upload(parts: Parts) -> Parts | None:
+    """Returns the name that a file had before Label Studio's upload put a part of a random id before it, or None."""
+    pattern = _UPLOADED_SHORT if "upload" in parts[:-1] else _UPLOADED
+    found = pattern.fullmatch(parts[-1])
+    return (*parts[:-1], found[1]) if found else None
+
+
+def is_hidden(name: str) -> bool:
+    """Returns whether systems hide a file or folder: `.DS_Store`, macOS's `._im0.jpg`."""
+    return name.startswith(".")
+
+
+def _plain(text: str) -> str:
+    """Returns a key in which case and the form of accents do not matter."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+
+
+@dataclass(frozen=True)
+class Match:
+    """Says which file a name stands for.
+
+    Attributes:
+        files: paths below the folder, as parts; one where the name is clear, several where they fit alike, none.
+        place: bool, whether folders and name are all the same but for case and the form of accents.
+    """
+
+    files: tuple[Parts, ...] = ()
+    place: bool = False
+
+
+class FolderIndex:
+    """Knows the files below a folder, hidden ones left out.
+
+    Args:
+        folder: is read once, with the folders in it.
+        endings: of the files that count, in small letters; None: all files.
+        deep: whether the folders in it count.
+    """
+
+    def __init__(self, folder: str | Path, endings: Collection[str] | None = None, *, deep: bool = True) -> None:
+        self.folder = Path(folder)
+        self.by_name: dict[str, list[Parts]] = {}
+        self.by_stem: dict[str, list[Parts]] = {}
+        self.count = 0
+        for parts in _files_below(str(folder), deep):
+            if endings is None or Path(parts[-1]).suffix.lower() in endings:
+                self.count += 1
+                self.by_name.setdefault(_plain(parts[-1]), []).append(parts)
+                self.by_stem.setdefault(_plain(_stem(parts[-1])), []).append(parts)
+
+    def path(self, parts: Parts) -> str:
+        """Returns the path of a file."""
+        return str(self.folder.joinpath(*parts))
+
+    def find(self, name: str) -> Match:
+        """Returns the file that a name of another machine stands for.
+
+        Of the files with the same last part the one counts that shares the most folders with the name, and of these the one
+        that is spelt as it; case and the form of accents do not matter otherwise.
+
+        Args:
+            name: as the annotations have it.
+        """
+        known = readings(name)
+        for parts in known:
+            if rivals := self.by_name.get(_plain(parts[-1])):
+                return _best(parts, rivals, whole=True)
+        for parts in filter(None, map(_before_upload, known)):
+            if rivals := self.by_name.get(_plain(parts[-1])):
+                return Match(_best(parts, rivals, whole=True).files)
+        return Match()
+
+    def find_stem(self, parts: Parts) -> Match:
+        """Returns the files that a path without ending stands for, as `find`; several where their endings differ.
+
+        Args:
+            parts: folders, and the file's name without its ending.
+        """
+        rivals = self.by_stem.get(_plain(parts[-1]))
+        return _best(parts, rivals, whole=False) if rivals else Match()
+
+    def nearest(self, name: str) -> str | None:
+        """Returns the path below the folder of the file that is most like one that is not there, or None."""
+        for parts in readings(name):
+            if rivals := self.by_stem.get(_plain(_stem(parts[-1]))):
+                return "/".join(rivals[0])
+        known = list(self.by_name)[:5000]
+        last = next(iter(readings(name)), (name,))[-1]
+        near = difflib.get_close_matches(_plain(last)[:100], known, n=1, cutoff=0.75)
+        return "/".join(self.by_name[near[0]][0]) if near else None
+
+
+def _stem(name: str) -> str:
+    return Path(name).stem
+
+
+def _best(parts: Parts, rivals: list[Parts], *, whole: bool) -> Match:
+    def rank(rival: Parts) -> tuple[bool, int, int]:
+        own = rival if whole else (*rival[:-1], _stem(rival[-1]))
+        same = [_plain(a) == _plain(b) for a, b in zip(reversed(own), reversed(parts), strict=False)]
+        shared = same.index(False) if False in same else len(same)
+        literal = 2 if own[-1] == parts[-1] else 1 if _composed(own[-1]) == _composed(parts[-1]) else 0
+        return shared == len(own) == len(parts), shared, literal
+
+    best = max(map(rank, rivals))
+    return Match(tuple(rival for rival in rivals if rank(rival) == best), best[0])
+
+
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def _files_below(folder: str, deep: bool) -> list[Parts]:
+    """Returns the paths below a folder, sorted; what can't be read is passed over, and no folder is read twice."""
+    found: list[Parts] = []
+    seen: set[str] = set()
+    waiting: list[Parts] = [()]
+    while waiting and len(found) < _MOST_FILES:
+        inner = waiting.pop()
+        path = os.path.join(folder, *inner)
+        if (real := os.path.realpath(path)) in seen:
+            continue
+        seen.add(real)
+        try:
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    if is_hidden(entry.name) or entry.name == "__MACOSX":
+                        continue
+                    if entry.is_dir():
+                        waiting += [(*inner, entry.name)] if deep else []
+                    elif entry.is_file():
+                        found.append((*inner, entry.name))
+        except OSError:
+            continue
+    return sorted(found)

@@ -1,0 +1,90 @@
+"""Reads the JSON file of COCO's annotations and checks that its lists have the fields they need."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from kfpn.data.memory_limit import memory_limit
+
+Rows = list[dict[str, Any]]
+
+_FIELDS = {"images": ("id", "file_name"), "annotations": ("image_id",), "categories": ("id", "name")}
+
+
+def existing_json(path: Path) -> Path:
+    """Returns the path of a file that is there.
+
+    Raises:
+        ValueError: when it is a folder or missing; names the JSON files there.
+    """
+    if path.is_dir():
+        candidates = sorted(str(file) for pattern in ("*.json", "*/*.json") for file in path.glob(pattern))
+        candidates = [file for file in candidates if not Path(file).name.startswith(".")]
+        hint = f"it holds {', '.join(candidates[:5])}" if candidates else "it holds no .json file"
+        raise ValueError(f"coco: must name an annotations file (.json), got the folder {path}; {hint}")
+    if not path.is_file():
+        candidates = sorted(str(file) for file in path.parent.glob("[!.]*.json")) if path.parent.is_dir() else []
+        hint = f"; that folder holds {', '.join(candidates[:5])}" if candidates else ""
+        raise ValueError(f"coco: annotations file {path} does not exist (looked in {path.parent.resolve()}){hint}")
+    return path
+
+
+def read_coco_json(path: Path, name: str) -> dict[str, Rows]:
+    """Reads a file in UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
+
+    Args:
+        path: of the file.
+        name: what messages call the data set.
+
+    Returns:
+        The lists `images`, `annotations` and `categories`: their rows have the fields that are needed, of any type.
+
+    Raises:
+        ValueError: when it can't be read, or a list, a row or a field is missing; says which.
+    """
+    content = _parsed(path, name)
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{name}: must hold an object with images, annotations and categories, got a {type(content).__name__}"
+        )
+    for key, fields in _FIELDS.items():
+        if not isinstance(content.get(key), list):
+            raise ValueError(
+                f"{name}: must have a list {key!r}, got the keys {', '.join(map(repr, list(content)[:10]))[:200]}"
+            )
+        for number, row in enumerate(content[key]):
+            for field in fields:
+                if not isinstance(row, dict) or row.get(field) is None:
+                    raise ValueError(f"{name}: {key}[{number}] must have {field!r}, got {str(row)[:200]}")
+    return content
+
+
+def _parsed(path: Path, name: str) -> Any:
+    def without_masks(row: dict[str, Any]) -> dict[str, Any]:
+        row.pop("segmentation", None)  # most of the file: it is dropped while parsing, so it never fills the memory
+        return row
+
+    _require_memory(path, name)
+    try:
+        return json.loads(path.read_bytes(), object_hook=without_masks)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{name}: is not JSON: line {error.lineno}, column {error.colno}: {error.msg}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name}: is not JSON text in UTF-8, UTF-16 or UTF-32 ({error})") from error
+    except ValueError as error:  # an integer of more digits than Python reads
+        raise ValueError(f"{name}: can't be read: {str(error).partition(';')[0]}") from error
+    except (RecursionError, MemoryError) as error:
+        deep = isinstance(error, RecursionError)
+        why = (
+            "nested deeper than annotations are" if deep else f"too large for the memory, {path.stat().st_size:,} bytes"
+        )
+        raise ValueError(f"{name}: can't be read: is {why}") from error
+    except OSError as error:
+        raise ValueError(f"{name}: can't be read: {error.strerror}") from error
+
+
+def _require_memory(path: Path, name: str) -> None:
+    """Refuses a file that the memory cannot hold as bytes and as text: Linux would kill the process without a word."""
+    size, memory = path.stat().st_size, memory_limit()
+    if memory is not None and 2 * size > memory:
+        raise ValueError(f"{name}: can't be read: is too large for the memory, {size:,} bytes of {memory:,}")
