@@ -156,15 +156,15 @@ def in_stored_pixels(
             for i in wrong[:_NAMED]
         ]
         swapped = all((declared[i] == sizes[i][::-1]).all() for i in wrong)
-        raise ValueError(
-            _listing(
-                f"{source}: {len(wrong)} of {len(names)} images are not of the size (width x height) their annotations say",
-                bad,
-                len(wrong),
-            )
-            + ("\nWidth and height are swapped: correct them in the annotations, or use the images that were annotated."
-               if swapped else "\nUse the images that were annotated, or correct the sizes and boxes.")  # fmt: skip
+        advice = (
+            "Width and height are swapped: correct them in the annotations, or use the images that were annotated."
+            if swapped
+            else "Use the images that were annotated, or correct the sizes and boxes."
         )
+        title = (
+            f"{source}: {len(wrong)} of {len(names)} images are not of the size (width x height) their annotations say"
+        )
+        raise ValueError(f"{_listing(title, bad, len(wrong))}\n{advice}")
     return stored
 
 

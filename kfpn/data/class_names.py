@@ -74,7 +74,9 @@ def with_classes_of(train: Source, val: Source) -> Source:
     if extra:
         LOGGER.warning("%s: classes that %s lacks, without a box, left out: %s", val.name, train.name, listed(extra))
     if unmeasured := [name for name in names if name not in own]:
-        LOGGER.warning("%s: classes of %s that are not listed, so not measured: %s", val.name, train.name, listed(unmeasured))
+        LOGGER.warning(
+            "%s: classes of %s that are not listed, so not measured: %s", val.name, train.name, listed(unmeasured)
+        )
     return relabelled(val, names, train.category_ids)
 
 

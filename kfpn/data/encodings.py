@@ -73,7 +73,7 @@ def _unicode_form(content: bytes) -> tuple[int, str]:
 
 def _known_codec(name: str) -> str:
     found = codecs.lookup(name).name.replace("-", "_")
-    if found in _NOT_OF_FILES or found.startswith("cp") and "<?xml".encode(found) != b"<?xml":
+    if found in _NOT_OF_FILES or (found.startswith("cp") and "<?xml".encode(found) != b"<?xml"):
         raise LookupError(f"{name} is not an encoding of XML files")
     # The declaration could be read byte by byte, so the file is not in UTF-16, whatever some tools write there.
     return "utf-8" if found.startswith(("utf_16", "utf_32", "utf_8")) else found

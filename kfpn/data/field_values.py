@@ -5,6 +5,8 @@ import re
 from collections.abc import Collection
 from typing import Any
 
+import numpy as np
+
 _FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(nan|inf|infinity)", re.ASCII | re.IGNORECASE)
 _WHOLE = re.compile(r"[+-]?\d{1,40}(\.0{1,20})?", re.ASCII)
@@ -65,6 +67,23 @@ def whole_number(value: Any) -> int | None:
     if isinstance(value, str) and _WHOLE.fullmatch(value.strip()):
         return int(value.strip().partition(".")[0])
     return None
+
+
+def number_column(values: Any, what: str, *, flags: bool = False) -> np.ndarray:
+    """Returns numbers of an array as (n,) float64.
+
+    Args:
+        values: an array of any shape.
+        what: what messages call it.
+        flags: whether only 0 and 1 are allowed.
+
+    Raises:
+        ValueError: when it holds text, or flags that are neither 0 nor 1.
+    """
+    array = np.asarray(values).ravel()
+    if array.size and (array.dtype.kind not in "biuf" or (flags and not np.isin(array, (0, 1)).all())):
+        raise ValueError(f"{what} must be {'0 or 1' if flags else 'numbers'}, got {array[:5].tolist()}")
+    return array.astype(np.float64)
 
 
 def comma_hint(*values: Any) -> str:

@@ -111,10 +111,10 @@ class FolderIndex:
         known = readings(name)
         for parts in known:
             if rivals := self.by_name.get(_plain(parts[-1])):
-                return _best(parts, rivals, whole=True)
+                return _closest(parts, rivals, whole=True)
         for parts in filter(None, map(_before_upload, known)):
             if rivals := self.by_name.get(_plain(parts[-1])):
-                return Match(_best(parts, rivals, whole=True).files)
+                return Match(_closest(parts, rivals, whole=True).files)
         return Match()
 
     def find_stem(self, parts: Parts) -> Match:
@@ -124,7 +124,7 @@ class FolderIndex:
             parts: folders, and the file's name without its ending.
         """
         rivals = self.by_stem.get(_plain(parts[-1]))
-        return _best(parts, rivals, whole=False) if rivals else Match()
+        return _closest(parts, rivals, whole=False) if rivals else Match()
 
     def nearest(self, name: str) -> str | None:
         """Returns the path below the folder of the file that is most like one that is not there, or None."""
@@ -141,7 +141,7 @@ def _stem(name: str) -> str:
     return Path(name).stem
 
 
-def _best(parts: Parts, rivals: list[Parts], *, whole: bool) -> Match:
+def _closest(parts: Parts, rivals: list[Parts], *, whole: bool) -> Match:
     def rank(rival: Parts) -> tuple[bool, int, int]:
         own = rival if whole else (*rival[:-1], _stem(rival[-1]))
         same = [_plain(a) == _plain(b) for a, b in zip(reversed(own), reversed(parts), strict=False)]

@@ -12,7 +12,7 @@ from kfpn.data.formats import default_val_data, open_source
 from kfpn.data.pipeline import train_batches
 from kfpn.data.proposal_table import ProposalTable, proposals_of, with_proposals
 from kfpn.data.record import Source
-from kfpn.runs.workdir import ReadWorkdir
+from kfpn.runs.workdir import Workdir
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def open_run_data(config: Config, source: Source | str | None, val_source: Sourc
 def _with_classes_of_run(source: Source, config: Config) -> Source:
     """Returns the data with the labels that the run has: versions before 0.2.0 gave one to categories that group others."""
     left_out = getattr(source, "left_out_classes", [])
-    folder = ReadWorkdir(config.workdir)
+    folder = Workdir(config.workdir)
     if not left_out or not (folder.classes.exists() and folder.has_checkpoints()):
         return source
     names, ids = folder.read_classes()

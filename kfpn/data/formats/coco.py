@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kfpn.data.annotation_checks import AnnotationFaults, in_stored_pixels, read_headers, upright_boxes
-from kfpn.data.annotations import AnnotatedSource, Annotations, ImageTable, RawObjects, collect
+from kfpn.data.annotations import AnnotatedSource, ImageTable, RawObjects, collect
 from kfpn.data.field_values import comma_hint, read_flag, read_number
 from kfpn.data.folder_index import FolderIndex
 from kfpn.data.formats.coco_json import Rows, existing_json, read_coco_json

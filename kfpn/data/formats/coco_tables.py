@@ -106,7 +106,9 @@ class Categories:
                 self._by_name[text] = [i for i in members if i not in groups] or members
         owners: set[int] = set()
         if groups:
-            owners = {row for annotation in annotations if (row := self._row(annotation.get("category_id"))) is not None}
+            owners = {
+                row for annotation in annotations if (row := self._row(annotation.get("category_id"))) is not None
+            }
         kept = sorted((i for i in range(len(rows)) if i not in groups - owners), key=lambda i: self._table.ids[i])
         self.names = [self._names[i] for i in kept]
         self.ids = [self._table.ids[i] for i in kept]

@@ -9,6 +9,15 @@ from kfpn.data.annotation_checks import AnnotationFaults, in_stored_pixels, read
 from kfpn.data.annotations import AnnotatedSource, ImageTable, RawObjects, collect
 from kfpn.data.record import Record
 
+_FLAGS, _NUMBERS, _WHOLE_NUMBERS = "0, 1, False or True", "numbers", "whole numbers"
+_KINDS = {
+    "boxes": ("iuf", _NUMBERS),
+    "labels": ("iuf", _WHOLE_NUMBERS),
+    "crowd": ("biuf", _FLAGS),
+    "areas": ("iuf", _NUMBERS),
+}
+"""What the fields of a record hold: kinds of numpy dtypes, and the rule for messages. Text is none: "0" would become True."""
+
 
 class IterableSource(AnnotatedSource):
     """Holds records of your own in memory, checked like any other data set.
@@ -74,8 +83,18 @@ def _check(record: Record, where: str, num_classes: int) -> None:
         got = np.shape(getattr(record, field))
         if got != shape and not (count == 0 and 0 in got):
             raise ValueError(f"{where}: {field} must be of shape {shape}, got {got}")
+    for field, (kinds, rule) in _KINDS.items():
+        values = np.asarray(getattr(record, field))
+        if values.size and not (values.dtype.kind in kinds and _keeps(rule, values)):
+            raise ValueError(f"{where}: {field} must be {rule}, got {values.ravel()[:5].tolist()}")
     if count and not (np.min(record.labels) >= 0 and np.max(record.labels) < num_classes):
         raise ValueError(f"{where}: labels must lie in 0..{num_classes - 1}, got {np.asarray(record.labels).tolist()}")
+
+
+def _keeps(rule: str, values: np.ndarray) -> bool:
+    if rule == _FLAGS:
+        return bool(np.isin(values, (0, 1)).all())
+    return rule == _NUMBERS or bool((values == np.round(values)).all())
 
 
 def _sizes_of_records(records: list[Record], names: list[str], source: str) -> np.ndarray:

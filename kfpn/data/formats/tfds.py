@@ -13,11 +13,13 @@ import tensorflow_datasets as tfds
 
 from kfpn.data.annotation_checks import LOGGER, AnnotationFaults, progress, upright_boxes
 from kfpn.data.annotations import AnnotatedSource, Annotations, ImageTable, RawObjects, collect
+from kfpn.data.field_values import number_column
 from kfpn.data.formats.place_and_split import place_and_split
 from kfpn.data.formats.tfds_cache import cache_file, read_cache, write_cache
 from kfpn.data.image import read_header
 from kfpn.data.record import Source
 
+_FLAGS = {"is_crowd", "is_difficult"}
 _FORMAT = "array_record"  # TFDS's format with random access
 
 
@@ -86,7 +88,10 @@ class TfdsSource(AnnotatedSource):
                 headers.append(read_header(_as_bytes(example["image"]), whole=True))
             except ValueError as error:
                 raise ValueError(f"{name}: the image of example {index} {error}") from error
-            fields = {key: np.asarray(value, np.float64).ravel() for key, value in example["objects"].items()}
+            fields = {
+                key: number_column(value, f"{name}: objects/{key}", flags=key in _FLAGS)
+                for key, value in example["objects"].items()
+            }
             labels = fields["label"]
             if len(labels) and (labels.min() < 0 or labels.max() >= num_classes):
                 raise ValueError(f"{name}: labels must lie in 0..{num_classes - 1}, got {labels} in example {index}")

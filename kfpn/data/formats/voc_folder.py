@@ -109,7 +109,9 @@ def stems_of_split(folder: VocFolder, split: str, faults: AnnotationFaults) -> l
         return _all_stems(folder, split, faults)
     path, name = folder.lists / f"{split}.txt", folder.name
     if not path.is_file():
-        raise ValueError(f"{name}: split {path} does not exist; there are {', '.join(split_names(folder.root)) or 'none'}")
+        raise ValueError(
+            f"{name}: split {path} does not exist; there are {', '.join(split_names(folder.root)) or 'none'}"
+        )
     try:
         text = decode_list(path.read_bytes())
     except UnicodeDecodeError as error:
@@ -160,7 +162,9 @@ def _known(folder: VocFolder, text: str) -> str | None:
             stems = {"/".join(file).rpartition(".")[0] for file in found}
             if len(stems) > 1:
                 got = " and ".join(sorted(stems)[:2])
-                raise ValueError(f"{folder.name}: {text!r} must name one annotation, got {got}: write its folder into the list")
+                raise ValueError(
+                    f"{folder.name}: {text!r} must name one annotation, got {got}: write its folder into the list"
+                )
             if stems:
                 return stems.pop()
     return None
@@ -168,7 +172,7 @@ def _known(folder: VocFolder, text: str) -> str | None:
 
 def _without_ending(parts: list[Parts]) -> Parts:
     first = parts[0]
-    stem, dot, ending = first[-1].rpartition(".")
+    stem, _, ending = first[-1].rpartition(".")
     return (*first[:-1], stem) if stem and f".{ending.lower()}" in (*ENDINGS, ".xml") else first
 
 
@@ -205,7 +209,7 @@ def _image_of(folder: VocFolder, index: FolderIndex, stem: str, text: str, fault
     named = index.find(text).files if text else ()
     both = [parts for parts in named if parts in same_name]
     if both:
-        named = both[:1] if len(both) == 1 else tuple(both)
+        named = tuple(both)
     elif not named:
         named = same_name
         if len(named) == 1 and text and not _names_stem(text, stem):

@@ -169,4 +169,5 @@ def test_coco33_opens_without_a_warning(caplog):
 def test_images_are_looked_for_beside_the_json_by_default():
     source = CocoSource(SHARED / "rbcwbc" / "valid" / "_annotations.coco.json")
     assert len(source) == 20
-    assert source.category_ids == (0, 1, 2)
+    assert source.category_ids == (1, 2)  # 0 is Roboflow's group
+    assert source.left_out_classes == [("RBC-WBC", 0)]

@@ -121,7 +121,6 @@ def test_images_outside_their_folder_are_refused(folder, name):
         ("[" * 100_000, "nested deeper"),
         ('{"a":' * 100_000, "nested deeper"),
         ('{"images": ' + "9" * 5000 + "}", "can't be read"),
-        ("\ufeff{}", "BOM"),
     ],
 )
 def test_text_that_no_tool_writes_is_refused_with_the_file(folder, text, message):
