@@ -25,7 +25,7 @@ _NOT_OF_FILES = ("idna", "punycode", "unicode_escape", "raw_unicode_escape", "ut
 """Codecs of Python that no annotation tool writes, and that read plain text as something else."""
 
 
-def decode_list(content: bytes) -> str:
+def decode_text(content: bytes) -> str:
     """Decodes a text file in UTF-8, or in UTF-16 or UTF-32 where it begins with their mark or looks like it.
 
     Raises:

@@ -127,10 +127,13 @@ class FolderIndex:
         return _closest(parts, rivals, whole=False) if rivals else Match()
 
     def nearest(self, name: str) -> str | None:
-        """Returns the path below the folder of the file that is most like one that is not there, or None."""
+        """Returns the path below the folder of the file that is most like one that is not there, or None.
+
+        Files of the same name and another ending come first; of several two are shown.
+        """
         for parts in readings(name):
-            if rivals := self.by_stem.get(_plain(_stem(parts[-1]))):
-                return "/".join(rivals[0])
+            if rivals := self.by_stem.get(_plain(_stem(parts[-1]))) or self.by_stem.get(_plain(parts[-1])):
+                return " and ".join("/".join(rival) for rival in rivals[:2])
         known = list(self.by_name)[:5000]
         last = next(iter(readings(name)), (name,))[-1]
         near = difflib.get_close_matches(_plain(last)[:100], known, n=1, cutoff=0.75)

@@ -3,25 +3,25 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from kfpn.data.encodings import decode_list, decode_xml
+from kfpn.data.encodings import decode_text, decode_xml
 
 
 @pytest.mark.parametrize(
     "codec", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"]
 )
 def test_lists_are_read_in_all_forms_of_unicode(codec):
-    assert decode_list("im0 é\r\n猫\n".encode(codec)) == "im0 é\r\n猫\n"
+    assert decode_text("im0 é\r\n猫\n".encode(codec)) == "im0 é\r\n猫\n"
 
 
 def test_marks_of_other_byte_order_are_read():
-    assert decode_list(codecs.BOM_UTF16_BE + "ab".encode("utf-16-be")) == "ab"
-    assert decode_list(codecs.BOM_UTF32_BE + "ab".encode("utf-32-be")) == "ab"
-    assert decode_list(b"") == ""
+    assert decode_text(codecs.BOM_UTF16_BE + "ab".encode("utf-16-be")) == "ab"
+    assert decode_text(codecs.BOM_UTF32_BE + "ab".encode("utf-32-be")) == "ab"
+    assert decode_text(b"") == ""
 
 
 def test_a_list_of_another_encoding_is_refused():
     with pytest.raises(UnicodeDecodeError):
-        decode_list("caf\u00e9".encode("latin-1"))
+        decode_text("caf\u00e9".encode("latin-1"))
 
 
 @pytest.mark.parametrize(

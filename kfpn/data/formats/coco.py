@@ -21,8 +21,10 @@ UNKNOWN_IMAGE = "annotations of an image id that is not listed, left out"
 DUPLICATE_ID = "annotations whose id came before, kept"
 SET_ASIDE = "annotations with {} 1, taken as crowd"
 NO_AREA_FIELD = "annotations whose area is no number, measured by their boxes"
+LISTED_TWICE = "images that are listed again under another id, so that each has a part of the boxes"
 APPLE_DOUBLE = "images that are macOS's notes on files ('._'), left out with their annotations"
 
+_PLAIN, _LARGE = frozenset((int, float)), 1e300
 _SET_ASIDE_BY = ("ignore", "difficult")
 
 
@@ -109,6 +111,11 @@ def _files(images: Rows, folder: Path, path: Path, faults: AnnotationFaults) -> 
         title = f"{faults.source}: {len(missing)} of {len(files)} images do not exist:"
         hint = _hint(names[missing[0]], folder, path, some_there=len(missing) < len(files))
         raise ValueError("\n  ".join([title, *lines, *more]) + "\n" + hint)
+    before: set[str] = set()
+    for file in files:
+        if file in before:
+            faults.add(LISTED_TWICE, file)
+        before.add(file)
     return files
 
 
@@ -181,6 +188,9 @@ def _is_crowd(annotation: dict[str, Any], what: str, faults: AnnotationFaults) -
 
 
 def _numbers(bbox: Any, where: str) -> list[float]:
+    plain = type(bbox) is list and len(bbox) == 4 and _PLAIN.issuperset(map(type, bbox))
+    if plain and min(bbox) > -_LARGE and max(bbox) < _LARGE:  # nearly all boxes: quickly
+        return bbox
     numbers = [read_number(value) for value in bbox] if isinstance(bbox, list) else []
     known = [number for number in numbers if number is not None]
     if len(numbers) != 4 or len(known) != 4:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from kfpn.data.encodings import decode_text
 from kfpn.data.memory_limit import memory_limit
 
 Rows = list[dict[str, Any]]
@@ -66,7 +67,7 @@ def _parsed(path: Path, name: str) -> Any:
 
     _require_memory(path, name)
     try:
-        return json.loads(path.read_bytes(), object_hook=without_masks)
+        return json.loads(decode_text(path.read_bytes()), object_hook=without_masks)
     except json.JSONDecodeError as error:
         raise ValueError(f"{name}: is not JSON: line {error.lineno}, column {error.colno}: {error.msg}") from error
     except UnicodeDecodeError as error:

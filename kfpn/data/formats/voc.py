@@ -116,8 +116,7 @@ def _raw_objects(objects: _Objects, class_names: list[str], faults: AnnotationFa
 def open_place(place: str, split: str = "train") -> Source:
     """Opens `DIR[,SPLIT]`; of a folder without lists the split is left out."""
     folder, named = place_and_split(place, "")
-    has_lists = (Path(folder).expanduser() / "ImageSets" / "Main").is_dir()
-    return VocSource(folder, named or (split if has_lists else "train"))
+    return VocSource(folder, named or (split if split_names(folder) else "train"))
 
 
 def validation_data(place: str) -> str | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kfpn.data.annotation_checks import AnnotationFaults, require_unique
-from kfpn.data.encodings import decode_list
+from kfpn.data.encodings import decode_text
 from kfpn.data.folder_index import FolderIndex, Parts, is_hidden, readings
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
@@ -57,20 +57,34 @@ def open_folder(root: Path, name: str) -> VocFolder:
     Raises:
         ValueError: naming the folder that is missing.
     """
-    lists = root / "ImageSets" / "Main"
-    annotations, images = root / "Annotations", root / "JPEGImages"
+    lists = _list_folder(root)
+    annotations, images = _inner_folder(root, "Annotations"), _inner_folder(root, "JPEGImages")
     if not annotations.is_dir() and _has_xml(root):
         annotations = root
     if not images.is_dir():
-        beside = next((place for place in (root / "images", root / "Images") if place.is_dir()), None)
-        images = beside or (annotations if annotations == root else images)
-    if (root / "ImageSets").is_dir() or not _has_xml(annotations):
+        beside = _inner_folder(root, "images")
+        images = beside if beside.is_dir() else annotations if annotations == root else images
+    if lists.parent.is_dir() or not _has_xml(annotations):
         for folder in (root, lists, annotations, images):
             if not folder.is_dir():
                 raise ValueError(f"{name}: folder {folder} does not exist{_inner_folders(root)}")
     if not images.is_dir():
         raise ValueError(f"{name}: folder {images} does not exist{_inner_folders(root)}")
     return VocFolder(root, name, annotations, images, lists if lists.is_dir() else None)
+
+
+def _inner_folder(folder: Path, name: str) -> Path:
+    """Returns an inner folder, in whatever case another system wrote its name."""
+    if (folder / name).is_dir() or not folder.is_dir():
+        return folder / name
+    return next(
+        (path for path in sorted(folder.iterdir()) if path.name.lower() == name.lower() and path.is_dir()),
+        folder / name,
+    )
+
+
+def _list_folder(root: Path) -> Path:
+    return _inner_folder(_inner_folder(root, "ImageSets"), "Main")
 
 
 def _has_xml(folder: Path) -> bool:
@@ -88,7 +102,7 @@ def _inner_folders(root: Path) -> str:
 
 def split_names(folder: str | Path) -> list[str]:
     """Returns the names of the lists in ImageSets/Main of a VOC folder, sorted; none when there is no such folder."""
-    paths = (Path(folder).expanduser() / "ImageSets" / "Main").glob("*.txt")
+    paths = _list_folder(Path(folder).expanduser()).glob("*.txt")
     return sorted(path.stem for path in paths if not is_hidden(path.name))
 
 
@@ -113,7 +127,7 @@ def stems_of_split(folder: VocFolder, split: str, faults: AnnotationFaults) -> l
             f"{name}: split {path} does not exist; there are {', '.join(split_names(folder.root)) or 'none'}"
         )
     try:
-        text = decode_list(path.read_bytes())
+        text = decode_text(path.read_bytes())
     except UnicodeDecodeError as error:
         raise ValueError(f"{name}: {path} must be text in UTF-8, got {error}") from error
     except OSError as error:

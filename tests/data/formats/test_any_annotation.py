@@ -170,6 +170,25 @@ class Given(TfdsSource):
         return self._examples[index]
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "rule"),
+    [
+        ("is_crowd", 2, "0 or 1"),
+        ("is_difficult", -1, "0 or 1"),
+        ("is_crowd", b"0", "0 or 1"),
+        ("area", b"9", "numbers"),
+    ],
+)
+def test_flags_and_numbers_of_no_kind_in_tfds_features_are_refused(field, value, rule):
+    objects = {
+        "bbox": np.zeros((1, 4)),
+        "label": np.zeros(1),
+        field: np.array([value], object if isinstance(value, bytes) else None),
+    }
+    with pytest.raises(ValueError, match=rf"tfds:given: objects/{field} must be {rule}, got \[{value}\]"):
+        Given([{"image": png(), "image/id": 1, "objects": objects}])
+
+
 @settings(max_examples=60, deadline=None)
 @given(ROWS, ROWS, IDS.filter(lambda number: number >= 0), IDS.filter(lambda number: number >= 0))
 def test_any_numbers_in_tfds_features_are_refused_with_the_example_or_read_rightly(first, second, one, two):

@@ -318,6 +318,22 @@ def test_two_names_for_one_file_are_refused_with_both(opened):
         opened(renamed("a.png", "A.png"))
 
 
+def test_an_image_that_is_listed_twice_is_said(opened, caplog):
+    assert len(opened(renamed("a.png", "a.png"))) == 2
+    assert (
+        "images that are listed again under another id, so that each has a part of the boxes: 1 (first: " in caplog.text
+    )
+
+
+def test_a_name_without_ending_is_refused_with_the_files_that_are_there(template, content, tmp_path):
+    shutil.copytree(template / "images", tmp_path / "images")
+    shutil.copy(tmp_path / "images" / "a.png", tmp_path / "images" / "a.bmp")
+    renamed("a", "b.png")(content)
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"images/a \(a\.bmp and a\.png is there\)"):
+        CocoSource(tmp_path / "a.json", tmp_path / "images")
+
+
 def test_the_notes_of_macos_are_left_out(opened, caplog):
     source = opened(lambda c: c["images"].append({"id": 3, "file_name": "._a.png"}))
     assert rows(source) == SAME

@@ -13,11 +13,17 @@ from kfpn.data.formats.iterable import IterableSource
 from kfpn.data.record import Record, Source
 
 
+def test_flags_and_labels_of_records_may_be_numbers_of_any_kind():
+    source = IterableSource([record(crowd=np.array([1.0]), labels=np.array([0.0]))], ["cat"])
+    assert source[0].crowd.tolist() == [True]
+    assert source[0].labels.tolist() == [0]
+
+
 def record(image_id=0, boxes=((1, 2, 5, 6),), labels=(0,), height=8, width=9, **changes):
     fields = {
         "image": np.zeros((8, 9, 3), np.uint8),
-        "boxes": np.array(boxes, np.float32).reshape(-1, 4),
-        "labels": np.array(labels, np.int32),
+        "boxes": np.array(boxes, None if isinstance(boxes[0] if boxes else 0, str) else np.float32).reshape(-1, 4),
+        "labels": np.array(labels),
         "crowd": np.zeros(len(labels), bool),
         "areas": np.ones(len(labels), np.float32),
     }
@@ -49,6 +55,12 @@ def test_records_without_objects_are_kept():
         ([record(), record()], "image ids must be unique"),
         ([record(labels=[1])], r"labels must lie in 0\.\.0, got \[1\]"),
         ([record(labels=[-1])], r"labels must lie in 0\.\.0"),
+        ([record(crowd=np.array(["0"]))], r"record 0: crowd must be 0, 1, False or True, got \['0'\]"),
+        ([record(crowd=np.array([2]))], r"record 0: crowd must be 0, 1, False or True, got \[2\]"),
+        ([record(labels=[0.5])], r"record 0: labels must be whole numbers, got \[0\.5\]"),
+        ([record(labels=["0"])], r"record 0: labels must be whole numbers, got \['0'\]"),
+        ([record(boxes=["1", "2", "5", "6"])], "record 0: boxes must be numbers, got"),
+        ([record(areas=np.array(["4"]))], r"record 0: areas must be numbers, got \['4'\]"),
         ([record(crowd=np.zeros(2, bool))], r"crowd must be of shape \(1,\), got \(2,\)"),
         ([record(height=7)], "record 0 is 9 x 8, annotated as 9 x 7"),
         ([record(image=np.zeros((8, 9, 3)))], "record 0: image must be .* uint8, got float64"),

@@ -22,6 +22,7 @@ def xml(*objects, size=(30, 20)):
 
 @pytest.fixture
 def folder(tmp_path):
+    tmp_path = tmp_path / "voc"
     for part in ("ImageSets/Main", "Annotations", "JPEGImages"):
         (tmp_path / part).mkdir(parents=True)
     for name in "abc":

@@ -237,6 +237,19 @@ def test_annotations_and_images_without_lists_are_one_split(tmp_path):
     assert len(VocSource(tmp_path)) == 1
 
 
+def test_folders_may_be_written_in_another_case(tmp_path):
+    voc(tmp_path, {"a": xml(("dog", 0, 1, 1, 30, 20))})
+    for before, after in (
+        ("Annotations", "annotations"),
+        ("JPEGImages", "JpegImages"),
+        ("ImageSets/Main", "ImageSets/main"),
+        ("ImageSets", "imagesets"),
+    ):
+        (tmp_path / before).rename(tmp_path / after)
+    assert len(open_source(f"voc:{tmp_path},train")) == 1
+    assert split_names(tmp_path) == ["train"]
+
+
 def test_a_folder_of_flat_folders_names_them(flat):
     with pytest.raises(ValueError, match=rf"did you mean voc:{flat}\?"):
         VocSource(flat.parent)

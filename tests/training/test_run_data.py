@@ -1,0 +1,64 @@
+import json
+
+import pytest
+from PIL import Image
+
+from kfpn.config.run import Config
+from kfpn.runs.workdir import Workdir
+from kfpn.training.run_data import open_run_data
+
+
+@pytest.fixture
+def names(tmp_path):
+    """Writes two files of one image: the classes of the second stand in another order. Returns their names as data sets."""
+    Image.new("RGB", (30, 20)).save(tmp_path / "a.png")
+    pets = [
+        {"id": 0, "name": "pets", "supercategory": "none"},
+        {"id": 1, "name": "cat", "supercategory": "pets"},
+        {"id": 2, "name": "dog", "supercategory": "pets"},
+    ]
+    content = {
+        "images": [{"id": 1, "file_name": "a.png"}],
+        "categories": pets,
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 2, "bbox": [1, 2, 3, 4]}],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    content["categories"] = [{"id": 2, "name": "cat"}, {"id": 1, "name": "dog"}]
+    content["annotations"][0]["category_id"] = 1
+    (tmp_path / "b.json").write_text(json.dumps(content))
+    return f"coco:{tmp_path}/a.json", f"coco:{tmp_path}/b.json"
+
+
+def opened(names, tmp_path):
+    config = Config(data=names[0], val_data=names[1], workdir=str(tmp_path / "run"))
+    return open_run_data(config, None, None)
+
+
+def test_validation_data_have_the_labels_of_the_training_data(names, tmp_path):
+    data = opened(names, tmp_path)
+    assert data.source.class_names == data.val_source.class_names == ("cat", "dog")
+    assert data.source[0].labels.tolist() == data.val_source[0].labels.tolist() == [1]
+
+
+def held(tmp_path, class_names, category_ids):
+    """Writes a work directory that a run goes on from, as far as its classes."""
+    folder = Workdir(tmp_path / "run")
+    folder.checkpoints.mkdir(parents=True)
+    (folder.checkpoints / "step_00000001.npz").touch()
+    folder.classes.write_text(json.dumps({"class_names": class_names, "category_ids": category_ids}))
+
+
+def test_a_run_of_an_older_version_keeps_the_label_of_its_group_category(names, tmp_path):
+    held(tmp_path, ["pets", "cat", "dog"], [0, 1, 2])
+    data = opened(names, tmp_path)
+    assert data.source.class_names == data.val_source.class_names == ("pets", "cat", "dog")
+    assert data.source.category_ids == (0, 1, 2)
+    assert data.source[0].labels.tolist() == data.val_source[0].labels.tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    ("class_names", "ids"), [(["cat", "dog"], [1, 2]), (["x", "cat", "dog"], [0, 1, 2]), (["cow"], [1])]
+)
+def test_other_classes_of_a_run_change_nothing(names, tmp_path, class_names, ids):
+    held(tmp_path, class_names, ids)
+    assert opened(names, tmp_path).source.class_names == ("cat", "dog")
