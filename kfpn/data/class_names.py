@@ -112,13 +112,13 @@ def lacking_classes(source: Source, class_names: Sequence[str]) -> tuple[list[st
 
 
 def spelling_hint(wanted: Sequence[str], known: Sequence[str]) -> str:
-    """Returns the end of a message: names that differ from known ones in case and spaces only, else nothing."""
+    """Returns the end of a message: names that differ from known ones in case, spaces or hyphens only, else nothing."""
     plain = {_spelling(name): name for name in reversed(known)}
     pairs = [(name, plain[_spelling(name)]) for name in wanted if name not in known and _spelling(name) in plain]
     if not pairs:
         return ""
-    shown = ", ".join(f"{name!r} is {other!r} but for that" for name, other in pairs[:_NAMED])
-    return f". Names must agree in case and spaces: {shown}"
+    shown = ", ".join(f"{name!r} and {other!r}" for name, other in pairs[:_NAMED])
+    return f"; make these names the same, they differ only in case, spaces or hyphens: {shown}"
 
 
 def listed(names: Sequence[str]) -> str:

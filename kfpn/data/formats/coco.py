@@ -109,7 +109,10 @@ def _files(images: Rows, folder: Path, path: Path, faults: AnnotationFaults) -> 
         lines = [_missing_line(files[i], names[i], search.index) for i in missing[:5]]
         more = [f"... and {len(missing) - 5} more"] if len(missing) > 5 else []
         title = f"{faults.source}: {len(missing)} of {len(files)} images do not exist:"
-        hint = _hint(names[missing[0]], folder, path, some_there=len(missing) < len(files))
+        if len(missing) < len(files):
+            hint = "The others are there: copy these to them, or take them out of the annotations"
+        else:
+            hint = _hint(names[0], folder, path, near=lines[0] != files[0])
         raise ValueError("\n  ".join([title, *lines, *more]) + "\n" + hint)
     before: set[str] = set()
     for file in files:
@@ -124,13 +127,13 @@ def _missing_line(file: str, name: str, index: FolderIndex | None) -> str:
     return f"{file} ({near} is there)" if near else file
 
 
-def _hint(file_name: str, folder: Path, path: Path, *, some_there: bool) -> str:
-    if some_there:
-        return "The others are there: copy these to them, or take them out of the annotations"
+def _hint(file_name: str, folder: Path, path: Path, *, near: bool) -> str:
     places = [place for root in (path.parent, path.parent.parent) for place in (root, *_folders_of(root))]
     place = next((place for place in places if os.path.isfile(place / file_name)), None)
     if place is not None:
         return f"The first one is in {place}: try coco:{path},{place}"
+    if near:
+        return f"Correct file_name in the annotations, or name another folder of images: coco:{path},IMAGES_DIR"
     return (
         f"Looked in {folder.resolve()}. Name the folder of the images: coco:{path},IMAGES_DIR (for COCO's own layout "
         "coco:annotations/instances_train2017.json,train2017)"
