@@ -10,7 +10,7 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-_DECLARATION = re.compile(r"\s*<\?xml\b[^>]*?\?>")
+_DECLARATION = re.compile(r"\s*<\?xml\s[^>]*?\?>")
 _DECLARED = re.compile(rb"\s*<\?xml\b[^>]*?\bencoding\s*=\s*[\"']\s*([A-Za-z0-9._:\-]+)\s*[\"']")
 _SUPERSETS = {
     "gb2312": "gb18030",
@@ -50,7 +50,8 @@ def decode_xml(content: bytes) -> str:
     if declared and not mark and codec == "utf-8":
         codec = _known_codec(declared[1].decode("ascii"))
     text = _decoded(content[mark:], codec)
-    return _DECLARATION.sub(lambda found: re.sub(r"[^\r\n]", " ", found[0]), text, count=1) if "<?xml" in text else text
+    found = _DECLARATION.match(text)
+    return re.sub(r"[^\r\n]", " ", found[0]) + text[found.end() :] if found else text
 
 
 def _unicode_form(content: bytes) -> tuple[int, str]:

@@ -12,6 +12,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(nan|inf|infinity
 _WHOLE = re.compile(r"[+-]?\d{1,40}(\.0{1,20})?", re.ASCII)
 _WITH_COMMA = re.compile(r"[+-]?\d+,\d+", re.ASCII)
 _LARGEST = 1e300
+_LONGEST = 400  # characters of a number in text
 
 
 def read_flag(value: Any, what: str, *, yes: Collection[str] = (), no: Collection[str] = ()) -> bool:
@@ -35,7 +36,7 @@ def read_flag(value: Any, what: str, *, yes: Collection[str] = (), no: Collectio
         return _FLAGS[text]
     if text is not None and (text in yes or text in no):
         return text in yes
-    raise ValueError(f"{what} must be 0, 1, true or false, got {_shown(value)}")
+    raise ValueError(f"{what} must be 0, 1, true or false, got {shown(value, 60)}")
 
 
 def read_number(value: Any) -> float | None:
@@ -51,7 +52,8 @@ def read_number(value: Any) -> float | None:
     if isinstance(value, (int, float)):
         # Python's integers have no limit, and float() fails past its own.
         return math.inf if value > _LARGEST else -math.inf if value < -_LARGEST else float(value)
-    if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+    # The pattern takes a time that grows with the square of the length.
+    if isinstance(value, str) and len(value) <= _LONGEST and _NUMBER.fullmatch(value.strip()):
         return float(value)
     return None
 
@@ -64,7 +66,7 @@ def whole_number(value: Any) -> int | None:
         return value
     if isinstance(value, float):
         return int(value) if value.is_integer() else None
-    if isinstance(value, str) and _WHOLE.fullmatch(value.strip()):
+    if isinstance(value, str) and len(value) <= _LONGEST and _WHOLE.fullmatch(value.strip()):
         return int(value.strip().partition(".")[0])
     return None
 
@@ -88,10 +90,18 @@ def number_column(values: Any, what: str, *, flags: bool = False) -> np.ndarray:
 
 def comma_hint(*values: Any) -> str:
     """Returns the end of a message about numbers: what to do when one has a decimal comma, else nothing."""
-    commas = [value for value in values if isinstance(value, str) and _WITH_COMMA.fullmatch(value.strip())]
+    commas = [
+        value
+        for value in values
+        if isinstance(value, str) and len(value) <= _LONGEST and _WITH_COMMA.fullmatch(value.strip())
+    ]
     return f": write a point for the decimal comma in {commas[0].strip()[:30]!r}" if commas else ""
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def shown(value: Any, most: int = 100) -> str:
+    """Returns a value for a message, cut to some characters."""
+    try:
+        text = repr(value[: most + 1] if isinstance(value, str) else value)
+    except RecursionError:
+        return f"a {type(value).__name__} that is nested too deep to show"
+    return text if len(text) <= most else f"{text[: most - 3]}..."

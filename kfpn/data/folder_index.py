@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 Parts = tuple[str, ...]
 
+_LONGEST_PATH = 4096  # characters
 _MOST_FILES = 1_000_000  # a folder that holds more is not the folder of images
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://[^/?#]*([^?#]*)")
 _LOCAL_FILE = re.compile(r".*[?&]d=([^&#]+)")  # Label Studio: /data/local-files/?d=images/im0.jpg
@@ -31,6 +32,8 @@ def readings(name: str) -> list[Parts]:
         Each reading as its folders and the file's name; `..` stays in it.
     """
     name = name.strip()
+    if len(name) > _LONGEST_PATH:
+        return []
     texts = [name]
     for pattern in (_URL, _LOCAL_FILE):
         if found := pattern.match(name):
@@ -59,7 +62,8 @@ def is_hidden(name: str) -> bool:
 
 def _plain(text: str) -> str:
     """Returns a key in which case and the form of accents do not matter."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+    # Accents are sorted in a time that grows with the square of their number.
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text[:_LONGEST_PATH]).casefold())
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,7 @@ class FolderIndex:
             if rivals := self.by_stem.get(_plain(_stem(parts[-1]))) or self.by_stem.get(_plain(parts[-1])):
                 return " and ".join("/".join(rival) for rival in rivals[:2])
         known = list(self.by_name)[:5000]
-        last = next(iter(readings(name)), (name,))[-1]
+        last = next(iter(readings(name)), ("",))[-1]
         near = difflib.get_close_matches(_plain(last)[:100], known, n=1, cutoff=0.75)
         return "/".join(self.by_name[near[0]][0]) if near else None
 
@@ -157,7 +161,7 @@ def _closest(parts: Parts, rivals: list[Parts], *, whole: bool) -> Match:
 
 
 def _composed(text: str) -> str:
-    return unicodedata.normalize("NFC", text)
+    return unicodedata.normalize("NFC", text[:_LONGEST_PATH])
 
 
 def _files_below(folder: str, deep: bool) -> list[Parts]:

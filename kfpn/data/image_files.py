@@ -46,14 +46,14 @@ class ImageFiles:
             match = self.index.find(names[i])
             if match.files and match.place:
                 found[i] = self._only(names[i], match.files)
-                self._faults.add(SPELT, f"{names[i]} is {found[i]}")
+                self._faults.add(SPELT, f"{names[i][:200]} is {found[i]}")
             elif match.files:
                 elsewhere.append((i, match))
         none_there = not any(found)
         for i, match in elsewhere:
             if none_there or self._is_foreign(names[i]):
                 found[i] = self._only(names[i], match.files)
-                self._faults.add(BY_LAST_PART, f"{names[i]} is {found[i]}")
+                self._faults.add(BY_LAST_PART, f"{names[i][:200]} is {found[i]}")
         for i in missing:
             if found[i] is None and self._leaves(names[i]):
                 raise ValueError(

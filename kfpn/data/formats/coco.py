@@ -10,7 +10,7 @@ import numpy as np
 
 from kfpn.data.annotation_checks import AnnotationFaults, in_stored_pixels, read_headers, upright_boxes
 from kfpn.data.annotations import AnnotatedSource, ImageTable, RawObjects, collect
-from kfpn.data.field_values import comma_hint, read_flag, read_number
+from kfpn.data.field_values import comma_hint, read_flag, read_number, shown
 from kfpn.data.folder_index import FolderIndex
 from kfpn.data.formats.coco_json import Rows, existing_json, read_coco_json
 from kfpn.data.formats.coco_tables import Categories, IdTable
@@ -79,7 +79,7 @@ def _images(rows: Rows, faults: AnnotationFaults) -> Rows:
         file_name = row["file_name"]
         if not isinstance(file_name, str) or not file_name.strip():
             raise ValueError(
-                f"{faults.source}: images[{number}] must have 'file_name' in text, got {str(file_name)[:200]!r}"
+                f"{faults.source}: images[{number}] must have 'file_name' in text, got {shown(file_name, 200)}"
             )
     notes = [row for row in rows if row["file_name"].replace("\\", "/").rpartition("/")[2].startswith("._")]
     if len(notes) == len(rows):
@@ -94,7 +94,7 @@ def _declared_size(image: dict[str, Any], name: str) -> tuple[int, int]:
     if not all(number is not None and 0 <= number < 2**31 for number in numbers):
         raise ValueError(
             f"{name}: image {image['id']} ({image['file_name'][:200]}): height and width must be numbers of pixels, got "
-            f"{str(sides[0])[:30]!r} and {str(sides[1])[:30]!r}"
+            f"{shown(sides[0], 40)} and {shown(sides[1], 40)}"
         )
     return int(numbers[0] or 0), int(numbers[1] or 0)
 
@@ -112,7 +112,7 @@ def _files(images: Rows, folder: Path, path: Path, faults: AnnotationFaults) -> 
         if len(missing) < len(files):
             hint = "The others are there: copy these to them, or take them out of the annotations"
         else:
-            hint = _hint(names[0], folder, path, near=lines[0] != files[0])
+            hint = _hint(names[0], folder, path, near=lines[0].endswith("is there)"))
         raise ValueError("\n  ".join([title, *lines, *more]) + "\n" + hint)
     before: set[str] = set()
     for file in files:
@@ -124,7 +124,8 @@ def _files(images: Rows, folder: Path, path: Path, faults: AnnotationFaults) -> 
 
 def _missing_line(file: str, name: str, index: FolderIndex | None) -> str:
     near = index.nearest(name) if index is not None else None
-    return f"{file} ({near} is there)" if near else file
+    said = file if len(file) <= 300 else f"{file[:297]}..."
+    return f"{said} ({near} is there)" if near else said
 
 
 def _hint(file_name: str, folder: Path, path: Path, *, near: bool) -> str:
@@ -154,21 +155,26 @@ def _objects(
     rows: list[tuple[int, int, bool, float]] = []
     corners: list[tuple[float, ...]] = []
     for number, annotation in enumerate(annotations):
-        what = f"annotation {str(annotation.get('id', f'[{number}]'))[:50]}"
+        what = f"annotation {shown(annotation['id'], 50) if 'id' in annotation else f'[{number}]'}"
         try:
             index = images.find(annotation["image_id"])
         except TypeError:
             raise ValueError(
-                f"{faults.source}: {what}: image_id must be the id of an image, got {str(repr(annotation['image_id']))[:100]}"
+                f"{faults.source}: {what}: image_id must be the id of an image, got {shown(annotation['image_id'])}"
             ) from None
         if index is None:
-            faults.add(UNKNOWN_IMAGE, f"{what}, image id {str(annotation['image_id'])[:100]}")
+            faults.add(UNKNOWN_IMAGE, f"{what}, image id {shown(annotation['image_id'])}")
             continue
         what = f"{what} of {files[index]}"
         if annotation.get("id") is not None:
-            if str(annotation["id"]) in seen:
+            key = (
+                str(annotation["id"])
+                if isinstance(annotation["id"], (int, float, str))
+                else shown(annotation["id"], 1000)
+            )
+            if key in seen:
                 faults.add(DUPLICATE_ID, what)
-            seen.add(str(annotation["id"]))
+            seen.add(key)
         said = f"{faults.source}: {what}"
         label = categories.label(annotation.get("category_id"), said)
         x, y, width, height = _numbers(annotation.get("bbox"), said)
@@ -198,7 +204,7 @@ def _numbers(bbox: Any, where: str) -> list[float]:
     known = [number for number in numbers if number is not None]
     if len(numbers) != 4 or len(known) != 4:
         hint = comma_hint(*bbox) if isinstance(bbox, list) else ""
-        raise ValueError(f"{where}: bbox must be four numbers (x, y, width, height), got {str(bbox)[:100]}{hint}")
+        raise ValueError(f"{where}: bbox must be four numbers (x, y, width, height), got {shown(bbox)}{hint}")
     return known
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from kfpn.data.encodings import decode_text
+from kfpn.data.field_values import shown
 from kfpn.data.memory_limit import memory_limit
 
 Rows = list[dict[str, Any]]
@@ -51,12 +52,12 @@ def read_coco_json(path: Path, name: str) -> dict[str, Rows]:
     for key, fields in _FIELDS.items():
         if not isinstance(content.get(key), list):
             raise ValueError(
-                f"{name}: must have a list {key!r}, got the keys {', '.join(map(repr, list(content)[:10]))[:200]}"
+                f"{name}: must have a list {key!r}, got the keys {', '.join(map(shown, list(content)[:10]))[:200]}"
             )
         for number, row in enumerate(content[key]):
             for field in fields:
                 if not isinstance(row, dict) or row.get(field) is None:
-                    raise ValueError(f"{name}: {key}[{number}] must have {field!r}, got {str(row)[:200]}")
+                    raise ValueError(f"{name}: {key}[{number}] must have {field!r}, got {shown(row, 200)}")
     return content
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kfpn.data.annotation_checks import AnnotationFaults
-from kfpn.data.field_values import whole_number
+from kfpn.data.field_values import shown, whole_number
 from kfpn.data.formats.coco_json import Rows
 
 NUMBERED = "{} whose ids are text, numbered 1 to N in the order of the file"
@@ -40,16 +40,16 @@ class IdTable:
                 continue
             if number is None:
                 raise ValueError(f"{name}: {what}[{i}]: id must be a whole number, as the others are, or all must be text, got "
-                                 f"{str(value)[:100]!r}")  # fmt: skip
+                                 f"{shown(value)}")  # fmt: skip
             if not -(2**63) < number < 2**63:
-                raise ValueError(f"{name}: {what}[{i}]: id must be below 2^63, got {str(value)[:100]}")
+                raise ValueError(f"{name}: {what}[{i}]: id must be below 2^63, got {shown(value)}")
         keys: list[Any] = [value.strip() for value in texts] if self._as_text else numbers
         self._index: dict[Any, int] = {}
         for i, key in enumerate(keys):
             first = self._index.setdefault(key, i)
             if first != i:
-                got = f"{key!r} more than once" if values[first] == values[i] and type(values[first]) is type(values[i]) else (
-                    f"{values[first]!r} and {values[i]!r}, which are one number")  # fmt: skip
+                got = f"{shown(key)} more than once" if values[first] == values[i] and type(values[first]) is type(values[i]) else (
+                    f"{shown(values[first])} and {shown(values[i])}, which are one number")  # fmt: skip
                 raise ValueError(f"{name}: {one} ids must be unique, got {got}")
         self.ids: list[int] = list(range(1, len(values) + 1)) if self._as_text else keys
         if self._as_text:
@@ -70,7 +70,7 @@ class IdTable:
         if self._as_text and isinstance(value, str):
             return self._index.get(value.strip())
         if number is None:
-            raise TypeError(f"{value!r} is no id")
+            raise TypeError("no id")
         return self._index.get(str(number) if self._as_text else number)
 
 
@@ -116,7 +116,7 @@ class Categories:
         self.left_out = [(self._names[i], self._table.ids[i]) for i in sorted(groups - owners)]
         self._require_unique_names(kept, faults.source)
         for text, number in self.left_out:
-            faults.add(GROUP, f"{text!r}, id {number}")
+            faults.add(GROUP, f"{shown(text)}, id {number}")
 
     def label(self, value: Any, what: str) -> int:
         """Returns the label of an annotation.
@@ -131,9 +131,7 @@ class Categories:
         row = self._row(value, what)
         if row is None:
             known = ", ".join(str(number) for number in self.ids[:10]) + (", ..." if len(self.ids) > 10 else "")
-            raise ValueError(
-                f"{what}: category_id must be one of those in 'categories' ({known}), got {str(repr(value))[:100]}"
-            )
+            raise ValueError(f"{what}: category_id must be one of those in 'categories' ({known}), got {shown(value)}")
         return self._label[row]
 
     def _row(self, value: Any, what: str = "") -> int | None:
@@ -147,7 +145,7 @@ class Categories:
         by_name = named[0] if len(named) == 1 else None
         if what and by_id is not None and by_name is not None and by_id != by_name:
             raise ValueError(
-                f"{what}: category_id must stand for one category, got {value!r}, which is the id of {self._names[by_id]!r} and "
+                f"{what}: category_id must stand for one category, got {shown(value)}, which is the id of {shown(self._names[by_id])} and "
                 f"the name of another one, whose id is {self._table.ids[by_name]}: write ids as numbers"
             )
         return by_name if by_id is None else by_id
@@ -158,7 +156,7 @@ class Categories:
             other = first.setdefault(self._names[i], i)
             if other != i:
                 raise ValueError(
-                    f"{source}: category names must be unique, got {self._names[i]!r} more than once, with the ids "
+                    f"{source}: category names must be unique, got {shown(self._names[i])} more than once, with the ids "
                     f"{self._table.ids[other]} and {self._table.ids[i]}: rename one, or give both one id"
                 )
 
@@ -168,7 +166,7 @@ def _category_name(value: Any, i: int, source: str) -> str:
         return str(value)
     if isinstance(value, str) and value.strip() and value == value.encode("utf-8", "ignore").decode("utf-8"):
         return value
-    raise ValueError(f"{source}: categories[{i}]: name must be text, got {str(repr(value))[:100]}")
+    raise ValueError(f"{source}: categories[{i}]: name must be text, got {shown(value)}")
 
 
 def _groups(rows: Rows, names: Sequence[str]) -> list[int]:

@@ -15,7 +15,7 @@ NOT_THERE = "annotations whose <filename> is not there, so the one image of the 
 WITHOUT_XML = "images without an annotation, left out"
 ALL_OF_IT = "no ImageSets/Main there, so all annotations of the folder are read"
 
-_FLAG = re.compile(r"(.+?)\s+-?[01]")  # the lists of one class add 1, 0 or -1 to each name
+_FLAGS_OF_LINES = ("1", "0", "-1")  # the lists of one class add one to each name
 
 
 @dataclass
@@ -151,7 +151,8 @@ def _all_stems(folder: VocFolder, split: str, faults: AnnotationFaults) -> list[
 
 
 def _stems_of_lines(folder: VocFolder, lines: list[str], path: Path) -> list[str]:
-    pairs = [(line, flag[1] if (flag := _FLAG.fullmatch(line)) else None) for line in lines]
+    pairs = [(line, words[0] if len(words := line.rsplit(None, 1)) == 2 and words[1] in _FLAGS_OF_LINES else None)
+             for line in lines]  # fmt: skip
     all_flagged = all(plain is not None for _, plain in pairs)
     missing = [line for line, plain in pairs if not _known(folder, line) and not (plain and _known(folder, plain))]
     if missing:  # annotations in folders below are looked for only then
@@ -209,7 +210,8 @@ def images_of(folder: VocFolder, file_names: Mapping[str, str], faults: Annotati
         near = index.nearest(file_names[missing[0]] or missing[0])
         raise ValueError(
             f"{folder.name}: {len(missing)} of {len(found)} images do not exist in {folder.images}: "
-            f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}{f' ({near} is there)' if near else ''}"
+            f"{', '.join(stem[:100] for stem in missing[:5])}{', ...' if len(missing) > 5 else ''}"
+            f"{f' ({near} is there)' if near else ''}"
         )
     files = [file for file in found.values() if file is not None]
     require_unique(files, "images of the annotations", folder.name)

@@ -208,6 +208,26 @@ def test_bytes_of_another_codec_are_refused_with_the_file(tmp_path):
         VocSource(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "content",
+    ["<a>" * 50_000 + "</a>" * 50_000, " " * 500_000 + "<a/>", "<annotation><object><name>x</name>" + " " * 300_000 + "</object></annotation>",
+     xml(("dog", 0, "9" * 200_000 + "x", 1, 3, 4)), xml(("dog", "0" * 200_000 + "x", 1, 1, 3, 4)), named("a/" * 100_000 + "\u0301" * 10_000, ("dog", 0, "x", 1, 3, 4))],
+    ids=["deep", "spaces before", "spaces within", "digits", "flag", "filename"],
+)  # fmt: skip
+def test_long_xml_is_refused_at_once_in_a_short_line(tmp_path, content):
+    voc(tmp_path, {"a": content})
+    with pytest.raises(ValueError, match=f"{tmp_path}") as error:
+        VocSource(tmp_path)
+    assert len(str(error.value)) < 2000
+
+
+def test_a_long_line_of_a_list_is_refused_at_once(tmp_path):
+    voc(tmp_path, {"a": xml(("dog", 0, 1, 1, 3, 4))}, ["a" + " " * 200_000 + "b", "a" + "\u0301\u0323" * 50_000])
+    with pytest.raises(ValueError, match=r"2 of 2 images do not exist") as error:
+        VocSource(tmp_path)
+    assert len(str(error.value)) < 2000
+
+
 @pytest.fixture
 def flat(tmp_path):
     folder = tmp_path / "flat"
