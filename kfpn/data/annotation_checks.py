@@ -177,6 +177,22 @@ def require_unique(values: Iterable[object], what: str, source: str) -> None:
         seen.add(value)
 
 
+def plain_name(name: str) -> str:
+    """Returns a key of a class name in which case, hyphens and the number of spaces do not matter."""
+    return " ".join(name.replace("_", " ").replace("-", " ").casefold().split())
+
+
+def warn_of_similar_names(class_names: Sequence[str], source: str) -> None:
+    """Logs one warning when names of classes differ only in case, spaces or hyphens: they may be one class."""
+    first: dict[str, str] = {}
+    pairs = [(other, name) for name in class_names if (other := first.setdefault(plain_name(str(name)), name)) != name]
+    if pairs:
+        shown = ", ".join(f"{one!r} and {two!r}" for one, two in pairs[:_NAMED])
+        LOGGER.warning(
+            "%s: classes whose names differ only in case, spaces or hyphens: %d (%s)", source, len(pairs), shown
+        )
+
+
 def progress(items: Iterable, total: int, what: str) -> Iterable:
     """Returns `items` with a progress bar around them, where there are many."""
     return tqdm(items, what, total, unit="image", leave=False, disable=total < _LONG)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from kfpn.data.annotation_checks import AnnotationFaults, usable_boxes
+from kfpn.data.annotation_checks import AnnotationFaults, usable_boxes, warn_of_similar_names
 from kfpn.data.record import Record
 
 
@@ -123,6 +123,7 @@ class AnnotatedSource:
             raise ValueError(f"{name}: must have at least one image, got none")
         if not class_names:
             raise ValueError(f"{name}: must have at least one class, got none")
+        warn_of_similar_names(class_names, name)
         self.name = name
         self.class_names = tuple(class_names)
         self.category_ids = tuple(int(i) for i in category_ids)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kfpn.data.annotation_checks import LOGGER
+from kfpn.data.annotation_checks import LOGGER, plain_name
 from kfpn.data.annotations import AnnotatedSource
 from kfpn.data.record import Record, Source
 
@@ -113,8 +113,8 @@ def lacking_classes(source: Source, class_names: Sequence[str]) -> tuple[list[st
 
 def spelling_hint(wanted: Sequence[str], known: Sequence[str]) -> str:
     """Returns the end of a message: names that differ from known ones in case, spaces or hyphens only, else nothing."""
-    plain = {_spelling(name): name for name in reversed(known)}
-    pairs = [(name, plain[_spelling(name)]) for name in wanted if name not in known and _spelling(name) in plain]
+    plain = {plain_name(name): name for name in reversed(known)}
+    pairs = [(name, plain[plain_name(name)]) for name in wanted if name not in known and plain_name(name) in plain]
     if not pairs:
         return ""
     shown = ", ".join(f"{name!r} and {other!r}" for name, other in pairs[:_NAMED])
@@ -124,10 +124,6 @@ def spelling_hint(wanted: Sequence[str], known: Sequence[str]) -> str:
 def listed(names: Sequence[str]) -> str:
     """Returns names for a message, the first five of many."""
     return ", ".join(map(repr, names[:_NAMED])) + (", ..." if len(names) > _NAMED else "")
-
-
-def _spelling(name: str) -> str:
-    return " ".join(name.replace("_", " ").replace("-", " ").casefold().split())
 
 
 def _names_with_boxes(source: Source, names: Sequence[str]) -> list[str]:

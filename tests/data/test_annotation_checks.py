@@ -15,6 +15,7 @@ from kfpn.data.annotation_checks import (
     read_headers,
     upright_boxes,
     usable_boxes,
+    warn_of_similar_names,
 )
 
 
@@ -98,6 +99,15 @@ def test_the_declared_size_decides_whether_boxes_refer_to_the_stored_pixels():
 def test_the_error_for_a_wrong_size_names_the_file_and_both_sizes():
     with pytest.raises(ValueError, match=r"set: 1 of 2 images(.|\n)*b is 20 x 30, annotated as 30 x 20"):
         in_stored_pixels(np.array([[30, 20], [20, 30]]), np.array([[30, 20], [30, 20]]), np.ones(2), ["a", "b"], "set")
+
+
+def test_names_of_classes_that_may_be_one_are_said(caplog):
+    warn_of_similar_names(["cat", "dog", "Cat", "traffic light", "traffic_light", "cow"], "set")
+    assert caplog.messages == [
+        "set: classes whose names differ only in case, spaces or hyphens: 2 ('cat' and 'Cat', 'traffic light' and 'traffic_light')"
+    ]
+    warn_of_similar_names(["cat", "cats", "dog"], "set")
+    assert len(caplog.messages) == 1
 
 
 def test_swapped_width_and_height_are_called_so():

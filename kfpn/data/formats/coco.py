@@ -81,11 +81,16 @@ def _images(rows: Rows, faults: AnnotationFaults) -> Rows:
             raise ValueError(
                 f"{faults.source}: images[{number}] must have 'file_name' in text, got {shown(file_name, 200)}"
             )
-    notes = [row for row in rows if row["file_name"].replace("\\", "/").rpartition("/")[2].startswith("._")]
-    if len(notes) == len(rows):
+    own = [row for row in rows if not _is_note(row["file_name"])]
+    if not own or len(own) == len(rows):
         return rows
-    faults.add(APPLE_DOUBLE, notes[0]["file_name"] if notes else "", len(notes))
-    return [row for row in rows if not any(row is note for note in notes)] if notes else rows
+    first = next(row["file_name"] for row in rows if _is_note(row["file_name"]))
+    faults.add(APPLE_DOUBLE, first[:200], len(rows) - len(own))
+    return own
+
+
+def _is_note(file_name: str) -> bool:
+    return file_name.replace("\\", "/").rpartition("/")[2].startswith("._")
 
 
 def _declared_size(image: dict[str, Any], name: str) -> tuple[int, int]:
