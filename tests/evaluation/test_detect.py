@@ -123,6 +123,19 @@ def test_an_error_lists_at_most_twenty_classes():
     assert "a20" not in str(error.value)
 
 
+class WithUnused(Source):
+    """Has the same three images, of which none has the second class."""
+
+    class_names = ("cat", "bird")
+    category_ids = (18, 19)
+
+
+def test_a_class_without_objects_may_be_unknown_to_the_model():
+    assert source_labels(WithUnused(), ("cat",)).tolist() == [0]
+    with pytest.raises(ValueError, match=r"got cat; make these names the same, .*: 'cat' and 'Cat'$"):
+        source_labels(WithUnused(), ("Cat",))
+
+
 class TwoClasses(Source):
     """Has the same three images and two classes. All objects are of the second one."""
 
