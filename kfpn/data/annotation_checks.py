@@ -1,14 +1,13 @@
 """Checks a data set when it is opened: its images, its boxes, its classes."""
 
 import logging
-import os
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from tqdm import tqdm
 
-from kfpn.data.image import Header, read_header
+from kfpn.data.image_checks import NAMED_FAULTS, listing
+from kfpn.data.image_checks import progress as progress
+from kfpn.data.image_checks import read_headers as read_headers
 from kfpn.data.record import Source
 
 LOGGER = logging.getLogger("kfpn")
@@ -19,8 +18,6 @@ OUTSIDE = "boxes outside their image, left out"
 CLIPPED = "boxes that reach outside their image, clipped"
 
 _ROUNDING = 1.0  # pixels a box may reach outside before it counts as a fault: annotation tools round
-_NAMED = 5  # faulty files that an error names
-_LONG = 2000  # files from which a check shows a progress bar
 
 
 class AnnotationFaults:
@@ -96,36 +93,6 @@ def upright_boxes(boxes: np.ndarray, sizes: np.ndarray, orientations: np.ndarray
     return np.stack([y0, x0, y1, x1], axis=1)
 
 
-def read_headers(images: Sequence[str | bytes], names: Sequence[str], source: str) -> tuple[np.ndarray, np.ndarray]:
-    """Reads the headers of all images and checks that each file is whole.
-
-    Args:
-        images: N paths or encoded images.
-        names: what messages call them.
-        source: the data set's name in messages.
-
-    Returns:
-        sizes (N, 2) int32, height and width after EXIF rotation, and orientations (N,) int32.
-
-    Raises:
-        ValueError: when some are missing, truncated or no images; names the first of them.
-    """
-
-    def header(image: str | bytes) -> Header | str:
-        try:
-            return read_header(image, whole=True)
-        except ValueError as error:
-            return str(error)
-
-    with ThreadPoolExecutor(min(16, 4 * (os.cpu_count() or 1))) as pool:
-        headers = list(progress(pool.map(header, images), len(images), f"checking the images of {source}"))
-    bad = [f"{name} {why}" for name, why in zip(names, headers, strict=True) if isinstance(why, str)]
-    if bad:
-        raise ValueError(_listing(f"{source}: {len(bad)} of {len(images)} images can't be used", bad))
-    table = np.asarray([tuple(row) for row in headers], np.int32).reshape(-1, 3)
-    return table[:, :2], table[:, 2]
-
-
 def in_stored_pixels(
     declared: np.ndarray, sizes: np.ndarray, orientations: np.ndarray, names: Sequence[str], source: str
 ) -> np.ndarray:
@@ -154,10 +121,10 @@ def in_stored_pixels(
     if len(wrong):
         bad = [
             f"{names[i]} is {sizes[i][1]} x {sizes[i][0]}, annotated as {declared[i][1]} x {declared[i][0]}"
-            for i in wrong[:_NAMED]
+            for i in wrong[:NAMED_FAULTS]
         ]
         raise ValueError(
-            _listing(
+            listing(
                 f"{source}: {len(wrong)} of {len(names)} images are not of the size (width x height) their annotations say",
                 bad,
                 len(wrong),
@@ -186,19 +153,9 @@ def require_same_classes(train: Source, val: Source) -> None:
         return
     only_train = [name for name in train.class_names if name not in val.class_names]
     only_val = [name for name in val.class_names if name not in train.class_names]
-    parts = [f"{source.name} alone has {', '.join(map(repr, names[:_NAMED]))}{', ...' if len(names) > _NAMED else ''}"
+    parts = [f"{source.name} alone has {', '.join(map(repr, names[:NAMED_FAULTS]))}{', ...' if len(names) > NAMED_FAULTS else ''}"
              for source, names in ((train, only_train), (val, only_val)) if names]  # fmt: skip
     why = "; ".join(parts) or "they are the same but stand in another order"
     raise ValueError(
         f"val_data must have the classes of data ({', '.join(train.class_names)}), got {', '.join(val.class_names)}: {why}"
     )
-
-
-def progress(items: Iterable, total: int, what: str) -> Iterable:
-    """Returns `items` with a progress bar around them, where there are many."""
-    return tqdm(items, what, total, unit="image", leave=False, disable=total < _LONG)
-
-
-def _listing(title: str, lines: Sequence[str], count: int | None = None) -> str:
-    more = (count or len(lines)) - _NAMED
-    return "\n  ".join([f"{title}:", *lines[:_NAMED], *([f"... and {more} more"] if more > 0 else [])])

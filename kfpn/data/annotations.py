@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from kfpn.data.annotation_checks import AnnotationFaults, usable_boxes
+from kfpn.data.box_conventions import require_pixels_of_boxes
 from kfpn.data.record import Record
 
 
@@ -107,8 +108,11 @@ class AnnotatedSource:
         table: the images.
         annotations: of the images.
 
+    Attributes:
+        put_right: kind of fault -> (count, place of the first), as in `AnnotationFaults.counts`: what was left out or changed.
+
     Raises:
-        ValueError: when there is no image or no class.
+        ValueError: when there is no image or no class, or the boxes are shares of the sides.
     """
 
     def __init__(
@@ -128,10 +132,16 @@ class AnnotatedSource:
         self.category_ids = tuple(int(i) for i in category_ids)
         self.sizes = np.asarray(table.sizes, np.int32)
         self.max_boxes = int(np.diff(annotations.offsets).max())
-        self._images = table.images
-        self._image_names = table.names
+        self.table = table
         self.image_ids = np.asarray(table.ids, np.int64)
         self.annotations = annotations
+        self.put_right: dict[str, tuple[int, str]] = {}
+        require_pixels_of_boxes(name, annotations.boxes, self.sizes)
+
+    def report(self, faults: AnnotationFaults) -> None:
+        """Keeps what was left out or changed, and warns of it."""
+        self.put_right = dict(faults.counts)
+        faults.report()
 
     def __len__(self) -> int:
         """Returns the number of images."""
@@ -144,7 +154,7 @@ class AnnotatedSource:
         index = int(index) % len(self)
         of_image = slice(*self.annotations.offsets[index : index + 2])
         return Record(
-            image=self._images[index],
+            image=self.table.images[index],
             image_id=int(self.image_ids[index]),
             height=int(self.sizes[index, 0]),
             width=int(self.sizes[index, 1]),
@@ -152,5 +162,5 @@ class AnnotatedSource:
             labels=self.annotations.labels[of_image],
             crowd=self.annotations.crowd[of_image],
             areas=self.annotations.areas[of_image],
-            name=self._image_names[index],
+            name=self.table.names[index],
         )

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from kfpn.data.image_files import NO_PIXELS
+from kfpn.data.image_endings import NO_PIXELS
 from kfpn.data.jpeg_header import read_jpeg_header
 from kfpn.data.pixel_values import RgbPixels, UnreadablePixels, sample_kind, to_rgb
 from kfpn.data.record import Record

@@ -56,7 +56,7 @@ class CocoSource(AnnotatedSource):
             table=ImageTable(files, files, [image["id"] for image in images], sizes),
             annotations=boxes,
         )
-        faults.report()
+        self.report(faults)
 
 
 def _existing_json(path: Path) -> Path:

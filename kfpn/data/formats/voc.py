@@ -77,7 +77,7 @@ class VocSource(AnnotatedSource):
         ids = range(1, len(class_names) + 1)
         table = ImageTable(files, files, range(1, len(files) + 1), sizes)
         super().__init__(name, class_names, ids, table, collect(objects_of_split, sizes, faults))
-        faults.report()
+        self.report(faults)
 
 
 def split_names(folder: str | Path) -> list[str]:
