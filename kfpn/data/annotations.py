@@ -133,6 +133,8 @@ class AnnotatedSource:
         self.sizes = np.asarray(table.sizes, np.int32)
         self.max_boxes = int(np.diff(annotations.offsets).max())
         self.table = table
+        self._images = table.images
+        self._image_names = table.names
         self.image_ids = np.asarray(table.ids, np.int64)
         self.annotations = annotations
         self.put_right: dict[str, tuple[int, str]] = {}
@@ -154,7 +156,7 @@ class AnnotatedSource:
         index = int(index) % len(self)
         of_image = slice(*self.annotations.offsets[index : index + 2])
         return Record(
-            image=self.table.images[index],
+            image=self._images[index],
             image_id=int(self.image_ids[index]),
             height=int(self.sizes[index, 0]),
             width=int(self.sizes[index, 1]),
@@ -162,5 +164,5 @@ class AnnotatedSource:
             labels=self.annotations.labels[of_image],
             crowd=self.annotations.crowd[of_image],
             areas=self.annotations.areas[of_image],
-            name=self.table.names[index],
+            name=self._image_names[index],
         )

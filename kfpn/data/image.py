@@ -98,7 +98,7 @@ def check_image(image: str | os.PathLike[str] | bytes, *, decode: bool = False) 
     if not decode and (plain := _plain_jpeg(image, whole=True)):
         return CheckedImage(plain)
     with _opened(image) as picture:
-        header, kind = _header(picture, image), sample_kind(picture, _head(image))
+        header, kind = _header(picture, image), sample_kind(picture, _first_bytes(image))
         if decode or kind.bits > 8 or picture.mode not in _PLAIN_MODES:
             picture.load()
             rgb = to_rgb(picture, kind)
@@ -151,7 +151,7 @@ def load_picture(image: str | os.PathLike[str] | bytes, name: str) -> np.ndarray
     try:
         with _opened(image) as picture:
             _header(picture, image)
-            kind = sample_kind(picture, _head(image))
+            kind = sample_kind(picture, _first_bytes(image))
             rgb = to_rgb(ImageOps.exif_transpose(picture), kind)
     except ValueError as error:  # the message says what is wrong, but not with which file
         raise ValueError(f"{name}: {error}") from error
@@ -195,7 +195,7 @@ def _opened(image: str | os.PathLike[str] | bytes) -> Iterator[Image.Image]:
 def _header(picture: Image.Image, image: str | os.PathLike[str] | bytes) -> Header:
     if picture.format in NO_PIXELS:
         raise UnreadablePixels(f"is {picture.format}, of which no pixels can be read: convert it to PNG or JPEG")
-    orientation = _orientation(picture, image)
+    orientation = _rotation(picture, image)
     # Pillow gives the size of a TIFF as it is after the rotation.
     swapped = orientation >= 5 and picture.format != "TIFF"
     width, height = picture.size[::-1] if swapped else picture.size
@@ -216,14 +216,14 @@ def _plain_jpeg(image: str | os.PathLike[str] | bytes, *, whole: bool) -> Header
     return Header(*sides, found.orientation)
 
 
-def _orientation(picture: Image.Image, image: str | os.PathLike[str] | bytes) -> int:
+def _rotation(picture: Image.Image, image: str | os.PathLike[str] | bytes) -> int:
     if picture.format == "PNG" and not any(mark in _content(image) for mark in _PNG_MARKS):
         return 1
     orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
     return orientation if orientation in range(1, 9) else 1
 
 
-def _head(image: str | os.PathLike[str] | bytes) -> bytes:
+def _first_bytes(image: str | os.PathLike[str] | bytes) -> bytes:
     if isinstance(image, bytes):
         return image[:32]
     with open(image, "rb") as file:

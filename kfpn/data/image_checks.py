@@ -42,7 +42,7 @@ def read_headers(images: Sequence[str | bytes], names: Sequence[str], source: st
     if memory is not None and stamps is not None and memory.check_images != "full":
         known = memory.recall(paths, stamps, rows)
     unknown = np.flatnonzero(~known)
-    bad = _check([images[i] for i in unknown], unknown, rows, memory, source)
+    bad = _check_all([images[i] for i in unknown], unknown, rows, memory, source)
     if memory is not None and stamps is not None and memory.check_images != "none" and not known.all():
         good = np.ones(len(images), bool)
         good[list(bad)] = False
@@ -54,7 +54,7 @@ def read_headers(images: Sequence[str | bytes], names: Sequence[str], source: st
     return rows[:, :2], rows[:, 2]
 
 
-def _check(
+def _check_all(
     images: Sequence[str | bytes], places: np.ndarray, rows: np.ndarray, memory: CheckMemory | None, source: str
 ) -> dict[int, str]:
     """Writes what is found of each image into its row, and returns the faults: place -> why."""

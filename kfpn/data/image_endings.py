@@ -3,6 +3,7 @@
 import collections
 import functools
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,41 +36,41 @@ class FolderImages(NamedTuple):
 
     Attributes:
         files: the images, sorted.
-        passed_over: what else is there -> how many: an ending with its dot, "folders", "hidden files" (such as the ._* of
-            macOS) or "files without ending".
+        passed_over: what else is there -> how many: an ending with its dot, "folders", "hidden" (such as the ._* of macOS),
+            "without ending".
     """
 
     files: list[Path]
     passed_over: dict[str, int]
 
     def passed_over_line(self) -> str:
-        """Returns what was passed over in words: `2 .txt, 1 .mp4, 3 hidden files`; "" where that is nothing."""
+        """Returns what was passed over in words: `2 .txt, 1 .mp4, 3 hidden`; "" where that is nothing."""
         rows = sorted(self.passed_over.items(), key=lambda row: (-row[1], row[0]))
         parts = [f"{count} {kind}" for kind, count in rows[:_KINDS_SHOWN]]
         rest = sum(count for _, count in rows[_KINDS_SHOWN:])
         return ", ".join([*parts, *([f"{rest} others"] if rest else [])])
 
 
-def images_in(folder: str | os.PathLike[str]) -> FolderImages:
-    """Lists the image files that lie in a folder itself; those in folders within it are not looked for.
+def images_among(paths: Iterable[Path]) -> FolderImages:
+    """Picks the image files out of what a folder holds; what lies in folders within it is not looked for.
 
     Args:
-        folder: that exists.
+        paths: of a folder, or of a pattern.
 
     Returns:
         The images, and what was passed over.
     """
     files: list[Path] = []
     passed_over: collections.Counter[str] = collections.Counter()
-    for path in Path(folder).iterdir():
+    for path in paths:
         if path.name.startswith("."):
-            passed_over["hidden files"] += 1
+            passed_over["hidden"] += 1
         elif path.is_dir():
             passed_over["folders"] += 1
         elif not is_image_name(path):
-            passed_over[path.suffix.lower() or "files without ending"] += 1
+            passed_over[path.suffix.lower() or "without ending"] += 1
         elif path.is_file():
             files.append(path)
-        else:  # a pipe or a broken link
+        else:
             passed_over["links or pipes"] += 1
     return FolderImages(sorted(files), dict(passed_over))

@@ -43,12 +43,12 @@ def read_jpeg_header(image: str | os.PathLike[str] | bytes) -> JpegHeader | None
         OSError: when the file can't be read.
     """
     if isinstance(image, bytes):
-        return _read(lambda at, count: image[at : at + count], len(image))
+        return _read_markers(lambda at, count: image[at : at + count], len(image))
     # Python's own file objects would take longer than all the rest. Without O_NONBLOCK, opening a pipe would wait for ever.
     file = os.open(image, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
         status = os.fstat(file)
-        return _read(functools.partial(_read_at, file), status.st_size) if stat.S_ISREG(status.st_mode) else None
+        return _read_markers(functools.partial(_read_at, file), status.st_size) if stat.S_ISREG(status.st_mode) else None
     finally:
         os.close(file)
 
@@ -59,7 +59,7 @@ def _read_at(file: int, at: int, count: int) -> bytes:
     return os.read(file, count)
 
 
-def _read(read: Callable[[int, int], bytes], length: int) -> JpegHeader | None:
+def _read_markers(read: Callable[[int, int], bytes], length: int) -> JpegHeader | None:
     data = read(0, _FIRST)
     if not data.startswith(b"\xff\xd8\xff"):
         return None
@@ -81,7 +81,7 @@ def _segments(data: bytes) -> tuple[tuple[int, int], int, int] | None:
         if data[at] != 0xFF or end > len(data) or end < at + 4:
             return None
         if marker == 0xDA:
-            orientation = _orientation(exif, xmp)
+            orientation = _exif_orientation(exif, xmp)
             return None if size is None or orientation is None else (size, orientation, end)
         if marker in _FRAMES:
             if size is not None or (size := _frame_size(data[at + 4 : end])) is None:
@@ -105,7 +105,7 @@ def _frame_size(frame: bytes) -> tuple[int, int] | None:
     return (height, width) if height and width else None
 
 
-def _orientation(exif: bytes | None, xmp: bool) -> int | None:
+def _exif_orientation(exif: bytes | None, xmp: bool) -> int | None:
     """Returns the orientation of an EXIF block (its TIFF header, then one directory); None where it is not plain to see."""
     if exif is None:
         return None if xmp else 1

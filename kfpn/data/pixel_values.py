@@ -93,7 +93,7 @@ def to_rgb(picture: Image.Image, kind: SampleKind) -> RgbPixels:
     """
     require_pixels(picture)
     if picture.mode.startswith("I"):
-        return _gray(np.asarray(picture).astype(np.int64), kind)
+        return _from_integers(np.asarray(picture).astype(np.int64), kind)
     if picture.mode == "P" and "transparency" in picture.info:
         picture = picture.convert("RGBA")
     pixels, shift = np.array(picture.convert("RGB")), kind.bits - 8
@@ -101,7 +101,7 @@ def to_rgb(picture: Image.Image, kind: SampleKind) -> RgbPixels:
     return RgbPixels(pixels, kind.bits, highest)
 
 
-def _gray(values: np.ndarray, kind: SampleKind) -> RgbPixels:
+def _from_integers(values: np.ndarray, kind: SampleKind) -> RgbPixels:
     (low, high), white = _extremes(values), 2**kind.bits - 1
     if low < 0 or high > white:
         raise UnreadablePixels(
