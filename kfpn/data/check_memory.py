@@ -38,10 +38,11 @@ class CheckMemory:
     """
 
     def __init__(self, place: str, beside: Path, check_images: str = "once") -> None:
-        self.place = f"{_VERSION} {place}"
+        folder = beside if beside.is_dir() else beside.parent
+        # The folder's number tells it from a copy: what a stranger packs with the data must not count as checked here.
+        self.place = f"{_VERSION} {place} {folder.stat().st_ino}"
         self.check_images = check_images
         name = f".kfpn-checked-{hashlib.sha256(self.place.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}.npz"
-        folder = beside if beside.is_dir() else beside.parent
         self.files = (folder / name, cache_folder() / name)
         self.arrays: dict[str, np.ndarray] = {}
         self.time = time.time()

@@ -61,7 +61,7 @@ def describe_source(source: Source) -> str:
         return head
     counts = count_classes(source)
     crowd = f" and {counts.crowd.sum():,} of crowd" if counts.crowd.any() else ""
-    empty = f"; {counts.empty_images:,} images without a box" if counts.empty_images else ""
+    empty = f"; images without a box: {counts.empty_images:,}" if counts.empty_images else ""
     lines = [f"{head}, {counts.objects.sum():,} objects{crowd}{empty}", *_rows(source.class_names, counts)]
     lines += [f"  {kind}: {count:,} (first: {first})" for kind, (count, first) in source.put_right.items()]
     return "\n".join(lines)
