@@ -67,7 +67,7 @@ def odd_pattern(boxes: np.ndarray, sizes: np.ndarray) -> str | None:
         return f"all {len(boxes)} boxes are the same one, x {x0:g}..{x1:g}, y {y0:g}..{y1:g}"
     share = boxes[:, 2:] / sizes
     low = boxes[:, :2] / sizes
-    if boxes.max() <= 100 and 0.5 < boxes.max() / 100 and (share.max(axis=0) < 0.5).all() and sizes.min() > 200:
+    if boxes.max() <= 100 and boxes.max() / 100 > 0.5 and (share.max(axis=0) < 0.5).all() and sizes.min() > 200:
         return (
             f"all {len(boxes)} boxes lie in the first 100 pixels of both sides, though images have {int(sizes.min())} and more: "
             "do they hold percents of the sides, as Label Studio writes them?"

@@ -4,7 +4,6 @@ import logging
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -42,7 +41,7 @@ def read_headers(images: Sequence[str | bytes], names: Sequence[str], source: st
     if memory is not None and stamps is not None and memory.check_images != "full":
         known = memory.recall(paths, stamps, rows)
     unknown = np.flatnonzero(~known)
-    bad = _check_all([images[i] for i in unknown], unknown, rows, memory, source)
+    bad = _check_all([images[i] for i in unknown.tolist()], unknown, rows, memory, source)
     if memory is not None and stamps is not None and memory.check_images != "none" and not known.all():
         good = np.ones(len(images), bool)
         good[list(bad)] = False
@@ -70,9 +69,10 @@ def _check_all(
                 bad[int(places[i])] = str(error)
         return len(chunk)
 
-    with ThreadPoolExecutor(min(16, 4 * (os.cpu_count() or 1))) as pool, progress_bar(
-        len(images), f"checking the images of {source}"
-    ) as bar:
+    with (
+        ThreadPoolExecutor(min(16, 4 * (os.cpu_count() or 1))) as pool,
+        progress_bar(len(images), f"checking the images of {source}") as bar,
+    ):
         for count in pool.map(check, range(0, len(images), _CHUNK)):
             bar.update(count)
     return dict(sorted(bad.items()))

@@ -48,7 +48,9 @@ def read_jpeg_header(image: str | os.PathLike[str] | bytes) -> JpegHeader | None
     file = os.open(image, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
         status = os.fstat(file)
-        return _read_markers(functools.partial(_read_at, file), status.st_size) if stat.S_ISREG(status.st_mode) else None
+        return (
+            _read_markers(functools.partial(_read_at, file), status.st_size) if stat.S_ISREG(status.st_mode) else None
+        )
     finally:
         os.close(file)
 
@@ -90,7 +92,7 @@ def _segments(data: bytes) -> tuple[tuple[int, int], int, int] | None:
             if exif is not None:
                 return None
             exif = data[at + 10 : end]
-        elif marker == 0xDB and (end - at - 4) % 65 or marker not in _OTHERS:
+        elif (marker == 0xDB and (end - at - 4) % 65) or marker not in _OTHERS:
             return None
         elif marker == 0xE1 and data.startswith(_XMP, at + 4):
             xmp = xmp or b"tiff:Orientation" in data[at:end]

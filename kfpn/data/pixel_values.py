@@ -76,7 +76,9 @@ def require_pixels(picture: Image.Image) -> None:
             f"has float32 pixels in {low:g}..{high:g}: which of them is white can't be known, so convert it to 8 or 16 bits"
         )
     if picture.mode not in _MODES and not picture.mode.startswith("I"):
-        raise UnreadablePixels(f"has pixels of the kind {picture.mode}, which can't be made RGB: convert it to 8-bit RGB")
+        raise UnreadablePixels(
+            f"has pixels of the kind {picture.mode}, which can't be made RGB: convert it to 8-bit RGB"
+        )
 
 
 def to_rgb(picture: Image.Image, kind: SampleKind) -> RgbPixels:

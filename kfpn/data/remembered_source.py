@@ -81,15 +81,13 @@ def _require_sound(annotations: Annotations, table: ImageTable, classes: int, ca
     if sound and objects:
         sizes = np.repeat(table.sizes, np.diff(offsets), axis=0)
         boxes, labels = annotations.boxes, annotations.labels
-        sound = labels.min() >= 0 and labels.max() < classes and len(sizes) == objects and boxes.min() >= 0
-        sound = sound and (boxes[:, 2:] <= sizes).all() and (boxes[:, :2] < boxes[:, 2:]).all()
+        sound = bool(labels.min() >= 0 and labels.max() < classes and len(sizes) == objects and boxes.min() >= 0)
+        sound = sound and bool((boxes[:, 2:] <= sizes).all() and (boxes[:, :2] < boxes[:, 2:]).all())
     if not (sound and offsets[0] == 0 and offsets[-1] == objects and (np.diff(offsets) >= 0).all()):
         raise ValueError("the memory does not fit")
 
 
-def _learn(
-    memory: CheckMemory, source: Source, made: tuple[Sequence[str], np.ndarray], said: Sequence[str]
-) -> None:
+def _learn(memory: CheckMemory, source: Source, made: tuple[Sequence[str], np.ndarray], said: Sequence[str]) -> None:
     if not isinstance(source, AnnotatedSource) or "paths" not in memory.arrays:
         return
     images = list(source.table.images)

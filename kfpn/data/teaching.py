@@ -67,7 +67,9 @@ def warn_of_no_truth(source: Source) -> None:
 
 
 def _why_none(source: AnnotatedSource, crowd: int) -> str:
-    left_out = sum(count for kind, (count, _) in source.put_right.items() if kind.startswith("boxes") and "left out" in kind)
+    left_out = sum(
+        count for kind, (count, _) in source.put_right.items() if kind.startswith("boxes") and "left out" in kind
+    )
     parts = [f"{crowd} boxes, all of them crowd (iscrowd, ignore or difficult)"] if crowd else []
     if left_out:
         parts.append(f"boxes left out: {left_out}, see the warnings above")

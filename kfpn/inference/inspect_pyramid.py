@@ -9,8 +9,8 @@ from keras import ops
 
 from kfpn.config.model import ModelConfig
 from kfpn.config.run import Config
-from kfpn.data.pipeline import prepare_image
 from kfpn.data.image_endings import image_endings
+from kfpn.data.pipeline import prepare_image
 from kfpn.inference.predict import picture_paths, readable_images
 from kfpn.modeling.detector import Detector, ImageSizes
 from kfpn.modeling.pyramid import PYRAMIDS

@@ -49,8 +49,14 @@ def folder(tmp_path, monkeypatch):
 def checked(monkeypatch):
     """Lists the images that were looked at, and how."""
     seen, check, header = [], image_checks.check_image, image_checks.read_header
-    monkeypatch.setattr(image_checks, "check_image", lambda image, decode: seen.append((os.path.basename(image), decode)) or check(image, decode=decode))
-    monkeypatch.setattr(image_checks, "read_header", lambda image: seen.append((os.path.basename(image), None)) or header(image))
+    monkeypatch.setattr(
+        image_checks,
+        "check_image",
+        lambda image, decode: seen.append((os.path.basename(image), decode)) or check(image, decode=decode),
+    )
+    monkeypatch.setattr(
+        image_checks, "read_header", lambda image: seen.append((os.path.basename(image), None)) or header(image)
+    )
     return seen
 
 
@@ -130,7 +136,21 @@ def test_damage_behind_the_header_is_found_by_full_only(folder):
             open_source(f"coco:{folder}/a.json", check_images=how)
 
 
-@pytest.mark.parametrize("damage", ["empty", "cut", "text", "another place", "another version", "pickle", "wrong shape", "wrong box", "wrong label", "negative size"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "empty",
+        "cut",
+        "text",
+        "another place",
+        "another version",
+        "pickle",
+        "wrong shape",
+        "wrong box",
+        "wrong label",
+        "negative size",
+    ],
+)
 def test_a_file_that_does_not_fit_is_as_if_it_were_not_there(folder, checked, damage, monkeypatch):
     data = f"coco:{folder}/a.json"
     first = open_source(data)

@@ -29,7 +29,19 @@ def photos(tmp_path):
 
 def test_every_ending_is_of_a_format_whose_pixels_pillow_reads():
     assert image_endings() >= USUAL
-    assert not image_endings() & {".eps", ".ps", ".pdf", ".wmf", ".emf", ".mpg", ".mpeg", ".h5", ".hdf", ".grib", ".bufr"}
+    assert not image_endings() & {
+        ".eps",
+        ".ps",
+        ".pdf",
+        ".wmf",
+        ".emf",
+        ".mpg",
+        ".mpeg",
+        ".h5",
+        ".hdf",
+        ".grib",
+        ".bufr",
+    }
 
 
 def test_images_of_any_ending_are_taken_and_the_others_are_counted(photos):
@@ -59,14 +71,17 @@ def test_of_a_pattern_only_the_images_are_taken_unless_it_names_none(photos, cap
 
 
 def test_a_name_that_is_given_is_always_taken(photos):
-    assert find_images([str(photos / "._a.jpg"), str(photos / "notes.txt")]) == [photos / "._a.jpg", photos / "notes.txt"]
+    assert find_images([str(photos / "._a.jpg"), str(photos / "notes.txt")]) == [
+        photos / "._a.jpg",
+        photos / "notes.txt",
+    ]
 
 
 def test_an_empty_folder_says_what_is_there_and_an_address_is_refused(tmp_path):
     (tmp_path / "a.heic").write_text("")
     with pytest.raises(ValueError, match=r"must hold images \(.*\.jpg.*\), got none: there are only 1 \.heic"):
         find_images([str(tmp_path)])
-    with pytest.raises(ValueError, match="images must be files on this machine, got 'https://example.com/a.jpg'"):
+    with pytest.raises(ValueError, match="images must be files on this machine, got 'https://example"):
         find_images(["https://example.com/a.jpg"])
 
 

@@ -31,11 +31,15 @@ def exif(orientation, order="<", before=()):
     entries = [*before, (0x0112, 3, 1, orientation)]
     block = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "IH", 8, len(entries))
     for tag, kind, count, value in entries:
-        block += struct.pack(order + "HHI", tag, kind, count) + struct.pack(order + ("HH" if kind == 3 else "I"), *([value, 0] if kind == 3 else [value]))
+        block += struct.pack(order + "HHI", tag, kind, count) + struct.pack(
+            order + ("HH" if kind == 3 else "I"), *([value, 0] if kind == 3 else [value])
+        )
     return b"Exif\0\0" + block + struct.pack(order + "I", 0)
 
 
-@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"quality": 5}, {"subsampling": 0}, {"restart_marker_blocks": 1}])
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"quality": 5}, {"subsampling": 0}, {"restart_marker_blocks": 1}]
+)
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 def test_the_markers_say_what_pillow_says(options, mode):
     content = jpeg(noise().convert(mode), **options)

@@ -86,9 +86,7 @@ def answer(read, content):
         assert time.monotonic() - begin < SLOWEST
 
 
-@pytest.mark.parametrize(
-    "count", [pytest.param(COUNT, marks=pytest.mark.slow, id="all"), pytest.param(120, id="some")]
-)
+@pytest.mark.parametrize("count", [pytest.param(COUNT, marks=pytest.mark.slow, id="all"), pytest.param(120, id="some")])
 def test_changed_images_give_one_line_or_pixels_of_the_size_that_was_read(count, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1_000_000)  # files that claim more are bombs here
     chance, files, refused = np.random.default_rng(17), originals(), 0
@@ -98,7 +96,10 @@ def test_changed_images_give_one_line_or_pixels_of_the_size_that_was_read(count,
             kind, whole = files[number % len(files)]
             content = changed(whole, chance)
             header, checked = answer(read_header, content), answer(check_image, content)
-            decoded, full = (answer(read, content) for read in (lambda c: load_picture(c, "it"), lambda c: check_image(c, decode=True)))
+            decoded, full = (
+                answer(read, content)
+                for read in (lambda c: load_picture(c, "it"), lambda c: check_image(c, decode=True))
+            )
             if isinstance(decoded, str):
                 refused += 1
                 assert decoded.startswith("it: "), (kind, number)

@@ -59,7 +59,9 @@ def test_float_pixels_are_refused_with_their_range_when_opened_and_when_decoded(
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG2000"])
 def test_gray_of_16_bits_keeps_its_upper_8(kind):
-    np.testing.assert_array_equal(pixels_of(encode(RAMP, kind, **({"irreversible": False} if kind == "JPEG2000" else {})))[..., 1], RAMP >> 8)
+    np.testing.assert_array_equal(
+        pixels_of(encode(RAMP, kind, **({"irreversible": False} if kind == "JPEG2000" else {})))[..., 1], RAMP >> 8
+    )
 
 
 def test_gray_of_12_bits_that_says_so_is_scaled_by_them():
@@ -165,7 +167,10 @@ def test_the_files_of_the_collected_cases_are_answered_rightly(shared):
     for name in ("float01.tif", "float65535.tif"):
         with pytest.raises(ValueError, match=r"has float32 pixels in .*: convert|convert it to 8 or 16 bits"):
             check_image(folder / name)
-    found = {name: check_image(folder / name) for name in ("gray8.png", "gray16_12bit.png", "gray16_14bit.tif", "rgb16_11bit.tif")}
+    found = {
+        name: check_image(folder / name)
+        for name in ("gray8.png", "gray16_12bit.png", "gray16_14bit.tif", "rgb16_11bit.tif")
+    }
     assert {name: one.highest for name, one in found.items()} == {
         "gray8.png": 0, "gray16_12bit.png": 1728, "gray16_14bit.tif": 7432, "rgb16_11bit.tif": 2047,
     }  # fmt: skip

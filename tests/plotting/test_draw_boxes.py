@@ -159,4 +159,6 @@ def test_without_a_font_the_number_is_drawn_and_that_is_said_once(machine_fonts,
 
 def test_line_breaks_in_a_name_are_spaces(machine_fonts):
     box, label = np.array([[80, 20, 150, 200]]), np.array([0])
-    np.testing.assert_array_equal(*(draw_detections(GRAY, box, label, None, [n]) for n in ("traffic\nlight", "traffic light")))
+    np.testing.assert_array_equal(
+        *(draw_detections(GRAY, box, label, None, [n]) for n in ("traffic\nlight", "traffic light"))
+    )

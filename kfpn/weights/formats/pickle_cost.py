@@ -49,7 +49,9 @@ def require_bounded_hashing(data: "mmap.mmap | bytes") -> None:
         try:
             steps += _carry_out(code, argument, stack, memo)
         except (IndexError, KeyError, ValueError, AttributeError) as error:
-            raise Refused(f"is not a sound pickle: {code.name} at operation {count} finds nothing to work on") from error
+            raise Refused(
+                f"is not a sound pickle: {code.name} at operation {count} finds nothing to work on"
+            ) from error
         if steps > _FREE + 10 * count:
             raise Refused("has tuples within tuples as keys, which would take for ever to read")
 
