@@ -1,7 +1,7 @@
 """Measures how long a data set in COCO's form takes to open, the first time and again, and how much memory that needs.
 
     python benchmarks/opening.py --images 20000
-    python benchmarks/opening.py --images 118000 --boxes 7 --folder /tmp/opening
+    python benchmarks/opening.py --images 118000 --ways once again
 
 The JPEGs are 640 x 480, links to forty different files, so they lie in the page cache. Each opening is a process of its own.
 """
@@ -89,12 +89,16 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=20_000)
     parser.add_argument("--boxes", type=int, default=7, help="boxes an image")
     parser.add_argument("--folder", type=Path, help="where the data set is made; None: a folder that is removed again")
+    parser.add_argument(
+        "--ways", nargs="+", default=["none", "once", "again", "full"], choices=["none", "once", "again", "full"],
+        help="--check-images; 'again' is a second time 'once'",
+    )  # fmt: skip
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         data = make(options.folder or Path(temporary), options.images, options.boxes)
         time.sleep(0.1)  # files of this very moment are not remembered
         print(f"{options.images:,} images, {options.images * options.boxes:,} boxes\n")
-        print(f"{'':22}  {'seconds':>8}  {'of CPU':>8}  {'memory':>8}")
+        print(f"{'':8}  {'seconds':>8}  {'of CPU':>8}  {'memory':>8}")
         for what, how in (
             ("first time", "once"),
             ("again", "once"),

@@ -204,7 +204,7 @@ def _loop(setup: Setup, trainee: Trainee, checkpoints: Checkpoints, progress: Pr
     workdir.drop_metrics_after(progress.step, progress.evaluated)
     say(describe_strategy(strategy, config.batch_size, config.accumulate))
     say(describe_source(source))
-    if data.val_source is not None:
+    if data.val_source is not None and data.val_source.name != source.name:
         say(describe_source(data.val_source))
     say(f"work directory {workdir.path}")
     if progress.step:
