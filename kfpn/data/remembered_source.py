@@ -137,10 +137,13 @@ def files_below(place: str) -> list[str]:
     path = os.path.abspath(os.path.expanduser(place))
     if not os.path.isdir(path):
         return [path]
-    found = []
-    for folder, folders, names in os.walk(path):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [os.path.join(folder, name) for name in names if not name.startswith(".")]
+    found, seen = [], set()
+    for folder, folders, names in os.walk(path, followlinks=True):
+        real = os.path.realpath(folder)
+        folders[:] = [] if real in seen else sorted(name for name in folders if not name.startswith("."))
+        if real not in seen:
+            found += [os.path.join(folder, name) for name in names if not name.startswith(".")]
+        seen.add(real)
     return sorted(found)
 
 

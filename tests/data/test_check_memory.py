@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kfpn.data import check_memory, image_checks
+from kfpn.data import check_memory, formats, image_checks
 from kfpn.data.annotations import AnnotatedSource
 from kfpn.data.check_memory import CheckMemory, file_stamps, pack, settled, unpack
 from kfpn.data.formats import open_source
 from kfpn.data.formats.coco import CocoSource
+from kfpn.data.remembered_source import files_below
 
 BOXES = [[1, 2, 10, 12], [3, 4, 20, 10], [5, 2, 9, 9]]
 
@@ -252,6 +253,23 @@ def test_a_voc_folder_is_remembered_until_any_of_its_files_changes(folder, check
     (folder / "Annotations" / "v2.xml").write_text(text.format("dog"))
     assert open_source(data).class_names == ("cat", "dog")
     assert len(checked) == 2
+
+
+def test_folders_that_are_links_are_looked_into_once(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "set").mkdir()
+    for name in ("a.xml", "._a.xml"):
+        (tmp_path / "real" / name).write_text("")
+    (tmp_path / "set" / "Annotations").symlink_to(tmp_path / "real")
+    (tmp_path / "real" / "loop").symlink_to(tmp_path / "set")
+    assert files_below(str(tmp_path / "set")) == [str(tmp_path / "set" / "Annotations" / "a.xml")]
+
+
+def test_a_folder_that_is_no_data_set_is_not_looked_through(tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "files_below", None)
+    for data in (f"coco:{tmp_path}", f"voc:{tmp_path}"):
+        with pytest.raises(ValueError, match=r"must name an annotations file|does not exist"):
+            open_source(data)
 
 
 def _open(data, queue):

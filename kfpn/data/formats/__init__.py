@@ -108,7 +108,8 @@ def open_source(
         raise ValueError(f"check_images must be one of {', '.join(get_args(CheckImages))}, got {check_images!r}")
     row, place = _row_and_place(data)
     beside = existing_part(place) if row.sign else None
-    if beside is None:
+    # Any other folder is an error, which comes before all that is in it is looked through.
+    if beside is None or not (beside.is_file() or (beside / "Annotations").is_dir() or any(beside.glob("*.xml"))):
         return _module(row).open_place(place, split)
     # The data set's files are named as its text names them, so a relative one is another from another folder.
     where = "" if beside.is_absolute() else os.getcwd()
