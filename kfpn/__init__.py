@@ -21,6 +21,7 @@ _PLACES = {
     "Source": "kfpn.data.record",
     "Workdir": "kfpn.runs.workdir",
     "build_detector": "kfpn.modeling.detector",
+    "describe_source": "kfpn.data.class_table",
     "draw_detections": "kfpn.plotting.draw_boxes",
     "draw_page": "kfpn.plotting.pyramid_page",
     "evaluate": "kfpn.inference.evaluate",

@@ -31,6 +31,7 @@ def _train(config: Config) -> int:
 
 
 def _evaluate(command: options.Evaluate) -> int:
+    from kfpn.data.class_table import describe_source
     from kfpn.evaluation.coco_figures import detections_to_coco
     from kfpn.evaluation.recall import recall_line
     from kfpn.inference.evaluate import EvaluationRequest, open_evaluation
@@ -44,6 +45,7 @@ def _evaluate(command: options.Evaluate) -> int:
             command.flip, command.proposals,
         )
     )  # fmt: skip
+    print(describe_source(evaluation.source), flush=True)
     figures, detections = evaluation.measure()
     print(f"{evaluation.source.name}: {len(evaluation.source)} images\n{_table(figures)}")
     if evaluation.pyramid is not None:

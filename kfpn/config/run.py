@@ -34,6 +34,7 @@ REFUSED = {
 Precision = Literal["float32", "mixed_float16", "mixed_bfloat16"]
 OnNan = Literal["stop", "skip"]
 OptimizerName = Literal["sgd"]
+CheckImages = Literal["full", "once", "none"]
 Schedule = Literal["step", "cosine"]
 
 
@@ -146,6 +147,9 @@ class Config:
     """Training data, in one of the forms that `kfpn train --help` lists: shapes, coco:FILE.json,IMAGES and so on."""
     val_data: str | None = None
     """Data to evaluate on. None: the validation split of `data`, where it has one."""
+    check_images: CheckImages = "once"
+    """How image files are checked at the start. once: each file that is new or changed must be whole; what was found is kept beside
+    the data. full: all are decoded, each time. none: only their sizes are read."""
     workdir: str = "runs/coco"
     """The folder for everything that the run makes; the same command again resumes the run from there."""
     init: str | None = None
@@ -204,6 +208,7 @@ class Config:
         check(self, "", "cross_device", one_of(CrossDevice))
         check(self, "", "precision", one_of(Precision))
         check(self, "", "on_nan", one_of(OnNan))
+        check(self, "", "check_images", one_of(CheckImages))
         check(self, "", "data workdir", ("not be empty", bool))
 
 

@@ -1,14 +1,13 @@
 """Checks a data set when it is opened: its images, its boxes, its classes."""
 
 import logging
-import os
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from tqdm import tqdm
 
-from kfpn.data.image import Header, read_header
+from kfpn.data.image_checks import NAMED_FAULTS, listing
+from kfpn.data.image_checks import progress as progress
+from kfpn.data.image_checks import read_headers as read_headers
 
 LOGGER = logging.getLogger("kfpn")
 
@@ -18,8 +17,6 @@ OUTSIDE = "boxes outside their image, left out"
 CLIPPED = "boxes that reach outside their image, clipped"
 
 _ROUNDING = 1.0  # pixels a box may reach outside before it counts as a fault: annotation tools round
-_NAMED = 5  # faulty files that an error names
-_LONG = 2000  # files from which a check shows a progress bar
 
 
 class AnnotationFaults:
@@ -95,36 +92,6 @@ def upright_boxes(boxes: np.ndarray, sizes: np.ndarray, orientations: np.ndarray
     return np.stack([y0, x0, y1, x1], axis=1)
 
 
-def read_headers(images: Sequence[str | bytes], names: Sequence[str], source: str) -> tuple[np.ndarray, np.ndarray]:
-    """Reads the headers of all images and checks that each file is whole.
-
-    Args:
-        images: N paths or encoded images.
-        names: what messages call them.
-        source: the data set's name in messages.
-
-    Returns:
-        sizes (N, 2) int32, height and width after EXIF rotation, and orientations (N,) int32.
-
-    Raises:
-        ValueError: when some are missing, truncated or no images; names the first of them.
-    """
-
-    def header(image: str | bytes) -> Header | str:
-        try:
-            return read_header(image, whole=True)
-        except ValueError as error:
-            return str(error)
-
-    with ThreadPoolExecutor(min(16, 4 * (os.cpu_count() or 1))) as pool:
-        headers = list(progress(pool.map(header, images), len(images), f"checking the images of {source}"))
-    bad = [f"{name} {why}" for name, why in zip(names, headers, strict=True) if isinstance(why, str)]
-    if bad:
-        raise ValueError(_listing(f"{source}: {len(bad)} of {len(images)} images can't be used", bad))
-    table = np.asarray([tuple(row) for row in headers], np.int32).reshape(-1, 3)
-    return table[:, :2], table[:, 2]
-
-
 def in_stored_pixels(
     declared: np.ndarray, sizes: np.ndarray, orientations: np.ndarray, names: Sequence[str], source: str
 ) -> np.ndarray:
@@ -153,7 +120,7 @@ def in_stored_pixels(
     if len(wrong):
         bad = [
             f"{names[i]} is {sizes[i][1]} x {sizes[i][0]}, annotated as {declared[i][1]} x {declared[i][0]}"
-            for i in wrong[:_NAMED]
+            for i in wrong[:NAMED_FAULTS]
         ]
         swapped = all((declared[i] == sizes[i][::-1]).all() for i in wrong)
         advice = (
@@ -164,7 +131,7 @@ def in_stored_pixels(
         title = (
             f"{source}: {len(wrong)} of {len(names)} images are not of the size (width x height) their annotations say"
         )
-        raise ValueError(f"{_listing(title, bad, len(wrong))}\n{advice}")
+        raise ValueError(f"{listing(title, bad, len(wrong))}\n{advice}")
     return stored
 
 
@@ -187,17 +154,7 @@ def warn_of_similar_names(class_names: Sequence[str], source: str) -> None:
     first: dict[str, str] = {}
     pairs = [(other, name) for name in class_names if (other := first.setdefault(plain_name(str(name)), name)) != name]
     if pairs:
-        shown = ", ".join(f"{one!r} and {two!r}" for one, two in pairs[:_NAMED])
+        shown = ", ".join(f"{one!r} and {two!r}" for one, two in pairs[:NAMED_FAULTS])
         LOGGER.warning(
             "%s: classes whose names differ only in case, spaces or hyphens: %d (%s)", source, len(pairs), shown
         )
-
-
-def progress(items: Iterable, total: int, what: str) -> Iterable:
-    """Returns `items` with a progress bar around them, where there are many."""
-    return tqdm(items, what, total, unit="image", leave=False, disable=total < _LONG)
-
-
-def _listing(title: str, lines: Sequence[str], count: int | None = None) -> str:
-    more = (count or len(lines)) - _NAMED
-    return "\n  ".join([f"{title}:", *lines[:_NAMED], *([f"... and {more} more"] if more > 0 else [])])

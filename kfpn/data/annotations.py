@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from kfpn.data.annotation_checks import AnnotationFaults, usable_boxes, warn_of_similar_names
+from kfpn.data.box_conventions import require_pixels_of_boxes
 from kfpn.data.record import Record
 
 
@@ -107,8 +108,11 @@ class AnnotatedSource:
         table: the images.
         annotations: of the images.
 
+    Attributes:
+        put_right: kind of fault -> (count, place of the first), as in `AnnotationFaults.counts`: what was left out or changed.
+
     Raises:
-        ValueError: when there is no image or no class.
+        ValueError: when there is no image or no class, or the boxes are shares of the sides.
     """
 
     def __init__(
@@ -129,10 +133,18 @@ class AnnotatedSource:
         self.category_ids = tuple(int(i) for i in category_ids)
         self.sizes = np.asarray(table.sizes, np.int32)
         self.max_boxes = int(np.diff(annotations.offsets).max())
+        self.table = table
         self._images = table.images
         self._image_names = table.names
         self.image_ids = np.asarray(table.ids, np.int64)
         self.annotations = annotations
+        self.put_right: dict[str, tuple[int, str]] = {}
+        require_pixels_of_boxes(name, annotations.boxes, self.sizes)
+
+    def report(self, faults: AnnotationFaults) -> None:
+        """Keeps what was left out or changed, and warns of it."""
+        self.put_right = dict(faults.counts)
+        faults.report()
 
     def __len__(self) -> int:
         """Returns the number of images."""

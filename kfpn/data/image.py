@@ -2,17 +2,27 @@
 
 import contextlib
 import io
+import logging
 import os
+import threading
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+from kfpn.data.image_endings import NO_PIXELS
+from kfpn.data.jpeg_header import read_jpeg_header
+from kfpn.data.pixel_values import RgbPixels, UnreadablePixels, sample_kind, to_rgb
 from kfpn.data.record import Record
+
+LOGGER = logging.getLogger("kfpn")
+NARROW_SAID = threading.Event()
+"""Is set once people were told of an image that is all but black."""
 
 # A PNG without any of these bytes has no EXIF and no XMP block, so it has no rotation. Pillow would decode all of it to say so.
 _PNG_MARKS = (b"eXIf", b"exif", b"adobe.xmp")
+_PLAIN_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK")
 
 
 class Header(NamedTuple):
@@ -27,6 +37,20 @@ class Header(NamedTuple):
     height: int
     width: int
     orientation: int
+
+
+class CheckedImage(NamedTuple):
+    """Holds what was found when an image was checked.
+
+    Attributes:
+        header: of the image.
+        bits: int, of a sample in the file; 8 stands for 8 and less.
+        highest: int, the highest sample, where all of them lie in the lowest eighth of the range; else 0.
+    """
+
+    header: Header
+    bits: int = 8
+    highest: int = 0
 
 
 def read_size(image: str | os.PathLike[str] | bytes) -> tuple[int, int]:
@@ -44,23 +68,48 @@ def read_header(image: str | os.PathLike[str] | bytes, *, whole: bool = False) -
 
     Args:
         image: path of an image file, or its encoded bytes.
-        whole: also check that no part of the file is missing. A JPEG is whole when it ends with its end marker, and of a
-            PNG the checksums are read; only other files are decoded for it.
+        whole: also check the file as `check_image` does.
 
     Raises:
         ValueError: when it is no image, is damaged, or decodes to so many pixels that it may be an attack.
     """
+    if whole:
+        return check_image(image).header
+    if header := _plain_jpeg(image, whole=False):
+        return header
     with _opened(image) as picture:
-        orientation = _orientation(picture, image)
-        width, height = picture.size if orientation < 5 else picture.size[::-1]
-        header = Header(height, width, orientation)
-        checksums = picture.format == "PNG"
-        if whole and not checksums and not (picture.format in ("JPEG", "MPO") and _ends_as_jpeg(image)):
+        return _header(picture, image)
+
+
+def check_image(image: str | os.PathLike[str] | bytes, *, decode: bool = False) -> CheckedImage:
+    """Checks that no part of an image file is missing, and that its pixels can be read.
+
+    A JPEG is whole when its end marker is there, and of a PNG the checksums are read; other files are decoded, and so are
+    those whose pixels are floats or have more than 8 bits, because what they mean is seen only in their values.
+
+    Args:
+        image: path of an image file, or its encoded bytes.
+        decode: decode every file.
+
+    Raises:
+        ValueError: when it is no image, is damaged, has pixels that can't be read, or decodes to so many pixels that it may
+            be an attack.
+    """
+    if not decode and (plain := _plain_jpeg(image, whole=True)):
+        return CheckedImage(plain)
+    with _opened(image) as picture:
+        header, kind = _header(picture, image), sample_kind(picture, _first_bytes(image))
+        if decode or kind.bits > 8 or picture.mode not in _PLAIN_MODES:
             picture.load()
-    if whole and checksums:
+            rgb = to_rgb(picture, kind)
+            return CheckedImage(header, rgb.bits, rgb.highest) if rgb.is_narrow() else CheckedImage(header)
+        has_checksums = picture.format == "PNG"
+        if not has_checksums:
+            picture.load()
+    if has_checksums:
         with _opened(image) as picture:  # verify() must be the first thing done with a picture
             picture.verify()
-    return header
+    return CheckedImage(header)
 
 
 def load_image(record: Record) -> np.ndarray:
@@ -85,8 +134,9 @@ def load_image(record: Record) -> np.ndarray:
 def load_picture(image: str | os.PathLike[str] | bytes, name: str) -> np.ndarray:
     """Decodes an image file.
 
-    EXIF rotation is applied; gray, palette and CMYK images become RGB; of 16 bits a channel the upper 8 are
-    kept; alpha is dropped (the colours under it stay); of an animation the first frame is taken.
+    EXIF rotation is applied; gray, palette and CMYK images become RGB; of more than 8 bits the upper 8 are kept; alpha is
+    dropped (the colours under it stay); of an animation the first frame is taken. An image of more than 8 bits that is all
+    but black, because its values lie in the lowest eighth of their range, is warned of: the first one in a process.
 
     Args:
         image: path of an image file, or its encoded bytes.
@@ -96,22 +146,29 @@ def load_picture(image: str | os.PathLike[str] | bytes, name: str) -> np.ndarray
         (H, W, 3) uint8 RGB.
 
     Raises:
-        ValueError: when it cannot be decoded.
+        ValueError: when it cannot be decoded, or its pixels are floats or integers outside of 0..65535.
     """
     try:
         with _opened(image) as picture:
-            return np.array(_to_rgb(ImageOps.exif_transpose(picture)))
+            _header(picture, image)
+            kind = sample_kind(picture, _first_bytes(image))
+            rgb = to_rgb(ImageOps.exif_transpose(picture), kind)
     except ValueError as error:  # the message says what is wrong, but not with which file
         raise ValueError(f"{name}: {error}") from error
+    if rgb.is_narrow():
+        _warn_of_narrow(name, rgb)
+    return rgb.pixels
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I"):  # 16-bit gray, which convert("RGB") would clip at 255
-        wide = np.asarray(picture).astype(np.int64)
-        picture = Image.fromarray((np.clip(wide, 0, 65535) >> 8).astype(np.uint8))
-    elif picture.mode == "P" and "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-    return picture.convert("RGB")
+def narrow_range(bits: int, highest: int) -> str:
+    """Says in words that an image's values fill only a small part of their range."""
+    return f"values in 0..{highest} of 0..{2**bits - 1}: it is read as all but black, so scale it to the whole range"
+
+
+def _warn_of_narrow(name: str, rgb: RgbPixels) -> None:
+    if not NARROW_SAID.is_set():
+        NARROW_SAID.set()
+        LOGGER.warning("%s has %s (others like it are not named)", name, narrow_range(rgb.bits, rgb.highest))
 
 
 @contextlib.contextmanager
@@ -129,15 +186,48 @@ def _opened(image: str | os.PathLike[str] | bytes) -> Iterator[Image.Image]:
         raise ValueError("is not an image, or of a kind that Pillow can't read") from error
     except FileNotFoundError as error:
         raise ValueError("does not exist") from error
+    except UnreadablePixels:
+        raise
     except Exception as error:  # on damaged files, the plugins of Pillow raise errors of many kinds
         raise ValueError(f"can't be read as an image ({type(error).__name__}: {error})") from error
 
 
-def _orientation(picture: Image.Image, image: str | os.PathLike[str] | bytes) -> int:
+def _header(picture: Image.Image, image: str | os.PathLike[str] | bytes) -> Header:
+    if picture.format in NO_PIXELS:
+        raise UnreadablePixels(f"is {picture.format}, of which no pixels can be read: convert it to PNG or JPEG")
+    orientation = _rotation(picture, image)
+    # Pillow gives the size of a TIFF as it is after the rotation.
+    swapped = orientation >= 5 and picture.format != "TIFF"
+    width, height = picture.size[::-1] if swapped else picture.size
+    return Header(height, width, orientation)
+
+
+def _plain_jpeg(image: str | os.PathLike[str] | bytes, *, whole: bool) -> Header | None:
+    """Returns the header of a JPEG that needs no closer look; None for all else, faults included: Pillow names them."""
+    try:
+        found = read_jpeg_header(image)
+    except OSError:
+        return None
+    if found is None or (whole and not found.ends):
+        return None
+    if Image.MAX_IMAGE_PIXELS and found.height * found.width > 2 * Image.MAX_IMAGE_PIXELS:
+        return None
+    sides = (found.height, found.width) if found.orientation < 5 else (found.width, found.height)
+    return Header(*sides, found.orientation)
+
+
+def _rotation(picture: Image.Image, image: str | os.PathLike[str] | bytes) -> int:
     if picture.format == "PNG" and not any(mark in _content(image) for mark in _PNG_MARKS):
         return 1
     orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
     return orientation if orientation in range(1, 9) else 1
+
+
+def _first_bytes(image: str | os.PathLike[str] | bytes) -> bytes:
+    if isinstance(image, bytes):
+        return image[:32]
+    with open(image, "rb") as file:
+        return file.read(32)
 
 
 def _content(image: str | os.PathLike[str] | bytes) -> bytes:
@@ -145,13 +235,3 @@ def _content(image: str | os.PathLike[str] | bytes) -> bytes:
         return image
     with open(image, "rb") as file:
         return file.read()
-
-
-def _ends_as_jpeg(image: str | os.PathLike[str] | bytes) -> bool:
-    if isinstance(image, bytes):
-        end = image[-64:]
-    else:
-        with open(image, "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - 64))
-            end = file.read()
-    return end.rstrip(b"\0\r\n").endswith(b"\xff\xd9")

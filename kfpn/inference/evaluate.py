@@ -14,6 +14,7 @@ from kfpn.data.annotation_checks import LOGGER
 from kfpn.data.class_names import lacking_classes, listed
 from kfpn.data.proposal_table import proposals_of
 from kfpn.data.record import Source
+from kfpn.data.teaching import warn_of_no_truth
 from kfpn.evaluation.detect import SourcePass, evaluate_source, source_labels
 from kfpn.evaluation.recall import evaluate_proposals
 from kfpn.inference.image_pyramid import ImagePyramid
@@ -134,7 +135,9 @@ def _open_data(request: EvaluationRequest, config: Config) -> Source:
         data = config.val_data or formats.default_val_data(config.data)
     if data is None:
         raise ValueError(f"{config.data} has no validation split: say what to evaluate on with --data")
-    return formats.open_source(data, request.split)
+    source = formats.open_source(data, request.split, config.check_images)
+    warn_of_no_truth(source)
+    return source
 
 
 def evaluate(

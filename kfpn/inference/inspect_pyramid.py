@@ -9,8 +9,9 @@ from keras import ops
 
 from kfpn.config.model import ModelConfig
 from kfpn.config.run import Config
+from kfpn.data.image_endings import image_endings
 from kfpn.data.pipeline import prepare_image
-from kfpn.inference.predict import IMAGE_SUFFIXES, picture_paths, readable_images
+from kfpn.inference.predict import picture_paths, readable_images
 from kfpn.modeling.detector import Detector, ImageSizes
 from kfpn.modeling.pyramid import PYRAMIDS
 from kfpn.modeling.submodels import Submodels
@@ -126,7 +127,7 @@ def page_paths(images: Sequence[Path], output: str) -> dict[Path, Path]:
     """
     target = Path(output)
     suffix = target.suffix.lower()
-    if target.is_dir() or suffix not in IMAGE_SUFFIXES:
+    if target.is_dir() or suffix not in image_endings():
         try:
             target.mkdir(parents=True, exist_ok=True)
         except OSError as error:

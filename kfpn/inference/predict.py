@@ -2,6 +2,7 @@
 
 import glob
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,13 +16,14 @@ from tqdm import tqdm
 
 from kfpn.config.run import Config
 from kfpn.data.image import load_picture
+from kfpn.data.image_endings import image_endings, images_among, is_image_name
 from kfpn.evaluation.coco_figures import detections_to_coco
 from kfpn.evaluation.detect import detect_function, detect_image, detect_unpadded
 from kfpn.inference.image_pyramid import ImagePyramid
 from kfpn.plotting.draw_boxes import draw_detections
 from kfpn.weights.assign import load_detector
 
-IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+LOGGER = logging.getLogger("kfpn")
 
 ImageLike = str | os.PathLike | np.ndarray
 
@@ -174,23 +176,36 @@ def readable_images(paths: Sequence[Path], task: str, failed: list[Path]) -> Ite
 def find_images(names: Sequence[str]) -> list[Path]:
     """Returns the image files that names, folders and patterns stand for, in order, each once.
 
-    A name that does not exist is returned as it is, so that it is reported with the images that can't be read.
+    A name that does not exist is returned as it is, so that it is reported with the images that can't be read. Of a folder
+    and of a pattern, files that are no images by their ending, hidden files and folders are passed over, which is said in one line.
 
     Raises:
-        ValueError: if a folder holds no image.
+        ValueError: if a folder holds no image, or a name is an address (`https://...`).
     """
     paths: list[Path] = []
     for name in names:
         path = Path(name)
+        if "://" in name and not path.exists():
+            raise ValueError(f"images must be files on this machine, got {name!r}: download it first")
         if path.is_dir():
-            files = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
-            if not files:
-                raise ValueError(f"{name} must hold images ({', '.join(sorted(IMAGE_SUFFIXES))}), got none")
-            paths += files
+            paths += _named_images(name, path.iterdir())
+        elif path.exists() or not (matches := sorted(glob.glob(name))):
+            paths.append(path)  # A name that exists is not a pattern: a file may be called a[1].jpg.
         else:
-            # A name that exists is not a pattern: a file may be called a[1].jpg.
-            paths += [path] if path.exists() else [Path(file) for file in sorted(glob.glob(name))] or [path]
+            files = [file for match in matches if (file := Path(match)).is_file()]
+            # A pattern may name images of any ending, but of photos/* only the images are meant.
+            paths += _named_images(name, map(Path, matches)) if any(map(is_image_name, files)) else files
     return list(dict.fromkeys(paths))
+
+
+def _named_images(name: str, paths: Iterable[Path]) -> list[Path]:
+    found = images_among(paths)
+    if not found.files:
+        there = f": there are only {found.passed_over_line()}" if found.passed_over else ""
+        raise ValueError(f"{name} must hold images ({', '.join(sorted(image_endings()))}), got none{there}")
+    if found.passed_over:
+        LOGGER.warning("%s: %d images; passed over: %s", name, len(found.files), found.passed_over_line())
+    return found.files
 
 
 def picture_paths(paths: Sequence[Path], output: Path, ending: str = "") -> dict[Path, Path]:

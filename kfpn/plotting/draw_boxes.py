@@ -1,13 +1,13 @@
 """Draws labelled boxes on images."""
 
 import colorsys
-import functools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from kfpn.plotting.fonts import drawable, font_for, plain_font
 
 GOLDEN_RATIO = 0.618033988749895
 PANEL_SIDE = 480
@@ -64,15 +64,18 @@ def draw_detections(
     picture = Image.fromarray(image)
     canvas = ImageDraw.Draw(picture)
     side = max(image.shape[:2])
-    width, font = max(2, round(side / 400)), _font(text_size or max(11, round(side / 45)))
+    width, text_size = max(2, round(side / 400)), text_size or max(11, round(side / 45))
     order = np.arange(len(boxes)) if scores is None else np.argsort(scores, kind="stable")
     shown = [index for index in order if labels[index] >= 0]
     for index in shown:
         _draw_box(canvas, boxes[index], class_color(int(labels[index])), width, image.shape)
     # Texts are drawn after all boxes, so that no line runs through a text.
     for index in shown:
-        name = str(labels[index]) if class_names is None else class_names[labels[index]]
+        name = str(labels[index])
+        if class_names is not None:
+            name = drawable(" ".join(str(class_names[labels[index]]).split()), name)
         text = name if scores is None else f"{name} {100 * scores[index]:.0f}%"
+        font = font_for(text, text_size) or plain_font(text_size)
         _draw_text(canvas, boxes[index], text, class_color(int(labels[index])), font, image.shape)
     return np.asarray(picture)
 
@@ -106,7 +109,7 @@ def side_by_side(
     boxes = np.asarray(detections["boxes"]).reshape(-1, 4)[keep] * zoom
     left = draw_detections(enlarged, gt_boxes, truth["labels"], None, class_names)
     right = draw_detections(enlarged, boxes, np.asarray(detections["labels"])[keep], scores[keep], class_names)
-    font = _font(max(14, round(max(size) / 32)))
+    font = plain_font(max(14, round(max(size) / 32)))
     bar, gap = 2 * font.size, max(4, font.size // 2)
     sheet = Image.new("RGB", (2 * size[0] + gap, size[1] + round(bar)), "white")
     titles = (f"ground truth: {len(gt_boxes)}", f"detections: {len(boxes)} (score ≥ {min_score:g})")
@@ -119,14 +122,6 @@ def side_by_side(
 def _check_image(image: np.ndarray) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"image must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
-
-
-@functools.cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """Returns DejaVu Sans, which comes with matplotlib and has Greek, Cyrillic and signs that Pillow's own font lacks."""
-    import matplotlib
-
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
 
 
 def _draw_box(canvas: ImageDraw.ImageDraw, box: np.ndarray, color: Any, width: int, shape: tuple[int, ...]) -> None:

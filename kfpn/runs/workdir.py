@@ -17,6 +17,7 @@ from kfpn.runs.atomic_files import read_json, sync_folder, without_nonfinite, wr
 
 MAY_DIFFER = (
     "workdir",
+    "check_images",
     "preset",
     "strategy",
     "cross_device",

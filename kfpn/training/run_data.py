@@ -12,6 +12,7 @@ from kfpn.data.formats import default_val_data, open_source
 from kfpn.data.pipeline import train_batches
 from kfpn.data.proposal_table import ProposalTable, proposals_of, with_proposals
 from kfpn.data.record import Source
+from kfpn.data.teaching import require_lessons, warn_of_no_truth
 from kfpn.runs.workdir import Workdir
 
 
@@ -54,14 +55,18 @@ def open_run_data(config: Config, source: Source | str | None, val_source: Sourc
     val_data: Any = val_source if val_source is not None else config.val_data
     if val_data is None and source is None:
         val_data = default_val_data(config.data)
-    opened = _with_classes_of_run(open_source(config.data if source is None else source, "train"), config)
+    opened = open_source(config.data if source is None else source, "train", config.check_images)
+    opened = _with_classes_of_run(opened, config)
+    require_lessons(opened)
     if val_data is None:
         warnings.warn(
             "no validation data: AP is not measured, and the last weights are kept, not the best", stacklevel=4
         )
         validation = None
     else:
-        validation = with_classes_of(opened, open_source(val_data, "validation"))
+        validation = open_source(val_data, "validation", config.check_images)
+        validation = with_classes_of(opened, validation)
+        warn_of_no_truth(validation)
     if not config.proposals:
         return RunData(opened, validation)
     val_proposals = None if validation is None else proposals_of(config.proposals, validation)

@@ -12,6 +12,7 @@ import keras
 import tensorflow as tf
 
 from kfpn.config.run import Config, to_dict
+from kfpn.data.class_table import describe_source
 from kfpn.data.fingerprint import fingerprint
 from kfpn.data.pipeline import named_errors
 from kfpn.data.record import Source
@@ -202,7 +203,10 @@ def _loop(setup: Setup, trainee: Trainee, checkpoints: Checkpoints, progress: Pr
     submodels, optimizer, source = trainee.submodels, trainee.optimizer, data.source
     workdir.drop_metrics_after(progress.step, progress.evaluated)
     say(describe_strategy(strategy, config.batch_size, config.accumulate))
-    say(f"{source.name}: {len(source)} images, {len(source.class_names)} classes; work directory {workdir.path}")
+    say(describe_source(source))
+    if data.val_source is not None and data.val_source.name != source.name:
+        say(describe_source(data.val_source))
+    say(f"work directory {workdir.path}")
     if progress.step:
         say(f"goes on from step {progress.step} of {config.steps}")
     evaluate = None

@@ -2,8 +2,11 @@ import json
 
 import numpy as np
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
 from PIL import Image
 
+from kfpn.plotting import fonts
 from kfpn.plotting.curves import plot_curves
 from kfpn.plotting.draw_boxes import class_color, draw_detections, side_by_side
 
@@ -94,3 +97,68 @@ def test_curves_are_drawn_from_what_a_run_has_written_so_far(tmp_path):
     assert drawn.shape == empty.shape
     for third in (slice(0, 440), slice(440, 880), slice(880, None)):
         assert (drawn[:, third] != empty[:, third]).any()
+
+
+@pytest.fixture
+def machine_fonts(monkeypatch):
+    """Sets the fonts of the machine, beside DejaVu Sans."""
+    from matplotlib import font_manager
+
+    def given(*paths):
+        monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [str(path) for path in paths])
+        clear()
+
+    def clear():
+        for cached in (fonts._fonts_of_machine, fonts._path_for, fonts._warn_of_missing_font, fonts._codes):
+            cached.cache_clear()
+
+    yield given
+    monkeypatch.undo()
+    clear()
+
+
+def font_with(signs, path):
+    """Writes a font in which each sign is a filled triangle."""
+    builder = FontBuilder(1000)
+    names = [".notdef", *(f"sign{ord(sign)}" for sign in signs)]
+    builder.setupGlyphOrder(names)
+    builder.setupCharacterMap({ord(sign): f"sign{ord(sign)}" for sign in signs})
+    pen = TTGlyphPen(None)
+    for place, draw in (((0, 0), pen.moveTo), ((800, 0), pen.lineTo), ((400, 800), pen.lineTo)):
+        draw(place)
+    pen.closePath()
+    builder.setupGlyf(dict.fromkeys(names, pen.glyph()))
+    builder.setupHorizontalMetrics(dict.fromkeys(names, (900, 0)))
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": "Test", "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(path)
+    return path
+
+
+def test_a_name_that_dejavu_lacks_is_drawn_in_a_font_of_the_machine_that_has_it(machine_fonts, tmp_path, caplog):
+    machine_fonts(font_with("犬 0123456789%", tmp_path / "a.ttf"), font_with("猫 0123456789%", tmp_path / "b.ttf"))
+    assert fonts.font_for("猫 90%", 16).path == str(tmp_path / "b.ttf")
+    assert fonts.font_for("cat", 16).path.endswith("DejaVuSans.ttf")
+    box, label, score = np.array([[80, 20, 150, 200]]), np.array([0]), np.array([0.9])
+    own, number = (draw_detections(GRAY, box, label, score, names) for names in (["猫"], ["0"]))
+    assert (own != number).any()
+    assert caplog.records == []
+
+
+def test_without_a_font_the_number_is_drawn_and_that_is_said_once(machine_fonts, caplog):
+    machine_fonts()
+    boxes, labels, scores = np.array([[80, 20, 150, 200]] * 2), np.array([1, 1]), np.array([0.9, 0.8])
+    pictures = [draw_detections(GRAY, boxes, labels, scores, names) for names in (["犬", "猫"], ["0", "1"])]
+    np.testing.assert_array_equal(*pictures)
+    assert [record.message.split(":")[0] for record in caplog.records] == [
+        "no font on this machine has the signs of some class names, so their numbers are drawn"
+    ]
+
+
+def test_line_breaks_in_a_name_are_spaces(machine_fonts):
+    box, label = np.array([[80, 20, 150, 200]]), np.array([0])
+    np.testing.assert_array_equal(
+        *(draw_detections(GRAY, box, label, None, [n]) for n in ("traffic\nlight", "traffic light"))
+    )

@@ -8,13 +8,17 @@ A format is a module here and a row of `FORMATS`. The module has
 
 import difflib
 import importlib
+import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
+from kfpn.config.run import CheckImages
+from kfpn.data.check_memory import CheckMemory
 from kfpn.data.record import Record, Source
+from kfpn.data.remembered_source import existing_part, files_below, open_remembered
 
 
 def _name_of_folder(place: str) -> str:
@@ -77,12 +81,15 @@ FORMATS = (
 IN_PYTHON = "an IterableSource(records, class_names) in Python"
 
 
-def open_source(data: str | Iterable[Record] | Source, split: str = "train") -> Source:
+def open_source(
+    data: str | Iterable[Record] | Source, split: str = "train", check_images: CheckImages = "once"
+) -> Source:
     """Opens and checks a data set.
 
     Args:
         data: a name, in one of the forms of `FORMATS`; a source is returned as it is.
         split: the split of `shapes`, `voc:` and `tfds:` when `data` does not name one.
+        check_images: how the image files of `coco:` and `voc:` are checked, see `Config.check_images`.
 
     Returns:
         The data set: its records in a fixed order.
@@ -97,8 +104,17 @@ def open_source(data: str | Iterable[Record] | Source, split: str = "train") -> 
             "data must be the name of a data set or a source; records need class names: "
             f"kfpn.IterableSource(records, class_names); got a {type(data).__name__}"
         )
+    if check_images not in get_args(CheckImages):
+        raise ValueError(f"check_images must be one of {', '.join(get_args(CheckImages))}, got {check_images!r}")
     row, place = _row_and_place(data)
-    return _module(row).open_place(place, split)
+    beside = existing_part(place) if row.sign else None
+    # Any other folder is an error, which comes before all that is in it is looked through.
+    if beside is None or not (beside.is_file() or (beside / "Annotations").is_dir() or any(beside.glob("*.xml"))):
+        return _module(row).open_place(place, split)
+    # The data set's files are named as its text names them, so a relative one is another from another folder.
+    where = "" if beside.is_absolute() else os.getcwd()
+    memory = CheckMemory(f"{data} {split} {where}", beside, check_images)
+    return open_remembered(lambda: _module(row).open_place(place, split), memory, files_below(str(beside)))
 
 
 def default_val_data(data: str) -> str | None:

@@ -69,7 +69,7 @@ class CocoSource(AnnotatedSource):
             annotations=collect(dataclasses.replace(objects, boxes=turned), sizes, faults),
         )
         self.left_out_classes = categories.left_out
-        faults.report()
+        self.report(faults)
 
 
 def _images(rows: Rows, faults: AnnotationFaults) -> Rows:

@@ -65,7 +65,7 @@ class IterableSource(AnnotatedSource):
         images = [record.image for record in held]
         table = ImageTable(images, names, image_ids, sizes)
         super().__init__(name, class_names, ids, table, collect(objects, sizes, faults))
-        faults.report()
+        self.report(faults)
 
 
 def _check(record: Record, where: str, num_classes: int) -> None:

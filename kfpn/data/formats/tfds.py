@@ -62,7 +62,7 @@ class TfdsSource(AnnotatedSource):
         images = _Images(self._example, len(self._examples))
         table = ImageTable(images, names, image_ids, sizes)
         super().__init__(name, class_names, range(len(class_names)), table, annotations)
-        faults.report()
+        self.report(faults)
 
     def _example(self, index: int) -> dict[str, Any]:
         try:

