@@ -102,7 +102,7 @@ def _parse(args: list[str]) -> Command:
 def _parse_export(row: ExportRow, args: list[str]) -> Export:
     # The options are parsed without the command around them: so errors name them as they are written.
     words = places_first(row.name, args[2:])
-    return Export(_parsed(row.options, f"kfpn export {row.name}", row.description, words, tyro.conf.OmitArgPrefixes))
+    return Export(_parse_words(row.options, f"kfpn export {row.name}", row.description, words, tyro.conf.OmitArgPrefixes))
 
 
 def _parse_once(args: list[str], model: ModelConfig) -> Command:
@@ -132,10 +132,10 @@ def _parse_once(args: list[str], model: ModelConfig) -> Command:
         if args[:1] == ["export"]
         else (tyro.conf.OmitSubcommandPrefixes,)
     )
-    return _parsed(commands, "kfpn", DESCRIPTION, args, *options)
+    return _parse_words(commands, "kfpn", DESCRIPTION, args, *options)
 
 
-def _parsed(options: Any, program: str, description: str, args: list[str], *config: Any) -> Any:
+def _parse_words(options: Any, program: str, description: str, args: list[str], *config: Any) -> Any:
     """Returns the options that words make; an error of a configuration class becomes one line that names the option."""
     command = program if program != "kfpn" else " ".join([program, *args[:1]])
     message = io.StringIO()
