@@ -8,6 +8,7 @@ of the tensor's own standard deviation.
 """
 
 import argparse
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def feature_rows(imported: Imported) -> Iterator[Row]:
     images, sizes = image_of(reference.infer)
     for i, stage in enumerate(imported.backbone(images, training=False), start=2):
         yield Row(f"C{i}", reference.compare(f"C{i}", nchw(stage)), 1e-3, "std")
-    levels = imported.submodels.features(images, training=False)
+    levels = imported.levels
     for level in LEVELS:
         yield Row(level, reference.compare(level, nchw(levels[level])), 1e-3, "std")
     outputs = imported.submodels.rpn(levels, training=False)
@@ -50,8 +51,8 @@ def feature_rows(imported: Imported) -> Iterator[Row]:
 def proposal_rows(imported: Imported) -> Iterator[Row]:
     """Compares the proposals as a set: counts those of the reference that are found."""
     reference, config = imported.reference, imported.config
-    images, sizes = image_of(reference.infer)
-    levels = imported.submodels.features(images, training=False)
+    _, sizes = image_of(reference.infer)
+    levels = imported.levels
     boxes, _, _ = select_proposals(
         imported.submodels.rpn(levels, training=False),
         level_anchors(levels, sizes, config),
@@ -71,10 +72,12 @@ def roi_rows(imported: Imported) -> Iterator[Row]:
 
 def _roi_rows(imported: Imported, key: str, name: str) -> Iterator[Row]:
     reference, config = imported.reference, imported.config
-    images, sizes = image_of(reference.infer)
-    levels = imported.submodels.features(images, training=False)
+    _, sizes = image_of(reference.infer)
+    levels = imported.levels
     rois = reference.infer["probe_rois" if key else "proposals"][:, XYXY]
-    align = RoIAlign(config.roi_size, config.sampling_ratio, config.aligned, config.canonical_size)
+    align = RoIAlign(
+        config.roi_size, config.sampling_ratio, config.aligned, config.canonical_size, padding=config.padding
+    )
     features = align(levels, tf.constant(rois[None]), sizes)[0]
     head = imported.submodels.heads["box"]
     outputs = head(features, training=False)
@@ -96,20 +99,31 @@ def _roi_rows(imported: Imported, key: str, name: str) -> Iterator[Row]:
 
 
 def detection_rows(imported: Imported) -> Iterator[Row]:
-    """Compares the final detections, end to end."""
-    reference = imported.reference
-    images, _ = image_of(reference.infer)
+    """Compares the final detections, end to end, of the image alone and beside another one in a batch."""
+    images, _ = image_of(imported.reference.infer)
     model = inference_model(imported.submodels, imported.config)
-    detections = {name: np.asarray(value)[0] for name, value in model(images, training=False).items()}
+    yield from _detection_rows(imported.reference, model(images, training=False), "")
+    # The other image is smaller, so that the library too would pad the batch to the size that it padded the image to.
+    height, width = images.shape[1:3]
+    batch = np.zeros((2, height, width, 3), np.float32)
+    batch[0, : height - 9, : width - 20], batch[1] = images[0, :0:-1, :0:-1][: height - 9, : width - 20], images[0]
+    sizes = np.array([[height - 9, width - 20], [height, width]], np.int32)
+    padded = inference_model(imported.submodels, imported.config, padded=True)
+    outputs = padded({"images": tf.constant(batch), "image_sizes": tf.constant(sizes)}, training=False)
+    yield from _detection_rows(imported.reference, {name: value[1:] for name, value in outputs.items()}, ", in a batch")
+
+
+def _detection_rows(reference: Reference, outputs: dict[str, Any], place: str) -> Iterator[Row]:
+    detections = {name: np.asarray(value)[0] for name, value in outputs.items()}
     infer = reference.infer
     labels = infer["labels"] - 1 if reference.background_first else infer["labels"]
     pairs = match_sets(to_xyxy(detections["boxes"]), infer["boxes"], 0.99, detections["labels"], labels)
     own, theirs = np.array(pairs, int).reshape(-1, 2).T
     of_boxes = np.abs(to_xyxy(detections["boxes"])[own] - infer["boxes"][theirs]).max()
     of_scores = np.abs(detections["scores"][own] - infer["scores"][theirs]).max()
-    yield Row("detections", len(pairs), len(labels) - 1, f"found of {len(labels)}")
-    yield Row("boxes of detections", float(of_boxes), 0.05, "pixel")
-    yield Row("scores of detections", float(of_scores), 1e-3, "")
+    yield Row(f"detections{place}", len(pairs), len(labels) - 1, f"found of {len(labels)}")
+    yield Row(f"boxes of detections{place}", float(of_boxes), 0.05, "pixel")
+    yield Row(f"scores of detections{place}", float(of_scores), 1e-3, "")
 
 
 def match_sets(
@@ -153,11 +167,14 @@ def rows(folder: Path) -> list[Row]:
 def table(tables: dict[str, list[Row]]) -> str:
     """Writes the rows of all references beside each other, as one Markdown table."""
     lines = [f"| stage | {' | '.join(tables)} | at most |", f"|---|{'---|' * len(tables)}---|"]
-    for line in zip(*tables.values(), strict=True):
-        first = line[0]
+    for line in itertools.zip_longest(*tables.values()):  # the rows of training are the last, and not all have them
+        rows = [row for row in line if row is not None]
+        first = rows[0]
         counts = first.unit.startswith(("found", "of "))
-        shown = [f"{row.value:.0f} {row.unit}" if counts else f"{row.value:.1e}" for row in line]
-        name = first.stage if len({row.stage for row in line}) == 1 else " / ".join(row.stage for row in line)
+        shown = [
+            "-" if row is None else f"{row.value:.0f} {row.unit}" if counts else f"{row.value:.1e}" for row in line
+        ]
+        name = first.stage if len({row.stage for row in rows}) == 1 else " / ".join(row.stage for row in rows)
         limit = f"at least {first.limit:.0f}" if first.unit.startswith("found") else f"{first.limit:g} {first.unit}"
         lines.append(f"| {name} | {' | '.join(shown)} | {limit if not first.unit.startswith('of ') else '0'} |")
     return "\n".join(lines)

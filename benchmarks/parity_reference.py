@@ -1,6 +1,7 @@
 """Reads one folder of a library's reference numbers, and imports its weights into a detector."""
 
 import dataclasses
+import functools
 import importlib.util
 import pickle
 import tempfile
@@ -13,7 +14,7 @@ import tensorflow as tf
 
 from kfpn.config.model import ModelConfig
 from kfpn.modeling.backbones import frozen_layers, resnet
-from kfpn.modeling.layers import Normalize, SharedLayers
+from kfpn.modeling.layers import Normalize, PadToMultiple, SharedLayers
 from kfpn.modeling.submodels import Submodels, build_submodels
 from kfpn.modeling.units import Units
 from kfpn.weights.assign import assign_weights, model_config
@@ -21,7 +22,7 @@ from kfpn.weights.built_detector import variables_of
 from kfpn.weights.identify import read_trained_weights
 from kfpn.weights.makers.trained_weights import TrainedWeights
 
-FOLDERS = ("torchvision_r50", "detectron2_r50")
+FOLDERS = ("torchvision_r50", "detectron2_r50", "torchvision_r50_301x437", "detectron2_r50_301x437")
 XYXY = [1, 0, 3, 2]  # the order that turns yxyx into xyxy, and (dy, dx, dh, dw) into (dx, dy, dw, dh)
 
 
@@ -61,7 +62,7 @@ class Reference:
         self.rule = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(self.rule)
         self.infer = np.load(folder / "infer.npz")
-        self.train = np.load(folder / "train.npz")
+        self.train = np.load(folder / "train.npz") if (folder / "train.npz").exists() else None
 
     def write_checkpoint(self, where: Path) -> Path:
         """Writes the weights as the library does: .safetensors with torchvision's names, or .pkl with detectron2's."""
@@ -114,6 +115,11 @@ class Imported:
     submodels: Submodels
     backbone: keras.Model
 
+    @functools.cached_property
+    def levels(self) -> dict[str, tf.Tensor]:
+        """The pyramid's levels of the reference's image."""
+        return self.submodels.features(image_of(self.reference.infer)[0], training=False)
+
 
 def import_reference(reference: Reference) -> Imported:
     """Writes a reference's weights to a file and imports it."""
@@ -128,7 +134,7 @@ def import_reference(reference: Reference) -> Imported:
         assign_weights(trained, submodels, vars(config) | {"sampling_ratio": trained.model["sampling_ratio"]})
     units = Units(config, SharedLayers(frozen_layers(config)))
     images = keras.Input((None, None, 3))
-    normal = Normalize(config.pixel_mean, config.pixel_std)(images)
+    normal = PadToMultiple()(Normalize(config.pixel_mean, config.pixel_std)(images))
     backbone = keras.Model(images, list(resnet.build(units, normal).values()))
     weights = variables_of(submodels)
     for key, variable in variables_of(backbone).items():

@@ -19,6 +19,8 @@ from kfpn.weights.built_detector import variables_of
 
 def training_rows(imported: Imported) -> Iterator[Row]:
     """Compares the matches, the targets, the four losses and the norms of all gradients."""
+    if imported.reference.train is None:
+        return
     train, model = imported.reference.train, imported.config
     config = Config(model=model, sampling=SamplingConfig(**imported.trained.sampling))
     images, sizes = image_of(train)

@@ -13,6 +13,7 @@ Upsampling = Literal["nearest", "bilinear"]
 Merge = Literal["sum", "average"]
 Norm = Literal["frozen_bn", "bn", "sync_bn", "gn"]
 AnchorStrides = Literal["level", "image"]
+Padding = Literal["zero", "foreign"]
 
 SINGLE_LEVEL: dict[str, tuple[str, ...]] = {"finest": ("P2",), "c4": ("C4",), "c5": ("C5",)}
 """Pyramid -> its level, for the pyramids that have only one."""
@@ -69,6 +70,9 @@ class ModelConfig:
     anchor_strides: AnchorStrides = "level"
     """Distance of anchors. level: the level's stride. image: the image's side, padded to a multiple of 32, divided by its cells
     and rounded down (torchvision; 59 or 61 instead of 64 on P6)."""
+    padding: Padding = "zero"
+    """The padding below and right of an image, behind the first layer. zero: it is set to zero at every layer, and an image gives
+    what it gives alone. foreign: it is left as it comes, as torchvision and detectron2 do; it changes the image's border."""
     pre_nms_train: int = 2000
     """Proposals a level that enter NMS in training; where a single level has all anchor sizes, so many for each size."""
     pre_nms_test: int = 1000
@@ -115,6 +119,7 @@ class ModelConfig:
         check(self, "model.", "stride_on", ("be '1x1' or '3x3'", lambda v: v in ("1x1", "3x3")))
         check(self, "model.", "freeze_stages", ("be 0, 1, 2, 3, 4 or 5", lambda v: is_int(v) and 0 <= v <= 5))
         check(self, "model.", "anchor_strides", one_of(AnchorStrides))
+        check(self, "model.", "padding", one_of(Padding))
         check(self, "model.", "canonical_size", POSITIVE)
         check(self, "model.", "norm_epsilon min_proposal_size min_detection_size", NOT_NEGATIVE)
         self._check_pyramid()

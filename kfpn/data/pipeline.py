@@ -95,7 +95,8 @@ def eval_batches(source: Source, config: Config, batch_size: int) -> tf.data.Dat
 
     A batch is a dict of `images` (B, Hc, Wc, 3) uint8, `image_sizes` (B, 2) int32, `record_index` (B,) int64 and
     `original_sizes` (B, 2) int32, height and width before resizing. The last batch of a group is filled up with black
-    images with record_index -1, both of whose sizes are the canvas's.
+    images with record_index -1, both of whose sizes are the canvas's. With `model.padding` "foreign", where the canvas acts
+    on the result, a batch is padded to its own largest image as torchvision and detectron2 do, not to that of its group.
 
     Raises:
         ValueError: when the source is empty or `batch_size` below 1.
@@ -112,6 +113,9 @@ def eval_batches(source: Source, config: Config, batch_size: int) -> tf.data.Dat
                 records = np.full(batch_size, -1, np.int64)
                 chosen = members[start : start + batch_size]
                 records[: len(chosen)] = chosen
+                if config.model.padding == "foreign":
+                    largest = resized_sizes(source.sizes[chosen], config.input).max(axis=0)
+                    canvas = -(-largest // config.input.divisor) * config.input.divisor
                 yield records, records, canvas
 
     def load(record_index: np.ndarray, canvas: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from kfpn.data.toy_scenes import scene
+from kfpn.export.edge_rows import EVERYTHING, EdgeRow, Limits, Rows, Selection, edge_rows
 
 BOX_LIMIT = 0.05
 """Largest difference of a box's side, in pixels of the network's input."""
@@ -30,9 +31,10 @@ class Difference(NamedTuple):
     Attributes:
         box: float, largest difference of a side of two boxes that belong together, pixels of the network's input.
         score: float, largest difference of their scores.
-        unmatched: int, rows of either set that have no counterpart within the limits.
+        unmatched: int, rows of either set that have no counterpart within the limits, those at an edge not counted.
         rows: int, rows of the first set.
         proposals: bool, whether the rows are proposals.
+        edge: the rows of either set that have no counterpart and need none, see `edge_rows`.
     """
 
     box: float = 0.0
@@ -40,6 +42,7 @@ class Difference(NamedTuple):
     unmatched: int = 0
     rows: int = 0
     proposals: bool = False
+    edge: tuple[EdgeRow, ...] = ()
 
     def plus(self, other: "Difference") -> "Difference":
         """Returns the difference over both comparisons: the larger distances, the sums of the counts."""
@@ -49,33 +52,36 @@ class Difference(NamedTuple):
             self.unmatched + other.unmatched,
             self.rows + other.rows,
             self.proposals or other.proposals,
+            self.edge + other.edge,
         )
 
 
 def compare_as_sets(
-    expected: tuple[np.ndarray, ...], actual: tuple[np.ndarray, ...], cut: float = 0.0, score_limit: float = SCORE_LIMIT
+    expected: Rows, actual: Rows, selection: Selection = EVERYTHING, score_limit: float = SCORE_LIMIT
 ) -> Difference:
-    """Compares detections as sets: rows with equal scores may change places, and a row at the cut may be missing.
+    """Compares detections as sets: rows with equal scores may change places, and a row at an edge may be missing.
 
     Args:
-        expected: boxes (N, 4), scores (N,), classes (N,).
+        expected: boxes (N, 4), scores (N,), classes (N,) of Keras.
         actual: the same of the export, of any number of rows.
-        cut: float, score below which rows were dropped; rows within `score_limit` of it need no counterpart.
+        selection: how the rows of both were selected; it tells which rows may come or go, see `edge_rows`.
         score_limit: float; rows whose scores differ by more, or whose sides by more than `BOX_LIMIT`, are unmatched.
     """
-    free = np.ones(len(actual[1]), bool)
-    total = Difference(rows=len(expected[1]))
-    for box, score, label in zip(*expected, strict=True):
+    paired = np.zeros(len(expected[1]), bool), np.zeros(len(actual[1]), bool)
+    box_difference, score_difference = 0.0, 0.0
+    for i, (box, score, label) in enumerate(zip(*expected, strict=True)):
         sides = np.abs(actual[0] - box).max(-1, initial=0.0)
         scores = np.abs(actual[1] - score)
-        usable = free & (actual[2] == label) & (sides <= BOX_LIMIT) & (scores <= score_limit)
+        usable = ~paired[1] & (actual[2] == label) & (sides <= BOX_LIMIT) & (scores <= score_limit)
         if usable.any():
             best = int(np.argmin(np.where(usable, sides / BOX_LIMIT + scores / score_limit, np.inf)))
-            free[best] = False
-            total = total.plus(Difference(float(sides[best]), float(scores[best])))
-        elif score > cut + score_limit:
-            total = total.plus(Difference(unmatched=1))
-    return total.plus(Difference(unmatched=int(np.sum(free & (actual[1] > cut + score_limit)))))
+            paired[0][i] = paired[1][best] = True
+            box_difference = max(box_difference, float(sides[best]))
+            score_difference = max(score_difference, float(scores[best]))
+    limits = Limits(BOX_LIMIT, score_limit)
+    edge = tuple(edge_rows((expected, actual), (~paired[0], ~paired[1]), selection, limits))
+    unmatched = int(sum((~own).sum() for own in paired)) - len(edge)
+    return Difference(box_difference, score_difference, unmatched, len(expected[1]), edge=edge)
 
 
 def drawn_picture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:

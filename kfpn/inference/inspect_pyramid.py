@@ -1,5 +1,6 @@
 """Shows what a detector does with an image, step by step: maps of its levels, objectness, RoIs and detections, on a page."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -69,9 +70,15 @@ def view_image(model: keras.Model, config: Config, image: np.ndarray, class_name
         image: (H, W, 3) uint8 RGB, any size.
         class_names: of labels 0 .. K-1.
     """
-    resized, _ = prepare_image(image, config.input)
+    resized, size = prepare_image(image, config.input)
     outputs = keras.tree.map_structure(
         lambda value: ops.convert_to_numpy(value)[0], model(resized[None].astype(np.float32), training=False)
+    )
+    objectness = _objectness(outputs["levels"], outputs["logits"], config.model)
+    # With padding "foreign" the maps have cells beyond the image, which the page does not show.
+    stages, levels = (
+        {name: _inside(values, stride(name), size) for name, values in outputs[key].items()}
+        for key in ("stages", "levels")
     )
     exists = np.isfinite(outputs["roi_scores"])
     rois, detections = outputs["rois"][exists], outputs["detections"]
@@ -79,11 +86,11 @@ def view_image(model: keras.Model, config: Config, image: np.ndarray, class_name
     pooled = pooled_levels(config.model)
     return PyramidView(
         image=resized,
-        stages=[_feature_map(name, values) for name, values in outputs["stages"].items()],
-        levels=[
-            _feature_map(name, values) for name, values in outputs["levels"].items() if name not in outputs["stages"]
+        stages=[_feature_map(name, values) for name, values in stages.items()],
+        levels=[_feature_map(name, values) for name, values in levels.items() if name not in stages],
+        objectness=[
+            dataclasses.replace(one, probability=_inside(one.probability, one.stride, size)) for one in objectness
         ],
-        objectness=_objectness(outputs["levels"], outputs["logits"], config.model),
         rois=rois,
         roi_scores=_sigmoid(outputs["roi_scores"][exists]),
         roi_levels=ops.convert_to_numpy(roi_levels(ops.convert_to_tensor(rois), config.model.canonical_size, pooled)),
@@ -93,6 +100,12 @@ def view_image(model: keras.Model, config: Config, image: np.ndarray, class_name
         scores=detections["scores"][rows],
         class_names=class_names,
     )
+
+
+def _inside(values: np.ndarray, step: int, size: Sequence[int]) -> np.ndarray:
+    """Returns the cells of a map (H, W, ...) of stride `step` that an image of a size in pixels fills."""
+    height, width = size
+    return values[: -(-height // step), : -(-width // step)]
 
 
 def _feature_map(name: str, values: np.ndarray) -> FeatureMap:

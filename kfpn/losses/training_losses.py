@@ -13,6 +13,7 @@ from kfpn.modeling.proposals import ProposalRule, level_anchors, select_proposal
 from kfpn.modeling.submodels import Submodels
 from kfpn.ops import boxes as box_ops
 from kfpn.ops.boxes import gather_rows
+from kfpn.ops.padding import padded_up
 from kfpn.ops.pyramid_levels import anchors_a_cell, stride
 
 
@@ -103,6 +104,8 @@ def noise_shapes(config: Config, height: int, width: int, max_boxes: int) -> dic
         {"rpn": (N,), "roi": (N + G,)}: one value for each anchor; and one for the proposal of each anchor and for each
         ground-truth box.
     """
+    if config.model.padding == "foreign":
+        height, width = padded_up(height), padded_up(width)
     cells = sum(-(-height // stride(level)) * -(-width // stride(level)) for level in config.model.levels)
     anchors = cells * anchors_a_cell(config.model)
     return {"rpn": (anchors,), "roi": (anchors + max_boxes,)}

@@ -91,7 +91,7 @@ class Detector:
         rule = ProposalRule.of_inference(config)
         self.proposals = Proposals(
             config.anchor_sizes, config.aspect_ratios, rule.pre_nms, rule.post_nms, rule.iou_threshold, rule.min_size,
-            config.round_anchors, config.anchor_strides, nms, name="proposals", dtype="float32",
+            config.round_anchors, config.anchor_strides, nms, config.padding, name="proposals", dtype="float32",
         )  # fmt: skip
         modules = {name: find_head(name) for name in submodels.heads}
         self.proposal_heads = [name for name, module in modules.items() if module.LOOKS_AT == "proposals"]
@@ -102,8 +102,9 @@ class Detector:
     def _make_align(self, head: str, size: int) -> RoIAlign:
         config, name = self.config, "roi_align" if head == "box" else f"roi_align_{head}"
         return RoIAlign(
-            size, config.sampling_ratio, config.aligned, config.canonical_size, pooled_levels(config), name=name
-        )
+            size, config.sampling_ratio, config.aligned, config.canonical_size, pooled_levels(config), config.padding,
+            name=name,
+        )  # fmt: skip
 
     # The stages
 

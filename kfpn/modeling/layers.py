@@ -5,7 +5,7 @@ from collections.abc import Callable
 import keras
 from keras import ops
 
-from kfpn.ops.padding import valid_mask
+from kfpn.ops.padding import padded_up, valid_mask
 
 
 class SharedLayers:
@@ -219,6 +219,23 @@ class PaddingMask(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "stride": self.stride}
+
+
+@keras.saving.register_keras_serializable("kfpn")
+class PadToMultiple(keras.layers.Layer):
+    """Pads maps with zeros below and right, to a multiple of 32: (B, H, W, C) -> (B, 32 ceil(H / 32), 32 ceil(W / 32), C)."""
+
+    def call(self, x):
+        missing = [padded_up(side) - side for side in ops.shape(x)[1:3]]
+        # Sides that fit are known to fit where shapes are static: then no operation is left over.
+        if all(isinstance(side, int) and side == 0 for side in missing):
+            return x
+        return ops.pad(x, [[0, 0], *([0, side] for side in missing), [0, 0]])
+
+    def compute_output_spec(self, x):
+        batch, height, width, channels = x.shape
+        sides = (None if side is None else padded_up(side) for side in (height, width))
+        return keras.KerasTensor((batch, *sides, channels), dtype=self.compute_dtype)
 
 
 @keras.saving.register_keras_serializable("kfpn")

@@ -11,7 +11,7 @@ from kfpn.ops import boxes as box_ops
 from kfpn.ops.anchors import grid_anchors, image_strides
 from kfpn.ops.boxes import gather_rows
 from kfpn.ops.nms import LEVEL_NMS, checked_nms, suppress
-from kfpn.ops.padding import valid_cells
+from kfpn.ops.padding import sizes_with_padding, valid_cells
 from kfpn.ops.pyramid_levels import pre_nms, sizes_by_level, stride
 
 
@@ -21,9 +21,10 @@ def level_anchors(features, image_sizes, config: ModelConfig) -> list:
     Args:
         features: {"P2": (B, H, W, C), ...}.
         image_sizes: (B, 2) int, pixels. They do not matter with `anchor_strides` "level", where all images share the
-            anchors (1, N_l, 4).
+            anchors (1, N_l, 4), nor with `padding` "foreign", where all images have the canvas's.
         config: the model's, or a layer with the same fields.
     """
+    image_sizes = sizes_with_padding(features, image_sizes, config.padding)
     anchors, levels = [], sorted(features)
     for level, sizes in zip(levels, sizes_by_level(config.anchor_sizes, len(levels)), strict=True):
         _, height, width, _ = ops.shape(features[level])
@@ -36,10 +37,14 @@ def level_anchors(features, image_sizes, config: ModelConfig) -> list:
 def usable_anchors(features, image_sizes, config: ModelConfig) -> list:
     """Returns which anchors belong to cells inside the images: a list of (B, N_l) bool, one for each level.
 
+    With `padding` "foreign" padding counts as image, so they all do.
+
     Args:
         features, image_sizes, config: see `level_anchors`.
     """
     usable, levels = [], sorted(features)
+    if config.padding == "foreign":
+        image_sizes = ops.zeros_like(image_sizes) + sizes_with_padding(features, image_sizes, config.padding)
     anchors = len(config.aspect_ratios) * len(sizes_by_level(config.anchor_sizes, len(levels))[0])
     for level in levels:
         _, height, width, _ = ops.shape(features[level])
@@ -147,7 +152,7 @@ class Proposals(keras.layers.Layer):
     """Turns the pyramid and the RPN's outputs into proposals at inference.
 
     Args:
-        anchor_sizes, aspect_ratios, round_anchors, anchor_strides: see `ModelConfig`.
+        anchor_sizes, aspect_ratios, round_anchors, anchor_strides, padding: see `ModelConfig`.
         pre_nms, post_nms, iou_threshold, min_size: see `ProposalRule`.
         nms: "rounds" (any backend, XLA) or "kernel" (TensorFlow without XLA), with the same result.
 
@@ -162,7 +167,7 @@ class Proposals(keras.layers.Layer):
 
     def __init__(
         self, anchor_sizes, aspect_ratios, pre_nms, post_nms, iou_threshold,
-        min_size=0.0, round_anchors=False, anchor_strides="level", nms="rounds", **kwargs,
+        min_size=0.0, round_anchors=False, anchor_strides="level", nms="rounds", padding="zero", **kwargs,
     ):  # fmt: skip
         super().__init__(autocast=False, **kwargs)
         self.anchor_sizes = tuple(anchor_sizes)
@@ -174,6 +179,7 @@ class Proposals(keras.layers.Layer):
         self.round_anchors = round_anchors
         self.anchor_strides = anchor_strides
         self.nms = checked_nms(nms)
+        self.padding = padding
 
     def call(self, features, outputs, image_sizes):
         anchors = level_anchors(features, image_sizes, self)
@@ -190,6 +196,6 @@ class Proposals(keras.layers.Layer):
     def get_config(self):
         own = (
             "anchor_sizes", "aspect_ratios", "pre_nms", "post_nms", "iou_threshold",
-            "min_size", "round_anchors", "anchor_strides", "nms",
+            "min_size", "round_anchors", "anchor_strides", "nms", "padding",
         )  # fmt: skip
         return {**super().get_config(), **{name: getattr(self, name) for name in own}}

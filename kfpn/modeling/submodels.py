@@ -7,7 +7,7 @@ import keras
 from kfpn.config.model import ModelConfig
 from kfpn.modeling.backbones import find_backbone, frozen_layers
 from kfpn.modeling.heads import find_head
-from kfpn.modeling.layers import Normalize, SharedLayers
+from kfpn.modeling.layers import Normalize, PadToMultiple, SharedLayers
 from kfpn.modeling.pyramid import PYRAMIDS
 from kfpn.modeling.rpn import rpn_head
 from kfpn.modeling.units import Units
@@ -18,7 +18,8 @@ class Submodels(NamedTuple):
 
     Attributes:
         features: images (B, H, W, 3) -> {"P2": (B, H / 4, W / 4, C), ..., "P6"}, for images without padding.
-        padded_features: the same layers with a second input `image_sizes` (B, 2) int32: padding stays zero on every level.
+        padded_features: the same layers with a second input `image_sizes` (B, 2) int32: padding stays zero on every level,
+            or with `padding` "foreign" in the normalised images alone.
         rpn: {"P2": ...} -> {"logits": [(B, N_l)], "deltas": [(B, N_l, 4)]}, level by level.
         heads: {"box": (R, 7, 7, C), with pyramid c4 (R, 14, 14, C) -> {"logits": (R, K + 1), "deltas": (R, K, 4)}}.
         weights_model: a model that holds every variable once, for optimizers, saving and loading.
@@ -47,7 +48,7 @@ def features_model(
     Args:
         config: the model's.
         layers: two graphs over the same set share their weights.
-        padded: bool, whether there is the second input `image_sizes` that keeps padding at zero.
+        padded: bool, whether there is the second input `image_sizes` that keeps padding at zero, see `Submodels`.
         make_units: builds the convolutions and norms.
 
     Raises:
@@ -56,8 +57,12 @@ def features_model(
     inputs = image_inputs(padded)
     units = make_units(config, layers, inputs.get("image_sizes"))
     x = layers("normalize", Normalize, mean=config.pixel_mean, std=config.pixel_std)(inputs["images"])
+    x = units.clear_padding(x, 1)
+    if config.padding == "foreign":
+        # From here on padding counts as image: units without sizes clear nothing, and their norms see all cells.
+        x, units = layers("pad_to_multiple", PadToMultiple)(x), make_units(config, layers)
     backbone, pyramid = find_backbone(config.backbone), PYRAMIDS[config.pyramid]
-    stages = backbone.build(units, units.clear_padding(x, 1), pyramid.last_stage)
+    stages = backbone.build(units, x, pyramid.last_stage)
     levels = pyramid.build(units, list(stages.values()))
     if list(levels) != list(config.levels):
         raise ValueError(

@@ -4,7 +4,7 @@ import math
 
 from keras import ops
 
-PADDED_TO = 32  # torchvision pads every image to a multiple of this many pixels
+from kfpn.ops.padding import padded_up
 
 
 def cell_anchors(sizes, aspect_ratios, rounded=False):
@@ -27,13 +27,14 @@ def image_strides(image_sizes, stride):
     """Returns the distances of torchvision's anchors: (B, 2) int32 pixels, from row to row and from column to column.
 
     A distance is the image's side, padded to a multiple of 32, divided by its cells on the level, rounded down: the
-    level's stride up to P5, and 32 to 64 pixels on P6. It depends on the image alone, so a batch's padding moves no anchor.
+    level's stride up to P5, and 32 to 64 pixels on P6. torchvision takes the batch's canvas for the image. Given the images'
+    own sizes, a distance depends on the image alone, and a batch's padding moves no anchor.
 
     Args:
         image_sizes: (B, 2) int, height and width in pixels.
         stride: int, the level's stride in pixels.
     """
-    padded = (ops.cast(image_sizes, "int32") + (PADDED_TO - 1)) // PADDED_TO * PADDED_TO
+    padded = padded_up(ops.cast(image_sizes, "int32"))
     return padded // ((padded + (stride - 1)) // stride)
 
 

@@ -37,6 +37,7 @@ from kfpn.training.run_data import RunData, open_run_data
 from kfpn.training.step import announce_shapes, build_train_step
 from kfpn.weights.assign import assign_weights
 from kfpn.weights.identify import read_trained_weights
+from kfpn.weights.import_weights import FOREIGN_PADDING
 from kfpn.weights.makers.trained_weights import TrainedWeights
 
 
@@ -167,7 +168,8 @@ def _build(setup: Setup) -> Trainee:
         if (initial := setup.initial_weights) is not None:
             # This comes before the optimizer, because its moving average starts from the weights.
             assign_weights(initial, submodels, vars(config.model), setup.data.source.class_names)
-            say("; ".join([f"starts from {initial.path}: {initial.kind}", *initial.notes]))
+            notes = [*initial.notes, *([FOREIGN_PADDING] if config.model.padding == "foreign" else [])]
+            say("; ".join([f"starts from {initial.path}: {initial.kind}", *notes]))
         optimizer = Optimizer(config, submodels.weights_model.trainable_variables)
     variables = named_variables(model=submodels.weights_model.variables, optimizer=optimizer.variables)
     return Trainee(submodels, optimizer, variables)

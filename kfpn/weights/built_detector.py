@@ -16,6 +16,7 @@ SETTINGS_THAT_MUST_MATCH = (
 
 SETTINGS_THAT_MAY_DIFFER = (
     "norm_epsilon", "anchor_sizes", "aspect_ratios", "round_anchors", "anchor_strides", "aligned", "sampling_ratio",
+    "padding",
 )  # fmt: skip
 """Fields of `ModelConfig` that may be changed on purpose: training adapts the weights to the new value."""
 

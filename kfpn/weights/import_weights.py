@@ -13,6 +13,12 @@ from kfpn.weights.assign import assign_weights, model_config
 from kfpn.weights.identify import PathLike, read_trained_weights
 from kfpn.weights.makers.trained_weights import TrainedWeights
 
+FOREIGN_PADDING = (
+    "model.padding foreign, as where they were trained: an image's numbers depend on the padding that its batch adds; "
+    "--model.padding zero turns that off"
+)
+"""What is said of weights whose network lets padding act."""
+
 
 def import_weights(
     source: PathLike | TrainedWeights,

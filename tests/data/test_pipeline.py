@@ -177,6 +177,17 @@ def test_evaluation_takes_every_record_once_and_fills_the_last_batch_with_marked
                 assert np.array_equal(image[: size[0], : size[1]], source[index].image)
 
 
+def test_with_foreign_padding_each_batch_is_padded_to_its_own_largest_image():
+    source = MemorySource([_record(i, (40, width)) for i, width in enumerate((40, 44, 80))])  # one group
+    config = _config(1)
+    foreign = dataclasses.replace(config, model=dataclasses.replace(config.model, padding="foreign"))
+    sides = {
+        own.model.padding: [b["images"].shape[1:3] for b in eval_batches(source, own, 2).as_numpy_iterator()]
+        for own in (config, foreign)
+    }
+    assert sides == {"zero": [(48, 80), (48, 80)], "foreign": [(48, 48), (48, 80)]}
+
+
 def test_evaluation_has_the_same_order_each_time():
     first, second = (
         [b["record_index"].tolist() for b in eval_batches(_mixed(), _config(1), 2).as_numpy_iterator()]

@@ -49,6 +49,20 @@ def test_each_loss_is_one_finite_positive_number_for_each_image():
         assert (np.array(value) > 0).all()
 
 
+def test_with_foreign_padding_the_cells_of_the_canvas_count_as_image():
+    # The network pads 50 x 70 to 64 x 96 itself, and noise and anchors are those of that canvas.
+    config, submodels = setup(padding="foreign", anchor_strides="image")
+    batch, noise = batch_of(config, size=(50, 70))
+    assert noise["rpn"].shape == (2, 3 * (16 * 24 + 8 * 12 + 4 * 6 + 2 * 3 + 1 * 2))
+    alone = training_losses(submodels, config, batch, noise)
+    canvas = np.full((2, 64, 96, 3), 37, "uint8")
+    canvas[:, :50, :70] = batch["images"]
+    padded = training_losses(submodels, config, {**batch, "images": canvas}, noise)
+    for key in LOSSES:
+        assert np.isfinite(alone[key]).all()
+        np.testing.assert_allclose(alone[key], padded[key], rtol=2e-3)
+
+
 def test_the_sampled_rois_do_not_depend_on_the_order_of_the_proposals(monkeypatch):
     config, submodels = setup()
     batch, noise = batch_of(config)

@@ -229,19 +229,25 @@ def box_head(layers, rois):
     return linear(x, *tensor("cls")).numpy(), linear(x, *tensor("box")).numpy()
 
 
+def padded(image, multiple=32):
+    """Returns (1, C, H, W) with zeros below and right, as both libraries pad a normalised image: to a multiple of 32."""
+    missing = [-side % multiple for side in image.shape[2:]]
+    return np.pad(image, [(0, 0), (0, 0), *((0, side) for side in missing)])
+
+
 def check(submodels, image, normalised, units, layers, background_first=True, **network):
     """Asserts that a detector's submodels compute from `image` what this network computes from `normalised`.
 
     Args:
         submodels: of the detector.
         image: (1, H, W, 3) RGB 0..255.
-        normalised: (1, 3, H, W), the same image as the other project feeds it.
+        normalised: (1, 3, H, W), the same image as the other project feeds it, before it pads it.
         units: the backbone, see `trunk`.
         layers: the layers behind it, see `heads`.
         background_first: whether the background is the first class.
         network: see `features`.
     """
-    expected, levels = features(units, layers, normalised, **network), submodels.features(image)
+    expected, levels = features(units, layers, padded(normalised), **network), submodels.features(image)
     outputs = submodels.rpn(levels)
     for i, level in enumerate(expected):
         near(levels[f"P{i + 2}"], np.transpose(level.numpy(), (0, 2, 3, 1)))

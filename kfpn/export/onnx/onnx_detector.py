@@ -8,9 +8,9 @@ import tensorflow as tf
 
 from kfpn.config.model import ModelConfig
 from kfpn.export.onnx.onnx_operations import OnnxOperations
+from kfpn.export.raw_detector import RawDetector
 from kfpn.export.tensorrt_layers import for_tensorrt
-from kfpn.modeling.detector import Detector, Rois
-from kfpn.modeling.heads.box import scored_boxes
+from kfpn.modeling.detector import Rois
 from kfpn.modeling.proposals import ProposalRule, level_anchors, select_proposals
 from kfpn.modeling.submodels import Submodels
 from kfpn.ops.boxes import gather_rows
@@ -31,18 +31,6 @@ class PooledRois(NamedTuple):
     features: Any
     channels_first: bool
     order: Any = None
-
-
-class RawDetector(Detector):
-    """The detector without its last NMS: boxes (B, R, K, 4) and scores (B, R, K) of each RoI."""
-
-    def select(self, outputs, rois, image_sizes):
-        """Returns boxes and scores of all RoIs in all classes."""
-        boxes, scores = scored_boxes(
-            outputs["box"]["logits"], outputs["box"]["deltas"], rois.boxes, rois.scores, image_sizes,
-            self.config.min_detection_size,
-        )  # fmt: skip
-        return {"boxes": boxes, "scores": scores}
 
 
 class OnnxDetector(RawDetector):

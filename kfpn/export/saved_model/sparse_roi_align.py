@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from kfpn.modeling.pooling import RoIAlign
+from kfpn.ops.padding import sizes_with_padding
 from kfpn.ops.pyramid_levels import stride
 from kfpn.ops.roi_align import roi_levels
 from kfpn.ops.roi_align_adaptive import axis_samples, linear_taps
@@ -33,7 +34,8 @@ class SparseRoIAlign(RoIAlign):
         channels = levels[0].shape[-1]
         table = tf.concat([tf.reshape(x, (tf.shape(x)[0], -1, channels)) for x in levels], axis=1)
         level = roi_levels(rois, self.canonical_size, self.levels) - int(self.levels[0][1:])
-        axes = self._axes(level, rois, image_sizes)
+        sizes = sizes_with_padding(features, image_sizes, self.padding)
+        axes = self._axes(level, rois, tf.broadcast_to(sizes, tf.shape(image_sizes)))
 
         heights, widths = ([tf.shape(x, tf.int64)[axis] for x in levels] for axis in (1, 2))
         starts = tf.cumsum([height * width for height, width in zip(heights, widths, strict=True)], exclusive=True)

@@ -14,6 +14,8 @@ from PIL import Image
 from kfpn.config.run import Config
 from kfpn.data.pipeline import prepare_image
 from kfpn.evaluation.detect import to_original
+from kfpn.export.edge_rows import Rows, Selection, edge_lines
+from kfpn.export.raw_detector import RawDetector, candidate_rows
 from kfpn.export.saved_model.graph_images import resize
 from kfpn.export.trained import TrainedDetector, open_trained
 from kfpn.export.verify import BOX_LIMIT, SCORE_LIMIT, Difference, ExportMismatch, compare_as_sets, drawn_picture
@@ -57,14 +59,20 @@ def verify_trained(trained: TrainedDetector, path: Path) -> dict[str, Difference
             outputs = _call_signature(signature, images)
             if outputs is not None:
                 difference = _compare_batch(trained, outputs, images, expected)
+                if difference.unmatched and not difference.proposals:
+                    with_candidates = reference.with_candidates(images, expected)
+                    difference = _compare_batch(trained, outputs, images, with_candidates)
                 differences[name] = differences.get(name, Difference()).plus(difference)
     if not differences:
         raise ValueError(f"{path} must have a signature that kfpn knows, got {', '.join(signatures) or 'none'}")
     for name, difference in differences.items():
         print(
             f"verify {name}: {difference.rows} rows; largest differences: box {difference.box:.2g} px, "
-            f"score {difference.score:.2g}; without counterpart: {difference.unmatched}"
+            f"score {difference.score:.2g}; without counterpart: {difference.unmatched}, "
+            f"and at the edge of the selection: {len(difference.edge)}"
         )
+        if difference.edge and not difference.proposals:
+            print("\n".join(edge_lines(name, difference.edge)))
     print(
         f"verify resizing: largest difference from Pillow's {reference.level} of 255 levels, in {reference.share:.2%}"
     )
@@ -113,7 +121,8 @@ class Reference:
     """
 
     def __init__(self, trained: TrainedDetector):
-        self.config = trained.config
+        self.config, self.category_ids = trained.config, np.array(trained.category_ids)
+        self.raw = RawDetector(trained.unfolded, trained.config.model)
         self.level, self.share = 0, 0.0
         model = inference_model(trained.unfolded, trained.config.model, padded=True)
         proposals = model.get_layer("proposals").output
@@ -126,14 +135,7 @@ class Reference:
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
         """Returns size, boxes (in its pixels), scores, labels, proposal_boxes and proposal_scores of each image."""
-        # TensorFlow resizes here too, so that a pixel which Pillow rounds the other way does not count as the model's
-        # difference.
-        resized = [self._resized(image) for image in images]
-        sizes = np.array([pixels.shape[:2] for pixels in resized], np.int32)
-        sides = -(-sizes.max(0) // self.config.input.divisor) * self.config.input.divisor
-        padded = np.zeros((len(images), *sides, 3), np.float32)
-        for row, pixels in zip(padded, resized, strict=True):
-            row[: len(pixels), : pixels.shape[1]] = pixels
+        padded, sizes = self._padded_batch(images)
         detections, (rois, logits) = self.run({"images": padded, "image_sizes": sizes})
         results = []
         for i, image in enumerate(images):
@@ -150,6 +152,28 @@ class Reference:
                 }
             )
         return results
+
+    def with_candidates(self, images: Sequence[np.ndarray], results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Returns results with the entry `candidates`: the rows before NMS, boxes in pixels of the network's input."""
+        padded, sizes = self._padded_batch(images)
+        raw = {name: np.array(value) for name, value in self.raw(tf.constant(padded), tf.constant(sizes)).items()}
+        least, rows = self.config.model.score_threshold - SCORE_LIMIT, []
+        for i in range(len(images)):
+            boxes, scores, labels = candidate_rows(raw, i, least)
+            rows.append((boxes, scores, self.category_ids[labels]))
+        return [{**result, "candidates": own} for result, own in zip(results, rows, strict=True)]
+
+    def _padded_batch(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Returns images resized and padded, (B, H, W, 3) float32, and their sizes, (B, 2) int32."""
+        # TensorFlow resizes here too, so that a pixel which Pillow rounds the other way does not count as the model's
+        # difference.
+        resized = [self._resized(image) for image in images]
+        sizes = np.array([pixels.shape[:2] for pixels in resized], np.int32)
+        sides = -(-sizes.max(0) // self.config.input.divisor) * self.config.input.divisor
+        padded = np.zeros((len(images), *sides, 3), np.float32)
+        for row, pixels in zip(padded, resized, strict=True):
+            row[: len(pixels), : pixels.shape[1]] = pixels
+        return padded, sizes
 
     def _resized(self, image: np.ndarray) -> np.ndarray:
         pillow, size = prepare_image(image, self.config.input)
@@ -183,41 +207,39 @@ def _compare_batch(
     trained: TrainedDetector,
     outputs: dict[str, np.ndarray],
     images: list[np.ndarray],
-    expected: list[dict[str, np.ndarray]],
+    expected: list[dict[str, Any]],
 ) -> Difference:
     """Compares the outputs of one signature with the results of `Reference` on the same images."""
     proposes = "proposal_boxes" in outputs
     rows_of = _proposal_rows if proposes else _detection_rows
     total = Difference(proposals=proposes)
     for i, (image, reference) in enumerate(zip(images, expected, strict=True)):
-        ours, theirs, cut = rows_of(trained, {name: value[i] for name, value in outputs.items()}, reference)
+        ours, theirs, selection = rows_of(trained, {name: value[i] for name, value in outputs.items()}, reference)
         scale = np.tile(reference["size"], 2)
         to_input = scale / np.tile(image.shape[:2], 2)
-        total = total.plus(compare_as_sets((ours[0] * to_input, *ours[1:]), (theirs[0] * scale, *theirs[1:]), cut))
+        in_input = (ours[0] * to_input, *ours[1:]), (theirs[0] * scale, *theirs[1:])
+        total = total.plus(compare_as_sets(*in_input, selection))
     return total
-
-
-Rows = tuple[np.ndarray, ...]
 
 
 def _proposal_rows(
     trained: TrainedDetector, outputs: dict[str, np.ndarray], reference: dict[str, np.ndarray]
-) -> tuple[Rows, Rows, float]:
-    """Returns boxes, scores and classes of Keras' and the export's proposals for one image, and the score of the cut."""
+) -> tuple[Rows, Rows, Selection]:
+    """Returns boxes, scores and classes of Keras' and the export's proposals for one image, and how they were selected."""
     boxes, scores = reference["proposal_boxes"], reference["proposal_scores"]
     rows = outputs["proposal_scores"] > 0
     theirs = outputs["proposal_boxes"][rows], outputs["proposal_scores"][rows], np.zeros(rows.sum())
-    full = len(scores) == trained.config.model.post_nms_test
-    return (boxes, scores, np.zeros(len(scores))), theirs, scores.min(initial=1.0) if full else 0.0
+    selection = Selection(most=trained.config.model.post_nms_test)
+    return (boxes, scores, np.zeros(len(scores))), theirs, selection
 
 
 def _detection_rows(
-    trained: TrainedDetector, outputs: dict[str, np.ndarray], reference: dict[str, np.ndarray]
-) -> tuple[Rows, Rows, float]:
-    """Returns boxes, scores and classes of Keras' and the export's detections in one image, and the score of the cut."""
+    trained: TrainedDetector, outputs: dict[str, np.ndarray], reference: dict[str, Any]
+) -> tuple[Rows, Rows, Selection]:
+    """Returns boxes, scores and classes of Keras' and the export's detections in one image, and how they were selected."""
     config, scores = trained.config.model, reference["scores"]
     rows = np.arange(len(outputs["detection_scores"])) < outputs["num_detections"]
     theirs = tuple(outputs[f"detection_{key}"][rows] for key in ("boxes", "scores", "classes"))
     ours = reference["boxes"], scores, np.array(trained.category_ids)[reference["labels"]]
-    full = len(scores) == config.max_detections
-    return ours, theirs, scores.min(initial=1.0) if full else config.score_threshold
+    candidates = reference.get("candidates")
+    return ours, theirs, Selection(config.score_threshold, config.max_detections, config.nms_iou, candidates)

@@ -18,6 +18,7 @@ COMMON_SETTINGS: dict[str, Any] = {
     "shared_rpn": True,
     "norm_heads": False,
     "canonical_size": 224.0,
+    "padding": "foreign",
     "anchor_sizes": (32.0, 64.0, 128.0, 256.0, 512.0),
     "aspect_ratios": (0.5, 1.0, 2.0),
     "pre_nms_train": 2000,
