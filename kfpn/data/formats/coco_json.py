@@ -44,7 +44,7 @@ def read_coco_json(path: Path, name: str) -> dict[str, Rows]:
     Raises:
         ValueError: when it can't be read, or a list, a row or a field is missing; says which.
     """
-    content = _parsed(path, name)
+    content = _parsed_json(path, name)
     if not isinstance(content, dict):
         raise ValueError(
             f"{name}: must hold an object with images, annotations and categories, got a {type(content).__name__}"
@@ -61,7 +61,7 @@ def read_coco_json(path: Path, name: str) -> dict[str, Rows]:
     return content
 
 
-def _parsed(path: Path, name: str) -> Any:
+def _parsed_json(path: Path, name: str) -> Any:
     def without_masks(row: dict[str, Any]) -> dict[str, Any]:
         row.pop("segmentation", None)  # most of the file: it is dropped while parsing, so it never fills the memory
         return row
