@@ -10,6 +10,7 @@ import numpy as np
 
 from kfpn.data.annotation_checks import AnnotationFaults, in_stored_pixels, read_headers, require_unique, upright_boxes
 from kfpn.data.annotations import AnnotatedSource, Annotations, ImageTable, RawObjects, collect
+from kfpn.data.box_conventions import require_width_and_height
 from kfpn.data.memory_limit import memory_limit
 from kfpn.data.record import Source
 
@@ -206,7 +207,9 @@ def _boxes(
         rows.append((index, label_of[category], bool(annotation.get("iscrowd")), _area(annotation)))
     index_column, labels, crowd, areas = zip(*rows, strict=True) if rows else ((), (), (), ())
     of_image = np.asarray(index_column, np.int64)
-    boxes = upright_boxes(np.asarray(corners, np.float64).reshape(-1, 4), sizes[of_image], orientations[of_image])
+    raw = np.asarray(corners, np.float64).reshape(-1, 4)
+    require_width_and_height(faults.source, raw, sizes[of_image])
+    boxes = upright_boxes(raw, sizes[of_image], orientations[of_image])
     objects = RawObjects(of_image, boxes, labels, crowd, areas, where=lambda m: files[of_image[m]])
     return collect(objects, sizes, faults)
 

@@ -16,10 +16,10 @@ from kfpn.data.annotation_checks import (
 )
 from kfpn.data.annotations import AnnotatedSource, ImageTable, RawObjects, collect
 from kfpn.data.formats.place_and_split import place_and_split
+from kfpn.data.image_endings import is_image_name
 from kfpn.data.record import Source
 
 _CORNERS = ("ymin", "xmin", "ymax", "xmax")
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 _SPLIT_LINE = re.compile(r"(.+?)(?:\s+-?[01])?$")  # the lists of one class add 1, 0 or -1 to each name
 
 
@@ -112,9 +112,7 @@ def _inner_folders(root: Path) -> str:
 
 
 def _image_files(root: Path, stems: list[str], name: str) -> list[str]:
-    images = (
-        path for path in sorted((root / "JPEGImages").iterdir()) if path.suffix.lower() in _SUFFIXES and path.is_file()
-    )
+    images = (path for path in sorted((root / "JPEGImages").iterdir()) if is_image_name(path) and path.is_file())
     present = {path.stem: str(path) for path in images}
     missing = [stem for stem in stems if stem not in present]
     if missing:
