@@ -40,9 +40,9 @@ def require_width_and_height(name: str, corners: np.ndarray, sizes: np.ndarray) 
         ValueError: when, read as corners, all boxes lie in their images, and read as sizes, most of them do not.
     """
     corners, limits = np.asarray(corners, np.float64).reshape(-1, 4), np.asarray(sizes, np.float64).reshape(-1, 2)
-    first, last = corners[:, :2], corners[:, 2:] - corners[:, :2]
     if len(corners) < _FEW or not np.isfinite(corners).all():
         return
+    first, last = corners[:, :2], corners[:, 2:] - corners[:, :2]
     as_corners = (last > first).all(axis=1) & (last <= limits + 1).all(axis=1)
     leaves = (corners[:, 2:] > limits + 1).any(axis=1)
     if as_corners.all() and leaves.mean() > 0.5:

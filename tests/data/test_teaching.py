@@ -152,6 +152,20 @@ def test_corners_in_place_of_sizes_are_refused_when_most_of_them_leave_their_ima
     require_width_and_height("it", np.full((5, 4), np.nan), limits[:1].repeat(5, 0))
 
 
+def test_a_coco_file_with_corners_in_place_of_sizes_is_refused(tmp_path):
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.jpg")
+    corners = [[30, 20, 60, 40], [40, 5, 50, 45], [2, 30, 20, 46], [33, 25, 63, 47]]
+    rows = [{"id": i, "image_id": 1, "category_id": 1, "bbox": box} for i, box in enumerate(corners)]
+    content = {
+        "images": [{"id": 1, "file_name": "a.jpg"}],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": rows,
+    }
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="bbox must be x, y, width, height, got 4 that look like x1, y1, x2, y2"):
+        open_source(f"coco:{tmp_path}/a.json")
+
+
 def test_the_table_counts_objects_crowd_and_images_of_each_class_and_what_was_left_out():
     source = source_of(
         [[box(0), box(0, at=(1, 1, 9, 9)), box(1, 1)], [], [box(1), box(0, at=(5, 5, 5, 5))]], ("猫", "a dog")

@@ -10,6 +10,7 @@ import numpy as np
 
 from kfpn.data.annotation_checks import AnnotationFaults, in_stored_pixels, read_headers, upright_boxes
 from kfpn.data.annotations import AnnotatedSource, ImageTable, RawObjects, collect
+from kfpn.data.box_conventions import require_width_and_height
 from kfpn.data.field_values import comma_hint, read_flag, read_number, shown
 from kfpn.data.folder_index import FolderIndex
 from kfpn.data.formats.coco_json import Rows, existing_json, read_coco_json
@@ -60,6 +61,7 @@ class CocoSource(AnnotatedSource):
         stored = in_stored_pixels(declared, sizes, orientations, files, name)
         objects = _objects(content["annotations"], table, categories, files, faults)
         of_image = objects.image_index
+        require_width_and_height(name, objects.boxes, sizes[of_image])
         turned = upright_boxes(objects.boxes, sizes[of_image], np.where(stored, orientations, 1)[of_image])
         super().__init__(
             name=name,

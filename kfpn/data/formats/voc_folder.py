@@ -8,8 +8,8 @@ from pathlib import Path
 from kfpn.data.annotation_checks import AnnotationFaults, require_unique
 from kfpn.data.encodings import decode_text
 from kfpn.data.folder_index import FolderIndex, Parts, is_hidden, readings
+from kfpn.data.image_endings import image_endings
 
-ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 OTHER_NAME = "annotations whose <filename> is an image of another name, taken"
 NOT_THERE = "annotations whose <filename> is not there, so the one image of the annotation's name is taken"
 WITHOUT_XML = "images without an annotation, left out"
@@ -188,7 +188,7 @@ def _known(folder: VocFolder, text: str) -> str | None:
 def _without_ending(parts: list[Parts]) -> Parts:
     first = parts[0]
     stem, _, ending = first[-1].rpartition(".")
-    return (*first[:-1], stem) if stem and f".{ending.lower()}" in (*ENDINGS, ".xml") else first
+    return (*first[:-1], stem) if stem and f".{ending.lower()}" in (*image_endings(), ".xml") else first
 
 
 def images_of(folder: VocFolder, file_names: Mapping[str, str], faults: AnnotationFaults) -> list[str]:
@@ -203,7 +203,7 @@ def images_of(folder: VocFolder, file_names: Mapping[str, str], faults: Annotati
     Raises:
         ValueError: when an image is missing, or naming both, when two files fit.
     """
-    index = FolderIndex(folder.images, ENDINGS)
+    index = FolderIndex(folder.images, image_endings())
     found = {stem: _image_of(folder, index, stem, text, faults) for stem, text in file_names.items()}
     missing = [stem for stem, file in found.items() if file is None]
     if missing:
