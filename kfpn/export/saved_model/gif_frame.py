@@ -60,9 +60,10 @@ def find_frame(file: tf.Tensor) -> tuple[GifFrame, tf.Tensor]:
     data = start + 10 + _table_size(descriptor[9])
     end = _chain_end(file, data + 1)
     # As in Pillow, a frame that is larger than the canvas makes the canvas larger.
-    canvas = [tf.maximum(number_at(file, 8 - 2 * i, 2), side) for i, side in enumerate((top + height, left + width))]
+    canvas_height = tf.maximum(number_at(file, 8, 2), top + height)
+    canvas_width = tf.maximum(number_at(file, 6, 2), left + width)
     whole = (descriptor[0] == _FRAME) & (width > 0) & (height > 0) & (end <= tf.strings.length(file))
-    return GifFrame(start, end, top, left, *canvas, fill), whole
+    return GifFrame(start, end, top, left, canvas_height, canvas_width, fill), whole
 
 
 def decode_frame(file: tf.Tensor, frame: GifFrame) -> tf.Tensor:
