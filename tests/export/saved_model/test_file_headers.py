@@ -247,9 +247,9 @@ def test_a_strict_request_names_all_bad_files_at_once(photo):
 def test_warm_up_takes_the_files_that_the_server_takes(tmp_path, photo):
     path = tmp_path / "image"
     for file, words in (
-        (webp(photo, 2), "files that are whole, got a WebP file"),
+        (webp(photo, 2), "that are whole, got a WebP file"),
         (png(400, 400, rows=1), r"have at most 100000 pixels an image, got 400 x 400: send"),
-        (png(8, 8)[:60], "files that are whole, got one that is damaged"),
+        (png(8, 8)[:60], "that are whole, got one that is damaged"),
     ):
         path.write_bytes(file)
         with pytest.raises(ValueError, match=f"image must .*{words}"):

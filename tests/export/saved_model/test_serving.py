@@ -227,7 +227,6 @@ def test_a_request_by_rows_has_the_detections_of_one_by_columns(server, images):
         ("kfpn:predict", {"instances": []}, 400, "at least one"),
         ("kfpn:predict", {"instances": [{"b64": "not base64"}]}, 400, "base64"),
         ("kfpn:predict", {"instances": [{"image": {"b64": ""}}]}, 400, "image_bytes"),
-        ("kfpn:predict", {"instances": ["plain text"]}, 400, "index 0"),
         ("kfpn:predict", {"signature_name": "image_tensor", "instances": [[[[256, 0, 0]]]]}, 400, "256"),
         ("kfpn:predict", {"signature_name": "segment", "instances": [1]}, 400, "segment"),
         ("nfpk:predict", {"instances": [1]}, 404, "nfpk"),
@@ -240,6 +239,13 @@ def test_a_wrong_rest_request_is_refused_with_its_status(server, where, document
     status, answer = post(server, where, document)
     assert status == code, answer
     assert words in answer["error"]
+
+
+def test_text_in_place_of_a_file_is_named_in_its_row(server):
+    status, answer = post(server, "kfpn:predict", {"instances": ["plain text"]})
+    assert status == 200, answer
+    assert "got bytes that begin with 70 6c 61 69 6e 20 74 65 at index 0" in answer["predictions"][0]["errors"]
+    assert answer["predictions"][0]["num_detections"] == 0
 
 
 def test_both_protocols_list_the_available_versions(server):
