@@ -134,7 +134,7 @@ def ask_rest(target: Target, signature: str, name: str, value: np.ndarray) -> di
             f"no REST server answers at {target.server}: is it running, and is this its REST port (8501 by default; "
             f"8500 is gRPC's)? ({getattr(error, 'reason', repr(error))})"
         ) from error
-    return {key: np.array(column, np.float32) for key, column in outputs.items()}
+    return {key: np.array(column, object if key == "errors" else np.float32) for key, column in outputs.items()}
 
 
 def read_input(paths: list[Path], signature: str) -> tuple[str, np.ndarray]:
@@ -200,6 +200,7 @@ def draw(path: Path, found: list[tuple[str, float, np.ndarray, int]], target: Pa
 def show(paths: list[Path], outputs: dict, classes: dict[int, str], min_score: float, folder: Path | None) -> None:
     """Prints the detections of each image, and draws them where a folder is given."""
     taken = set()
+    errors = bad_files(outputs, len(paths))
     for index, path in enumerate(paths):
         count = int(outputs["num_detections"][index])
         names = ("detection_scores", "detection_classes", "detection_boxes_pixels")
@@ -211,18 +212,29 @@ def show(paths: list[Path], outputs: dict, classes: dict[int, str], min_score: f
         ]
         for name, score, box, _ in found:
             print(f"{path}: {name} {score:.3f} " + " ".join(f"{side:.1f}" for side in box))
-        if not found:
+        if errors[index]:
+            print(f"{path}: {errors[index]}", file=sys.stderr)
+        elif not found:
             print(f"{path}: nothing with a score of {min_score:g} or more")
-        if folder is not None:
+        if folder is not None and not errors[index]:
             stem = path.stem if path.stem not in taken else f"{path.stem}-{index}"
             taken.add(stem)
             draw(path, found, folder / f"{stem}.png")
 
 
+def bad_files(outputs: dict, count: int) -> list[str]:
+    """Returns what the server says of each of `count` files: an empty text where it could be read.
+
+    A model that was exported with --strict, or by an older kfpn, has no such output: it refuses the request.
+    """
+    given = outputs.get("errors", [""] * count)
+    return [text.decode() if isinstance(text, bytes) else str(text) for text in given]
+
+
 def named_indices(message: str, paths: list[Path]) -> str:
     """Returns the message with the files' names behind it where it says at which index of the batch the fault is."""
-    match = re.search(r"at index (\d+(?:, \d+)*)", message)
-    indices = [int(number) for number in match[1].split(", ")] if match else []
+    groups = re.findall(r"at index (\d+(?:, \d+)*)", message)
+    indices = [int(number) for group in groups for number in group.split(", ")]
     names = [str(paths[index]) for index in indices if index < len(paths)]
     return f"{message}\nthat is {', '.join(names)}" if names else message
 
@@ -247,7 +259,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command line and returns its exit code: 0, or 1 after an error."""
+    """Runs the command line and returns its exit code: 0, or 1 after an error or where a file could not be read."""
     options = parse(arguments)
     server = options.server or f"localhost:{PORTS[options.protocol]}"
     target = Target(server, options.model, options.version, options.label, options.timeout, options.max_message_mb)
@@ -259,7 +271,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Failure as error:
         print(f"serving_client: error: {named_indices(str(error), options.images)}", file=sys.stderr)
         return 1
-    return 0
+    return int(any(bad_files(outputs, 0)))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from kfpn.export.saved_model.request_limits import MOST_PIXELS, RequestLimits
+
 DESCRIPTION = """\
 Write a trained detector as a SavedModel for TensorFlow Serving, as the next version in a model's folder.
 
@@ -37,6 +39,14 @@ class SavedModelOptions:
     """Compile the network with XLA where it runs, anew for each padded size and batch size: seconds to minutes each."""
     verify: bool = False
     """Compare with the Keras model on images of two sizes and in two batch sizes before the version appears."""
+    max_pixels: int = MOST_PIXELS
+    """Most pixels of an image as it is sent; the default is the limit of `kfpn predict`. Decoding takes 3 to 6 bytes each."""
+    max_images: int = RequestLimits.max_images
+    """Most images of a request."""
+    max_batch_pixels: int = RequestLimits.max_batch_pixels
+    """Most pixels of a request after resizing and padding; the network's memory grows with them."""
+    strict: bool = False
+    """Refuse a request with a bad file, rather than leave that file's row empty and name the fault in `errors`."""
 
 
 def run(options: SavedModelOptions) -> int:
@@ -62,6 +72,7 @@ def run(options: SavedModelOptions) -> int:
             batching=options.batching,
             xla=options.xla,
             verify=options.verify,
+            limits=RequestLimits(options.max_pixels, options.max_images, options.max_batch_pixels, options.strict),
         )
     except ExportMismatch as error:
         return print_mismatch(error)

@@ -7,7 +7,12 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from kfpn.export.saved_model.graph_images import READABLE, decode_image
+from kfpn.config.run import InputConfig
+from kfpn.data.augment import resized_sizes
+from kfpn.export.saved_model.file_faults import find_faults
+from kfpn.export.saved_model.file_headers import READABLE, FileHeader, file_header
+from kfpn.export.saved_model.image_decoders import decode_image
+from kfpn.export.saved_model.request_limits import USUAL_LIMITS, RequestLimits
 
 WARMUP = Path("assets.extra") / "tf_serving_warmup_requests"
 MOST_REQUESTS = 1000
@@ -20,7 +25,8 @@ BATCHING_TEXT = """\
 # image keeps all cores busy, and waiting for others only makes it later.
 # Requests with image_bytes may mix images of all sizes. Requests with images (pixels) of different sizes can't be put
 # into one batch: the server refuses them, so batch only where all clients send one size.
-# One image that can't be decoded fails the batch that it is in, with its index in that batch.
+# An image that can't be decoded fails alone, and the index in its error is that in the joint batch. In a model that was
+# exported with --strict it fails the batch that it is in.
 max_batch_size { value: 8 }
 batch_timeout_micros { value: 5000 }
 # A batch is filled up to the next of these sizes: a GPU prepares itself for each size once.
@@ -35,28 +41,57 @@ max_enqueued_batches { value: 64 }
 """
 
 
-def read_images(paths: Sequence[str | os.PathLike]) -> list[tuple[bytes, np.ndarray]]:
+def read_images(
+    paths: Sequence[str | os.PathLike], limits: RequestLimits = USUAL_LIMITS
+) -> list[tuple[bytes, np.ndarray]]:
     """Reads image files: returns the bytes of each, and its pixels (H, W, 3) uint8 RGB as a server decodes them.
 
+    Args:
+        paths: of the files.
+        limits: what the server takes at most.
+
     Raises:
-        ValueError: for a file that cannot be read, or that TensorFlow cannot decode; it is named.
+        ValueError: for a file that cannot be read, or that the server would refuse; it is named.
     """
     images = []
     for path in paths:
         try:
             content = Path(path).read_bytes()
-            images.append((content, decode_image(tf.constant(content)).numpy()))
+            header = file_header(tf.constant(content))
+            faults = find_faults(FileHeader(*(field[None] for field in header)), limits)
+            if faults.beyond[0] != b"":
+                sentence = faults.beyond[0].numpy().decode()
+                raise ValueError(sentence.replace("image_bytes", str(path), 1).replace(" at index 0", "", 1))
+            if faults.got[0] != b"":
+                raise ValueError(f"{path} must be one of {READABLE}, got {faults.got[0].numpy().decode()}")
+            images.append((content, decode_image(tf.constant(content), header).numpy()))
         except OSError as error:
             raise ValueError(f"{path} must be an image file that can be read, got {error.strerror}") from error
         except tf.errors.InvalidArgumentError as error:
-            raise ValueError(f"{path} must be one of {READABLE}, got something else") from error
+            raise ValueError(f"{path} must be one of {READABLE}, got one that is damaged") from error
     return images
 
 
-def check_batch_sizes(batch_sizes: Sequence[int]) -> None:
-    """Raises ValueError unless there is at least one batch size, and all are at least 1."""
+def check_batch_sizes(batch_sizes: Sequence[int], limits: RequestLimits) -> None:
+    """Raises ValueError unless there is at least one batch size, and all lie within what a request may hold."""
     if not batch_sizes or min(batch_sizes) < 1:
         raise ValueError(f"warmup_batch_sizes must be integers of at least 1, got {tuple(batch_sizes)}")
+    if max(batch_sizes) > limits.max_images:
+        raise ValueError(f"warmup_batch_sizes must be at most max_images, {limits.max_images}, got {max(batch_sizes)}")
+
+
+def check_batch_pixels(
+    images: Sequence[tuple[bytes, np.ndarray]], batch_sizes: Sequence[int], config: InputConfig, limits: RequestLimits
+) -> None:
+    """Raises ValueError where a warm-up request would have more pixels, resized and padded, than the server takes."""
+    for _, pixels in images:
+        padded = -(-resized_sizes(np.array(pixels.shape[:2]), config) // config.divisor) * config.divisor
+        total = max(batch_sizes) * int(np.prod(padded))
+        if total > limits.max_batch_pixels:
+            raise ValueError(
+                f"warmup requests must have at most {limits.max_batch_pixels} pixels after resizing and padding, got {total}: "
+                "make warmup_batch_sizes smaller or max_batch_pixels larger"
+            )
 
 
 def write_warmup(

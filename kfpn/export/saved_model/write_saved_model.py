@@ -9,7 +9,14 @@ import tensorflow as tf
 from kfpn.config.run import InputConfig
 from kfpn.export.archive import detection_outputs, write_archive, write_classes
 from kfpn.export.saved_model.graph_images import ImageBatch, batch_of_files, batch_of_pixels
-from kfpn.export.saved_model.serving_files import check_batch_sizes, read_images, write_batching, write_warmup
+from kfpn.export.saved_model.request_limits import USUAL_LIMITS, RequestLimits
+from kfpn.export.saved_model.serving_files import (
+    check_batch_pixels,
+    check_batch_sizes,
+    read_images,
+    write_batching,
+    write_warmup,
+)
 from kfpn.export.saved_model.sparse_roi_align import SparseRoIAlign
 from kfpn.export.saved_model.verify_saved_model import verify_trained
 from kfpn.export.trained import TrainedDetector, next_version, open_trained, written_aside
@@ -32,6 +39,7 @@ def export_saved_model(
     batching: bool = False,
     xla: bool = False,
     verify: bool = False,
+    limits: RequestLimits = USUAL_LIMITS,
 ) -> Path:
     """Writes a trained detector as the next version of a served model.
 
@@ -44,6 +52,7 @@ def export_saved_model(
         batching: also write `directory`/batching.config, unless it is there.
         xla: compile the convolutions and the box head with XLA, anew for each padded size and batch size.
         verify: compare with the Keras model before the version appears, see `verify_saved_model`.
+        limits: what the server takes at most, and whether one bad file fails its whole request.
 
     Returns:
         The new version's folder.
@@ -54,12 +63,13 @@ def export_saved_model(
         ExportMismatch: a ValueError, for an export that differs from Keras. No version appears then.
     """
     names = _checked_signatures(signatures)
-    check_batch_sizes(warmup_batch_sizes)
-    images = read_images(warmup)
+    check_batch_sizes(warmup_batch_sizes, limits)
+    images = read_images(warmup, limits)
     target = next_version(directory)
     trained = open_trained(workdir)
+    check_batch_pixels(images, warmup_batch_sizes, trained.config.input, limits)
     with written_aside(target) as aside:
-        write_signatures(trained, aside, names, xla)
+        write_signatures(trained, aside, names, xla, limits)
         if images:
             write_warmup(aside, images, [SIGNATURES[name] for name in names], warmup_batch_sizes, target.parent.name)
         if verify:
@@ -77,7 +87,11 @@ def _checked_signatures(signatures: Sequence[str]) -> tuple[str, ...]:
 
 
 def write_signatures(
-    trained: TrainedDetector, path: Path, names: Sequence[str] = tuple(SIGNATURES), xla: bool = False
+    trained: TrainedDetector,
+    path: Path,
+    names: Sequence[str] = tuple(SIGNATURES),
+    xla: bool = False,
+    limits: RequestLimits = USUAL_LIMITS,
 ) -> None:
     """Writes the SavedModel itself.
 
@@ -86,8 +100,9 @@ def write_signatures(
         path: folder to make.
         names: keys of `SIGNATURES`.
         xla: see `export_saved_model`.
+        limits: see `export_saved_model`.
     """
-    detector = ServedDetector(trained, xla)
+    detector = ServedDetector(trained, xla, limits)
     endpoints = {
         "image_bytes": (detector.detect_files, [_FILES]),
         "image_tensor": (detector.detect_pixels, [_PIXELS]),
@@ -103,13 +118,15 @@ class ServedDetector(Detector):
     Args:
         trained: the detector; its submodels with folded norms are used.
         xla: compile with XLA: features and RPN in one function, RoIAlign and the heads in another.
+        limits: what a request may hold.
     """
 
-    def __init__(self, trained: TrainedDetector, xla: bool = False):
+    def __init__(self, trained: TrainedDetector, xla: bool = False, limits: RequestLimits = USUAL_LIMITS):
         super().__init__(trained.submodels, trained.config.model, nms="kernel")
         self.input: InputConfig = trained.config.input
         self.category_ids = trained.category_ids
         self.xla = xla
+        self.limits = limits
         if not xla:  # XLA fuses the gathers, and has no sparse matrices
             self.aligns = {name: SparseRoIAlign.from_config(align.get_config()) for name, align in self.aligns.items()}
         # Functions of their own are traced and stored once for all signatures.
@@ -135,16 +152,22 @@ class ServedDetector(Detector):
         return super().heads(pooled, training=not self.xla)
 
     def detect_files(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Detects in image files: (B,) string."""
-        return self._detect(batch_of_files(image_bytes, self.input))
+        """Detects in image files: (B,) string. A bad file gets a row of zeros, and a sentence in `errors`."""
+        files = batch_of_files(image_bytes, self.input, self.limits)
+        outputs = self._detect(files.batch)
+        if self.limits.strict:
+            return outputs
+        # The row behind the last image is the one of files without an image.
+        rows = {name: tf.concat([value, tf.zeros_like(value[:1])], axis=0) for name, value in outputs.items()}
+        return {**{name: tf.gather(value, files.rows) for name, value in rows.items()}, "errors": files.errors}
 
     def detect_pixels(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Detects in images of one size: (B, H, W, 3) uint8 RGB."""
-        return self._detect(batch_of_pixels(images, self.input))
+        return self._detect(batch_of_pixels(images, self.input, self.limits))
 
     def propose_in_pixels(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns the RPN's proposals for images of one size: (B, H, W, 3) uint8 RGB; empty rows are zeros."""
-        batch = batch_of_pixels(images, self.input)
+        batch = batch_of_pixels(images, self.input, self.limits)
         rois = self._first_stage(batch).rois
         pixels, normalised = _to_original(rois.boxes, batch)
         return {

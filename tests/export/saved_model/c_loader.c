@@ -173,9 +173,9 @@ static TF_Tensor *pixels_of(char **paths, int count) {
 
 /* --- JSON --- */
 
-static void print_text(const char *text) {
+static void print_bytes(const char *text, size_t count) {
   putchar('"');
-  for (; *text; text++) {
+  for (const char *end = text + count; text < end; text++) {
     unsigned char c = (unsigned char)*text;
     if (c == '"' || c == '\\') printf("\\%c", c);
     else if (c < 0x20) printf("\\u%04x", c);
@@ -184,14 +184,22 @@ static void print_text(const char *text) {
   putchar('"');
 }
 
+static void print_text(const char *text) { print_bytes(text, strlen(text)); }
+
 static void print_tensor(const char *name, const TF_Tensor *tensor) {
-  if (TF_TensorType(tensor) != TF_FLOAT) fail("an output must be float32", name);
+  int is_text = TF_TensorType(tensor) == TF_STRING;
+  if (!is_text && TF_TensorType(tensor) != TF_FLOAT) fail("an output must be float32 or string", name);
   print_text(name);
   printf(": {\"shape\": [");
   for (int i = 0; i < TF_NumDims(tensor); i++) printf("%s%lld", i ? ", " : "", (long long)TF_Dim(tensor, i));
   printf("], \"values\": [");
   const float *values = TF_TensorData(tensor);
-  for (int64_t i = 0; i < TF_TensorElementCount(tensor); i++) printf("%s%.9g", i ? ", " : "", values[i]);
+  const TF_TString *texts = TF_TensorData(tensor);
+  for (int64_t i = 0; i < TF_TensorElementCount(tensor); i++) {
+    printf("%s", i ? ", " : "");
+    if (is_text) print_bytes(TF_StringGetDataPointer(&texts[i]), TF_StringGetSize(&texts[i]));
+    else printf("%.9g", values[i]);
+  }
   printf("]}");
 }
 

@@ -76,14 +76,19 @@ def fill(request, document, signature):
     return rows
 
 
+def listed(values):
+    """Returns an output as JSON has it. Strings are plain text, because no output's name ends with _bytes."""
+    return [text.decode() for text in values] if values.dtype == object else values.tolist()
+
+
 def document_of(response, rows):
     outputs = {name: tf.make_ndarray(tensor) for name, tensor in response.outputs.items()}
     if not rows:
-        columns = {name: value.tolist() for name, value in outputs.items()}
+        columns = {name: listed(value) for name, value in outputs.items()}
         return {"outputs": columns if len(columns) > 1 else next(iter(columns.values()))}
     sizes = {value.shape[0] if value.ndim else math.nan for value in outputs.values()}
     if len(sizes) != 1 or math.nan in sizes:
         raise invalid(f"Tensors have an inconsistent batch size: {sizes}")
-    lists = {name: value.tolist() for name, value in outputs.items()}
-    predictions = [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
-    return {"predictions": predictions if len(lists) > 1 else next(iter(lists.values()))}
+    lists = {name: listed(value) for name, value in outputs.items()}
+    found = [dict(zip(lists, one, strict=True)) for one in zip(*lists.values(), strict=True)]
+    return {"predictions": found if len(lists) > 1 else next(iter(lists.values()))}

@@ -10,10 +10,12 @@ its use of GPUs.
 """
 
 import argparse
+import gc
 import json
 import re
 import sys
 import threading
+import time
 from concurrent import futures
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -63,7 +65,7 @@ class Version:
             raise Refused("FAILED_PRECONDITION", f'Serving signature key "{name}" not found.')
         return self.signatures[name or "serving_default"]
 
-    def predict(self, request):
+    def predict(self, request, seconds=None):
         name = request.model_spec.signature_name or "serving_default"
         signature = self.signature(name)
         required, sent = set(signature.inputs), set(request.inputs)
@@ -87,7 +89,9 @@ class Version:
         response.model_spec.version.value = self.number
         try:
             feeds = {name: tf.make_ndarray(tensor) for name, tensor in feeds.items()}
-            values = self.session.run([signature.outputs[alias].name for alias in aliases], feeds)
+            # TF Serving gives the client's deadline to the session, which stops in the middle then.
+            options = seconds and tf.compat.v1.RunOptions(timeout_in_ms=max(1, int(1000 * seconds)))
+            values = self.session.run([signature.outputs[alias].name for alias in aliases], feeds, options=options)
         except tf.errors.OpError as error:
             # Python's session puts these words before the message. C++ does not.
             message = error.message.removeprefix("Graph execution error:").lstrip()
@@ -136,8 +140,17 @@ class Models:
     def version_of(self, spec):
         return max(self.all_of(spec), key=lambda version: version.number)
 
-    def predict(self, request):
-        return self.version_of(request.model_spec).predict(request)
+    def predict(self, request, seconds=None):
+        return self.version_of(request.model_spec).predict(request, seconds)
+
+    def follow(self, name, folder, seconds):
+        """Loads the latest version whenever a new one appears, and then drops the one before, as TF Serving does."""
+        while True:
+            time.sleep(seconds)
+            latest = max(int(path.name) for path in folder.glob("*") if path.name.isdigit())
+            if latest not in self.versions[name]:
+                self.versions[name] = {latest: Version(folder / str(latest), latest)}
+                gc.collect()
 
     def status(self, request):
         response = status_pb2.GetModelStatusResponse()
@@ -161,7 +174,8 @@ def answering(method):
 
     def answer(self, request, context):
         try:
-            return method(self.models, request)
+            limited = method is Models.predict and context.time_remaining() is not None
+            return method(self.models, request, context.time_remaining()) if limited else method(self.models, request)
         except Refused as error:
             message = str(error)
             cut = message if len(message) <= LONGEST_MESSAGE else message[:LONGEST_MESSAGE] + "...TRUNCATED"
@@ -274,6 +288,7 @@ def main():
     parser.add_argument("--config")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--rest-port", type=int, default=0)
+    parser.add_argument("--follow", type=float, metavar="SECONDS", help="look for new versions so often")
     arguments = parser.parse_args()
     try:
         models = Models(config_of(arguments))
@@ -281,6 +296,9 @@ def main():
         raise SystemExit(f"standin_server: error: {error}") from error
     # The first server takes requests as long as TF Serving does, the second as long as any gRPC server or proxy by default.
     servers = [serving(models, arguments.port, 2**31 - 1), serving(models, 0, 4 * 2**20)]
+    for model in arguments.models if arguments.follow else []:
+        name, _, folder = model.partition("=")
+        threading.Thread(target=models.follow, args=(name, Path(folder), arguments.follow), daemon=True).start()
     Rest.models = models
     rest = ThreadingHTTPServer(("127.0.0.1", arguments.rest_port), Rest)
     threading.Thread(target=rest.serve_forever, daemon=True).start()

@@ -59,9 +59,10 @@ def files(photo, encoded, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def answers(c_loader, exported, files):
-    """Returns what the program prints for three requests, one after another in one session."""
+    """Returns what the program prints for five requests, one after another in one session."""
     wide, high, corrupt, pixels = (files / name for name in ("wide.jpg", "high.jpg", "corrupt.jpg", "wide.ppm"))
     requests = [["serving_default", wide, high], ["serving_default", high, corrupt], ["image_tensor", pixels]]
+    requests += [["serving_default", *[wide] * 33], ["serving_default", wide]]
     arguments = [argument for request in requests for argument in ("--", *request)][1:]
     result = run(c_loader, exported, *arguments)
     assert result.returncode == 0, result.stderr[-2000:]
@@ -72,6 +73,7 @@ def arrays(answer):
     return {
         name: np.array(output["values"], np.float32).reshape(output["shape"])
         for name, output in answer["outputs"].items()
+        if name != "errors"
     }
 
 
@@ -93,10 +95,21 @@ def test_the_c_program_has_the_same_outputs_for_a_file_in_a_batch_and_for_its_pi
         np.testing.assert_allclose(of_files[name][0], value[0], rtol=1e-3, atol=1e-2, err_msg=name)
 
 
-def test_a_corrupt_image_is_an_invalid_argument_that_names_its_index_and_the_session_goes_on(answers):
-    assert answers[1]["code"] == 3
-    assert "index 1" in answers[1]["message"][:1024]  # TF Serving cuts messages there
-    assert "outputs" in answers[2]
+def test_a_corrupt_image_fails_alone(answers):
+    good, corrupt = answers[1]["outputs"]["errors"]["values"]
+    assert good == ""
+    assert corrupt.endswith("got a JPEG file whose header is damaged at index 1")
+    got, alone = arrays(answers[1]), arrays(answers[0])
+    assert got["num_detections"][1] == 0
+    for name, value in got.items():
+        assert not value[1].any(), name
+        np.testing.assert_allclose(value[0], alone[name][1], rtol=1e-3, atol=1e-2, err_msg=name)
+
+
+def test_too_many_images_are_an_invalid_argument_and_the_session_goes_on(answers):
+    assert answers[3]["code"] == 3
+    assert "at most 32, got 33" in answers[3]["message"][:1024]  # TF Serving cuts messages there
+    assert "outputs" in answers[4]
 
 
 def test_variables_that_a_server_could_not_find_are_noticed(c_loader, exported, files, tmp_path):

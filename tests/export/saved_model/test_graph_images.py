@@ -10,9 +10,21 @@ from kfpn.config.run import InputConfig
 from kfpn.data.image import load_image, read_size
 from kfpn.data.pipeline import prepare_image
 from kfpn.data.record import Record
-from kfpn.export.saved_model.graph_images import batch_of_files, decode_image, orientation, resize
+from kfpn.export.saved_model import graph_images
+from kfpn.export.saved_model.exif_turn import orientation
+from kfpn.export.saved_model.file_headers import file_header
+from kfpn.export.saved_model.graph_images import batch_of_files, resize
+from kfpn.export.saved_model.image_decoders import decode_image
+from kfpn.export.saved_model.request_limits import RequestLimits
 
 INPUT = InputConfig(short_side=96, long_side=160)
+LIMITS = RequestLimits()
+
+
+def decoded(file):
+    """Returns the pixels of a file, which is a path or bytes."""
+    content = tf.constant(file if isinstance(file, bytes) else file.read_bytes())
+    return decode_image(content, file_header(content)).numpy()
 
 
 @pytest.mark.parametrize(
@@ -24,7 +36,7 @@ INPUT = InputConfig(short_side=96, long_side=160)
 )
 def test_files_are_decoded_as_pillow_does(photo, tmp_path, mode, kind):
     Image.fromarray(photo(41, 60)).convert(mode).save(tmp_path / "image", kind)
-    pixels = decode_image(tf.constant((tmp_path / "image").read_bytes()))
+    pixels = decoded(tmp_path / "image")
     np.testing.assert_array_equal(pixels, np.array(Image.open(tmp_path / "image").convert("RGB")))
 
 
@@ -34,7 +46,7 @@ def test_a_bmp_of_few_colours_is_decoded_by_its_table(tmp_path):
     image.putpalette([10, 20, 30, 200, 0, 7, 0, 255, 128])
     image.save(tmp_path / "image.bmp")
     table = np.array([[10, 20, 30], [200, 0, 7], [0, 255, 128]])
-    np.testing.assert_array_equal(decode_image(tf.constant((tmp_path / "image.bmp").read_bytes())), table[pixels])
+    np.testing.assert_array_equal(decoded(tmp_path / "image.bmp"), table[pixels])
 
 
 def bmp(bits, compression=0, masks=(), size=40):
@@ -47,9 +59,7 @@ def bmp(bits, compression=0, masks=(), size=40):
 
 def test_a_bmp_with_the_usual_bit_fields_is_decoded():
     file = bmp(32, 3, (0xFF0000, 0xFF00, 0xFF))
-    np.testing.assert_array_equal(
-        decode_image(tf.constant(file)), np.array(Image.open(io.BytesIO(file)).convert("RGB"))
-    )
+    np.testing.assert_array_equal(decoded(file), np.array(Image.open(io.BytesIO(file)).convert("RGB")))
 
 
 @pytest.mark.parametrize(
@@ -59,13 +69,13 @@ def test_a_bmp_with_the_usual_bit_fields_is_decoded():
 def test_bmps_that_tensorflow_would_decode_wrongly_are_refused_by_their_index(file, photo, encoded):
     good = encoded(photo(41, 60), "BMP")
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"uncompressed BMP files .* at index 1"):
-        batch_of_files(tf.constant([good, file]), INPUT)
+        batch_of_files(tf.constant([good, file]), INPUT, RequestLimits(strict=True))
 
 
 def test_the_first_frame_of_an_animation_is_decoded(photo, tmp_path):
     frames = [Image.fromarray(photo(41, 60, seed)) for seed in range(2)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    pixels = decode_image(tf.constant((tmp_path / "a.gif").read_bytes()))
+    pixels = decoded(tmp_path / "a.gif")
     np.testing.assert_array_equal(pixels, np.array(Image.open(tmp_path / "a.gif").convert("RGB")))
 
 
@@ -79,7 +89,7 @@ def test_photos_are_turned_as_exif_says(photo, encoded, endian):
         assert orientation(tf.constant(file)) == (turn if turn < 9 else 1)
         height, width = read_size(file)
         record = Record(file, 0, height, width, *(np.zeros(0),) * 4, name="photo")
-        np.testing.assert_array_equal(decode_image(tf.constant(file)), load_image(record))
+        np.testing.assert_array_equal(decoded(file), load_image(record))
 
 
 @pytest.mark.parametrize("table", [b"II*\0\xff\xff\xff\x7f", b"II*\0\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\xff\xff", b""])
@@ -91,7 +101,7 @@ def test_an_image_with_broken_exif_is_not_turned(table):
 def test_images_are_resized_as_predict_does(photo, encoded, size):
     image = photo(*size)
     expected, (height, width) = prepare_image(image, INPUT)
-    batch = batch_of_files(tf.constant([encoded(image)]), INPUT)
+    batch = batch_of_files(tf.constant([encoded(image)]), INPUT, LIMITS).batch
     assert batch.image_sizes.numpy().tolist() == [[height, width]]
     assert batch.original_sizes.numpy().tolist() == [list(size)]
     assert np.abs(batch.images[0, :height, :width] - expected).max() <= 1
@@ -103,3 +113,10 @@ def test_images_are_resized_as_predict_does(photo, encoded, size):
 def test_an_image_of_the_right_size_is_not_changed(photo):
     image = photo(33, 47)
     np.testing.assert_array_equal(resize(tf.constant(image[None]), tf.constant([33, 47]))[0], image)
+
+
+def test_a_large_image_is_resized_in_blocks_to_the_same_bits(photo, monkeypatch):
+    images = tf.stack([photo(300, 200), photo(300, 200, seed=1)])
+    at_once = resize(images, tf.constant([96, 64]))
+    monkeypatch.setattr(graph_images, "_BLOCK", 200 * 7)
+    np.testing.assert_array_equal(resize(images, tf.constant([96, 64])), at_once)

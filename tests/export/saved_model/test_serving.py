@@ -27,6 +27,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 CORRUPT = b"\xff\xd8\xff\xe0 not a JPEG after all"
 OUTPUTS = {f"detection_{name}" for name in ("boxes", "boxes_pixels", "scores", "classes")} | {"num_detections"}
+OF_FILES = OUTPUTS | {"errors"}
 
 
 def bare(script, *arguments):
@@ -138,7 +139,9 @@ def test_every_request_of_the_warm_up_file_is_replayed(server):
 def test_both_protocols_give_the_same_detections(ask, images):
     paths = [images / "wide.jpg", images / "high.png"]
     by_grpc, by_rest = ask("grpc", "serving_default", paths), ask("rest", "serving_default", paths)
-    assert set(by_grpc) == set(by_rest) == OUTPUTS
+    assert set(by_grpc) == set(by_rest) == OF_FILES
+    assert by_grpc.pop("errors").tolist() == [b"", b""]
+    assert by_rest["errors"].tolist() == ["", ""]
     for name, value in by_grpc.items():
         assert value.dtype == np.float32
         np.testing.assert_array_equal(by_rest[name], value, err_msg=name)
@@ -151,8 +154,8 @@ def test_both_protocols_give_the_same_detections(ask, images):
 @pytest.mark.parametrize("protocol", ["grpc", "rest"])
 def test_an_images_pixels_have_the_detections_of_its_file(ask, images, protocol):
     files, pixels = (ask(protocol, name, [images / "high.png"]) for name in ("serving_default", "image_tensor"))
-    for name, value in files.items():
-        np.testing.assert_allclose(pixels[name], value, atol=1e-3, err_msg=name)
+    for name, value in pixels.items():
+        np.testing.assert_allclose(files[name], value, atol=1e-3, err_msg=name)
 
 
 @pytest.mark.parametrize(
@@ -166,11 +169,22 @@ def test_a_label_or_a_number_chooses_the_version_and_the_latest_is_the_default(s
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "rest"])
-def test_a_corrupt_image_is_named_by_its_index_and_the_server_goes_on(ask, client, images, protocol):
+def test_a_corrupt_image_fails_alone(ask, client, images, protocol):
     good, corrupt = images / "wide.jpg", images / "corrupt.jpg"
-    with pytest.raises(client.Failure, match=r"(INVALID_ARGUMENT|HTTP 400): .*index 1\b"):
-        ask(protocol, "serving_default", [good, corrupt, good])
-    assert set(ask(protocol, "serving_default", [good])) == OUTPUTS
+    outputs = ask(protocol, "serving_default", [good, corrupt, good])
+    assert [bool(error) for error in outputs["errors"]] == [False, True, False]
+    assert "got a JPEG file whose header is damaged at index 1" in str(outputs["errors"][1])
+    alone = ask(protocol, "serving_default", [good])
+    for name in OUTPUTS:
+        assert not outputs[name][1].any(), name
+        for row in (0, 2):
+            np.testing.assert_allclose(outputs[name][row], alone[name][0], atol=1e-3, err_msg=name)
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "rest"])
+def test_a_request_of_too_many_images_is_refused(ask, client, images, protocol):
+    with pytest.raises(client.Failure, match=r"(INVALID_ARGUMENT|HTTP 400): .*at most 32, got 33"):
+        ask(protocol, "serving_default", [images / "high.png"] * 33)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +214,7 @@ def test_a_request_by_rows_has_the_detections_of_one_by_columns(server, images):
     for instances in ([first, second], [{"image_bytes": first}, {"image_bytes": second}]):
         status, rows = post(server, "kfpn:predict", {"instances": instances})
         assert status == 200, rows
-        for name in OUTPUTS:
+        for name in OF_FILES:
             assert [row[name] for row in rows["predictions"]] == expected[name], name
     assert post(server, "kfpn:predict", {"inputs": [first, second]})[1] == columns
 
@@ -213,7 +227,6 @@ def test_a_request_by_rows_has_the_detections_of_one_by_columns(server, images):
         ("kfpn:predict", {"instances": []}, 400, "at least one"),
         ("kfpn:predict", {"instances": [{"b64": "not base64"}]}, 400, "base64"),
         ("kfpn:predict", {"instances": [{"image": {"b64": ""}}]}, 400, "image_bytes"),
-        ("kfpn:predict", {"instances": ["plain text"]}, 400, "index 0"),
         ("kfpn:predict", {"signature_name": "image_tensor", "instances": [[[[256, 0, 0]]]]}, 400, "256"),
         ("kfpn:predict", {"signature_name": "segment", "instances": [1]}, 400, "segment"),
         ("nfpk:predict", {"instances": [1]}, 404, "nfpk"),
@@ -226,6 +239,13 @@ def test_a_wrong_rest_request_is_refused_with_its_status(server, where, document
     status, answer = post(server, where, document)
     assert status == code, answer
     assert words in answer["error"]
+
+
+def test_text_in_place_of_a_file_is_named_in_its_row(server):
+    status, answer = post(server, "kfpn:predict", {"instances": ["plain text"]})
+    assert status == 200, answer
+    assert "got bytes that begin with 70 6c 61 69 6e 20 74 65 at index 0" in answer["predictions"][0]["errors"]
+    assert answer["predictions"][0]["num_detections"] == 0
 
 
 def test_both_protocols_list_the_available_versions(server):
@@ -254,7 +274,7 @@ def test_requests_of_more_than_4_mb_need_a_raised_limit(ask, client, tmp_path):
         ask("grpc", "image_tensor", paths, max_message_mb=4)
     with pytest.raises(client.Failure, match=r"RESOURCE_EXHAUSTED"):
         ask("grpc", "image_tensor", paths, port="grpc_4mb")
-    assert set(ask("grpc", "serving_default", paths, port="grpc_4mb")) == OUTPUTS
+    assert set(ask("grpc", "serving_default", paths, port="grpc_4mb")) == OF_FILES
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "rest"])
@@ -270,10 +290,20 @@ def test_the_client_prints_and_draws_the_detections(client, server, models, imag
     assert (drawn != np.asarray(Image.open(images / "high.png").convert("RGB"))).any()
 
 
-def test_the_client_names_the_file_that_is_corrupt(client, server, images, capsys):
+@pytest.mark.parametrize("protocol", ["grpc", "rest"])
+def test_the_client_names_the_file_that_is_corrupt_and_shows_the_others(client, server, images, capsys, protocol):
     paths = [str(images / "wide.jpg"), str(images / "corrupt.jpg")]
-    assert client.main([*paths, "--server", f"127.0.0.1:{server['grpc']}"]) == 1
-    assert capsys.readouterr().err.splitlines()[-1] == f"that is {paths[1]}"
+    options = ["--server", f"127.0.0.1:{server[protocol]}", "--protocol", protocol, "--min-score", "0.1"]
+    assert client.main([*paths, *options]) == 1
+    shown = capsys.readouterr()
+    assert {line.split(": ")[0] for line in shown.out.splitlines()} == {paths[0]}
+    assert shown.err.startswith(f"{paths[1]}: image_bytes must be JPEG, PNG")
+
+
+def test_the_client_names_the_files_that_made_the_server_refuse(client):
+    paths = [Path(name) for name in "abcd"]
+    for message in ("got a TIFF file at index 1, an empty file at index 3]", "got something else at index 1, 3]"):
+        assert client.named_indices(message, paths) == f"{message}\nthat is b, d"
 
 
 @pytest.mark.parametrize(

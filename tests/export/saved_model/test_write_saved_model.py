@@ -12,6 +12,7 @@ from tensorflow.python.tools import saved_model_cli
 
 from kfpn.evaluation.detect import detect_image
 from kfpn.export.saved_model import write_saved_model as saved_model
+from kfpn.export.saved_model.file_headers import READABLE
 from kfpn.export.saved_model.saved_model_options import SavedModelOptions
 from kfpn.export.saved_model.saved_model_options import run as run_saved_model
 from kfpn.export.saved_model.serving_files import BATCHING, WARMUP, prediction_log, read_images, write_warmup
@@ -39,16 +40,16 @@ def test_every_signature_takes_any_batch_and_any_size_and_gives_float32_batch_fi
     for name, signature in signatures.items():
         ((_, spec),) = signature.structured_input_signature[1].items()
         assert list(spec.shape) == ([None] if name == "serving_default" else [None, None, None, 3])
-        for output in signature.structured_outputs.values():
-            assert output.dtype == tf.float32
+        for key, output in signature.structured_outputs.items():
+            assert output.dtype == (tf.string if key == "errors" else tf.float32)
             assert output.shape.rank >= 1
             assert output.shape[0] is None
 
 
 def test_outputs_are_those_of_the_object_detection_api(signatures):
-    names = {"detection_boxes", "detection_scores", "detection_classes", "num_detections", "detection_boxes_pixels"}
-    assert set(signatures["serving_default"].structured_outputs) == names
-    assert set(signatures["image_tensor"].structured_outputs) == names
+    wanted = {"detection_boxes", "detection_scores", "detection_classes", "num_detections", "detection_boxes_pixels"}
+    assert set(signatures["serving_default"].structured_outputs) == wanted | {"errors"}
+    assert set(signatures["image_tensor"].structured_outputs) == wanted
     proposals = {"proposal_boxes", "proposal_boxes_pixels", "proposal_scores"}
     assert set(signatures["proposals"].structured_outputs) == proposals
 
@@ -95,18 +96,43 @@ def test_proposals_lie_in_the_given_image_best_first(signatures, photo):
 
 
 @pytest.mark.parametrize("bad", [b"", b"no image", "cut", "cut png"])
-def test_a_damaged_image_is_named_by_its_index_and_the_next_request_is_answered(signatures, photo, encoded, bad):
+def test_a_damaged_image_has_an_empty_row_and_the_others_are_answered(signatures, photo, encoded, bad):
     good = encoded(photo(96, 128), "JPEG")
     bad = {"cut": good[: len(good) // 2], "cut png": encoded(photo(96, 128))[:300]}.get(bad, bad)
     detect = signatures["serving_default"]
-    with pytest.raises(tf.errors.InvalidArgumentError, match="whole, got something else at index 1, 3"):
-        detect(image_bytes=tf.constant([good, bad, good, bad]))
-    assert detect(image_bytes=tf.constant([good]))["num_detections"].shape == (1,)
+    mixed, alone = detect(image_bytes=tf.constant([bad, good, bad])), detect(image_bytes=tf.constant([good]))
+    errors = [error.decode() for error in mixed.pop("errors").numpy()]
+    assert [error.split(", got ")[0] for error in errors] == [
+        f"image_bytes must be {READABLE}",
+        "",
+        f"image_bytes must be {READABLE}",
+    ]
+    assert [error[-8:] for error in errors] == [" index 0", "", " index 2"]
+    for name, value in arrays(mixed).items():
+        assert not value[[0, 2]].any(), name
+        np.testing.assert_array_equal(value[1], alone[name][0], err_msg=name)
+    assert mixed["num_detections"][1] > 0
 
 
-def test_an_empty_request_is_refused(signatures):
-    with pytest.raises(tf.errors.InvalidArgumentError, match="image_bytes must hold at least one image"):
-        signatures["serving_default"](image_bytes=tf.constant([], tf.string))
+def test_a_request_of_bad_images_alone_is_answered(signatures):
+    outputs = arrays(signatures["serving_default"](image_bytes=tf.constant([b"", b"RIFF....WEBP"])))
+    assert [error.decode().split(", got ")[1] for error in outputs.pop("errors")] == [
+        "an empty file at index 0",
+        "a WebP file at index 1",
+    ]
+    for name, value in outputs.items():
+        assert len(value) == 2, name
+        assert not value.any(), name
+
+
+@pytest.mark.parametrize("count", [0, 33])
+def test_an_empty_request_and_one_of_too_many_images_are_refused(signatures, encoded, photo, count):
+    message = f"must hold at least one image and at most 32, got {count}"
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"image_bytes {message}"):
+        signatures["serving_default"](image_bytes=tf.constant([encoded(photo(9, 9))] * count, tf.string))
+    for name in ("image_tensor", "proposals"):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=f"images {message}"):
+            signatures[name](images=tf.zeros((count, 9, 9, 3), tf.uint8))
 
 
 def test_saved_model_cli_runs_it_without_kfpn_and_keras(signatures, exported, photo, encoded, tmp_path):
@@ -117,7 +143,10 @@ def test_saved_model_cli_runs_it_without_kfpn_and_keras(signatures, exported, ph
     command += ["--inputs", f"image_bytes={tmp_path / 'files.npy'}"]
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert result.returncode == 0, result.stderr[-2000:]
-    for name, value in signatures["serving_default"](image_bytes=tf.constant(list(files))).items():
+    outputs = signatures["serving_default"](image_bytes=tf.constant(list(files)))
+    errors = np.load(tmp_path / "errors.npy", allow_pickle=True)
+    assert errors.tolist() == outputs.pop("errors").numpy().tolist()
+    for name, value in outputs.items():
         np.testing.assert_allclose(np.load(tmp_path / f"{name}.npy"), value, atol=1e-3, err_msg=name)
 
 
@@ -177,7 +206,11 @@ def test_without_xla_nothing_is_compiled_and_with_it_the_network_is(trained):
         ({"signatures": ()}, "signatures must be some of .*, got none"),
         ({"warmup_batch_sizes": (1, 0)}, r"warmup_batch_sizes must be integers of at least 1, got \(1, 0\)"),
         ({"warmup": ("absent.jpg",)}, "absent.jpg must be an image file that can be read, got No such file"),
-        ({"warmup": (__file__,)}, "test_write_saved_model.py must be one of JPEG, PNG, GIF or uncompressed BMP"),
+        (
+            {"warmup": (__file__,)},
+            "test_write_saved_model.py must be one of JPEG, PNG, GIF .* got bytes that begin with 69 6d",
+        ),
+        ({"warmup_batch_sizes": (1, 33)}, "warmup_batch_sizes must be at most max_images, 32, got 33"),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_written(tiny_workdir, tmp_path, options, message):

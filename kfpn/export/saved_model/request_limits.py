@@ -1,0 +1,34 @@
+"""Holds the limits that a served model keeps, whatever a client sends."""
+
+import dataclasses
+from dataclasses import dataclass
+
+MOST_PIXELS = 178_956_970
+"""Most pixels of an image. More are refused by `kfpn predict` too: it is twice Pillow's `MAX_IMAGE_PIXELS`."""
+
+
+@dataclass(frozen=True)
+class RequestLimits:
+    """What a served model takes at most. Every limit is kept before any pixel is made.
+
+    Attributes:
+        max_pixels: int, pixels of an image as the client sends it.
+        max_images: int, images of a request.
+        max_batch_pixels: int, pixels of all images of a request, after resizing and padding.
+        strict: bool, whether one bad file fails its whole request rather than itself alone.
+    """
+
+    max_pixels: int = MOST_PIXELS
+    max_images: int = 32
+    max_batch_pixels: int = 20_000_000
+    strict: bool = False
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name != "strict" and not 1 <= value < 2**31:
+                raise ValueError(f"{field.name} must lie in 1..2147483647, got {value}")
+
+
+USUAL_LIMITS = RequestLimits()
+"""The limits of an export that sets none."""
