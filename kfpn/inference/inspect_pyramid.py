@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kfpn.config.checks import require_local
 from kfpn.config.model import ModelConfig
 from kfpn.config.run import Config
 from kfpn.data.pipeline import prepare_image
@@ -124,6 +125,7 @@ def page_paths(images: Sequence[Path], output: str) -> dict[Path, Path]:
     Raises:
         ValueError: if there are several images for one file, the file is one of them, or nothing can be written there.
     """
+    require_local("output", output)
     target = Path(output)
     suffix = target.suffix.lower()
     if target.is_dir() or suffix not in IMAGE_SUFFIXES:

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
+from kfpn.config.checks import require_local
 from kfpn.data.record import Record, Source
 
 
@@ -137,6 +138,8 @@ def _module(row: DataFormat) -> ModuleType:
 
 def _row_and_place(data: str) -> tuple[DataFormat, str]:
     prefix, colon, place = data.partition(":")
+    known = any(row.prefix == prefix for row in FORMATS if row.has_place)
+    require_local("data", place if known else data)
     for row in FORMATS:
         if row.has_place and colon and place and row.prefix == prefix:
             return row, place
