@@ -1,6 +1,7 @@
 """Offers Feature Pyramid Networks for Faster R-CNN in Keras 3: everything that is public is a name of this package."""
 
 import importlib
+import os
 import sys
 from types import ModuleType
 from typing import Any
@@ -49,7 +50,16 @@ __all__ = ["__version__", *_PLACES]
 
 def __getattr__(name: str) -> Any:
     if name in _PLACES:
-        return getattr(importlib.import_module(_PLACES[name]), name)
+        try:
+            return getattr(importlib.import_module(_PLACES[name]), name)
+        except ModuleNotFoundError as error:
+            if error.name and error.name == os.environ.get("KERAS_BACKEND"):
+                raise ModuleNotFoundError(
+                    f"KERAS_BACKEND must name a library that is installed, got {error.name!r}: install it, or unset "
+                    "KERAS_BACKEND to use TensorFlow",
+                    name=error.name,
+                ) from None
+            raise
     raise AttributeError(f"module 'kfpn' has no attribute {name!r}; it offers {', '.join(_PLACES)}")
 
 
@@ -64,5 +74,12 @@ class _Face(ModuleType):
             super().__setattr__(name, value)
 
 
+def _register_layers() -> None:
+    from kfpn.runs.registration import install_registration
+
+    install_registration()
+
+
 sys.modules[__name__].__class__ = _Face
 renamed.install()
+_register_layers()

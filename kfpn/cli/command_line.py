@@ -29,6 +29,7 @@ from kfpn.cli.options import (
     ReplayNan,
     Visualize,
 )
+from kfpn.config.checks import require_local
 from kfpn.config.model import ModelConfig
 from kfpn.config.presets import PRESETS, preset
 from kfpn.config.run import Config
@@ -54,7 +55,9 @@ def main(args: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name need not be UTF-8
     try:
         with _plain_warnings():
-            return run(_parse(args))
+            command = _parse(args)
+            _require_tensorflow()
+            return run(command)
     except KeyboardInterrupt:
         print("kfpn: stopped", file=sys.stderr)
         return 130
@@ -66,6 +69,38 @@ def main(args: Sequence[str] | None = None) -> int:
             raise
         print(f"kfpn: error: {error}", file=sys.stderr)
         return 2
+    except Exception as error:
+        if os.environ.get("KFPN_DEBUG") == "1" or not _is_out_of_memory(error):
+            raise
+        first = next(iter(str(error).splitlines()), "").strip()
+        print(
+            f"kfpn: error: memory must be enough for `kfpn {args[0]}`, got no more of it{first and f' ({first[:200]})'}: use "
+            "smaller images, fewer at once, or a machine with more memory",
+            file=sys.stderr,
+        )
+        return 2
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # TensorFlow is not imported for this: if it is not there yet, the error is not its own.
+    tensorflow = sys.modules.get("tensorflow")
+    return isinstance(error, MemoryError) or (
+        tensorflow is not None and isinstance(error, tensorflow.errors.ResourceExhaustedError)
+    )
+
+
+def _require_tensorflow() -> None:
+    """Checks that Keras runs on TensorFlow here, before an import of another library fails in the middle of the work.
+
+    Raises:
+        ValueError: if the environment asks for another library.
+    """
+    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if backend != "tensorflow":
+        raise ValueError(
+            f"KERAS_BACKEND must be tensorflow for the command kfpn, got {backend!r}: unset it, or write KERAS_BACKEND=tensorflow "
+            "before the command (in Python, models of kfpn.load_detector also run on jax and torch)"
+        )
 
 
 @contextlib.contextmanager
@@ -102,7 +137,9 @@ def _parse(args: list[str]) -> Command:
 def _parse_export(row: ExportRow, args: list[str]) -> Export:
     # The options are parsed without the command around them: so errors name them as they are written.
     words = places_first(row.name, args[2:])
-    return Export(_parse_words(row.options, f"kfpn export {row.name}", row.description, words, tyro.conf.OmitArgPrefixes))
+    return Export(
+        _parse_words(row.options, f"kfpn export {row.name}", row.description, words, tyro.conf.OmitArgPrefixes)
+    )
 
 
 def _parse_once(args: list[str], model: ModelConfig) -> Command:
@@ -167,6 +204,7 @@ def train_defaults(args: Sequence[str]) -> Config:
     if args[:1] != ["train"]:
         return preset("shapes")
     init, data = _option(args, "init"), _option(args, "data")
+    require_local("init", init)
     name = _option(args, "preset") or ("finetune" if init else "shapes")
     # An unknown preset is left to the parser, which lists the known ones.
     config = preset(name if name in PRESETS else "shapes")

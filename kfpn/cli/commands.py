@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kfpn.cli import options
 from kfpn.cli.exports import EXPORTS
+from kfpn.config.checks import require_local
 from kfpn.config.run import Config
 from kfpn.config.test_scales import parse_scales
 
@@ -37,8 +38,9 @@ def _evaluate(command: options.Evaluate) -> int:
     from kfpn.inference.evaluate import EvaluationRequest, open_evaluation
     from kfpn.runs.atomic_files import write_json
 
-    for file in filter(None, (command.json, command.detections)):
-        _require_place(Path(file))
+    for name, file in (("json", command.json), ("detections", command.detections)):
+        if file:
+            _require_place(name, file)
     evaluation = open_evaluation(
         EvaluationRequest(
             command.workdir, command.data, command.split, command.batch_size, parse_scales(command.scales) or None,
@@ -74,8 +76,10 @@ def _run_config(workdir: str) -> Config:
     return Workdir(workdir).read_config()
 
 
-def _require_place(file: Path) -> None:
-    """Makes sure, before minutes of work, that a file can be written there."""
+def _require_place(name: str, path: str) -> None:
+    """Makes sure, before minutes of work, that the file that an option names can be written."""
+    require_local(name, path)
+    file = Path(path)
     if file.is_dir():
         raise ValueError(f"{file} must be the name of a file, got a folder")
     if not file.parent.is_dir():
@@ -100,6 +104,7 @@ def _predict(command: options.Predict) -> int:
     from kfpn.inference.predict import find_images, predict_images
     from kfpn.runs.load import load_trained_detector
 
+    require_local("output", command.output)
     paths, output = find_images(command.images), Path(command.output)
     model = load_trained_detector(command.workdir, padded=True)
     config = _run_config(command.workdir)
@@ -153,7 +158,7 @@ def _propose(command: options.Propose) -> int:
     from kfpn.runs.workdir import Workdir
 
     output, run = Path(command.output), Workdir(command.workdir)
-    _require_place(output)
+    _require_place("output", command.output)
     require_trained(run)
     config = run.read_config()
     data = command.data or config.data

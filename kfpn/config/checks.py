@@ -1,6 +1,8 @@
 """Checks the fields of a configuration against rules, each of which brings the words of its message."""
 
 import math
+import os
+import re
 from collections.abc import Callable
 from typing import Any, get_args
 
@@ -16,6 +18,31 @@ def is_int(value: object) -> bool:
 def positive(value: float) -> bool:
     """Tells whether a value is finite and above 0."""
     return math.isfinite(value) and value > 0
+
+
+def require_local(name: str, value: object) -> None:
+    """Checks that a place is not an address of another machine, such as `gs://bucket/run`.
+
+    `Path` makes a folder `gs:` of it without a word. A path that has become `gs:/bucket` in that way is refused as well, unless
+    there is such a folder.
+
+    Args:
+        name: of the option or argument.
+        value: a path, a name of data, or anything else, which is not looked at.
+
+    Raises:
+        ValueError: naming the option, if the value is an address.
+    """
+    if not isinstance(value, str | os.PathLike):
+        return
+    text = os.fspath(value)
+    text = os.fsdecode(text)
+    address = re.search(r"(?:^|[,:])([A-Za-z][\w.+-]+:)/(/?)", text)
+    if address and (address[2] or (isinstance(value, os.PathLike) and not os.path.isdir(address[1]))):
+        raise ValueError(
+            f"{name} must be a place on this machine, got the address {text!r}: copy it here and back, or mount it as a "
+            "folder (gcsfuse, s3fs, rclone mount) and name that folder"
+        )
 
 
 def one_of(options: Any) -> Rule:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from kfpn.config.checks import require_local
 from kfpn.config.run import Config
 from kfpn.data.augment import draw, flip_boxes, resize_boxes
 from kfpn.data.record import Source
@@ -118,6 +119,7 @@ def write_proposals(path: str | os.PathLike, tables: Sequence[ProposalTable]) ->
     Raises:
         ValueError: if two data sets have one name.
     """
+    require_local("output", path)
     names = [table.name for table in tables]
     if len(set(names)) < len(names):
         raise ValueError(f"data sets must have different names, got {', '.join(names)}")
@@ -139,6 +141,7 @@ def read_proposals(path: str | os.PathLike) -> dict[str, ProposalTable]:
     Raises:
         ValueError: if the file is missing, damaged or another one.
     """
+    require_local("proposals", path)
     if not Path(path).is_file():
         raise ValueError(f"proposals must be a file of `kfpn proposals`, got {str(path)!r}, which is not there")
     try:

@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from kfpn.config.run import Config, InputConfig
 from kfpn.data.class_names import lacking_classes, spelling_hint
+from kfpn.data.out_of_memory import explained_memory, large_images
 from kfpn.data.pipeline import eval_batches, named_errors, prepare_image
 from kfpn.data.proposal_table import ProposalTable, with_proposals
 from kfpn.data.record import Source
@@ -170,8 +171,10 @@ def outputs_by_image(
     call = detect_function(model)
     with tqdm(total=len(source), desc=title, unit="image", disable=not source_pass.progress, leave=False) as bar:
         for batch in named_errors(source_pass.batches()):
-            outputs = call({name: batch[name] for name in ("images", "image_sizes", "proposals") if name in batch})
-            rows = {name: np.asarray(value) for name, value in (outputs | batch).items() if name != "images"}
+            inputs = {name: batch[name] for name in ("images", "image_sizes", "proposals") if name in batch}
+            with explained_memory(lambda inputs=inputs: large_images(inputs["images"].shape)):  # type: ignore[misc]
+                outputs = call(inputs)
+                rows = {name: np.asarray(value) for name, value in (outputs | batch).items() if name != "images"}
             for row in np.flatnonzero(rows["record_index"] >= 0):
                 image_id = source[int(rows["record_index"][row])].image_id
                 yield int(image_id), {name: value[row] for name, value in rows.items()}
@@ -194,8 +197,9 @@ def detect_image(model: Callable, image: np.ndarray, resize_rule: InputConfig, i
     # Padded as in evaluation: the result is the same, and images of nearly equal sizes share a graph.
     below, right = -height % resize_rule.divisor, -width % resize_rule.divisor
     padded = np.pad(resized, ((0, below), (0, right), (0, 0)))[None]
-    outputs = detect_function(model)({"images": padded, "image_sizes": np.array([[height, width]], np.int32)})
-    return _detections_of_one(outputs, (height, width), image, image_id)
+    with explained_memory(lambda: large_images(padded.shape)):
+        outputs = detect_function(model)({"images": padded, "image_sizes": np.array([[height, width]], np.int32)})
+        return _detections_of_one(outputs, (height, width), image, image_id)
 
 
 def detect_unpadded(detect: Callable, image: np.ndarray, resize_rule: InputConfig, image_id: int = 0) -> dict[str, Any]:
@@ -210,7 +214,8 @@ def detect_unpadded(detect: Callable, image: np.ndarray, resize_rule: InputConfi
         ValueError: if `image` is not such an array.
     """
     resized, size = prepare_image(image, resize_rule)
-    return _detections_of_one(detect(resized[None].astype(np.float32)), size, image, image_id)
+    with explained_memory(lambda: large_images((1, *size))):
+        return _detections_of_one(detect(resized[None].astype(np.float32)), size, image, image_id)
 
 
 def _detections_of_one(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kfpn.config.checks import require_local
 from kfpn.data.formats import open_source
 from kfpn.data.image import load_image, load_picture
 from kfpn.inference.predict import find_images
@@ -20,6 +21,7 @@ def calibration_pictures(data: str, count: int) -> Iterator[np.ndarray]:
     Raises:
         ValueError: if there are no images, the data set cannot be opened, or an image cannot be read.
     """
+    require_local("calibration_data", data)
     if Path(data).is_dir():
         paths = find_images([data])
         for index in evenly_spread(len(paths), count):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from kfpn.config.checks import require_local
 from kfpn.config.run import Config
 from kfpn.export.folding import fold_norms
 from kfpn.modeling.submodels import Submodels
@@ -63,6 +64,7 @@ def written_aside(target: str | os.PathLike) -> Iterator[Path]:
     Raises:
         ValueError: if it exists or its place cannot be written. Nothing is left behind after an error.
     """
+    require_local("output", target)
     target = Path(target)
     if target.exists():
         raise ValueError(f"{target} must not exist yet: remove it, or export to another place")
@@ -93,6 +95,7 @@ def next_version(directory: str | os.PathLike) -> Path:
     Raises:
         ValueError: if `directory` is a file.
     """
+    require_local("output", directory)
     directory = Path(directory)
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"{directory} must be a folder, got a file")

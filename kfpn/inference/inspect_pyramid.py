@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kfpn.config.checks import require_local
 from kfpn.config.model import ModelConfig
 from kfpn.config.run import Config
 from kfpn.data.image_endings import image_endings
@@ -138,6 +139,7 @@ def page_paths(images: Sequence[Path], output: str) -> dict[Path, Path]:
     Raises:
         ValueError: if there are several images for one file, the file is one of them, or nothing can be written there.
     """
+    require_local("output", output)
     target = Path(output)
     suffix = target.suffix.lower()
     if target.is_dir() or suffix not in image_endings():

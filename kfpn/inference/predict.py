@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from kfpn.config.checks import require_local
 from kfpn.config.run import Config
 from kfpn.data.image import load_picture
 from kfpn.data.image_endings import image_endings, images_among, is_image_name
@@ -75,7 +76,8 @@ def _require_image(image: Any) -> None:
             )
     elif not isinstance(image, str | os.PathLike):
         raise ValueError(f"images must be paths or (H, W, 3) uint8 arrays, got {type(image).__name__}")
-    elif not os.path.exists(image):
+    require_local("images", image)
+    if not isinstance(image, np.ndarray) and not os.path.exists(image):
         raise ValueError(f"images must exist, got {os.fspath(image)!r}, which does not")
 
 
@@ -131,6 +133,7 @@ def predict_images(
     Raises:
         ValueError: if `output` can't be written.
     """
+    require_local("output", output)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -184,6 +187,7 @@ def find_images(names: Sequence[str]) -> list[Path]:
     """
     paths: list[Path] = []
     for name in names:
+        require_local("images", name)
         path = Path(name)
         if "://" in name and not path.exists():
             raise ValueError(f"images must be files on this machine, got {name!r}: download it first")

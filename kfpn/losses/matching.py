@@ -10,6 +10,9 @@ from kfpn.ops import boxes as box_ops
 CROWD_OVERLAP = 0.7
 """A candidate of which at least this share lies in a crowd region is not a negative (CROWD_OVERLAP_THRESH in tensorpack)."""
 
+BLOCK = 32
+"""Boxes that all candidates are compared with at once: the IoUs of 268,569 anchors (800 x 1333 pixels) with 32 boxes are 34 MB."""
+
 
 @dataclasses.dataclass(frozen=True)
 class MatchRule:
@@ -26,6 +29,22 @@ class MatchRule:
     keep_best: bool = False
 
 
+class Overlap(NamedTuple):
+    """What the ground-truth boxes, or a block of them, are to N candidates.
+
+    Attributes:
+        best: (B, N) float32, the highest IoU with a box.
+        index: (B, N) int32, the box of that IoU, the first of equals; 0 where no box overlaps.
+        is_best: (B, N) bool, whether the candidate is among the best of a box.
+        in_crowd: (B, N) float32, the largest share of the candidate that lies in one crowd region.
+    """
+
+    best: Any
+    index: Any
+    is_best: Any
+    in_crowd: Any
+
+
 def match(candidates, gt, rule: MatchRule):
     """Matches candidate boxes to the ground truth by IoU (Faster R-CNN, section 3.1.2).
 
@@ -38,20 +57,71 @@ def match(candidates, gt, rule: MatchRule):
         matched: (B, N) int32, 1 positive, 0 negative, -1 ignored (between the thresholds, or in a crowd region).
         index: (B, N) int32, the ground-truth box of highest IoU (the first of equals).
     """
+    few = gt["gt_labels"].shape[1] <= BLOCK
+    overlap = (_overlap if few else _overlap_in_blocks)(candidates, gt, rule.keep_best)
+    positive = ops.logical_and(overlap.best >= rule.positive_iou, overlap.best > 0.0)
+    positive = ops.logical_or(positive, overlap.is_best)
+    negative = ops.logical_and(overlap.best < rule.negative_iou, overlap.in_crowd < CROWD_OVERLAP)
+    return ops.where(positive, 1, ops.where(negative, 0, -1)), overlap.index
+
+
+def _overlap(candidates, gt, keep_best: bool) -> Overlap:
+    """Compares all candidates with all boxes; arguments as for `match`."""
     gt_boxes, gt_labels, gt_crowd = gt["gt_boxes"], gt["gt_labels"], gt["gt_crowd"]
     real = ops.logical_and(gt_labels >= 0, ops.logical_not(gt_crowd))
     overlap = ops.where(real[:, None, :], box_ops.iou(candidates, gt_boxes), 0.0)
     best = ops.max(overlap, axis=-1)
     index = ops.cast(ops.argmax(overlap, axis=-1), "int32")
-    positive = ops.logical_and(best >= rule.positive_iou, best > 0.0)
-    if rule.keep_best:
+    is_best = ops.zeros_like(best, dtype="bool")
+    if keep_best:
         of_box = ops.max(overlap, axis=1, keepdims=True)
-        is_best = ops.logical_and(overlap == of_box, of_box > 0.0)
-        positive = ops.logical_or(positive, ops.any(is_best, axis=-1))
+        is_best = ops.any(ops.logical_and(overlap == of_box, of_box > 0.0), axis=-1)
     crowd = ops.logical_and(gt_labels >= 0, gt_crowd)
     in_crowd = ops.where(crowd[:, None, :], box_ops.intersection_over_area(candidates, gt_boxes), 0.0)
-    negative = ops.logical_and(best < rule.negative_iou, ops.max(in_crowd, axis=-1) < CROWD_OVERLAP)
-    return ops.where(positive, 1, ops.where(negative, 0, -1)), index
+    return Overlap(best, index, is_best, ops.max(in_crowd, axis=-1))
+
+
+def _overlap_in_blocks(candidates, gt, keep_best: bool) -> Overlap:
+    """Compares all candidates with one block of boxes after the other, up to the last block that holds a box.
+
+    Memory is that of one block, and time follows the boxes of this batch: the rows that pad it to the fullest image of the data
+    set cost nothing. The number of rounds is a value and not a shape, so the step is compiled once for any number of boxes.
+    """
+    blocks = {
+        name: _cut(gt[name], value) for name, value in (("gt_boxes", 0.0), ("gt_labels", -1), ("gt_crowd", False))
+    }
+    labels = gt["gt_labels"]
+    places = ops.arange(1, labels.shape[1] + 1, dtype="int32")
+    last = ops.max(ops.where(labels >= 0, places, 0))
+    needed = (last + BLOCK - 1) // BLOCK
+
+    def add_block(number, *before):
+        sofar = Overlap(*before)
+        block = _overlap(
+            candidates, {name: ops.take(value, number, axis=1) for name, value in blocks.items()}, keep_best
+        )
+        higher = block.best > sofar.best  # Of equals the earlier box stays, as with `argmax` over all of them.
+        return (
+            number + 1,
+            ops.where(higher, block.best, sofar.best),
+            ops.where(higher, block.index + number * BLOCK, sofar.index),
+            ops.logical_or(block.is_best, sofar.is_best),
+            ops.maximum(block.in_crowd, sofar.in_crowd),
+        )
+
+    shape = (labels.shape[0], candidates.shape[1])
+    nothing = [ops.zeros(shape, dtype) for dtype in ("float32", "int32", "bool", "float32")]
+    start = ops.zeros((), "int32")
+    _, *found = ops.while_loop(lambda number, *_: number < needed, add_block, (start, *nothing))
+    return Overlap(*found)
+
+
+def _cut(rows, padding):
+    """Cuts (B, G, ...) into blocks (B, G / BLOCK, BLOCK, ...), the last one filled up with a value."""
+    batch, count = rows.shape[:2]
+    missing = -count % BLOCK
+    filled = ops.concatenate([rows, ops.full((batch, missing, *rows.shape[2:]), padding, rows.dtype)], axis=1)
+    return ops.reshape(filled, (batch, -1, BLOCK, *rows.shape[2:]))
 
 
 class Sample(NamedTuple):

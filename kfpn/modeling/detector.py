@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from kfpn.config.model import ModelConfig
+from kfpn.modeling.detector_model import DetectorModel
 from kfpn.modeling.heads import find_head
 from kfpn.modeling.pooling import RoIAlign
 from kfpn.modeling.proposals import ProposalRule, Proposals
@@ -204,19 +205,27 @@ def inference_model(
     images = inputs["images"]
     sizes = inputs["image_sizes"] if padded else ImageSizes(name="image_sizes")(images)
     detections = Detector(submodels, config, padded, nms)(images, sizes)
-    return keras.Model(inputs if padded else images, detections, name="faster_rcnn_fpn")
+    return DetectorModel(inputs if padded else images, detections, name="faster_rcnn_fpn")
 
 
 def build_detector(
-    num_classes: int = 80, backbone: str = "resnet50", *, pyramid: str = "fpn", padded: bool = False, **settings
+    num_classes: int | None = None,
+    backbone: str = "resnet50",
+    *,
+    pyramid: str = "fpn",
+    padded: bool = False,
+    class_names: Sequence[str] | None = None,
+    **settings,
 ) -> keras.Model:
     """Builds a Faster R-CNN with a Feature Pyramid Network, with fresh weights.
 
     Args:
-        num_classes: int, object classes without the background.
+        num_classes: int, object classes without the background. None: as many as `class_names`, or 80.
         backbone: resnet18, resnet26, resnet34, resnet50, resnet101 or resnet152.
         pyramid: fpn, or one of those the paper compares it with (tables 1 to 3): bottom_up, top_down, finest, c4, c5.
         padded: bool. True adds the input `image_sizes`, for batches of images of different sizes.
+        class_names: the name of each label, which the model keeps as an attribute, also in its file. None: "class 1" and so
+            on.
         settings: any other field of `ModelConfig`.
 
     Call:
@@ -224,7 +233,7 @@ def build_detector(
             right, and image_sizes (B, 2) int32, the true heights and widths in pixels.
 
     Returns:
-        A functional `keras.Model` whose output is a dict: boxes (B, D, 4) float32 yxyx in pixels of the input, scores
+        A functional `keras.Model` with the attributes `class_names` and `category_ids`, tuples over labels, whose output is a dict: boxes (B, D, 4) float32 yxyx in pixels of the input, scores
         (B, D) float32, labels (B, D) int32 in 0..K-1, num_detections (B,) int32. Rows past num_detections have zero
         boxes, zero scores and the label -1.
 
@@ -237,5 +246,12 @@ def build_detector(
         raise ValueError(
             f"build_detector settings must be fields of ModelConfig, got {unknown}; known: {sorted(known)}"
         )
+    if num_classes is None:
+        num_classes = 80 if class_names is None else len(class_names)
     config = ModelConfig(num_classes=num_classes, backbone=backbone, pyramid=pyramid, **settings)  # type: ignore[arg-type]
-    return inference_model(build_submodels(config), config, padded)
+    names = tuple(class_names or (f"class {label + 1}" for label in range(num_classes)))
+    if len(names) != num_classes:
+        raise ValueError(f"class_names must be {num_classes}, one a class, got {len(names)}")
+    model = inference_model(build_submodels(config), config, padded)
+    model.class_names, model.category_ids = names, tuple(range(1, num_classes + 1))
+    return model

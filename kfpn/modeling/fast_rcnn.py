@@ -7,6 +7,7 @@ from keras import ops
 
 from kfpn.config.model import ModelConfig
 from kfpn.modeling.detector import Detector, Rois
+from kfpn.modeling.detector_model import DetectorModel
 from kfpn.modeling.submodels import Submodels, image_inputs
 from kfpn.ops import boxes as box_ops
 
@@ -74,4 +75,4 @@ def fast_rcnn_model(submodels: Submodels, config: ModelConfig) -> keras.Model:
     images = image_inputs()
     proposals = keras.Input((config.post_nms_test, 4), name="proposals", dtype="float32")
     detections = FastRCNN(submodels, config, proposals)(**images)
-    return keras.Model({**images, "proposals": proposals}, detections, name="fast_rcnn_fpn")
+    return DetectorModel({**images, "proposals": proposals}, detections, name="fast_rcnn_fpn")

@@ -11,29 +11,11 @@ from typing import Any
 
 import keras
 
+from kfpn.config.checks import require_local
 from kfpn.config.run import Config, from_dict, to_dict
 from kfpn.data.fingerprint import changed_entries
 from kfpn.runs.atomic_files import read_json, sync_folder, without_nonfinite, write_aside, write_json
-
-MAY_DIFFER = (
-    "workdir",
-    "check_images",
-    "preset",
-    "strategy",
-    "cross_device",
-    "accumulate",
-    "jit_compile",
-    "on_nan",
-    "eval_every",
-    "checkpoint_every",
-    "keep_checkpoints",
-    "log_every",
-    "samples",
-)
-"""Fields that a resumed run may change, because they do not act on the weights.
-
-`accumulate` does act on them with batch norms: a change is warned of.
-"""
+from kfpn.runs.other_options import compare_configs, other_options_message
 
 WEIGHTS = "detector.weights.h5"
 """Name of the file of weights for inference."""
@@ -47,6 +29,7 @@ class Workdir:
     """
 
     def __init__(self, path: str | os.PathLike):
+        require_local("workdir", path)
         self.path = Path(path)
         self.config = self.path / "config.json"
         self.classes = self.path / "classes.json"
@@ -146,10 +129,7 @@ class Workdir:
                 if key != "data" and old_classes.get(key) != classes[key]
             ]
         if changed:
-            raise ValueError(
-                f"{self.path} was made with other options: {'; '.join(changed)}. "
-                "Use the same options to go on, or another --workdir to start anew"
-            )
+            raise ValueError(other_options_message(self.path, changed))
         if config.model.norm in ("bn", "sync_bn") and config.accumulate != old.accumulate:
             warnings.warn(
                 f"accumulate: {old.accumulate} -> {config.accumulate}: the statistics of model.norm {config.model.norm} are "
@@ -231,23 +211,6 @@ class Workdir:
         sync_folder(self.path)
 
 
-def compare_configs(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Lists the differences that keep a run from going on with another configuration.
-
-    Args:
-        old, new: from `kfpn.config.run.to_dict`.
-
-    Returns:
-        `name: old -> new` for each field that differs and is not in `MAY_DIFFER`.
-    """
-    before, after = _flat(old), _flat(new)
-    return [
-        f"{name}: {before.get(name)!r} -> {after.get(name)!r}"
-        for name in sorted(before.keys() | after.keys())
-        if before.get(name) != after.get(name) and name not in MAY_DIFFER
-    ]
-
-
 def _split_fingerprint(both: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns the fingerprint of the training data and that of the validation data."""
     return {name: value for name, value in both.items() if name != "validation"}, both.get("validation") or {}
@@ -258,10 +221,3 @@ def _read_object(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path} must be a JSON object, got a {type(content).__name__}")
     return content
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
-    return flat

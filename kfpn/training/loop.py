@@ -9,8 +9,10 @@ import keras
 import tensorflow as tf
 
 from kfpn.config.run import Config
+from kfpn.data.out_of_memory import explained_memory
 from kfpn.runs.checkpoint import Checkpoints, Progress
 from kfpn.runs.workdir import Workdir
+from kfpn.training.best_weights import is_better, measured_score
 from kfpn.training.distribution.cluster import Cluster
 from kfpn.training.distribution.worker_stubs import SilentReport
 from kfpn.training.interrupt import Interrupted, Interruption
@@ -18,6 +20,7 @@ from kfpn.training.nonfinite.policy import NonFinitePolicy
 from kfpn.training.nonfinite.recorder import Recorder
 from kfpn.training.optimizer import Optimizer
 from kfpn.training.progress import ProgressReport, say
+from kfpn.training.step_memory import remedy
 from kfpn.training.step_metrics import StepMetrics
 
 
@@ -67,6 +70,7 @@ class Loop:
         if run.cluster.is_chief:
             self.report = ProgressReport(workdir, progress.step, config.steps)
         self._unsaved: OSError | None = None
+        self._measured = True
 
     def train(self, open_batches: Callable[[int], Iterator[Any]]) -> None:
         """Trains to the last step.
@@ -82,12 +86,12 @@ class Loop:
         self.metrics.restart_clock()
         with Interruption() as stop:
             try:
-                self._train(open_batches, stop)
+                with explained_memory(self._describe_memory):
+                    self._train(open_batches, stop)
             except Interrupted:
                 self._save_and_exit(stop)
             except tf.errors.OpError as error:
-                # Another worker is not the cause when this process runs out of memory.
-                if not cluster.several or isinstance(error, tf.errors.ResourceExhaustedError):
+                if not cluster.several:
                     raise
                 raise cluster.lost(error) from error
             finally:
@@ -115,6 +119,12 @@ class Loop:
             # A checkpoint comes before an evaluation as well, because an evaluation may take long and be cut short.
             if stop.signal is None and (self._due(config.checkpoint_every) or self._due(config.eval_every)):
                 self._save()
+
+    def _describe_memory(self) -> tuple[str, str]:
+        """Returns what the loop was at, for memory that ran out between two steps or on a device that reports late."""
+        return f"training at step {self.progress.step} with --batch-size {self.run.config.batch_size}", remedy(
+            self.run.config
+        )
 
     def _due(self, every: int) -> bool:
         step = self.progress.step
@@ -216,7 +226,7 @@ class Loop:
         run, progress = self.run, self.progress
         with run.optimizer.averaged_weights():
             figures = run.evaluate(progress.step) if run.evaluate else {}
-            better = not progress.best_step or _score(figures) > _score(progress.best) or not figures
+            better = not progress.best_step or is_better(figures, progress.best)
             if better:
                 try:
                     run.workdir.save_weights(run.weights_model)
@@ -227,9 +237,22 @@ class Loop:
             progress.best_step, progress.best = progress.step, figures
         progress.evaluated, progress.last = progress.step, figures
         if figures:
+            self._warn_without_measure(figures)
             self.report.evaluation_row({"step": progress.step, **figures, "seconds": progress.seconds})
         self._write_checkpoint()
         self.metrics.restart_clock()
+
+    def _warn_without_measure(self, figures: dict[str, Any]) -> None:
+        """Warns once that nothing tells which weights are the best."""
+        if self._measured and measured_score(figures) is None:
+            self._measured = False
+            kept = f"the best are those of step {self.progress.best_step}"
+            if measured_score(self.progress.best) is None:
+                kept = "the last weights are kept, not the best"
+            warnings.warn(
+                f"AP can't be measured at step {self.progress.step}: the validation data has no box that counts; {kept}",
+                stacklevel=3,
+            )
 
     def _discard_evaluation(self, error: OSError) -> None:
         """Warns that an evaluation does not count, because the weights that it measured could not be saved.
@@ -244,8 +267,3 @@ class Loop:
                 f"{self.run.workdir.path} must have room for the weights of step {step}, got: {error}. "
                 "Make room and run the same command"
             ) from error
-
-
-def _score(figures: dict[str, Any]) -> float:
-    score = figures.get("AP")
-    return -1.0 if score is None else score

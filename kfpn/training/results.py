@@ -19,6 +19,7 @@ from kfpn.plotting.draw_boxes import side_by_side
 from kfpn.runs.atomic_files import read_json, write_json
 from kfpn.runs.checkpoint import Progress
 from kfpn.runs.workdir import Workdir
+from kfpn.training.best_weights import measured_score
 from kfpn.training.progress import say, warn_on_write_error
 
 
@@ -117,7 +118,7 @@ def summary_line(final: dict[str, Any]) -> str:
     """Returns one line that says the main figures of final.json."""
     names = ("AP", "AP50", "AP75", "loss")
     figures = ", ".join(f"{name} {final[name]:.3f}" for name in names if final.get(name) is not None)
-    return (
-        f"{figures}, best step {final['best_step']}; {final['seconds']:.0f} s of training, "
-        f"{final['images_per_second']:.1f} images/s"
-    )
+    kept = f"best step {final['best_step']}"
+    if measured_score(final) is None:
+        kept = f"weights of step {final['best_step']}, the last (AP was not measured)"
+    return f"{figures}, {kept}; {final['seconds']:.0f} s of training, {final['images_per_second']:.1f} images/s"

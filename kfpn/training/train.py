@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from kfpn.config.checks import require_local
 from kfpn.config.run import Config, to_dict
 from kfpn.data.class_table import describe_source
 from kfpn.data.fingerprint import fingerprint
@@ -35,6 +36,7 @@ from kfpn.training.progress import say
 from kfpn.training.results import build_evaluate, read_final, summary_line, write_final
 from kfpn.training.run_data import RunData, open_run_data
 from kfpn.training.step import announce_shapes, build_train_step
+from kfpn.training.step_memory import explain_memory
 from kfpn.weights.assign import assign_weights
 from kfpn.weights.identify import read_trained_weights
 from kfpn.weights.import_weights import FOREIGN_PADDING
@@ -104,6 +106,8 @@ def train(
             is not finite (see `kfpn.training.nonfinite`).
         SystemExit: after Ctrl-C (130) or SIGTERM (0), when all is saved.
     """
+    for name in ("workdir", "init", "proposals"):
+        require_local(name, getattr(config, name))
     if config.strategy == "multi_worker" and strategy is None:
         # This strategy has to be made before TensorFlow runs any op.
         strategy = make_strategy(config.strategy, cross_device=config.cross_device)
@@ -227,7 +231,7 @@ def _loop(setup: Setup, trainee: Trainee, checkpoints: Checkpoints, progress: Pr
         workdir=workdir,
         weights_model=submodels.weights_model,
         optimizer=optimizer,
-        step=announce_shapes(step, config, strategy),
+        step=explain_memory(announce_shapes(step, config, strategy), config, strategy),
         checkpoints=checkpoints,
         progress=progress,
         evaluate=evaluate,

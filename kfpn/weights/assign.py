@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kfpn.config.checks import require_local
 from kfpn.config.model import ModelConfig
 from kfpn.config.presets import preset
 from kfpn.modeling.backbones import find_backbone
@@ -181,6 +182,7 @@ def load_detector(source: PathLike, padded: bool = False) -> keras.Model:
     Raises:
         ValueError: if the source does not exist, holds no detector or can't be read, see `read_trained_weights`.
     """
+    require_local("source", source)
     if os.path.isdir(source) or not (os.path.exists(source) or ":" in os.fspath(source)):
         return load_trained_detector(source, padded)
     trained = read_trained_weights(source)

@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from kfpn.config.checks import require_local
 from kfpn.runs.load import load_submodels, require_trained
 from kfpn.runs.workdir import WEIGHTS, Workdir
 from kfpn.weights.built_detector import variables_of
@@ -35,6 +36,7 @@ def read_trained_weights(source: PathLike) -> TrainedWeights:
         ValueError: with the file's name, if it can't be read, is damaged or unsafe, is of an unknown kind, or its tensors
             are not those of a network that kfpn has.
     """
+    require_local("weights", source)
     text = os.path.expanduser(os.fspath(source))
     path = fetch(text) if ":" in text and not os.path.exists(text) else Path(text)
     if path.is_dir():

@@ -4,6 +4,7 @@ import dataclasses
 import os
 from collections.abc import Sequence
 
+from kfpn.config.checks import require_local
 from kfpn.config.model import ModelConfig
 from kfpn.config.presets import preset
 from kfpn.config.run import SamplingConfig
@@ -43,6 +44,7 @@ def import_weights(
         ValueError: if `output` holds a run, the number of names is not that of the classes, or the weights can't be
             used. Nothing is written then.
     """
+    require_local("output", output)
     workdir = Workdir(output)
     if workdir.config.exists() or workdir.weights.exists():
         raise ValueError(f"output must be a folder without a run, got {str(output)!r}, which has one")

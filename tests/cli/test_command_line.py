@@ -432,3 +432,53 @@ def test_pictures_neither_overwrite_each_other_nor_an_image(tmp_path):
     paths = [tmp_path / "x" / "a.jpg", tmp_path / "y" / "a.jpg", tmp_path / "a.png", tmp_path / "b.jpg"]
     pictures = picture_paths(paths, tmp_path)
     assert [pictures[path].name for path in paths] == ["a-2.png", "a-3.png", "a-4.png", "b.png"]
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), tf.errors.ResourceExhaustedError(None, None, "OOM when allocating\ntensor")]
+)
+def test_memory_that_runs_out_anywhere_is_one_line(monkeypatch, capsys, error):
+    def fail(command):
+        raise error
+
+    monkeypatch.setattr(cli, "run", fail)
+    assert cli.main(["evaluate", "--workdir", "run"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("kfpn: error: memory must be enough for `kfpn evaluate`, got no more of it")
+    assert said.count("\n") == 1
+
+
+def test_another_backend_of_keras_is_refused_before_the_work(monkeypatch, capsys):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    assert cli.main(["evaluate", "--workdir", "run"]) == 2
+    assert "KERAS_BACKEND must be tensorflow for the command kfpn, got 'jax': unset it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("args", "option"),
+    [
+        ("train --steps 1 --workdir gs://b/run", "workdir"),
+        ("train --steps 1 --workdir run --data coco:gs://b/a.json", "data"),
+        ("train --steps 1 --workdir run --val-data coco:a.json,s3://b/images --data shapes", "data"),
+        ("train --steps 1 --workdir run --proposals gs://b/p.npz", "proposals"),
+        ("train --steps 1 --workdir run --init https://example.org/w.pth", "init"),
+        ("evaluate --workdir gs://b/run", "workdir"),
+        ("evaluate --workdir run --json gs://b/f.json", "json"),
+        ("evaluate --workdir run --detections gs://b/f.json", "detections"),
+        ("predict --workdir run --output out https://example.org/a.jpg", "images"),
+        ("predict --workdir run --output gs://b/out a.jpg", "output"),
+        ("predict --workdir gs://b/run --output out a.jpg", "workdir"),
+        ("visualize --workdir gs://b/run a.jpg", "workdir"),
+        ("replay-nan --workdir gs://b/run", "workdir"),
+        ("proposals --workdir run --output gs://b/p.npz", "output"),
+        ("import-weights s3://b/w.pth --output run", "weights"),
+        ("export saved_model gs://b/run out", "workdir"),
+        ("export onnx gs://b/run out.onnx", "workdir"),
+        ("benchmark gs://b/run", "targets"),
+    ],
+)
+def test_an_address_is_refused_by_the_name_of_its_option(tmp_path, monkeypatch, capsys, args, option):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(args.split()) == 2
+    assert f"{option} must be a place on this machine, got the address '" in capsys.readouterr().err
+    assert not [path for path in tmp_path.rglob("*") if path.name != "run" and ".lock" not in path.name]

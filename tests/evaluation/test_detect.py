@@ -11,6 +11,7 @@ from kfpn.evaluation.detect import (
     detect_function,
     detect_image,
     detect_source,
+    detect_unpadded,
     evaluate_source,
     source_labels,
     to_original,
@@ -195,3 +196,19 @@ def test_a_source_without_images_and_a_batch_size_of_zero_are_refused():
         detect_source(lower_right, quiet(Empty()))
     with pytest.raises(ValueError, match="batch_size must be an integer of at least 1, got 0"):
         detect_source(lower_right, quiet(Source(), 0))
+
+
+@pytest.mark.parametrize("error", [MemoryError(), tf.errors.ResourceExhaustedError(None, None, "OOM")])
+def test_memory_that_runs_out_is_one_line_with_the_images(error):
+    def model(inputs):
+        raise error
+
+    model.get_concrete_function = None  # as a compiled function, so that the error comes as it is
+    with pytest.raises(
+        ValueError, match=r"enough for 2 images of \d+ x \d+ pixels at once, got no more of it: use a smaller"
+    ):
+        detect_source(model, quiet(Source()))
+    with pytest.raises(ValueError, match=r"enough for 1 image of \d+ x \d+ pixels at once, .*--scales 480"):
+        detect_image(model, np.zeros((50, 60, 3), np.uint8), CONFIG.input)
+    with pytest.raises(ValueError, match=r"enough for 1 image of \d+ x \d+ pixels at once"):
+        detect_unpadded(model, np.zeros((50, 60, 3), np.uint8), CONFIG.input)

@@ -2,6 +2,7 @@ import json
 import shutil
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import keras
 import pytest
@@ -57,6 +58,27 @@ def test_a_field_that_an_old_config_lacks_has_its_default(tmp_path):
     workdir.prepare(config, **CLASSES)
     with pytest.raises(ValueError, match=r"model\.roi_size: 7 -> 9"):
         workdir.prepare(replace(config, model=replace(config.model, roi_size=9)), **CLASSES)
+
+
+def test_more_steps_are_refused_with_the_way_to_train_on(tmp_path):
+    workdir, config = Workdir(tmp_path), standin.config()
+    workdir.prepare(config, **CLASSES)
+    workdir.weights.touch()
+    with pytest.raises(
+        ValueError, match=r"steps: 6 -> 60\. .*can't be made longer.*; --init .* with another --workdir"
+    ) as error:
+        workdir.prepare(replace(config, steps=60), **CLASSES)
+    assert f"--init {tmp_path} " in str(error.value)
+
+
+@pytest.mark.parametrize("path", ["gs://bucket/run", "s3://bucket/run", Path("gs://bucket/run"), "file:///tmp/run"])
+def test_an_address_of_another_machine_makes_no_folder(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"workdir must be a place on this machine, got the address '(gs|s3|file):/.*: copy it"
+    ):
+        Workdir(path)
+    assert not any(tmp_path.iterdir())
 
 
 def test_options_that_do_not_act_on_weights_may_change(tmp_path):

@@ -2,12 +2,14 @@ import itertools
 import json
 import os
 import signal
+import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from kfpn.data.out_of_memory import OutOfMemoryError
 from kfpn.runs.checkpoint import Checkpoints, named_variables
 from kfpn.runs.workdir import Workdir
 from kfpn.training.distribution.cluster import Cluster
@@ -154,6 +156,57 @@ def test_the_best_evaluation_is_kept_with_its_weights(tmp_path):
     _, again = start(tmp_path, standin.config(), evaluate)
     assert again == progress
     assert Workdir(tmp_path).weights.stat().st_mtime_ns == saved
+
+
+@pytest.mark.parametrize("unmeasured", [None, 0.0])
+def test_without_a_measure_the_last_weights_are_kept_after_a_restart_as_well(tmp_path, unmeasured):
+    config = replace(standin.config(), eval_every=2)
+
+    def die(step):
+        if step == 4:
+            raise KeyboardInterrupt
+
+    def evaluate(step):
+        return {"AP": unmeasured}
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with pytest.raises(KeyboardInterrupt):
+            start(tmp_path, config, evaluate, interfere=die)
+        assert Workdir(tmp_path).weights.exists()
+        early = Workdir(tmp_path).weights.stat().st_mtime_ns
+        state, progress = start(tmp_path, config, evaluate)
+    assert progress.best_step == 6
+    assert Workdir(tmp_path).weights.stat().st_mtime_ns > early
+    parts = standin.submodels()
+    parts.weights_model.load_weights(Workdir(tmp_path).weights)
+    for variable, value in zip(parts.weights_model.trainable_variables, list(state.values())[-5:], strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)
+    texts = [str(warning.message) for warning in said if "AP can't be measured" in str(warning.message)]
+    assert len(texts) == (0 if unmeasured == 0.0 else 2)  # once in each process
+    assert all("the last weights are kept, not the best" in text for text in texts)
+
+
+def test_weights_that_were_measured_stay_when_a_later_evaluation_has_no_measure(tmp_path):
+    with pytest.warns(UserWarning, match=r"AP can't be measured at step 6: .*; the best are those of step 3"):
+        _, progress = start(tmp_path, standin.config(), lambda step: {"AP": {3: 0.1, 6: None}[step]})
+    assert (progress.best_step, progress.best) == (3, {"AP": 0.1})
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")]
+)
+def test_memory_that_runs_out_between_steps_is_one_line(tmp_path, error):
+    def fill(step):
+        if step == 2:
+            raise error
+
+    with pytest.raises(
+        OutOfMemoryError, match=r"memory must be enough for training at step 2 with --batch-size 4, got"
+    ) as got:
+        start(tmp_path, standin.config(), interfere=fill)
+    assert "--accumulate 2" in str(got.value)
+    assert "\n" not in str(got.value)
 
 
 def test_the_evaluated_weights_are_the_averaged_ones(tmp_path):

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple, get_args
 
+from kfpn.config.checks import require_local
 from kfpn.config.run import CheckImages
 from kfpn.data.check_memory import CheckMemory
 from kfpn.data.record import Record, Source
@@ -153,6 +154,8 @@ def _module(row: DataFormat) -> ModuleType:
 
 def _row_and_place(data: str) -> tuple[DataFormat, str]:
     prefix, colon, place = data.partition(":")
+    known = any(row.prefix == prefix for row in FORMATS if row.has_place)
+    require_local("data", place if known else data)
     for row in FORMATS:
         if row.has_place and colon and place and row.prefix == prefix:
             return row, place

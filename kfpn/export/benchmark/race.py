@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from kfpn.config.checks import require_local
 from kfpn.export.measure import conv_peak, gigaflops
 
 
@@ -49,6 +50,7 @@ def contestants(targets: Sequence[str]) -> list[Contestant]:
     """
     entrants = []
     for target in targets:
+        require_local("targets", target)
         path = Path(target)
         versions = sorted(
             (p for p in path.glob("*/saved_model.pb") if p.parent.name.isdigit()), key=lambda p: int(p.parent.name)

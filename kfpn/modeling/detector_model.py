@@ -1,0 +1,47 @@
+"""Defines the model that a detector is: a functional model whose file also holds class names and the rule of resizing."""
+
+import dataclasses
+from typing import Any
+
+import keras
+
+from kfpn.config.run import InputConfig, from_dict
+
+FACTS = ("class_names", "category_ids")
+"""Attributes that travel with the file, tuples with one entry a label; `input_config` travels as well."""
+
+
+@keras.saving.register_keras_serializable("kfpn")
+class DetectorModel(keras.Model):
+    """A functional model that keeps what its outputs and inputs mean, in memory and in a `.keras` file.
+
+    The mean and the deviation of the pixels are in its first layer, and so in the file too.
+
+    Attributes:
+        class_names: tuple of str, the name of each label.
+        category_ids: tuple of int, the data set's own id of each label.
+        input_config: InputConfig, the rule by which images are resized; detectors with fresh weights have none.
+    """
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the configuration of the functional model and `kfpn`: the attributes that are there."""
+        facts: dict[str, Any] = {name: list(getattr(self, name)) for name in FACTS if hasattr(self, name)}
+        if hasattr(self, "input_config"):
+            facts["input_config"] = {
+                name: list(value) if isinstance(value, tuple) else value
+                for name, value in dataclasses.asdict(self.input_config).items()
+            }
+        return {**super().get_config(), "kfpn": facts}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> "DetectorModel":
+        """Builds the model of a configuration, with its attributes."""
+        config = dict(config)
+        facts = config.pop("kfpn", {})
+        model = super().from_config(config, custom_objects=custom_objects)
+        for name in FACTS:
+            if name in facts:
+                setattr(model, name, tuple(facts[name]))
+        if "input_config" in facts:
+            model.input_config = from_dict(InputConfig, facts["input_config"])
+        return model

@@ -1,0 +1,65 @@
+"""Compares the options of a run with those it was begun with, and says what to do where they differ."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+MAY_DIFFER = (
+    "workdir",
+    "check_images",
+    "preset",
+    "strategy",
+    "cross_device",
+    "accumulate",
+    "jit_compile",
+    "on_nan",
+    "eval_every",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "log_every",
+    "samples",
+)
+"""Fields that a resumed run may change, because they do not act on the weights.
+
+`accumulate` does act on them with batch norms: a change is warned of.
+"""
+
+
+def compare_configs(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Lists the differences that keep a run from going on with another configuration.
+
+    Args:
+        old, new: from `kfpn.config.run.to_dict`.
+
+    Returns:
+        `name: old -> new` for each field that differs and is not in `MAY_DIFFER`.
+    """
+    before, after = _flat(old), _flat(new)
+    return [
+        f"{name}: {before.get(name)!r} -> {after.get(name)!r}"
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name) and name not in MAY_DIFFER
+    ]
+
+
+def other_options_message(workdir: Path, changed: Sequence[str]) -> str:
+    """Returns the error for a run that was begun with other options.
+
+    Args:
+        workdir: the run's folder.
+        changed: of `compare_configs`.
+    """
+    why = ""
+    if any(entry.startswith("steps: ") for entry in changed):
+        why = " (steps set the learning rate of every step, so a run can't be made longer)"
+    return (
+        f"{workdir} was made with other options: {'; '.join(changed)}. Use the same options to go on{why}, or another --workdir "
+        f"to start anew; --init {workdir} with another --workdir trains further from these weights"
+    )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return flat

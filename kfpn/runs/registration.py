@@ -1,0 +1,80 @@
+"""Registers the layers of detectors with Keras as soon as Keras is there, so that `keras.models.load_model` finds them.
+
+`import kfpn` stays fast: this module imports nothing. If Keras is imported later, a finder of modules sees it and registers the
+layers right after it.
+"""
+
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+
+def register_layers() -> None:
+    """Imports the modules that define, between them, all classes that `.keras` files of detectors name."""
+    from kfpn.modeling import detector, fast_rcnn  # noqa: F401
+    from kfpn.modeling.heads import box  # noqa: F401
+
+
+class KerasFinder(importlib.abc.MetaPathFinder):
+    """Finds Keras where the other finders find it, and has the layers registered after its import."""
+
+    def __init__(self) -> None:
+        self._asks_others = False
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Returns the spec of Keras with a loader that registers; None for all other modules."""
+        if fullname != "keras" or self._asks_others:
+            return None
+        self._asks_others = True
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            self._asks_others = False
+        if spec is not None and spec.loader is not None:
+            spec.loader = RegisteringLoader(spec.loader, self)
+        return spec
+
+
+class RegisteringLoader(importlib.abc.Loader):
+    """Loads Keras with its own loader, then registers the layers.
+
+    Args:
+        own: the loader of Keras.
+        finder: is removed when Keras is there.
+    """
+
+    def __init__(self, own: Any, finder: KerasFinder):
+        self._own = own
+        self._finder = finder
+
+    def __getattr__(self, name: str) -> Any:
+        """Returns what the loader of Keras has: tools ask it for files and source code."""
+        return getattr(self._own, name)
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
+        """Makes the module as the loader of Keras does."""
+        return self._own.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Imports Keras, gives it back its own loader, and registers the layers."""
+        self._own.exec_module(module)
+        module.__loader__ = self._own
+        if module.__spec__ is not None:
+            module.__spec__.loader = self._own
+        if self._finder in sys.meta_path:
+            sys.meta_path.remove(self._finder)
+        register_layers()
+
+
+def install_registration() -> None:
+    """Registers the layers now if Keras is there, else as soon as it is."""
+    if "keras" in sys.modules:
+        register_layers()
+    elif not any(isinstance(finder, KerasFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, KerasFinder())
