@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+import threading
 from types import ModuleType
 from typing import Any
 
@@ -45,13 +46,17 @@ _PLACES = {
 }
 """Public name -> the module that holds it. Keras and TensorFlow are imported only when a name is asked for."""
 
+_IMPORTING = threading.RLock()
+
 __all__ = ["__version__", *_PLACES]
 
 
 def __getattr__(name: str) -> Any:
     if name in _PLACES:
         try:
-            return getattr(importlib.import_module(_PLACES[name]), name)
+            # Threads that ask for their first names at the same time would import parts of one another's modules.
+            with _IMPORTING:
+                return getattr(importlib.import_module(_PLACES[name]), name)
         except ModuleNotFoundError as error:
             if error.name and error.name == os.environ.get("KERAS_BACKEND"):
                 raise ModuleNotFoundError(

@@ -49,7 +49,7 @@ def decode_xml(content: bytes) -> str:
     declared = _DECLARED.match(content[:400])
     if declared and not mark and codec == "utf-8":
         codec = _known_codec(declared[1].decode("ascii"))
-    text = _decoded(content[mark:], codec)
+    text = _decoded_text(content[mark:], codec)
     found = _DECLARATION.match(text)
     return re.sub(r"[^\r\n]", " ", found[0]) + text[found.end() :] if found else text
 
@@ -80,7 +80,7 @@ def _known_codec(name: str) -> str:
     return "utf-8" if found.startswith(("utf_16", "utf_32", "utf_8")) else found
 
 
-def _decoded(content: bytes, codec: str) -> str:
+def _decoded_text(content: bytes, codec: str) -> str:
     try:
         return content.decode(codec)
     except UnicodeDecodeError:

@@ -94,9 +94,8 @@ def evaluate_detections(
 def source_labels(source: Source, class_names: Sequence[str]) -> np.ndarray | None:
     """Returns, for each label of a model, the label that a source has for the same class, or -1 if it has none.
 
-    A detector may know more classes than a data set has: one trained on COCO also measures a data set of persons only,
-    and torchvision's detectors have labels for ids that COCO does not use. A class that the data set only lists may be
-    unknown to the model.
+    A detector may know more classes than a data set has: one trained on COCO also measures a data set of persons only.
+    A class that the data set only lists may be unknown to the model.
 
     Args:
         source: the data set.

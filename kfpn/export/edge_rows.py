@@ -98,7 +98,7 @@ def edge_rows(
         why = own_end if own_cut >= their_cut else their_end
         if score > max(own_cut, their_cut) + limits.score:
             beside = known & (theirs[2] == label) & (theirs[1] >= score - limits.score)
-            if not (beside & (_overlap(box, theirs[0], limits.box)[1] > selection.nms_iou)).any():
+            if not (beside & (_overlap_of_pairs(box, theirs[0], limits.box)[1] > selection.nms_iou)).any():
                 continue
             why = RIVAL
         found.append(EdgeRow(int(label), float(score), tuple(map(float, box)), True, why))
@@ -108,7 +108,7 @@ def edge_rows(
         if score > own_cut + limits.score:
             # A row of Keras' must have suppressed it. One that both have, that is clearly better and that clearly overlaps
             # would have suppressed it in the export as well.
-            least, greatest = (overlap > selection.nms_iou for overlap in _overlap(box, ours[0], limits.box))
+            least, greatest = (overlap > selection.nms_iou for overlap in _overlap_of_pairs(box, ours[0], limits.box))
             rivals = (ours[2] == label) & (ours[1] >= score - limits.score) & greatest
             clear = rivals & least & ~unpaired[0] & (ours[1] > score + limits.score)
             if not known[i] or not rivals.any() or clear.any():
@@ -130,7 +130,7 @@ def _known_rows(rows: Rows, unpaired: np.ndarray, candidates: Rows | None, limit
     return known
 
 
-def _overlap(box: np.ndarray, boxes: np.ndarray, shift: float) -> tuple[np.ndarray, np.ndarray]:
+def _overlap_of_pairs(box: np.ndarray, boxes: np.ndarray, shift: float) -> tuple[np.ndarray, np.ndarray]:
     """Returns the least and the greatest IoU of a box (4,) with boxes (N, 4) whose sides may be `shift` pixels off: (N,) each."""
 
     def iou(change: float) -> np.ndarray:

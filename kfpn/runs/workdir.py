@@ -113,6 +113,7 @@ class Workdir:
             self._require_same_options(config, classes)
             if data_fingerprint is not None and self.data.exists():
                 self._require_same_data(data_fingerprint, data)
+            self._require_checkpoints()
         write_json(self.classes, classes)
         if data_fingerprint is not None:
             write_json(self.data, data_fingerprint)
@@ -136,6 +137,22 @@ class Workdir:
                 "those of a part of the batch, so the run is another one from here on",
                 stacklevel=3,
             )
+
+    def _require_checkpoints(self) -> None:
+        """Refuses to begin again at step 0 over the weights of a run that has lost its checkpoints."""
+        finished = self.final.exists() or not self.metrics.exists()
+        if self.weights.exists() and finished and not self.has_checkpoints():
+            raise ValueError(
+                f"workdir must hold the checkpoints of its run, got {str(self.path)!r}, which holds weights and no checkpoints: "
+                f"training would begin anew and replace them. Use another --workdir; --init {self.path} trains further from "
+                "these weights"
+            )
+
+    def remove_unused(self) -> None:
+        """Removes the folder if nothing but a lock is in it: a run that was refused leaves nothing behind."""
+        if all(file == self.lock for file in self.path.iterdir()):
+            self.lock.unlink(missing_ok=True)
+            self.path.rmdir()
 
     def _require_same_data(self, data_fingerprint: dict[str, Any], data: str) -> None:
         before, now = _read_object(self.data), data_fingerprint

@@ -2,7 +2,6 @@
 
 import json
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from kfpn.runs.workdir import Workdir
 from kfpn.training.distribution.cluster import Cluster
 from kfpn.training.distribution.strategy import describe_strategy, make_strategy, replica_batch_size
 from kfpn.training.distribution.worker_stubs import ReadCheckpoints, ReadWorkdir
+from kfpn.training.frozen_weights import warn_of_frozen_weights
 from kfpn.training.interrupt import Interrupted, Interruption
 from kfpn.training.loop import Loop, Run
 from kfpn.training.nonfinite.recorder import Recorder
@@ -113,13 +113,20 @@ def train(
         strategy = make_strategy(config.strategy, cross_device=config.cross_device)
     cluster = Cluster(strategy)
     workdir = (Workdir if cluster.is_chief else ReadWorkdir)(config.workdir)
+    is_new = not workdir.path.exists()
     workdir.check_writable()
     lock = sole_training(workdir.lock) if cluster.is_chief else nullcontext()
     with lock, Interruption() as stop:
         try:
             with stop.at_once():
-                data = open_run_data(config, source, val_source)
-                return _train_opened(_open(config, workdir, data, strategy, cluster))
+                try:
+                    data = open_run_data(config, source, val_source)
+                    setup = _open(config, workdir, data, strategy, cluster)
+                except (ValueError, OSError):
+                    if is_new and cluster.is_chief:
+                        workdir.remove_unused()
+                    raise
+                return _train_opened(setup)
         except Interrupted:
             say("stopped while no step was under way: nothing is lost; run the same command to go on")
             raise SystemExit(stop.exit_code) from None
@@ -250,18 +257,3 @@ def _finish(setup: Setup, progress: Progress) -> dict[str, Any]:
         first_stage = load_proposals_model(setup.workdir.path)
         recall = evaluate_proposals(first_stage, setup.data.val_source, setup.config, progress=sys.stderr.isatty())
     return write_final(setup.config, setup.workdir, progress, recall)
-
-
-def warn_of_frozen_weights(config: Config) -> None:
-    """Warns when stages or norms are frozen, because a fresh detector would keep its random weights there."""
-    frozen = []
-    if config.model.freeze_stages:
-        frozen.append(f"model.freeze_stages {config.model.freeze_stages}")
-    if config.model.norm == "frozen_bn":
-        frozen.append("model.norm frozen_bn")
-    if frozen:
-        warnings.warn(
-            f"{' and '.join(frozen)} keep what is random in a fresh detector: they are meant for pretrained weights. To train "
-            "from scratch use --model.norm gn --model.norm-heads --model.freeze-stages 0",
-            stacklevel=3,
-        )

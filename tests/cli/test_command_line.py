@@ -271,7 +271,9 @@ def test_evaluate_prints_and_writes_the_figures(run, tmp_path, monkeypatch, caps
     )
     source = IterableSource([record], class_names=["cat", "dog"], category_ids=[17, 18])
     opened = []
-    monkeypatch.setattr(kfpn.data.formats, "open_source", lambda data, split: opened.append((data, split)) or source)
+    monkeypatch.setattr(
+        kfpn.data.formats, "open_source", lambda data, split, *_: opened.append((data, split)) or source
+    )
     figures, detections = tmp_path / "figures.json", tmp_path / "detections.json"
     args = ["evaluate", "--workdir", str(run), "--json", str(figures), "--detections", str(detections)]
     assert cli.main(args) == 0
@@ -299,7 +301,7 @@ def test_evaluate_with_proposals_adds_their_recall(run, tmp_path, monkeypatch, c
     )  # fmt: skip
     source = IterableSource([record], class_names=["cat", "dog"])
     recall = {"AR@100": 0.25, "AR@1000": 0.5, "ARs@1000": None, "ARm@1000": 0.5, "ARl@1000": None}
-    monkeypatch.setattr(kfpn.data.formats, "open_source", lambda data, split: source)
+    monkeypatch.setattr(kfpn.data.formats, "open_source", lambda data, split, *_: source)
     monkeypatch.setattr(kfpn.runs.load, "load_proposals_model", lambda workdir: None)
     monkeypatch.setattr(kfpn.inference.evaluate, "evaluate_proposals", lambda *_: recall)
     figures = tmp_path / "figures.json"
@@ -325,7 +327,7 @@ def test_evaluate_with_an_image_pyramid_reports_its_passes_and_its_time(run, tmp
         name="one",
     )
     source = IterableSource([record], class_names=["cat", "dog"], category_ids=[17, 18])
-    monkeypatch.setattr(kfpn.data.formats, "open_source", lambda data, split: source)
+    monkeypatch.setattr(kfpn.data.formats, "open_source", lambda data, split, *_: source)
     figures, detections = tmp_path / "figures.json", tmp_path / "detections.json"
     args = ["evaluate", "--workdir", str(run), "--json", str(figures), "--detections", str(detections)]
 
@@ -482,3 +484,9 @@ def test_an_address_is_refused_by_the_name_of_its_option(tmp_path, monkeypatch, 
     assert cli.main(args.split()) == 2
     assert f"{option} must be a place on this machine, got the address '" in capsys.readouterr().err
     assert not [path for path in tmp_path.rglob("*") if path.name != "run" and ".lock" not in path.name]
+
+
+def test_a_run_that_was_refused_leaves_no_folder(tmp_path, capsys):
+    assert cli.main(["train", "--data", f"coco:{tmp_path}/nope.json", "--workdir", str(tmp_path / "run")]) == 2
+    assert "nope.json does not exist" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

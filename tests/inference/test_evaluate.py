@@ -60,7 +60,7 @@ def opened(monkeypatch):
     """Returns a list that gets the name and split of all data that is opened."""
     calls = []
 
-    def open_source(data, split):
+    def open_source(data, split, *_):
         calls.append((data, split))
         return source() if isinstance(data, str) else data
 

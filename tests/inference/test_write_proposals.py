@@ -84,7 +84,7 @@ def run(submodels, tmp_path, monkeypatch):
     workdir.prepare(CONFIG, SEEN.class_names, SEEN.category_ids, SEEN.name)
     workdir.save_weights(submodels.weights_model)
     opened = {"seen": SEEN, "unseen": UNSEEN, "voc:other": source("voc:other", (32, 32))}
-    monkeypatch.setattr(kfpn.data.formats, "open_source", lambda data, split: opened[data])
+    monkeypatch.setattr(kfpn.data.formats, "open_source", lambda data, split, *_: opened[data])
     monkeypatch.setattr(kfpn.data.formats, "default_val_data", lambda data: None)
     return workdir.path
 

@@ -18,6 +18,13 @@ TINY = ModelConfig(num_classes=2, backbone="resnet18", backbone_width=8, pyramid
 CLASSES = {"class_names": ("a", "b"), "category_ids": (1, 2), "data": "records"}
 
 
+def prepared(path):
+    workdir = Workdir(path)
+    workdir.check_writable()
+    workdir.prepare(standin.config(), **CLASSES)
+    return workdir
+
+
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"workdir must be a folder that can be written, got .*file/run"):
@@ -55,6 +62,7 @@ def test_a_field_that_an_old_config_lacks_has_its_default(tmp_path):
     tmp_path.mkdir(exist_ok=True)
     workdir.config.write_text(json.dumps(old))
     workdir.weights.touch()
+    workdir.append_metrics({"step": 1})
     workdir.prepare(config, **CLASSES)
     with pytest.raises(ValueError, match=r"model\.roi_size: 7 -> 9"):
         workdir.prepare(replace(config, model=replace(config.model, roi_size=9)), **CLASSES)
@@ -96,6 +104,7 @@ def test_another_number_of_parts_a_batch_causes_a_warning_if_it_acts_on_weights(
     workdir, config = Workdir(tmp_path), standin.config(norm=norm)
     workdir.prepare(config, **CLASSES)
     workdir.weights.touch()
+    workdir.append_metrics({"step": 1})
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         workdir.prepare(replace(config, accumulate=2), **CLASSES)
@@ -186,3 +195,28 @@ def test_weights_of_another_detector_are_refused_in_one_line(trained, tmp_path):
         ) as error:
             load_trained_detector(tmp_path)
         assert "\n" not in str(error.value)
+
+
+def test_weights_without_their_checkpoints_are_not_trained_over(tmp_path):
+    workdir = prepared(tmp_path / "run")
+    workdir.weights.write_bytes(b"weights")
+    with pytest.raises(ValueError, match=r"must hold the checkpoints of its run.*--init .*run trains further"):
+        prepared(workdir.path)
+    assert workdir.weights.read_bytes() == b"weights"
+
+
+def test_a_run_that_was_stopped_before_its_first_checkpoint_may_begin_again(tmp_path):
+    workdir = prepared(tmp_path / "run")
+    workdir.weights.write_bytes(b"weights of an evaluation")
+    workdir.append_metrics({"step": 1, "AP": 0.1})
+    prepared(workdir.path)
+
+
+def test_a_folder_in_which_nothing_is_but_the_lock_can_be_removed(tmp_path):
+    workdir = Workdir(tmp_path / "run")
+    workdir.check_writable()
+    workdir.lock.touch()
+    workdir.remove_unused()
+    assert not workdir.path.exists()
+    prepared(workdir.path).remove_unused()
+    assert workdir.config.exists()

@@ -86,7 +86,7 @@ def test_training_does_not_change_a_bit_of_the_rpns_weights(config, final):
 
 def test_evaluate_uses_the_proposals_of_the_runs_file(config, final, tmp_path, monkeypatch):
     opened = {"seen": TRAIN, "unseen": VALIDATION, "other": source(200, 1, name="other")}
-    monkeypatch.setattr(kfpn.data.formats, "open_source", lambda data, split: opened[data])
+    monkeypatch.setattr(kfpn.data.formats, "open_source", lambda data, split, *_: opened[data])
     figures = tmp_path / "figures.json"
     args = ["evaluate", "--workdir", config.workdir, "--json", str(figures)]
     assert cli.main(args) == 0
@@ -94,7 +94,7 @@ def test_evaluate_uses_the_proposals_of_the_runs_file(config, final, tmp_path, m
 
 
 def test_evaluate_refuses_other_data_and_a_missing_file_of_proposals(config, final, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(kfpn.data.formats, "open_source", lambda data, split: source(200, 1, name="other"))
+    monkeypatch.setattr(kfpn.data.formats, "open_source", lambda data, split, *_: source(200, 1, name="other"))
     args = ["evaluate", "--workdir", config.workdir]
     assert cli.main([*args, "--data", "other"]) == 2
     assert "proposals must be of other, got" in capsys.readouterr().err

@@ -16,7 +16,8 @@ from kfpn.evaluation.recall import RECALLS, evaluate_proposals
 from kfpn.modeling.fast_rcnn import proposals_model
 from kfpn.runs.load import load_submodels, load_trained_detector
 from kfpn.runs.workdir import Workdir
-from kfpn.training.train import train, warn_of_frozen_weights
+from kfpn.training.frozen_weights import warn_of_frozen_weights
+from kfpn.training.train import train
 from tests.training.made_up import source
 
 
@@ -112,7 +113,7 @@ def test_data_that_changed_since_the_run_began_is_refused(config, final):
 
 
 def test_a_signal_before_the_first_step_ends_the_run_with_one_line(config, tmp_path, monkeypatch, capsys):
-    def open_source(data, split):
+    def open_source(data, split, *_):
         os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError
 
