@@ -159,7 +159,10 @@ def report(clients, memory):
         f"first, {bytes_[0] / 1e6:.0f} MB half-way, {bytes_[-1] / 1e6:.0f} MB at last, {slope:.0f} bytes a request"
     )
     assert faults == []
-    assert versions == set(range(1, max(versions) + 1))
-    assert len(versions) > 1
+    if REQUESTS >= 10000:
+        assert versions == set(range(1, VERSIONS + 1))
+    else:  # there is not the time to load all of them
+        assert versions == set(range(1, max(versions) + 1))
+        assert len(versions) > 1
     assert cancelled > 0
     assert slope < SLOPE
