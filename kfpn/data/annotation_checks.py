@@ -1,6 +1,7 @@
 """Checks a data set when it is opened: its images, its boxes, its classes."""
 
 import logging
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -10,6 +11,8 @@ from kfpn.data.image_checks import progress as progress
 from kfpn.data.image_checks import read_headers as read_headers
 
 LOGGER = logging.getLogger("kfpn")
+
+_LONGEST_NAME = 1000  # characters: accents are sorted in a time that grows with the square of their number
 
 NOT_FINITE = "boxes with a coordinate that is not a finite number, left out"
 NO_AREA = "boxes without area, left out"
@@ -145,8 +148,10 @@ def require_unique(values: Iterable[object], what: str, source: str) -> None:
 
 
 def plain_name(name: str) -> str:
-    """Returns a key of a class name in which case, hyphens and the number of spaces do not matter."""
-    return " ".join(name.replace("_", " ").replace("-", " ").casefold().split())
+    """Returns a key of a class name in which case, hyphens, the number of spaces and the form of its signs do not matter."""
+    composed = unicodedata.normalize("NFKC", name[:_LONGEST_NAME])
+    seen = "".join(sign for sign in composed if unicodedata.category(sign) != "Cf")  # without signs that nobody sees
+    return " ".join(seen.replace("_", " ").replace("-", " ").casefold().split())
 
 
 def warn_of_similar_names(class_names: Sequence[str], source: str) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import io
 import logging
 import os
+import stat
 import tempfile
 import threading
 import time
@@ -14,19 +15,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
+
+from kfpn import __version__
 
 LOGGER = logging.getLogger("kfpn")
 
 CHECKED = ("height", "width", "orientation", "bits", "highest")
 """What is remembered of an image."""
-_VERSION = 1
+_VERSION = f"2 kfpn {__version__} Pillow {PIL.__version__}"
+"""What was found by another version counts no more: its rules may have been others."""
+_STAMP = 4
+"""Numbers by which a file is known again, see `file_stamps`."""
 _LONGEST_WAIT = 600.0  # seconds that a process waits for another one that checks the same data
 
 
 class CheckMemory:
     """Holds what is remembered of the files of one data set.
 
-    A file is known again by its path, its size and the time at which it was written. Nothing in the memory's own file is
+    A file is known again by its path, its size, its number and the times at which it was written and changed. Nothing in the memory's own file is
     trusted that does not fit: another version, another data set, another user's file or damage are all as if it were not there.
 
     Args:
@@ -60,12 +67,17 @@ class CheckMemory:
                     self.arrays = arrays
                     return
 
+    @property
+    def count(self) -> int:
+        """Returns how many files are remembered."""
+        return len(self.arrays["stamps"]) if "stamps" in self.arrays else 0
+
     def recall(self, paths: Sequence[str], stamps: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Fills in what is remembered of files.
 
         Args:
             paths: N files.
-            stamps: (N, 2) of `file_stamps`.
+            stamps: (N, 4) of `file_stamps`.
             rows: (N, 5) int32; those of the known files are overwritten.
 
         Returns:
@@ -87,7 +99,7 @@ class CheckMemory:
 
         Args:
             paths: N files.
-            stamps: (N, 2) of `file_stamps`, taken before the files were read.
+            stamps: (N, 4) of `file_stamps`, taken before the files were read.
             rows: (N, 5) int32, what was found.
             good: (N,) bool, the files to remember; the others had faults.
         """
@@ -158,8 +170,11 @@ def _one_at_a_time(place: str) -> Iterator[None]:
         yield
         return
     try:
-        end = time.monotonic() + _LONGEST_WAIT
-        while time.monotonic() < end:
+        begin, said = time.monotonic(), False
+        while (waited := time.monotonic() - begin) < _LONGEST_WAIT:
+            if waited > 1.0 and not said:
+                said = True
+                LOGGER.warning("waits until another process has opened the same data set")
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
@@ -171,14 +186,18 @@ def _one_at_a_time(place: str) -> Iterator[None]:
 
 
 def file_stamps(paths: Sequence[str | Path]) -> np.ndarray:
-    """Returns the size in bytes and the time of writing in nanoseconds of files: (N, 2) int64; -1 where one can't be seen."""
-    stamps = np.full((len(paths), 2), -1, np.int64)
+    """Returns what tells that a file is the one that it was: (N, 4) int64; -1 where one can't be seen.
+
+    These are its size in bytes, the time of writing in nanoseconds, the time of any change to the file, and its number on the
+    disk. Tools that copy files keep the time of writing, so it does not tell two files of one size apart.
+    """
+    stamps = np.full((len(paths), _STAMP), -1, np.int64)
     for i, path in enumerate(paths):
         try:
             status = os.stat(path)
         except (OSError, ValueError):
             continue
-        stamps[i] = status.st_size, status.st_mtime_ns
+        stamps[i] = status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & (2**63 - 1)
     return stamps
 
 
@@ -189,7 +208,7 @@ def settled(stamps: np.ndarray, checked: float) -> np.ndarray:
     times are whole seconds, every two seconds.
 
     Args:
-        stamps: (N, 2) of `file_stamps`.
+        stamps: (N, 4) of `file_stamps`.
         checked: when the memory was written, in seconds.
 
     Returns:
@@ -218,11 +237,17 @@ def unpack(packed: np.ndarray) -> list[str]:
 
 def cache_folder() -> Path:
     """Returns the user's folder for what can be made again: $XDG_CACHE_HOME/kfpn, else ~/.cache/kfpn."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser(), "kfpn")
+    if folder := os.environ.get("XDG_CACHE_HOME"):
+        return Path(folder, "kfpn")
+    try:
+        return Path("~/.cache").expanduser() / "kfpn"
+    except RuntimeError:  # a user without a home, as in some containers
+        return Path(tempfile.gettempdir(), f"kfpn-{os.getuid() if hasattr(os, 'getuid') else 'cache'}")
 
 
 def _is_own(file: Path) -> bool:
-    return not hasattr(os, "getuid") or os.stat(file).st_uid == os.getuid()
+    status = os.stat(file)
+    return stat.S_ISREG(status.st_mode) and (not hasattr(os, "getuid") or status.st_uid == os.getuid())
 
 
 def _is_sound(arrays: dict[str, Any]) -> bool:
@@ -231,7 +256,8 @@ def _is_sound(arrays: dict[str, Any]) -> bool:
     return (
         arrays["paths"].dtype == np.uint8
         and (stamps.dtype, rows.dtype) == (np.int64, np.int32)
-        and (stamps.shape, rows.shape) == ((count, 2), (count, len(CHECKED)))
+        and (stamps.shape, rows.shape) == ((count, _STAMP), (count, len(CHECKED)))
         and bool((rows[:, :3] > 0).all() and (rows[:, 2] <= 8).all() and (rows[:, 3:] >= 0).all())
         and np.ndim(arrays["time"]) == 0
+        and 0.0 < float(arrays["time"]) <= time.time() + 1.0
     )

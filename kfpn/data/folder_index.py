@@ -66,6 +66,11 @@ def _plain(text: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text[:_LONGEST_PATH]).casefold())
 
 
+def spelt_alike(one: str, other: str) -> bool:
+    """Returns whether two names are the same but for case and the form of accents."""
+    return _plain(one) == _plain(other)
+
+
 @dataclass(frozen=True)
 class Match:
     """Says which file a name stands for.

@@ -176,7 +176,11 @@ def _opened(image: str | os.PathLike[str] | bytes) -> Iterator[Image.Image]:
     if not isinstance(image, bytes) and os.path.exists(image) and not os.path.isfile(image):
         raise ValueError("is not a file")  # opening a pipe would wait for ever
     try:
-        with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as picture:
+        # An open file, not its path: Pillow maps a path of an uncompressed TIFF into memory before it knows of its rotation.
+        with (
+            io.BytesIO(image) if isinstance(image, bytes) else open(image, "rb") as file,
+            Image.open(file) as picture,
+        ):
             yield picture
     except Image.DecompressionBombError as error:
         raise ValueError(

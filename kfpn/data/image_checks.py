@@ -42,7 +42,12 @@ def read_headers(images: Sequence[str | bytes], names: Sequence[str], source: st
         known = memory.recall(paths, stamps, rows)
     unknown = np.flatnonzero(~known)
     bad = _check_all([images[i] for i in unknown.tolist()], unknown, rows, memory, source)
-    if memory is not None and stamps is not None and memory.check_images != "none" and not known.all():
+    if (
+        memory is not None
+        and stamps is not None
+        and memory.check_images != "none"
+        and (not known.all() or memory.count != len(paths))
+    ):
         good = np.ones(len(images), bool)
         good[list(bad)] = False
         memory.learn(paths, stamps, rows, good)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kfpn.data.annotation_checks import AnnotationFaults
-from kfpn.data.folder_index import FolderIndex, readings
+from kfpn.data.folder_index import FolderIndex, readings, spelt_alike
 
 SPELT = "file names that are spelt otherwise on this machine (separators, case, accents, %20), taken"
 BY_LAST_PART = "file names with the folders of another machine or without their folder, found by their last part"
@@ -16,7 +16,7 @@ class ImageFiles:
 
     A name is the file of that path below the folder. Where there is none it is read as another machine may have written it,
     see `readings`. A file in another folder than the name says is taken only where the name's folders are not of this
-    machine, or where no name of the data set is a file.
+    machine, or where the folders that both have agree, and the name's folder is not there or no name of the data set is a file.
 
     Args:
         folder: of the images.
@@ -51,7 +51,9 @@ class ImageFiles:
                 elsewhere.append((i, match))
         none_there = not any(found)
         for i, match in elsewhere:
-            if none_there or self._is_foreign(names[i]):
+            if self._is_foreign(names[i]) or (
+                (none_there or self._folder_is_missing(names[i])) and _folders_agree(names[i], match.files)
+            ):
                 found[i] = self._only(names[i], match.files)
                 self._faults.add(BY_LAST_PART, f"{names[i][:200]} is {found[i]}")
         for i in missing:
@@ -74,9 +76,10 @@ class ImageFiles:
         return path != self._root and not path.startswith(self._root.rstrip(os.sep) + os.sep)
 
     def _is_foreign(self, name: str) -> bool:
-        """Returns whether the folders of a name are not of this machine."""
-        if self._leaves(name) or "\\" in name or "://" in name or "?d=" in name or ":" in name[:2]:
-            return True
+        """Returns whether the folders of a name are not of this machine: they say nothing of the folders here."""
+        return self._leaves(name) or "\\" in name or "://" in name or "?d=" in name or ":" in name[:2]
+
+    def _folder_is_missing(self, name: str) -> bool:
         parts = readings(name)[0]
         return len(parts) > 1 and not (self._folder / parts[0]).is_dir()
 
@@ -103,3 +106,16 @@ class ImageFiles:
                     f"{self._faults.source}: file names must stand for different files, got {names[first][:200]!r} and "
                     f"{names[i][:200]!r}, which both fit {file}: copy the missing one to the folder"
                 )
+
+
+def _folders_agree(name: str, files: Sequence[tuple[str, ...]]) -> bool:
+    """Returns whether all files lie where a name says, but that one of both paths begins further up.
+
+    `train/im0.jpg` and `im0.jpg` agree, and so do `im0.jpg` and `photos/im0.jpg`. `val/im0.jpg` is not `train/im0.jpg`.
+    """
+    folders = {parts[:-1] for parts in readings(name)}
+    return all(any(_ends_alike(own, parts[:-1]) for own in folders) for parts in files)
+
+
+def _ends_alike(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    return all(spelt_alike(a, b) for a, b in zip(reversed(one), reversed(other), strict=False))

@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 
 from kfpn.data.annotations import AnnotatedSource, Annotations, ImageTable
 from kfpn.data.check_memory import CheckMemory, absolute, file_stamps, pack, remembering, settled, unpack
+from kfpn.data.image_files import BY_LAST_PART, SPELT
 from kfpn.data.record import Source
 
 LOGGER = logging.getLogger("kfpn")
@@ -34,7 +36,7 @@ def open_remembered(open_place: Callable[[], Source], memory: CheckMemory, made_
     with remembering(memory):
         stamps = file_stamps(made_from)
         if memory.check_images != "full":
-            with contextlib.suppress(KeyError, ValueError, TypeError):  # of another kind, or without annotations
+            with contextlib.suppress(Exception):  # of another kind, without annotations, or changed by someone
                 if (source := _recall(memory, made_from, stamps)) is not None:
                     return source
         with _warnings_kept() as said:
@@ -61,7 +63,7 @@ def _recall(memory: CheckMemory, made_from: Sequence[str], stamps: np.ndarray) -
     _require_sound(annotations, table, len(words["class_names"]), len(words["category_ids"]))
     source = AnnotatedSource(words["name"], words["class_names"], words["category_ids"], table, annotations)
     source.put_right = {kind: (int(count), str(first)) for kind, (count, first) in words["put_right"].items()}
-    if words["left_out_classes"]:
+    if words["left_out_classes"] is not None:
         source.left_out_classes = [(str(name), int(number)) for name, number in words["left_out_classes"]]  # type: ignore[attr-defined]
     for message in words["said"]:
         LOGGER.warning("%s", message)
@@ -90,6 +92,8 @@ def _require_sound(annotations: Annotations, table: ImageTable, classes: int, ca
 def _learn(memory: CheckMemory, source: Source, made: tuple[Sequence[str], np.ndarray], said: Sequence[str]) -> None:
     if not isinstance(source, AnnotatedSource) or "paths" not in memory.arrays:
         return
+    if {SPELT, BY_LAST_PART} & source.put_right.keys():
+        return  # A file that is added to the folder could fit such a name better, or as well.
     images = list(source.table.images)
     if images != list(source.table.names) or not all(isinstance(image, str) for image in images):
         return
@@ -99,7 +103,7 @@ def _learn(memory: CheckMemory, source: Source, made: tuple[Sequence[str], np.nd
         "name": source.name,
         "class_names": list(source.class_names),
         "category_ids": list(source.category_ids),
-        "left_out_classes": list(getattr(source, "left_out_classes", [])),
+        "left_out_classes": getattr(source, "left_out_classes", None),
         "put_right": source.put_right,
         "said": list(said),
     }
@@ -119,9 +123,10 @@ def _learn(memory: CheckMemory, source: Source, made: tuple[Sequence[str], np.nd
 def _warnings_kept() -> Iterator[list[str]]:
     """Collects the warnings that the data set's opening logs; they are shown all the same."""
     said: list[str] = []
+    own_thread = threading.get_ident()
 
     def keep(record: logging.LogRecord) -> bool:
-        if record.levelno >= logging.WARNING:
+        if record.levelno >= logging.WARNING and record.thread == own_thread:
             said.append(record.getMessage())
         return True
 

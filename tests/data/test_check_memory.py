@@ -160,7 +160,7 @@ def test_a_file_that_does_not_fit_is_as_if_it_were_not_there(folder, checked, da
         arrays = dict(stored)
     changes = {
         "another place": {"place": np.asarray("1 coco:other")},
-        "another version": {"place": np.asarray(str(arrays["place"]).replace("1 ", "0 ", 1))},
+        "another version": {"place": np.asarray(str(arrays["place"]).replace("kfpn 0", "kfpn 9", 1))},
         "pickle": {"rows": np.asarray([{}], object)},
         "wrong shape": {"rows": arrays["rows"][:2]},
         "wrong box": {"boxes": arrays["boxes"] + 100},
@@ -315,3 +315,79 @@ def test_an_unwritable_memory_does_not_stop_the_opening(tmp_path, monkeypatch):
     memory.learn(["/a"], np.ones((1, 2), np.int64), np.ones((1, 5), np.int32), np.ones(1, bool))
     memory.write()
     assert list((tmp_path / "set").iterdir()) == []
+
+
+def test_an_image_of_the_same_size_and_time_is_another_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    content = {"images": [{"id": 1, "file_name": "a.bmp"}], "categories": [{"id": 1, "name": "cat"}],
+               "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [2, 2, 9, 9]}]}  # fmt: skip
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    for name, size in (("a.bmp", (20, 32)), ("b.bmp", (32, 20))):
+        Image.new("RGB", size).save(tmp_path / name)
+    for name in ("a.json", "a.bmp"):
+        age(tmp_path / name)
+    data = f"coco:{tmp_path}/a.json"
+    assert open_source(data).sizes.tolist() == [[32, 20]]
+    times = (tmp_path / "a.bmp").stat()
+    os.utime(tmp_path / "b.bmp", ns=(times.st_mtime_ns, times.st_mtime_ns))
+    os.replace(tmp_path / "b.bmp", tmp_path / "a.bmp")
+    assert (tmp_path / "a.bmp").stat().st_size == times.st_size
+    assert open_source(data).sizes.tolist() == [[20, 32]]
+
+
+def test_a_relative_folder_of_images_is_another_one_from_another_folder(folder, tmp_path, monkeypatch):
+    data = f"coco:{folder}/a.json,images"
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    shutil.copytree(folder, tmp_path / "one" / "images")
+    monkeypatch.chdir(tmp_path / "one")
+    open_source(data)
+    monkeypatch.chdir(tmp_path / "two")
+    with pytest.raises(ValueError, match="3 of 3 images do not exist"):
+        open_source(data)
+
+
+def test_names_that_were_guessed_are_read_anew_each_time(folder):
+    (folder / "sub").mkdir()
+    (folder / "ü 0.jpg").rename(folder / "sub" / "ü 0.jpg")
+    for i in (1, 2):
+        (folder / f"ü {i}.jpg").unlink()
+    write_json(folder / "a.json", [[1, 2, 10, 12]], count=1)
+    data = f"coco:{folder}/a.json"
+    assert open_source(data)[0].image == str(folder / "sub" / "ü 0.jpg")
+    shutil.copy(folder / "sub" / "ü 0.jpg", folder / "ü 0.jpg")
+    assert open_source(data)[0].image == str(folder / "ü 0.jpg")
+
+
+def test_a_memory_that_holds_more_images_than_the_data_set_is_written_again(folder, checked):
+    data = f"coco:{folder}/a.json"
+    open_source(data)
+    write_json(folder / "a.json", [[1, 2, 10, 12]], count=2)
+    open_source(data)
+    second = open_source(data)
+    assert type(second) is AnnotatedSource
+    assert len(second) == 2
+    assert len(checked) == 3
+
+
+@pytest.mark.parametrize("time_of_memory", [float("inf"), float("nan")])
+def test_a_memory_with_an_impossible_time_is_not_trusted(folder, checked, time_of_memory):
+    data = f"coco:{folder}/a.json"
+    open_source(data)
+    file = next(folder.glob(".kfpn-checked-*.npz"))
+    with np.load(file) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    with open(file, "wb") as opened:
+        np.savez(opened, **{**arrays, "time": np.asarray(time_of_memory)})
+    open_source(data)
+    assert len(checked) == 6
+
+
+def test_a_user_without_a_home_has_a_cache(monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+
+    def no_home(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("pathlib.Path.expanduser", no_home)
+    assert check_memory.cache_folder().name.startswith("kfpn-")

@@ -174,3 +174,20 @@ def test_the_files_of_the_collected_cases_are_answered_rightly(shared):
     assert {name: one.highest for name, one in found.items()} == {
         "gray8.png": 0, "gray16_12bit.png": 1728, "gray16_14bit.tif": 7432, "rgb16_11bit.tif": 2047,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", ["L", "I;16", "RGB"])
+def test_a_rotated_tiff_is_the_same_by_path_and_by_bytes(tmp_path, mode):
+    pixels = np.arange(48 * 64).reshape(48, 64)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = Image.fromarray(pixels.astype(np.uint16) * 20 if mode == "I;16" else pixels.astype(np.uint8))
+    image = image if mode == "I;16" else image.convert(mode)
+    content = encode(image, "TIFF", exif=exif)
+    (tmp_path / "a.tif").write_bytes(content)
+    by_path, by_bytes = load_picture(str(tmp_path / "a.tif"), "a"), load_picture(content, "a")
+    assert by_path.shape == (64, 48, 3)
+    np.testing.assert_array_equal(by_path, by_bytes)
+    np.testing.assert_array_equal(
+        by_path[..., 0], np.rot90(np.asarray(load_picture(encode(image, "TIFF"), "a"))[..., 0], -1)
+    )

@@ -113,11 +113,17 @@ SHARES = [[(0, 0, 0.1, 0.2, 0.5, 0.6)], [(1, 0, 0.0, 0.0, 1.0, 1.0)]]
 
 def test_boxes_as_shares_of_the_sides_are_refused_by_every_source():
     with pytest.raises(
-        ValueError, match=r"^own: boxes must be in pixels, got 2 that all lie in 0\.\.1: they look like shares"
+        ValueError, match=r"^own: boxes must be in pixels, got 2 of 2 that lie in 0\.\.1: they look like shares"
     ):
         source_of(SHARES)
     source_of(SHARES, size=(8, 8))  # images so small that boxes of a pixel may be meant
     source_of([*SHARES, [box()]])
+
+
+def test_shares_among_which_a_few_boxes_are_not_are_refused_as_well():
+    shares = [[(0, 0, 0.1, 0.2, 0.5, 0.6)] for _ in range(30)]
+    with pytest.raises(ValueError, match=r"got 30 of 31 that lie in 0\.\.0\.6"):
+        source_of([*shares, [box()]])
 
 
 def test_boxes_as_shares_are_refused_in_coco_and_voc(tmp_path):
@@ -134,7 +140,7 @@ def test_boxes_as_shares_are_refused_in_coco_and_voc(tmp_path):
         "</object></annotation>"
     )
     for data in (f"coco:{tmp_path}/a.json,{tmp_path}/JPEGImages", f"voc:{tmp_path}"):
-        with pytest.raises(ValueError, match="boxes must be in pixels, got 1 that all lie in 0"):
+        with pytest.raises(ValueError, match="boxes must be in pixels, got 1 of 1 that lie in 0"):
             open_source(data)
     require_pixels_of_boxes("it", np.zeros((0, 4)), np.ones((1, 2)))
 

@@ -113,7 +113,7 @@ def open_source(
     if beside is None or not (beside.is_file() or (beside / "Annotations").is_dir() or any(beside.glob("*.xml"))):
         return _module(row).open_place(place, split)
     # The data set's files are named as its text names them, so a relative one is another from another folder.
-    where = "" if beside.is_absolute() else os.getcwd()
+    where = "" if all(Path(part).expanduser().is_absolute() for part in place.split(",")) else os.getcwd()
     memory = CheckMemory(f"{data} {split} {where}", beside, check_images)
     return open_remembered(lambda: _module(row).open_place(place, split), memory, files_below(str(beside)))
 

@@ -1,5 +1,6 @@
 """Numbers the images and the categories of COCO's JSON by their ids, whatever types these have."""
 
+import collections
 from collections.abc import Sequence
 from typing import Any
 
@@ -172,11 +173,8 @@ def _category_name(value: Any, i: int, source: str) -> str:
 def _groups(rows: Rows, names: Sequence[str]) -> list[int]:
     """Returns the indices of categories that name the supercategory of others and have none themselves."""
     above = [_supercategory(row) for row in rows]
-    return [
-        i
-        for i, text in enumerate(names)
-        if above[i].lower() == "none" and any(other == text for j, other in enumerate(above) if j != i)
-    ]
+    members = collections.Counter(above)
+    return [i for i, text in enumerate(names) if above[i].lower() == "none" and members[text] > (above[i] == text)]
 
 
 def _supercategory(row: dict[str, Any]) -> str:

@@ -292,6 +292,26 @@ def test_a_missing_image_is_not_taken_from_another_folder(opened):
         opened(renamed("a.png", "c.png"))
 
 
+@pytest.mark.parametrize(("there", "name", "taken"), [
+    ("train/a.png", "val/a.png", False), ("MOT-02/img1/a.png", "MOT-04/img1/a.png", False), ("a.png", "train/a.png", True),
+    ("images/a.png", "set/images/a.png", True), ("set/images/a.png", "images/a.png", True), ("Images/a.png", "x/images/a.png", True),
+])  # fmt: skip
+def test_an_image_of_a_folder_that_is_missing_is_not_taken_from_another_one(
+    template, content, tmp_path, there, name, taken
+):
+    file = tmp_path / "all" / there
+    file.parent.mkdir(parents=True)
+    shutil.copy(template / "images" / "a.png", file)
+    del content["images"][1], content["annotations"][1]
+    renamed(name)(content)
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    if taken:
+        assert CocoSource(tmp_path / "a.json", tmp_path / "all")[0].image == str(file)
+    else:
+        with pytest.raises(ValueError, match=r"1 of 1 images do not exist"):
+            CocoSource(tmp_path / "a.json", tmp_path / "all")
+
+
 def test_a_name_that_fits_two_files_is_refused_with_both(template, content, tmp_path):
     for folder in ("train", "val"):
         shutil.copytree(template / "images", tmp_path / folder)

@@ -177,6 +177,12 @@ def test_a_few_fractions_among_whole_pixels_are_vocs_own(tmp_path, caplog):
     assert caplog.messages == []
 
 
+def test_the_boxes_of_parts_decide_nothing(tmp_path):
+    part = "<part><name>head</name><bndbox><xmin>12.5</xmin><ymin>12.5</ymin><xmax>20.5</xmax><ymax>20.5</ymax></bndbox></part>"
+    text = xml(("dog", 0, 11, 11, 20, 18)).replace("</object>", f"{part}{part}</object>")
+    assert VocSource(voc(tmp_path, {"a": text}))[0].boxes.tolist() == [[10, 10, 18, 20]]
+
+
 def test_whole_numbers_with_a_point_count_from_1_unless_the_file_names_the_tool(tmp_path):
     text = xml(("dog", 0, 3.0, 4.0, 12.0, 20.0))
     assert VocSource(voc(tmp_path, {"a": text}))[0].boxes.tolist() == [[3, 2, 20, 12]]
