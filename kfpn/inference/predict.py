@@ -189,8 +189,6 @@ def find_images(names: Sequence[str]) -> list[Path]:
     for name in names:
         require_local("images", name)
         path = Path(name)
-        if "://" in name and not path.exists():
-            raise ValueError(f"images must be files on this machine, got {name!r}: download it first")
         if path.is_dir():
             paths += _named_images(name, path.iterdir())
         elif path.exists() or not (matches := sorted(glob.glob(name))):

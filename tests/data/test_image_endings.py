@@ -81,7 +81,7 @@ def test_an_empty_folder_says_what_is_there_and_an_address_is_refused(tmp_path):
     (tmp_path / "a.heic").write_text("")
     with pytest.raises(ValueError, match=r"must hold images \(.*\.jpg.*\), got none: there are only 1 \.heic"):
         find_images([str(tmp_path)])
-    with pytest.raises(ValueError, match="images must be files on this machine, got 'https://example"):
+    with pytest.raises(ValueError, match="images must be a place on this machine, got the address 'https://example"):
         find_images(["https://example.com/a.jpg"])
 
 

@@ -108,7 +108,7 @@ def test_the_command_writes_the_same_figures(run, opened, tmp_path, capsys):
     del written["image_pyramid"], figures["image_pyramid"]
     assert written == figures
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "unseen: 3 images"
+    assert lines[0].startswith("unseen: 3 images of 48..90 x 32..64 pixels, 3 classes, 3 objects")
     assert lines[-2].startswith("image pyramid: 2 passes (64, 96), ")
     assert lines[-1].startswith("proposals: AR@100 ")
 

@@ -143,7 +143,7 @@ def gradients(submodels, config, batch, noise, jit):
     return run()
 
 
-@pytest.mark.parametrize("settings", [{}, tiny.FOREIGN], ids=["own", "foreign"])
+@pytest.mark.parametrize("settings", [{}, pytest.param(tiny.FOREIGN, marks=pytest.mark.slow)], ids=["own", "foreign"])
 def test_every_trainable_weight_has_a_gradient_and_xla_gives_the_same_one(settings):
     config, submodels = setup(**settings)
     tiny.shake(submodels.weights_model)  # an untrained residual branch ends in zeros, through which no gradient passes

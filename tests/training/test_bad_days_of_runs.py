@@ -135,7 +135,9 @@ def begun(tmp_path, data, monkeypatch):
     """Makes a work directory that seems to hold a begun training, although no network was built."""
     monkeypatch.setattr(engine, "_train_opened", lambda *_: {})
     assert command_line(tmp_path, data) == 0
-    Workdir(tmp_path / "run").weights.touch()
+    workdir = Workdir(tmp_path / "run")
+    workdir.weights.touch()
+    workdir.append_metrics({"step": 1})
 
 
 def test_annotations_that_changed_between_restarts_are_refused_and_the_change_is_named(tmp_path, data, begun, capsys):

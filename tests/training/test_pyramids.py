@@ -44,7 +44,14 @@ def config(workdir, **model):
     )
 
 
-@pytest.mark.parametrize("model", [*({"pyramid": word} for word in WORDS), *OTHERS.values()], ids=[*WORDS, *OTHERS])
+QUICK = ("fpn", "top_down", "c4", "unshared heads")
+"""Pyramids that are trained in each run of the tests: one of each kind of graph. The others are slow."""
+
+
+@pytest.mark.parametrize("model", [
+    pytest.param(model, id=name, marks=() if name in QUICK else pytest.mark.slow)
+    for name, model in {**{word: {"pyramid": word} for word in WORDS}, **OTHERS}.items()
+])  # fmt: skip
 def test_a_pyramid_is_trained_for_ten_steps_evaluated_saved_and_loaded(model, tmp_path):
     run = config(tmp_path / "run", **model)
     images, validation = source(0, 8), source(100, 3)
