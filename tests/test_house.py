@@ -181,3 +181,13 @@ def test_a_class_name_that_stands_in_two_files_is_noticed(tmp_path):
         (tmp_path / "kfpn" / name).mkdir(parents=True)
         (tmp_path / "kfpn" / name / "some.py").write_text("class A:\n    pass\n")
     assert repeated(places_of(tmp_path, ast.ClassDef)) == {"A": ["kfpn/one/some.py", "kfpn/two/some.py"]}
+
+
+def test_no_variable_is_called_found():
+    places = [
+        f"{path}:{node.lineno}"
+        for path, tree in trees_of(ROOT).items()
+        for node in ast.walk(tree)
+        if getattr(node, "id", getattr(node, "arg", None)) == "found"
+    ]
+    assert places == []

@@ -50,8 +50,8 @@ def decode_xml(content: bytes) -> str:
     if declared and not mark and codec == "utf-8":
         codec = _known_codec(declared[1].decode("ascii"))
     text = _decoded_text(content[mark:], codec)
-    found = _DECLARATION.match(text)
-    return re.sub(r"[^\r\n]", " ", found[0]) + text[found.end() :] if found else text
+    declaration = _DECLARATION.match(text)
+    return re.sub(r"[^\r\n]", " ", declaration[0]) + text[declaration.end() :] if declaration else text
 
 
 def _unicode_form(content: bytes) -> tuple[int, str]:
@@ -73,11 +73,11 @@ def _unicode_form(content: bytes) -> tuple[int, str]:
 
 
 def _known_codec(name: str) -> str:
-    found = codecs.lookup(name).name.replace("-", "_")
-    if found in _NOT_OF_FILES or (found.startswith("cp") and "<?xml".encode(found) != b"<?xml"):
+    known = codecs.lookup(name).name.replace("-", "_")
+    if known in _NOT_OF_FILES or (known.startswith("cp") and "<?xml".encode(known) != b"<?xml"):
         raise LookupError(f"{name} is not an encoding of XML files")
     # The declaration could be read byte by byte, so the file is not in UTF-16, whatever some tools write there.
-    return "utf-8" if found.startswith(("utf_16", "utf_32", "utf_8")) else found
+    return "utf-8" if known.startswith(("utf_16", "utf_32", "utf_8")) else known
 
 
 def _decoded_text(content: bytes, codec: str) -> str:

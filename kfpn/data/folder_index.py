@@ -36,8 +36,8 @@ def readings(name: str) -> list[Parts]:
         return []
     texts = [name]
     for pattern in (_URL, _LOCAL_FILE):
-        if found := pattern.match(name):
-            texts.append(found[1])
+        if match := pattern.match(name):
+            texts.append(match[1])
     texts += [decoded for text in list(texts) if (decoded := unquote(text)) != text]
     return list(dict.fromkeys(parts for text in texts if (parts := _split(text)) and parts[-1] != ".."))
 
@@ -51,8 +51,8 @@ def _split(text: str) -> Parts:
 def _before_upload(parts: Parts) -> Parts | None:
     """Returns the name that a file had before Label Studio's upload put a part of a random id before it, or None."""
     pattern = _UPLOADED_SHORT if "upload" in parts[:-1] else _UPLOADED
-    found = pattern.fullmatch(parts[-1])
-    return (*parts[:-1], found[1]) if found else None
+    match = pattern.fullmatch(parts[-1])
+    return (*parts[:-1], match[1]) if match else None
 
 
 def is_hidden(name: str) -> bool:
@@ -171,10 +171,10 @@ def _composed(text: str) -> str:
 
 def _files_below(folder: str, deep: bool) -> list[Parts]:
     """Returns the paths below a folder, sorted; what can't be read is passed over, and no folder is read twice."""
-    found: list[Parts] = []
+    files: list[Parts] = []
     seen: set[str] = set()
     waiting: list[Parts] = [()]
-    while waiting and len(found) < _MOST_FILES:
+    while waiting and len(files) < _MOST_FILES:
         inner = waiting.pop()
         path = os.path.join(folder, *inner)
         if (real := os.path.realpath(path)) in seen:
@@ -188,7 +188,7 @@ def _files_below(folder: str, deep: bool) -> list[Parts]:
                     if entry.is_dir():
                         waiting += [(*inner, entry.name)] if deep else []
                     elif entry.is_file():
-                        found.append((*inner, entry.name))
+                        files.append((*inner, entry.name))
         except OSError:
             continue
-    return sorted(found)
+    return sorted(files)

@@ -209,15 +209,15 @@ def _header(picture: Image.Image, image: str | os.PathLike[str] | bytes) -> Head
 def _plain_jpeg(image: str | os.PathLike[str] | bytes, *, whole: bool) -> Header | None:
     """Returns the header of a JPEG that needs no closer look; None for all else, faults included: Pillow names them."""
     try:
-        found = read_jpeg_header(image)
+        jpeg = read_jpeg_header(image)
     except OSError:
         return None
-    if found is None or (whole and not found.ends):
+    if jpeg is None or (whole and not jpeg.ends):
         return None
-    if Image.MAX_IMAGE_PIXELS and found.height * found.width > 2 * Image.MAX_IMAGE_PIXELS:
+    if Image.MAX_IMAGE_PIXELS and jpeg.height * jpeg.width > 2 * Image.MAX_IMAGE_PIXELS:
         return None
-    sides = (found.height, found.width) if found.orientation < 5 else (found.width, found.height)
-    return Header(*sides, found.orientation)
+    sides = (jpeg.height, jpeg.width) if jpeg.orientation < 5 else (jpeg.width, jpeg.height)
+    return Header(*sides, jpeg.orientation)
 
 
 def _rotation(picture: Image.Image, image: str | os.PathLike[str] | bytes) -> int:

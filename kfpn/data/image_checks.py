@@ -84,8 +84,8 @@ def _check_all(
 
 
 def _row(image: str | bytes, how: str) -> tuple[int, ...]:
-    found = CheckedImage(read_header(image)) if how == "none" else check_image(image, decode=how == "full")
-    return (*found.header, found.bits, found.highest)
+    checked = CheckedImage(read_header(image)) if how == "none" else check_image(image, decode=how == "full")
+    return (*checked.header, checked.bits, checked.highest)
 
 
 def _warn_of_narrow_images(rows: np.ndarray, names: Sequence[str], source: str) -> None:

@@ -36,34 +36,34 @@ class ImageFiles:
             ValueError: naming both, when two files fit a name or two names one file; when a name leaves the folder and no file
                 in it has its last part.
         """
-        found: list[str | None] = [self._as_written(name) for name in names]
-        missing = [i for i, file in enumerate(found) if file is None]
+        files: list[str | None] = [self._as_written(name) for name in names]
+        missing = [i for i, file in enumerate(files) if file is None]
         if not missing:
-            return found
+            return files
         self.index = FolderIndex(self._folder)
         elsewhere = []
         for i in missing:
             match = self.index.find(names[i])
             if match.files and match.place:
-                found[i] = self._only(names[i], match.files)
-                self._faults.add(SPELT, f"{names[i][:200]} is {found[i]}")
+                files[i] = self._only(names[i], match.files)
+                self._faults.add(SPELT, f"{names[i][:200]} is {files[i]}")
             elif match.files:
                 elsewhere.append((i, match))
-        none_there = not any(found)
+        none_there = not any(files)
         for i, match in elsewhere:
             if self._is_foreign(names[i]) or (
                 (none_there or self._folder_is_missing(names[i])) and _folders_agree(names[i], match.files)
             ):
-                found[i] = self._only(names[i], match.files)
-                self._faults.add(BY_LAST_PART, f"{names[i][:200]} is {found[i]}")
+                files[i] = self._only(names[i], match.files)
+                self._faults.add(BY_LAST_PART, f"{names[i][:200]} is {files[i]}")
         for i in missing:
-            if found[i] is None and self._leaves(names[i]):
+            if files[i] is None and self._leaves(names[i]):
                 raise ValueError(
                     f"{self._faults.source}: images[{i}] must lie in the folder of images, {self._folder}, got "
                     f"{names[i][:200]!r}; if that is meant, name a folder above all images: {self._advice}"
                 )
-        self._require_one_name_each(names, found, set(missing))
-        return found
+        self._require_one_name_each(names, files, set(missing))
+        return files
 
     def _as_written(self, name: str) -> str | None:
         path = str(self._folder / name)
@@ -93,11 +93,11 @@ class ImageFiles:
             )
         return index.path(files[0])
 
-    def _require_one_name_each(self, names: Sequence[str], found: Sequence[str | None], changed: set[int]) -> None:
+    def _require_one_name_each(self, names: Sequence[str], files: Sequence[str | None], changed: set[int]) -> None:
         """Refuses two names for one file, where at least one of them is not its own."""
         owner: dict[str, int] = {}
         for i in (*(i for i in range(len(names)) if i not in changed), *sorted(changed)):
-            file = found[i]
+            file = files[i]
             if file is None:
                 continue
             first = owner.setdefault(os.path.abspath(file), i)

@@ -122,13 +122,13 @@ def _exif_orientation(exif: bytes | None, xmp: bool) -> int | None:
     count = number(at, 2)
     if at < 8 or at + 2 + 12 * count > len(exif):
         return None
-    found = [entry for entry in range(at + 2, at + 2 + 12 * count, 12) if number(entry, 2) == _ORIENTATION]
-    if not found:
+    entries = [entry for entry in range(at + 2, at + 2 + 12 * count, 12) if number(entry, 2) == _ORIENTATION]
+    if not entries:
         return None if xmp else 1
-    short = exif[found[0] + 2 : found[0] + 4] == (_SHORT if order == "big" else _SHORT[::-1])
-    if len(found) > 1 or not short or number(found[0] + 4, 4) != 1:
+    short = exif[entries[0] + 2 : entries[0] + 4] == (_SHORT if order == "big" else _SHORT[::-1])
+    if len(entries) > 1 or not short or number(entries[0] + 4, 4) != 1:
         return None
-    value = number(found[0] + 8, 2)
+    value = number(entries[0] + 8, 2)
     return value if value in range(1, 9) else 1
 
 

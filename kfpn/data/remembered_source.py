@@ -142,14 +142,14 @@ def files_below(place: str) -> list[str]:
     path = os.path.abspath(os.path.expanduser(place))
     if not os.path.isdir(path):
         return [path]
-    found, seen = [], set()
+    files, seen = [], set()
     for folder, folders, names in os.walk(path, followlinks=True):
         real = os.path.realpath(folder)
         folders[:] = [] if real in seen else sorted(name for name in folders if not name.startswith("."))
         if real not in seen:
-            found += [os.path.join(folder, name) for name in names if not name.startswith(".")]
+            files += [os.path.join(folder, name) for name in names if not name.startswith(".")]
         seen.add(real)
-    return sorted(found)
+    return sorted(files)
 
 
 def existing_part(place: str) -> Path | None:

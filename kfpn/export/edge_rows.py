@@ -88,7 +88,7 @@ def edge_rows(
         limits: how far numbers may lie apart.
     """
     ours, theirs = results
-    found: list[EdgeRow] = []
+    edges: list[EdgeRow] = []
     # Keras' list may end at another row than the export's: what the export lacks is near one end or the other. But what it
     # has in addition must be near Keras' end: a list that is full of false rows explains nothing.
     (own_cut, own_end), (their_cut, their_end) = (selection.cut(rows) for rows in results)
@@ -101,7 +101,7 @@ def edge_rows(
             if not (beside & (_overlap_of_pairs(box, theirs[0], limits.box)[1] > selection.nms_iou)).any():
                 continue
             why = RIVAL
-        found.append(EdgeRow(int(label), float(score), tuple(map(float, box)), True, why))
+        edges.append(EdgeRow(int(label), float(score), tuple(map(float, box)), True, why))
     for i in np.flatnonzero(unpaired[1]):
         box, score, label = (values[i] for values in theirs)
         why = own_end
@@ -114,8 +114,8 @@ def edge_rows(
             if not known[i] or not rivals.any() or clear.any():
                 continue
             why = RIVAL
-        found.append(EdgeRow(int(label), float(score), tuple(map(float, box)), False, why))
-    return found
+        edges.append(EdgeRow(int(label), float(score), tuple(map(float, box)), False, why))
+    return edges
 
 
 def _known_rows(rows: Rows, unpaired: np.ndarray, candidates: Rows | None, limits: Limits) -> np.ndarray:

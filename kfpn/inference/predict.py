@@ -201,13 +201,13 @@ def find_images(names: Sequence[str]) -> list[Path]:
 
 
 def _named_images(name: str, paths: Iterable[Path]) -> list[Path]:
-    found = images_among(paths)
-    if not found.files:
-        there = f": there are only {found.passed_over_line()}" if found.passed_over else ""
+    held = images_among(paths)
+    if not held.files:
+        there = f": there are only {held.passed_over_line()}" if held.passed_over else ""
         raise ValueError(f"{name} must hold images ({', '.join(sorted(image_endings()))}), got none{there}")
-    if found.passed_over:
-        LOGGER.warning("%s: %d images; passed over: %s", name, len(found.files), found.passed_over_line())
-    return found.files
+    if held.passed_over:
+        LOGGER.warning("%s: %d images; passed over: %s", name, len(held.files), held.passed_over_line())
+    return held.files
 
 
 def picture_paths(paths: Sequence[Path], output: Path, ending: str = "") -> dict[Path, Path]:

@@ -112,8 +112,8 @@ def _overlap_in_blocks(candidates, gt, keep_best: bool) -> Overlap:
     shape = (labels.shape[0], candidates.shape[1])
     nothing = [ops.zeros(shape, dtype) for dtype in ("float32", "int32", "bool", "float32")]
     start = ops.zeros((), "int32")
-    _, *found = ops.while_loop(lambda number, *_: number < needed, add_block, (start, *nothing))
-    return Overlap(*found)
+    _, *totals = ops.while_loop(lambda number, *_: number < needed, add_block, (start, *nothing))
+    return Overlap(*totals)
 
 
 def _cut(rows, padding):

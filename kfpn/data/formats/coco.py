@@ -109,9 +109,9 @@ def _declared_size(image: dict[str, Any], name: str) -> tuple[int, int]:
 def _files(images: Rows, folder: Path, path: Path, faults: AnnotationFaults) -> list[str]:
     names = [image["file_name"] for image in images]
     search = ImageFiles(folder, faults, f"coco:{path},IMAGES_DIR")
-    found = search.find(names)
-    files = [str(folder / name) if file is None else file for name, file in zip(names, found, strict=True)]
-    missing = [i for i, file in enumerate(found) if file is None]
+    paths = search.find(names)
+    files = [str(folder / name) if file is None else file for name, file in zip(names, paths, strict=True)]
+    missing = [i for i, file in enumerate(paths) if file is None]
     if missing:
         lines = [_missing_line(files[i], names[i], search.index) for i in missing[:5]]
         more = [f"... and {len(missing) - 5} more"] if len(missing) > 5 else []

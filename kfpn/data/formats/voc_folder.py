@@ -42,9 +42,9 @@ class VocFolder:
 
     def path(self, stem: str) -> Path:
         """Returns the annotation of a stem: of a file that is there, or would have to be."""
-        found = self.xml.find_stem(tuple(stem.split("/"))).files
-        own = [parts for parts in found if "/".join(parts).rpartition(".")[0] == stem]
-        return Path(self.xml.path((own or found)[0])) if found else self.annotations / f"{stem}.xml"
+        candidates = self.xml.find_stem(tuple(stem.split("/"))).files
+        own = [parts for parts in candidates if "/".join(parts).rpartition(".")[0] == stem]
+        return Path(self.xml.path((own or candidates)[0])) if candidates else self.annotations / f"{stem}.xml"
 
     def all_annotations(self) -> list[Path]:
         """Returns the paths of all XML files, sorted."""
@@ -173,8 +173,8 @@ def _known(folder: VocFolder, text: str) -> str | None:
     """Returns the stem of the annotation that a text names, or None."""
     for parts in readings(text):
         for wanted in (parts, _without_ending([parts])):
-            found = folder.xml.find_stem(wanted).files
-            stems = {"/".join(file).rpartition(".")[0] for file in found}
+            candidates = folder.xml.find_stem(wanted).files
+            stems = {"/".join(file).rpartition(".")[0] for file in candidates}
             if len(stems) > 1:
                 got = " and ".join(sorted(stems)[:2])
                 raise ValueError(
@@ -204,16 +204,16 @@ def images_of(folder: VocFolder, file_names: Mapping[str, str], faults: Annotati
         ValueError: when an image is missing, or naming both, when two files fit.
     """
     index = FolderIndex(folder.images, image_endings())
-    found = {stem: _image_of(folder, index, stem, text, faults) for stem, text in file_names.items()}
-    missing = [stem for stem, file in found.items() if file is None]
+    files_by_stem = {stem: _image_of(folder, index, stem, text, faults) for stem, text in file_names.items()}
+    missing = [stem for stem, file in files_by_stem.items() if file is None]
     if missing:
         near = index.nearest(file_names[missing[0]] or missing[0])
         raise ValueError(
-            f"{folder.name}: {len(missing)} of {len(found)} images do not exist in {folder.images}: "
+            f"{folder.name}: {len(missing)} of {len(files_by_stem)} images do not exist in {folder.images}: "
             f"{', '.join(stem[:100] for stem in missing[:5])}{', ...' if len(missing) > 5 else ''}"
             f"{f' ({near} is there)' if near else ''}"
         )
-    files = [file for file in found.values() if file is not None]
+    files = [file for file in files_by_stem.values() if file is not None]
     require_unique(files, "images of the annotations", folder.name)
     if folder.lists is None:
         faults.add(WITHOUT_XML, str(folder.images), index.count - len(files))

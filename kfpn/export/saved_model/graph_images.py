@@ -116,8 +116,8 @@ def _decoded(
     decoders = tf.clip_by_value(limits.max_pixels // pixels, 1, MOST_DECODERS)
     files = tf.data.Dataset.from_tensor_slices((good, *chosen))
     nothing = (tf.constant(-1, tf.int64), tf.zeros((1, 1, 3), tf.uint8), tf.ones(2, tf.int32), tf.ones(2, tf.int32))
-    found = files.map(prepared, num_parallel_calls=decoders, deterministic=True)
-    indices, images, sizes, originals = _all_of(found, nothing, tf.size(good, tf.int64))
+    decoded = files.map(prepared, num_parallel_calls=decoders, deterministic=True)
+    indices, images, sizes, originals = _all_of(decoded, nothing, tf.size(good, tf.int64))
     # The detector gets the black pixel behind the images only where there is none.
     kept = tf.maximum(tf.size(indices) - 1, 1)
     images = tf.cast(pad(images[:kept], config), tf.float32)
