@@ -155,11 +155,14 @@ def plain_name(name: str) -> str:
 
 
 def warn_of_similar_names(class_names: Sequence[str], source: str) -> None:
-    """Logs one warning when names of classes differ only in case, spaces or hyphens: they may be one class."""
+    """Logs one warning when names of classes differ only in case, spaces, hyphens or accents' form: they may be one class."""
     first: dict[str, str] = {}
     pairs = [(other, name) for name in class_names if (other := first.setdefault(plain_name(str(name)), name)) != name]
     if pairs:
         shown = ", ".join(f"{one!r} and {two!r}" for one, two in pairs[:NAMED_FAULTS])
         LOGGER.warning(
-            "%s: classes whose names differ only in case, spaces or hyphens: %d (%s)", source, len(pairs), shown
+            "%s: classes whose names differ only in case, spaces, hyphens or accents' form: %d (%s)",
+            source,
+            len(pairs),
+            shown,
         )

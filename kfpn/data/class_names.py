@@ -118,7 +118,7 @@ def spelling_hint(wanted: Sequence[str], known: Sequence[str]) -> str:
     if not pairs:
         return ""
     shown = ", ".join(f"{name!r} and {other!r}" for name, other in pairs[:_NAMED])
-    return f"; make these names the same, they differ only in case, spaces or hyphens: {shown}"
+    return f"; make these names the same, they differ only in case, spaces, hyphens or accents' form: {shown}"
 
 
 def listed(names: Sequence[str]) -> str:

@@ -59,13 +59,13 @@ def read_number(value: Any) -> float | None:
 
 
 def whole_number(value: Any) -> int | None:
-    """Returns an integer for 1, 1.0, "1" and "1.0", or None for anything else; truth values are none."""
+    """Returns an integer for 1, 1.0, "1" and "1.0", or None for anything else: truth values, and floats from 2^53 on."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int):
         return value
     if isinstance(value, float):
-        return int(value) if value.is_integer() else None
+        return int(value) if value.is_integer() and abs(value) < 2**53 else None  # beyond it a float is not one integer
     if isinstance(value, str) and len(value) <= _LONGEST and _WHOLE.fullmatch(value.strip()):
         return int(value.strip().partition(".")[0])
     return None

@@ -104,7 +104,7 @@ def test_the_error_for_a_wrong_size_names_the_file_and_both_sizes():
 def test_names_of_classes_that_may_be_one_are_said(caplog):
     warn_of_similar_names(["cat", "dog", "Cat", "traffic light", "traffic_light", "cow"], "set")
     assert caplog.messages == [
-        "set: classes whose names differ only in case, spaces or hyphens: 2 ('cat' and 'Cat', 'traffic light' and 'traffic_light')"
+        "set: classes whose names differ only in case, spaces, hyphens or accents' form: 2 ('cat' and 'Cat', 'traffic light' and 'traffic_light')"
     ]
     warn_of_similar_names(["cat", "cats", "dog"], "set")
     assert len(caplog.messages) == 1

@@ -57,7 +57,9 @@ def test_a_class_with_boxes_is_refused():
 
 
 def test_names_that_differ_in_case_or_spaces_are_refused_with_a_hint():
-    with pytest.raises(ValueError, match=r"differ only in case, spaces or hyphens: 'Cat' and 'cat', 'dog ' and 'dog'$"):
+    with pytest.raises(
+        ValueError, match=r"differ only in case, spaces, hyphens or accents' form: 'Cat' and 'cat', 'dog ' and 'dog'$"
+    ):
         with_classes_of(TRAIN, source("b", ["Cat", "dog "], [0, 1]))
     assert spelling_hint(["traffic light"], ["traffic_light"]).endswith(": 'traffic light' and 'traffic_light'")
     assert spelling_hint(["cow"], ["cat"]) == ""

@@ -103,7 +103,8 @@ class TfdsSource(AnnotatedSource):
 
         of_image = np.repeat(np.arange(count), [len(item["label"]) for item in objects])
         stored = np.where(orientations[:, None] >= 5, sizes[:, ::-1], sizes)[of_image]
-        boxes = _column(objects, "bbox").reshape(-1, 4) * np.concatenate([stored, stored], axis=1)
+        with np.errstate(over="ignore"):  # a box that overflows is not finite, and is left out with the others
+            boxes = _column(objects, "bbox").reshape(-1, 4) * np.concatenate([stored, stored], axis=1)
         raw = RawObjects(
             of_image,
             upright_boxes(boxes, sizes[of_image], orientations[of_image]),

@@ -105,6 +105,6 @@ def test_classes_of_another_spelling_are_refused_with_a_hint(shared):
     folder = shared("cases/16-class-lists-differ")
     with pytest.raises(
         ValueError,
-        match=r"got Cat, dog : .*differ only in case, spaces or hyphens: 'Cat' and 'cat', 'dog ' and 'dog'$",
+        match=r"got Cat, dog : .*differ only in case, spaces, hyphens or accents' form: 'Cat' and 'cat', 'dog ' and 'dog'$",
     ):
         with_classes_of(opened(folder), opened(folder, "val_case.json"))
