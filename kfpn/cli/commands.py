@@ -174,11 +174,11 @@ def _propose(command: options.Propose) -> int:
 
 
 def _import_weights(command: options.ImportWeights) -> int:
-    from kfpn.weights.import_weights import FOREIGN_PADDING, import_weights
+    from kfpn.weights.import_weights import all_notes, import_weights
 
     checkpoint = import_weights(command.source, command.output, command.model, command.class_names)
     print(f"{checkpoint.path}: {checkpoint.kind}")
-    for note in (*checkpoint.notes, *([FOREIGN_PADDING] if command.model.padding == "foreign" else [])):
+    for note in all_notes(checkpoint, command.model):
         print(f"  {note}")
     print(f"{len(checkpoint.tensors)} tensors; work directory {command.output}")
     return 0

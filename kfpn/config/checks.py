@@ -35,8 +35,7 @@ def require_local(name: str, value: object) -> None:
     """
     if not isinstance(value, str | os.PathLike):
         return
-    text = os.fspath(value)
-    text = os.fsdecode(text)
+    text = os.fsdecode(value)
     address = re.search(r"(?:^|[,:])([A-Za-z][\w.+-]+:)/(/?)", text)
     if address and (address[2] or (isinstance(value, os.PathLike) and not os.path.isdir(address[1]))):
         raise ValueError(

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from kfpn.data.image_checks import NAMED_FAULTS, listing
-from kfpn.data.image_checks import progress as progress
-from kfpn.data.image_checks import read_headers as read_headers
 
 LOGGER = logging.getLogger("kfpn")
 

@@ -109,7 +109,8 @@ class AnnotatedSource:
         annotations: of the images.
 
     Attributes:
-        put_right: kind of fault -> (count, place of the first), as in `AnnotationFaults.counts`: what was left out or changed.
+        fault_counts: kind of fault -> (count, place of the first), as in `AnnotationFaults.counts`: what was left out or changed.
+        left_out_classes: (name, id) of each category that only groups others, and is no class.
 
     Raises:
         ValueError: when there is no image or no class, or the boxes are shares of the sides.
@@ -138,12 +139,13 @@ class AnnotatedSource:
         self._image_names = table.names
         self.image_ids = np.asarray(table.ids, np.int64)
         self.annotations = annotations
-        self.put_right: dict[str, tuple[int, str]] = {}
+        self.fault_counts: dict[str, tuple[int, str]] = {}
+        self.left_out_classes: list[tuple[str, int]] = []
         require_pixels_of_boxes(name, annotations.boxes, self.sizes)
 
     def report(self, faults: AnnotationFaults) -> None:
         """Keeps what was left out or changed, and warns of it."""
-        self.put_right = dict(faults.counts)
+        self.fault_counts = dict(faults.counts)
         faults.report()
 
     def __len__(self) -> int:

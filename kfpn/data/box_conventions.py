@@ -28,8 +28,8 @@ def require_pixels_of_boxes(name: str, boxes: np.ndarray, sizes: np.ndarray) -> 
     small = boxes.max(axis=1) <= _SHARES
     if small.all() or (len(boxes) >= _MANY and small.mean() > 0.9):
         raise ValueError(
-            f"{name}: boxes must be in pixels, got {int(small.sum())} of {len(boxes)} that lie in 0..{boxes[small].max():g}: they look like shares of the "
-            "image's sides. Multiply x and widths by the image's width, y and heights by its height"
+            f"{name}: boxes must be in pixels, got {int(small.sum())} of {len(boxes)} that lie in 0..{boxes[small].max():g}: "
+            "they look like shares of the image's sides. Multiply x and widths by the image's width, y and heights by its height"
         )
 
 
@@ -73,7 +73,7 @@ def odd_pattern(boxes: np.ndarray, sizes: np.ndarray) -> str | None:
         return f"all {len(boxes)} boxes are the same one, x {x0:g}..{x1:g}, y {y0:g}..{y1:g}"
     share = boxes[:, 2:] / sizes
     low = boxes[:, :2] / sizes
-    if boxes.max() <= 100 and boxes.max() / 100 > 0.5 and (share.max(axis=0) < 0.5).all() and sizes.min() > 200:
+    if 50 < boxes.max() <= 100 and (share.max(axis=0) < 0.5).all() and sizes.min() > 200:
         return (
             f"all {len(boxes)} boxes lie in the first 100 pixels of both sides, though images have {int(sizes.min())} and more: "
             "do they hold percents of the sides, as Label Studio writes them?"

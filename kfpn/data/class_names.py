@@ -8,9 +8,8 @@ import numpy as np
 
 from kfpn.data.annotation_checks import LOGGER, plain_name
 from kfpn.data.annotations import AnnotatedSource
+from kfpn.data.image_checks import NAMED_FAULTS
 from kfpn.data.record import Record, Source
-
-_NAMED = 5  # classes that a message names
 
 
 class RelabelledSource:
@@ -117,13 +116,13 @@ def spelling_hint(wanted: Sequence[str], known: Sequence[str]) -> str:
     pairs = [(name, plain[plain_name(name)]) for name in wanted if name not in known and plain_name(name) in plain]
     if not pairs:
         return ""
-    shown = ", ".join(f"{name!r} and {other!r}" for name, other in pairs[:_NAMED])
+    shown = ", ".join(f"{name!r} and {other!r}" for name, other in pairs[:NAMED_FAULTS])
     return f"; make these names the same, they differ only in case, spaces, hyphens or accents' form: {shown}"
 
 
 def listed(names: Sequence[str]) -> str:
     """Returns names for a message, the first five of many."""
-    return ", ".join(map(repr, names[:_NAMED])) + (", ..." if len(names) > _NAMED else "")
+    return ", ".join(map(repr, names[:NAMED_FAULTS])) + (", ..." if len(names) > NAMED_FAULTS else "")
 
 
 def _names_with_boxes(source: Source, names: Sequence[str]) -> list[str]:

@@ -63,7 +63,7 @@ def describe_source(source: Source) -> str:
     crowd = f" and {counts.crowd.sum():,} of crowd" if counts.crowd.any() else ""
     empty = f"; images without a box: {counts.empty_images:,}" if counts.empty_images else ""
     lines = [f"{head}, {counts.objects.sum():,} objects{crowd}{empty}", *_rows(source.class_names, counts)]
-    lines += [f"  {kind}: {count:,} (first: {first})" for kind, (count, first) in source.put_right.items()]
+    lines += [f"  {kind}: {count:,} (first: {first})" for kind, (count, first) in source.fault_counts.items()]
     return "\n".join(lines)
 
 

@@ -62,9 +62,8 @@ def _recall(memory: CheckMemory, made_from: Sequence[str], stamps: np.ndarray) -
     annotations = Annotations(*(held[key] for key in _ARRAYS[1:]))
     _require_sound(annotations, table, len(words["class_names"]), len(words["category_ids"]))
     source = AnnotatedSource(words["name"], words["class_names"], words["category_ids"], table, annotations)
-    source.put_right = {kind: (int(count), str(first)) for kind, (count, first) in words["put_right"].items()}
-    if words["left_out_classes"] is not None:
-        source.left_out_classes = [(str(name), int(number)) for name, number in words["left_out_classes"]]  # type: ignore[attr-defined]
+    source.fault_counts = {kind: (int(count), str(first)) for kind, (count, first) in words["fault_counts"].items()}
+    source.left_out_classes = [(str(name), int(number)) for name, number in words["left_out_classes"]]
     for message in words["said"]:
         LOGGER.warning("%s", message)
     return source
@@ -92,7 +91,7 @@ def _require_sound(annotations: Annotations, table: ImageTable, classes: int, ca
 def _learn(memory: CheckMemory, source: Source, made: tuple[Sequence[str], np.ndarray], said: Sequence[str]) -> None:
     if not isinstance(source, AnnotatedSource) or "paths" not in memory.arrays:
         return
-    if {SPELT, BY_LAST_PART} & source.put_right.keys():
+    if {SPELT, BY_LAST_PART} & source.fault_counts.keys():
         return  # A file that is added to the folder could fit such a name better, or as well.
     images = list(source.table.images)
     if images != list(source.table.names) or not all(isinstance(image, str) for image in images):
@@ -103,8 +102,8 @@ def _learn(memory: CheckMemory, source: Source, made: tuple[Sequence[str], np.nd
         "name": source.name,
         "class_names": list(source.class_names),
         "category_ids": list(source.category_ids),
-        "left_out_classes": getattr(source, "left_out_classes", None),
-        "put_right": source.put_right,
+        "left_out_classes": source.left_out_classes,
+        "fault_counts": source.fault_counts,
         "said": list(said),
     }
     memory.arrays |= {

@@ -87,25 +87,48 @@ def edge_rows(
         selection: how rows were selected.
         limits: how far numbers may lie apart.
     """
-    ours, theirs = results
-    edges: list[EdgeRow] = []
-    # Keras' list may end at another row than the export's: what the export lacks is near one end or the other. But what it
-    # has in addition must be near Keras' end: a list that is full of false rows explains nothing.
-    (own_cut, own_end), (their_cut, their_end) = (selection.cut(rows) for rows in results)
-    known = _known_rows(theirs, unpaired[1], selection.candidates, limits)
-    for i in np.flatnonzero(unpaired[0]):
+    known = _known_rows(results[1], unpaired[1], selection.candidates, limits)
+    return [
+        *_missing_rows(results, unpaired[0], known, (selection, limits)),
+        *_extra_rows(results, unpaired, known, (selection, limits)),
+    ]
+
+
+def _missing_rows(
+    results: tuple[Rows, Rows], unpaired: np.ndarray, known: np.ndarray, rule: tuple[Selection, Limits]
+) -> list[EdgeRow]:
+    """Returns those of Keras' rows that the export may lack."""
+    (ours, theirs), (selection, limits) = results, rule
+    # Keras' list may end at another row than the export's: what the export lacks is near one end or the other.
+    cut, end = max((selection.cut(rows) for rows in results), key=lambda own: own[0])
+    edges = []
+    for i in np.flatnonzero(unpaired):
         box, score, label = (values[i] for values in ours)
-        why = own_end if own_cut >= their_cut else their_end
-        if score > max(own_cut, their_cut) + limits.score:
+        why = end
+        if score > cut + limits.score:
             beside = known & (theirs[2] == label) & (theirs[1] >= score - limits.score)
             if not (beside & (_overlap_of_pairs(box, theirs[0], limits.box)[1] > selection.nms_iou)).any():
                 continue
             why = RIVAL
         edges.append(EdgeRow(int(label), float(score), tuple(map(float, box)), True, why))
+    return edges
+
+
+def _extra_rows(
+    results: tuple[Rows, Rows],
+    unpaired: tuple[np.ndarray, np.ndarray],
+    known: np.ndarray,
+    rule: tuple[Selection, Limits],
+) -> list[EdgeRow]:
+    """Returns those of the export's rows that Keras may lack."""
+    (ours, theirs), (selection, limits) = results, rule
+    # Such a row must be near Keras' own end: a list that is full of false rows explains nothing.
+    cut, end = selection.cut(ours)
+    edges = []
     for i in np.flatnonzero(unpaired[1]):
         box, score, label = (values[i] for values in theirs)
-        why = own_end
-        if score > own_cut + limits.score:
+        why = end
+        if score > cut + limits.score:
             # A row of Keras' must have suppressed it. One that both have, that is clearly better and that clearly overlaps
             # would have suppressed it in the export as well.
             least, greatest = (overlap > selection.nms_iou for overlap in _overlap_of_pairs(box, ours[0], limits.box))

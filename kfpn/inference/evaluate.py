@@ -12,9 +12,9 @@ from kfpn.config.test_scales import checked_scales
 from kfpn.data import formats
 from kfpn.data.annotation_checks import LOGGER
 from kfpn.data.class_names import lacking_classes, listed
+from kfpn.data.dataset_checks import check_validation_set
 from kfpn.data.proposal_table import proposals_of
 from kfpn.data.record import Source
-from kfpn.data.teaching import warn_of_no_truth
 from kfpn.evaluation.detect import SourcePass, evaluate_source, source_labels
 from kfpn.evaluation.recall import evaluate_proposals
 from kfpn.inference.image_pyramid import ImagePyramid
@@ -136,7 +136,7 @@ def _open_data(request: EvaluationRequest, config: Config) -> Source:
     if data is None:
         raise ValueError(f"{config.data} has no validation split: say what to evaluate on with --data")
     source = formats.open_source(data, request.split, config.check_images)
-    warn_of_no_truth(source)
+    check_validation_set(source)
     return source
 
 

@@ -5,7 +5,8 @@ import math
 import os
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -148,11 +149,16 @@ class Workdir:
                 "these weights"
             )
 
-    def remove_unused(self) -> None:
-        """Removes the folder if nothing but a lock is in it: a run that was refused leaves nothing behind."""
-        if all(file == self.lock for file in self.path.iterdir()):
-            self.lock.unlink(missing_ok=True)
-            self.path.rmdir()
+    @contextmanager
+    def removed_if_unused(self) -> Iterator[None]:
+        """Removes the folder after an error, if nothing but a lock is in it: a run that was refused leaves nothing behind."""
+        try:
+            yield
+        except (ValueError, OSError):
+            if all(file == self.lock for file in self.path.iterdir()):
+                self.lock.unlink(missing_ok=True)
+                self.path.rmdir()
+            raise
 
     def _require_same_data(self, data_fingerprint: dict[str, Any], data: str) -> None:
         before, now = _read_object(self.data), data_fingerprint

@@ -7,12 +7,13 @@ from typing import Any
 import tensorflow as tf
 
 from kfpn.config.run import Config
+from kfpn.data.annotations import AnnotatedSource
 from kfpn.data.class_names import relabelled, with_classes_of
+from kfpn.data.dataset_checks import check_training_set, check_validation_set
 from kfpn.data.formats import default_val_data, open_source
 from kfpn.data.pipeline import train_batches
 from kfpn.data.proposal_table import ProposalTable, proposals_of, with_proposals
 from kfpn.data.record import Source
-from kfpn.data.teaching import require_lessons, warn_of_no_truth
 from kfpn.runs.workdir import Workdir
 
 
@@ -57,7 +58,7 @@ def open_run_data(config: Config, source: Source | str | None, val_source: Sourc
         val_data = default_val_data(config.data)
     opened = open_source(config.data if source is None else source, "train", config.check_images)
     opened = _with_classes_of_run(opened, config)
-    require_lessons(opened)
+    check_training_set(opened)
     if val_data is None:
         warnings.warn(
             "no validation data: AP is not measured, and the last weights are kept, not the best", stacklevel=4
@@ -66,7 +67,7 @@ def open_run_data(config: Config, source: Source | str | None, val_source: Sourc
     else:
         validation = open_source(val_data, "validation", config.check_images)
         validation = with_classes_of(opened, validation)
-        warn_of_no_truth(validation)
+        check_validation_set(validation)
     if not config.proposals:
         return RunData(opened, validation)
     val_proposals = None if validation is None else proposals_of(config.proposals, validation)
@@ -75,7 +76,7 @@ def open_run_data(config: Config, source: Source | str | None, val_source: Sourc
 
 def _with_classes_of_run(source: Source, config: Config) -> Source:
     """Returns the data with the labels that the run has: versions before 0.2.0 gave one to categories that group others."""
-    left_out = getattr(source, "left_out_classes", [])
+    left_out = source.left_out_classes if isinstance(source, AnnotatedSource) else []
     folder = Workdir(config.workdir)
     if not left_out or not (folder.classes.exists() and folder.has_checkpoints()):
         return source

@@ -25,7 +25,8 @@ def explain_memory(step: Callable, config: Config, strategy: tf.distribute.Strat
     def explained_step(batch: Any) -> dict[str, tf.Tensor]:
         def describe() -> tuple[str, str]:
             local = {name: strategy.experimental_local_results(value) for name, value in batch.items()}
-            fullest = max((local_batch(local, i) for i in range(len(local["images"]))), key=_most_boxes)
+            shares = ({name: values[i] for name, values in local.items()} for i in range(len(local["images"])))
+            fullest = max(shares, key=_most_boxes)
             number = int(np.asarray(fullest["sample_index"])[0]) // config.batch_size + 1
             return f"step {number}, with {_batch_in_words(fullest)}", remedy(config, len(fullest["images"]))
 
@@ -33,11 +34,6 @@ def explain_memory(step: Callable, config: Config, strategy: tf.distribute.Strat
             return step(batch)
 
     return explained_step
-
-
-def local_batch(local: Mapping[str, Any], replica: int) -> dict[str, Any]:
-    """Returns the share of one replica of this process: name -> array."""
-    return {name: values[replica] for name, values in local.items()}
 
 
 def remedy(config: Config, share: int | None = None) -> str:

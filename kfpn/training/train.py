@@ -39,7 +39,7 @@ from kfpn.training.step import announce_shapes, build_train_step
 from kfpn.training.step_memory import explain_memory
 from kfpn.weights.assign import assign_weights
 from kfpn.weights.identify import read_trained_weights
-from kfpn.weights.import_weights import FOREIGN_PADDING
+from kfpn.weights.import_weights import all_notes
 from kfpn.weights.makers.trained_weights import TrainedWeights
 
 
@@ -115,18 +115,13 @@ def train(
     workdir = (Workdir if cluster.is_chief else ReadWorkdir)(config.workdir)
     is_new = not workdir.path.exists()
     workdir.check_writable()
+    unused = workdir.removed_if_unused() if cluster.is_chief and is_new else nullcontext()
     lock = sole_training(workdir.lock) if cluster.is_chief else nullcontext()
-    with lock, Interruption() as stop:
+    with lock, unused, Interruption() as stop:
         try:
             with stop.at_once():
-                try:
-                    data = open_run_data(config, source, val_source)
-                    setup = _open(config, workdir, data, strategy, cluster)
-                except (ValueError, OSError):
-                    if is_new and cluster.is_chief:
-                        workdir.remove_unused()
-                    raise
-                return _train_opened(setup)
+                data = open_run_data(config, source, val_source)
+                return _train_opened(_open(config, workdir, data, strategy, cluster))
         except Interrupted:
             say("stopped while no step was under way: nothing is lost; run the same command to go on")
             raise SystemExit(stop.exit_code) from None
@@ -179,8 +174,7 @@ def _build(setup: Setup) -> Trainee:
         if (initial := setup.initial_weights) is not None:
             # This comes before the optimizer, because its moving average starts from the weights.
             assign_weights(initial, submodels, vars(config.model), setup.data.source.class_names)
-            notes = [*initial.notes, *([FOREIGN_PADDING] if config.model.padding == "foreign" else [])]
-            say("; ".join([f"starts from {initial.path}: {initial.kind}", *notes]))
+            say("; ".join([f"starts from {initial.path}: {initial.kind}", *all_notes(initial, config.model)]))
         optimizer = Optimizer(config, submodels.weights_model.trainable_variables)
     variables = named_variables(model=submodels.weights_model.variables, optimizer=optimizer.variables)
     return Trainee(submodels, optimizer, variables)

@@ -73,3 +73,13 @@ def import_weights(
     workdir.save_weights(submodels.weights_model)
     workdir.prepare(config, names, ids, trained.kind)
     return trained
+
+
+def all_notes(trained: TrainedWeights, model: ModelConfig) -> list[str]:
+    """Returns what people must know of weights: what the file did not say, and how padding acts in their network.
+
+    Args:
+        trained: the weights.
+        model: of the detector that takes them.
+    """
+    return [*trained.notes, *([FOREIGN_PADDING] if model.padding == "foreign" else [])]

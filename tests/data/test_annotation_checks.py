@@ -12,11 +12,11 @@ from kfpn.data.annotation_checks import (
     OUTSIDE,
     AnnotationFaults,
     in_stored_pixels,
-    read_headers,
     upright_boxes,
     usable_boxes,
     warn_of_similar_names,
 )
+from kfpn.data.image_checks import read_headers
 
 
 def check(boxes, **options):

@@ -63,7 +63,7 @@ def checked(monkeypatch):
 
 def same(first, second):
     assert (first.name, first.class_names, first.category_ids) == (second.name, second.class_names, second.category_ids)
-    assert (first.put_right, first.max_boxes, len(first)) == (second.put_right, second.max_boxes, len(second))
+    assert (first.fault_counts, first.max_boxes, len(first)) == (second.fault_counts, second.max_boxes, len(second))
     for a, b in zip(first, second, strict=True):
         for key in ("image", "image_id", "height", "width", "name"):
             assert getattr(a, key) == getattr(b, key)
@@ -83,7 +83,7 @@ def test_the_second_opening_reads_nothing_and_gives_the_same_and_says_the_same(f
     assert (type(second), len(checked)) == (AnnotatedSource, 3)
     assert [record.message for record in caplog.records] == said
     same(first, second)
-    assert second.put_right
+    assert second.fault_counts
 
 
 def test_a_changed_image_alone_is_checked_again(folder, checked):

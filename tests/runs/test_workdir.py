@@ -212,11 +212,14 @@ def test_a_run_that_was_stopped_before_its_first_checkpoint_may_begin_again(tmp_
     prepared(workdir.path)
 
 
-def test_a_folder_in_which_nothing_is_but_the_lock_can_be_removed(tmp_path):
+def test_a_folder_in_which_nothing_is_but_the_lock_is_removed_after_an_error(tmp_path):
     workdir = Workdir(tmp_path / "run")
     workdir.check_writable()
     workdir.lock.touch()
-    workdir.remove_unused()
+    with pytest.raises(ValueError, match="refused"), workdir.removed_if_unused():
+        raise ValueError("refused")
     assert not workdir.path.exists()
-    prepared(workdir.path).remove_unused()
+    prepared(workdir.path)
+    with pytest.raises(ValueError, match="refused"), workdir.removed_if_unused():
+        raise ValueError("refused")
     assert workdir.config.exists()

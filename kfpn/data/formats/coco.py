@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from kfpn.data.annotation_checks import AnnotationFaults, in_stored_pixels, read_headers, upright_boxes
+from kfpn.data.annotation_checks import AnnotationFaults, in_stored_pixels, upright_boxes
 from kfpn.data.annotations import AnnotatedSource, ImageTable, RawObjects, collect
 from kfpn.data.box_conventions import require_width_and_height
 from kfpn.data.field_values import comma_hint, read_flag, read_number, shown
 from kfpn.data.folder_index import FolderIndex
 from kfpn.data.formats.coco_json import Rows, existing_json, read_coco_json
 from kfpn.data.formats.coco_tables import Categories, IdTable
+from kfpn.data.image_checks import NAMED_FAULTS, listing, read_headers
 from kfpn.data.image_files import ImageFiles
 from kfpn.data.record import Source
 
@@ -38,9 +39,6 @@ class CocoSource(AnnotatedSource):
     Args:
         annotations: path of the JSON file (instances).
         images_dir: where the images are; None: beside the JSON file.
-
-    Attributes:
-        left_out_classes: (name, id) of each category that only groups others.
 
     Raises:
         ValueError: when files are missing or damaged, or the annotations contradict themselves; says which and why.
@@ -113,14 +111,13 @@ def _files(images: Rows, folder: Path, path: Path, faults: AnnotationFaults) -> 
     files = [str(folder / name) if file is None else file for name, file in zip(names, paths, strict=True)]
     missing = [i for i, file in enumerate(paths) if file is None]
     if missing:
-        lines = [_missing_line(files[i], names[i], search.index) for i in missing[:5]]
-        more = [f"... and {len(missing) - 5} more"] if len(missing) > 5 else []
-        title = f"{faults.source}: {len(missing)} of {len(files)} images do not exist:"
+        lines = [_missing_line(files[i], names[i], search.index) for i in missing[:NAMED_FAULTS]]
+        title = f"{faults.source}: {len(missing)} of {len(files)} images do not exist"
         if len(missing) < len(files):
             hint = "The others are there: copy these to them, or take them out of the annotations"
         else:
             hint = _hint(names[0], folder, path, near=lines[0].endswith("is there)"))
-        raise ValueError("\n  ".join([title, *lines, *more]) + "\n" + hint)
+        raise ValueError(f"{listing(title, lines, len(missing))}\n{hint}")
     before: set[str] = set()
     for file in files:
         if file in before:

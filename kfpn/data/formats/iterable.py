@@ -5,8 +5,9 @@ from typing import cast
 
 import numpy as np
 
-from kfpn.data.annotation_checks import AnnotationFaults, in_stored_pixels, read_headers, require_unique
+from kfpn.data.annotation_checks import AnnotationFaults, in_stored_pixels, require_unique
 from kfpn.data.annotations import AnnotatedSource, ImageTable, RawObjects, collect
+from kfpn.data.image_checks import read_headers
 from kfpn.data.record import Record
 
 _FLAGS, _NUMBERS, _WHOLE_NUMBERS = "0, 1, False or True", "numbers", "whole numbers"

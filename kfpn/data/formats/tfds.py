@@ -11,12 +11,13 @@ from typing import Any, overload
 import numpy as np
 import tensorflow_datasets as tfds
 
-from kfpn.data.annotation_checks import LOGGER, AnnotationFaults, progress, upright_boxes
+from kfpn.data.annotation_checks import LOGGER, AnnotationFaults, upright_boxes
 from kfpn.data.annotations import AnnotatedSource, Annotations, ImageTable, RawObjects, collect
 from kfpn.data.field_values import number_column
 from kfpn.data.formats.place_and_split import place_and_split
 from kfpn.data.formats.tfds_cache import cache_file, read_cache, write_cache
 from kfpn.data.image import read_header
+from kfpn.data.image_checks import progress
 from kfpn.data.record import Source
 
 _FLAGS = {"is_crowd", "is_difficult"}

@@ -6,7 +6,7 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
-from kfpn.data.annotation_checks import AnnotationFaults, in_stored_pixels, progress, read_headers, upright_boxes
+from kfpn.data.annotation_checks import AnnotationFaults, in_stored_pixels, upright_boxes
 from kfpn.data.annotations import AnnotatedSource, ImageTable, RawObjects, collect
 from kfpn.data.formats.place_and_split import place_and_split
 from kfpn.data.formats.voc_folder import VocFolder, images_of, open_folder, split_names, stems_of_split
@@ -18,6 +18,7 @@ from kfpn.data.formats.voc_xml import (
     read_tree,
     set_aside_by,
 )
+from kfpn.data.image_checks import progress, read_headers
 from kfpn.data.record import Source
 
 FROM_ZERO = "corners with fractions, read as distances from the image's corner (0-based, as CVAT writes them)"

@@ -98,7 +98,8 @@ def _print_differences(total: dict[str, Difference], limit: float, ambiguous: in
             f"verify {name}: {difference.rows} rows; largest differences: box {difference.box:.2g} px, "
             f"score {difference.score:.2g}"
         )
-        print(*edge_lines(name, difference.edge), sep="\n", end="\n" if difference.edge else "")
+        for line in edge_lines(name, difference.edge):
+            print(line)
     if limit > ONNX_SCORE_LIMIT:
         print(
             f"verify: Keras with and without folded norms differs by {limit / NOISE_FACTOR:.2g}; "

@@ -8,10 +8,10 @@ from kfpn.config.presets import preset
 from kfpn.data.annotation_checks import CLIPPED, NO_AREA
 from kfpn.data.box_conventions import odd_pattern, require_pixels_of_boxes, require_width_and_height
 from kfpn.data.class_table import count_classes, describe_source, printable
+from kfpn.data.dataset_checks import check_training_set, check_validation_set
 from kfpn.data.formats import open_source
 from kfpn.data.formats.iterable import IterableSource
 from kfpn.data.record import Record
-from kfpn.data.teaching import require_lessons, warn_of_no_truth
 
 
 def source_of(images, class_names=("cat", "dog"), size=(240, 320)):
@@ -41,8 +41,8 @@ GOOD = [
 
 
 def test_good_data_says_nothing(caplog):
-    require_lessons(source_of(GOOD))
-    warn_of_no_truth(source_of(GOOD))
+    check_training_set(source_of(GOOD))
+    check_validation_set(source_of(GOOD))
     assert caplog.records == []
 
 
@@ -58,16 +58,16 @@ def test_data_without_a_box_to_learn_from_is_refused_for_training_and_warned_of_
     source = source_of(images)
     caplog.clear()
     with pytest.raises(ValueError, match=f"^own: has no box to learn from: {why}. Give it"):
-        require_lessons(source)
-    warn_of_no_truth(source)
+        check_training_set(source)
+    check_validation_set(source)
     (record,) = caplog.records
     assert record.message.startswith("own: AP can't be measured on it, there is no object to find: ")
 
 
 def test_a_class_that_no_one_has_is_named(caplog):
     names = ["cat", *(f"class {i}" for i in range(9)), "dog"]
-    require_lessons(source_of([[box()], [box(10, at=(1, 1, 70, 80))]], names))
-    warn_of_no_truth(source_of([[box()], [box(1, at=(1, 1, 70, 80))]], ["cat", "dog", "b\nird"]))
+    check_training_set(source_of([[box()], [box(10, at=(1, 1, 70, 80))]], names))
+    check_validation_set(source_of([[box()], [box(1, at=(1, 1, 70, 80))]], ["cat", "dog", "b\nird"]))
     assert [record.message for record in caplog.records] == [
         "own: classes without an object to learn from: 9 of 11 (class 0, class 1, class 2, class 3, class 4, class 5, class 6, class 7 "
         "and 1 more)",
@@ -76,8 +76,8 @@ def test_a_class_that_no_one_has_is_named(caplog):
 
 
 def test_images_without_boxes_are_counted_when_they_are_most(caplog):
-    require_lessons(source_of([[box(), box(1)], [], [], []]))
-    require_lessons(source_of([[box(), box(1)], [box()], [], []]))
+    check_training_set(source_of([[box(), box(1)], [], [], []]))
+    check_training_set(source_of([[box(), box(1)], [box()], [], []]))
     assert [record.message for record in caplog.records] == ["own: images without a box: 3 of 4"]
 
 
@@ -100,11 +100,11 @@ def test_patterns_that_no_one_means_are_named(boxes, wanted):
 
 
 def test_a_pattern_and_boxes_past_the_border_are_warned_of(caplog):
-    require_lessons(source_of([[box()], [box()], [box(1)], [box()]]))
+    check_training_set(source_of([[box()], [box()], [box(1)], [box()]]))
     past = source_of([[box(i % 2, at=(20 * i, 30 * i, 400, 500))] for i in range(5)])
-    assert past.put_right[CLIPPED][0] == 5
+    assert past.fault_counts[CLIPPED][0] == 5
     caplog.clear()
-    require_lessons(past)
+    check_training_set(past)
     assert "own: 5 boxes reach outside their images, more than half of them" in caplog.text
 
 
@@ -201,7 +201,7 @@ def test_of_many_classes_the_most_and_the_least_are_shown(classes):
 def test_sizes_that_differ_are_given_as_ranges_and_a_source_of_ones_own_is_counted():
     shapes = open_source("shapes,test")
     assert describe_source(shapes).startswith(f"{shapes.name}: {len(shapes):,} images of ")
-    require_lessons(shapes)
+    check_training_set(shapes)
     assert printable("x" * 50) == "x" * 39 + "…"
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from kfpn.data.annotation_checks import CLIPPED, OUTSIDE
 from kfpn.data.annotations import AnnotatedSource
 from kfpn.data.box_conventions import odd_pattern
-from kfpn.data.class_table import count_classes, printable
+from kfpn.data.class_table import ClassCounts, count_classes, printable
 from kfpn.data.record import Source
 
 LOGGER = logging.getLogger("kfpn")
@@ -16,7 +16,7 @@ _FEW = 4
 """Fewer images or boxes than this are no pattern."""
 
 
-def require_lessons(source: Source) -> None:
+def check_training_set(source: Source) -> None:
     """Checks training data as a whole: that there is something to learn from, and that it looks like what was meant.
 
     Args:
@@ -33,18 +33,13 @@ def require_lessons(source: Source) -> None:
         raise ValueError(
             f"{source.name}: has no box to learn from: {_why_none(source, crowd)}. Give it annotations of objects, or use other data"
         )
-    missing = [name for name, count in zip(source.class_names, counts.objects, strict=True) if not count]
-    if missing:
-        LOGGER.warning(
-            "%s: classes without an object to learn from: %d of %d (%s)",
-            source.name, len(missing), len(source.class_names), _names(missing),
-        )  # fmt: skip
+    _warn_of_unused_classes(source, counts, " to learn from")
     if counts.empty_images > len(source) // 2 and len(source) >= _FEW:
         LOGGER.warning("%s: images without a box: %d of %d", source.name, counts.empty_images, len(source))
     _warn_of_pattern(source)
 
 
-def warn_of_no_truth(source: Source) -> None:
+def check_validation_set(source: Source) -> None:
     """Warns of validation data on which AP can't be measured, or that look like something else than was meant.
 
     Args:
@@ -57,18 +52,22 @@ def warn_of_no_truth(source: Source) -> None:
         why = _why_none(source, int(counts.crowd.sum()))
         LOGGER.warning("%s: AP can't be measured on it, there is no object to find: %s", source.name, why)
         return
-    missing = [name for name, count in zip(source.class_names, counts.objects, strict=True) if not count]
-    if missing:
-        LOGGER.warning(
-            "%s: classes without an object, whose AP can't be measured: %d of %d (%s)",
-            source.name, len(missing), len(source.class_names), _names(missing),
-        )  # fmt: skip
+    _warn_of_unused_classes(source, counts, ", whose AP can't be measured")
     _warn_of_pattern(source)
+
+
+def _warn_of_unused_classes(source: AnnotatedSource, counts: ClassCounts, why: str) -> None:
+    unused = [name for name, count in zip(source.class_names, counts.objects, strict=True) if not count]
+    if unused:
+        LOGGER.warning(
+            "%s: classes without an object%s: %d of %d (%s)",
+            source.name, why, len(unused), len(source.class_names), _names(unused),
+        )  # fmt: skip
 
 
 def _why_none(source: AnnotatedSource, crowd: int) -> str:
     left_out = sum(
-        count for kind, (count, _) in source.put_right.items() if kind.startswith("boxes") and "left out" in kind
+        count for kind, (count, _) in source.fault_counts.items() if kind.startswith("boxes") and "left out" in kind
     )
     parts = [f"{crowd} boxes, all of them crowd (iscrowd, ignore or difficult)"] if crowd else []
     if left_out:
@@ -81,7 +80,7 @@ def _warn_of_pattern(source: AnnotatedSource) -> None:
     sizes = np.repeat(source.sizes, np.diff(held.offsets), axis=0)
     if odd := odd_pattern(held.boxes[~held.crowd], sizes[~held.crowd]):
         LOGGER.warning("%s: %s", source.name, odd)
-    past = sum(source.put_right.get(kind, (0, ""))[0] for kind in (OUTSIDE, CLIPPED))
+    past = sum(source.fault_counts.get(kind, (0, ""))[0] for kind in (OUTSIDE, CLIPPED))
     if past > max(_FEW, len(held.boxes)) / 2:
         LOGGER.warning(
             "%s: %d boxes reach outside their images, more than half of them: were the images resized after they were annotated, or "
