@@ -17,6 +17,7 @@ from kfpn.data.augment import draw, flip_boxes, flip_image, resize_boxes, resize
 from kfpn.data.image import load_image
 from kfpn.data.plan import TrainPlan, group_by_aspect
 from kfpn.data.record import Record, Source
+from kfpn.ops.padding import padded_up
 
 _BATCHES_AHEAD = 2
 
@@ -90,6 +91,11 @@ def train_batches(source: Source, config: Config, start_step: int = 0) -> tf.dat
     return _batched(planned, sample, size)
 
 
+def _canvas_of(sizes: np.ndarray, config: InputConfig) -> np.ndarray:
+    """Returns height and width (2,) of the canvas that images of some sizes (N, 2) need once they are resized."""
+    return padded_up(resized_sizes(sizes, config).max(axis=0), config.divisor)
+
+
 def eval_batches(source: Source, config: Config, batch_size: int) -> tf.data.Dataset:
     """Returns every record exactly once, group after group, without augmentation or ground truth.
 
@@ -107,16 +113,14 @@ def eval_batches(source: Source, config: Config, batch_size: int) -> tf.data.Dat
     groups = group_by_aspect(source.sizes, config.input, batch_size)
 
     def planned() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        for group, canvas in enumerate(groups.canvases):
+        for group, group_canvas in enumerate(groups.canvases):
             members = np.flatnonzero(groups.members == group)
             for start in range(0, len(members), batch_size):
                 records = np.full(batch_size, -1, np.int64)
                 chosen = members[start : start + batch_size]
                 records[: len(chosen)] = chosen
-                if config.model.padding == "foreign":
-                    largest = resized_sizes(source.sizes[chosen], config.input).max(axis=0)
-                    canvas = -(-largest // config.input.divisor) * config.input.divisor
-                yield records, records, canvas
+                is_shared = config.model.padding == "zero"
+                yield records, records, group_canvas if is_shared else _canvas_of(source.sizes[chosen], config.input)
 
     def load(record_index: np.ndarray, canvas: np.ndarray) -> tuple[np.ndarray, ...]:
         if record_index < 0:

@@ -13,6 +13,7 @@ import numpy as np
 
 from kfpn.config.run import InputConfig
 from kfpn.data.augment import resized_sizes
+from kfpn.ops.padding import padded_up
 
 _MAX_GROUPS = 6
 """At most so many groups: each canvas costs one XLA compilation of the training step."""
@@ -74,7 +75,7 @@ def group_by_aspect(sizes: np.ndarray, config: InputConfig, batch_size: int, fac
         bins = np.unique(np.searchsorted(edges, sizes[:, 0] / sizes[:, 1]), return_inverse=True)[1]
     count = int(bins.max()) + 1
     largest = np.zeros((count, 2), np.int64)
-    np.maximum.at(largest, bins, -(-resized // config.divisor) * config.divisor)
+    np.maximum.at(largest, bins, padded_up(resized, config.divisor))
     cuts = _best_cuts(largest, np.bincount(bins, minlength=count), batch_size)
     canvases = [largest[a:b].max(0) for a, b in zip([0, *cuts], [*cuts, count], strict=True)]
     return _merge_equal_canvases(np.searchsorted(cuts, bins, side="right"), np.array(canvases, np.int32))

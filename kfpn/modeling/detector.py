@@ -233,7 +233,8 @@ def build_detector(
             right, and image_sizes (B, 2) int32, the true heights and widths in pixels.
 
     Returns:
-        A functional `keras.Model` with the attributes `class_names` and `category_ids`, tuples over labels, whose output is a dict: boxes (B, D, 4) float32 yxyx in pixels of the input, scores
+        A functional `keras.Model` with the attributes `class_names` and `category_ids`, tuples with one entry a label. Its
+            output is a dict: boxes (B, D, 4) float32 yxyx in pixels of the input, scores
         (B, D) float32, labels (B, D) int32 in 0..K-1, num_detections (B,) int32. Rows past num_detections have zero
         boxes, zero scores and the label -1.
 

@@ -29,32 +29,23 @@ class IdTable:
 
     def __init__(self, rows: Rows, what: str, faults: AnnotationFaults) -> None:
         values = [row["id"] for row in rows]
-        name, one = faults.source, "image" if what == "images" else "category"
         numbers = [whole_number(value) for value in values]
         texts = [value for value in values if isinstance(value, str)]
-        all_text = bool(texts) and len(texts) == len(values)
-        distinct = None not in numbers and len(set(numbers)) == len(numbers)
-        small = all(number is None or -(2**63) < number < 2**63 for number in numbers)
-        self._as_text = all_text and not (distinct and small)
-        for i, (value, number) in enumerate(zip(values, numbers, strict=True)):
-            if self._as_text:
-                continue
-            if number is None:
-                raise ValueError(f"{name}: {what}[{i}]: id must be a whole number, as the others are, or all must be text, got "
-                                 f"{shown(value)}")  # fmt: skip
-            if not -(2**63) < number < 2**63:
-                raise ValueError(f"{name}: {what}[{i}]: id must be below 2^63, got {shown(value)}")
-        keys: list[Any] = [value.strip() for value in texts] if self._as_text else numbers
+        self._as_text = bool(texts) and len(texts) == len(values) and not _are_distinct_ids(numbers)
+        if self._as_text:
+            keys: list[Any] = [value.strip() for value in texts]
+            self.ids = list(range(1, len(values) + 1))
+            faults.add(NUMBERED.format(what), repr(texts[0][:100]), len(texts))
+        else:
+            keys = self.ids = _checked_numbers(values, numbers, f"{faults.source}: {what}")
         self._index: dict[Any, int] = {}
         for i, key in enumerate(keys):
             first = self._index.setdefault(key, i)
             if first != i:
-                got = f"{shown(key)} more than once" if values[first] == values[i] and type(values[first]) is type(values[i]) else (
-                    f"{shown(values[first])} and {shown(values[i])}, which are one number")  # fmt: skip
-                raise ValueError(f"{name}: {one} ids must be unique, got {got}")
-        self.ids: list[int] = list(range(1, len(values) + 1)) if self._as_text else keys
-        if self._as_text:
-            faults.add(NUMBERED.format(what), repr(texts[0][:100]), len(texts))
+                one = "image" if what == "images" else "category"
+                raise ValueError(
+                    f"{faults.source}: {one} ids must be unique, got {_same_ids(key, values[first], values[i])}"
+                )
 
     def find(self, value: Any) -> int | None:
         """Returns the index of the row that has an id, or None where none has.
@@ -73,6 +64,36 @@ class IdTable:
         if number is None:
             raise TypeError("no id")
         return self._index.get(str(number) if self._as_text else number)
+
+
+def _are_distinct_ids(numbers: Sequence[int | None]) -> bool:
+    known = [number for number in numbers if number is not None]
+    return len(set(known)) == len(numbers) and all(map(_fits, known))
+
+
+def _fits(number: int) -> bool:
+    return -(2**63) < number < 2**63
+
+
+def _checked_numbers(values: Sequence[Any], numbers: Sequence[int | None], what: str) -> list[int]:
+    """Returns the numbers; raises ValueError for the first value that is none or too large."""
+    checked = []
+    for i, (value, number) in enumerate(zip(values, numbers, strict=True)):
+        if number is None:
+            raise ValueError(
+                f"{what}[{i}]: id must be a whole number, as the others are, or all must be text, got {shown(value)}"
+            )
+        if not _fits(number):
+            raise ValueError(f"{what}[{i}]: id must be below 2^63, got {shown(value)}")
+        checked.append(number)
+    return checked
+
+
+def _same_ids(key: Any, first: Any, second: Any) -> str:
+    """Says of two ids that are one key how they were written."""
+    if first == second and type(first) is type(second):
+        return f"{shown(key)} more than once"
+    return f"{shown(first)} and {shown(second)}, which are one number"
 
 
 class Categories:

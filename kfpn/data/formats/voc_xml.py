@@ -88,7 +88,7 @@ def counts_from_zero(trees: Iterable[ElementTree.Element]) -> bool:
         source = tree.find("source")
         of_tool = source is not None and any(_CONTINUOUS_TOOLS.search(element.text or "") for element in source)
         # The parts of a body (VOC 2012's person layout) have boxes of their own, which are not read.
-        for box in (box for item in tree.iter("object") if (box := item.find("bndbox")) is not None):
+        for box in tree.iterfind(".//object/bndbox"):
             texts = [(box.findtext(tag) or "").strip() for tag in CORNERS]
             points = any("." in text for text in texts)
             values = [number for text in texts if (number := read_number(text)) is not None and abs(number) < 2**31]

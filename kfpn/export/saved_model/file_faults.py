@@ -7,6 +7,7 @@ import tensorflow as tf
 from kfpn.config.run import InputConfig
 from kfpn.export.saved_model.file_headers import KINDS, READABLE, SCANS, FileHeader
 from kfpn.export.saved_model.request_limits import RequestLimits
+from kfpn.ops.padding import padded_up
 
 _RULE = f"image_bytes must be {READABLE}, got "
 
@@ -89,7 +90,7 @@ def batch_check(
         config: the divisor.
         limits: what is taken at most.
     """
-    padded = tf.cast(-(-largest // config.divisor) * config.divisor, tf.int64)
+    padded = tf.cast(padded_up(largest, config.divisor), tf.int64)
     pixels = tf.cast(count, tf.int64) * tf.reduce_prod(padded)
     rule = f"{name} must have at most {limits.max_batch_pixels} pixels in a request after resizing and padding, got "
     factors = tf.strings.as_string(tf.concat([[tf.cast(count, tf.int64)], padded], axis=0))

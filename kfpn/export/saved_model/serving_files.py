@@ -13,6 +13,7 @@ from kfpn.export.saved_model.file_faults import find_faults
 from kfpn.export.saved_model.file_headers import READABLE, FileHeader, file_header
 from kfpn.export.saved_model.image_decoders import decode_image
 from kfpn.export.saved_model.request_limits import USUAL_LIMITS, RequestLimits
+from kfpn.ops.padding import padded_up
 
 WARMUP = Path("assets.extra") / "tf_serving_warmup_requests"
 MOST_REQUESTS = 1000
@@ -85,7 +86,7 @@ def check_batch_pixels(
 ) -> None:
     """Raises ValueError where a warm-up request would have more pixels, resized and padded, than the server takes."""
     for _, pixels in images:
-        padded = -(-resized_sizes(np.array(pixels.shape[:2]), config) // config.divisor) * config.divisor
+        padded = padded_up(resized_sizes(np.array(pixels.shape[:2]), config), config.divisor)
         total = max(batch_sizes) * int(np.prod(padded))
         if total > limits.max_batch_pixels:
             raise ValueError(

@@ -20,6 +20,7 @@ from kfpn.export.saved_model.graph_images import resize
 from kfpn.export.trained import TrainedDetector, open_trained
 from kfpn.export.verify import BOX_LIMIT, SCORE_LIMIT, Difference, ExportMismatch, compare_as_sets, drawn_picture
 from kfpn.modeling.detector import inference_model
+from kfpn.ops.padding import padded_up
 
 LEVEL_LIMIT = 2
 """Largest difference of a resized pixel from Pillow's, of 255 levels. Pillow and TensorFlow round halves differently, on
@@ -169,7 +170,7 @@ class Reference:
         # difference.
         resized = [self._resized(image) for image in images]
         sizes = np.array([pixels.shape[:2] for pixels in resized], np.int32)
-        sides = -(-sizes.max(0) // self.config.input.divisor) * self.config.input.divisor
+        sides = padded_up(sizes.max(0), self.config.input.divisor)
         padded = np.zeros((len(images), *sides, 3), np.float32)
         for row, pixels in zip(padded, resized, strict=True):
             row[: len(pixels), : pixels.shape[1]] = pixels
