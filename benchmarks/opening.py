@@ -20,6 +20,8 @@ from PIL import Image
 
 _FILES = 40
 _CLASSES = 80
+_WAYS = {"once": "once", "again": "once", "none": "none", "full": "full"}
+"""Name of a row -> `--check-images`. Before each one but `again`, what was remembered is removed."""
 _OPEN = """
 import json, sys, time
 from pathlib import Path
@@ -92,25 +94,24 @@ def main() -> None:
     parser.add_argument("--boxes", type=int, default=7, help="boxes an image")
     parser.add_argument("--folder", type=Path, help="where the data set is made; None: a folder that is removed again")
     parser.add_argument(
-        "--ways", nargs="+", default=["none", "once", "again", "full"], choices=["none", "once", "again", "full"],
+        "--ways",
+        nargs="+",
+        default=list(_WAYS),
+        choices=list(_WAYS),
         help="--check-images; 'again' is a second time 'once'",
-    )  # fmt: skip
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         data = make(options.folder or Path(temporary), options.images, options.boxes)
         time.sleep(0.1)  # files of this very moment are not remembered
         print(f"{options.images:,} images, {options.images * options.boxes:,} boxes\n")
         print(f"{'':8}  {'seconds':>8}  {'of CPU':>8}  {'memory':>8}")
-        for what, how in (
-            ("first time", "once"),
-            ("again", "once"),
-            ("--check-images none", "none"),
-            ("--check-images full", "full"),
-        ):
-            if how == "none":
-                next(iter(Path(data.split(":")[1].rpartition(".json")[0]).parent.glob(".kfpn-checked-*"))).unlink()
-            row = measure(data, how)
-            print(f"{what:22}  {row['wall']:8.2f}  {row['cpu']:8.2f}  {row['memory'] / 2**20:5.0f} MB")
+        for way in options.ways:
+            if way != "again":
+                for memory in Path(data.partition(":")[2].partition(",")[0]).parent.glob(".kfpn-checked-*"):
+                    memory.unlink()
+            row = measure(data, _WAYS[way])
+            print(f"{way:8}  {row['wall']:8.2f}  {row['cpu']:8.2f}  {row['memory'] / 2**20:5.0f} MB")
 
 
 if __name__ == "__main__":
