@@ -60,16 +60,17 @@ class Client(threading.Thread):
         start, way = time.monotonic(), self.rng.random()
         try:
             if way < 0.02:  # the session is stopped in the middle
-                self.stub.Predict(request, timeout=float(self.rng.uniform(0.002, 0.1)))
+                response = self.stub.Predict(request, timeout=float(self.rng.uniform(0.002, 0.1)))
             elif way < 0.04:  # the client goes away
                 call = self.stub.Predict.future(request, timeout=120)
                 time.sleep(float(self.rng.uniform(0.0, 0.1)))
                 call.cancel()
-                call.result()
+                response = call.result()
             else:
-                self.compare(chosen, self.stub.Predict(request, timeout=120))
+                response = self.stub.Predict(request, timeout=120)
                 self.seconds.append(time.monotonic() - start)
-                self.answered += 1
+            self.compare(chosen, response)
+            self.answered += 1
         except (grpc.RpcError, grpc.FutureCancelledError) as error:
             if way >= 0.04 or (isinstance(error, grpc.RpcError) and error.code() not in CANCELLED):
                 raise
@@ -151,14 +152,16 @@ def report(clients, memory):
     seconds = np.sort(np.concatenate([client.seconds for client in clients]))
     faults = [fault for client in clients for fault in client.faults]
     cancelled, versions = sum(client.cancelled for client in clients), set().union(*(c.versions for c in clients))
+    answered = sum(client.answered for client in clients)
     done, bytes_ = np.array([row for row in memory if row[0] > REQUESTS / 2], float).T
     slope = np.polyfit(done, bytes_, 1)[0]
     print(
-        f"\n{len(seconds)} answered, {cancelled} cancelled, {len(faults)} faults; versions {sorted(versions)}; latency median "
+        f"\n{answered} answered, {cancelled} cancelled, {len(faults)} faults; versions {sorted(versions)}; latency median "
         f"{np.median(seconds):.3f} s, 99th percentile {np.quantile(seconds, 0.99):.3f} s; memory {memory[0][1] / 1e6:.0f} MB at "
         f"first, {bytes_[0] / 1e6:.0f} MB half-way, {bytes_[-1] / 1e6:.0f} MB at last, {slope:.0f} bytes a request"
     )
     assert faults == []
+    assert answered + cancelled == REQUESTS // CLIENTS * CLIENTS
     if REQUESTS >= 10000:
         assert versions == set(range(1, VERSIONS + 1))
     else:  # there is not the time to load all of them
