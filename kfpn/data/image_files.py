@@ -27,6 +27,7 @@ class ImageFiles:
     def __init__(self, folder: Path, faults: AnnotationFaults, advice: str) -> None:
         self._folder, self._faults, self._advice = folder, faults, advice
         self._root = os.path.abspath(folder)
+        self._prefix = str(folder / "x")[:-1]
         self.index: FolderIndex | None = None
 
     def find(self, names: Sequence[str]) -> list[str | None]:
@@ -66,6 +67,9 @@ class ImageFiles:
         return files
 
     def _as_written(self, name: str) -> str | None:
+        if name.isascii() and name.replace(".", "").replace("_", "").isalnum():  # no folder in it: quickly
+            path = self._prefix + name
+            return path if os.path.isfile(path) else None
         path = str(self._folder / name)
         if os.path.isfile(path) and not self._leaves(name):
             return path

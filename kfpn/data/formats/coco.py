@@ -13,6 +13,7 @@ from kfpn.data.annotations import AnnotatedSource, ImageTable, RawObjects, colle
 from kfpn.data.box_conventions import require_width_and_height
 from kfpn.data.field_values import comma_hint, read_flag, read_number, shown
 from kfpn.data.folder_index import FolderIndex
+from kfpn.data.formats.coco_columns import plain_columns
 from kfpn.data.formats.coco_json import Rows, existing_json, read_coco_json
 from kfpn.data.formats.coco_tables import Categories, IdTable
 from kfpn.data.image_checks import NAMED_FAULTS, listing, read_headers
@@ -155,6 +156,11 @@ def _folders_of(root: Path) -> list[Path]:
 def _objects(
     annotations: Rows, images: IdTable, categories: Categories, files: Sequence[str], faults: AnnotationFaults
 ) -> RawObjects:
+    if plain := plain_columns(annotations, images.index_of_number, categories.label_of_number, _SET_ASIDE_BY):
+        of_plain = plain.image_index
+        return RawObjects(
+            of_plain, plain.corners, plain.labels, plain.crowd, plain.areas, where=lambda m: files[of_plain[m]]
+        )
     seen: set[str] = set()
     rows: list[tuple[int, int, bool, float]] = []
     corners: list[tuple[float, ...]] = []

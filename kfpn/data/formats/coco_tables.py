@@ -47,6 +47,11 @@ class IdTable:
                     f"{faults.source}: {one} ids must be unique, got {_same_ids(key, values[first], values[i])}"
                 )
 
+    @property
+    def index_of_number(self) -> dict[int, int] | None:
+        """Returns the index of each row by its id; None: the ids are told apart as text."""
+        return None if self._as_text else self._index
+
     def find(self, value: Any) -> int | None:
         """Returns the index of the row that has an id, or None where none has.
 
@@ -139,6 +144,13 @@ class Categories:
         self._require_unique_names(kept, faults.source)
         for text, number in self.left_out:
             faults.add(GROUP, f"{shown(text)}, id {number}")
+
+    @property
+    def label_of_number(self) -> dict[int, int] | None:
+        """Returns the label of each class by its category's id; None: the ids are told apart as text."""
+        if self._table.index_of_number is None:
+            return None
+        return {number: label for label, number in enumerate(self.ids)}
 
     def label(self, value: Any, what: str) -> int:
         """Returns the label of an annotation.
