@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from kfpn.data.image_checks import NAMED_FAULTS, listing
+from kfpn.data.opening_warnings import warn_of_data
 
 LOGGER = logging.getLogger("kfpn")
 
@@ -41,11 +42,11 @@ class AnnotationFaults:
     def report(self) -> None:
         """Logs one warning for each kind, with how many there are and the first file."""
         for kind, (count, first) in self.counts.items():
-            LOGGER.warning("%s: %s: %d (first: %s)", self.source, kind, count, first)
+            warn_of_data(f"{self.source}: {kind}: {count} (first: {first})")
 
 
 def usable_boxes(
-    boxes: np.ndarray, sizes: np.ndarray, where: Callable[[int], str], faults: AnnotationFaults, *, least: float = 0.0
+    boxes: np.ndarray, sizes: np.ndarray, where: Callable[[int], str], faults: AnnotationFaults
 ) -> tuple[np.ndarray, np.ndarray]:
     """Clips boxes to their images and finds those that cannot be used.
 
@@ -54,7 +55,6 @@ def usable_boxes(
         sizes: (M, 2) height and width of each box's image.
         where: gives the file of box m, for the warning.
         faults: counts the boxes of each kind. Less than a pixel outside the image is rounding, not a fault.
-        least: a side not longer than this many pixels has no area (1 where both ends count, as in VOC).
 
     Returns:
         clipped boxes (M, 4) float32 and a mask (M,) bool of the usable ones.
@@ -63,7 +63,7 @@ def usable_boxes(
     limits = np.concatenate([sizes, sizes], axis=1).reshape(-1, 4).astype(np.float64)
     finite = np.asarray(np.isfinite(boxes).all(axis=1))
     boxes = np.where(finite[:, None], boxes, 0.0)
-    has_area = finite & (boxes[:, 2:] - boxes[:, :2] > least).all(axis=1)
+    has_area = finite & (boxes[:, 2:] - boxes[:, :2] > 0.0).all(axis=1)
     clipped = np.clip(boxes, 0.0, limits).astype(np.float32)
     inside = has_area & (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
     moved = inside & (np.abs(boxes - np.clip(boxes, 0.0, limits)) > _ROUNDING).any(axis=1)
@@ -158,9 +158,6 @@ def warn_of_similar_names(class_names: Sequence[str], source: str) -> None:
     pairs = [(other, name) for name in class_names if (other := first.setdefault(plain_name(str(name)), name)) != name]
     if pairs:
         shown = ", ".join(f"{one!r} and {two!r}" for one, two in pairs[:NAMED_FAULTS])
-        LOGGER.warning(
-            "%s: classes whose names differ only in case, spaces, hyphens or accents' form: %d (%s)",
-            source,
-            len(pairs),
-            shown,
+        warn_of_data(
+            f"{source}: classes whose names differ only in case, spaces, hyphens or accents' form: {len(pairs)} ({shown})"
         )

@@ -40,7 +40,6 @@ class RawObjects:
         crowd: (M,) bool.
         areas: (M,) square pixels; what is not positive stands for the box's own area.
         where: function of m: the file of object m, for warnings.
-        least: as in `usable_boxes`.
     """
 
     image_index: Sequence[int] | np.ndarray
@@ -49,7 +48,6 @@ class RawObjects:
     crowd: Sequence[bool] | np.ndarray
     areas: Sequence[float] | np.ndarray
     where: Callable[[int], str]
-    least: float = 0.0
 
 
 def collect(objects: RawObjects, sizes: np.ndarray, faults: AnnotationFaults) -> Annotations:
@@ -64,7 +62,7 @@ def collect(objects: RawObjects, sizes: np.ndarray, faults: AnnotationFaults) ->
         The usable boxes.
     """
     image_index = np.asarray(objects.image_index, np.int64)
-    boxes, usable = usable_boxes(objects.boxes, sizes[image_index], objects.where, faults, least=objects.least)
+    boxes, usable = usable_boxes(objects.boxes, sizes[image_index], objects.where, faults)
     kept = np.flatnonzero(usable)
     kept = kept[np.argsort(image_index[kept], kind="stable")]
     counts = np.bincount(image_index[kept], minlength=len(sizes))

@@ -1,6 +1,8 @@
-"""Recognizes boxes that were written in another convention than the format's: shares, percents, corners."""
+"""Recognizes boxes that are no pixels of their images: shares, percents, boxes that are all alike or in one corner."""
 
 import numpy as np
+
+from kfpn.data.opening_warnings import warn_of_data
 
 _SHARES = 1.5
 """Pixels within which all boxes of a data set lie that are really shares of the sides (0..1, with some rounding)."""
@@ -13,7 +15,7 @@ _MANY = 20
 
 
 def require_pixels_of_boxes(name: str, boxes: np.ndarray, sizes: np.ndarray) -> None:
-    """Refuses a data set whose boxes are shares of the sides, 0..1.
+    """Refuses a data set whose boxes are shares of the sides, 0..1; of a single box it warns.
 
     Args:
         name: what messages call the data set.
@@ -21,41 +23,19 @@ def require_pixels_of_boxes(name: str, boxes: np.ndarray, sizes: np.ndarray) -> 
         sizes: (N, 2) heights and widths of the images.
 
     Raises:
-        ValueError: when all boxes, or nine tenths of many, lie within the first pixel and a half of much larger images.
+        ValueError: when all of at least two boxes, or nine tenths of many, lie within the first pixel and a half of much larger images.
     """
     if not len(boxes) or np.median(sizes) < _SMALLEST:
         return
     small = boxes.max(axis=1) <= _SHARES
     if small.all() or (len(boxes) >= _MANY and small.mean() > 0.9):
+        said = f"{int(small.sum())} of {len(boxes)} that lie in 0..{boxes[small].max():g}: they look like shares of the image's sides"
+        if len(boxes) == 1:  # a click of one pixel, or a mark that stands for no box
+            warn_of_data(f"{name}: boxes in pixels, {said}")
+            return
         raise ValueError(
-            f"{name}: boxes must be in pixels, got {int(small.sum())} of {len(boxes)} that lie in 0..{boxes[small].max():g}: "
-            "they look like shares of the image's sides. Multiply x and widths by the image's width, y and heights by its height"
-        )
-
-
-def require_width_and_height(name: str, corners: np.ndarray, sizes: np.ndarray) -> None:
-    """Refuses boxes (x, y, width, height) that are really (x1, y1, x2, y2).
-
-    Args:
-        name: what messages call the data set.
-        corners: (M, 4) yxyx, made by adding width and height to x and y, before anything was clipped.
-        sizes: (M, 2) height and width of each box's image.
-
-    Raises:
-        ValueError: when, read as corners, all boxes lie in their images, and read as sizes, most of them (of many, a tenth)
-            leave them by more than a tenth of a side.
-    """
-    corners, limits = np.asarray(corners, np.float64).reshape(-1, 4), np.asarray(sizes, np.float64).reshape(-1, 2)
-    if len(corners) < _FEW or not np.isfinite(corners).all():
-        return
-    first, last = corners[:, :2], corners[:, 2:] - corners[:, :2]
-    as_corners = (last > first).all(axis=1) & (last <= limits + 1).all(axis=1)
-    leaves = (corners[:, 2:] > 1.1 * limits).any(axis=1)
-    if as_corners.all() and leaves.mean() > (0.1 if len(corners) >= _MANY else 0.5):
-        raise ValueError(
-            f"{name}: bbox must be x, y, width, height, got {len(corners)} that look like x1, y1, x2, y2: {int(leaves.sum())} of "
-            "them leave their image, and in all of them the third number is larger than the first and the fourth than the "
-            "second. Write x2 - x1 and y2 - y1 in place of x2 and y2"
+            f"{name}: boxes must be in pixels, got {said}. "
+            "Multiply x and widths by the image's width, y and heights by its height"
         )
 
 

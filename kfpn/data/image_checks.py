@@ -1,6 +1,5 @@
 """Checks all image files of a data set when it is opened, and remembers which were checked before."""
 
-import logging
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,8 +9,7 @@ from tqdm import tqdm
 
 from kfpn.data.check_memory import CHECKED, CheckMemory, current_memory, file_stamps
 from kfpn.data.image import NARROW_SAID, CheckedImage, check_image, narrow_range, read_header
-
-LOGGER = logging.getLogger("kfpn")
+from kfpn.data.opening_warnings import warn_of_data
 
 NAMED_FAULTS = 5
 """Faulty files that an error names."""
@@ -93,10 +91,11 @@ def _warn_of_narrow_images(rows: np.ndarray, names: Sequence[str], source: str) 
     if len(narrow):
         NARROW_SAID.set()
         first = narrow[0]
-        LOGGER.warning(
-            "%s: images of more than 8 bits whose values fill less than an eighth of their range: %d (first: %s has %s)",
-            source, len(narrow), names[first], narrow_range(int(rows[first, 3]), int(rows[first, 4])),
-        )  # fmt: skip
+        values = narrow_range(int(rows[first, 3]), int(rows[first, 4]))
+        warn_of_data(
+            f"{source}: images of more than 8 bits whose values fill less than an eighth of their range: {len(narrow)} "
+            f"(first: {names[first]} has {values})"
+        )
 
 
 def progress(items: Iterable, total: int, what: str) -> Iterable:

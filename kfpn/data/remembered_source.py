@@ -2,10 +2,8 @@
 
 import contextlib
 import json
-import logging
 import os
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +12,8 @@ import numpy as np
 from kfpn.data.annotations import AnnotatedSource, Annotations, ImageTable
 from kfpn.data.check_memory import CheckMemory, absolute, file_stamps, pack, remembering, settled, unpack
 from kfpn.data.image_files import BY_LAST_PART, SPELT
+from kfpn.data.opening_warnings import warn_of_data, warnings_kept
 from kfpn.data.record import Source
-
-LOGGER = logging.getLogger("kfpn")
 
 _ARRAYS = ("ids", "offsets", "boxes", "labels", "crowd", "areas")
 
@@ -39,7 +36,7 @@ def open_remembered(open_place: Callable[[], Source], memory: CheckMemory, made_
             with contextlib.suppress(Exception):  # of another kind, without annotations, or changed by someone
                 if (source := _recall(memory, made_from, stamps)) is not None:
                     return source
-        with _warnings_kept() as said:
+        with warnings_kept() as said:
             source = open_place()
         if memory.check_images != "none":
             _learn(memory, source, (made_from, stamps), said)
@@ -61,11 +58,13 @@ def _recall(memory: CheckMemory, made_from: Sequence[str], stamps: np.ndarray) -
     table = ImageTable(images, images, held["ids"], held["rows"][:, :2])
     annotations = Annotations(*(held[key] for key in _ARRAYS[1:]))
     _require_sound(annotations, table, len(words["class_names"]), len(words["category_ids"]))
-    source = AnnotatedSource(words["name"], words["class_names"], words["category_ids"], table, annotations)
+    with warnings_kept() as said_now:
+        source = AnnotatedSource(words["name"], words["class_names"], words["category_ids"], table, annotations)
     source.fault_counts = {kind: (int(count), str(first)) for kind, (count, first) in words["fault_counts"].items()}
     source.left_out_classes = [(str(name), int(number)) for name, number in words["left_out_classes"]]
-    for message in words["said"]:
-        LOGGER.warning("%s", message)
+    for text in words["said"]:
+        if text not in said_now:
+            warn_of_data(str(text))
     return source
 
 
@@ -116,24 +115,6 @@ def _learn(memory: CheckMemory, source: Source, made: tuple[Sequence[str], np.nd
         **vars(source.annotations),
     }
     memory.changed = True
-
-
-@contextlib.contextmanager
-def _warnings_kept() -> Iterator[list[str]]:
-    """Collects the warnings that the data set's opening logs; they are shown all the same."""
-    said: list[str] = []
-    own_thread = threading.get_ident()
-
-    def keep(record: logging.LogRecord) -> bool:
-        if record.levelno >= logging.WARNING and record.thread == own_thread:
-            said.append(record.getMessage())
-        return True
-
-    LOGGER.addFilter(keep)
-    try:
-        yield said
-    finally:
-        LOGGER.removeFilter(keep)
 
 
 def files_below(place: str) -> list[str]:

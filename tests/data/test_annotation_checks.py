@@ -57,10 +57,6 @@ def test_boxes_are_clipped_to_their_image_and_rounding_is_no_fault():
     assert faults.counts == {CLIPPED: (1, "file 0")}
 
 
-def test_a_box_with_a_side_of_least_or_shorter_is_not_usable():
-    assert check([[0, 0, 1, 9], [0, 0, 2, 9]], least=1.0)[1].tolist() == [False, True]
-
-
 def test_an_empty_array_of_boxes_is_accepted():
     boxes, usable, _ = check(np.zeros((0, 4)))
     assert boxes.shape == (0, 4)

@@ -10,7 +10,7 @@ import numpy as np
 
 from kfpn.data.annotation_checks import AnnotationFaults, in_stored_pixels, upright_boxes
 from kfpn.data.annotations import AnnotatedSource, ImageTable, RawObjects, collect
-from kfpn.data.box_conventions import require_width_and_height
+from kfpn.data.box_orders import XYWH, check_box_order
 from kfpn.data.field_values import comma_hint, read_flag, read_number, shown
 from kfpn.data.folder_index import FolderIndex
 from kfpn.data.formats.coco_columns import plain_columns
@@ -60,7 +60,7 @@ class CocoSource(AnnotatedSource):
         stored = in_stored_pixels(declared, sizes, orientations, files, name)
         objects = _objects(content["annotations"], table, categories, files, faults)
         of_image = objects.image_index
-        require_width_and_height(name, objects.boxes, sizes[of_image])
+        _check_order(name, objects, sizes, orientations)
         turned = upright_boxes(objects.boxes, sizes[of_image], np.where(stored, orientations, 1)[of_image])
         super().__init__(
             name=name,
@@ -194,6 +194,14 @@ def _objects(
     of_image = np.asarray(index_column, np.int64)
     boxes = np.asarray(corners, np.float64).reshape(-1, 4)
     return RawObjects(of_image, boxes, labels, crowd, areas, where=lambda m: files[of_image[m]])
+
+
+def _check_order(name: str, objects: RawObjects, sizes: np.ndarray, orientations: np.ndarray) -> None:
+    # In a rotated image x and y are swapped for another reason.
+    upright = objects.boxes[orientations[objects.image_index] == 1]
+    y0, x0, y1, x1 = upright.T
+    numbers = np.stack([x0, y0, x1 - x0, y1 - y0], axis=1)
+    check_box_order(name, "bbox", XYWH, numbers, sizes[objects.image_index][orientations[objects.image_index] == 1])
 
 
 def _is_crowd(annotation: dict[str, Any], what: str, faults: AnnotationFaults) -> bool:

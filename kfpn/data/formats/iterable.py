@@ -7,6 +7,7 @@ import numpy as np
 
 from kfpn.data.annotation_checks import AnnotationFaults, in_stored_pixels, require_unique
 from kfpn.data.annotations import AnnotatedSource, ImageTable, RawObjects, collect
+from kfpn.data.box_orders import YXYX, check_box_order
 from kfpn.data.image_checks import read_headers
 from kfpn.data.record import Record
 
@@ -62,6 +63,7 @@ class IterableSource(AnnotatedSource):
             np.concatenate([np.zeros(0), *(record.areas for record in held)]),
             where=lambda m: names[of_image[m]],
         )
+        check_box_order(name, "boxes", YXYX, objects.boxes, sizes[of_image])
         image_ids = [record.image_id for record in held]
         images = [record.image for record in held]
         table = ImageTable(images, names, image_ids, sizes)

@@ -102,15 +102,18 @@ def _raw_objects(objects: _Objects, class_names: list[str], faults: AnnotationFa
         crowd.append(flag is not None)
         if flag not in (None, "difficult"):  # that difficult objects are crowd is VOC's own rule
             faults.add(SET_ASIDE_OBJECTS.format(flag), str(path))
+    if not from_zero:
+        boxes -= (1, 1, 0, 0)
+        # A box of one pixel both ways is a click without a drag, as labelling tools write it. A line of one pixel may be meant.
+        point = (boxes[:, 2:] - boxes[:, :2] == 1).all(axis=1)
+        boxes[point, 2:] = boxes[point, :2]
     return RawObjects(
         np.asarray([i for i, _, _ in objects], np.int64),
-        boxes - (0 if from_zero else np.array((1, 1, 0, 0))),
+        boxes,
         [label_of[object_name(item, path)] for _, path, item in objects],
         crowd,
         np.zeros(len(objects)),
         where=lambda m: str(objects[m][1]),
-        # One pixel is the least that VOC's inclusive corners can span: a box of it stands for a click without a drag.
-        least=0.0 if from_zero else 1.0,
     )
 
 

@@ -90,11 +90,13 @@ def test_a_missing_annotation_split_or_folder_is_named(folder):
         VocSource(folder)
 
 
-def test_a_box_whose_corners_are_one_point_is_left_out(folder, caplog):
-    (folder / "Annotations" / "a.xml").write_text(xml(("dog", 0, 7, 7, 7, 7), ("dog", 0, 7, 7, 8, 8)))
+def test_a_box_whose_corners_are_one_point_is_left_out_and_one_of_a_pixels_width_is_kept(folder, caplog):
+    objects = [("dog", 0, *corners) for corners in ((7, 7, 7, 7), (7, 7, 8, 8), (7, 3, 7, 9), (3, 7, 9, 7), (7, 3, 6, 9))]
+    (folder / "Annotations" / "a.xml").write_text(xml(*objects))
     with caplog.at_level(logging.WARNING, "kfpn"):
-        assert VocSource(folder)[0].boxes.tolist() == [[6, 6, 8, 8]]
-    assert any(NO_AREA in message for message in caplog.messages)
+        boxes = VocSource(folder)[0].boxes
+    assert sorted(boxes.tolist()) == sorted([[6, 6, 8, 8], [2, 6, 9, 7], [6, 2, 7, 9]])
+    assert [message for message in caplog.messages if f"{NO_AREA}: 2" in message]
 
 
 @pytest.mark.skipif(not (SHARED / "bccd").is_dir(), reason="needs ../shared/data/bccd")
