@@ -1,11 +1,13 @@
 """Finds files by names that were written on another machine."""
 
 import difflib
+import heapq
+import itertools
 import os
 import re
 import unicodedata
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -13,6 +15,7 @@ Parts = tuple[str, ...]
 
 _LONGEST_PATH = 4096  # characters
 _MOST_FILES = 1_000_000  # a folder that holds more is not the folder of images
+_MOST_LOOKED_AT, _MOST_COMPARED, _LONGEST_COMPARED = 20_000, 40, 100
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://[^/?#]*([^?#]*)")
 _LOCAL_FILE = re.compile(r".*[?&]d=([^&#]+)")  # Label Studio: /data/local-files/?d=images/im0.jpg
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")  # Label Studio puts a part of a random id before the name of an upload
@@ -95,14 +98,14 @@ class FolderIndex:
 
     def __init__(self, folder: str | Path, endings: Collection[str] | None = None, *, deep: bool = True) -> None:
         self.folder = Path(folder)
-        self.by_name: dict[str, list[Parts]] = {}
-        self.by_stem: dict[str, list[Parts]] = {}
+        self.by_name: dict[str, SameName] = {}
+        self.by_stem: dict[str, SameName] = {}
         self.count = 0
         for parts in _files_below(str(folder), deep):
             if endings is None or Path(parts[-1]).suffix.lower() in endings:
                 self.count += 1
-                self.by_name.setdefault(_plain(parts[-1]), []).append(parts)
-                self.by_stem.setdefault(_plain(_stem(parts[-1])), []).append(parts)
+                self.by_name.setdefault(_plain(parts[-1]), SameName()).files.append(parts)
+                self.by_stem.setdefault(_plain(_stem(parts[-1])), SameName()).files.append(parts)
 
     def path(self, parts: Parts) -> str:
         """Returns the path of a file."""
@@ -120,10 +123,10 @@ class FolderIndex:
         known = readings(name)
         for parts in known:
             if rivals := self.by_name.get(_plain(parts[-1])):
-                return _closest(parts, rivals, whole=True)
+                return rivals.closest(parts, _same)
         for parts in filter(None, map(_before_upload, known)):
             if rivals := self.by_name.get(_plain(parts[-1])):
-                return Match(_closest(parts, rivals, whole=True).files)
+                return Match(rivals.closest(parts, _same).files)
         return Match()
 
     def find_stem(self, parts: Parts) -> Match:
@@ -133,7 +136,7 @@ class FolderIndex:
             parts: folders, and the file's name without its ending.
         """
         rivals = self.by_stem.get(_plain(parts[-1]))
-        return _closest(parts, rivals, whole=False) if rivals else Match()
+        return rivals.closest(parts, _stem) if rivals else Match()
 
     def nearest(self, name: str) -> str | None:
         """Returns the path below the folder of the file that is most like one that is not there, or None.
@@ -142,27 +145,73 @@ class FolderIndex:
         """
         for parts in readings(name):
             if rivals := self.by_stem.get(_plain(_stem(parts[-1]))) or self.by_stem.get(_plain(parts[-1])):
-                return " and ".join("/".join(rival) for rival in rivals[:2])
-        known = list(self.by_name)[:5000]
-        last = next(iter(readings(name)), ("",))[-1]
-        near = difflib.get_close_matches(_plain(last)[:100], known, n=1, cutoff=0.75)
-        return "/".join(self.by_name[near[0]][0]) if near else None
+                return " and ".join("/".join(rival) for rival in rivals.files[:2])
+        last = _plain(next(iter(readings(name)), ("",))[-1])[:_LONGEST_COMPARED]
+        # Comparing takes a time that grows with the square of the length: few names are compared, those with the most ends in common.
+        known = itertools.islice((other for other in self.by_name if len(other) <= _LONGEST_COMPARED), _MOST_LOOKED_AT)
+        known = heapq.nlargest(_MOST_COMPARED, known, key=lambda other: _common_ends(last, other))
+        near = difflib.get_close_matches(last, known, n=1, cutoff=0.75)
+        return "/".join(self.by_name[near[0]].files[0]) if near else None
 
 
 def _stem(name: str) -> str:
     return Path(name).stem
 
 
-def _closest(parts: Parts, rivals: list[Parts], *, whole: bool) -> Match:
-    def rank(rival: Parts) -> tuple[bool, int, int]:
-        own = rival if whole else (*rival[:-1], _stem(rival[-1]))
-        same = [_plain(a) == _plain(b) for a, b in zip(reversed(own), reversed(parts), strict=False)]
-        shared = same.index(False) if False in same else len(same)
-        literal = 2 if own[-1] == parts[-1] else 1 if _composed(own[-1]) == _composed(parts[-1]) else 0
-        return shared == len(own) == len(parts), shared, literal
+def _same(name: str) -> str:
+    return name
 
-    best = max(map(rank, rivals))
-    return Match(tuple(rival for rival in rivals if rank(rival) == best), best[0])
+
+def _common_ends(one: str, other: str) -> int:
+    return len(os.path.commonprefix((one, other))) + len(os.path.commonprefix((one[::-1], other[::-1])))
+
+
+@dataclass
+class SameName:
+    """Holds the files that share their last parts, and knows those that share one more of them, which is worked out when it is asked for.
+
+    Attributes:
+        files: paths below the folder, as parts.
+        shared: how many parts, from the last one on, they all share.
+    """
+
+    files: list[Parts] = field(default_factory=list)
+    shared: int = 1
+    _narrower: dict[str, "SameName"] | None = None
+    _known: dict[tuple[bool, str], Match] = field(default_factory=dict)
+
+    def closest(self, parts: Parts, shown: Callable[[str], str]) -> Match:
+        """Returns the files that share the most parts with a path and, of these, are spelt as it; all of them where they fit alike.
+
+        Args:
+            parts: a path whose last parts are those that the files share.
+            shown: gives, of a file's name, what stands for the last part: the name itself or its stem.
+        """
+        group = self
+        while group.shared < len(parts) and (inner := group._inner().get(_plain(parts[-1 - group.shared]))):
+            group = inner
+        key = (group.shared == len(parts), parts[-1])
+        if key not in group._known:
+            group._known[key] = group._best(*key, shown)
+        return group._known[key]
+
+    def _inner(self) -> dict[str, "SameName"]:
+        if self._narrower is None:
+            self._narrower = {}
+            for file in self.files:
+                if len(file) > self.shared:
+                    one = self._narrower.setdefault(_plain(file[-1 - self.shared]), SameName(shared=self.shared + 1))
+                    one.files.append(file)
+        return self._narrower
+
+    def _best(self, whole: bool, name: str, shown: Callable[[str], str]) -> Match:
+        def rank(file: Parts) -> tuple[bool, int]:
+            own = shown(file[-1])
+            literal = 2 if own == name else 1 if _composed(own) == _composed(name) else 0
+            return whole and len(file) == self.shared, literal
+
+        best = max(map(rank, self.files))
+        return Match(tuple(file for file in self.files if rank(file) == best), best[0])
 
 
 def _composed(text: str) -> str:

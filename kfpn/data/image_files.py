@@ -6,6 +6,7 @@ from pathlib import Path
 
 from kfpn.data.annotation_checks import AnnotationFaults
 from kfpn.data.folder_index import FolderIndex, readings, spelt_alike
+from kfpn.data.image_checks import progress
 
 SPELT = "file names that are spelt otherwise on this machine (separators, case, accents, %20), taken"
 BY_LAST_PART = "file names with the folders of another machine or without their folder, found by their last part"
@@ -43,7 +44,7 @@ class ImageFiles:
             return files
         self.index = FolderIndex(self._folder)
         elsewhere = []
-        for i in missing:
+        for i in progress(missing, len(missing), f"looking for the images of {self._faults.source}"):
             match = self.index.find(names[i])
             if match.files and match.place:
                 files[i] = self._only(names[i], match.files)

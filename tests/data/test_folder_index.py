@@ -2,6 +2,7 @@ import unicodedata
 
 import pytest
 
+from kfpn.data import folder_index
 from kfpn.data.folder_index import FolderIndex, readings
 
 
@@ -90,3 +91,29 @@ def test_links_in_a_circle_end(tmp_path):
     (tmp_path / "a" / "im.jpg").touch()
     assert found(tmp_path, "im.jpg") == ["a/im.jpg"]
     assert FolderIndex(tmp_path / "none").find("im.jpg").files == ()
+
+
+def test_many_folders_with_the_same_names_cost_a_look_at_each_file(tmp_path, monkeypatch):
+    for folder in range(30):
+        (tmp_path / f"D{folder}").mkdir()
+        for number in range(10):
+            (tmp_path / f"D{folder}" / f"{number}.jpg").touch()
+    index = FolderIndex(tmp_path)
+    calls, plain = [], folder_index._plain
+    monkeypatch.setattr(folder_index, "_plain", lambda text: calls.append(text) or plain(text))
+    for folder in range(30):
+        for number in range(10):
+            match = index.find(rf"C:\set\d{folder}\{number}.jpg")
+            assert (match.files, match.place) == (((f"D{folder}", f"{number}.jpg"),), False)
+            assert len(index.find(f"other{folder}/{number}.jpg").files) == 30
+    assert index.find("D3/1.jpg").place
+    assert len(calls) < 10 * 300
+
+
+def test_few_names_are_compared_letter_by_letter(tmp_path, monkeypatch):
+    for number in range(300):
+        (tmp_path / f"{number:090}.jpg").touch()
+    compared = []
+    monkeypatch.setattr(folder_index.difflib, "get_close_matches", lambda name, names, **_: compared.extend(names) or [])
+    FolderIndex(tmp_path).nearest(f"{'0' * 89}x{'1' * 120}.jpg")
+    assert 0 < len(compared) <= 40

@@ -200,7 +200,8 @@ def _check_order(name: str, objects: RawObjects, sizes: np.ndarray, orientations
     # In a rotated image x and y are swapped for another reason.
     upright = objects.boxes[orientations[objects.image_index] == 1]
     y0, x0, y1, x1 = upright.T
-    numbers = np.stack([x0, y0, x1 - x0, y1 - y0], axis=1)
+    with np.errstate(invalid="ignore"):
+        numbers = np.stack([x0, y0, x1 - x0, y1 - y0], axis=1)
     check_box_order(name, "bbox", XYWH, numbers, sizes[objects.image_index][orientations[objects.image_index] == 1])
 
 

@@ -48,7 +48,7 @@ class VocFolder:
 
     def all_annotations(self) -> list[Path]:
         """Returns the paths of all XML files, sorted."""
-        return sorted(Path(self.xml.path(parts)) for rivals in self.xml.by_name.values() for parts in rivals)
+        return sorted(Path(self.xml.path(parts)) for rivals in self.xml.by_name.values() for parts in rivals.files)
 
 
 def open_folder(root: Path, name: str) -> VocFolder:
