@@ -13,6 +13,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from kfpn.data.image_endings import NO_PIXELS
 from kfpn.data.jpeg_header import read_jpeg_header
+from kfpn.data.mistaken_files import image_fault
 from kfpn.data.pixel_values import RgbPixels, UnreadablePixels, sample_kind, to_rgb
 from kfpn.data.record import Record
 
@@ -187,13 +188,14 @@ def _opened(image: str | os.PathLike[str] | bytes) -> Iterator[Image.Image]:
             f"has more pixels than the {2 * (Image.MAX_IMAGE_PIXELS or 0):,} that are safe to decode"
         ) from error
     except Image.UnidentifiedImageError as error:
-        raise ValueError("is not an image, or of a kind that Pillow can't read") from error
+        raise ValueError(image_fault(image) or "is not an image, or of a kind that Pillow can't read") from error
     except FileNotFoundError as error:
         raise ValueError("does not exist") from error
     except UnreadablePixels:
         raise
     except Exception as error:  # on damaged files, the plugins of Pillow raise errors of many kinds
-        raise ValueError(f"can't be read as an image ({type(error).__name__}: {error})") from error
+        why = image_fault(image) or f"can't be read as an image ({type(error).__name__}: {error})"
+        raise ValueError(why) from error
 
 
 def _header(picture: Image.Image, image: str | os.PathLike[str] | bytes) -> Header:

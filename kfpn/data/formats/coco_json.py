@@ -7,6 +7,7 @@ from typing import Any
 from kfpn.data.encodings import decode_text
 from kfpn.data.field_values import shown
 from kfpn.data.memory_limit import memory_limit
+from kfpn.data.mistaken_files import HEAD, mistaken_for
 
 Rows = list[dict[str, Any]]
 
@@ -67,6 +68,13 @@ def _parsed_json(path: Path, name: str) -> Any:
         return row
 
     _require_memory(path, name)
+    try:
+        with path.open("rb") as file:
+            mistaken = mistaken_for(file.read(HEAD))
+    except OSError as error:
+        raise ValueError(f"{name}: can't be read: {error.strerror}") from error
+    if mistaken:
+        raise ValueError(f"{name}: {mistaken}")
     try:
         return json.loads(decode_text(path.read_bytes()), object_hook=without_masks)
     except json.JSONDecodeError as error:

@@ -9,6 +9,7 @@ from kfpn.data.annotation_checks import AnnotationFaults, require_unique
 from kfpn.data.encodings import decode_text
 from kfpn.data.folder_index import FolderIndex, Parts, is_hidden, readings
 from kfpn.data.image_endings import image_endings
+from kfpn.data.mistaken_files import HEAD, mistaken_for
 
 OTHER_NAME = "annotations whose <filename> is an image of another name, taken"
 NOT_THERE = "annotations whose <filename> is not there, so the one image of the annotation's name is taken"
@@ -127,11 +128,15 @@ def stems_of_split(folder: VocFolder, split: str, faults: AnnotationFaults) -> l
             f"{name}: split {path} does not exist; there are {', '.join(split_names(folder.root)) or 'none'}"
         )
     try:
-        text = decode_text(path.read_bytes())
+        content = path.read_bytes()
+        mistaken = mistaken_for(content[:HEAD]) if content else None
+        text = "" if mistaken else decode_text(content)
     except UnicodeDecodeError as error:
         raise ValueError(f"{name}: {path} must be text in UTF-8, got {error}") from error
     except OSError as error:
         raise ValueError(f"{name}: {path} can't be read: {error.strerror}") from error
+    if mistaken:
+        raise ValueError(f"{name}: {path} {mistaken}")
     lines = [line.strip() for line in re.split(r"\r\n|\r|\n", text)]
     lines = [line for line in lines if line and not is_hidden(readings(line)[0][-1] if readings(line) else line)]
     if not lines:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kfpn.data.encodings import decode_xml
 from kfpn.data.field_values import comma_hint, read_flag, read_number
+from kfpn.data.mistaken_files import HEAD, mistaken_for
 
 CORNERS = ("ymin", "xmin", "ymax", "xmax")
 _CROWD_FLAGS = ("difficult", "ignore", "iscrowd")
@@ -21,7 +22,9 @@ def read_tree(path: Path) -> ElementTree.Element:
         ValueError: when it can't be read or is not XML; names the file.
     """
     try:
-        return ElementTree.fromstring(decode_xml(path.read_bytes()))
+        content = path.read_bytes()
+        mistaken = mistaken_for(content[:HEAD])
+        root = None if mistaken else ElementTree.fromstring(decode_xml(content))
     except ElementTree.ParseError as error:
         line, column = error.position
         why = str(error).partition(": line")[0]
@@ -33,6 +36,21 @@ def read_tree(path: Path) -> ElementTree.Element:
         ) from error
     except (LookupError, ValueError, OSError) as error:  # an encoding that Python does not know, or that no tool writes
         raise ValueError(f"{path}: can't be read: {error}") from error
+    if root is None:
+        raise ValueError(f"{path}: {mistaken}")
+    return _plain_root(root, path)
+
+
+def _plain_root(root: ElementTree.Element, path: Path) -> ElementTree.Element:
+    """Drops namespaces, and refuses XML that is no annotation of VOC's form."""
+    for element in root.iter():
+        if "}" in str(element.tag):
+            element.tag = element.tag.rpartition("}")[2]
+    if root.tag != "annotation" and root.find("object") is None:
+        raise ValueError(
+            f"{path}: must be XML in VOC's form, with the root <annotation>, got <{root.tag[:50]}>: export it as Pascal VOC, or move it away"
+        )
+    return root
 
 
 def declared_in_xml(path: Path, tree: ElementTree.Element) -> tuple[int, int]:

@@ -112,8 +112,8 @@ def test_random_objects_are_read_as_a_plain_reader_reads_them(folder, objects):
     expected = []
     for name, difficult, x0, y0, x1, y1 in objects:
         box = (max(y0 - 1, 0), max(x0 - 1, 0), min(y1, 20), min(x1, 30))
-        # A box whose corners are one point has no area, whether the last pixel counts or not: someone clicked and did not drag.
-        if x1 > x0 and y1 > y0 and box[2] > box[0] and box[3] > box[1]:
+        # Corners that are one point are a click without a drag.
+        if x1 >= x0 and y1 >= y0 and (x1, y1) != (x0, y0) and box[2] > box[0] and box[3] > box[1]:
             expected.append((*box, ["ant", "dog"].index(name), bool(difficult)))
     record = opened(folder, xml(*objects), xml(("dog", 0, 1, 1, 30, 20), ("ant", 0, 1, 1, 30, 20)))[0]
     read = [(*box, label, crowd) for box, label, crowd in zip(record.boxes, record.labels, record.crowd, strict=True)]

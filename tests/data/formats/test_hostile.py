@@ -163,7 +163,7 @@ except ValueError as error:
 
 def test_a_gigabyte_of_json_in_half_a_gigabyte_of_memory_is_an_error_and_no_traceback(tmp_path):
     path = tmp_path / "large.json"
-    path.touch()
+    path.write_text("{")
     done = subprocess.run([sys.executable, "-c", LIMITED, str(path)], capture_output=True, text=True)
     assert "large.json: can't be read: is too large for the memory, 1,073,741,824 bytes" in done.stdout, done.stderr
 
