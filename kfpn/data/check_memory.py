@@ -25,7 +25,7 @@ CHECKED = ("height", "width", "orientation", "bits", "highest")
 """What is remembered of an image."""
 _VERSION = f"2 kfpn {__version__} Pillow {PIL.__version__}"
 """What was found by another version counts no more: its rules may have been others."""
-_STAMP = 4
+STAMP = 4
 """Numbers by which a file is known again, see `file_stamps`."""
 _LONGEST_WAIT = 600.0  # seconds that a process waits for another one that checks the same data
 
@@ -191,7 +191,7 @@ def file_stamps(paths: Sequence[str | Path]) -> np.ndarray:
     These are its size in bytes, the time of writing in nanoseconds, the time of any change to the file, and its number on the
     disk. Tools that copy files keep the time of writing, so it does not tell two files of one size apart.
     """
-    stamps = np.full((len(paths), _STAMP), -1, np.int64)
+    stamps = np.full((len(paths), STAMP), -1, np.int64)
     for i, path in enumerate(paths):
         try:
             status = os.stat(path)
@@ -256,7 +256,7 @@ def _is_sound(arrays: dict[str, Any]) -> bool:
     return (
         arrays["paths"].dtype == np.uint8
         and (stamps.dtype, rows.dtype) == (np.int64, np.int32)
-        and (stamps.shape, rows.shape) == ((count, _STAMP), (count, len(CHECKED)))
+        and (stamps.shape, rows.shape) == ((count, STAMP), (count, len(CHECKED)))
         and bool((rows[:, :3] > 0).all() and (rows[:, 2] <= 8).all() and (rows[:, 3:] >= 0).all())
         and np.ndim(arrays["time"]) == 0
         and 0.0 < float(arrays["time"]) <= time.time() + 1.0

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from kfpn.data.annotations import AnnotatedSource, Annotations, ImageTable
-from kfpn.data.check_memory import CheckMemory, absolute, file_stamps, pack, remembering, settled, unpack
+from kfpn.data.check_memory import STAMP, CheckMemory, absolute, file_stamps, pack, remembering, settled, unpack
 from kfpn.data.image_files import BY_LAST_PART, SPELT
 from kfpn.data.opening_warnings import warn_of_data, warnings_kept
 from kfpn.data.record import Source
 
+_RUN_FILES = {"config.json", "classes.json"}
+"""Files by which a work directory of `kfpn train` is known."""
 _ARRAYS = ("ids", "offsets", "boxes", "labels", "crowd", "areas")
 
 
@@ -24,14 +26,15 @@ def open_remembered(open_place: Callable[[], Source], memory: CheckMemory, made_
     Args:
         open_place: opens and checks the data set.
         memory: of the data set.
-        made_from: the files that its annotations are in; a change of one of them, or of their number, makes the memory void.
+        made_from: the files that its annotations are in, and all others beside them: a new name among them, or a change of an
+            annotation file or a list, makes the memory void.
 
     Returns:
         The source that `open_place` returns, or an `AnnotatedSource` with the same content; warnings of the opening are said
         again.
     """
     with remembering(memory):
-        stamps = file_stamps(made_from)
+        stamps = _annotation_stamps(made_from)
         if memory.check_images != "full":
             with contextlib.suppress(Exception):  # of another kind, without annotations, or changed by someone
                 if (source := _recall(memory, made_from, stamps)) is not None:
@@ -41,6 +44,17 @@ def open_remembered(open_place: Callable[[], Source], memory: CheckMemory, made_
         if memory.check_images != "none":
             _learn(memory, source, (made_from, stamps), said)
         return source
+
+
+def _annotation_stamps(files: Sequence[str]) -> np.ndarray:
+    """Returns `file_stamps` of a folder's annotations and lists, or of a file that is named itself, and zeros for all others.
+
+    Images have stamps of their own in the memory, and a log that grows changes nothing.
+    """
+    stamps = np.zeros((len(files), STAMP), np.int64)
+    asked = [i for i, file in enumerate(files) if len(files) == 1 or file.lower().endswith((".xml", ".txt"))]
+    stamps[asked] = file_stamps([files[i] for i in asked])
+    return stamps
 
 
 def _recall(memory: CheckMemory, made_from: Sequence[str], stamps: np.ndarray) -> Source | None:
@@ -118,15 +132,16 @@ def _learn(memory: CheckMemory, source: Source, made: tuple[Sequence[str], np.nd
 
 
 def files_below(place: str) -> list[str]:
-    """Returns a file, or all files below a folder that are not hidden, sorted, as absolute paths."""
+    """Returns a file, or all files below a folder, sorted, as absolute paths; hidden ones and those of kfpn's runs are left out."""
     path = os.path.abspath(os.path.expanduser(place))
     if not os.path.isdir(path):
         return [path]
     files, seen = [], set()
     for folder, folders, names in os.walk(path, followlinks=True):
         real = os.path.realpath(folder)
-        folders[:] = [] if real in seen else sorted(name for name in folders if not name.startswith("."))
-        if real not in seen:
+        of_run = folder != path and _RUN_FILES.issubset(names)  # a work directory changes with each step
+        folders[:] = [] if real in seen or of_run else sorted(name for name in folders if not name.startswith("."))
+        if real not in seen and not of_run:
             files += [os.path.join(folder, name) for name in names if not name.startswith(".")]
         seen.add(real)
     return sorted(files)

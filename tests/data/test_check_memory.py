@@ -1,4 +1,5 @@
 import json
+import logging
 import multiprocessing
 import os
 import shutil
@@ -250,9 +251,33 @@ def test_a_voc_folder_is_remembered_until_any_of_its_files_changes(folder, check
     second = open_source(data)
     same(first, second)
     assert (type(second), len(checked)) == (AnnotatedSource, 2)
+    run = folder / "runs" / "one"
+    run.mkdir(parents=True)
+    for name in ("config.json", "classes.json"):
+        (run / name).write_text("{}")
+    (folder / "train.log").write_text("step 1")
+    open_source(data)  # a new name beside the data: read anew
+    (folder / "train.log").write_text("step 1, step 2")
+    (run / "metrics.jsonl").write_text("{}")
+    assert (type(open_source(data)), len(checked)) == (AnnotatedSource, 2)
     (folder / "Annotations" / "v2.xml").write_text(text.format("dog"))
     assert open_source(data).class_names == ("cat", "dog")
     assert len(checked) == 2
+
+
+def test_what_was_said_with_the_logger_off_is_said_by_the_next_opening_and_once(folder, caplog):
+    write_json(folder / "a.json", [*BOXES, [1, 1, 0, 0]])
+    text = (folder / "a.json").read_text(encoding="utf-8").replace("dog", "猫 ")
+    (folder / "a.json").write_text(text, encoding="utf-8")
+    age(folder / "a.json")
+    logging.disable(logging.CRITICAL)
+    try:
+        open_source(f"coco:{folder}/a.json")
+    finally:
+        logging.disable(logging.NOTSET)
+    assert not caplog.messages
+    assert type(open_source(f"coco:{folder}/a.json")) is AnnotatedSource
+    assert sorted("without area" in message for message in caplog.messages) == [False, True]
 
 
 def test_folders_that_are_links_are_looked_into_once(tmp_path):
