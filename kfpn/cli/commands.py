@@ -44,7 +44,7 @@ def _evaluate(command: options.Evaluate) -> int:
     evaluation = open_evaluation(
         EvaluationRequest(
             command.workdir, command.data, command.split, command.batch_size, parse_scales(command.scales) or None,
-            command.flip, command.proposals,
+            command.flip, command.proposals, command.check_images,
         )
     )  # fmt: skip
     print(describe_source(evaluation.source), flush=True)
@@ -101,6 +101,7 @@ def _table(metrics: dict[str, Any]) -> str:
 
 
 def _predict(command: options.Predict) -> int:
+    from kfpn.data.decode_limits import decoding_at_most
     from kfpn.inference.predict import find_images, predict_images
     from kfpn.runs.load import load_trained_detector
 
@@ -109,7 +110,8 @@ def _predict(command: options.Predict) -> int:
     model = load_trained_detector(command.workdir, padded=True)
     config = _run_config(command.workdir)
     pyramid = _image_pyramid(command, model, config)
-    results, failed = predict_images(model, config, paths, output, command.min_score, pyramid)
+    with decoding_at_most(command.max_pixels):
+        results, failed = predict_images(model, config, paths, output, command.min_score, pyramid)
     print(f"objects: {len(results)}; images: {len(paths) - len(failed)} of {len(paths)}; in {output}")
     if pyramid is not None:
         print(pyramid.cost_line())
@@ -164,7 +166,8 @@ def _propose(command: options.Propose) -> int:
     data = command.data or config.data
     own_val_data = None if command.data else config.val_data
     val_data = command.val_data or own_val_data or default_val_data(data)
-    sources = [open_source(data, "train")] + ([open_source(val_data, "validation")] if val_data else [])
+    how = config.check_images
+    sources = [open_source(data, "train", how)] + ([open_source(val_data, "validation", how)] if val_data else [])
     passes = [SourcePass(source, config, command.batch_size) for source in sources]
     counts = propose(load_submodels(run), config.model, passes, output, command.count)
     for source, count in zip(sources, counts, strict=True):

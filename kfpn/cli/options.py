@@ -9,7 +9,9 @@ import tyro
 
 from kfpn.cli.exports import EXPORTS
 from kfpn.config.model import ModelConfig
+from kfpn.config.run import CheckImages
 from kfpn.config.test_scales import parse_scales
+from kfpn.data.decode_limits import MOST_PIXELS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Evaluate:
     """Look at the mirror image as well, at each size."""
     proposals: bool = False
     """Measure the recall of the RPN's proposals as well: AR@100, AR@1000, and at 1000 of small, medium and large objects."""
+    check_images: CheckImages | None = None
+    """How image files are checked, as for `kfpn train`. None: as the run did."""
 
     def __post_init__(self) -> None:
         parse_scales(self.scales)
@@ -55,9 +59,13 @@ class Predict:
     """Image pyramid: short sides in pixels, 480,640,800; the detections are merged. None: the run's own size only."""
     flip: bool = False
     """Look at the mirror image as well, at each size."""
+    max_pixels: int = MOST_PIXELS
+    """Most pixels of an image. Larger ones are named and passed over, and so are JPEGs whose scans have more than a hundred times as many."""
 
     def __post_init__(self) -> None:
         parse_scales(self.scales)
+        if not 1 <= self.max_pixels < 2**31:
+            raise ValueError(f"max_pixels must lie in 1..2147483647, got {self.max_pixels}")
         if not self.images:
             raise ValueError("images must name at least one file, got none")
         if not 0.0 <= self.min_score <= 1.0:

@@ -80,4 +80,5 @@ def check_box_order(name: str, field: str, form: str, numbers: np.ndarray, sizes
 def _lies_inside(form: str, numbers: np.ndarray, limits: np.ndarray) -> np.ndarray:
     corners = numbers @ np.asarray(_MATRICES[form], np.float64).T
     has_area = (corners[:, 2:] > corners[:, :2]).all(axis=1)
-    return has_area & (corners[:, :2] >= -_SLACK).all(axis=1) & (corners[:, 2:] <= limits + _SLACK).all(axis=1)
+    inside = has_area & (corners[:, :2] >= -_SLACK).all(axis=1) & (corners[:, 2:] <= limits + _SLACK).all(axis=1)
+    return np.asarray(inside)

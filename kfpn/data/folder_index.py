@@ -148,8 +148,10 @@ class FolderIndex:
                 return " and ".join("/".join(rival) for rival in rivals.files[:2])
         last = _plain(next(iter(readings(name)), ("",))[-1])[:_LONGEST_COMPARED]
         # Comparing takes a time that grows with the square of the length: few names are compared, those with the most ends in common.
-        known = itertools.islice((other for other in self.by_name if len(other) <= _LONGEST_COMPARED), _MOST_LOOKED_AT)
-        known = heapq.nlargest(_MOST_COMPARED, known, key=lambda other: _common_ends(last, other))
+        short = (other for other in self.by_name if len(other) <= _LONGEST_COMPARED)
+        known = heapq.nlargest(
+            _MOST_COMPARED, itertools.islice(short, _MOST_LOOKED_AT), key=lambda other: _common_ends(last, other)
+        )
         near = difflib.get_close_matches(last, known, n=1, cutoff=0.75)
         return "/".join(self.by_name[near[0]].files[0]) if near else None
 
@@ -163,7 +165,11 @@ def _same(name: str) -> str:
 
 
 def _common_ends(one: str, other: str) -> int:
-    return len(os.path.commonprefix((one, other))) + len(os.path.commonprefix((one[::-1], other[::-1])))
+    return _common_start(one, other) + _common_start(one[::-1], other[::-1])
+
+
+def _common_start(one: str, other: str) -> int:
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 @dataclass

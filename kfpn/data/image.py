@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+from kfpn.data.decode_limits import TooCostly, may_have_too_many_scans, require_few_scans, require_pixels_at_most
 from kfpn.data.image_endings import NO_PIXELS
 from kfpn.data.jpeg_header import read_jpeg_header
 from kfpn.data.mistaken_files import image_fault
@@ -191,7 +192,7 @@ def _opened(image: str | os.PathLike[str] | bytes) -> Iterator[Image.Image]:
         raise ValueError(image_fault(image) or "is not an image, or of a kind that Pillow can't read") from error
     except FileNotFoundError as error:
         raise ValueError("does not exist") from error
-    except UnreadablePixels:
+    except (UnreadablePixels, TooCostly):
         raise
     except Exception as error:  # on damaged files, the plugins of Pillow raise errors of many kinds
         why = image_fault(image) or f"can't be read as an image ({type(error).__name__}: {error})"
@@ -201,6 +202,11 @@ def _opened(image: str | os.PathLike[str] | bytes) -> Iterator[Image.Image]:
 def _header(picture: Image.Image, image: str | os.PathLike[str] | bytes) -> Header:
     if picture.format in NO_PIXELS:
         raise UnreadablePixels(f"is {picture.format}, of which no pixels can be read: convert it to PNG or JPEG")
+    require_pixels_at_most(*picture.size)
+    if picture.format in ("JPEG", "MPO"):
+        jpeg = read_jpeg_header(image)
+        if jpeg is None or (jpeg.several_scans and may_have_too_many_scans(jpeg.height * jpeg.width, jpeg.length)):
+            require_few_scans(*picture.size, lambda: _content(image))
     orientation = _rotation(picture, image)
     # Pillow gives the size of a TIFF as it is after the rotation.
     swapped = orientation >= 5 and picture.format != "TIFF"
@@ -215,6 +221,8 @@ def _plain_jpeg(image: str | os.PathLike[str] | bytes, *, whole: bool) -> Header
     except OSError:
         return None
     if jpeg is None or (whole and not jpeg.ends):
+        return None
+    if jpeg.several_scans and may_have_too_many_scans(jpeg.height * jpeg.width, jpeg.length):
         return None
     if Image.MAX_IMAGE_PIXELS and jpeg.height * jpeg.width > 2 * Image.MAX_IMAGE_PIXELS:
         return None

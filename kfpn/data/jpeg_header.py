@@ -25,12 +25,17 @@ class JpegHeader(NamedTuple):
         width: int, pixels, as stored.
         orientation: int, EXIF orientation 1..8.
         ends: bool, whether the image's end marker is there; bytes may follow it.
+        several_scans: bool, whether the image may need more than one pass over its pixels: it is progressive, or its colours come
+            one after the other.
+        length: int, bytes of the file.
     """
 
     height: int
     width: int
     orientation: int
     ends: bool
+    several_scans: bool
+    length: int
 
 
 def read_jpeg_header(image: str | os.PathLike[str] | bytes) -> JpegHeader | None:
@@ -71,23 +76,26 @@ def _read_markers(read: Callable[[int, int], bytes], length: int) -> JpegHeader 
         segments = _segments(data)
     if segments is None:
         return None
-    (height, width), orientation, scan = segments
-    return JpegHeader(height, width, orientation, _ends(read, data, scan, length))
+    (height, width), orientation, scan, several = segments
+    return JpegHeader(height, width, orientation, _ends(read, data, scan, length), several, length)
 
 
-def _segments(data: bytes) -> tuple[tuple[int, int], int, int] | None:
-    """Returns the size, the orientation, and where the first scan's data begin; None where anything is unusual."""
-    size, exif, xmp, at = None, None, False, 2
+def _segments(data: bytes) -> tuple[tuple[int, int], int, int, bool] | None:
+    """Returns the size, the orientation, where the first scan's data begin, and `several_scans`; None where anything is unusual."""
+    size, exif, xmp, at, colors = None, None, False, 2, 0
     while at + 4 <= len(data):
         marker, end = data[at + 1], at + 2 + int.from_bytes(data[at + 2 : at + 4])
         if data[at] != 0xFF or end > len(data) or end < at + 4:
             return None
         if marker == 0xDA:
             orientation = _exif_orientation(exif, xmp)
-            return None if size is None or orientation is None else (size, orientation, end)
+            if size is None or orientation is None:
+                return None
+            return size, orientation, end, colors == 0 or data[at + 4] < colors
         if marker in _FRAMES:
             if size is not None or (size := _frame_size(data[at + 4 : end])) is None:
                 return None
+            colors = data[at + 9] if marker != 0xC2 else 0
         elif marker == 0xE1 and data.startswith(b"Exif\0\0", at + 4):
             if exif is not None:
                 return None

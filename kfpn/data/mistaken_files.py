@@ -7,7 +7,9 @@ from pathlib import Path
 
 HEAD = 512
 """Bytes from a file's beginning that are looked at."""
-_PAGE = re.compile(rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?<(!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
+_PAGE = re.compile(
+    rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?<(!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL
+)
 _SERVER_ERROR = re.compile(rb"\s*(<\?xml[^>]*>\s*)?<error>|\s*(404|403|429|500|503)\b[^{\[]{0,80}$", re.IGNORECASE)
 _ARCHIVES = (
     (0, b"\x1f\x8b", "a gzip archive"),
@@ -50,7 +52,7 @@ def mistaken_for(head: bytes) -> str | None:
 
 def image_fault(image: str | os.PathLike[str] | bytes) -> str | None:
     """Returns what is wrong with a file that could not be read as an image; None: it is not known."""
-    content = image[:HEAD] if isinstance(image, bytes) else _head(image)
+    content = image[:HEAD] if isinstance(image, bytes) else _first_part(image)
     if content is None:
         return None
     if mistaken := mistaken_for(content):
@@ -64,7 +66,7 @@ def image_fault(image: str | os.PathLike[str] | bytes) -> str | None:
     return None
 
 
-def _head(path: str | os.PathLike[str]) -> bytes | None:
+def _first_part(path: str | os.PathLike[str]) -> bytes | None:
     try:
         if not os.path.isfile(path):
             return None

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from kfpn.config.run import Config
+from kfpn.config.run import CheckImages, Config
 from kfpn.config.test_scales import checked_scales
 from kfpn.data import formats
 from kfpn.data.annotation_checks import LOGGER
@@ -34,6 +34,7 @@ class EvaluationRequest:
         scales: short sides of an image pyramid in pixels; None: the run's own size only.
         flip: look at the mirror image as well, at each size.
         proposals: measure the recall of the RPN's proposals as well.
+        check_images: "full", "once" or "none", see `Config.check_images`. None: as the run did.
 
     Raises:
         ValueError: if the scales are no sequence of different integers of at least 32.
@@ -46,6 +47,7 @@ class EvaluationRequest:
     scales: Sequence[int] | None = None
     flip: bool = False
     proposals: bool = False
+    check_images: CheckImages | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.scales, str | int):
@@ -135,7 +137,7 @@ def _open_data(request: EvaluationRequest, config: Config) -> Source:
         data = config.val_data or formats.default_val_data(config.data)
     if data is None:
         raise ValueError(f"{config.data} has no validation split: say what to evaluate on with --data")
-    source = formats.open_source(data, request.split, config.check_images)
+    source = formats.open_source(data, request.split, request.check_images or config.check_images)
     check_validation_set(source)
     return source
 
@@ -149,6 +151,7 @@ def evaluate(
     scales: Sequence[int] | None = None,
     flip: bool = False,
     proposals: bool = False,
+    check_images: CheckImages | None = None,
 ) -> dict[str, Any]:
     """Returns the figures of a work directory's detector on a data set, as `kfpn evaluate --json` writes them.
 
@@ -161,6 +164,7 @@ def evaluate(
             `ImagePyramid`. None: the run's own size only.
         flip: look at the mirror image as well, at each size.
         proposals: measure the recall of the RPN's proposals as well.
+        check_images: "full", "once" or "none", see `Config.check_images`. None: as the run did.
 
     Returns:
         dict: COCO's twelve figures `AP` to `ARl`, floats in 0..1, or None where there is no ground truth; `per_class`,
@@ -171,7 +175,8 @@ def evaluate(
         ValueError: if the work directory holds no trained detector, the data can't be opened or read, a value is out of
             range, or the detector lacks a class of the data.
     """
-    evaluation = open_evaluation(EvaluationRequest(workdir, data, split, batch_size, scales, flip, proposals))
+    request = EvaluationRequest(workdir, data, split, batch_size, scales, flip, proposals, check_images)
+    evaluation = open_evaluation(request)
     figures, _ = evaluation.measure()
     if proposals:
         figures["proposals"] = evaluation.measure_proposals()

@@ -38,7 +38,9 @@ def test_boxes_in_another_form_are_refused_with_its_name(form, count):
 @pytest.mark.parametrize("form", FORMS)
 def test_some_damaged_boxes_hide_nothing(form):
     right, sizes = boxes()
-    odd = np.concatenate([written_as(form, right), [[np.nan, 1, 2, 3], [5, 5, 1e300, 5], [9000, 0, 1, 1], [3, 3, 0, 0]]])
+    odd = np.concatenate(
+        [written_as(form, right), [[np.nan, 1, 2, 3], [5, 5, 1e300, 5], [9000, 0, 1, 1], [3, 3, 0, 0]]]
+    )
     with pytest.raises(ValueError, match=form):
         check_box_order("it", "bbox", XYWH, odd, np.concatenate([sizes, sizes[:4]]))
 
@@ -73,6 +75,4 @@ def test_real_data_say_nothing_and_are_recognized_in_other_forms(shared, caplog)
     sizes = np.repeat(source.sizes, np.diff(source.annotations.offsets), axis=0)
     for form in FORMS:
         with pytest.raises(ValueError, match=form):
-            check_box_order(
-                "it", "bbox", XYWH, written_as(form, np.stack([x0, y0, x1 - x0, y1 - y0], axis=1)), sizes
-            )
+            check_box_order("it", "bbox", XYWH, written_as(form, np.stack([x0, y0, x1 - x0, y1 - y0], axis=1)), sizes)

@@ -142,9 +142,7 @@ def test_boxes_as_shares_are_refused_in_coco_and_voc(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(content))
     (tmp_path / "ImageSets" / "Main" / "train.txt").write_text("a\n")
     one = "<object><name>cat</name><bndbox><xmin>0.25</xmin><ymin>0.25</ymin><xmax>0.75</xmax><ymax>0.75</ymax></bndbox></object>"
-    (tmp_path / "Annotations" / "a.xml").write_text(
-        f"<annotation>{2 * one}</annotation>"
-    )
+    (tmp_path / "Annotations" / "a.xml").write_text(f"<annotation>{2 * one}</annotation>")
     for data in (f"coco:{tmp_path}/a.json,{tmp_path}/JPEGImages", f"voc:{tmp_path}"):
         with pytest.raises(ValueError, match="boxes must be in pixels, got 2 of 2 that lie in 0"):
             open_source(data)

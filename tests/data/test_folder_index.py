@@ -114,6 +114,8 @@ def test_few_names_are_compared_letter_by_letter(tmp_path, monkeypatch):
     for number in range(300):
         (tmp_path / f"{number:090}.jpg").touch()
     compared = []
-    monkeypatch.setattr(folder_index.difflib, "get_close_matches", lambda name, names, **_: compared.extend(names) or [])
+    monkeypatch.setattr(
+        folder_index.difflib, "get_close_matches", lambda name, names, **_: compared.extend(names) or []
+    )
     FolderIndex(tmp_path).nearest(f"{'0' * 89}x{'1' * 120}.jpg")
     assert 0 < len(compared) <= 40

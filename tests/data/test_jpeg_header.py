@@ -43,7 +43,7 @@ def exif(orientation, order="<", before=()):
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 def test_the_markers_say_what_pillow_says(options, mode):
     content = jpeg(noise().convert(mode), **options)
-    assert tuple(read_jpeg_header(content)) == (48, 64, 1, True)
+    assert tuple(read_jpeg_header(content))[:4] == (48, 64, 1, True)
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -97,7 +97,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
 
 def test_headers_longer_than_the_first_block_are_read():
     content = with_segment(jpeg(), 0xE2, b"ICC_PROFILE\0\x01\x01" + bytes(60_000))
-    assert tuple(read_jpeg_header(content)) == (48, 64, 1, True)
+    assert tuple(read_jpeg_header(content))[:4] == (48, 64, 1, True)
 
 
 def test_changed_headers_never_give_another_size_than_pillow():

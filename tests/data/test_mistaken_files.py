@@ -61,15 +61,17 @@ def test_what_is_no_data_at_all_is_called_by_its_name(kind, tmp_path):
         assert wanted in str(error.value)
 
 
-@pytest.mark.parametrize("content", [b'{"images": []}', b" \n[1]", b"<annotation/>", b"\xff\xd8\xff\xe0", b"\0{\0}", b"II*\0"])
+@pytest.mark.parametrize(
+    "content", [b'{"images": []}', b" \n[1]", b"<annotation/>", b"\xff\xd8\xff\xe0", b"\0{\0}", b"II*\0"]
+)
 def test_data_are_not_taken_for_anything_else(content):
     assert mistaken_for(content) is None
 
 
 def test_text_that_is_called_an_image_is_shown():
-    with pytest.raises(ValueError, match="^is not an image: it is text that begins with 'hello world'"):
+    with pytest.raises(ValueError, match=r"^is not an image: it is text that begins with 'hello world'"):
         check_image(b"hello world")
-    with pytest.raises(ValueError, match="^is not an image, or of a kind that Pillow"):
+    with pytest.raises(ValueError, match=r"^is not an image, or of a kind that Pillow"):
         check_image(b"\x01\x02hello\xff\xfe")
 
 
@@ -79,11 +81,11 @@ def test_a_png_without_pixels_is_called_so():
     content = file.getvalue()
     start, end = content.index(b"IDAT") - 4, content.index(b"IEND") - 4
     without = content[:start] + content[end:]
-    with pytest.raises(ValueError, match="^is a PNG without pixels"):
+    with pytest.raises(ValueError, match=r"^is a PNG without pixels"):
         check_image(without)
-    with pytest.raises(ValueError, match="^im: is a PNG without pixels"):
+    with pytest.raises(ValueError, match=r"^im: is a PNG without pixels"):
         load_picture(without, "im")
-    with pytest.raises(ValueError, match="^can't be read as an image"):
+    with pytest.raises(ValueError, match=r"^can't be read as an image"):
         check_image(content[: start + 20])
 
 
@@ -94,5 +96,7 @@ def test_xml_with_a_namespace_is_read_and_another_form_is_named(tmp_path):
     path.write_text('<v:annotation xmlns:v="http://x.org/voc"><v:object/></v:annotation>')
     assert read_tree(path).tag == "annotation"
     path.write_text("<annotations><image><box/></image></annotations>")
-    with pytest.raises(ValueError, match=r"a\.xml: must be XML in VOC's form, with the root <annotation>, got <annotations>"):
+    with pytest.raises(
+        ValueError, match=r"a\.xml: must be XML in VOC's form, with the root <annotation>, got <annotations>"
+    ):
         read_tree(path)

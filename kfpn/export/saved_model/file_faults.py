@@ -5,7 +5,8 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from kfpn.config.run import InputConfig
-from kfpn.export.saved_model.file_headers import KINDS, READABLE, SCANS, FileHeader
+from kfpn.data.decode_limits import scan_limit
+from kfpn.export.saved_model.file_headers import KINDS, READABLE, FileHeader
 from kfpn.export.saved_model.request_limits import RequestLimits
 from kfpn.ops.padding import padded_up
 
@@ -62,11 +63,11 @@ def find_faults(headers: FileHeader, limits: RequestLimits) -> FileFaults:
     size = _with_index(tf.strings.reduce_join(tf.strings.as_string(headers.size), axis=-1, separator=" x "))
     rule = f"image_bytes must have at most {limits.max_pixels} pixels an image, got "
     large = tf.strings.join([rule, size, ": send a smaller image, or export with a larger --max-pixels"])
-    rule = f"image_bytes must have at most {SCANS * limits.max_pixels} pixels in all scans of a JPEG together, got "
+    rule = f"image_bytes must have at most {scan_limit(limits.max_pixels)} pixels in all scans of a JPEG together, got "
     scans = tf.strings.as_string(headers.scans)
     slow = tf.strings.join([rule, scans, " scans of ", size, ": save the image anew, as a JPEG of one scan"])
     whole = headers.fault == b""
-    beyond = tf.where(whole & (pixels * headers.scans > SCANS * limits.max_pixels), slow, "")
+    beyond = tf.where(whole & (pixels * headers.scans > scan_limit(limits.max_pixels)), slow, "")
     return FileFaults(headers.fault, tf.where(whole & (pixels > limits.max_pixels), large, beyond))
 
 

@@ -18,8 +18,6 @@ an animated WebP file ends the process there."""
 JPEG, PNG, GIF, BMP, OTHER = range(5)
 LONGEST_SIDE = 1_000_000
 """Longest side of a BMP file, in pixels. It is the PNG library's own limit; JPEG and GIF have less."""
-SCANS = 100
-"""A JPEG of `max_pixels` pixels may have so many scans, a smaller one more. Each scan takes time for all of the pixels."""
 
 _OTHERS = (
     (0, b"RIFF", "a RIFF file"),

@@ -3,8 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 
-MOST_PIXELS = 178_956_970
-"""Most pixels of an image. More are refused by `kfpn predict` too: it is twice Pillow's `MAX_IMAGE_PIXELS`."""
+from kfpn.data.decode_limits import MOST_PIXELS
 
 
 @dataclass(frozen=True)

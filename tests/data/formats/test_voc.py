@@ -91,7 +91,9 @@ def test_a_missing_annotation_split_or_folder_is_named(folder):
 
 
 def test_a_box_whose_corners_are_one_point_is_left_out_and_one_of_a_pixels_width_is_kept(folder, caplog):
-    objects = [("dog", 0, *corners) for corners in ((7, 7, 7, 7), (7, 7, 8, 8), (7, 3, 7, 9), (3, 7, 9, 7), (7, 3, 6, 9))]
+    objects = [
+        ("dog", 0, *corners) for corners in ((7, 7, 7, 7), (7, 7, 8, 8), (7, 3, 7, 9), (3, 7, 9, 7), (7, 3, 6, 9))
+    ]
     (folder / "Annotations" / "a.xml").write_text(xml(*objects))
     with caplog.at_level(logging.WARNING, "kfpn"):
         boxes = VocSource(folder)[0].boxes
