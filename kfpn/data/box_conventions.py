@@ -31,7 +31,7 @@ def require_pixels_of_boxes(name: str, boxes: np.ndarray, sizes: np.ndarray) -> 
     if small.all() or (len(boxes) >= _MANY and small.mean() > 0.9):
         said = f"{int(small.sum())} of {len(boxes)} that lie in 0..{boxes[small].max():g}: they look like shares of the image's sides"
         if len(boxes) == 1:  # a click of one pixel, or a mark that stands for no box
-            warn_of_data(f"{name}: boxes in pixels, {said}")
+            warn_of_data(f"{name}: boxes must be in pixels, got {said}")
             return
         raise ValueError(
             f"{name}: boxes must be in pixels, got {said}. "

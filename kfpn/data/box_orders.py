@@ -64,17 +64,12 @@ def check_box_order(name: str, field: str, form: str, numbers: np.ndarray, sizes
         for inside in [_lies_inside(other, numbers, limits)]
     ]
     best = max(rivals, key=lambda rival: rival.gained - rival.lost)
-    said = (
-        f"{best.gained} of {count} reach outside their image or have no area as {form}, and fit as {best.form}; "
-        f"the other way round there are {best.lost}"
-    )
+    said = f"{best.gained} of {count} boxes lie in their image only as {best.form}, and {best.lost} only as {form}"
     sure = best.gained > max(_FEW, count / 10) if count >= _MANY else best.gained > count / 2 and best.form in _CORNERS
     if sure and best.lost <= best.gained // 50:
-        raise ValueError(
-            f"{name}: {field} must be {form}, got {count} that look like {best.form}: {said}. Convert them to {form}"
-        )
+        raise ValueError(f"{name}: {field} must be {form}, got what looks like {best.form}: {said}. Convert them")
     if best.gained >= _FEW and best.gained > count / 50 and best.lost <= best.gained // 10:
-        warn_of_data(f"{name}: {field} may be {best.form}: {said}")
+        warn_of_data(f"{name}: {field} must be {form}, and may be {best.form}: {said}")
 
 
 def _lies_inside(form: str, numbers: np.ndarray, limits: np.ndarray) -> np.ndarray:

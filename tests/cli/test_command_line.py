@@ -271,9 +271,14 @@ def test_evaluate_prints_and_writes_the_figures(run, tmp_path, monkeypatch, caps
     )
     source = IterableSource([record], class_names=["cat", "dog"], category_ids=[17, 18])
     opened = []
-    monkeypatch.setattr(
-        kfpn.data.formats, "open_source", lambda data, split, *_: opened.append((data, split)) or source
-    )
+    checks = []
+
+    def open_source(data, split, check_images):
+        opened.append((data, split))
+        checks.append(check_images)
+        return source
+
+    monkeypatch.setattr(kfpn.data.formats, "open_source", open_source)
     figures, detections = tmp_path / "figures.json", tmp_path / "detections.json"
     args = ["evaluate", "--workdir", str(run), "--json", str(figures), "--detections", str(detections)]
     assert cli.main(args) == 0
@@ -288,6 +293,9 @@ def test_evaluate_prints_and_writes_the_figures(run, tmp_path, monkeypatch, caps
     assert "cat  1.0000" in out
     assert cli.main([*args, "--data", "voc:there", "--split", "test"]) == 0
     assert opened[-1] == ("voc:there", "test")
+    assert checks == ["once", "once"]  # as the run did
+    assert cli.main([*args, "--check-images", "full"]) == 0
+    assert checks[-1] == "full"
 
 
 def test_evaluate_with_proposals_adds_their_recall(run, tmp_path, monkeypatch, capsys):
@@ -377,6 +385,17 @@ def test_min_score_decides_which_detections_are_kept(run, tmp_path):
             == 0
         )
         assert len(json.loads((tmp_path / "detections.json").read_text())) == count
+
+
+def test_an_image_of_more_than_max_pixels_is_named_and_the_others_are_predicted(run, tmp_path, capsys):
+    images = [str(save(tmp_path / "large.png", (100, 61))), str(save(tmp_path / "good.png"))]
+    args = ["predict", *images, "--workdir", str(run), "--output", str(tmp_path / "out"), "--max-pixels"]
+    assert cli.main([*args, "6000"]) == 1
+    written = capsys.readouterr()
+    assert "large.png: is 100 x 61, which are more pixels than the 6,000 that are decoded" in written.err
+    assert "images: 1 of 2" in written.out
+    assert cli.main([*args, "0"]) == 2
+    assert "max_pixels must lie in 1..2147483647, got 0" in capsys.readouterr().err
 
 
 def test_predict_also_detects_in_the_mirrored_image_and_at_other_sizes(run, tmp_path, capsys):

@@ -159,7 +159,7 @@ def test_a_coco_file_with_corners_in_place_of_sizes_is_refused(tmp_path):
         "annotations": rows,
     }
     (tmp_path / "a.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="bbox must be x, y, width, height, got 4 that look like x1, y1, x2, y2"):
+    with pytest.raises(ValueError, match="bbox must be x, y, width, height, got what looks like x1, y1, x2, y2"):
         open_source(f"coco:{tmp_path}/a.json")
 
 
