@@ -46,7 +46,7 @@ def _plain_root(root: ElementTree.Element, path: Path) -> ElementTree.Element:
     for element in root.iter():
         if "}" in str(element.tag):
             element.tag = element.tag.rpartition("}")[2]
-    if root.tag != "annotation" and root.find("object") is None:
+    if root.tag != "annotation" and root.find(".//object") is None:
         raise ValueError(
             f"{path}: must be XML in VOC's form, with the root <annotation>, got <{root.tag[:50]}>: export it as Pascal VOC, or move it away"
         )
