@@ -1,6 +1,8 @@
 """Tests that the processes of a run load each image once, and that each replica gets the images that it got from whole batches."""
 
 import itertools
+import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +14,7 @@ from kfpn.data.pipeline import train_batches
 from kfpn.data.proposal_table import collect_proposals
 from kfpn.training.distribution.replica_batches import distributed_batches, share_of
 from kfpn.training.run_data import RunData
-from tests.training import made_up
+from tests.training import made_up, processes
 
 STEPS, SIZE = 5, 12
 CONFIG = Config(data="records", batch_size=SIZE, input=InputConfig(64, 64, scale_jitter=(0.8, 1.2)))
@@ -100,10 +102,27 @@ def test_fixed_proposals_come_with_the_images_of_a_share(source):
     np.testing.assert_array_equal(next(half.as_numpy_iterator())["proposals"], batch["proposals"][SIZE // 2 :])
 
 
-@pytest.mark.parametrize("make", [tf.distribute.OneDeviceStrategy, lambda device: tf.distribute.MirroredStrategy([device])])
+@pytest.mark.parametrize(
+    "make", [tf.distribute.OneDeviceStrategy, lambda device: tf.distribute.MirroredStrategy([device])]
+)
 def test_a_strategy_of_one_replica_gets_whole_batches(source, make):
     strategy = make("/cpu:0")
     batch = next(distributed_batches(strategy, lambda own: train_batches(source, CONFIG, 2, own)))
     (expected,) = train_batches(source, CONFIG, 2).take(1).as_numpy_iterator()
     for name, value in expected.items():
         np.testing.assert_array_equal(strategy.experimental_local_results(batch[name])[0], value)
+
+
+@pytest.mark.slow
+def test_two_processes_load_half_of_each_batch_and_the_chief_waits_for_no_other(tmp_path):
+    results = processes.finish(
+        *processes.start_workers((tmp_path,), (tmp_path,), module="distribution.worker_images"), timeout=300
+    )
+    config = replace(CONFIG, batch_size=16)
+    whole = itertools.islice(train_batches(made_up.source(0, 60), config).as_numpy_iterator(), 10)
+    expected = [batch["record_index"].tolist() for batch in whole]
+    for worker, (code, output, errors) in enumerate(results):
+        assert code == 0, errors[-3000:]
+        got = json.loads(output.splitlines()[-1])
+        assert got["rows"] == [row[8 * worker : 8 * worker + 8] for row in expected]
+        assert 80 <= got["loaded"] <= 80 + 8 * 6
