@@ -22,9 +22,11 @@ if __name__ == "__main__":
     counted = CountedSource(made_up.source(0, 60))
     config = Config(batch_size=16, input=InputConfig(64, 64))
     batches = named_errors(distributed_batches(strategy, lambda share: train_batches(counted, config, 0, share)))
+    cluster.watch()
     while not cluster.is_chief and not done.exists():
         time.sleep(0.1)
-    rows = [next(batches)["record_index"].numpy().tolist() for _ in range(10)]
+    taken = [strategy.experimental_local_results(next(batches)["record_index"]) for _ in range(10)]
+    rows = [[int(index) for part in parts for index in part.numpy()] for parts in taken]
     done.touch()
     print(json.dumps({"rows": rows, "loaded": len(counted.loaded)}), flush=True)
     cluster.leave()
