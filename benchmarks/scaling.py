@@ -40,8 +40,9 @@ WANTED = 3.0
 def feed(source: Any, config: Any, strategy: Any, start_step: int = 0) -> Iterator[Any]:
     """Returns the batches as training takes them, without end."""
     from kfpn.data.pipeline import named_errors, train_batches
+    from kfpn.training.distribution.replica_batches import distributed_batches
 
-    return named_errors(strategy.experimental_distribute_dataset(train_batches(source, config, start_step)))
+    return named_errors(distributed_batches(strategy, lambda share: train_batches(source, config, start_step, share)))
 
 
 def build_step(config: Any, strategy: Any) -> Callable[[Any], dict[str, Any]]:

@@ -161,10 +161,14 @@ class Config:
     preset: Literal["shapes", "coco", "finetune", "bilinear"] = "coco"
     """The defaults that all other options start from."""
     strategy: Strategy = "mirrored"
-    """How devices share the work: one_device, mirrored (all GPUs of this machine; one CPU if none), or multi_worker (those of
-    several machines, named by TF_CONFIG or Slurm; docs/distributed.md). tpu and parameter_server are refused, with the reason."""
+    """How devices share the work: one_device, mirrored (all GPUs of this machine that can share a batch equally; one CPU if none), or
+    multi_worker (those of several machines, named by TF_CONFIG or Slurm; docs/distributed.md). tpu and parameter_server are
+    refused, with the reason."""
     cross_device: CrossDevice = "auto"
     """How replicas sum gradients: auto is NCCL where there are GPUs. hierarchical and reduction_to_one are for mirrored."""
+    cpu_devices: int | None = None
+    """Splits the CPU into this many devices, and mirrored takes them and no GPU: to try several replicas without GPUs, not for
+    speed. None: one CPU, where there is no GPU."""
     accumulate: int = 1
     """Each replica computes its share of a batch in this many parts, one after the other: less memory, the same step. The
     statistics of bn and sync_bn are then those of a part."""
@@ -206,6 +210,12 @@ class Config:
                 f"strategy must be one_device, mirrored or multi_worker, got {self.strategy!r}: {REFUSED[self.strategy]}"
             )
         check(self, "", "cross_device", one_of(CrossDevice))
+        if self.cpu_devices is not None:
+            check(self, "", "cpu_devices", whole(1))
+            if self.strategy != "mirrored":
+                raise ValueError(
+                    f"cpu_devices must go with strategy mirrored, got {self.strategy}: leave one of them out"
+                )
         check(self, "", "precision", one_of(Precision))
         check(self, "", "on_nan", one_of(OnNan))
         check(self, "", "check_images", one_of(CheckImages))

@@ -15,7 +15,7 @@ import tensorflow as tf
 from kfpn.config.run import Config, InputConfig
 from kfpn.data.augment import draw, flip_boxes, flip_image, resize_boxes, resize_image, resized_sizes
 from kfpn.data.image import load_image
-from kfpn.data.plan import TrainPlan, group_by_aspect
+from kfpn.data.plan import WHOLE_BATCH, BatchShare, TrainPlan, group_by_aspect
 from kfpn.data.record import Record, Source
 from kfpn.ops.padding import padded_up
 
@@ -44,8 +44,13 @@ def prepare_image(image: np.ndarray, config: InputConfig) -> tuple[np.ndarray, t
     return resize_image(image, (height, width)), (height, width)
 
 
-def train_batches(source: Source, config: Config, start_step: int = 0) -> tf.data.Dataset:
+def train_batches(
+    source: Source, config: Config, start_step: int = 0, share: BatchShare = WHOLE_BATCH
+) -> tf.data.Dataset:
     """Returns the endless training batches from `start_step` on, a pure function of (config, source, step).
+
+    A process that trains with others loads its own images alone: with a `share` the elements are what its replicas get,
+    one behind the other, B the images of one replica. All shares together are the batches of the whole.
 
     A batch is a dict of `images` (B, Hc, Wc, 3) uint8, zeros below and right of each image; `image_sizes` (B, 2)
     int32, its true height and width; `gt_boxes` (B, G, 4) float32 yxyx pixels of the resized image; `gt_labels`
@@ -63,13 +68,15 @@ def train_batches(source: Source, config: Config, start_step: int = 0) -> tf.dat
     groups = group_by_aspect(source.sizes, config.input, size, factor=config.input.scale_jitter[1])
     plan = TrainPlan(groups.members, size, config.seed)
 
+    rows = share.rows(size)
+
     def planned() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         for batch in plan.batches(start_step):
             samples = np.arange(batch.step * size, (batch.step + 1) * size, dtype=np.int64)
-            yield batch.records, samples, groups.canvases[batch.group]
+            yield batch.records[rows], samples[rows], groups.canvases[batch.group]
 
     load = _training_sample(source, config.input)
-    rows = max(1, source.max_boxes)
+    most_boxes = max(1, source.max_boxes)
 
     def sample(record_index: tf.Tensor, sample_index: tf.Tensor, canvas: tf.Tensor) -> dict[str, tf.Tensor]:
         chance = draw(config.input, config.seed, sample_index)
@@ -81,14 +88,16 @@ def train_batches(source: Source, config: Config, start_step: int = 0) -> tf.dat
         return {
             "images": tf.ensure_shape(images, (None, None, 3)),
             "image_sizes": tf.ensure_shape(image_sizes, (2,)),
-            "gt_boxes": tf.ensure_shape(boxes, (rows, 4)),
-            "gt_labels": tf.ensure_shape(labels, (rows,)),
-            "gt_crowd": tf.ensure_shape(crowd, (rows,)),
+            "gt_boxes": tf.ensure_shape(boxes, (most_boxes, 4)),
+            "gt_labels": tf.ensure_shape(labels, (most_boxes,)),
+            "gt_crowd": tf.ensure_shape(crowd, (most_boxes,)),
             "sample_index": sample_index,
             "record_index": record_index,
         }
 
-    return _batched(planned, sample, size)
+    batches = _batched(planned, sample, rows.stop - rows.start, size // share.replicas)
+    # Data whose end is not known costs a sum over all workers, and a wait for it, before each batch.
+    return batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
 
 def _canvas_of(sizes: np.ndarray, config: InputConfig) -> np.ndarray:
@@ -140,7 +149,7 @@ def eval_batches(source: Source, config: Config, batch_size: int) -> tf.data.Dat
             "record_index": record_index,
         }
 
-    return _batched(planned, sample, batch_size)
+    return _batched(planned, sample, batch_size, batch_size)
 
 
 def named_errors(batches: Iterable[Any]) -> Iterator[Any]:
@@ -211,17 +220,18 @@ def _box_rows(record: Record, boxes: np.ndarray, rows: int) -> tuple[np.ndarray,
 def _batched(
     planned: Callable[[], Iterator[tuple[np.ndarray, ...]]],
     sample: Callable[..., dict[str, tf.Tensor]],
+    planned_size: int,
     batch_size: int,
 ) -> tf.data.Dataset:
-    """Makes samples of planned batches (records (B,), samples (B,), canvas (2,)) in parallel and batches them again."""
-    indices = tf.TensorSpec((batch_size,), tf.int64)
+    """Makes samples of plans (records (P,), samples (P,), canvas (2,)) in parallel, in batches of a divisor of P."""
+    indices = tf.TensorSpec((planned_size,), tf.int64)
     batches = tf.data.Dataset.from_generator(
         planned, output_signature=(indices, indices, tf.TensorSpec((2,), tf.int32))
     )
-    singles = batches.map(lambda records, samples, canvas: (records, samples, tf.repeat(canvas[None], batch_size, 0)))
+    singles = batches.map(lambda records, samples, canvas: (records, samples, tf.repeat(canvas[None], planned_size, 0)))
     dataset = singles.unbatch().map(sample, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    dataset = dataset.batch(batch_size, drop_remainder=True).prefetch(_BATCHES_AHEAD)
+    dataset = dataset.batch(batch_size, drop_remainder=True).prefetch(_BATCHES_AHEAD * planned_size // batch_size)
     options = tf.data.Options()
-    # Each worker of a distributed run takes its slice of each global batch: there are no files to share out.
+    # There are no files to share out: each worker would take its slice of each batch.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     return dataset.with_options(options)

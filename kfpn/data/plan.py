@@ -114,6 +114,29 @@ def _merge_equal_canvases(members: np.ndarray, canvases: np.ndarray) -> Groups:
     return Groups(twin.reshape(-1)[members].astype(np.int64), kept)
 
 
+class BatchShare(NamedTuple):
+    """Tells which images of each global batch one process loads, and in how many equal parts it hands them on.
+
+    Attributes:
+        worker: int, number of the process.
+        workers: int, number of processes that share a batch.
+        replicas: int, number of replicas of all processes, a multiple of `workers`.
+    """
+
+    worker: int = 0
+    workers: int = 1
+    replicas: int = 1
+
+    def rows(self, batch_size: int) -> slice:
+        """Returns the positions of the process's images in a global batch: its replicas' shares, one behind the other."""
+        own = batch_size // self.workers
+        return slice(self.worker * own, (self.worker + 1) * own)
+
+
+WHOLE_BATCH = BatchShare()
+"""The share of a process that trains alone, on one replica."""
+
+
 class TrainPlan:
     """The endless sequence of training batches, a pure function of (seed, groups, batch size).
 

@@ -10,6 +10,7 @@ MAY_DIFFER = (
     "preset",
     "strategy",
     "cross_device",
+    "cpu_devices",
     "accumulate",
     "jit_compile",
     "on_nan",
@@ -24,6 +25,9 @@ MAY_DIFFER = (
 `accumulate` does act on them with batch norms: a change is warned of.
 """
 
+_BATCH_NORMS = ("bn", "sync_bn")
+"""Norms that are one: on several replicas bn is computed as sync_bn, and on one replica they are equal."""
+
 
 def compare_configs(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Lists the differences that keep a run from going on with another configuration.
@@ -35,6 +39,8 @@ def compare_configs(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         `name: old -> new` for each field that differs and is not in `MAY_DIFFER`.
     """
     before, after = _flat(old), _flat(new)
+    if before.get("model.norm") in _BATCH_NORMS and after.get("model.norm") in _BATCH_NORMS:
+        after["model.norm"] = before["model.norm"]
     return [
         f"{name}: {before.get(name)!r} -> {after.get(name)!r}"
         for name in sorted(before.keys() | after.keys())

@@ -12,6 +12,7 @@ from kfpn.data.class_names import relabelled, with_classes_of
 from kfpn.data.dataset_checks import check_training_set, check_validation_set
 from kfpn.data.formats import default_val_data, open_source
 from kfpn.data.pipeline import train_batches
+from kfpn.data.plan import WHOLE_BATCH, BatchShare
 from kfpn.data.proposal_table import ProposalTable, proposals_of, with_proposals
 from kfpn.data.record import Source
 from kfpn.runs.workdir import Workdir
@@ -33,9 +34,9 @@ class RunData:
     proposals: ProposalTable | None = None
     val_proposals: ProposalTable | None = None
 
-    def batches(self, config: Config, start: int) -> tf.data.Dataset:
-        """Returns the data set of the global batches from step `start` on."""
-        batches = train_batches(self.source, config, start)
+    def batches(self, config: Config, start: int, share: BatchShare = WHOLE_BATCH) -> tf.data.Dataset:
+        """Returns the data set of the global batches from step `start` on, or of a process's share of them."""
+        batches = train_batches(self.source, config, start, share)
         if self.proposals is None:
             return batches
         return with_proposals(batches, self.proposals, config, config.model.post_nms_train, augmented=True)

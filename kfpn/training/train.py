@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import keras
@@ -25,7 +26,9 @@ from kfpn.runs.lock import sole_training
 from kfpn.runs.precision import dtype_policy
 from kfpn.runs.workdir import Workdir
 from kfpn.training.distribution.cluster import Cluster
-from kfpn.training.distribution.strategy import describe_strategy, make_strategy, replica_batch_size
+from kfpn.training.distribution.replica_batches import distributed_batches
+from kfpn.training.distribution.run_strategy import make_run_strategy, split_cpu, with_norms_of_batch
+from kfpn.training.distribution.strategy import describe_strategy, replica_batch_size
 from kfpn.training.distribution.worker_stubs import ReadCheckpoints, ReadWorkdir
 from kfpn.training.frozen_weights import warn_of_frozen_weights
 from kfpn.training.interrupt import Interrupted, Interruption
@@ -92,7 +95,7 @@ def train(
         source: what to train on; None: `config.data`.
         val_source: what to evaluate on; None: `config.val_data` or, without `source` as well, the validation
             split of `config.data`.
-        strategy: None: `make_strategy(config.strategy)`.
+        strategy: None: `make_run_strategy(config)`.
 
     Returns:
         The content of final.json: the twelve COCO figures and `per_class` of the weights that were saved (the best), the
@@ -108,9 +111,10 @@ def train(
     """
     for name in ("workdir", "init", "proposals"):
         require_local(name, getattr(config, name))
-    if config.strategy == "multi_worker" and strategy is None:
+    if strategy is None:
+        split_cpu(config.cpu_devices)
         # This strategy has to be made before TensorFlow runs any op.
-        strategy = make_strategy(config.strategy, cross_device=config.cross_device)
+        strategy = make_run_strategy(config) if config.strategy == "multi_worker" else None
     cluster = Cluster(strategy)
     workdir = (Workdir if cluster.is_chief else ReadWorkdir)(config.workdir)
     is_new = not workdir.path.exists()
@@ -133,7 +137,7 @@ def _open(
     """Opens what a run is built from, and checks that it fits the work directory and the other workers."""
     source = data.source
     config = replace(config, model=replace(config.model, num_classes=len(source.class_names)))
-    strategy = strategy or make_strategy(config.strategy, cross_device=config.cross_device)
+    strategy = strategy or make_run_strategy(config)
     replica_batch_size(strategy, config.batch_size, config.accumulate)
     # A run that goes on has its own weights: the file that it began with may be gone.
     initial_weights = read_trained_weights(config.init) if config.init and not workdir.has_checkpoints() else None
@@ -147,7 +151,7 @@ def _open(
         "start every worker with the same command",
     )
     workdir.prepare(config, source.class_names, source.category_ids, source.name, data_fingerprint)
-    return Setup(config, workdir, data, strategy, cluster, initial_weights)
+    return Setup(with_norms_of_batch(config, strategy), workdir, data, strategy, cluster, initial_weights)
 
 
 def _train_opened(setup: Setup) -> dict[str, Any]:
@@ -221,11 +225,8 @@ def _loop(setup: Setup, trainee: Trainee, checkpoints: Checkpoints, progress: Pr
         evaluate = build_evaluate(config, workdir, submodels, data.val_source, data.val_proposals)
     step = build_train_step(submodels, config, optimizer, strategy, *training_functions(config))
 
-    def batches(start: int) -> tf.data.Dataset:
-        return data.batches(config, start)
-
-    def distributed_batches(start: int) -> Iterator[Any]:
-        return named_errors(strategy.experimental_distribute_dataset(batches(start)))
+    def open_batches(start: int) -> Iterator[Any]:
+        return named_errors(distributed_batches(strategy, partial(data.batches, config, start)))
 
     run = Run(
         config=config,
@@ -237,9 +238,9 @@ def _loop(setup: Setup, trainee: Trainee, checkpoints: Checkpoints, progress: Pr
         progress=progress,
         evaluate=evaluate,
         cluster=setup.cluster,
-        recorder=Recorder(config, workdir, trainee.variables, batches, source),
+        recorder=Recorder(config, workdir, trainee.variables, partial(data.batches, config), source),
     )
-    Loop(run).train(distributed_batches)
+    Loop(run).train(open_batches)
 
 
 def _finish(setup: Setup, progress: Progress) -> dict[str, Any]:

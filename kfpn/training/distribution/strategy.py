@@ -47,7 +47,7 @@ def make_strategy(
     gpus = [_short_name(device.name) for device in tf.config.list_logical_devices("GPU")]
     present = gpus + [_short_name(device.name) for device in tf.config.list_logical_devices("CPU")]
     if devices is None:
-        devices = (gpus or ["CPU:0"])[: 1 if name == "one_device" else None]
+        devices = training_devices()[: 1 if name == "one_device" else None]
     if not devices or (name == "one_device" and len(devices) > 1):
         raise ValueError(
             f"devices must be {'one name' if name == 'one_device' else 'one name or more'}, got {devices!r}"
@@ -56,7 +56,7 @@ def make_strategy(
     if missing:
         raise ValueError(f"devices must be among {', '.join(present)}, got {missing!r}")
     unused = [gpu for gpu in gpus if gpu not in map(_short_name, devices)]
-    if unused:
+    if unused and name == "one_device":
         warnings.warn(f"{', '.join(unused)} visible but unused; --strategy mirrored uses every GPU", stacklevel=2)
     if name == "one_device":
         return tf.distribute.OneDeviceStrategy(devices[0])
@@ -65,6 +65,11 @@ def make_strategy(
     if cross_device_ops is None and len(devices) == 1:
         cross_device_ops = tf.distribute.ReductionToOneDevice()
     return tf.distribute.MirroredStrategy(list(devices), cross_device_ops=cross_device_ops)
+
+
+def training_devices() -> list[str]:
+    """Returns the names of the devices that can train: every visible GPU, or the CPU."""
+    return [_short_name(device.name) for device in tf.config.list_logical_devices("GPU")] or ["CPU:0"]
 
 
 def _check_cross_device(name: str, cross_device: str) -> None:
@@ -107,16 +112,30 @@ def replica_batch_size(strategy: tf.distribute.Strategy, batch_size: int, accumu
         accumulate: number of parts that each replica computes its share in.
 
     Raises:
-        ValueError: if the replicas can't get equal shares, or a share can't be cut into `accumulate` equal parts.
+        ValueError: naming batch sizes that fit, if the replicas can't get equal shares, or a share can't be cut into
+            `accumulate` equal parts.
     """
     replicas = strategy.num_replicas_in_sync
+    fitting = _sizes_that_fit(batch_size, replicas * accumulate)
     if batch_size % replicas:
-        raise ValueError(f"batch_size must be a multiple of the number of replicas ({replicas}), got {batch_size}")
-    if batch_size // replicas % accumulate:
         raise ValueError(
-            f"accumulate must divide each replica's share of batch_size ({batch_size // replicas}), got {accumulate}"
+            f"batch_size must be a multiple of the number of replicas ({replicas}), got {batch_size}: all of them take part, so "
+            f"use --batch-size {fitting}"
         )
-    return batch_size // replicas
+    share = batch_size // replicas
+    if share % accumulate:
+        divisors = " or ".join(str(n) for n in range(1, share + 1) if share % n == 0)
+        raise ValueError(
+            f"accumulate must divide each replica's share of batch_size ({share}), got {accumulate}: use --accumulate "
+            f"{divisors}, or --batch-size {fitting}"
+        )
+    return share
+
+
+def _sizes_that_fit(batch_size: int, unit: int) -> str:
+    """Returns the multiples of a unit next to a batch size, such as `12 or 18`."""
+    below = batch_size // unit * unit
+    return f"{below} or {below + unit}" if below else f"{unit}"
 
 
 def describe_strategy(strategy: tf.distribute.Strategy, batch_size: int, accumulate: int = 1) -> str:
