@@ -226,13 +226,15 @@ def _asks_for_help(args: Sequence[str]) -> bool:
 
 def _settings_of(init: str, workdir: str) -> dict[str, dict[str, Any]]:
     """Returns the fields of the sections model, sampling and input that come with weights."""
-    from kfpn.runs.workdir import Workdir
+    from kfpn.runs.workdir import WEIGHTS, Workdir
 
     run = Workdir(workdir)
-    if run.has_checkpoints() and run.config.exists():
+    if not (run.has_checkpoints() and run.config.exists() and run.read_config().init == init):
+        # A work directory tells its settings. To build its network here would start TensorFlow before its devices are chosen.
+        run = Workdir(os.path.expanduser(init).removesuffix(WEIGHTS) or ".")
+    if run.config.exists():
         config = run.read_config()
-        if config.init == init:
-            return {name: dict(vars(getattr(config, name))) for name in ("model", "sampling", "input")}
+        return {name: dict(vars(getattr(config, name))) for name in ("model", "sampling", "input")}
     from kfpn.weights.identify import read_trained_weights
 
     trained = read_trained_weights(init)

@@ -509,3 +509,16 @@ def test_a_run_that_was_refused_leaves_no_folder(tmp_path, capsys):
     assert cli.main(["train", "--data", f"coco:{tmp_path}/nope.json", "--workdir", str(tmp_path / "run")]) == 2
     assert "nope.json does not exist" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_the_settings_of_a_work_directory_are_read_without_starting_tensorflow(monkeypatch, tmp_path):
+    """The strategy of several workers and split CPUs must come before anything else that TensorFlow does."""
+    from kfpn.weights import identify
+
+    monkeypatch.setattr(identify, "read_trained_weights", lambda *_: pytest.fail("a network was built"))
+    config = preset("shapes")
+    (tmp_path / "config.json").write_text(json.dumps(to_dict(config)))
+    for init in (tmp_path, tmp_path / "detector.weights.h5"):
+        got = train_config(monkeypatch, "--init", str(init), "--workdir", str(tmp_path / "other"), "--cpu-devices", "2")
+        assert (got.model, got.sampling, got.input) == (config.model, config.sampling, config.input)
+        assert got.cpu_devices == 2
