@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +10,17 @@ import numpy as np
 from kfpn.data.annotation_checks import AnnotationFaults, in_stored_pixels, upright_boxes
 from kfpn.data.annotations import AnnotatedSource, ImageTable, RawObjects, collect
 from kfpn.data.box_orders import XYWH, check_box_order
-from kfpn.data.field_values import comma_hint, read_flag, read_number, shown
+from kfpn.data.field_values import read_number, shown
 from kfpn.data.folder_index import FolderIndex
-from kfpn.data.formats.coco_columns import plain_columns
 from kfpn.data.formats.coco_json import Rows, existing_json, read_coco_json
+from kfpn.data.formats.coco_objects import CocoObjects
 from kfpn.data.formats.coco_tables import Categories, IdTable
 from kfpn.data.image_checks import NAMED_FAULTS, listing, read_headers
 from kfpn.data.image_files import ImageFiles
 from kfpn.data.record import Source
 
-UNKNOWN_IMAGE = "annotations of an image id that is not listed, left out"
-DUPLICATE_ID = "annotations whose id came before, kept"
-SET_ASIDE = "annotations with {} 1, taken as crowd"
-NO_AREA_FIELD = "annotations whose area is no number, measured by their boxes"
 LISTED_TWICE = "images that are listed again under another id, so that each has a part of the boxes"
 APPLE_DOUBLE = "images that are macOS's notes on files ('._'), left out with their annotations"
-
-_PLAIN, _LARGE = frozenset((int, float)), 1e300
-_SET_ASIDE_BY = ("ignore", "difficult")
 
 
 class CocoSource(AnnotatedSource):
@@ -58,7 +50,7 @@ class CocoSource(AnnotatedSource):
         sizes, orientations = read_headers(files, files, name)
         declared = np.asarray([_declared_size(image, name) for image in images], np.int64).reshape(-1, 2)
         stored = in_stored_pixels(declared, sizes, orientations, files, name)
-        objects = _objects(content["annotations"], table, categories, files, faults)
+        objects = CocoObjects(table, categories, files, faults).read(content["annotations"])
         of_image = objects.image_index
         _check_order(name, objects, sizes, orientations)
         turned = upright_boxes(objects.boxes, sizes[of_image], np.where(stored, orientations, 1)[of_image])
@@ -153,49 +145,6 @@ def _folders_of(root: Path) -> list[Path]:
         return []
 
 
-def _objects(
-    annotations: Rows, images: IdTable, categories: Categories, files: Sequence[str], faults: AnnotationFaults
-) -> RawObjects:
-    if plain := plain_columns(annotations, images.index_of_number, categories.label_of_number, _SET_ASIDE_BY):
-        of_plain = plain.image_index
-        return RawObjects(
-            of_plain, plain.corners, plain.labels, plain.crowd, plain.areas, where=lambda m: files[of_plain[m]]
-        )
-    seen: set[str] = set()
-    rows: list[tuple[int, int, bool, float]] = []
-    corners: list[tuple[float, ...]] = []
-    for number, annotation in enumerate(annotations):
-        what = f"annotation {shown(annotation['id'], 50) if 'id' in annotation else f'[{number}]'}"
-        try:
-            index = images.find(annotation["image_id"])
-        except TypeError:
-            raise ValueError(
-                f"{faults.source}: {what}: image_id must be the id of an image, got {shown(annotation['image_id'])}"
-            ) from None
-        if index is None:
-            faults.add(UNKNOWN_IMAGE, f"{what}, image id {shown(annotation['image_id'])}")
-            continue
-        what = f"{what} of {files[index]}"
-        if annotation.get("id") is not None:
-            key = (
-                str(annotation["id"])
-                if isinstance(annotation["id"], (int, float, str))
-                else shown(annotation["id"], 1000)
-            )
-            if key in seen:
-                faults.add(DUPLICATE_ID, what)
-            seen.add(key)
-        said = f"{faults.source}: {what}"
-        label = categories.label(annotation.get("category_id"), said)
-        x, y, width, height = _numbers(annotation.get("bbox"), said)
-        corners.append((y, x, y + height, x + width))
-        rows.append((index, label, _is_crowd(annotation, what, faults), _area(annotation, what, faults)))
-    index_column, labels, crowd, areas = zip(*rows, strict=True) if rows else ((), (), (), ())
-    of_image = np.asarray(index_column, np.int64)
-    boxes = np.asarray(corners, np.float64).reshape(-1, 4)
-    return RawObjects(of_image, boxes, labels, crowd, areas, where=lambda m: files[of_image[m]])
-
-
 def _check_order(name: str, objects: RawObjects, sizes: np.ndarray, orientations: np.ndarray) -> None:
     # In a rotated image x and y are swapped for another reason.
     upright = objects.boxes[orientations[objects.image_index] == 1]
@@ -203,36 +152,6 @@ def _check_order(name: str, objects: RawObjects, sizes: np.ndarray, orientations
     with np.errstate(invalid="ignore"):
         numbers = np.stack([x0, y0, x1 - x0, y1 - y0], axis=1)
     check_box_order(name, "bbox", XYWH, numbers, sizes[objects.image_index][orientations[objects.image_index] == 1])
-
-
-def _is_crowd(annotation: dict[str, Any], what: str, faults: AnnotationFaults) -> bool:
-    crowd = read_flag(annotation.get("iscrowd"), f"{faults.source}: {what}: iscrowd")
-    for field in _SET_ASIDE_BY:
-        if field in annotation and read_flag(annotation[field], f"{faults.source}: {what}: {field}"):
-            if not crowd:
-                faults.add(SET_ASIDE.format(field), what)
-            crowd = True
-    return crowd
-
-
-def _numbers(bbox: Any, where: str) -> list[float]:
-    plain = type(bbox) is list and len(bbox) == 4 and _PLAIN.issuperset(map(type, bbox))
-    if plain and min(bbox) > -_LARGE and max(bbox) < _LARGE:  # nearly all boxes: quickly
-        return bbox
-    numbers = [read_number(value) for value in bbox] if isinstance(bbox, list) else []
-    known = [number for number in numbers if number is not None]
-    if len(numbers) != 4 or len(known) != 4:
-        hint = comma_hint(*bbox) if isinstance(bbox, list) else ""
-        raise ValueError(f"{where}: bbox must be four numbers (x, y, width, height), got {shown(bbox)}{hint}")
-    return known
-
-
-def _area(annotation: dict[str, Any], what: str, faults: AnnotationFaults) -> float:
-    value = annotation.get("area")
-    area = None if value is None else read_number(value)
-    if value is not None and area is None:
-        faults.add(NO_AREA_FIELD, what)
-    return area if area is not None and abs(area) < 1e30 else 0.0
 
 
 def open_place(place: str, split: str = "train") -> Source:

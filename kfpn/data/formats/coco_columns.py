@@ -35,20 +35,19 @@ def plain_columns(
 ) -> Columns | None:
     """Returns what annotations hold; None: one of them is not plain, so each must be read by itself.
 
-    Plain rows have whole numbers as ids, none of them twice, known images and categories, four numbers as a box, 0 or 1 as
-    `iscrowd`, a number as area, and no other flags.
+    Plain rows have whole numbers as ids of known images and categories, four numbers as a box, 0 or 1 as `iscrowd`, a number
+    as area, and no other flag that is set.
 
     Args:
         rows: `annotations` of the file.
         images: id -> index of the image; None: ids are text.
         labels: id -> label; None: ids are text.
-        other_flags: fields that no plain row has.
+        other_flags: fields that are 0, null or missing in plain rows.
     """
-    if not rows or images is None or labels is None or any(flag in row for flag in other_flags for row in rows):
+    if images is None or labels is None:
         return None
     try:
-        ids = [number for row in rows if (number := row.get("id")) is not None]
-        if not _are(int, ids) or len(set(ids)) < len(ids):
+        if not all({0, None}.issuperset(row.get(flag) for row in rows) for flag in other_flags):
             return None
         image_index = _looked_up([row["image_id"] for row in rows], images)
         label_column = _looked_up([row["category_id"] for row in rows], labels)
@@ -62,6 +61,19 @@ def plain_columns(
     except (KeyError, TypeError):  # a field is missing, or a list where a number should be
         return None
     return Columns(image_index, label_column, corners, np.asarray(crowd, bool), areas)
+
+
+def have_distinct_ids(rows: Rows) -> bool:
+    """Returns whether all rows that have an `id` have another whole number."""
+    ids = [number for row in rows if (number := row.get("id")) is not None]
+    return _are(int, ids) and len(set(ids)) == len(ids)
+
+
+def joined(parts: list[Columns]) -> Columns:
+    """Returns the columns of all parts, one behind the other."""
+    if not parts:
+        return Columns(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros(0, bool), np.zeros(0))
+    return Columns(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def _are(kind: type, values: list[Any]) -> bool:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kfpn.data.formats.coco import DUPLICATE_ID, UNKNOWN_IMAGE, CocoSource
+from kfpn.data.formats.coco import CocoSource
+from kfpn.data.formats.coco_objects import DUPLICATE_ID, UNKNOWN_IMAGE
 from kfpn.data.image import load_image
 
 SHARED = Path(__file__).parents[3] / ".." / "shared" / "data"
