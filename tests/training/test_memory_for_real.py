@@ -38,8 +38,7 @@ sys.exit(command_line.main(sys.argv[1:]))
 PREDICT = """
 import kfpn, numpy as np
 from kfpn.evaluation import detect
-from tests.modeling import tiny
-model = kfpn.build_detector(tiny.config(), class_names=("a", "b", "c"))
+model = kfpn.build_detector(class_names=("a", "b"), backbone="resnet18", backbone_width=32, pyramid_channels=32, head_width=32)
 model.input_config = kfpn.Config().input
 image = np.random.default_rng(0).integers(0, 255, (900, 900, 3), np.uint8)
 model.compiled_detector = limited(detect.detect_function(model), 40)
