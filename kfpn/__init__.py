@@ -17,7 +17,7 @@ _PLACES = {
     "InputConfig": "kfpn.config.run",
     "IterableSource": "kfpn.data.formats.iterable",
     "ModelConfig": "kfpn.config.model",
-    "OptimizerConfig": "kfpn.config.run",
+    "OptimizerConfig": "kfpn.config.optimizer_config",
     "Record": "kfpn.data.record",
     "SamplingConfig": "kfpn.config.run",
     "Source": "kfpn.data.record",

@@ -32,8 +32,9 @@ Your own data, images beside the JSON or in a folder that follows a comma:
 From weights that are trained already (stem and conv2_x stay frozen, as in the paper; --preset finetune):
   kfpn train --init fasterrcnn_resnet50_fpn_coco-258fb6c6.pth --data coco:train.json,images --val-data coco:val.json,images
 
-COCO as in the paper (the 1x recipe; detectron2's settings):
-  kfpn train --preset coco --init R-50.pkl --data coco:annotations/instances_train2017.json,train2017
+COCO as detectron2 trains its 1x model (--preset paper: as in the paper; --preset torchvision):
+  kfpn train --preset detectron2_1x --init R-50.pkl --data coco:annotations/instances_train2017.json,train2017 \\
+    --val-data coco:annotations/instances_val2017.json,val2017
 
 The forms of --data and --val-data:
 """

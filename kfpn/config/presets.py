@@ -1,9 +1,11 @@
 """Lists the presets: the defaults that all other options start from."""
 
+import dataclasses
 from typing import Any
 
 from kfpn.config.model import ModelConfig
-from kfpn.config.run import Config, InputConfig, OptimizerConfig, SamplingConfig
+from kfpn.config.optimizer_config import OptimizerConfig
+from kfpn.config.run import Config, InputConfig, SamplingConfig
 
 BILINEAR_PYRAMID: dict[str, Any] = {
     "upsampling": "bilinear",
@@ -15,8 +17,59 @@ BILINEAR_PYRAMID: dict[str, Any] = {
 """Settings of `ModelConfig` for the pyramid of a PyTorch FPN that is widely copied: bilinear upsampling to the lateral's size,
 P5 without its 3x3, and no P6. Use them as `build_detector(**BILINEAR_PYRAMID)`, or by the preset `bilinear`."""
 
+_DETECTRON2_SIDES = (640, 672, 704, 736, 768, 800)
+_TORCHVISION_EPOCH = 7329
+"""Steps of an epoch: 8 GPUs take ceil(117,266 / 8) images each, two a step, of the images of COCO train2017 with a box."""
+
+# Where each number comes from stands in tests/config/test_presets.py, with the file and the commit, and in docs/presets.md.
+# Only what differs from the fields' own defaults stands here.
+_PAPER = Config(
+    workdir="runs/paper",
+    preset="paper",
+    steps=80_000,
+    model=ModelConfig(aligned=False),
+    input=InputConfig(keep_empty=False),
+    optimizer=OptimizerConfig(milestones=(0.75,), warmup_steps=500, warmup_factor=1.0 / 3.0),
+)
+_DETECTRON2 = Config(
+    workdir="runs/detectron2_1x",
+    preset="detectron2_1x",
+    model=ModelConfig(padding="foreign", post_nms_train=1000, sampling_ratio=0, pixel_std=(1.0, 1.0, 1.0)),
+    input=InputConfig(train_short_sides=_DETECTRON2_SIDES, keep_empty=False),
+    sampling=SamplingConfig(rpn_box_beta=0.0, roi_box_beta=0.0),
+    optimizer=OptimizerConfig(decay_biases=True),
+)
+_TORCHVISION = Config(
+    workdir="runs/torchvision",
+    preset="torchvision",
+    steps=26 * _TORCHVISION_EPOCH,
+    eval_every=_TORCHVISION_EPOCH,
+    model=ModelConfig(
+        stride_on="3x3",
+        round_anchors=True,
+        anchor_strides="image",
+        padding="foreign",
+        min_proposal_size=1e-3,
+        aligned=False,
+        min_detection_size=0.01,
+    ),
+    input=InputConfig(keep_empty=False),
+    sampling=SamplingConfig(rpn_box_beta=1.0 / 9.0, roi_box_beta=1.0 / 9.0),
+    optimizer=OptimizerConfig(decay_biases=True, milestones=(16 / 26, 22 / 26)),
+)
+
 PRESETS: dict[str, Config] = {
     "coco": Config(),
+    "paper": _PAPER,
+    "detectron2_1x": _DETECTRON2,
+    "detectron2_3x": dataclasses.replace(
+        _DETECTRON2,
+        workdir="runs/detectron2_3x",
+        preset="detectron2_3x",
+        steps=270_000,
+        optimizer=dataclasses.replace(_DETECTRON2.optimizer, milestones=(21 / 27, 25 / 27)),
+    ),
+    "torchvision": _TORCHVISION,
     "bilinear": Config(workdir="runs/bilinear", preset="bilinear", model=ModelConfig(**BILINEAR_PYRAMID)),
     # It has the rates of the 1x recipe, for weights that are trained already and some hundreds to thousands of images.
     "finetune": Config(
@@ -74,7 +127,7 @@ def preset(name: str) -> Config:
     """Returns the `Config` of a preset.
 
     Args:
-        name: `shapes` (minutes on a CPU), `coco` (the 1x recipe), `finetune` (for use with `init`) or `bilinear`.
+        name: a key of `PRESETS`; `kfpn.config.preset_names.PRESET_MEANINGS` says what each is.
 
     Raises:
         ValueError: for any other name.

@@ -6,21 +6,22 @@ Every field is an option of the command line (`--model.backbone resnet18`). Its 
 
 import dataclasses
 import difflib
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro.conf
 
 from kfpn.config.checks import (
     NOT_NEGATIVE,
-    POSITIVE,
     SHARE,
     SHARE_ABOVE_0,
-    SHARE_BELOW_1,
     check,
     is_int,
     one_of,
-    positive,
     whole,
 )
 from kfpn.config.model import ModelConfig
+from kfpn.config.optimizer_config import OptimizerConfig
+from kfpn.config.preset_names import PRESET_HELP, PresetName
 
 Strategy = Literal["one_device", "mirrored", "multi_worker", "tpu", "parameter_server"]
 CrossDevice = Literal["auto", "nccl", "hierarchical", "reduction_to_one"]
@@ -33,9 +34,7 @@ REFUSED = {
 """Strategies that TensorFlow has and kfpn refuses -> the reason."""
 Precision = Literal["float32", "mixed_float16", "mixed_bfloat16"]
 OnNan = Literal["stop", "skip"]
-OptimizerName = Literal["sgd"]
 CheckImages = Literal["full", "once", "none"]
-Schedule = Literal["step", "cosine"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +45,11 @@ class InputConfig:
     """The shorter side of an image is resized to this many pixels, unless `long_side` forbids it."""
     long_side: int = 1333
     """The longer side has at most this many pixels; where it would have more, the image is made smaller."""
+    train_short_sides: tuple[int, ...] = ()
+    """Training: each image's short side is drawn from these (detectron2: 640 672 704 736 768 800), while `long_side` stays as it
+    is. Empty: always `short_side`, which evaluation and prediction have in any case."""
+    keep_empty: bool = True
+    """Training: images without a box to learn from (none at all, or crowd alone) are trained on too; without, they are left out."""
     scale_jitter: tuple[float, float] = (1.0, 1.0)
     """Training: the resized size is multiplied by a factor drawn from this range."""
     flip: float = 0.5
@@ -57,6 +61,8 @@ class InputConfig:
         check(self, "input.", "short_side", whole(32))
         above = ("be an integer not below input.short_side", lambda v: is_int(v) and v >= self.short_side)
         check(self, "input.", "long_side", above)
+        sides = lambda v: all(is_int(side) and 32 <= side <= self.long_side for side in v)  # noqa: E731
+        check(self, "input.", "train_short_sides", ("be integers from 32 to input.long_side, or none", sides))
         jitter = ("be LOW HIGH with 0.1 <= LOW <= HIGH <= 10", lambda v: len(v) == 2 and 0.1 <= v[0] <= v[1] <= 10.0)
         check(self, "input.", "scale_jitter", jitter)
         check(self, "input.", "flip", SHARE)
@@ -96,50 +102,6 @@ class SamplingConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class OptimizerConfig:
-    """SGD with momentum, its learning rate over time, and what is done to gradients and weights."""
-
-    learning_rate: float = 0.02
-    """Learning rate for a global batch of `reference_batch` images."""
-    reference_batch: int = 16
-    """The linear rule: the rate used is learning_rate x batch_size / reference_batch."""
-    momentum: float = 0.9
-    """Momentum of SGD."""
-    weight_decay: float = 1e-4
-    """L2 penalty added to the gradient, not on norms and biases."""
-    warmup_steps: int = 1000
-    """Steps over which the rate rises linearly at the beginning."""
-    warmup_factor: float = 0.001
-    """The share of the rate with which it begins."""
-    schedule: Schedule = "step"
-    """After the warm-up: drops by `decay_factor` at the milestones, or a cosine down to 0."""
-    milestones: tuple[float, ...] = (2 / 3, 8 / 9)
-    """Where the rate drops, as shares of all steps (the 1x recipe: 60k and 80k of 90k)."""
-    decay_factor: float = 0.1
-    """Factor by which the rate drops at each milestone."""
-    clip_norm: float | None = None
-    """Gradients are scaled down to this global norm, after they are summed over replicas; None: never."""
-    ema_decay: float = 0.0
-    """Decay a step of an exponential moving average of the weights, used to evaluate and saved; 0: none."""
-    name: OptimizerName = "sgd"
-    """The rule that moves the weights: SGD with momentum."""
-
-    def __post_init__(self) -> None:
-        check(self, "optimizer.", "learning_rate", POSITIVE)
-        check(self, "optimizer.", "reference_batch", whole(1))
-        check(self, "optimizer.", "momentum ema_decay", SHARE_BELOW_1)
-        check(self, "optimizer.", "weight_decay", NOT_NEGATIVE)
-        check(self, "optimizer.", "warmup_steps", whole(0))
-        check(self, "optimizer.", "warmup_factor", SHARE)
-        check(self, "optimizer.", "name", one_of(OptimizerName))
-        check(self, "optimizer.", "schedule", one_of(Schedule))
-        rising = lambda v: all(0.0 < m < 1.0 for m in v) and list(v) == sorted(v)  # noqa: E731
-        check(self, "optimizer.", "milestones", ("be rising shares of all steps, between 0 and 1", rising))
-        check(self, "optimizer.", "decay_factor", SHARE_ABOVE_0)
-        check(self, "optimizer.", "clip_norm", ("be positive or None", lambda v: v is None or positive(v)))
-
-
-@dataclasses.dataclass(frozen=True)
 class Config:
     """Train a Faster R-CNN with a Feature Pyramid Network."""
 
@@ -158,8 +120,7 @@ class Config:
     proposals: str | None = None
     """Fast R-CNN: a file of `kfpn proposals`, on which the box head is trained and evaluated, without an RPN. None: Faster
     R-CNN, whose RPN makes its proposals."""
-    preset: Literal["shapes", "coco", "finetune", "bilinear"] = "coco"
-    """The defaults that all other options start from."""
+    preset: Annotated[PresetName, tyro.conf.arg(help=PRESET_HELP)] = "coco"
     strategy: Strategy = "mirrored"
     """How devices share the work: one_device, mirrored (all GPUs of this machine that can share a batch equally; one CPU if none), or
     multi_worker (those of several machines, named by TF_CONFIG or Slurm; docs/distributed.md). tpu and parameter_server are

@@ -47,4 +47,6 @@ def scaled_input(config: InputConfig, scale: int) -> InputConfig:
         config: the run's own rule.
         scale: int, pixels of the short side. The long side becomes long_side x scale / short_side, rounded.
     """
-    return dataclasses.replace(config, short_side=scale, long_side=round(config.long_side * scale / config.short_side))
+    long_side = round(config.long_side * scale / config.short_side)
+    # The sizes of training would not fit below another `long_side`, and nothing is trained at a scale.
+    return dataclasses.replace(config, short_side=scale, long_side=long_side, train_short_sides=())

@@ -1,5 +1,6 @@
-"""Changes image and boxes together: the resize rule, horizontal flip and scale jitter."""
+"""Changes image and boxes together: the resize rule, horizontal flip, scale jitter and short sides that are drawn."""
 
+import dataclasses
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from kfpn.config.run import InputConfig
 
 # Other users of (seed, sample_index), as the samplers, must draw other numbers.
 _SALT = 0x617567
+_SHORT_SIDE_SALT = 0x736964
 
 
 class Draws(NamedTuple):
@@ -40,7 +42,34 @@ def draw(config: InputConfig, seed: int, sample_index: tf.Tensor) -> Draws:
     return Draws(chance[0] < config.flip, tf.minimum(low + (high - low) * chance[1], high))
 
 
-def resized_sizes(sizes: np.ndarray, config: InputConfig, factor: float = 1.0) -> np.ndarray:
+def draw_short_side(config: InputConfig, seed: int, sample_index: tf.Tensor) -> tf.Tensor:
+    """Draws one of `input.train_short_sides` for a sample, each as likely, a pure function of (seed, sample_index).
+
+    It has random numbers of its own, so that flips and factors are the same with and without it.
+
+    Args:
+        config: gives the sides; without them it is `short_side`.
+        seed: int, 0 .. 2^31 - 1.
+        sample_index: int64 scalar, the sample's number since the start of training.
+
+    Returns:
+        int32 scalar, pixels.
+    """
+    if not config.train_short_sides:
+        return tf.constant(config.short_side, tf.int32)
+    key = tf.stack([tf.constant(seed ^ (_SHORT_SIDE_SALT << 32), tf.int64), tf.cast(sample_index, tf.int64)])
+    sides = tf.constant(config.train_short_sides, tf.int32)
+    return sides[tf.random.stateless_uniform((), key, maxval=len(config.train_short_sides), dtype=tf.int32)]
+
+
+def largest_training_input(config: InputConfig) -> InputConfig:
+    """Returns the resize rule whose images are the largest that training draws, but for scale jitter: canvases must hold them."""
+    return dataclasses.replace(config, short_side=max(config.train_short_sides or (config.short_side,)))
+
+
+def resized_sizes(
+    sizes: np.ndarray, config: InputConfig, factor: float = 1.0, short_side: int | None = None
+) -> np.ndarray:
     """Applies the resize rule to image sizes.
 
     Both sides are multiplied by s = min(short_side / shorter, long_side / longer) x factor and rounded, halves up,
@@ -50,12 +79,14 @@ def resized_sizes(sizes: np.ndarray, config: InputConfig, factor: float = 1.0) -
         sizes: (..., 2) int, height and width.
         config: gives short_side and long_side.
         factor: what scale jitter drew.
+        short_side: what was drawn of `train_short_sides`; None: that of `config`.
 
     Returns:
         (..., 2) int32, height and width.
     """
     exact = np.asarray(sizes, np.float64)
-    scale = np.minimum(config.short_side / exact.min(-1), config.long_side / exact.max(-1)) * factor
+    short = config.short_side if short_side is None else short_side
+    scale = np.minimum(short / exact.min(-1), config.long_side / exact.max(-1)) * factor
     return np.maximum(np.floor(exact * scale[..., None] + 0.5), 1.0).astype(np.int32)
 
 

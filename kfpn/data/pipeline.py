@@ -13,10 +13,20 @@ import numpy as np
 import tensorflow as tf
 
 from kfpn.config.run import Config, InputConfig
-from kfpn.data.augment import draw, flip_boxes, flip_image, resize_boxes, resize_image, resized_sizes
+from kfpn.data.augment import (
+    draw,
+    draw_short_side,
+    flip_boxes,
+    flip_image,
+    largest_training_input,
+    resize_boxes,
+    resize_image,
+    resized_sizes,
+)
 from kfpn.data.image import load_image
 from kfpn.data.plan import WHOLE_BATCH, BatchShare, TrainPlan, group_by_aspect
 from kfpn.data.record import Record, Source
+from kfpn.data.trained_records import trained_records
 from kfpn.ops.padding import padded_up
 
 _BATCHES_AHEAD = 2
@@ -65,7 +75,9 @@ def train_batches(
         raise ValueError(f"start_step must be at least 0, got {start_step}")
     _require_records(source)
     size = config.batch_size
-    groups = group_by_aspect(source.sizes, config.input, size, factor=config.input.scale_jitter[1])
+    kept = trained_records(source, config.input)
+    largest = largest_training_input(config.input)
+    groups = group_by_aspect(source.sizes[kept], largest, size, factor=config.input.scale_jitter[1])
     plan = TrainPlan(groups.members, size, config.seed)
 
     rows = share.rows(size)
@@ -73,16 +85,17 @@ def train_batches(
     def planned() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         for batch in plan.batches(start_step):
             samples = np.arange(batch.step * size, (batch.step + 1) * size, dtype=np.int64)
-            yield batch.records[rows], samples[rows], groups.canvases[batch.group]
+            yield kept[batch.records[rows]], samples[rows], groups.canvases[batch.group]
 
     load = _training_sample(source, config.input)
     most_boxes = max(1, source.max_boxes)
 
     def sample(record_index: tf.Tensor, sample_index: tf.Tensor, canvas: tf.Tensor) -> dict[str, tf.Tensor]:
         chance = draw(config.input, config.seed, sample_index)
+        short_side = draw_short_side(config.input, config.seed, sample_index)
         images, image_sizes, boxes, labels, crowd = tf.numpy_function(
             load,
-            [record_index, chance.flip, chance.factor, canvas],
+            [record_index, chance.flip, chance.factor, short_side, canvas],
             [tf.uint8, tf.int32, tf.float32, tf.int32, tf.bool],
         )
         return {
@@ -184,11 +197,13 @@ def _training_sample(source: Source, config: InputConfig) -> Callable[..., tuple
     """Returns the function that makes the arrays of one training sample from its record and what chance drew."""
     rows = max(1, source.max_boxes)
 
-    def load(record_index: int, flip: bool, factor: float, canvas: np.ndarray) -> tuple[np.ndarray, ...]:
+    def load(
+        record_index: int, flip: bool, factor: float, short_side: int, canvas: np.ndarray
+    ) -> tuple[np.ndarray, ...]:
         record = source[int(record_index)]
         image = load_image(record)
         old = image.shape[:2]
-        height, width = (int(side) for side in resized_sizes(np.array(old), config, float(factor)))
+        height, width = (int(side) for side in resized_sizes(np.array(old), config, float(factor), int(short_side)))
         image = resize_image(image, (height, width))
         boxes = resize_boxes(record.boxes, old, (height, width))
         if flip:

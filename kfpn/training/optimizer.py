@@ -11,7 +11,8 @@ from contextlib import contextmanager
 import keras
 import tensorflow as tf
 
-from kfpn.config.run import Config, OptimizerConfig
+from kfpn.config.optimizer_config import OptimizerConfig
+from kfpn.config.run import Config
 from kfpn.training.schedule import WarmupSchedule, make_schedule
 
 INITIAL_SCALE = 2.0**15
@@ -91,7 +92,9 @@ class Optimizer:
         rate = tf.cast(self.rule.learning_rate, tf.float32)
         gradients = [tf.convert_to_tensor(gradient) / self.loss_scale for gradient in gradients]
         gradients = [
-            gradient + self.config.weight_decay * variable.value if decays(variable) else gradient
+            gradient + self.config.weight_decay * variable.value
+            if decays(variable, self.config.decay_biases)
+            else gradient
             for gradient, variable in zip(gradients, self.trainable_variables, strict=True)
         ]
         norm = tf.linalg.global_norm(gradients)
@@ -154,9 +157,14 @@ class Optimizer:
                 variable.assign(value)
 
 
-def decays(variable: keras.Variable) -> bool:
-    """Tells whether L2 decay acts on a variable: it acts on kernels, not on biases nor on gamma and beta of a norm."""
-    return len(variable.shape) > 1
+def decays(variable: keras.Variable, biases: bool = False) -> bool:
+    """Tells whether L2 decay acts on a variable: it acts on kernels, not on gamma and beta of a norm.
+
+    Args:
+        variable: that is trained.
+        biases: whether it acts on biases too.
+    """
+    return len(variable.shape) > 1 or (biases and variable.name == "bias")
 
 
 def _state(value: object, name: str) -> keras.Variable:

@@ -98,6 +98,7 @@ def write_final(
         "steps": progress.step,
         "best_step": progress.best_step,
         "last_AP": progress.last.get("AP"),
+        "last": {"step": progress.evaluated, **progress.last} if progress.last else {},
         "seconds": progress.seconds,
         "images_per_second": progress.step * config.batch_size / max(progress.seconds, 1e-9),
         **({} if recall is None else {"proposals": recall}),
@@ -121,4 +122,7 @@ def summary_line(final: dict[str, Any]) -> str:
     kept = f"best step {final['best_step']}"
     if measured_score(final) is None:
         kept = f"weights of step {final['best_step']}, the last (AP was not measured)"
+    last = final.get("last") or {}
+    if measured_score(last) is not None and last["step"] != final["best_step"]:
+        kept = f"{kept} (the last, step {last['step']}: AP {last['AP']:.3f})"
     return f"{figures}, {kept}; {final['seconds']:.0f} s of training, {final['images_per_second']:.1f} images/s"

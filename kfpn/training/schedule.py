@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from kfpn.config.run import OptimizerConfig
+from kfpn.config.optimizer_config import OptimizerConfig
 
 
 @keras.saving.register_keras_serializable("kfpn")

@@ -12,11 +12,13 @@ import keras
 import tensorflow as tf
 
 from kfpn.config.checks import require_local
+from kfpn.config.old_preset import warn_of_coco
 from kfpn.config.run import Config, to_dict
 from kfpn.data.class_table import describe_source
 from kfpn.data.fingerprint import fingerprint
 from kfpn.data.pipeline import named_errors
 from kfpn.data.record import Source
+from kfpn.data.trained_records import describe_left_out
 from kfpn.evaluation.recall import evaluate_proposals
 from kfpn.losses.training_losses import training_functions
 from kfpn.modeling.submodels import Submodels, build_submodels
@@ -99,9 +101,9 @@ def train(
 
     Returns:
         The content of final.json: the twelve COCO figures and `per_class` of the weights that were saved (the best), the
-        last losses, `steps`, `best_step`, `last_AP`, `seconds` of training, `images_per_second`, and `proposals`, the
-        recall of the same weights' proposals. Without validation data there are no figures, and on fixed proposals
-        no recall. A worker that is not the chief returns {}.
+        last losses, `steps`, `best_step`, `last_AP`, `last` (figures and `step` of the last evaluation), `seconds` of
+        training, `images_per_second`, and `proposals`, the recall of the saved weights' proposals. Without validation data
+        there are no figures, and on fixed proposals no recall. A worker that is not the chief returns {}.
 
     Raises:
         ValueError: if the work directory can't be written, was made with other options or is used by another training, if
@@ -143,6 +145,8 @@ def _open(
     initial_weights = read_trained_weights(config.init) if config.init and not workdir.has_checkpoints() else None
     if not config.init:
         warn_of_frozen_weights(config)
+    if cluster.is_chief and not workdir.has_checkpoints():
+        warn_of_coco(config)
     data_fingerprint = fingerprint(source, data.val_source)
     cluster.watch()
     cluster.require_same(
@@ -215,6 +219,8 @@ def _loop(setup: Setup, trainee: Trainee, checkpoints: Checkpoints, progress: Pr
     workdir.drop_metrics_after(progress.step, progress.evaluated)
     say(describe_strategy(strategy, config.batch_size, config.accumulate))
     say(describe_source(source))
+    if (left_out := describe_left_out(source, config.input)) is not None:
+        say(left_out)
     if data.val_source is not None and data.val_source.name != source.name:
         say(describe_source(data.val_source))
     say(f"work directory {workdir.path}")

@@ -106,5 +106,5 @@ def _read_own(weights: Path) -> TrainedWeights:
         tensors=tensors,
         class_names=class_names,
         category_ids=category_ids,
-        input=dict(vars(config.input)),
+        input={name: value for name, value in vars(config.input).items() if name != "keep_empty"},
     )

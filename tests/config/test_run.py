@@ -16,7 +16,7 @@ def test_a_preset_is_the_same_after_json_and_has_its_name(name):
     assert from_dict(Config, json.loads(json.dumps(to_dict(config)))) == config
 
 
-def test_the_coco_preset_is_the_recipe_of_the_papers():
+def test_the_coco_preset_has_the_1x_schedule():
     config = preset("coco")
     assert (config.steps, config.batch_size, config.optimizer.learning_rate) == (90_000, 16, 0.02)
     assert [round(share * config.steps) for share in config.optimizer.milestones] == [60_000, 80_000]
@@ -89,6 +89,7 @@ def test_an_unknown_preset_is_refused():
         (InputConfig, "short_side", [31, 800.0], [32]),
         (InputConfig, "long_side", [799], [800]),
         (InputConfig, "scale_jitter", [(1.5, 1.0), (0.0, 1.0), (1.0, 11.0)], [(0.5, 2.0)]),
+        (InputConfig, "train_short_sides", [(31,), (800, 1334), (640.0,), (True,)], [(), (640, 800), (1333,)]),
         (InputConfig, "flip", [-0.1, 1.1], [0.0, 1.0]),
         (InputConfig, "divisor", [0], [1]),
         (SamplingConfig, "rpn_negative_iou", [0.8, -0.1], [0.7]),

@@ -35,3 +35,8 @@ def test_the_long_side_is_scaled_by_the_factor_of_the_short_side():
     assert scaled_input(coco, 800) == coco
     square = scaled_input(InputConfig(short_side=128, long_side=128), 33)
     assert (square.short_side, square.long_side) == (33, 33)
+
+
+def test_a_scale_below_the_sizes_of_training_is_no_error():
+    drawn = InputConfig(short_side=800, long_side=1333, train_short_sides=(640, 800))
+    assert scaled_input(drawn, 100) == InputConfig(short_side=100, long_side=167)

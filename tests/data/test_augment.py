@@ -3,7 +3,16 @@ import pytest
 import tensorflow as tf
 
 from kfpn.config.run import InputConfig
-from kfpn.data.augment import draw, flip_boxes, flip_image, resize_boxes, resize_image, resized_sizes
+from kfpn.data.augment import (
+    draw,
+    draw_short_side,
+    flip_boxes,
+    flip_image,
+    largest_training_input,
+    resize_boxes,
+    resize_image,
+    resized_sizes,
+)
 
 
 def _draws(config: InputConfig, seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -95,3 +104,63 @@ def test_draws_have_the_configured_range_and_probability():
     assert not _draws(InputConfig(flip=0.0), 0, 20)[0].any()
     assert _draws(InputConfig(flip=1.0), 0, 20)[0].all()
     assert (_draws(InputConfig(), 0, 20)[1] == 1.0).all()
+
+
+SIDES = (640, 672, 704, 736, 768, 800)
+
+
+def _sides(config: InputConfig, seed: int, count: int, first: int = 0) -> list[int]:
+    return [int(draw_short_side(config, seed, tf.constant(i, tf.int64))) for i in range(first, first + count)]
+
+
+def test_short_sides_depend_on_seed_and_sample_only_and_all_come_alike():
+    config = InputConfig(train_short_sides=SIDES)
+    drawn = _sides(config, 7, 600)
+    assert drawn[100:110] == _sides(config, 7, 10, first=100)
+    assert drawn[:50] != _sides(config, 8, 50)
+    counts = np.array([drawn.count(side) for side in SIDES])
+    assert counts.sum() == 600
+    assert abs(counts - 100).max() < 5 * np.sqrt(600 * 5 / 36)  # 5 standard deviations
+
+
+def test_the_other_draws_are_the_same_with_and_without_short_sides():
+    plain, sides = InputConfig(scale_jitter=(0.5, 2.0)), InputConfig(scale_jitter=(0.5, 2.0), train_short_sides=SIDES)
+    assert np.array_equal(_draws(plain, 3, 20), _draws(sides, 3, 20))
+    assert _sides(plain, 3, 20) == [800] * 20
+
+
+def test_the_draws_are_those_of_version_0_1_0():
+    flips, factors = _draws(InputConfig(scale_jitter=(0.5, 2.0)), 7, 4)
+    assert flips.tolist() == [False, True, False, True]
+    expected = [1.1684964852134292, 0.6487590951207318, 1.6082661055388554, 1.6969491720538548]
+    np.testing.assert_allclose(factors, expected, rtol=1e-15)
+
+
+def test_the_short_side_does_not_follow_the_flip():
+    config = InputConfig(train_short_sides=(600, 800))
+    flips = _draws(config, 0, 400)[0]
+    larger = np.array(_sides(config, 0, 400)) == 800
+    assert abs((flips == larger).mean() - 0.5) < 0.125  # 5 standard errors
+
+
+@pytest.mark.parametrize(
+    ("size", "short_side", "expected"),
+    [
+        ((480, 640), 640, (640, 853)),  # times 1.3333
+        ((480, 640), 800, (800, 1067)),
+        ((400, 1000), 640, (533, 1333)),  # the longer side decides at 1333 for every short side above 533
+        ((400, 1000), 480, (480, 1200)),
+        ((1000, 400), 672, (1333, 533)),
+    ],
+)
+def test_a_drawn_short_side_keeps_the_limit_of_the_long_side(size, short_side, expected):
+    """detectron2's ResizeShortestEdge: scale = size / min(h, w), and max_size / max(h, w) where that is smaller."""
+    assert tuple(resized_sizes(np.array(size), InputConfig(train_short_sides=SIDES), short_side=short_side)) == expected
+
+
+def test_the_largest_training_input_has_the_largest_side_that_can_be_drawn():
+    assert largest_training_input(InputConfig(train_short_sides=(640, 900, 800))).short_side == 900
+    assert (
+        largest_training_input(InputConfig(short_side=96, long_side=640, train_short_sides=(64, 80))).short_side == 80
+    )
+    assert largest_training_input(InputConfig()) == InputConfig()

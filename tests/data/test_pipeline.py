@@ -145,6 +145,64 @@ def test_jittered_images_fit_their_canvas():
             assert not image[:, width:].any()
 
 
+def test_short_sides_are_drawn_for_each_sample_and_images_fit_their_canvas():
+    config = _config(3, train_short_sides=(32, 48, 64), long_side=100, flip=0.5)
+    whole = _take(_mixed(), config, 0, 12)
+    sides = np.concatenate([batch["image_sizes"].min(-1) for batch in whole])
+    assert set(sides.tolist()) == {
+        32,
+        48,
+        50,
+    }  # 64 would make the longer side 128: it has 100 at most, so the shorter has 50
+    for batch in whole:
+        assert batch["images"].shape[1:3] in ((112, 64), (64, 112))
+        assert (batch["image_sizes"] <= batch["images"].shape[1:3]).all()
+        for row, index in enumerate(batch["record_index"]):
+            box = _mixed()[int(index)].boxes[0] * batch["image_sizes"][row].min() / 40
+            height_of_box = batch["gt_boxes"][row, 0, 2] - batch["gt_boxes"][row, 0, 0]
+            assert height_of_box == pytest.approx(box[2] - box[0], rel=1e-5)
+    for expected, batch in zip(whole[5:], _take(_mixed(), config, 5, 7), strict=True):
+        assert all(np.array_equal(expected[key], batch[key]) for key in expected)
+
+
+def test_a_single_short_side_is_that_of_every_image():
+    plain, single = _config(3, flip=0.5), _config(3, flip=0.5, train_short_sides=(40,))
+    for expected, batch in zip(_take(_mixed(), plain, 0, 4), _take(_mixed(), single, 0, 4), strict=True):
+        assert all(np.array_equal(expected[key], batch[key]) for key in expected)
+
+
+def test_evaluation_and_inference_do_not_draw():
+    source, config = MemorySource([_record(0)]), _config(1, train_short_sides=(32, 36))
+    (batch,) = eval_batches(source, config, 1).as_numpy_iterator()
+    assert batch["image_sizes"].tolist() == [[40, 80]]
+    assert prepare_image(source[0].image, config.input)[1] == (40, 80)
+
+
+def test_without_empty_images_only_those_with_a_box_to_learn_from_are_trained_on():
+    kinds = ({}, {"boxes": ()}, {"crowd": [True]}, {"boxes": [(4, 8, 20, 40), (0, 0, 9, 9)], "crowd": [True, False]})
+    source = MemorySource([_record(i, **kinds[i % 4]) for i in range(12)])
+    seen = {
+        keep: {int(i) for batch in _take(source, _config(3, keep_empty=keep), 0, 8) for i in batch["record_index"]}
+        for keep in (True, False)
+    }
+    assert seen[True] == set(range(12))
+    assert seen[False] == {0, 3, 4, 7, 8, 11}
+    indices = [batch["record_index"].tolist() for batch in _take(source, _config(3, keep_empty=False), 0, 2)]
+    assert sorted(indices[0] + indices[1]) == [0, 3, 4, 7, 8, 11]  # an epoch is two steps now
+    for batch in _take(source, _config(3, keep_empty=False), 0, 2):
+        assert all(
+            source[int(i)].image[0, 0, 0] == image[0, 0, 0]
+            for i, image in zip(batch["record_index"], batch["images"], strict=True)
+        )
+
+
+def test_where_all_images_have_a_box_leaving_out_empty_ones_changes_no_bit():
+    for expected, batch in zip(
+        _take(_mixed(), _config(3), 0, 4), _take(_mixed(), _config(3, keep_empty=False), 0, 4), strict=True
+    ):
+        assert all(np.array_equal(expected[key], batch[key]) for key in expected)
+
+
 def test_training_and_evaluation_resize_as_inference_does():
     source = MemorySource([_record(0, (33, 57))])
     config = _config(1)

@@ -47,6 +47,17 @@ def test_norms_and_biases_do_not_decay():
     assert {v.path.split("/")[-1] for v in model.trainable_variables if not decays(v)} == {"bias", "gamma", "beta"}
 
 
+def test_with_decay_biases_biases_decay_like_kernels_and_norms_do_not():
+    model = standin.submodels().weights_model
+    names = {v.path.split("/")[-1]: decays(v, biases=True) for v in model.trainable_variables}
+    assert names == {"kernel": True, "bias": True, "gamma": False, "beta": False}
+    kernel, bias = variables()
+    results = optimizer([kernel, bias], weight_decay=0.5, decay_biases=True).apply(gradients([0.0, 0.0], [0.0, 0.0]))
+    np.testing.assert_allclose(kernel.numpy(), [[3.0 - 0.1 * 1.5, 4.0 - 0.1 * 2.0]], rtol=1e-6)
+    np.testing.assert_allclose(bias.numpy(), [1.0 - 0.1 * 0.5, 2.0 - 0.1 * 1.0], rtol=1e-6)
+    assert float(results["grad_norm"]) == pytest.approx(np.sqrt(1.5**2 + 2.0**2 + 0.5**2 + 1.0**2))
+
+
 def test_clipping_scales_the_whole_gradient_and_reports_the_norm_before_it():
     kernel, bias = variables()
     results = optimizer([kernel, bias], clip_norm=0.5).apply(gradients([3.0, 0.0], [4.0, 0.0]))

@@ -55,6 +55,10 @@ def test_a_finished_run_has_written_all_its_files(config, final):
     figures = {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"}
     assert figures | {"loss", "steps", "best_step", "last_AP", "seconds", "images_per_second"} <= final.keys()
     assert json.loads((workdir / "final.json").read_text()) == final
+    assert final["last"] == {
+        "step": 2,
+        **{name: final[name] for name in (*figures, "per_class")},
+    }  # the only evaluation
     assert [path.name for path in (workdir / "samples").iterdir()] == ["000.png"]
     assert json.loads((workdir / "config.json").read_text())["model"]["num_classes"] == 2
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
@@ -137,6 +141,22 @@ def test_without_validation_data_there_is_no_recall(config, tmp_path):
         final = train(replace(config, workdir=str(tmp_path), steps=1), source(0, 4))
     assert "proposals" not in final
     assert "proposals" not in json.loads((tmp_path / "final.json").read_text())
+
+
+def test_a_new_run_with_coco_is_warned_of_and_an_old_one_goes_on_silently(config, tmp_path, monkeypatch):
+    monkeypatch.setattr("kfpn.training.train._train_opened", lambda setup: {})
+    run = replace(config, workdir=str(tmp_path / "run"), preset="coco")
+    with pytest.warns(
+        FutureWarning,
+        match=r"^--preset coco is not detectron2_1x, which differs in .*input\.keep_empty True \(there False\)",
+    ):
+        train(run, source(0, 4), source(100, 2))
+    Workdir(run.workdir).checkpoints.mkdir()
+    (Workdir(run.workdir).checkpoints / "step_1.npz").touch()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        train(run, source(0, 4), source(100, 2))
+        train(replace(config, workdir=str(tmp_path / "other")), source(0, 4), source(100, 2))
 
 
 def test_frozen_stages_and_norms_of_an_untrained_detector_cause_a_warning():
