@@ -47,7 +47,7 @@ class InputConfig:
     """The longer side has at most this many pixels; where it would have more, the image is made smaller."""
     train_short_sides: tuple[int, ...] = ()
     """Training: each image's short side is drawn from these (detectron2: 640 672 704 736 768 800), while `long_side` stays as it
-    is. Empty: always `short_side`, which evaluation and prediction have in any case."""
+    is. None of them (the option without values): always `short_side`, which evaluation and prediction have in any case."""
     keep_empty: bool = True
     """Training: images without a box to learn from (none at all, or crowd alone) are trained on too; without, they are left out."""
     scale_jitter: tuple[float, float] = (1.0, 1.0)

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from kfpn.config.presets import PRESETS, preset
 from kfpn.config.run import Config, to_dict
 from tests.config.preset_sources import NOT_THERE, STAGES, TABLES
 
+ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ("model", "input", "sampling", "optimizer")
 
 
@@ -122,6 +124,26 @@ def test_the_help_says_of_every_preset_what_it_is(name, capsys):
         cli.main(["train", "--help"])
     words = " ".join(re.sub(r"[│╭╮╰╯─]", " ", capsys.readouterr().out).split())
     assert f"{name}: {preset_names.PRESET_MEANINGS[name]}." in words
+
+
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_the_docs_have_a_recipe_for_every_preset(name):
+    text = (ROOT / "docs" / "presets.md").read_text()
+    assert re.search(rf"^\| `{name}` \|", text, re.MULTILINE)
+    if name in ("shapes", "finetune"):  # these are taken without --preset
+        return
+    assert re.search(rf"^kfpn train --preset {name} +--init \S+ \$DATA", text, re.MULTILINE)
+    assert "--data coco:" in text.split('DATA="')[1].split('"')[0]
+    assert "--val-data coco:" in text.split('DATA="')[1].split('"')[0]
+
+
+def test_the_line_of_the_paper_in_readme_and_help_has_weights_and_validation_data():
+    from kfpn.cli.help_texts import HELP
+
+    for text in ((ROOT / "README.md").read_text(), HELP["train"].replace("\\\n", "")):
+        (line,) = [line for line in text.splitlines() if re.search(r"kfpn train --preset (paper|detectron2_1x) ", line)]
+        assert "--init R-50.pkl" in line
+        assert "--val-data coco:" in line
 
 
 @pytest.mark.parametrize("name", list(PRESETS))

@@ -7,12 +7,16 @@ from kfpn.runs.workdir import Workdir
 from kfpn.training.results import summary_line, write_final
 from tests.training import standin
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*curves.png can't be written")  # there are no metrics
+
 BEST = {"AP": 0.5, "AP50": 0.75, "AP75": 0.25, "per_class": {"a": 0.5}}
 LAST = {"AP": 0.25, "AP50": 0.5, "AP75": None, "per_class": {"a": 0.25}}
 
 
 def written(tmp_path, best, last, best_step):
-    progress = Progress(6, 12.0, best_step, best, 6, last, {"step": 6, "loss": 1.0})
+    progress = Progress(
+        step=6, seconds=12.0, evaluated=6, last=last, best_step=best_step, best=best, logged={"step": 6, "loss": 1.0}
+    )
     final = write_final(standin.config(), Workdir(tmp_path), progress)
     assert json.loads((tmp_path / "final.json").read_text()) == final
     return final

@@ -10,14 +10,25 @@ import tensorflow as tf
 
 import kfpn
 from kfpn.cli import command_line as cli
+from kfpn.config.presets import preset
 from kfpn.config.run import InputConfig, OptimizerConfig
 from kfpn.data.formats.iterable import IterableSource
 from kfpn.data.record import Record
+from kfpn.modeling.submodels import build_submodels
+from kfpn.runs.workdir import Workdir
 from kfpn.training.train import train
 from kfpn.weights.assign import model_config
 from kfpn.weights.built_detector import variables_of
 from kfpn.weights.identify import read_trained_weights
-from tests.weights.foreign import detectron2, heads, torchvision, trunk, write
+from tests.weights.foreign import (
+    detectron2,
+    detectron2_backbone,
+    heads,
+    torchvision,
+    torchvision_backbone,
+    trunk,
+    write,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:no validation data", "ignore:Even though the `tf.config")
 UNITS = trunk()
@@ -130,7 +141,7 @@ def test_a_network_that_the_weights_do_not_fit_is_refused_before_training(config
 # ------------------------------------------------------------------------------------------------ options
 
 
-@pytest.mark.parametrize("preset", [None, "finetune", "coco", "shapes"])
+@pytest.mark.parametrize("preset", [None, "finetune", "coco", "shapes", "detectron2_1x", "torchvision"])
 @pytest.mark.parametrize("kind", ["torchvision", "detectron2"])
 def test_the_network_is_that_of_the_weights_with_any_preset(tmp_path, preset, kind):
     layers = heads(UNITS, background_first=kind == "torchvision")
@@ -142,6 +153,30 @@ def test_the_network_is_that_of_the_weights_with_any_preset(tmp_path, preset, ki
     expected = dataclasses.replace(model_config(trained), freeze_stages=config.model.freeze_stages)
     assert config.model == expected
     assert {**vars(config.sampling), **trained.sampling} == vars(config.sampling)
+
+
+@pytest.mark.parametrize("name", ["paper", "detectron2_1x", "detectron2_3x", "torchvision"])
+def test_a_recipe_starts_from_an_imagenet_backbone_with_all_its_fields(tmp_path, name):
+    """The backbone of a recipe brings nothing but what the recipe has: only the width is that of the small file here."""
+    units, recipe = trunk("resnet50"), preset(name)
+    if name == "torchvision":
+        path = write(tmp_path / "resnet50.safetensors", torchvision_backbone(units))
+    else:
+        path = write(tmp_path / "R-50.pkl", {"model": detectron2_backbone(units), "__author__": "MSRA"})
+    config = cli.train_defaults(["train", "--preset", name, "--init", str(path)])
+    pixels = {"pixel_std": (1.0, 1.0, 1.0)} if name == "paper" else {}  # a choice that is the file's
+    assert config == dataclasses.replace(
+        recipe, init=str(path), model=dataclasses.replace(recipe.model, backbone_width=8, **pixels)
+    )
+    assert (config.preset, config.model.stride_on) == (name, "3x3" if name == "torchvision" else "1x1")
+
+
+def test_a_work_directory_brings_its_sizes_of_images_but_not_which_images_are_left_out(config, tmp_path):
+    given = dataclasses.replace(config.input, train_short_sides=(32, 64), keep_empty=False)
+    Workdir(tmp_path).prepare(dataclasses.replace(config, input=given), CLASSES, (1, 2), "data")
+    Workdir(tmp_path).save_weights(build_submodels(config.model).weights_model)
+    brought = read_trained_weights(tmp_path).input
+    assert brought == {name: value for name, value in vars(given).items() if name != "keep_empty"}
 
 
 def test_an_option_replaces_a_setting_that_comes_with_the_weights(coco, monkeypatch):
