@@ -6,9 +6,9 @@ PRESET_MEANINGS = {
     "shapes": "the built-in data set, minutes on a CPU; what is taken without --preset",
     "finetune": "some hundreds to thousands of images of your own, from trained weights; what is taken with --init",
     "paper": "the FPN paper's Faster R-CNN: section 5.2, and the authors' code Detectron where the text says nothing",
-    "detectron2_1x": "detectron2's faster_rcnn_R_50_FPN_1x, whose box AP on COCO is 37.9",
-    "detectron2_3x": "detectron2's faster_rcnn_R_50_FPN_3x, whose box AP on COCO is 40.2",
-    "torchvision": "torchvision's recipe for fasterrcnn_resnet50_fpn, whose box AP on COCO is 37.0",
+    "detectron2_1x": "detectron2's faster_rcnn_R_50_FPN_1x (with detectron2 itself its box AP on COCO is 37.9)",
+    "detectron2_3x": "detectron2's faster_rcnn_R_50_FPN_3x (with detectron2 itself: 40.2)",
+    "torchvision": "torchvision's recipe for fasterrcnn_resnet50_fpn (with torchvision itself: 37.0)",
     "bilinear": "a widely copied PyTorch FPN: bilinear, P5 not smoothed, no P6; for the rest as coco",
     "coco": "the 1x schedule with settings of kfpn's own, which are neither detectron2's nor the paper's; it is removed in 0.3.0",
 }

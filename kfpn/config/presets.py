@@ -21,7 +21,7 @@ _DETECTRON2_SIDES = (640, 672, 704, 736, 768, 800)
 _TORCHVISION_EPOCH = 7329
 """Steps of an epoch: 8 GPUs take ceil(117,266 / 8) images each, two a step, of the images of COCO train2017 with a box."""
 
-# Where each number comes from stands in tests/config/test_presets.py, with the file and the commit, and in docs/presets.md.
+# Where each number comes from stands in tests/config/preset_sources.py, with the file and the commit, and in docs/presets.md.
 # Only what differs from the fields' own defaults stands here.
 _PAPER = Config(
     workdir="runs/paper",
