@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from kfpn.config.run import Config, InputConfig
 from kfpn.data.pipeline import eval_batches, named_errors, prepare_image, train_batches
+from kfpn.data.plan import BatchShare
 from kfpn.data.record import Record
 
 LANDSCAPE, PORTRAIT = (40, 80), (80, 40)
@@ -163,6 +164,19 @@ def test_short_sides_are_drawn_for_each_sample_and_images_fit_their_canvas():
             assert height_of_box == pytest.approx(box[2] - box[0], rel=1e-5)
     for expected, batch in zip(whole[5:], _take(_mixed(), config, 5, 7), strict=True):
         assert all(np.array_equal(expected[key], batch[key]) for key in expected)
+
+
+def test_workers_that_load_their_own_images_draw_the_same_short_sides_and_leave_out_the_same_images():
+    records = [_record(i, boxes=() if i % 4 == 1 else ((4, 8, 20, 40),)) for i in range(12)]
+    source = MemorySource(records)
+    config = _config(4, train_short_sides=(32, 36, 40), keep_empty=False)
+    whole = _take(source, config, 1, 3)
+    for worker in (0, 1):
+        share = BatchShare(worker, workers=2, replicas=2)
+        own = list(itertools.islice(train_batches(source, config, 1, share).as_numpy_iterator(), 3))
+        for expected, batch in zip(whole, own, strict=True):
+            rows = slice(2 * worker, 2 * worker + 2)
+            assert all(np.array_equal(expected[key][rows], batch[key]) for key in expected)
 
 
 def test_a_single_short_side_is_that_of_every_image():
