@@ -154,7 +154,7 @@ def _replay_nan(command: options.ReplayNan) -> int:
 
 def _propose(command: options.Propose) -> int:
     from kfpn.data.formats import default_val_data, open_source
-    from kfpn.evaluation.detect import SourcePass
+    from kfpn.evaluation.source_pass import SourcePass
     from kfpn.inference.write_proposals import propose
     from kfpn.runs.load import load_submodels, require_trained
     from kfpn.runs.workdir import Workdir

@@ -15,8 +15,9 @@ from kfpn.data.class_names import lacking_classes, listed
 from kfpn.data.dataset_checks import check_validation_set
 from kfpn.data.proposal_table import proposals_of
 from kfpn.data.record import Source
-from kfpn.evaluation.detect import SourcePass, evaluate_source, source_labels
+from kfpn.evaluation.detect import evaluate_source, source_labels
 from kfpn.evaluation.recall import evaluate_proposals
+from kfpn.evaluation.source_pass import SourcePass
 from kfpn.inference.image_pyramid import ImagePyramid
 from kfpn.runs import load
 from kfpn.runs.workdir import Workdir

@@ -10,7 +10,8 @@ from kfpn.config.run import Config
 from kfpn.data.image import load_image
 from kfpn.data.proposal_table import ProposalTable
 from kfpn.data.record import Source
-from kfpn.evaluation.detect import SourcePass, detect_function, evaluate_source
+from kfpn.evaluation.detect import evaluate_source
+from kfpn.evaluation.source_pass import SourcePass, detect_function
 from kfpn.modeling.detector import inference_model
 from kfpn.modeling.fast_rcnn import fast_rcnn_model
 from kfpn.modeling.submodels import Submodels
