@@ -1,6 +1,6 @@
 """Evaluates a stand-in for a detector on one, two and three replicas, or on the chief of two processes; as a script it prints detections.
 
-python -m tests.training.distribution.evaluation one 2 3        with TF_CONFIG: ... evaluation worker
+python -m tests.training.distribution.evaluation one 2 3         with TF_CONFIG: ... evaluation worker
 """
 
 import json
@@ -55,9 +55,19 @@ def detector(strategy: tf.distribute.Strategy):
     return model, layer
 
 
-def evaluate(strategy: tf.distribute.Strategy) -> list:
+def evaluate_on_chief() -> list | None:
+    """Evaluates on the chief alone, while the other worker waits."""
+    strategy = make_strategy("multi_worker")
+    cluster = Cluster(strategy)
+    parts = detector(strategy)  # All workers make the variables.
+    answers = evaluate(strategy, parts) if cluster.is_chief else None
+    cluster.gather(0)
+    return answers
+
+
+def evaluate(strategy: tf.distribute.Strategy, parts: tuple | None = None) -> list:
     """Returns figures and detections before and after the weights changed, as they do at each evaluation."""
-    model, layer = detector(strategy)
+    model, layer = parts or detector(strategy)
     replicas = ReplicaDetector(model, strategy)
     answers = []
     for _ in range(2):
@@ -65,26 +75,25 @@ def evaluate(strategy: tf.distribute.Strategy) -> list:
         figures, detections = evaluate_source(replicas, one, one.source.class_names)
         rows = [{name: np.asarray(value).tolist() for name, value in row.items()} for row in detections]
         answers.append([figures["AP"], figures["AR100"], rows])
-        layer.kernel.assign(np.asarray(layer.kernel) * 0.5)
+        if parts is None:  # The chief must not assign alone what all workers hold.
+            layer.kernel.assign(np.asarray(layer.kernel) * 0.5)
     return answers
+
+
+def main(*kinds: str) -> None:
+    results = {}
+    for kind in kinds:
+        if kind == "one":
+            results[kind] = evaluate(make_strategy("one_device", ["CPU:0"]))
+        elif kind == "worker":
+            results[kind] = evaluate_on_chief()
+        else:
+            devices = [f"CPU:{i}" for i in range(int(kind))]
+            results[kind] = evaluate(make_strategy("mirrored", devices, cross_device="reduction_to_one"))
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 3)
-    if sys.argv[1] == "worker":
-        workers = make_strategy("multi_worker")
-        cluster = Cluster(workers)
-        detector(workers)  # All workers make the variables.
-        answer = evaluate_alone = None
-        if cluster.is_chief:
-            pass
-        cluster.gather(0)
-    results = {}
-    for kind in sys.argv[1:]:
-        if kind == "one":
-            results[kind] = evaluate(make_strategy("one_device", ["CPU:0"]))
-        elif kind != "worker":
-            devices = [f"CPU:{i}" for i in range(int(kind))]
-            results[kind] = evaluate(make_strategy("mirrored", devices, cross_device="reduction_to_one"))
-    print(json.dumps(results))
+    main(*sys.argv[1:])
