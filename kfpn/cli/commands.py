@@ -1,5 +1,6 @@
 """Carries out the commands of the command line; TensorFlow and the rooms that use it are imported where they are needed."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,7 @@ def _evaluate(command: options.Evaluate) -> int:
     evaluation = open_evaluation(
         EvaluationRequest(
             command.workdir, command.data, command.split, command.batch_size, parse_scales(command.scales) or None,
-            command.flip, command.proposals, command.check_images,
+            command.flip, command.proposals, command.check_images, command.eval_batch_size,
         )
     )  # fmt: skip
     print(describe_source(evaluation.source), flush=True)
@@ -154,7 +155,7 @@ def _replay_nan(command: options.ReplayNan) -> int:
 
 def _propose(command: options.Propose) -> int:
     from kfpn.data.formats import default_val_data, open_source
-    from kfpn.evaluation.detect import SourcePass
+    from kfpn.evaluation.source_pass import SourcePass
     from kfpn.inference.write_proposals import propose
     from kfpn.runs.load import load_submodels, require_trained
     from kfpn.runs.workdir import Workdir
@@ -168,6 +169,8 @@ def _propose(command: options.Propose) -> int:
     val_data = command.val_data or own_val_data or default_val_data(data)
     how = config.check_images
     sources = [open_source(data, "train", how)] + ([open_source(val_data, "validation", how)] if val_data else [])
+    if command.batch_size is not None:
+        config = dataclasses.replace(config, eval_batch_size=None)
     passes = [SourcePass(source, config, command.batch_size) for source in sources]
     counts = propose(load_submodels(run), config.model, passes, output, command.count)
     for source, count in zip(sources, counts, strict=True):

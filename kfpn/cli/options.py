@@ -25,7 +25,9 @@ class Evaluate:
     split: str = "validation"
     """Split of `data`, where its name does not say one."""
     batch_size: int | None = None
-    """Images at once. None: that of the run."""
+    """Images that are padded together, and at most at once where memory decides. None: that of the run."""
+    eval_batch_size: int | None = None
+    """Images at once; it changes no figure. None: that of the run or, by memory, at most `batch_size`."""
     json: str | None = None
     """File for the figures."""
     detections: str | None = None
@@ -41,6 +43,8 @@ class Evaluate:
 
     def __post_init__(self) -> None:
         parse_scales(self.scales)
+        if self.eval_batch_size is not None and self.eval_batch_size < 1:
+            raise ValueError(f"eval_batch_size must be an integer of at least 1, got {self.eval_batch_size}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +123,7 @@ class Propose:
     count: int | None = None
     """Proposals an image, at most. None: the larger of the run's model.post-nms-train and model.post-nms-test."""
     batch_size: int | None = None
-    """Images at once. None: that of the run."""
+    """Images that are padded together, and at most at once where memory decides. None: that of the run."""
 
     def __post_init__(self) -> None:
         for name in ("count", "batch_size"):

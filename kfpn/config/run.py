@@ -145,6 +145,9 @@ class Config:
     """Compile forward and backward with XLA (one compilation for each padded image size)."""
     eval_every: int = 5000
     """Steps between evaluations; there is always one at the end."""
+    eval_batch_size: int | None = None
+    """Images that each device evaluates at once. None: as many as its memory takes, at most `batch_size`; fewer once memory was
+    used up."""
     checkpoint_every: int = 1000
     """Steps between checkpoints."""
     keep_checkpoints: int = 3
@@ -163,6 +166,12 @@ class Config:
 
     def __post_init__(self) -> None:
         check(self, "", "steps batch_size accumulate eval_every checkpoint_every keep_checkpoints log_every", whole(1))
+        check(
+            self,
+            "",
+            "eval_batch_size",
+            ("be an integer of at least 1, or None", lambda v: v is None or (is_int(v) and v > 0)),
+        )
         check(self, "", "samples", whole(0))
         check(self, "", "seed", ("be an integer in 0..2^31-1", lambda v: is_int(v) and 0 <= v < 2**31))
         check(self, "", "strategy", one_of(Strategy))

@@ -23,11 +23,11 @@ from kfpn.data.augment import (
     resize_image,
     resized_sizes,
 )
+from kfpn.data.eval_order import eval_order
 from kfpn.data.image import load_image
 from kfpn.data.plan import WHOLE_BATCH, BatchShare, TrainPlan, group_by_aspect
 from kfpn.data.record import Record, Source
 from kfpn.data.trained_records import trained_records
-from kfpn.ops.padding import padded_up
 
 _BATCHES_AHEAD = 2
 
@@ -113,18 +113,21 @@ def train_batches(
     return batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
 
-def _canvas_of(sizes: np.ndarray, config: InputConfig) -> np.ndarray:
-    """Returns height and width (2,) of the canvas that images of some sizes (N, 2) need once they are resized."""
-    return padded_up(resized_sizes(sizes, config).max(axis=0), config.divisor)
-
-
-def eval_batches(source: Source, config: Config, batch_size: int) -> tf.data.Dataset:
-    """Returns every record exactly once, group after group, without augmentation or ground truth.
+def eval_batches(
+    source: Source, config: Config, batch_size: int, rows: int | None = None, start: int = 0
+) -> tf.data.Dataset:
+    """Returns every record exactly once, in the order of `eval_order`, without augmentation or ground truth.
 
     A batch is a dict of `images` (B, Hc, Wc, 3) uint8, `image_sizes` (B, 2) int32, `record_index` (B,) int64 and
-    `original_sizes` (B, 2) int32, height and width before resizing. The last batch of a group is filled up with black
-    images with record_index -1, both of whose sizes are the canvas's. With `model.padding` "foreign", where the canvas acts
-    on the result, a batch is padded to its own largest image as torchvision and detectron2 do, not to that of its group.
+    `original_sizes` (B, 2) int32, height and width before resizing. The last batch of a canvas is filled up with black
+    images with record_index -1, both of whose sizes are the canvas's.
+
+    Args:
+        source: the data set.
+        config: of the run.
+        batch_size: images that are padded together, see `eval_order`.
+        rows: B, images of a batch; None: `batch_size`. It changes neither the order nor a canvas.
+        start: how many records are left out at the beginning.
 
     Raises:
         ValueError: when the source is empty or `batch_size` below 1.
@@ -132,17 +135,12 @@ def eval_batches(source: Source, config: Config, batch_size: int) -> tf.data.Dat
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     _require_records(source)
-    groups = group_by_aspect(source.sizes, config.input, batch_size)
+    rows = batch_size if rows is None else rows
+    order = eval_order(source.sizes, config, batch_size)
 
     def planned() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        for group, group_canvas in enumerate(groups.canvases):
-            members = np.flatnonzero(groups.members == group)
-            for start in range(0, len(members), batch_size):
-                records = np.full(batch_size, -1, np.int64)
-                chosen = members[start : start + batch_size]
-                records[: len(chosen)] = chosen
-                is_shared = config.model.padding == "zero"
-                yield records, records, group_canvas if is_shared else _canvas_of(source.sizes[chosen], config.input)
+        for records, canvas in order.batches(rows, start):
+            yield records, records, canvas
 
     def load(record_index: np.ndarray, canvas: np.ndarray) -> tuple[np.ndarray, ...]:
         if record_index < 0:
@@ -162,7 +160,7 @@ def eval_batches(source: Source, config: Config, batch_size: int) -> tf.data.Dat
             "record_index": record_index,
         }
 
-    return _batched(planned, sample, batch_size, batch_size)
+    return _batched(planned, sample, rows, rows)
 
 
 def named_errors(batches: Iterable[Any]) -> Iterator[Any]:

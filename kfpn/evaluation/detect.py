@@ -1,52 +1,17 @@
 """Runs a detector over images and whole sources, and gives its boxes in pixels of the original images."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
-from tqdm import tqdm
 
-from kfpn.config.run import Config, InputConfig
+from kfpn.config.run import InputConfig
 from kfpn.data.class_names import lacking_classes, spelling_hint
 from kfpn.data.out_of_memory import explained_memory, large_images
-from kfpn.data.pipeline import eval_batches, named_errors, prepare_image
-from kfpn.data.proposal_table import ProposalTable, with_proposals
+from kfpn.data.pipeline import prepare_image
 from kfpn.data.record import Source
 from kfpn.evaluation.coco_figures import evaluate_coco
-
-
-@dataclass(frozen=True)
-class SourcePass:
-    """Says how the images of a source are given to a model, each image once.
-
-    Attributes:
-        source: the data set.
-        config: of the run; its `input` says how images are resized.
-        batch_size: images at once. None: `config.batch_size`.
-        progress: whether to show a bar.
-        proposals: of the source, for a model that takes them as `fast_rcnn_model` does; else None.
-    """
-
-    source: Source
-    config: Config
-    batch_size: int | None = None
-    progress: bool = True
-    proposals: ProposalTable | None = None
-
-    @property
-    def images_at_once(self) -> int:
-        """Returns the batch size that counts."""
-        return self.config.batch_size if self.batch_size is None else self.batch_size
-
-    def batches(self) -> tf.data.Dataset:
-        """Returns the batches of `eval_batches`, with `proposals` (B, P, 4) where there are any."""
-        batches = eval_batches(self.source, self.config, self.images_at_once)
-        if self.proposals is None:
-            return batches
-        count = self.config.model.post_nms_test
-        return with_proposals(batches, self.proposals, self.config, count, augmented=False)
+from kfpn.evaluation.source_pass import SourcePass, detect_function, outputs_by_image
 
 
 def evaluate_source(
@@ -146,40 +111,6 @@ def detect_source(model: Callable, source_pass: SourcePass) -> list[dict[str, An
     return [{"image_id": image_id, **original_detections(row)} for image_id, row in outputs]
 
 
-def outputs_by_image(
-    model: Callable, source_pass: SourcePass, title: str = "detect"
-) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """Yields what a model gives for every image of a source, in the order of the batches.
-
-    Args:
-        model: as `detect_source` takes it; it may have any dict of outputs.
-        source_pass: the source and how its images are given to the model.
-        title: of the bar.
-
-    Yields:
-        The image's id, and its row of each output and of `image_sizes` and `original_sizes`, (2,) each.
-
-    Raises:
-        ValueError: as `detect_source`.
-    """
-    source = source_pass.source
-    if source_pass.images_at_once < 1:
-        raise ValueError(f"batch_size must be an integer of at least 1, got {source_pass.images_at_once!r}")
-    if not len(source):
-        raise ValueError(f"{source.name}: there must be images to detect on, got none")
-    call = detect_function(model)
-    with tqdm(total=len(source), desc=title, unit="image", disable=not source_pass.progress, leave=False) as bar:
-        for batch in named_errors(source_pass.batches()):
-            inputs = {name: batch[name] for name in ("images", "image_sizes", "proposals") if name in batch}
-            with explained_memory(lambda inputs=inputs: large_images(inputs["images"].shape)):  # type: ignore[misc]
-                outputs = call(inputs)
-                rows = {name: np.asarray(value) for name, value in (outputs | batch).items() if name != "images"}
-            for row in np.flatnonzero(rows["record_index"] >= 0):
-                image_id = source[int(rows["record_index"][row])].image_id
-                yield int(image_id), {name: value[row] for name, value in rows.items()}
-                bar.update()
-
-
 def detect_image(model: Callable, image: np.ndarray, resize_rule: InputConfig, image_id: int = 0) -> dict[str, Any]:
     """Returns the detections of one image, as `detect_source` gives them.
 
@@ -224,16 +155,6 @@ def _detections_of_one(
     row = {name: np.asarray(value)[0] for name, value in outputs.items()}
     row |= {"image_sizes": np.array(size), "original_sizes": np.array(image.shape[:2])}
     return {"image_id": image_id, **original_detections(row)}
-
-
-def detect_function(model: Callable, jit_compile: bool = False) -> Callable:
-    """Returns a model as a `tf.function` (itself if it is one), which keeps a graph for each padded image size.
-
-    Args:
-        model: any callable.
-        jit_compile: compile with XLA, once for each padded image size.
-    """
-    return model if hasattr(model, "get_concrete_function") else tf.function(model, jit_compile=jit_compile)
 
 
 def original_detections(row: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

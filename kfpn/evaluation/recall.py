@@ -11,7 +11,8 @@ import numpy as np
 from kfpn.config.run import Config
 from kfpn.data.record import Record, Source
 from kfpn.evaluation.coco_figures import coco_evaluation, ground_truth, measured_mean, to_xywh
-from kfpn.evaluation.detect import SourcePass, outputs_by_image, to_original
+from kfpn.evaluation.detect import to_original
+from kfpn.evaluation.source_pass import SourcePass, outputs_by_image
 
 RECALLS = ("AR@100", "AR@1000", "ARs@1000", "ARm@1000", "ARl@1000")
 """The paper's columns of table 1: 100 and 1000 proposals an image, and small, medium and large objects."""
@@ -35,7 +36,7 @@ def evaluate_proposals(
 
     Args:
         model: of `proposals_model(submodels, config.model, COUNT)`, or its `detect_function`.
-        source, config, batch_size, progress: see `kfpn.evaluation.detect.SourcePass`.
+        source, config, batch_size, progress: see `kfpn.evaluation.source_pass.SourcePass`.
         areas: as `proposal_recall` takes them.
 
     Returns:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -15,8 +15,10 @@ from kfpn.data.class_names import lacking_classes, listed
 from kfpn.data.dataset_checks import check_validation_set
 from kfpn.data.proposal_table import proposals_of
 from kfpn.data.record import Source
-from kfpn.evaluation.detect import SourcePass, evaluate_source, source_labels
+from kfpn.evaluation.compilation import worth_compiling
+from kfpn.evaluation.detect import evaluate_source, source_labels
 from kfpn.evaluation.recall import evaluate_proposals
+from kfpn.evaluation.source_pass import SourcePass, detect_function
 from kfpn.inference.image_pyramid import ImagePyramid
 from kfpn.runs import load
 from kfpn.runs.workdir import Workdir
@@ -30,14 +32,16 @@ class EvaluationRequest:
         workdir: of `kfpn train` or `kfpn import-weights`.
         data: what to evaluate on, a name as `kfpn.open_source` takes it, or a source. None: the validation data of the run.
         split: of the data, where their name does not say one.
-        batch_size: images at once. None: that of the run.
+        batch_size: images that are padded together, see `kfpn.data.eval_order.eval_order`. None: that of the run.
         scales: short sides of an image pyramid in pixels; None: the run's own size only.
         flip: look at the mirror image as well, at each size.
         proposals: measure the recall of the RPN's proposals as well.
         check_images: "full", "once" or "none", see `Config.check_images`. None: as the run did.
+        eval_batch_size: images at once; it changes no figure. None: that of the run or, where that is None or a batch size
+            is given, by memory, at most the batch size.
 
     Raises:
-        ValueError: if the scales are no sequence of different integers of at least 32.
+        ValueError: if the scales are no sequence of different integers of at least 32, or `eval_batch_size` is below 1.
     """
 
     workdir: str | os.PathLike
@@ -48,11 +52,14 @@ class EvaluationRequest:
     flip: bool = False
     proposals: bool = False
     check_images: CheckImages | None = None
+    eval_batch_size: int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.scales, str | int):
             raise ValueError(f"scales must be a sequence of integers, like (480, 640, 800), got {self.scales!r}")
         checked_scales(self.scales or ())
+        if self.eval_batch_size is not None and self.eval_batch_size < 1:
+            raise ValueError(f"eval_batch_size must be an integer of at least 1, got {self.eval_batch_size!r}")
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,9 @@ class Evaluation:
         """
         names = self.model.class_names
         if self.pyramid is None:
-            return evaluate_source(self.model, self.source_pass, names)
+            one = self.source_pass
+            compiled = worth_compiling(one.source, one.config, one.batch_size)
+            return evaluate_source(detect_function(self.model, compiled), one, names)
         figures, detections = self.pyramid.evaluate_source(self.source, names, self.source_pass.batch_size)
         return {**figures, "image_pyramid": self.pyramid.cost()}, detections
 
@@ -107,7 +116,7 @@ def open_evaluation(request: EvaluationRequest) -> Evaluation:
             a run on fixed proposals also if its proposals do not belong to the data, or the RPN would be needed.
     """
     model = _load_evaluated(request)
-    config = Workdir(request.workdir).read_config()
+    config = _with_eval_batch_size(Workdir(request.workdir).read_config(), request)
     source = _open_data(request, config)
     source_labels(source, model.class_names)  # before the long work
     if unused := lacking_classes(source, model.class_names)[1]:
@@ -117,6 +126,14 @@ def open_evaluation(request: EvaluationRequest) -> Evaluation:
     several = request.scales is not None or request.flip
     pyramid = ImagePyramid(model, config, request.scales, request.flip) if several else None
     return Evaluation(request, model, source_pass, pyramid)
+
+
+def _with_eval_batch_size(config: Config, request: EvaluationRequest) -> Config:
+    """Returns the run's config with the number of images at once that the request asks for."""
+    asked = request.eval_batch_size
+    if asked is None and request.batch_size is None:
+        return config
+    return replace(config, eval_batch_size=asked)
 
 
 def _load_evaluated(request: EvaluationRequest) -> keras.Model:
@@ -152,6 +169,7 @@ def evaluate(
     flip: bool = False,
     proposals: bool = False,
     check_images: CheckImages | None = None,
+    eval_batch_size: int | None = None,
 ) -> dict[str, Any]:
     """Returns the figures of a work directory's detector on a data set, as `kfpn evaluate --json` writes them.
 
@@ -159,12 +177,13 @@ def evaluate(
         workdir: of `kfpn train` or `kfpn import-weights`.
         data: what to evaluate on, a name as `kfpn.open_source` takes it, or a source. None: the validation data of the run.
         split: of the data, where their name does not say one.
-        batch_size: images at once. None: that of the run.
+        batch_size: images that are padded together, and at most at once where memory decides. None: that of the run.
         scales: short sides of an image pyramid in pixels, such as (480, 640, 800); the detections are merged, see
             `ImagePyramid`. None: the run's own size only.
         flip: look at the mirror image as well, at each size.
         proposals: measure the recall of the RPN's proposals as well.
         check_images: "full", "once" or "none", see `Config.check_images`. None: as the run did.
+        eval_batch_size: images at once; it changes no figure. None: that of the run, or by memory.
 
     Returns:
         dict: COCO's twelve figures `AP` to `ARl`, floats in 0..1, or None where there is no ground truth; `per_class`,
@@ -175,7 +194,9 @@ def evaluate(
         ValueError: if the work directory holds no trained detector, the data can't be opened or read, a value is out of
             range, or the detector lacks a class of the data.
     """
-    request = EvaluationRequest(workdir, data, split, batch_size, scales, flip, proposals, check_images)
+    request = EvaluationRequest(
+        workdir, data, split, batch_size, scales, flip, proposals, check_images, eval_batch_size
+    )
     evaluation = open_evaluation(request)
     figures, _ = evaluation.measure()
     if proposals:

@@ -19,14 +19,12 @@ from kfpn.config.test_scales import checked_scales, scaled_input
 from kfpn.data.augment import flip_boxes
 from kfpn.data.record import Source
 from kfpn.evaluation.detect import (
-    SourcePass,
-    detect_function,
     detect_image,
     evaluate_detections,
     original_detections,
-    outputs_by_image,
     source_labels,
 )
+from kfpn.evaluation.source_pass import SourcePass, detect_function, outputs_by_image
 from kfpn.ops.nms import suppress
 
 # A pass at the run's own size is timed even where it is not one of the passes, on so many images (`detect_image`) or batches

@@ -19,7 +19,8 @@ from kfpn.config.run import Config
 from kfpn.data.image import load_picture
 from kfpn.data.image_endings import image_endings, images_among, is_image_name
 from kfpn.evaluation.coco_figures import detections_to_coco
-from kfpn.evaluation.detect import detect_function, detect_image, detect_unpadded
+from kfpn.evaluation.detect import detect_image, detect_unpadded
+from kfpn.evaluation.source_pass import detect_function
 from kfpn.inference.image_pyramid import ImagePyramid
 from kfpn.plotting.draw_boxes import draw_detections
 from kfpn.weights.assign import load_detector

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from kfpn.config.model import ModelConfig
 from kfpn.data.proposal_table import collect_proposals, write_proposals
-from kfpn.evaluation.detect import SourcePass, detect_function
 from kfpn.evaluation.recall import propose_source
+from kfpn.evaluation.source_pass import SourcePass, detect_function
 from kfpn.modeling.fast_rcnn import proposals_model
 from kfpn.modeling.submodels import Submodels
 

@@ -15,6 +15,7 @@ MAY_DIFFER = (
     "jit_compile",
     "on_nan",
     "eval_every",
+    "eval_batch_size",
     "checkpoint_every",
     "keep_checkpoints",
     "log_every",

@@ -43,6 +43,7 @@ class Workdir:
         self.curves = self.path / "curves.png"
         self.data = self.path / "data.json"
         self.nan = self.path / "nan"
+        self.evaluation = self.path / "evaluation.json"
         self.lock = self.path / ".lock"
 
     def check_writable(self) -> None:

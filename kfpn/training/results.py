@@ -1,16 +1,21 @@
 """Writes the results of a run: figures, samples and curves at each evaluation, final.json at the end."""
 
+import functools
 import sys
 from collections.abc import Callable
 from typing import Any
 
+import tensorflow as tf
 from PIL import Image
 
 from kfpn.config.run import Config
 from kfpn.data.image import load_image
 from kfpn.data.proposal_table import ProposalTable
 from kfpn.data.record import Source
-from kfpn.evaluation.detect import SourcePass, detect_function, evaluate_source
+from kfpn.evaluation.compilation import worth_compiling
+from kfpn.evaluation.detect import evaluate_source
+from kfpn.evaluation.recall import proposal_recall, propose_source
+from kfpn.evaluation.source_pass import SourcePass, detect_function
 from kfpn.modeling.detector import inference_model
 from kfpn.modeling.fast_rcnn import fast_rcnn_model
 from kfpn.modeling.submodels import Submodels
@@ -18,22 +23,31 @@ from kfpn.plotting.curves import plot_curves
 from kfpn.plotting.draw_boxes import side_by_side
 from kfpn.runs.atomic_files import read_json, write_json
 from kfpn.runs.checkpoint import Progress
+from kfpn.runs.load import load_proposals_model
 from kfpn.runs.workdir import Workdir
 from kfpn.training.best_weights import measured_score
+from kfpn.training.distribution.replica_detector import ReplicaDetector, local_devices
+from kfpn.training.evaluation_memory import EvaluationMemory
 from kfpn.training.progress import say, warn_on_write_error
 
 
 def build_evaluate(
-    config: Config, workdir: Workdir, submodels: Submodels, source: Source, proposals: ProposalTable | None = None
+    config: Config,
+    workdir: Workdir,
+    submodels: Submodels,
+    source: Source,
+    proposals: ProposalTable | None = None,
+    strategy: tf.distribute.Strategy | None = None,
 ) -> Callable[[int], dict[str, Any]]:
     """Builds the function that evaluates the current weights, and draws samples and curves.
 
     Args:
         config: the run's configuration.
         workdir: the run's; samples and curves go into it.
-        submodels: of the detector that is trained. It is evaluated on one device: call this outside of the strategy's scope.
+        submodels: of the detector that is trained; call this outside of the strategy's scope.
         source: of the validation images.
         proposals: of the same images, for a detector whose RPN is not trained; None: the RPN's.
+        strategy: of the run: all replicas of this process evaluate, a batch each. None: one device.
 
     Returns:
         The function (step) -> COCO figures.
@@ -42,12 +56,18 @@ def build_evaluate(
         model = inference_model(submodels, config.model, padded=True)
     else:
         model = fast_rcnn_model(submodels, config.model)
-    detect = detect_function(model)  # It is made once, so that it is traced once.
+    if strategy is not None and strategy.num_replicas_in_sync > 1 and config.model.norm == "bn":
+        strategy = None  # Each replica has statistics of its own there, and the first one's are those that are saved.
+    devices = () if strategy is None else local_devices(strategy)
+    # It is made once, so that it is traced once.
+    detect = detect_function(model) if strategy is None else _replicated(model, strategy, config, source)
+    # It is made at the first evaluation, by the process that evaluates, when the training has its memory.
+    memory = functools.cache(lambda: EvaluationMemory(workdir.evaluation, config, source, devices))
 
     def evaluate(step: int) -> dict[str, Any]:
-        bar = sys.stderr.isatty()
-        source_pass = SourcePass(source, config, progress=bar, proposals=proposals)
-        figures, detections = evaluate_source(detect, source_pass, source.class_names)
+        with memory().under_way() as at_once:
+            source_pass = SourcePass(source, config, progress=sys.stderr.isatty(), proposals=proposals, at_once=at_once)
+            figures, detections = evaluate_source(detect, source_pass, source.class_names)
         by_image = {detection["image_id"]: detection for detection in detections}
         for index in range(min(config.samples, len(source))):
             record = source[index]
@@ -61,6 +81,26 @@ def build_evaluate(
         return figures
 
     return evaluate
+
+
+def _replicated(model: Callable, strategy: tf.distribute.Strategy, config: Config, source: Source) -> ReplicaDetector:
+    evaluations = -(-config.steps // config.eval_every)
+    compiled = worth_compiling(source, config, devices=local_devices(strategy), times=evaluations)
+    return ReplicaDetector(model, strategy, compiled)
+
+
+def measure_recall(config: Config, workdir: Workdir, source: Source) -> dict[str, Any]:
+    """Returns the recall of the proposals of the weights that the run has saved, see `evaluate_proposals`.
+
+    Args:
+        config: the run's configuration.
+        workdir: the run's.
+        source: of the validation images.
+    """
+    first_stage = load_proposals_model(workdir.path)
+    with EvaluationMemory(workdir.evaluation, config, source, ()).under_way() as at_once:
+        proposals = propose_source(first_stage, SourcePass(source, config, None, sys.stderr.isatty(), at_once=at_once))
+    return proposal_recall((source[index] for index in range(len(source))), proposals)
 
 
 def read_final(workdir: Workdir) -> dict[str, Any] | None:

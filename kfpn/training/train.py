@@ -1,7 +1,6 @@
 """Trains a detector from a configuration: opens the data, builds, resumes, runs the loop and writes the results."""
 
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -19,11 +18,9 @@ from kfpn.data.fingerprint import fingerprint
 from kfpn.data.pipeline import named_errors
 from kfpn.data.record import Source
 from kfpn.data.trained_records import describe_left_out
-from kfpn.evaluation.recall import evaluate_proposals
 from kfpn.losses.training_losses import training_functions
 from kfpn.modeling.submodels import Submodels, build_submodels
 from kfpn.runs.checkpoint import Checkpoints, Progress, named_variables
-from kfpn.runs.load import load_proposals_model
 from kfpn.runs.lock import sole_training
 from kfpn.runs.precision import dtype_policy
 from kfpn.runs.workdir import Workdir
@@ -38,7 +35,7 @@ from kfpn.training.loop import Loop, Run
 from kfpn.training.nonfinite.recorder import Recorder
 from kfpn.training.optimizer import Optimizer
 from kfpn.training.progress import say
-from kfpn.training.results import build_evaluate, read_final, summary_line, write_final
+from kfpn.training.results import build_evaluate, measure_recall, read_final, summary_line, write_final
 from kfpn.training.run_data import RunData, open_run_data
 from kfpn.training.step import announce_shapes, build_train_step
 from kfpn.training.step_memory import explain_memory
@@ -228,7 +225,7 @@ def _loop(setup: Setup, trainee: Trainee, checkpoints: Checkpoints, progress: Pr
         say(f"goes on from step {progress.step} of {config.steps}")
     evaluate = None
     if data.val_source is not None:
-        evaluate = build_evaluate(config, workdir, submodels, data.val_source, data.val_proposals)
+        evaluate = build_evaluate(config, workdir, submodels, data.val_source, data.val_proposals, strategy)
     step = build_train_step(submodels, config, optimizer, strategy, *training_functions(config))
 
     def open_batches(start: int) -> Iterator[Any]:
@@ -255,6 +252,5 @@ def _finish(setup: Setup, progress: Progress) -> dict[str, Any]:
         return {}
     recall = None
     if setup.data.val_source is not None and setup.data.proposals is None:
-        first_stage = load_proposals_model(setup.workdir.path)
-        recall = evaluate_proposals(first_stage, setup.data.val_source, setup.config, progress=sys.stderr.isatty())
+        recall = measure_recall(setup.config, setup.workdir, setup.data.val_source)
     return write_final(setup.config, setup.workdir, progress, recall)

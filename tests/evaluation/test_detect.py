@@ -7,8 +7,6 @@ import tensorflow as tf
 from kfpn.config.presets import preset
 from kfpn.data.record import Record
 from kfpn.evaluation.detect import (
-    SourcePass,
-    detect_function,
     detect_image,
     detect_source,
     detect_unpadded,
@@ -16,6 +14,7 @@ from kfpn.evaluation.detect import (
     source_labels,
     to_original,
 )
+from kfpn.evaluation.source_pass import SourcePass, detect_function
 
 CONFIG = dataclasses.replace(preset("shapes"), batch_size=2)
 SIZES = ((96, 128), (64, 64), (128, 96))  # the preset resizes to 128 a side: 96 x 128, 128 x 128, 128 x 96
@@ -205,7 +204,7 @@ def test_memory_that_runs_out_is_one_line_with_the_images(error):
 
     model.get_concrete_function = None  # as a compiled function, so that the error comes as it is
     with pytest.raises(
-        ValueError, match=r"enough for 2 images of \d+ x \d+ pixels at once, got no more of it: use a smaller"
+        ValueError, match=r"enough for 1 image of \d+ x \d+ pixels at once, got no more of it: use smaller images"
     ):
         detect_source(model, quiet(Source()))
     with pytest.raises(ValueError, match=r"enough for 1 image of \d+ x \d+ pixels at once, .*--scales 480"):

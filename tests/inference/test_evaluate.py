@@ -14,8 +14,9 @@ from kfpn.data.formats.iterable import IterableSource
 from kfpn.data.proposal_table import collect_proposals, write_proposals
 from kfpn.data.record import Record
 from kfpn.evaluation.coco_figures import FIGURES
-from kfpn.evaluation.detect import SourcePass, evaluate_source
+from kfpn.evaluation.detect import evaluate_source
 from kfpn.evaluation.recall import RECALLS, evaluate_proposals
+from kfpn.evaluation.source_pass import SourcePass
 from kfpn.inference.evaluate import EvaluationRequest, open_evaluation
 from kfpn.modeling.fast_rcnn import proposals_model
 from kfpn.modeling.submodels import build_submodels

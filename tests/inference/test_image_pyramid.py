@@ -11,7 +11,8 @@ from kfpn.config.model import ModelConfig
 from kfpn.config.presets import preset
 from kfpn.data.formats.iterable import IterableSource
 from kfpn.data.record import Record
-from kfpn.evaluation.detect import SourcePass, detect_function, detect_image, detect_source, evaluate_source
+from kfpn.evaluation.detect import detect_image, detect_source, evaluate_source
+from kfpn.evaluation.source_pass import SourcePass, detect_function
 from kfpn.inference.image_pyramid import ImagePyramid, TimedDetector, merge_detections
 from kfpn.modeling.detector import inference_model
 from kfpn.modeling.submodels import build_submodels

@@ -12,8 +12,8 @@ from kfpn.config.run import Config, InputConfig
 from kfpn.data.formats.iterable import IterableSource
 from kfpn.data.proposal_table import proposals_of, read_proposals
 from kfpn.data.record import Record
-from kfpn.evaluation.detect import SourcePass
 from kfpn.evaluation.recall import propose_source
+from kfpn.evaluation.source_pass import SourcePass
 from kfpn.inference.write_proposals import propose
 from kfpn.modeling.fast_rcnn import proposals_model
 from kfpn.modeling.submodels import build_submodels

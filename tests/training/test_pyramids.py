@@ -8,8 +8,9 @@ import pytest
 
 from kfpn.config.presets import preset
 from kfpn.config.run import InputConfig
-from kfpn.evaluation.detect import SourcePass, evaluate_source
+from kfpn.evaluation.detect import evaluate_source
 from kfpn.evaluation.recall import RECALLS
+from kfpn.evaluation.source_pass import SourcePass
 from kfpn.modeling.submodels import build_submodels
 from kfpn.runs.load import load_submodels, load_trained_detector
 from kfpn.runs.workdir import Workdir

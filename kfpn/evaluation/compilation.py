@@ -1,0 +1,32 @@
+"""Decides whether an evaluation is compiled with XLA."""
+
+from collections.abc import Sequence
+
+from kfpn.config.run import Config
+from kfpn.data.eval_order import eval_order
+from kfpn.data.record import Source
+from kfpn.evaluation.device_memory import default_device
+
+IMAGES_PER_COMPILATION = 500
+"""A canvas is worth its compilation if so many images of it, on average, are evaluated in all."""
+
+
+def worth_compiling(
+    source: Source, config: Config, batch_size: int | None = None, devices: Sequence[str] = (), times: int = 1
+) -> bool:
+    """Tells whether an evaluation should be compiled: `jit_compile` is on, it runs on GPUs, and it is long enough.
+
+    On a CPU it is not compiled: see docs/speed.md, "Evaluation".
+
+    Args:
+        source: the data set.
+        config: of the run.
+        batch_size: images that are padded together. None: `config.batch_size`.
+        devices: of the replicas; empty: the one that TensorFlow uses by itself.
+        times: how often the data set is evaluated by one process.
+    """
+    names = list(devices) or [default_device()]
+    if not config.jit_compile or not len(source) or any("GPU" not in name.upper() for name in names):
+        return False
+    order = eval_order(source.sizes, config, config.batch_size if batch_size is None else batch_size)
+    return len(source) * times >= IMAGES_PER_COMPILATION * order.distinct

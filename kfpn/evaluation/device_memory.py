@@ -1,0 +1,64 @@
+"""Tells how much memory a device has left."""
+
+import ctypes
+
+import tensorflow as tf
+
+from kfpn.data.memory_limit import available_memory
+
+
+def default_device() -> str:
+    """Returns the device that TensorFlow uses where nobody names one: `GPU:0`, or `CPU:0`."""
+    return "GPU:0" if tf.config.list_logical_devices("GPU") else "CPU:0"
+
+
+def device_memory(device: str) -> int | None:
+    """Returns the bytes that a device has left for what runs next; None where that is not known.
+
+    Args:
+        device: a logical device, such as `GPU:0` or `/job:localhost/replica:0/task:0/device:CPU:1`. All CPU devices share
+            the memory of the machine.
+    """
+    kind, index = device.upper().split("/")[-1].split(":")[-2:]
+    if kind != "GPU":
+        return available_memory()
+    total = _gpu_total(int(index))
+    if total is None:
+        return None
+    try:
+        used = tf.config.experimental.get_memory_info(f"GPU:{index}")["current"]
+    except (ValueError, RuntimeError):  # another allocator, which does not count
+        used = 0
+    return max(total - used, 0)
+
+
+def _gpu_total(index: int) -> int | None:
+    """Returns the bytes of a logical GPU: its limit, where one was set, or all that its physical GPU has."""
+    limits = []
+    for ordinal, gpu in enumerate(tf.config.get_visible_devices("GPU")):
+        parts = tf.config.get_logical_device_configuration(gpu) or [tf.config.LogicalDeviceConfiguration()]
+        limits += [
+            (int(gpu.name.rsplit(":", 1)[-1]) if ":" in gpu.name else ordinal, part.memory_limit) for part in parts
+        ]
+    if index >= len(limits):
+        return None
+    physical, limit = limits[index]
+    return int(limit * 2**20) if limit else _driver_total(physical)
+
+
+def _driver_total(ordinal: int) -> int | None:
+    """Asks NVIDIA's driver for the bytes of a GPU, because TensorFlow offers no public way to learn them.
+
+    The driver counts GPUs as TensorFlow does: both heed CUDA_VISIBLE_DEVICES.
+    """
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    device, total = ctypes.c_int(), ctypes.c_size_t()
+    calls = (
+        lambda: driver.cuInit(0),
+        lambda: driver.cuDeviceGet(ctypes.byref(device), ordinal),
+        lambda: driver.cuDeviceTotalMem_v2(ctypes.byref(total), device),
+    )
+    return total.value if all(call() == 0 for call in calls) else None
