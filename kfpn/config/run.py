@@ -56,6 +56,9 @@ class InputConfig:
     """Training: probability of a horizontal flip."""
     divisor: int = 32
     """Batches are padded below and right to a multiple of this many pixels."""
+    max_canvases: int = 6
+    """Images are grouped by their shape into at most this many padded sizes. Each costs a compilation of the step at every start;
+    fewer sizes have more padding."""
 
     def __post_init__(self) -> None:
         check(self, "input.", "short_side", whole(32))
@@ -66,7 +69,7 @@ class InputConfig:
         jitter = ("be LOW HIGH with 0.1 <= LOW <= HIGH <= 10", lambda v: len(v) == 2 and 0.1 <= v[0] <= v[1] <= 10.0)
         check(self, "input.", "scale_jitter", jitter)
         check(self, "input.", "flip", SHARE)
-        check(self, "input.", "divisor", whole(1))
+        check(self, "input.", "divisor max_canvases", whole(1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +146,9 @@ class Config:
     """Keras' dtype policy. mixed_float16 scales the loss."""
     jit_compile: bool = True
     """Compile forward and backward with XLA (one compilation for each padded image size)."""
+    deterministic: bool = False
+    """The same bits each time on one kind of GPU: TensorFlow takes slower ops that add in a fixed order, and nothing is compiled
+    there. On CPUs a run has the same bits anyway."""
     eval_every: int = 5000
     """Steps between evaluations; there is always one at the end."""
     eval_batch_size: int | None = None

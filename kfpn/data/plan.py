@@ -15,8 +15,6 @@ from kfpn.config.run import InputConfig
 from kfpn.data.augment import resized_sizes
 from kfpn.ops.padding import padded_up
 
-_MAX_GROUPS = 6
-"""At most so many groups: each canvas costs one XLA compilation of the training step."""
 _TOLERANCE = 1.03
 """Fewer groups are preferred as long as they need at most this many times the least area."""
 _BINS = 64
@@ -58,7 +56,7 @@ def group_by_aspect(sizes: np.ndarray, config: InputConfig, batch_size: int, fac
 
     Args:
         sizes: (N, 2) int, heights and widths of the images, N at least 1.
-        config: gives the resize rule and the divisor.
+        config: gives the resize rule, the divisor and the number of groups at most.
         batch_size: int.
         factor: the largest factor of scale jitter.
 
@@ -76,18 +74,18 @@ def group_by_aspect(sizes: np.ndarray, config: InputConfig, batch_size: int, fac
     count = int(bins.max()) + 1
     largest = np.zeros((count, 2), np.int64)
     np.maximum.at(largest, bins, padded_up(resized, config.divisor))
-    cuts = _best_cuts(largest, np.bincount(bins, minlength=count), batch_size)
+    cuts = _best_cuts(largest, np.bincount(bins, minlength=count), batch_size, config.max_canvases)
     canvases = [largest[a:b].max(0) for a, b in zip([0, *cuts], [*cuts, count], strict=True)]
     return _merge_equal_canvases(np.searchsorted(cuts, bins, side="right"), np.array(canvases, np.int32))
 
 
-def _best_cuts(largest: np.ndarray, counts: np.ndarray, smallest: int) -> list[int]:
-    """Returns where to cut bins into runs of at least `smallest` records so that their canvases' area is least.
+def _best_cuts(largest: np.ndarray, counts: np.ndarray, smallest: int, most: int) -> list[int]:
+    """Returns where to cut bins into at most `most` runs of at least `smallest` records so that their canvases' area is least.
 
     Args:
         largest: (n, 2) canvas each bin needs alone.
         counts: (n,) records of each bin.
-        smallest: int.
+        smallest, most: int.
     """
     n = len(counts)
     cost = np.full((n + 1, n + 1), np.inf)  # of the run [start, end)
@@ -99,7 +97,7 @@ def _best_cuts(largest: np.ndarray, counts: np.ndarray, smallest: int) -> list[i
     best = cost[0]
     cuts: list[list[int]] = [[] for _ in range(n + 1)]
     plans = [(float(best[n]), cuts[n])]
-    for _ in range(1, _MAX_GROUPS):
+    for _ in range(1, most):
         every = best[:, None] + cost
         last = every.argmin(0)
         best = every[last, np.arange(n + 1)]

@@ -13,6 +13,7 @@ MAY_DIFFER = (
     "cpu_devices",
     "accumulate",
     "jit_compile",
+    "deterministic",
     "on_nan",
     "eval_every",
     "eval_batch_size",

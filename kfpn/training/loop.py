@@ -20,6 +20,7 @@ from kfpn.training.nonfinite.policy import NonFinitePolicy
 from kfpn.training.nonfinite.recorder import Recorder
 from kfpn.training.optimizer import Optimizer
 from kfpn.training.progress import ProgressReport, say
+from kfpn.training.shared_stop import SharedStop
 from kfpn.training.step_memory import remedy
 from kfpn.training.step_metrics import StepMetrics
 
@@ -69,6 +70,7 @@ class Loop:
         self.report: ProgressReport | SilentReport = SilentReport()
         if run.cluster.is_chief:
             self.report = ProgressReport(workdir, progress.step, config.steps)
+        self.stop = SharedStop(run.cluster, run.optimizer)
         self._unsaved: OSError | None = None
         self._measured = True
 
@@ -106,18 +108,21 @@ class Loop:
                 batches = open_batches(progress.step)
             if self._due(config.eval_every) and progress.evaluated < progress.step:
                 self._evaluate_on_chief(stop)
-            if self._stop_requested(stop):
+                self.stop.meet(stop)
+            if self.stop.wanted(stop):
                 self._save_and_exit(stop)
             if progress.step >= config.steps:
                 self._require_saved()
                 return
-            self.metrics.add(run.step(self._next_batch(batches)))
+            self.metrics.add(self.stop.step(run.step, self._next_batch(batches), stop))
             progress.step += 1
             self.report.advance_to(progress.step)
             if self._due(config.log_every):
                 self._log()
             # A checkpoint comes before an evaluation as well, because an evaluation may take long and be cut short.
-            if stop.signal is None and (self._due(config.checkpoint_every) or self._due(config.eval_every)):
+            if (self._due(config.checkpoint_every) or self._due(config.eval_every)) and not self.stop.saves_at_exit(
+                stop
+            ):
                 self._save()
 
     def _describe_memory(self) -> tuple[str, str]:
@@ -129,10 +134,6 @@ class Loop:
     def _due(self, every: int) -> bool:
         step = self.progress.step
         return step > 0 and (step % every == 0 or step == self.run.config.steps)
-
-    def _stop_requested(self, stop: Interruption) -> bool:
-        """Tells whether a signal came to any worker's process: all workers leave after the same step."""
-        return self.run.cluster.any(stop.signal is not None)
 
     def _next_batch(self, batches: Iterator[Any]) -> Any:
         try:
@@ -160,6 +161,7 @@ class Loop:
 
     def _handle_halt(self) -> None:
         """Ends the run at a step that was refused, or goes on without that step."""
+        self.stop.forget()
         error = self.policy.handle_halt(self.progress, self.run.cluster.is_chief)
         if error is None:
             self.report.advance_to(self.progress.step)
@@ -214,7 +216,7 @@ class Loop:
     def _evaluate_on_chief(self, stop: Interruption) -> None:
         if not self.run.cluster.is_chief:
             self.progress.evaluated = self.progress.step
-            return  # The next `_stop_requested` waits for the chief.
+            return  # `SharedStop.meet` waits for the chief.
         try:
             with stop.at_once():
                 self._evaluate()

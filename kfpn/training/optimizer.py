@@ -1,12 +1,12 @@
 """Updates the weights with summed gradients: decay, clipping, the optimizer's rule, averaging of the weights.
 
 Keras' own `optimizer.apply` sums the gradients over replicas, after it clipped and decayed them on each replica. Here they
-are summed before (`step.py`), and `update_step`, Keras' public method for one variable, is called inside
-`StrategyExtended.update`, which runs it once on each device.
+are summed before (`step.py`), and `update_step`, Keras' public method for one variable, is called once on each device.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -52,8 +52,8 @@ class Optimizer:
         self.scale: list[keras.Variable] = []
         if config.precision == "mixed_float16":
             self.scale = [_state(INITIAL_SCALE, "loss_scale"), _state(0.0, "finite_steps")]
-        # These are not among `variables`: nothing is trained or saved while the run halts.
-        self._halts, self._halted = _state(0.0, "halts"), _state(0.0, "halted")
+        # These are not among `variables`: nothing is trained or saved while the run halts, and no checkpoint asks to stop.
+        self._halts, self._halted, self._stop = (_state(0.0, name) for name in ("halts", "halted", "stop"))
 
     @property
     def variables(self) -> list[keras.Variable]:
@@ -65,6 +65,11 @@ class Optimizer:
         """The factor of the loss whose gradients `apply` takes, scalar float32; 1 without mixed_float16."""
         return self.scale[0].value + 0.0 if self.scale else tf.constant(1.0)
 
+    @property
+    def stop_requested(self) -> tf.Tensor:
+        """1 where this worker asks all to stop, else 0; scalar float32."""
+        return self._stop.value + 0.0
+
     def halt_at_nonfinite(self, halt: bool) -> None:
         """Sets what happens at the next step without a finite loss, and ends a halt.
 
@@ -75,11 +80,37 @@ class Optimizer:
         self._halts.assign(float(halt))
         self._halted.assign(0.0)
 
+    def request_stop(self) -> None:
+        """Asks all workers to stop: from the next step on every worker's results say so."""
+        self._stop.assign(1.0)
+
     def apply(self, gradients: Sequence[tf.Tensor], loss: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
+        """Takes one step with `update` on each device; call it in replica context. Arguments and results are those of `update`."""
+        return self.on_each_device(self.update, gradients, loss)
+
+    def on_each_device(self, function: Callable[..., dict[str, tf.Tensor]], *args: Any) -> dict[str, tf.Tensor]:
+        """Calls a function once on each device, where it may assign this device's copy of any variable.
+
+        Call this in replica context.
+
+        Args:
+            function: (*args) -> name -> tensor. All devices have to return the same.
+            args: of this replica.
+        """
+
+        def call(strategy: tf.distribute.Strategy, *args: Any) -> dict[str, tuple[tf.Tensor, ...]]:
+            # Any variable would do: it only tells which devices there are.
+            place = self.rule.iterations.value
+            return strategy.extended.update(place, lambda _, *own: function(*own), args=args, group=False)
+
+        results = tf.distribute.get_replica_context().merge_call(call, args=args)
+        return {name: values[0] for name, values in results.items()}
+
+    def update(self, gradients: Sequence[tf.Tensor], loss: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
         """Takes one step, or refuses it: weights and momenta stay as they are when loss or gradients are not finite.
 
         Infinite gradients of a finite loss do not count as a fault while the loss scale can still fall: the step is not
-        taken and the scale is halved. Call this in replica context, outside of any nested `tf.function`.
+        taken and the scale is halved. Call this in `on_each_device`; it may be compiled.
 
         Args:
             gradients: of `loss_scale` times the loss, summed over all replicas, one for each trainable variable.
@@ -90,6 +121,25 @@ class Optimizer:
             and `applied` (bool).
         """
         rate = tf.cast(self.rule.learning_rate, tf.float32)
+        gradients, norm = self._decayed_and_clipped(gradients)
+        # Gradients and loss are sums over all replicas, so every replica makes the same decision.
+        finite = tf.math.is_finite(norm)
+        fault = ~finite & (self.loss_scale <= 1.0)
+        if loss is not None:
+            fault |= ~tf.math.is_finite(loss)
+        frozen = (self._halted.value > 0.0) | (fault & (self._halts.value > 0.0))
+        applied = finite & ~fault & ~frozen
+        with _where(applied, self.rule):
+            for variable, gradient in zip(self.trainable_variables, gradients, strict=True):
+                self.rule.update_step(gradient, variable, rate)
+        self._halted.assign(tf.maximum(self._halted.value, tf.cast(frozen, tf.float32)))
+        self.rule.iterations.assign_add(tf.cast(~frozen, self.rule.iterations.dtype))
+        self._move_average(frozen)
+        self._rescale(applied, frozen)
+        return {"grad_norm": norm, "lr": rate, "skipped": tf.cast(fault, tf.float32), "applied": applied}
+
+    def _decayed_and_clipped(self, gradients: Sequence[tf.Tensor]) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """Returns the gradients without the loss scale, decayed and clipped, and their norm before they are clipped."""
         gradients = [tf.convert_to_tensor(gradient) / self.loss_scale for gradient in gradients]
         gradients = [
             gradient + self.config.weight_decay * variable.value
@@ -101,42 +151,27 @@ class Optimizer:
         if self.config.clip_norm is not None:
             factor = tf.minimum(1.0, self.config.clip_norm / tf.maximum(norm, 1e-12))
             gradients = [gradient * factor for gradient in gradients]
-        # Gradients and loss are sums over all replicas, so every replica makes the same decision.
-        finite = tf.math.is_finite(norm)
-        fault = ~finite & (self.loss_scale <= 1.0)
-        if loss is not None:
-            fault |= ~tf.math.is_finite(loss)
-        frozen = (self._halted.value > 0.0) | (fault & (self._halts.value > 0.0))
-        applied = finite & ~fault & ~frozen
-        tf.distribute.get_replica_context().merge_call(self._update, args=(gradients, rate, applied, frozen))
-        return {"grad_norm": norm, "lr": rate, "skipped": tf.cast(fault, tf.float32), "applied": applied}
+        return gradients, norm
 
-    def _update(
-        self, strategy: tf.distribute.Strategy, gradients: list, rate: tf.Tensor, applied: tf.Tensor, frozen: tf.Tensor
-    ) -> None:
-        update = strategy.extended.update
-        for variable, gradient in zip(self.trainable_variables, gradients, strict=True):
-            update(variable.value, self._update_one, args=(gradient, rate, applied), group=False)
-        update(self._halted.value, _halt, args=(frozen,), group=False)
-        update(self.rule.iterations.value, _count, args=(frozen,), group=False)
-        if self.average:
-            step = tf.cast(self.rule.iterations.value, tf.float32)
-            # The average takes in new weights faster at first, because it would remember the random start for long.
-            keep = tf.minimum(self.config.ema_decay, (1.0 + step) / (10.0 + step))
-            for average, variable in zip(self.average, self.trainable_variables, strict=True):
-                update(average.value, _move_towards, args=(variable.value, 1.0 - keep, frozen), group=False)
-        if self.scale:
-            scale, count = (variable.value for variable in self.scale)
-            grown = tf.identity(count) + 1.0 >= GROWTH_STEPS
-            update(scale, _rescale, args=(grown, applied, frozen), group=False)
-            update(count, _recount, args=(grown, applied, frozen), group=False)
+    def _move_average(self, frozen: tf.Tensor) -> None:
+        if not self.average:
+            return
+        step = tf.cast(self.rule.iterations.value, tf.float32)
+        # The average takes in new weights faster at first, because it would remember the random start for long.
+        keep = tf.minimum(self.config.ema_decay, (1.0 + step) / (10.0 + step))
+        share = tf.where(frozen, 0.0, 1.0 - keep)
+        for average, variable in zip(self.average, self.trainable_variables, strict=True):
+            average.assign_add(share * (variable.value - average.value))
 
-    def _update_one(self, variable: tf.Variable, gradient: tf.Tensor, rate: tf.Tensor, applied: tf.Tensor) -> None:
-        def step() -> tf.Tensor:
-            self.rule.update_step(gradient, variable, rate)
-            return tf.constant(True)
-
-        tf.cond(applied, step, lambda: tf.constant(False))
+    def _rescale(self, applied: tf.Tensor, frozen: tf.Tensor) -> None:
+        if not self.scale:
+            return
+        scale, count = (tf.identity(variable.value) for variable in self.scale)
+        grown = count + 1.0 >= GROWTH_STEPS
+        moved = tf.where(applied, tf.where(grown, scale * 2.0, scale), tf.maximum(scale / 2.0, 1.0))
+        counted = tf.where(applied & ~grown, count + 1.0, 0.0)
+        for variable, old, new in zip(self.scale, (scale, count), (moved, counted), strict=True):
+            variable.assign(tf.where(frozen, old, new))
 
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
@@ -167,26 +202,38 @@ def decays(variable: keras.Variable, biases: bool = False) -> bool:
     return len(variable.shape) > 1 or (biases and variable.name == "bias")
 
 
+@contextmanager
+def _where(applied: tf.Tensor, rule: keras.optimizers.Optimizer) -> Iterator[None]:
+    """Lets a Keras optimizer change variables only where `applied` is true, in a `with` block.
+
+    Every optimizer of Keras assigns with its own `assign`, `assign_add` and `assign_sub`. A choice between two values is
+    made on the device; a branch of the graph would wait for its condition on the host, once for each variable.
+
+    Args:
+        applied: scalar bool.
+        rule: whose `update_step` is called in the block.
+    """
+
+    def assign(variable: Any, value: tf.Tensor) -> None:
+        old = tf.convert_to_tensor(variable)
+        variable.assign(tf.where(applied, tf.cast(value, old.dtype), old))
+
+    def assign_add(variable: Any, value: tf.Tensor) -> None:
+        old = tf.convert_to_tensor(variable)
+        assign(variable, old + tf.cast(value, old.dtype))
+
+    def assign_sub(variable: Any, value: tf.Tensor) -> None:
+        old = tf.convert_to_tensor(variable)
+        assign(variable, old - tf.cast(value, old.dtype))
+
+    own = {"assign": assign, "assign_add": assign_add, "assign_sub": assign_sub}
+    vars(rule).update(own)
+    try:
+        yield
+    finally:
+        for name in own:
+            del vars(rule)[name]
+
+
 def _state(value: object, name: str) -> keras.Variable:
     return keras.Variable(value, trainable=False, dtype="float32", name=name)
-
-
-def _halt(halted: tf.Variable, frozen: tf.Tensor) -> None:
-    halted.assign(tf.maximum(halted, tf.cast(frozen, halted.dtype)))
-
-
-def _count(iterations: tf.Variable, frozen: tf.Tensor) -> None:
-    iterations.assign_add(tf.cast(~frozen, iterations.dtype))
-
-
-def _move_towards(average: tf.Variable, value: tf.Tensor, share: tf.Tensor, frozen: tf.Tensor) -> None:
-    average.assign_add(tf.where(frozen, 0.0, share) * (value - average))
-
-
-def _rescale(scale: tf.Variable, grown: tf.Tensor, applied: tf.Tensor, frozen: tf.Tensor) -> None:
-    moved = tf.where(applied, tf.where(grown, scale * 2.0, scale), tf.maximum(scale / 2.0, 1.0))
-    scale.assign(tf.where(frozen, scale, moved))
-
-
-def _recount(count: tf.Variable, grown: tf.Tensor, applied: tf.Tensor, frozen: tf.Tensor) -> None:
-    count.assign(tf.where(frozen, count, tf.where(applied & ~grown, count + 1.0, 0.0)))

@@ -16,6 +16,7 @@ from kfpn.config.run import Config, to_dict
 from kfpn.data.class_table import describe_source
 from kfpn.data.fingerprint import fingerprint
 from kfpn.data.pipeline import named_errors
+from kfpn.data.plan import BatchShare
 from kfpn.data.record import Source
 from kfpn.data.trained_records import describe_left_out
 from kfpn.losses.training_losses import training_functions
@@ -24,6 +25,7 @@ from kfpn.runs.checkpoint import Checkpoints, Progress, named_variables
 from kfpn.runs.lock import sole_training
 from kfpn.runs.precision import dtype_policy
 from kfpn.runs.workdir import Workdir
+from kfpn.training.determinism import with_determinism
 from kfpn.training.distribution.cluster import Cluster
 from kfpn.training.distribution.replica_batches import distributed_batches
 from kfpn.training.distribution.run_strategy import make_run_strategy, split_cpu, with_norms_of_batch
@@ -37,6 +39,7 @@ from kfpn.training.optimizer import Optimizer
 from kfpn.training.progress import say
 from kfpn.training.results import build_evaluate, measure_recall, read_final, summary_line, write_final
 from kfpn.training.run_data import RunData, open_run_data
+from kfpn.training.sampler_noise import with_noise
 from kfpn.training.step import announce_shapes, build_train_step
 from kfpn.training.step_memory import explain_memory
 from kfpn.weights.assign import assign_weights
@@ -157,6 +160,7 @@ def _open(
 
 def _train_opened(setup: Setup) -> dict[str, Any]:
     """Trains an opened run to its last step: builds, resumes, loops and finishes."""
+    setup = replace(setup, config=with_determinism(setup.config))
     with dtype_policy(setup.config.precision):
         trainee = _build(setup)
         checkpoints, progress = _resume(setup, trainee)
@@ -226,10 +230,14 @@ def _loop(setup: Setup, trainee: Trainee, checkpoints: Checkpoints, progress: Pr
     evaluate = None
     if data.val_source is not None:
         evaluate = build_evaluate(config, workdir, submodels, data.val_source, data.val_proposals, strategy)
-    step = build_train_step(submodels, config, optimizer, strategy, *training_functions(config))
+    losses, noise_shapes = training_functions(config)
+    step = build_train_step(submodels, config, optimizer, strategy, losses, noise_shapes)
 
     def open_batches(start: int) -> Iterator[Any]:
-        return named_errors(distributed_batches(strategy, partial(data.batches, config, start)))
+        def share_of(share: BatchShare) -> tf.data.Dataset:
+            return with_noise(data.batches(config, start, share), config, noise_shapes)
+
+        return named_errors(distributed_batches(strategy, share_of))
 
     run = Run(
         config=config,

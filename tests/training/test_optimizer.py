@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kfpn.training.optimizer import GROWTH_STEPS, Optimizer, decays
+from kfpn.training.optimizer import GROWTH_STEPS, OPTIMIZERS, Optimizer, decays
 from tests.training import standin
 
 
@@ -119,3 +119,33 @@ def test_the_rate_follows_the_schedule_step_by_step():
     sgd = optimizer(variables(), warmup_steps=2, warmup_factor=0.0)
     rates = [float(sgd.apply(gradients([0.0, 0.0], [0.0, 0.0]))["lr"]) for _ in range(3)]
     assert rates == pytest.approx([0.0, 0.05, 0.1])
+
+
+@pytest.mark.parametrize("rule", [keras.optimizers.SGD(0.1, 0.9, nesterov=True), keras.optimizers.AdamW(0.1, 0.1)])
+def test_a_refused_step_of_any_optimizer_changes_nothing_and_a_taken_one_is_kerass_own(rule, monkeypatch):
+    kernel, bias = variables()
+    monkeypatch.setitem(OPTIMIZERS, "sgd", lambda config, schedule: type(rule).from_config(rule.get_config()))
+    ours = optimizer([kernel, bias])
+    theirs, own = type(rule).from_config(rule.get_config()), variables()
+    for _ in range(2):
+        given = gradients([1.0, -2.0], [0.5, 0.0])
+        ours.apply(given)
+        theirs.apply(given, own) if not theirs.weight_decay else _step(theirs, given, own)
+    np.testing.assert_array_equal(kernel.numpy(), own[0].numpy())
+    np.testing.assert_array_equal(bias.numpy(), own[1].numpy())
+    before = [variable.numpy() for variable in [kernel, bias, *ours.rule.variables[1:]]]
+    for bad in (float("nan"), float("inf")):
+        assert float(ours.apply(gradients([bad, 0.0], [1.0, 1.0]))["skipped"]) == 1.0
+    after = [variable.numpy() for variable in [kernel, bias, *ours.rule.variables[1:]]]
+    for a, b in zip(before, after, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert "assign" not in vars(ours.rule)
+
+
+def _step(rule, given, own):
+    """Takes a step without Keras' own decay, which `update_step` leaves out."""
+    if not rule.built:
+        rule.build(own)
+    for gradient, variable in zip(given, own, strict=True):
+        rule.update_step(gradient, variable, tf.constant(0.1))
+    rule.iterations.assign_add(1)

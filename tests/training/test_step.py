@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import keras
@@ -5,9 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kfpn.config.presets import preset
+from kfpn.losses.training_losses import noise_shapes
 from kfpn.training.distribution.strategy import make_strategy
 from kfpn.training.optimizer import Optimizer
-from kfpn.training.step import build_train_step, sampler_noise
+from kfpn.training.sampler_noise import noise_of, sampler_noise, with_noise
+from kfpn.training.step import build_train_step
 from tests.training import standin
 
 SHAPES = {"rpn": (5,), "roi": (3,)}
@@ -82,3 +86,34 @@ def test_a_variable_that_no_loss_depends_on_is_named():
     step = build_train_step(widened, config, optimizer, strategy, losses, standin.noise_shapes)
     with pytest.raises(ValueError, match="every trainable variable must act on a loss, got none from idle/kernel"):
         step({name: tf.constant(value) for name, value in standin.batch(0, 4).items()})
+
+
+def test_noise_that_comes_with_the_batch_is_that_which_the_step_would_draw():
+    config = standin.config()
+    plain = {name: tf.constant(value) for name, value in standin.batch(3, 4).items()}
+    (batch,) = with_noise(tf.data.Dataset.from_tensors(plain), config, standin.noise_shapes)
+    assert batch["noise_rpn"].shape == (4, 64)
+    rest, noise = noise_of(batch, config, standin.noise_shapes)
+    assert set(rest) == set(plain)
+    drawn = noise_of(plain, config, standin.noise_shapes)[1]
+    for name in ("rpn", "roi"):
+        np.testing.assert_array_equal(noise[name], drawn[name])
+
+
+@pytest.mark.parametrize("padding", ["zero", "foreign"])
+def test_the_noise_of_the_detectors_samplers_can_be_drawn_for_canvases_that_are_not_known_before(padding):
+    config = replace(preset("coco"), batch_size=2, model=replace(preset("coco").model, padding=padding))
+    sizes = tf.data.Dataset.from_tensor_slices(np.array([[96, 64], [75, 100]]))
+    batches = sizes.map(
+        lambda size: {
+            "images": tf.zeros((2, size[0], size[1], 3), tf.uint8),
+            "gt_boxes": tf.zeros((2, 5, 4)),
+            "sample_index": tf.constant([7, 8], tf.int64),
+        }
+    )
+    for batch in with_noise(batches, config, noise_shapes):
+        without = {name: value for name, value in batch.items() if not name.startswith("noise_")}
+        expected = noise_of(without, config, noise_shapes)[1]
+        assert set(expected) == {"rpn", "roi"}
+        for name, value in expected.items():
+            np.testing.assert_array_equal(batch[f"noise_{name}"], value)

@@ -12,7 +12,7 @@ import tensorflow as tf
 from kfpn.config.run import Config
 from kfpn.losses.training_losses import noise_shapes, training_losses
 from kfpn.modeling.submodels import Submodels
-from kfpn.training.step import sampler_noise
+from kfpn.training.sampler_noise import sampler_noise
 
 
 @dataclasses.dataclass(frozen=True)
