@@ -120,9 +120,8 @@ class Loop:
             if self._due(config.log_every):
                 self._log()
             # A checkpoint comes before an evaluation as well, because an evaluation may take long and be cut short.
-            if (self._due(config.checkpoint_every) or self._due(config.eval_every)) and not self.stop.saves_at_exit(
-                stop
-            ):
+            saves = self._due(config.checkpoint_every) or self._due(config.eval_every)
+            if saves and not self.stop.saves_at_exit(stop):
                 self._save()
 
     def _describe_memory(self) -> tuple[str, str]:

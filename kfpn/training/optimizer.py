@@ -129,6 +129,8 @@ class Optimizer:
             fault |= ~tf.math.is_finite(loss)
         frozen = (self._halted.value > 0.0) | (fault & (self._halts.value > 0.0))
         applied = finite & ~fault & ~frozen
+        # TensorFlow would join the factors of clipping and learning rate to one, which rounds otherwise. Not across a choice.
+        gradients = [tf.where(applied, gradient, tf.zeros_like(gradient)) for gradient in gradients]
         with _where(applied, self.rule):
             for variable, gradient in zip(self.trainable_variables, gradients, strict=True):
                 self.rule.update_step(gradient, variable, rate)

@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -52,6 +53,16 @@ def test_many_shapes_make_few_groups_none_smaller_than_a_batch_and_all_images_fi
     ((height, width),) = group_by_aspect(sizes, config, 3000, factor=1.25).canvases  # too few records for two groups
     assert groups.canvases[groups.members].prod(1).mean() < 0.7 * height * width
     assert np.all(groups.canvases % 32 == 0)
+
+
+@pytest.mark.parametrize("most", [1, 2, 9])
+def test_there_are_at_most_as_many_canvases_as_the_option_says(most):
+    sizes = np.stack([np.full(4000, 100), np.arange(4000) % 400 + 50], axis=1)
+    counts = [len(group_by_aspect(sizes, replace(INPUT, max_canvases=n), 4).canvases) for n in (most, 6)]
+    assert counts[0] == most if most < 3 else counts[0] >= counts[1]
+    assert counts[0] <= most
+    with pytest.raises(ValueError, match=r"input.max_canvases must be .*, got 0"):
+        replace(INPUT, max_canvases=0)
 
 
 @pytest.mark.parametrize("sizes", [np.zeros((0, 2), int), np.array([[0, 5]]), np.array([5, 5])])
