@@ -59,50 +59,82 @@ def build_train_step(
             "and the first replica's are evaluated and saved; sync_bn takes them over all",
             stacklevel=2,
         )
-    backward = Backward(submodels, config, losses)
     compiles = _compiles(config, strategy)
-    shared = None
+    parts = _ReplicaStep(Backward(submodels, config, losses), config, optimizer, strategy, noise_shapes)
     if not _synchronizes(config, strategy):
         # One trace serves all replicas: they call it with their own variables.
-        shared = tf.function(backward.__call__, jit_compile=compiles or None, autograph=False)
-    of_replicas = [strategy.experimental_local_results(variable.value) for variable in backward.variables]
-    names_stop = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-
-    def update(vector: tf.Tensor, before: list[tf.Tensor]) -> dict[str, tf.Tensor]:
-        values, gradients = backward.split(vector)
-        results = optimizer.update(gradients, values["loss"])
-        applied = results.pop("applied")
-        for variable, old in zip(backward.moving, before, strict=True):
-            # The forward pass moved the statistics of batch norms. A refused step may have moved them to NaN.
-            variable.assign(tf.where(applied, variable.value, old))
-        if not names_stop:
-            del values[STOP]
-        return {**values, **results}
-
+        parts.shared = tf.function(parts.backward.__call__, jit_compile=compiles or None, autograph=False)
     if compiles:
-        update = tf.function(update, jit_compile=True, autograph=False)
-
-    def replica_step(batch: Mapping[str, tf.Tensor], trace: Callable) -> dict[str, tf.Tensor]:
-        context = tf.distribute.get_replica_context()
-        number = int(tf.get_static_value(context.replica_id_in_sync_group))
-        variables = [own[number % len(own)] for own in of_replicas]
-        images, noise = noise_of(batch, config, noise_shapes)
-        controls = optimizer.loss_scale, optimizer.stop_requested
-        vector, before = accumulate(partial(trace, variables, controls), config.accumulate, images, noise)
-        return optimizer.on_each_device(update, context.all_reduce(tf.distribute.ReduceOp.SUM, vector), before)
+        parts.update = tf.function(parts.update, jit_compile=True, autograph=False)  # type: ignore[method-assign]
 
     @tf.function(autograph=False)
     def step(batch: Any) -> dict[str, tf.Tensor]:
-        trace: Callable = backward
-        if shared is not None:
-            first = {name: strategy.experimental_local_results(value)[0] for name, value in batch.items()}
-            images, noise = specs_of(first, config, noise_shapes)
-            controls = tf.TensorSpec((), tf.float32), tf.TensorSpec((), tf.float32)
-            trace = shared.get_concrete_function([own[0] for own in of_replicas], controls, images, noise)
-        results = strategy.run(replica_step, args=(batch, trace))
+        results = strategy.run(parts.run, args=(batch, parts.trace(batch)))
         return {name: strategy.experimental_local_results(value)[0] for name, value in results.items()}
 
     return step
+
+
+class _ReplicaStep:
+    """Holds the parts of a replica's step.
+
+    Args:
+        backward: computes a replica's share.
+        config: the run's.
+        optimizer, strategy, noise_shapes: see `build_train_step`.
+
+    Attributes:
+        shared: the function whose trace all replicas share; None: each replica traces `backward` for itself.
+    """
+
+    def __init__(
+        self,
+        backward: Backward,
+        config: Config,
+        optimizer: Optimizer,
+        strategy: tf.distribute.Strategy,
+        noise_shapes: NoiseShapesFunction,
+    ):
+        self.backward = backward
+        self.config = config
+        self.optimizer = optimizer
+        self.strategy = strategy
+        self.noise_shapes = noise_shapes
+        self.shared: Any = None
+        self._of_replicas = [strategy.experimental_local_results(variable.value) for variable in backward.variables]
+        self._names_stop = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+    def trace(self, batch: Mapping[str, Any]) -> Callable:
+        """Returns what each replica calls for a batch of this shape."""
+        if self.shared is None:
+            return self.backward
+        first = {name: self.strategy.experimental_local_results(value)[0] for name, value in batch.items()}
+        images, noise = specs_of(first, self.config, self.noise_shapes)
+        controls = tf.TensorSpec((), tf.float32), tf.TensorSpec((), tf.float32)
+        return self.shared.get_concrete_function([own[0] for own in self._of_replicas], controls, images, noise)
+
+    def run(self, batch: Mapping[str, tf.Tensor], trace: Callable) -> dict[str, tf.Tensor]:
+        """Takes a step in replica context, with what `trace` returned."""
+        context = tf.distribute.get_replica_context()
+        number = int(tf.get_static_value(context.replica_id_in_sync_group))
+        variables = [own[number % len(own)] for own in self._of_replicas]
+        images, noise = noise_of(batch, self.config, self.noise_shapes)
+        controls = self.optimizer.loss_scale, self.optimizer.stop_requested
+        vector, before = accumulate(partial(trace, variables, controls), self.config.accumulate, images, noise)
+        vector = context.all_reduce(tf.distribute.ReduceOp.SUM, vector)
+        return self.optimizer.on_each_device(self.update, vector, before)
+
+    def update(self, vector: tf.Tensor, before: list[tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Updates the variables of one device with the sum over all replicas."""
+        values, gradients = self.backward.split(vector)
+        results = self.optimizer.update(gradients, values["loss"])
+        applied = results.pop("applied")
+        for variable, old in zip(self.backward.moving, before, strict=True):
+            # The forward pass moved the statistics of batch norms. A refused step may have moved them to NaN.
+            variable.assign(tf.where(applied, variable.value, old))
+        if not self._names_stop:
+            del values[STOP]
+        return {**values, **results}
 
 
 def accumulate(
