@@ -92,6 +92,7 @@ def test_an_unknown_preset_is_refused():
         (InputConfig, "train_short_sides", [(31,), (800, 1334), (640.0,), (True,)], [(), (640, 800), (1333,)]),
         (InputConfig, "flip", [-0.1, 1.1], [0.0, 1.0]),
         (InputConfig, "divisor", [0], [1]),
+        (InputConfig, "max_canvases", [0], [1]),
         (SamplingConfig, "rpn_negative_iou", [0.8, -0.1], [0.7]),
         (SamplingConfig, "rpn_positive_fraction", [0.0, 1.1], [1.0]),
         (SamplingConfig, "roi_batch", [0], [1]),
