@@ -59,9 +59,10 @@ def build_train_step(
             "and the first replica's are evaluated and saved; sync_bn takes them over all",
             stacklevel=2,
         )
-    compiles = _compiles(config, strategy)
+    synchronizes = _synchronizes(submodels.weights_model, config, strategy)
+    compiles = _compiles(config, synchronizes)
     parts = _ReplicaStep(Backward(submodels, config, losses), config, optimizer, strategy, noise_shapes)
-    if not _synchronizes(config, strategy):
+    if not synchronizes:
         # One trace serves all replicas: they call it with their own variables.
         parts.shared = tf.function(parts.backward.__call__, jit_compile=compiles or None, autograph=False)
     if compiles:
@@ -186,13 +187,21 @@ def announce_shapes(step: Callable, config: Config, strategy: tf.distribute.Stra
     return announced_step
 
 
-def _synchronizes(config: Config, strategy: tf.distribute.Strategy) -> bool:
+def _synchronizes(model: Any, config: Config, strategy: tf.distribute.Strategy) -> bool:
     """Tells whether replicas exchange statistics in the forward pass, which each then has to trace for itself."""
-    return config.model.norm == "sync_bn" and not isinstance(strategy, tf.distribute.OneDeviceStrategy)
+    if isinstance(strategy, tf.distribute.OneDeviceStrategy):
+        return False
+    return config.model.norm == "sync_bn" or _has_synchronized(model)
 
 
-def _compiles(config: Config, strategy: tf.distribute.Strategy) -> bool:
-    if config.jit_compile and _synchronizes(config, strategy):
+def _has_synchronized(model: Any) -> bool:
+    return any(
+        getattr(layer, "synchronized", False) or _has_synchronized(layer) for layer in getattr(model, "layers", [])
+    )
+
+
+def _compiles(config: Config, synchronizes: bool) -> bool:
+    if config.jit_compile and synchronizes:
         # sync_bn sums statistics over replicas inside the graph, which TensorFlow can't do in a compiled function.
         warnings.warn(
             "jit_compile is off: sync_bn and XLA don't go together under strategies mirrored and multi_worker",
