@@ -46,13 +46,12 @@ class SharedStop:
         Returns:
             The scalars of the step, without `STOP`.
         """
-        if self._reader is None:
-            return train(batch)
-        if stop.signal is not None and not self._asked:
+        if self._reader is not None and stop.signal is not None and not self._asked:
             self._asked = True
             self.optimizer.request_stop()
         values = train(batch)
-        self._steps.append(self._reader.submit(float, values[STOP]))
+        if self._reader is not None:
+            self._steps.append(self._reader.submit(float, values[STOP]))
         return {name: value for name, value in values.items() if name != STOP}
 
     def meet(self, stop: Interruption) -> None:

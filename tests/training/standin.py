@@ -87,7 +87,7 @@ def run(config: Config, strategy: tf.distribute.Strategy, synchronized=False, ba
         optimizer = Optimizer(config, parts.weights_model.trainable_variables)
     step = build_train_step(parts, config, optimizer, strategy, losses, noise_shapes)
     iterator = iter(strategy.experimental_distribute_dataset(batches(config)))
-    rows = [{k: float(v) for k, v in step(next(iterator)).items()} for _ in range(config.steps)]
+    rows = [{k: float(v) for k, v in step(next(iterator)).items() if k != "stop"} for _ in range(config.steps)]
     state = [v.numpy() for v in [*parts.weights_model.variables, *optimizer.variables]]
     return state, rows
 

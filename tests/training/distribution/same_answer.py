@@ -61,7 +61,7 @@ def run_detector(config: Config, strategy: tf.distribute.Strategy, permuted=Fals
     if permuted:  # adds the same sums in another order, which shows how much rounding alone changes
         batches = batches.map(lambda batch: {name: tf.gather(value, [2, 0, 3, 1]) for name, value in batch.items()})
     iterator = iter(strategy.experimental_distribute_dataset(batches))
-    rows = [{k: float(v) for k, v in step(next(iterator)).items()} for _ in range(config.steps)]
+    rows = [{k: float(v) for k, v in step(next(iterator)).items() if k != "stop"} for _ in range(config.steps)]
     keras.config.set_dtype_policy("float32")
     return [v.numpy() for v in [*submodels.weights_model.variables, *optimizer.variables]], rows
 
