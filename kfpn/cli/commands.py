@@ -23,7 +23,8 @@ Command = (
 
 def run(command: Command) -> int:
     """Does what a parsed command says, and returns the exit code."""
-    if (work := _WORK_OF_A_GPU.get(type(command))) is not None:
+    work = _WORK_OF_A_GPU.get(type(command))
+    if work is not None and not getattr(command, "cpu_devices", None):  # who splits the CPU wants to train on it
         warn_of_idle_gpu(work)
     return _RUN[type(command)](command)
 

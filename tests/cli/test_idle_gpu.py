@@ -114,6 +114,7 @@ def test_wsl2_and_amd_have_lines_of_their_own():
     ("command", "work"),
     [
         (Config(), ["training"]),
+        (Config(cpu_devices=2), []),
         (Evaluate("run"), ["evaluation"]),
         (Predict(("a.jpg",), "run", "out"), ["prediction"]),
         (Benchmark(("run",)), ["every measurement"]),
