@@ -68,7 +68,7 @@ def device_rows(path: str | os.PathLike) -> list[PartDevices]:
     signatures = tf.saved_model.load(str(path)).signatures
     counts: collections.Counter[str] = collections.Counter()
     cpu_only: dict[str, collections.Counter[str]] = {part: collections.Counter() for part, _ in PARTS}
-    for place, node in graph_nodes(signatures):
+    for place, node in exported_nodes(signatures):
         part = next(part for part, beginning in PARTS if re.match(beginning, place))
         counts[part] += 1
         if name := cpu_operation(node):
@@ -76,7 +76,7 @@ def device_rows(path: str | os.PathLike) -> list[PartDevices]:
     return [PartDevices(part, counts[part], dict(sorted(cpu_only[part].items()))) for part, _ in PARTS if counts[part]]
 
 
-def graph_nodes(signatures: Any) -> Iterator[tuple[str, Any]]:
+def exported_nodes(signatures: Any) -> Iterator[tuple[str, Any]]:
     """Yields FUNCTION/NODE and the NodeDef of each operation of signatures; a function that several share comes once."""
     seen = set()
     for name, signature in signatures.items():

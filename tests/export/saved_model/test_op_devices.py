@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from kfpn.export.saved_model import op_devices
-from kfpn.export.saved_model.op_devices import cpu_operation, device_rows, device_table, graph_nodes
+from kfpn.export.saved_model.op_devices import cpu_operation, device_rows, device_table, exported_nodes
 from kfpn.export.saved_model.write_saved_model import export_saved_model
 
 
@@ -58,7 +58,7 @@ def test_the_stated_operations_are_those_that_this_tensorflow_registers_no_kerne
 
     wrong = {}
     for path in (exported, for_gpus):
-        for _, node in graph_nodes(tf.saved_model.load(str(path)).signatures):
+        for _, node in exported_nodes(tf.saved_model.load(str(path)).signatures):
             registered = kernels.get_registered_kernels_for_op(node.op).kernel
             on_gpu = any(k.device_type in ("GPU", "DEFAULT") and not k.label and fits(k, node) for k in registered)
             if on_gpu != (cpu_operation(node) is None):
