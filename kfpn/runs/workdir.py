@@ -120,7 +120,7 @@ class Workdir:
         if data_fingerprint is not None:
             write_json(self.data, data_fingerprint)
         # A profile is of one start of the run, and no part of the run.
-        write_json(self.config, {name: value for name, value in to_dict(config).items() if name != "profile"})
+        write_json(self.config, to_dict(config) | {"profile": None})
 
     def _require_same_options(self, config: Config, classes: dict[str, Any]) -> None:
         old = self.read_config()

@@ -122,6 +122,6 @@ def test_the_option_is_no_part_of_the_run(tmp_path):
     workdir.check_writable()
     profiled = type(config)(**{**vars(config), "profile": "5"})
     workdir.prepare(profiled, ("a",), (1,), "by hand")
-    assert "profile" not in json.loads(workdir.config.read_text(encoding="utf-8"))
+    assert json.loads(workdir.config.read_text(encoding="utf-8"))["profile"] is None
     assert workdir.read_config() == config
     assert compare_configs(to_dict(config), to_dict(profiled)) == []
