@@ -13,8 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 from kfpn.config.run import Config, InputConfig
-from kfpn.data.augment import draw, flip_boxes, flip_image, resize_boxes, resize_image, resized_sizes
-from kfpn.data.image import load_image
+from kfpn.data.augment import draw, flip_boxes, flip_image, resize_boxes, resize_image, resized_sizes, size_rule
+from kfpn.data.image import decode_record
+from kfpn.data.jpeg_fraction import AnyImage, DecodedImage, whole_image
 from kfpn.data.plan import WHOLE_BATCH, BatchShare, TrainPlan, group_by_aspect
 from kfpn.data.record import Record, Source
 from kfpn.ops.padding import padded_up
@@ -22,11 +23,11 @@ from kfpn.ops.padding import padded_up
 _BATCHES_AHEAD = 2
 
 
-def prepare_image(image: np.ndarray, config: InputConfig) -> tuple[np.ndarray, tuple[int, int]]:
+def prepare_image(image: AnyImage, config: InputConfig) -> tuple[np.ndarray, tuple[int, int]]:
     """Resizes one image for inference, exactly as evaluation does (without padding).
 
     Args:
-        image: (H, W, 3) uint8 RGB.
+        image: (H, W, 3) uint8 RGB, or an image as `decode_picture` gives it.
         config: gives the resize rule, see `kfpn.data.augment.resized_sizes`.
 
     Returns:
@@ -35,13 +36,25 @@ def prepare_image(image: np.ndarray, config: InputConfig) -> tuple[np.ndarray, t
     Raises:
         ValueError: when `image` is not such an array.
     """
+    decoded = as_decoded(image)
+    height, width = size_rule(config)(decoded.size)
+    return resize_image(decoded.pixels, (height, width), decoded.box), (height, width)
+
+
+def as_decoded(image: AnyImage) -> DecodedImage:
+    """Returns an image as it was decoded; an array is a whole image.
+
+    Raises:
+        ValueError: when it is neither such an image nor a (H, W, 3) uint8 array with pixels.
+    """
+    if isinstance(image, DecodedImage):
+        return image
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise ValueError(f"image must be a (H, W, 3) uint8 array, got {got}")
     if 0 in image.shape:
         raise ValueError(f"image must have pixels, got shape {image.shape}")
-    height, width = (int(side) for side in resized_sizes(np.array(image.shape[:2]), config))
-    return resize_image(image, (height, width)), (height, width)
+    return whole_image(image)
 
 
 def train_batches(
@@ -105,13 +118,22 @@ def _canvas_of(sizes: np.ndarray, config: InputConfig) -> np.ndarray:
     return padded_up(resized_sizes(sizes, config).max(axis=0), config.divisor)
 
 
-def eval_batches(source: Source, config: Config, batch_size: int) -> tf.data.Dataset:
+def eval_batches(
+    source: Source, config: Config, batch_size: int, largest: InputConfig | None = None
+) -> tf.data.Dataset:
     """Returns every record exactly once, group after group, without augmentation or ground truth.
 
     A batch is a dict of `images` (B, Hc, Wc, 3) uint8, `image_sizes` (B, 2) int32, `record_index` (B,) int64 and
     `original_sizes` (B, 2) int32, height and width before resizing. The last batch of a group is filled up with black
     images with record_index -1, both of whose sizes are the canvas's. With `model.padding` "foreign", where the canvas acts
     on the result, a batch is padded to its own largest image as torchvision and detectron2 do, not to that of its group.
+
+    Args:
+        source: the data set.
+        config: of the run.
+        batch_size: images of a batch.
+        largest: the resize rule that makes the largest image, where images are looked at in several sizes: it says at which
+            fraction a large JPEG is decoded. None: that of `config`.
 
     Raises:
         ValueError: when the source is empty or `batch_size` below 1.
@@ -120,6 +142,7 @@ def eval_batches(source: Source, config: Config, batch_size: int) -> tf.data.Dat
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     _require_records(source)
     groups = group_by_aspect(source.sizes, config.input, batch_size)
+    needed = size_rule(largest or config.input)
 
     def planned() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         for group, group_canvas in enumerate(groups.canvases):
@@ -134,9 +157,9 @@ def eval_batches(source: Source, config: Config, batch_size: int) -> tf.data.Dat
     def load(record_index: np.ndarray, canvas: np.ndarray) -> tuple[np.ndarray, ...]:
         if record_index < 0:
             return np.zeros((*canvas, 3), np.uint8), canvas, canvas
-        image = load_image(source[int(record_index)])
+        image = decode_record(source[int(record_index)], needed)
         resized, size = prepare_image(image, config.input)
-        return _padded(resized, canvas), np.array(size, np.int32), np.array(image.shape[:2], np.int32)
+        return _padded(resized, canvas), np.array(size, np.int32), np.array(image.size, np.int32)
 
     def sample(record_index: tf.Tensor, _: tf.Tensor, canvas: tf.Tensor) -> dict[str, tf.Tensor]:
         images, image_sizes, original_sizes = tf.numpy_function(
@@ -183,14 +206,15 @@ def _require_records(source: Source) -> None:
 def _training_sample(source: Source, config: InputConfig) -> Callable[..., tuple[np.ndarray, ...]]:
     """Returns the function that makes the arrays of one training sample from its record and what chance drew."""
     rows = max(1, source.max_boxes)
+    # Scale jitter makes images of several sizes. The largest counts, so that an image is always decoded in one way.
+    needed = size_rule(config, config.scale_jitter[1])
 
     def load(record_index: int, flip: bool, factor: float, canvas: np.ndarray) -> tuple[np.ndarray, ...]:
         record = source[int(record_index)]
-        image = load_image(record)
-        old = image.shape[:2]
-        height, width = (int(side) for side in resized_sizes(np.array(old), config, float(factor)))
-        image = resize_image(image, (height, width))
-        boxes = resize_boxes(record.boxes, old, (height, width))
+        decoded = decode_record(record, needed)
+        height, width = size_rule(config, float(factor))(decoded.size)
+        image = resize_image(decoded.pixels, (height, width), decoded.box)
+        boxes = resize_boxes(record.boxes, decoded.size, (height, width))
         if flip:
             image, boxes = flip_image(image), flip_boxes(boxes, width)
         return _padded(image, canvas), np.array([height, width], np.int32), *_box_rows(record, boxes, rows)

@@ -10,8 +10,9 @@ from tqdm import tqdm
 
 from kfpn.config.run import Config, InputConfig
 from kfpn.data.class_names import lacking_classes, spelling_hint
+from kfpn.data.jpeg_fraction import AnyImage
 from kfpn.data.out_of_memory import explained_memory, large_images
-from kfpn.data.pipeline import eval_batches, named_errors, prepare_image
+from kfpn.data.pipeline import as_decoded, eval_batches, named_errors, prepare_image
 from kfpn.data.proposal_table import ProposalTable, with_proposals
 from kfpn.data.record import Source
 from kfpn.evaluation.coco_figures import evaluate_coco
@@ -27,6 +28,7 @@ class SourcePass:
         batch_size: images at once. None: `config.batch_size`.
         progress: whether to show a bar.
         proposals: of the source, for a model that takes them as `fast_rcnn_model` does; else None.
+        largest: the resize rule of the largest size, where images are looked at in several; None: that of `config`.
     """
 
     source: Source
@@ -34,6 +36,7 @@ class SourcePass:
     batch_size: int | None = None
     progress: bool = True
     proposals: ProposalTable | None = None
+    largest: InputConfig | None = None
 
     @property
     def images_at_once(self) -> int:
@@ -42,11 +45,10 @@ class SourcePass:
 
     def batches(self) -> tf.data.Dataset:
         """Returns the batches of `eval_batches`, with `proposals` (B, P, 4) where there are any."""
-        batches = eval_batches(self.source, self.config, self.images_at_once)
+        batches = eval_batches(self.source, self.config, self.images_at_once, self.largest)
         if self.proposals is None:
             return batches
-        count = self.config.model.post_nms_test
-        return with_proposals(batches, self.proposals, self.config, count, augmented=False)
+        return with_proposals(batches, self.proposals, self.config, self.config.model.post_nms_test, augmented=False)
 
 
 def evaluate_source(
@@ -180,12 +182,12 @@ def outputs_by_image(
                 bar.update()
 
 
-def detect_image(model: Callable, image: np.ndarray, resize_rule: InputConfig, image_id: int = 0) -> dict[str, Any]:
+def detect_image(model: Callable, image: AnyImage, resize_rule: InputConfig, image_id: int = 0) -> dict[str, Any]:
     """Returns the detections of one image, as `detect_source` gives them.
 
     Args:
         model: as `detect_source` takes it.
-        image: (H, W, 3) uint8 RGB.
+        image: (H, W, 3) uint8 RGB, or an image as `decode_picture` gives it.
         resize_rule: `input` of the run's config.
         image_id: goes into the result.
 
@@ -198,10 +200,10 @@ def detect_image(model: Callable, image: np.ndarray, resize_rule: InputConfig, i
     padded = np.pad(resized, ((0, below), (0, right), (0, 0)))[None]
     with explained_memory(lambda: large_images(padded.shape)):
         outputs = detect_function(model)({"images": padded, "image_sizes": np.array([[height, width]], np.int32)})
-        return _detections_of_one(outputs, (height, width), image, image_id)
+        return _of_one(outputs, (height, width), image, image_id)
 
 
-def detect_unpadded(detect: Callable, image: np.ndarray, resize_rule: InputConfig, image_id: int = 0) -> dict[str, Any]:
+def detect_unpadded(detect: Callable, image: AnyImage, resize_rule: InputConfig, image_id: int = 0) -> dict[str, Any]:
     """Returns the detections of one image by a function that takes images without padding.
 
     Args:
@@ -214,15 +216,13 @@ def detect_unpadded(detect: Callable, image: np.ndarray, resize_rule: InputConfi
     """
     resized, size = prepare_image(image, resize_rule)
     with explained_memory(lambda: large_images((1, *size))):
-        return _detections_of_one(detect(resized[None].astype(np.float32)), size, image, image_id)
+        return _of_one(detect(resized[None].astype(np.float32)), size, image, image_id)
 
 
-def _detections_of_one(
-    outputs: dict[str, Any], size: tuple[int, int], image: np.ndarray, image_id: int
-) -> dict[str, Any]:
+def _of_one(outputs: dict[str, Any], size: tuple[int, int], image: AnyImage, image_id: int) -> dict[str, Any]:
     """Maps the outputs of a batch of one image of a size to the image's own pixels."""
     row = {name: np.asarray(value)[0] for name, value in outputs.items()}
-    row |= {"image_sizes": np.array(size), "original_sizes": np.array(image.shape[:2])}
+    row |= {"image_sizes": np.array(size), "original_sizes": np.array(as_decoded(image).size)}
     return {"image_id": image_id, **original_detections(row)}
 
 
