@@ -8,9 +8,10 @@ from PIL import Image
 
 FRACTIONS = (8, 4, 2)
 """What JPEG decoders can divide the sides by, at a fraction of the time."""
-_SPARE = 2
+SPARE = 2
 """Times the network's input that each side must have after decoding: then the resizing still antialiases as it does from the whole."""
-_AT_TOP, _AT_LEFT = (3, 4, 7, 8), (2, 3, 6, 7)
+AT_TOP, AT_LEFT = (3, 4, 7, 8), (2, 3, 6, 7)
+"""EXIF orientations after which the last row stored is the first of the image, and those after which the last column is."""
 
 SizeRule = Callable[[tuple[int, int]], tuple[int, int]]
 """Gives the largest size (height, width) that will be made of an image of a size (height, width)."""
@@ -56,7 +57,7 @@ def decoding_fraction(size: tuple[int, int], needed: tuple[int, int]) -> int:
         needed: height and width of the largest image that will be made of it by resizing.
     """
     for fraction in FRACTIONS:
-        if all(side >= _SPARE * least for side, least in zip(divided(size, fraction), needed, strict=True)):
+        if all(side >= SPARE * least for side, least in zip(divided(size, fraction), needed, strict=True)):
             return fraction
     return 1
 
@@ -78,8 +79,8 @@ def picture_box(size: tuple[int, int], fraction: int, orientation: int) -> tuple
     """
     rows, columns = divided(size, fraction)
     height, width = size[0] / fraction, size[1] / fraction
-    top = rows - height if orientation in _AT_TOP else 0.0
-    left = columns - width if orientation in _AT_LEFT else 0.0
+    top = rows - height if orientation in AT_TOP else 0.0
+    left = columns - width if orientation in AT_LEFT else 0.0
     return top, left, top + height, left + width
 
 

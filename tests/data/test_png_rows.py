@@ -34,7 +34,7 @@ def png(size, rows, *, colors=2, bits=8, value=200, split=None):
 def test_a_file_that_lacks_rows_is_refused(colors, bits, rows):
     content = png((40, 50), rows, colors=colors, bits=bits, split=20)
     for read in (lambda image: check_image(image, decode=True), lambda image: load_picture(image, "it")):
-        with pytest.raises(ValueError, match="PNG whose last rows are missing|image file is truncated"):
+        with pytest.raises(ValueError, match=r"PNG whose last rows are missing|image file is truncated"):
             read(content)
 
 
