@@ -67,7 +67,7 @@ def predict(
             f"directory, got {model!r}"
         )
     return [
-        _named(_detect_one(model, _decoded(image, model.input_config)), model.class_names, min_score)
+        _named(_detect_one(model, _decoded_for(image, model.input_config)), model.class_names, min_score)
         for image in several
     ]
 
@@ -86,7 +86,7 @@ def _require_image(image: Any) -> None:
         raise ValueError(f"images must exist, got {os.fspath(image)!r}, which does not")
 
 
-def _decoded(image: ImageLike, rule: InputConfig) -> AnyImage:
+def _decoded_for(image: ImageLike, rule: InputConfig) -> AnyImage:
     return image if isinstance(image, np.ndarray) else decode_picture(image, os.fspath(image), size_rule(rule))
 
 
