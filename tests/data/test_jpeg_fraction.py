@@ -77,6 +77,15 @@ def test_other_kinds_of_files_are_decoded_whole():
         assert decode_picture(stream.getvalue(), "it", size_rule(SMALL)).is_whole()
 
 
+def test_of_a_phones_file_of_two_pictures_the_first_is_decoded_at_a_fraction():
+    stream, first = io.BytesIO(), scene(257, 401)
+    first.save(stream, "MPO", save_all=True, append_images=[scene(64, 64)], quality=95)
+    assert Image.open(io.BytesIO(stream.getvalue())).format == "MPO"
+    ours, alone = (decode_picture(content, "it", size_rule(SMALL)) for content in (stream.getvalue(), jpeg(first)))
+    assert ours.size == (257, 401)
+    np.testing.assert_array_equal(ours.pixels, alone.pixels)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_the_picture_stays_in_its_place_where_the_fraction_does_not_divide_its_sides(orientation):
     """All edges and slopes are where they are in the whole image, turned in any way."""
