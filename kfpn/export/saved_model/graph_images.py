@@ -6,8 +6,9 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from kfpn.config.run import InputConfig
+from kfpn.data.decode_limits import SCANS
 from kfpn.export.saved_model.file_faults import batch_check, count_check, find_faults, source_check
-from kfpn.export.saved_model.file_headers import SCANS, FileHeader, file_header
+from kfpn.export.saved_model.file_headers import FileHeader, file_header
 from kfpn.export.saved_model.graph_fractions import decoded_pixels, fractions_of, picture_boxes
 from kfpn.export.saved_model.graph_resize import pad, resize, resized_size
 from kfpn.export.saved_model.image_decoders import decode_image
