@@ -49,6 +49,8 @@ class SavedModelOptions:
     """Most images of a request."""
     max_batch_pixels: int = RequestLimits.max_batch_pixels
     """Most pixels of a request after resizing and padding; the network's memory grows with them."""
+    max_request_pixels: int = RequestLimits.max_request_pixels
+    """Most pixels of a request as they are decoded, before resizing: 32 photos of 12 megapixels. At least max_pixels count."""
     strict: bool = False
     """Refuse a request with a bad file, rather than leave that file's row empty and name the fault in `errors`."""
 
@@ -77,7 +79,13 @@ def run(options: SavedModelOptions) -> int:
             xla=options.xla,
             nms_on=options.nms_on,
             verify=options.verify,
-            limits=RequestLimits(options.max_pixels, options.max_images, options.max_batch_pixels, options.strict),
+            limits=RequestLimits(
+                options.max_pixels,
+                options.max_images,
+                options.max_batch_pixels,
+                options.strict,
+                options.max_request_pixels,
+            ),
         )
     except ExportMismatch as error:
         return print_mismatch(error)

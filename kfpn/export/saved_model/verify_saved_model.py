@@ -16,7 +16,7 @@ from kfpn.data.pipeline import prepare_image
 from kfpn.evaluation.detect import to_original
 from kfpn.export.edge_rows import Rows, Selection, edge_lines
 from kfpn.export.raw_detector import RawDetector, candidate_rows
-from kfpn.export.saved_model.graph_images import resize
+from kfpn.export.saved_model.graph_resize import resize
 from kfpn.export.trained import TrainedDetector, open_trained
 from kfpn.export.verify import (
     BOX_LIMIT,
