@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kfpn.cli import options
 from kfpn.cli.exports import EXPORTS
+from kfpn.cli.idle_gpu import warn_of_idle_gpu
 from kfpn.config.checks import require_local
 from kfpn.config.run import Config
 from kfpn.config.test_scales import parse_scales
@@ -22,6 +23,9 @@ Command = (
 
 def run(command: Command) -> int:
     """Does what a parsed command says, and returns the exit code."""
+    work = _WORK_OF_A_GPU.get(type(command))
+    if work is not None and not getattr(command, "cpu_devices", None):  # who splits the CPU wants to train on it
+        warn_of_idle_gpu(work)
     return _RUN[type(command)](command)
 
 
@@ -227,3 +231,13 @@ _RUN: dict[type, Callable[[Any], int]] = {
     options.Export: _export,
     options.Benchmark: _benchmark,
 }
+_WORK_OF_A_GPU: dict[type, str] = {
+    Config: "training",
+    options.Evaluate: "evaluation",
+    options.Predict: "prediction",
+    options.Visualize: "the detector",
+    options.ReplayNan: "the step",
+    options.Propose: "the RPN",
+    options.Benchmark: "every measurement",
+}
+"""Command -> what it runs on a GPU, where there is one."""

@@ -22,6 +22,7 @@ from kfpn.config.checks import (
 from kfpn.config.model import ModelConfig
 from kfpn.config.optimizer_config import OptimizerConfig
 from kfpn.config.preset_names import PRESET_HELP, PresetName
+from kfpn.config.profile_range import parse_profile
 
 Strategy = Literal["one_device", "mirrored", "multi_worker", "tpu", "parameter_server"]
 CrossDevice = Literal["auto", "nccl", "hierarchical", "reduction_to_one"]
@@ -165,6 +166,8 @@ class Config:
     nan/ of the work directory; then the run stops, or skips that step (and stops after 20 in a row)."""
     samples: int = 8
     """Validation images drawn with their ground truth and detections after each evaluation."""
+    profile: str | None = None
+    """Write a TensorBoard profile of N steps (5), or of the steps FIRST-LAST (100-104), to WORKDIR/profile. None: none."""
     model: ModelConfig = ModelConfig()
     input: InputConfig = InputConfig()
     sampling: SamplingConfig = SamplingConfig()
@@ -196,6 +199,7 @@ class Config:
         check(self, "", "on_nan", one_of(OnNan))
         check(self, "", "check_images", one_of(CheckImages))
         check(self, "", "data workdir", ("not be empty", bool))
+        parse_profile(self.profile)
 
 
 def to_dict(config: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import tensorflow as tf
 from PIL import Image
 
 from kfpn.config.run import InputConfig
+from kfpn.data.jpeg_fraction import SizeRule
 
 # Other users of (seed, sample_index), as the samplers, must draw other numbers.
 _SALT = 0x617567
@@ -90,11 +91,30 @@ def resized_sizes(
     return np.maximum(np.floor(exact * scale[..., None] + 0.5), 1.0).astype(np.int32)
 
 
-def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes (H, W, 3) uint8 to `size` (height, width), bilinear; antialiased where it shrinks (Pillow's filter)."""
+def size_rule(config: InputConfig, factor: float = 1.0, short_side: int | None = None) -> SizeRule:
+    """Returns the resize rule of `resized_sizes` as a function of one size, by which large JPEGs are decoded at a fraction."""
+
+    def needed(size: tuple[int, int]) -> tuple[int, int]:
+        height, width = (int(side) for side in resized_sizes(np.array(size), config, factor, short_side))
+        return height, width
+
+    return needed
+
+
+def resize_image(
+    image: np.ndarray, size: tuple[int, int], box: tuple[float, float, float, float] | None = None
+) -> np.ndarray:
+    """Resizes (H, W, 3) uint8 to `size` (height, width), bilinear; antialiased where it shrinks (Pillow's filter).
+
+    Args:
+        image: (H, W, 3) uint8.
+        size: height and width of the result.
+        box: top, left, bottom, right of what becomes the result; None: the whole image.
+    """
     if image.shape[:2] == tuple(size):
         return image
-    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR))
+    part = None if box is None else (box[1], box[0], box[3], box[2])
+    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR, part))
 
 
 def resize_boxes(boxes: np.ndarray, old: tuple[int, int], new: tuple[int, int]) -> np.ndarray:

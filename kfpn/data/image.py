@@ -1,21 +1,20 @@
 """Reads image files: their size without decoding, whether they are whole, and their pixels as RGB."""
 
-import contextlib
-import io
 import logging
 import os
 import threading
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from kfpn.data.decode_limits import TooCostly, may_have_too_many_scans, require_few_scans, require_pixels_at_most
+from kfpn.data.decode_limits import may_have_too_many_scans, require_few_scans, require_pixels_at_most
 from kfpn.data.image_endings import NO_PIXELS
+from kfpn.data.jpeg_fraction import DecodedImage, SizeRule, draft_plain, picture_box, whole_image
 from kfpn.data.jpeg_header import read_jpeg_header
-from kfpn.data.mistaken_files import image_fault
+from kfpn.data.opened_picture import file_content, first_bytes, opened_picture
 from kfpn.data.pixel_values import RgbPixels, UnreadablePixels, sample_kind, to_rgb
+from kfpn.data.png_rows import lacks_rows, may_lack_rows
 from kfpn.data.record import Record
 
 LOGGER = logging.getLogger("kfpn")
@@ -79,7 +78,7 @@ def read_header(image: str | os.PathLike[str] | bytes, *, whole: bool = False) -
         return check_image(image).header
     if header := _plain_jpeg(image, whole=False):
         return header
-    with _opened(image) as picture:
+    with opened_picture(image) as picture:
         return _header(picture, image)
 
 
@@ -97,40 +96,53 @@ def check_image(image: str | os.PathLike[str] | bytes, *, decode: bool = False) 
         ValueError: when it is no image, is damaged, has pixels that can't be read, or decodes to so many pixels that it may
             be an attack.
     """
-    if not decode and (plain := _plain_jpeg(image, whole=True)):
+    plain = _plain_jpeg(image, whole=True)
+    if plain and not decode:
         return CheckedImage(plain)
-    with _opened(image) as picture:
-        header, kind = _header(picture, image), sample_kind(picture, _first_bytes(image))
+    with opened_picture(image) as picture:
+        header, kind = _header(picture, image), sample_kind(picture, first_bytes(image))
         if decode or kind.bits > 8 or picture.mode not in _PLAIN_MODES:
-            picture.load()
+            _load(picture, image)
             rgb = to_rgb(picture, kind)
             return CheckedImage(header, rgb.bits, rgb.highest) if rgb.is_narrow() else CheckedImage(header)
         has_checksums = picture.format == "PNG"
         if not has_checksums:
             picture.load()
     if has_checksums:
-        with _opened(image) as picture:  # verify() must be the first thing done with a picture
+        with opened_picture(image) as picture:  # verify() must be the first thing done with a picture
             picture.verify()
     return CheckedImage(header)
 
 
 def load_image(record: Record) -> np.ndarray:
-    """Returns a record's image, decoded as `load_picture` does.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
+    """Returns a record's whole image, (H, W, 3) uint8 RGB, decoded as `load_picture` does.
 
     Raises:
         ValueError: when the image cannot be decoded or is not of the record's size.
     """
-    name = record.name or "image"
-    pixels = record.image if isinstance(record.image, np.ndarray) else load_picture(record.image, name)
-    if pixels.dtype != np.uint8 or pixels.shape != (record.height, record.width, 3):
+    return decode_record(record).pixels
+
+
+def decode_record(record: Record, needed: SizeRule | None = None) -> DecodedImage:
+    """Returns a record's image, decoded as `decode_picture` does.
+
+    Raises:
+        ValueError: when the image cannot be decoded or is not of the record's size.
+    """
+    if isinstance(record.image, np.ndarray):
+        _require_shape(record, record.image.dtype, record.image.shape)
+        return whole_image(record.image)
+    image = decode_picture(record.image, record.name or "image", needed)
+    _require_shape(record, image.pixels.dtype, (*image.size, 3))
+    return image
+
+
+def _require_shape(record: Record, dtype: np.dtype, shape: tuple[int, ...]) -> None:
+    if dtype != np.uint8 or shape != (record.height, record.width, 3):
         raise ValueError(
-            f"{name}: pixels must be uint8 of shape ({record.height}, {record.width}, 3), "
-            f"got {pixels.dtype} of shape {pixels.shape}"
+            f"{record.name or 'image'}: pixels must be uint8 of shape ({record.height}, {record.width}, 3), "
+            f"got {dtype} of shape {shape}"
         )
-    return pixels
 
 
 def load_picture(image: str | os.PathLike[str] | bytes, name: str) -> np.ndarray:
@@ -150,16 +162,36 @@ def load_picture(image: str | os.PathLike[str] | bytes, name: str) -> np.ndarray
     Raises:
         ValueError: when it cannot be decoded, or its pixels are floats or integers outside of 0..65535.
     """
+    return decode_picture(image, name).pixels
+
+
+def decode_picture(image: str | os.PathLike[str] | bytes, name: str, needed: SizeRule | None = None) -> DecodedImage:
+    """Decodes an image file as `load_picture` does, a large JPEG at the fraction that `decoding_fraction` gives.
+
+    Args:
+        image: path of an image file, or its encoded bytes.
+        name: what messages call it.
+        needed: gives the largest size that will be made of the image; None: decode it whole.
+
+    Raises:
+        ValueError: as `load_picture`.
+    """
     try:
-        with _opened(image) as picture:
-            _header(picture, image)
-            kind = sample_kind(picture, _first_bytes(image))
+        _plain_jpeg(image, whole=True)
+        with opened_picture(image) as picture:
+            header = _header(picture, image)
+            kind = sample_kind(picture, first_bytes(image))
+            fraction = draft_plain(picture, needed((header.height, header.width)), header.orientation) if needed else 1
+            _load(picture, image)
             rgb = to_rgb(ImageOps.exif_transpose(picture), kind)
     except ValueError as error:  # the message says what is wrong, but not with which file
         raise ValueError(f"{name}: {error}") from error
     if rgb.is_narrow():
         _warn_of_narrow(name, rgb)
-    return rgb.pixels
+    if fraction == 1:
+        return whole_image(rgb.pixels)
+    size = header.height, header.width
+    return DecodedImage(rgb.pixels, size, picture_box(size, fraction, header.orientation))
 
 
 def narrow_range(bits: int, highest: int) -> str:
@@ -173,30 +205,15 @@ def _warn_of_narrow(name: str, rgb: RgbPixels) -> None:
         LOGGER.warning("%s has %s (others like it are not named)", name, narrow_range(rgb.bits, rgb.highest))
 
 
-@contextlib.contextmanager
-def _opened(image: str | os.PathLike[str] | bytes) -> Iterator[Image.Image]:
-    if not isinstance(image, bytes) and os.path.exists(image) and not os.path.isfile(image):
-        raise ValueError("is not a file")  # opening a pipe would wait for ever
-    try:
-        # An open file, not its path: Pillow maps a path of an uncompressed TIFF into memory before it knows of its rotation.
-        with (
-            io.BytesIO(image) if isinstance(image, bytes) else open(image, "rb") as file,
-            Image.open(file) as picture,
-        ):
-            yield picture
-    except Image.DecompressionBombError as error:
-        raise ValueError(
-            f"has more pixels than the {2 * (Image.MAX_IMAGE_PIXELS or 0):,} that are safe to decode"
-        ) from error
-    except Image.UnidentifiedImageError as error:
-        raise ValueError(image_fault(image) or "is not an image, or of a kind that Pillow can't read") from error
-    except FileNotFoundError as error:
-        raise ValueError("does not exist") from error
-    except (UnreadablePixels, TooCostly):
-        raise
-    except Exception as error:  # on damaged files, the plugins of Pillow raise errors of many kinds
-        why = image_fault(image) or f"can't be read as an image ({type(error).__name__}: {error})"
-        raise ValueError(why) from error
+def _load(picture: Image.Image, image: str | os.PathLike[str] | bytes) -> None:
+    """Decodes an opened picture.
+
+    Raises:
+        UnreadablePixels: for a PNG that lacks rows, which Pillow shows as black without a word.
+    """
+    picture.load()
+    if picture.format == "PNG" and may_lack_rows(picture) and lacks_rows(file_content(image)):
+        raise UnreadablePixels("is a PNG whose last rows are missing: copy it anew from where it came from")
 
 
 def _header(picture: Image.Image, image: str | os.PathLike[str] | bytes) -> Header:
@@ -206,7 +223,7 @@ def _header(picture: Image.Image, image: str | os.PathLike[str] | bytes) -> Head
     if picture.format in ("JPEG", "MPO"):
         jpeg = read_jpeg_header(image)
         if jpeg is None or (jpeg.several_scans and may_have_too_many_scans(jpeg.height * jpeg.width, jpeg.length)):
-            require_few_scans(*picture.size, lambda: _content(image))
+            require_few_scans(*picture.size, lambda: file_content(image))
     orientation = _rotation(picture, image)
     # Pillow gives the size of a TIFF as it is after the rotation.
     swapped = orientation >= 5 and picture.format != "TIFF"
@@ -215,7 +232,11 @@ def _header(picture: Image.Image, image: str | os.PathLike[str] | bytes) -> Head
 
 
 def _plain_jpeg(image: str | os.PathLike[str] | bytes, *, whole: bool) -> Header | None:
-    """Returns the header of a JPEG that needs no closer look; None for all else, faults included: Pillow names them."""
+    """Returns the header of a JPEG that needs no closer look; None for all else: Pillow names other faults.
+
+    Raises:
+        UnreadablePixels: with `whole`, where the picture is missing, of which Pillow makes gray without a word.
+    """
     try:
         jpeg = read_jpeg_header(image)
     except OSError:
@@ -224,6 +245,10 @@ def _plain_jpeg(image: str | os.PathLike[str] | bytes, *, whole: bool) -> Header
         return None
     if jpeg.several_scans and may_have_too_many_scans(jpeg.height * jpeg.width, jpeg.length):
         return None
+    if whole and not jpeg.filled:
+        raise UnreadablePixels(
+            "is a JPEG of headers without the picture behind them: copy it anew from where it came from"
+        )
     if Image.MAX_IMAGE_PIXELS and jpeg.height * jpeg.width > 2 * Image.MAX_IMAGE_PIXELS:
         return None
     sides = (jpeg.height, jpeg.width) if jpeg.orientation < 5 else (jpeg.width, jpeg.height)
@@ -231,21 +256,7 @@ def _plain_jpeg(image: str | os.PathLike[str] | bytes, *, whole: bool) -> Header
 
 
 def _rotation(picture: Image.Image, image: str | os.PathLike[str] | bytes) -> int:
-    if picture.format == "PNG" and not any(mark in _content(image) for mark in _PNG_MARKS):
+    if picture.format == "PNG" and not any(mark in file_content(image) for mark in _PNG_MARKS):
         return 1
     orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
     return orientation if orientation in range(1, 9) else 1
-
-
-def _first_bytes(image: str | os.PathLike[str] | bytes) -> bytes:
-    if isinstance(image, bytes):
-        return image[:32]
-    with open(image, "rb") as file:
-        return file.read(32)
-
-
-def _content(image: str | os.PathLike[str] | bytes) -> bytes:
-    if isinstance(image, bytes):
-        return image
-    with open(image, "rb") as file:
-        return file.read()

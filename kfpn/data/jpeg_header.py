@@ -28,6 +28,7 @@ class JpegHeader(NamedTuple):
         several_scans: bool, whether the image may need more than one pass over its pixels: it is progressive, or its colours come
             one after the other.
         length: int, bytes of the file.
+        filled: bool, whether so many bytes stand before the end marker as a picture of this size has at least.
     """
 
     height: int
@@ -36,6 +37,7 @@ class JpegHeader(NamedTuple):
     ends: bool
     several_scans: bool
     length: int
+    filled: bool
 
 
 def read_jpeg_header(image: str | os.PathLike[str] | bytes) -> JpegHeader | None:
@@ -76,24 +78,25 @@ def _read_markers(read: Callable[[int, int], bytes], length: int) -> JpegHeader 
         segments = _segments(data)
     if segments is None:
         return None
-    (height, width), orientation, scan, several = segments
-    return JpegHeader(height, width, orientation, _ends(read, data, scan, length), several, length)
+    frame, orientation, scan, several = segments
+    ends, filled = _ends(read, data, scan, length), _filled(read, data, scan, frame.blocks)
+    return JpegHeader(frame.height, frame.width, orientation, ends, several, length, filled)
 
 
-def _segments(data: bytes) -> tuple[tuple[int, int], int, int, bool] | None:
-    """Returns the size, the orientation, where the first scan's data begin, and `several_scans`; None where anything is unusual."""
-    size, exif, xmp, at, colors = None, None, False, 2, 0
+def _segments(data: bytes) -> tuple["_Frame", int, int, bool] | None:
+    """Returns the frame, the orientation, where the first scan's data begin, and `several_scans`; None where anything is unusual."""
+    frame, exif, xmp, at, colors = None, None, False, 2, 0
     while at + 4 <= len(data):
         marker, end = data[at + 1], at + 2 + int.from_bytes(data[at + 2 : at + 4])
         if data[at] != 0xFF or end > len(data) or end < at + 4:
             return None
         if marker == 0xDA:
             orientation = _exif_orientation(exif, xmp)
-            if size is None or orientation is None:
+            if frame is None or orientation is None:
                 return None
-            return size, orientation, end, colors == 0 or data[at + 4] < colors
+            return frame, orientation, end, colors == 0 or data[at + 4] < colors
         if marker in _FRAMES:
-            if size is not None or (size := _frame_size(data[at + 4 : end])) is None:
+            if frame is not None or (frame := _frame(data[at + 4 : end])) is None:
                 return None
             colors = data[at + 9] if marker != 0xC2 else 0
         elif marker == 0xE1 and data.startswith(b"Exif\0\0", at + 4):
@@ -108,11 +111,43 @@ def _segments(data: bytes) -> tuple[tuple[int, int], int, int, bool] | None:
     return None
 
 
-def _frame_size(frame: bytes) -> tuple[int, int] | None:
+class _Frame(NamedTuple):
+    """What a frame's segment says.
+
+    Attributes:
+        height: int, pixels.
+        width: int, pixels.
+        blocks: int, blocks of 8 x 8 in the component that has most of them.
+    """
+
+    height: int
+    width: int
+    blocks: int
+
+
+def _frame(frame: bytes) -> _Frame | None:
     if len(frame) < 6 or frame[0] != 8 or frame[5] not in (1, 3, 4) or len(frame) != 6 + 3 * frame[5]:
         return None
     height, width = int.from_bytes(frame[1:3]), int.from_bytes(frame[3:5])
-    return (height, width) if height and width else None
+    across, down = [code >> 4 for code in frame[7::3]], [code & 15 for code in frame[7::3]]
+    if not (height and width and min(across) and min(down)):
+        return None
+    sides = zip(down, across, strict=True)
+    blocks = (-(-height * y // (8 * max(down))) * -(-width * x // (8 * max(across))) for y, x in sides)
+    return _Frame(height, width, max(blocks))
+
+
+def _filled(read: Callable[[int, int], bytes], data: bytes, scan: int, blocks: int) -> bool:
+    """Tells whether a picture of so many blocks can stand between the first scan's beginning and the end marker.
+
+    In baseline and in progressive files each block has a code of its own in its component's first scan, and no Huffman code
+    is shorter than a bit.
+    """
+    least = -(-blocks // 8)
+    picture = data[scan : scan + least]
+    if len(picture) < least and b"\xff\xd9" not in picture:
+        picture = read(scan, least)
+    return len(picture) == least and b"\xff\xd9" not in picture
 
 
 def _exif_orientation(exif: bytes | None, xmp: bool) -> int | None:

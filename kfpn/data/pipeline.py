@@ -21,10 +21,11 @@ from kfpn.data.augment import (
     largest_training_input,
     resize_boxes,
     resize_image,
-    resized_sizes,
+    size_rule,
 )
 from kfpn.data.eval_order import eval_order
-from kfpn.data.image import load_image
+from kfpn.data.image import decode_record
+from kfpn.data.jpeg_fraction import AnyImage, as_decoded
 from kfpn.data.plan import WHOLE_BATCH, BatchShare, TrainPlan, group_by_aspect
 from kfpn.data.record import Record, Source
 from kfpn.data.trained_records import trained_records
@@ -32,11 +33,11 @@ from kfpn.data.trained_records import trained_records
 _BATCHES_AHEAD = 2
 
 
-def prepare_image(image: np.ndarray, config: InputConfig) -> tuple[np.ndarray, tuple[int, int]]:
+def prepare_image(image: AnyImage, config: InputConfig) -> tuple[np.ndarray, tuple[int, int]]:
     """Resizes one image for inference, exactly as evaluation does (without padding).
 
     Args:
-        image: (H, W, 3) uint8 RGB.
+        image: (H, W, 3) uint8 RGB, or an image as `decode_picture` gives it.
         config: gives the resize rule, see `kfpn.data.augment.resized_sizes`.
 
     Returns:
@@ -45,13 +46,9 @@ def prepare_image(image: np.ndarray, config: InputConfig) -> tuple[np.ndarray, t
     Raises:
         ValueError: when `image` is not such an array.
     """
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise ValueError(f"image must be a (H, W, 3) uint8 array, got {got}")
-    if 0 in image.shape:
-        raise ValueError(f"image must have pixels, got shape {image.shape}")
-    height, width = (int(side) for side in resized_sizes(np.array(image.shape[:2]), config))
-    return resize_image(image, (height, width)), (height, width)
+    decoded = as_decoded(image)
+    height, width = size_rule(config)(decoded.size)
+    return resize_image(decoded.pixels, (height, width), decoded.box), (height, width)
 
 
 def train_batches(
@@ -114,7 +111,12 @@ def train_batches(
 
 
 def eval_batches(
-    source: Source, config: Config, batch_size: int, rows: int | None = None, start: int = 0
+    source: Source,
+    config: Config,
+    batch_size: int,
+    rows: int | None = None,
+    start: int = 0,
+    largest: InputConfig | None = None,
 ) -> tf.data.Dataset:
     """Returns every record exactly once, in the order of `eval_order`, without augmentation or ground truth.
 
@@ -128,6 +130,8 @@ def eval_batches(
         batch_size: images that are padded together, see `eval_order`.
         rows: B, images of a batch; None: `batch_size`. It changes neither the order nor a canvas.
         start: how many records are left out at the beginning.
+        largest: the resize rule that makes the largest image, where images are looked at in several sizes: it says at which
+            fraction a large JPEG is decoded. None: that of `config`.
 
     Raises:
         ValueError: when the source is empty or `batch_size` below 1.
@@ -137,6 +141,7 @@ def eval_batches(
     _require_records(source)
     rows = batch_size if rows is None else rows
     order = eval_order(source.sizes, config, batch_size)
+    needed = size_rule(largest or config.input)
 
     def planned() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         for records, canvas in order.batches(rows, start):
@@ -145,9 +150,9 @@ def eval_batches(
     def load(record_index: np.ndarray, canvas: np.ndarray) -> tuple[np.ndarray, ...]:
         if record_index < 0:
             return np.zeros((*canvas, 3), np.uint8), canvas, canvas
-        image = load_image(source[int(record_index)])
+        image = decode_record(source[int(record_index)], needed)
         resized, size = prepare_image(image, config.input)
-        return _padded(resized, canvas), np.array(size, np.int32), np.array(image.shape[:2], np.int32)
+        return _padded(resized, canvas), np.array(size, np.int32), np.array(image.size, np.int32)
 
     def sample(record_index: tf.Tensor, _: tf.Tensor, canvas: tf.Tensor) -> dict[str, tf.Tensor]:
         images, image_sizes, original_sizes = tf.numpy_function(
@@ -194,16 +199,17 @@ def _require_records(source: Source) -> None:
 def _training_sample(source: Source, config: InputConfig) -> Callable[..., tuple[np.ndarray, ...]]:
     """Returns the function that makes the arrays of one training sample from its record and what chance drew."""
     rows = max(1, source.max_boxes)
+    # What chance draws makes images of several sizes. The largest counts, so that an image is always decoded in one way.
+    needed = size_rule(largest_training_input(config), config.scale_jitter[1])
 
     def load(
         record_index: int, flip: bool, factor: float, short_side: int, canvas: np.ndarray
     ) -> tuple[np.ndarray, ...]:
         record = source[int(record_index)]
-        image = load_image(record)
-        old = image.shape[:2]
-        height, width = (int(side) for side in resized_sizes(np.array(old), config, float(factor), int(short_side)))
-        image = resize_image(image, (height, width))
-        boxes = resize_boxes(record.boxes, old, (height, width))
+        decoded = decode_record(record, needed)
+        height, width = size_rule(config, float(factor), int(short_side))(decoded.size)
+        image = resize_image(decoded.pixels, (height, width), decoded.box)
+        boxes = resize_boxes(record.boxes, decoded.size, (height, width))
         if flip:
             image, boxes = flip_image(image), flip_boxes(boxes, width)
         return _padded(image, canvas), np.array([height, width], np.int32), *_box_rows(record, boxes, rows)

@@ -7,6 +7,7 @@ import numpy as np
 
 from kfpn.config.run import InputConfig
 from kfpn.data.class_names import lacking_classes, spelling_hint
+from kfpn.data.jpeg_fraction import AnyImage, as_decoded
 from kfpn.data.out_of_memory import explained_memory, large_images
 from kfpn.data.pipeline import prepare_image
 from kfpn.data.record import Source
@@ -111,12 +112,12 @@ def detect_source(model: Callable, source_pass: SourcePass) -> list[dict[str, An
     return [{"image_id": image_id, **original_detections(row)} for image_id, row in outputs]
 
 
-def detect_image(model: Callable, image: np.ndarray, resize_rule: InputConfig, image_id: int = 0) -> dict[str, Any]:
+def detect_image(model: Callable, image: AnyImage, resize_rule: InputConfig, image_id: int = 0) -> dict[str, Any]:
     """Returns the detections of one image, as `detect_source` gives them.
 
     Args:
         model: as `detect_source` takes it.
-        image: (H, W, 3) uint8 RGB.
+        image: (H, W, 3) uint8 RGB, or an image as `decode_picture` gives it.
         resize_rule: `input` of the run's config.
         image_id: goes into the result.
 
@@ -129,10 +130,10 @@ def detect_image(model: Callable, image: np.ndarray, resize_rule: InputConfig, i
     padded = np.pad(resized, ((0, below), (0, right), (0, 0)))[None]
     with explained_memory(lambda: large_images(padded.shape)):
         outputs = detect_function(model)({"images": padded, "image_sizes": np.array([[height, width]], np.int32)})
-        return _detections_of_one(outputs, (height, width), image, image_id)
+        return _of_one(outputs, (height, width), image, image_id)
 
 
-def detect_unpadded(detect: Callable, image: np.ndarray, resize_rule: InputConfig, image_id: int = 0) -> dict[str, Any]:
+def detect_unpadded(detect: Callable, image: AnyImage, resize_rule: InputConfig, image_id: int = 0) -> dict[str, Any]:
     """Returns the detections of one image by a function that takes images without padding.
 
     Args:
@@ -145,15 +146,13 @@ def detect_unpadded(detect: Callable, image: np.ndarray, resize_rule: InputConfi
     """
     resized, size = prepare_image(image, resize_rule)
     with explained_memory(lambda: large_images((1, *size))):
-        return _detections_of_one(detect(resized[None].astype(np.float32)), size, image, image_id)
+        return _of_one(detect(resized[None].astype(np.float32)), size, image, image_id)
 
 
-def _detections_of_one(
-    outputs: dict[str, Any], size: tuple[int, int], image: np.ndarray, image_id: int
-) -> dict[str, Any]:
+def _of_one(outputs: dict[str, Any], size: tuple[int, int], image: AnyImage, image_id: int) -> dict[str, Any]:
     """Maps the outputs of a batch of one image of a size to the image's own pixels."""
     row = {name: np.asarray(value)[0] for name, value in outputs.items()}
-    row |= {"image_sizes": np.array(size), "original_sizes": np.array(image.shape[:2])}
+    row |= {"image_sizes": np.array(size), "original_sizes": np.array(as_decoded(image).size)}
     return {"image_id": image_id, **original_detections(row)}
 
 

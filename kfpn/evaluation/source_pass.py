@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from kfpn.config.run import Config
+from kfpn.config.run import Config, InputConfig
 from kfpn.data.eval_order import eval_order
 from kfpn.data.out_of_memory import MEMORY_ERRORS
 from kfpn.data.pipeline import eval_batches, named_errors
@@ -27,6 +27,7 @@ class SourcePass:
         progress: whether to show a bar.
         proposals: of the source, for a model that takes them as `fast_rcnn_model` does; else None.
         at_once: images that the model is given at once. None: `config.eval_batch_size` or, by memory, at most `batch_size`.
+        largest: the resize rule of the largest size, where images are looked at in several; None: that of `config`.
     """
 
     source: Source
@@ -35,6 +36,7 @@ class SourcePass:
     progress: bool = True
     proposals: ProposalTable | None = None
     at_once: ImagesAtOnce | None = None
+    largest: InputConfig | None = None
 
     @property
     def padded_together(self) -> int:
@@ -47,7 +49,7 @@ class SourcePass:
         Args:
             rows, start: as `eval_batches` takes them.
         """
-        batches = eval_batches(self.source, self.config, self.padded_together, rows, start)
+        batches = eval_batches(self.source, self.config, self.padded_together, rows, start, self.largest)
         if self.proposals is None:
             return batches
         count = self.config.model.post_nms_test

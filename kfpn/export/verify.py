@@ -1,9 +1,12 @@
 """Compares what an export finds with what the Keras model finds: the parts that all products share."""
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+import tensorflow as tf
 from PIL import Image
 
 from kfpn.data.toy_scenes import scene
@@ -17,6 +20,21 @@ SCORE_LIMIT = 1e-3
 
 class ExportMismatch(ValueError):
     """Says that an export does not give what the Keras model gives."""
+
+
+@contextlib.contextmanager
+def full_float32() -> Iterator[None]:
+    """Computes matrix products and convolutions in full float32 in a `with` block, on GPUs as well.
+
+    GPUs of NVIDIA since Ampere round the factors to 10 bits (TF32) where TensorFlow lets them, which is its default. That
+    alone moves scores by as much as `SCORE_LIMIT` allows.
+    """
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
 def print_mismatch(error: ExportMismatch) -> int:

@@ -17,6 +17,7 @@ from kfpn.config.model import ModelConfig
 from kfpn.config.run import Config
 from kfpn.config.test_scales import checked_scales, scaled_input
 from kfpn.data.augment import flip_boxes
+from kfpn.data.jpeg_fraction import AnyImage
 from kfpn.data.record import Source
 from kfpn.evaluation.detect import (
     detect_image,
@@ -59,6 +60,8 @@ class ImagePyramid:
         self.config = config
         self.scales = checked_scales(scales) if scales else (config.input.short_side,)
         self.flip = flip
+        # All passes get the same pixels, so that a large JPEG may be decoded once, at one fraction.
+        self.largest = scaled_input(config.input, max(self.scales))
         detect = detect_function(model, jit_compile)
         self.passes = [
             TimedDetector(detect, dataclasses.replace(config, input=scaled_input(config.input, scale)), mirrored)
@@ -90,22 +93,22 @@ class ImagePyramid:
         with tqdm(total=len(self.passes) * len(source), unit="image", disable=not progress, leave=False) as bar:
             for number, one in enumerate(self.passes, start=1):
                 bar.set_description(f"detect at {one.name}, {number} of {len(self.passes)}")
-                source_pass = SourcePass(source, one.config, batch_size, progress=False)
+                source_pass = SourcePass(source, one.config, batch_size, progress=False, largest=self.largest)
                 for image_id, row in outputs_by_image(one, source_pass):
                     by_image.setdefault(image_id, []).append(original_detections(row))
                     if one is self.passes[-1]:
                         merged.append({"image_id": image_id, **self._merge(by_image.pop(image_id))})
                     bar.update()
         if not self._own_size.images:
-            for batch in SourcePass(source, self.config, batch_size).batches().take(_TIMED):
+            for batch in SourcePass(source, self.config, batch_size, largest=self.largest).batches().take(_TIMED):
                 self._own_size(batch)
         return merged
 
-    def detect_image(self, image: np.ndarray, image_id: int = 0) -> dict[str, Any]:
+    def detect_image(self, image: AnyImage, image_id: int = 0) -> dict[str, Any]:
         """Returns the detections of one image, as `kfpn.evaluation.detect_image` gives them.
 
         Args:
-            image: (H, W, 3) uint8 RGB.
+            image: (H, W, 3) uint8 RGB, or an image as `decode_picture` gives it for `largest`.
             image_id: goes into the result.
 
         Raises:

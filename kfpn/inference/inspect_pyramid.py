@@ -12,6 +12,7 @@ from kfpn.config.checks import require_local
 from kfpn.config.model import ModelConfig
 from kfpn.config.run import Config
 from kfpn.data.image_endings import image_endings
+from kfpn.data.jpeg_fraction import AnyImage
 from kfpn.data.pipeline import prepare_image
 from kfpn.inference.predict import picture_paths, readable_images
 from kfpn.modeling.detector import Detector, ImageSizes
@@ -62,13 +63,13 @@ def model_with_intermediates(submodels: Submodels, config: ModelConfig) -> keras
     )
 
 
-def view_image(model: keras.Model, config: Config, image: np.ndarray, class_names: Sequence[str]) -> PyramidView:
+def view_image(model: keras.Model, config: Config, image: AnyImage, class_names: Sequence[str]) -> PyramidView:
     """Runs an image through a detector and returns what its page shows.
 
     Args:
         model: of `model_with_intermediates`.
         config: of the run; its `input` says how images are resized.
-        image: (H, W, 3) uint8 RGB, any size.
+        image: (H, W, 3) uint8 RGB, any size, or an image as `decode_picture` gives it.
         class_names: of labels 0 .. K-1.
     """
     resized, size = prepare_image(image, config.input)
@@ -187,6 +188,6 @@ def visualize_images(
     """
     model = model_with_intermediates(submodels, config.model)
     failed: list[Path] = []
-    for _, path, image in readable_images(list(pages), "visualize", failed):
+    for _, path, image in readable_images(list(pages), "visualize", failed, config.input):
         draw_page(view_image(model, config, image, class_names), pages[path], min_score, proposals)
     return failed

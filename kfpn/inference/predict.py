@@ -15,9 +15,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from kfpn.config.checks import require_local
-from kfpn.config.run import Config
-from kfpn.data.image import load_picture
+from kfpn.config.run import Config, InputConfig
+from kfpn.data.augment import size_rule
+from kfpn.data.image import decode_picture, load_picture
 from kfpn.data.image_endings import image_endings, images_among, is_image_name
+from kfpn.data.jpeg_fraction import AnyImage, DecodedImage
 from kfpn.evaluation.coco_figures import detections_to_coco
 from kfpn.evaluation.detect import detect_image, detect_unpadded
 from kfpn.evaluation.source_pass import detect_function
@@ -65,7 +67,10 @@ def predict(
             "detector must be a model of kfpn.load_detector, which has `class_names` and `input_config`, or a work "
             f"directory, got {model!r}"
         )
-    return [_named(_detect_one(model, _pixels(image)), model.class_names, min_score) for image in several]
+    return [
+        _named(_detect_one(model, _decoded_for(image, model.input_config)), model.class_names, min_score)
+        for image in several
+    ]
 
 
 def _require_image(image: Any) -> None:
@@ -82,11 +87,11 @@ def _require_image(image: Any) -> None:
         raise ValueError(f"images must exist, got {os.fspath(image)!r}, which does not")
 
 
-def _pixels(image: ImageLike) -> np.ndarray:
-    return image if isinstance(image, np.ndarray) else load_picture(image, os.fspath(image))
+def _decoded_for(image: ImageLike, rule: InputConfig) -> AnyImage:
+    return image if isinstance(image, np.ndarray) else decode_picture(image, os.fspath(image), size_rule(rule))
 
 
-def _detect_one(model: keras.Model, image: np.ndarray) -> dict[str, Any]:
+def _detect_one(model: keras.Model, image: AnyImage) -> dict[str, Any]:
     # The compiled function is kept with the model, so that the next call compiles only images of new sizes.
     if not hasattr(model, "compiled_detector"):
         model.compiled_detector = detect_function(model)
@@ -143,12 +148,14 @@ def predict_images(
     detect, pictures = detect_function(model), picture_paths(paths, output)
     results: list[dict[str, Any]] = []
     failed: list[Path] = []
-    for image_id, path, image in readable_images(paths, "predict", failed):
+    rule = pyramid.largest if pyramid else config.input
+    for image_id, path, image in readable_images(paths, "predict", failed, rule):
         detections = (
             pyramid.detect_image(image, image_id) if pyramid else detect_image(detect, image, config.input, image_id)
         )
         best = _above(detections, min_score)
-        drawn = draw_detections(image, best["boxes"], best["labels"], best["scores"], model.class_names)
+        whole = image.pixels if image.is_whole() else load_picture(path, str(path))
+        drawn = draw_detections(whole, best["boxes"], best["labels"], best["scores"], model.class_names)
         Image.fromarray(drawn).save(pictures[path])
         for row, label in zip(detections_to_coco([best], model.category_ids), best["labels"], strict=True):
             results.append({**row, "category_name": model.class_names[label], "file_name": str(path)})
@@ -156,20 +163,23 @@ def predict_images(
     return results, failed
 
 
-def readable_images(paths: Sequence[Path], task: str, failed: list[Path]) -> Iterator[tuple[int, Path, np.ndarray]]:
+def readable_images(
+    paths: Sequence[Path], task: str, failed: list[Path], rule: InputConfig
+) -> Iterator[tuple[int, Path, DecodedImage]]:
     """Yields the images that can be read, with a bar of progress; the others are named on stderr.
 
     Args:
         paths: image files.
         task: str, what the bar says.
         failed: takes the paths that cannot be read.
+        rule: makes the largest image of each, see `decode_picture`.
 
     Yields:
-        The number of the path, counted from 1, the path, and its pixels (H, W, 3) uint8 RGB.
+        The number of the path, counted from 1, the path, and the image.
     """
     for number, path in enumerate(tqdm(paths, desc=task, unit="image", leave=False), start=1):
         try:
-            image = load_picture(path, str(path))
+            image = decode_picture(path, str(path), size_rule(rule))
         except ValueError as error:
             failed.append(path)
             tqdm.write(f"kfpn: error: {error}", file=sys.stderr)

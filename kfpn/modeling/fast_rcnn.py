@@ -41,7 +41,7 @@ def proposals_model(submodels: Submodels, config: ModelConfig, count: int = 1000
         config: the one that they were built with. At least `count` boxes of a level enter NMS, even if `pre_nms_test` is
             smaller.
         count: int, P, proposals an image; it replaces `post_nms_test`.
-        nms: "rounds" or "kernel", see `Proposals`.
+        nms: "rounds", "kernel" or "gpu_kernel", see `Proposals`.
 
     Call:
         A dict of images (B, H, W, 3) uint8 or float, RGB, 0..255, zero padded below and right, and image_sizes (B, 2)

@@ -154,7 +154,7 @@ class Proposals(keras.layers.Layer):
     Args:
         anchor_sizes, aspect_ratios, round_anchors, anchor_strides, padding: see `ModelConfig`.
         pre_nms, post_nms, iou_threshold, min_size: see `ProposalRule`.
-        nms: "rounds" (any backend, XLA) or "kernel" (TensorFlow without XLA), with the same result.
+        nms: "rounds" (any backend, XLA), "kernel" or "gpu_kernel" (TensorFlow without XLA), with the same result.
 
     Call:
         features: {"P2": (B, H, W, C), ...}.

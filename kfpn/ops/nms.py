@@ -53,7 +53,8 @@ def suppress_by_kernel(boxes, valid, iou_threshold):
 
     def keep_of_one(image):
         kept = tf.image.non_max_suppression(*image, count, iou_threshold, score_threshold=0.0)
-        return tf.tensor_scatter_nd_update(tf.zeros(count, tf.bool), kept[:, None], tf.ones_like(kept, tf.bool))
+        # The flags are floats, because TensorFlow has no kernel for GPUs that scatters bools.
+        return tf.scatter_nd(kept[:, None], tf.ones_like(kept, tf.float32), (count,)) > 0.0
 
     return tf.map_fn(keep_of_one, (boxes, ranks), fn_output_signature=tf.TensorSpec((count,), tf.bool))
 
@@ -123,6 +124,45 @@ def select_by_kernel(boxes, scores, iou_threshold, score_threshold, count):
     return best_boxes, best, tf.where(exists, tf.cast(labels, tf.int32), -1), number
 
 
+def select_by_gpu_kernel(boxes, scores, iou_threshold, score_threshold, count):
+    """Computes what `select_per_class` does with operations of TensorFlow that have kernels for GPUs.
+
+    `tf.image.combined_non_max_suppression` has none: on a GPU all boxes would go to the host and back. Here one class of
+    one image after another goes through `tf.image.non_max_suppression`; those without a score above the threshold are left
+    out. Boxes of different classes are not moved apart to go through together: that rounds their corners (in float32 those
+    of class 80 to 1/64 pixel), and other boxes would be kept.
+
+    Args:
+        boxes, scores, iou_threshold, score_threshold, count: see `select_per_class`; K and N are static.
+
+    Returns:
+        boxes (B, D, 4), scores (B, D), labels (B, D) int32, number (B,) int32, see `select_per_class`.
+    """
+    import tensorflow as tf
+
+    _, classes, rows = scores.shape
+    class_boxes, class_scores = tf.reshape(boxes, (-1, rows, 4)), tf.reshape(scores, (-1, rows))
+    busy = tf.where(tf.reduce_any(class_scores > score_threshold, axis=-1))[:, 0]
+
+    def keep_of_one(place):
+        values = class_boxes[place], class_scores[place]
+        kept = tf.image.non_max_suppression(*values, count, iou_threshold, score_threshold)
+        return tf.pad(kept, [[0, count - tf.size(kept)]], constant_values=-1)
+
+    kept = tf.map_fn(keep_of_one, busy, fn_output_signature=tf.TensorSpec((count,), tf.int32))
+    kept, places = tf.reshape(kept, (-1,)), tf.repeat(busy, count)
+    chosen = tf.where(kept >= 0)[:, 0]
+    index = tf.stack([tf.gather(places, chosen), tf.cast(tf.gather(kept, chosen), tf.int64)], axis=-1)
+    survivors = tf.scatter_nd(index, tf.gather_nd(class_scores, index), tf.shape(class_scores, tf.int64))
+    survivors = tf.pad(tf.reshape(survivors, (-1, classes * rows)), [[0, 0], [0, max(count - classes * rows, 0)]])
+    best, pair = tf.math.top_k(survivors, count)
+    exists = best > 0.0
+    pair = tf.where(exists, pair, 0)
+    best_boxes = tf.gather(tf.reshape(boxes, (-1, classes * rows, 4)), pair, batch_dims=1)
+    labels = tf.where(exists, pair // rows, -1)
+    return tf.where(exists[..., None], best_boxes, 0.0), best, labels, tf.reduce_sum(tf.cast(exists, tf.int32), axis=-1)
+
+
 def _top_k(scores, count):
     best, index = ops.top_k(scores, count)
     return best, ops.cast(index, "int32")
@@ -171,18 +211,18 @@ def _one_by_one(boxes, scores, iou_threshold, score_threshold, count):
     return ops.while_loop(more, take_best, start)[2:]
 
 
-LEVEL_NMS = {"rounds": suppress, "kernel": suppress_by_kernel}
-"""Name -> NMS of the proposals: "rounds" runs on any backend and under XLA, "kernel" in TensorFlow without XLA."""
-FINAL_NMS = {"rounds": select_per_class, "kernel": select_by_kernel}
-"""Name -> NMS of the detections."""
+LEVEL_NMS = {"rounds": suppress, "kernel": suppress_by_kernel, "gpu_kernel": suppress_by_kernel}
+"""Name -> NMS of the proposals: "rounds" runs on any backend and under XLA, the others in TensorFlow without XLA."""
+FINAL_NMS = {"rounds": select_per_class, "kernel": select_by_kernel, "gpu_kernel": select_by_gpu_kernel}
+"""Name -> NMS of the detections; the operation of "kernel" runs on the CPU alone."""
 
 
 def checked_nms(name):
     """Returns a name of `LEVEL_NMS` as it is.
 
     Raises:
-        ValueError: if it is neither "rounds" nor "kernel".
+        ValueError: if it is none of them.
     """
     if name not in LEVEL_NMS:
-        raise ValueError(f"nms must be {' or '.join(LEVEL_NMS)}, got {name!r}")
+        raise ValueError(f"nms must be one of {', '.join(LEVEL_NMS)}, got {name!r}")
     return name

@@ -20,6 +20,7 @@ MAY_DIFFER = (
     "checkpoint_every",
     "keep_checkpoints",
     "log_every",
+    "profile",
     "samples",
 )
 """Fields that a resumed run may change, because they do not act on the weights.

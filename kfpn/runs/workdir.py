@@ -119,7 +119,8 @@ class Workdir:
         write_json(self.classes, classes)
         if data_fingerprint is not None:
             write_json(self.data, data_fingerprint)
-        write_json(self.config, to_dict(config))
+        # A profile is of one start of the run, and no part of the run.
+        write_json(self.config, to_dict(config) | {"profile": None})
 
     def _require_same_options(self, config: Config, classes: dict[str, Any]) -> None:
         old = self.read_config()

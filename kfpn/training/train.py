@@ -36,6 +36,7 @@ from kfpn.training.interrupt import Interrupted, Interruption
 from kfpn.training.loop import Loop, Run
 from kfpn.training.nonfinite.recorder import Recorder
 from kfpn.training.optimizer import Optimizer
+from kfpn.training.profile_steps import StepProfile
 from kfpn.training.progress import say
 from kfpn.training.results import build_evaluate, measure_recall, read_final, summary_line, write_final
 from kfpn.training.run_data import RunData, open_run_data
@@ -233,6 +234,8 @@ def _loop(setup: Setup, trainee: Trainee, checkpoints: Checkpoints, progress: Pr
     losses, noise_shapes = training_functions(config)
     step = build_train_step(submodels, config, optimizer, strategy, losses, noise_shapes)
 
+    profile = StepProfile(config.profile, workdir.path / "profile", progress, config.steps, setup.cluster.is_chief)
+
     def open_batches(start: int) -> Iterator[Any]:
         def share_of(share: BatchShare) -> tf.data.Dataset:
             return with_noise(data.batches(config, start, share), config, noise_shapes)
@@ -244,14 +247,15 @@ def _loop(setup: Setup, trainee: Trainee, checkpoints: Checkpoints, progress: Pr
         workdir=workdir,
         weights_model=submodels.weights_model,
         optimizer=optimizer,
-        step=explain_memory(announce_shapes(step, config, strategy), config, strategy),
+        step=profile.of(explain_memory(announce_shapes(step, config, strategy), config, strategy)),
         checkpoints=checkpoints,
         progress=progress,
         evaluate=evaluate,
         cluster=setup.cluster,
         recorder=Recorder(config, workdir, trainee.variables, partial(data.batches, config), source),
     )
-    Loop(run).train(open_batches)
+    with profile:
+        Loop(run).train(open_batches)
 
 
 def _finish(setup: Setup, progress: Progress) -> dict[str, Any]:

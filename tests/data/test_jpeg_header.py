@@ -120,3 +120,48 @@ def test_changed_headers_never_give_another_size_than_pillow():
         assert (found.height, found.width) == said
         assert found.orientation == (turned if turned in range(1, 9) else 1)
     assert answered > 500
+
+
+def first_scan_emptied(content):
+    start = content.find(b"\xff\xda")
+    return content[: start + 2 + int.from_bytes(content[start + 2 : start + 4])] + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("behind", [b"", b"\0\r\n", b"film" * 1000 + b"\xff\xd9", jpeg()])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
+def test_headers_without_a_picture_are_no_image(options, behind):
+    for mode, size in (("RGB", (64, 64)), ("L", (100, 130)), ("CMYK", (40, 50))):
+        content = first_scan_emptied(jpeg(noise(*size).convert(mode), **options)) + behind
+        for read in (
+            check_image,
+            lambda image: check_image(image, decode=True),
+            lambda image: load_picture(image, "it"),
+        ):
+            with pytest.raises(ValueError, match="JPEG of headers without the picture"):
+                read(content)
+
+
+def test_a_missing_picture_of_a_large_file_is_seen_behind_long_headers(tmp_path):
+    flat = jpeg(Image.new("RGB", (6000, 1200)))
+    for content in (flat, with_segment(flat, 0xE2, b"ICC_PROFILE\0\x01\x01" + bytes(60_000))):
+        (tmp_path / "a.jpg").write_bytes(content)
+        assert read_jpeg_header(tmp_path / "a.jpg").filled
+        (tmp_path / "a.jpg").write_bytes(first_scan_emptied(content) + bytes(100_000))
+        assert not read_jpeg_header(tmp_path / "a.jpg").filled
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"progressive": True},
+        {"optimize": True},
+        {"progressive": True, "quality": 1},
+        {"quality": 1, "optimize": True},
+    ],
+)
+def test_the_smallest_pictures_have_more_than_the_least_bits(options):
+    """One colour, whose blocks have the shortest codes, in every mode and at sides that 8 and 16 do not divide."""
+    for mode in ("RGB", "L", "CMYK"):
+        for size in ((8, 8), (1, 1), (9, 17), (640, 480), (1000, 7), (2001, 1503)):
+            assert read_jpeg_header(jpeg(Image.new(mode, size), **options)).filled, (mode, size)

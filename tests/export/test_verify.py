@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from kfpn.export.edge_rows import MOST_LINES, EdgeRow, Selection, edge_lines
+from kfpn.export.onnx import verify_onnx
+from kfpn.export.saved_model.verify_saved_model import verify_trained
 from kfpn.export.tf_trt.verify_tf_trt import found_again
-from kfpn.export.verify import Difference, compare_as_sets
+from kfpn.export.verify import Difference, compare_as_sets, full_float32
 
 BOXES = np.array([[0, 0, 10, 10], [5, 5, 20, 20]], np.float32)
 ROWS = (BOXES, np.array([0.9, 0.8], np.float32), np.array([3, 7]))
@@ -169,3 +172,42 @@ def test_rows_at_the_edge_are_counted_and_some_of_them_are_printed():
     lines = edge_lines("ONNX Runtime", (row,) * (MOST_LINES + 7))
     assert (len(lines), lines[-1]) == (MOST_LINES + 2, "  and 7 more")
     assert Difference(edge=(row,)).plus(Difference(edge=(row, row))).edge == (row,) * 3
+
+
+@pytest.fixture(params=[True, False])
+def tf32(request):
+    """Sets whether GPUs may round factors to TF32, and returns it."""
+    tf.config.experimental.enable_tensor_float_32_execution(request.param)
+    yield request.param
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+
+
+def test_full_float32_ends_with_its_block_however_that_ends(tf32):
+    enabled = tf.config.experimental.tensor_float_32_execution_enabled
+    with full_float32():
+        assert not enabled()
+    assert enabled() is tf32
+    with pytest.raises(ExportStopped), full_float32():
+        raise ExportStopped
+    assert enabled() is tf32
+
+
+class ExportStopped(Exception):
+    """Ends a verification where it begins."""
+
+
+def test_exports_are_verified_without_tf32(monkeypatch, tmp_path):
+    seen = []
+
+    def stop(*_):
+        seen.append(tf.config.experimental.tensor_float_32_execution_enabled())
+        raise ExportStopped
+
+    monkeypatch.setattr(tf.saved_model, "contains_saved_model", stop)
+    monkeypatch.setattr(verify_onnx, "in_onnxruntime", stop)
+    with pytest.raises(ExportStopped):
+        verify_trained(None, tmp_path)
+    with pytest.raises(ExportStopped):
+        verify_onnx.verify_onnx(None, tmp_path / "a.onnx", (1, 64, 64, 3), True)
+    assert seen == [False, False]
+    assert tf.config.experimental.tensor_float_32_execution_enabled()

@@ -7,7 +7,10 @@ from PIL import Image
 
 import kfpn
 from kfpn.config.run import Config, InputConfig
+from kfpn.data.augment import size_rule
+from kfpn.data.image import decode_picture
 from kfpn.evaluation.detect import detect_image
+from kfpn.inference.predict import predict_images
 from kfpn.modeling.submodels import build_submodels
 from kfpn.runs.workdir import Workdir
 from tests.modeling import tiny
@@ -55,6 +58,24 @@ def test_arrays_and_files_give_the_detections_of_evaluation_in_original_pixels(d
         assert (answer["boxes"][:, 2:] <= image.shape[:2]).all()
         assert answer["boxes"][:, 2:].max() > 40
         assert answer["names"] == [NAMES[label] for label in answer["labels"]]
+
+
+def test_a_large_jpeg_is_decoded_at_a_fraction_and_drawn_whole(detector, tmp_path):
+    path, rule = tmp_path / "large.jpg", size_rule(CONFIG.input)
+    Image.fromarray(tiny.image(301, 403, 5)).save(
+        path, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\1\x01\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0"
+    )
+    image = decode_picture(path, "it", rule)
+    assert image.pixels.shape == (202, 151, 3)
+    expected = detect_image(detector, image, CONFIG.input)
+    (answer,) = kfpn.predict(detector, path)
+    for key in KEYS:
+        np.testing.assert_array_equal(answer[key], expected[key])
+    assert 151 < answer["boxes"][:, 2].max() <= 403
+    rows, failed = predict_images(detector, CONFIG, [path], tmp_path / "out", 0.0)
+    assert len(rows) == len(answer["boxes"])
+    assert failed == []
+    assert Image.open(tmp_path / "out" / "large.png").size == (301, 403)
 
 
 def test_predicting_a_single_image_returns_a_list_of_one(detector):

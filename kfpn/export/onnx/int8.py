@@ -11,8 +11,9 @@ import numpy as np
 from tqdm import tqdm
 
 from kfpn.config.run import Config
+from kfpn.data.augment import size_rule
 from kfpn.data.formats import default_val_data, open_source
-from kfpn.data.image import load_image
+from kfpn.data.image import decode_record
 from kfpn.data.pipeline import prepare_image
 from kfpn.data.record import Source
 from kfpn.evaluation.detect import detect_unpadded, evaluate_detections
@@ -204,9 +205,9 @@ def evaluate_onnx(
         class_names: names of the file's labels.
         load: `in_onnxruntime` or `in_openvino`.
     """
-    detect = load(path)
+    detect, needed = load(path), size_rule(config.input)
     detections = [
-        detect_unpadded(detect, load_image(record), config.input, int(record.image_id))
+        detect_unpadded(detect, decode_record(record, needed), config.input, int(record.image_id))
         for record in tqdm(
             (source[row] for row in rows), total=len(rows), desc=f"evaluate {path.name}", unit="image", leave=False
         )

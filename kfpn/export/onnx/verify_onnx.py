@@ -11,7 +11,14 @@ from kfpn.export.edge_rows import EVERYTHING, Selection, edge_lines
 from kfpn.export.onnx.onnx_runtimes import in_onnxruntime, in_openvino
 from kfpn.export.raw_detector import RawDetector, candidate_rows
 from kfpn.export.trained import TrainedDetector
-from kfpn.export.verify import BOX_LIMIT, Difference, ExportMismatch, compare_as_sets, drawn_picture
+from kfpn.export.verify import (
+    BOX_LIMIT,
+    Difference,
+    ExportMismatch,
+    compare_as_sets,
+    drawn_picture,
+    full_float32,
+)
 from kfpn.modeling.detector import Detector
 from kfpn.modeling.submodels import Submodels
 
@@ -33,6 +40,7 @@ Shape = tuple[int, int, int, int]
 Outputs = dict[str, np.ndarray]
 
 
+@full_float32()
 def verify_onnx(trained: TrainedDetector, path: Path, shape: Shape | None, raw: bool) -> dict[str, Difference]:
     """Compares a file with Keras in ONNX Runtime, and in OpenVINO where it is installed, and prints the differences.
 

@@ -79,6 +79,21 @@ def count_check(count: tf.Tensor, name: str, limits: RequestLimits) -> tf.Operat
     return tf.debugging.Assert((count >= 1) & (count <= limits.max_images), [message])
 
 
+def source_check(pixels: tf.Tensor, name: str, limits: RequestLimits, scans: int = 1) -> tf.Operation:
+    """Returns the check of the pixels that decoding makes of all images of a request.
+
+    Args:
+        pixels: int64 scalar.
+        name: the input, in the message.
+        limits: what is taken at most.
+        scans: what the limit is multiplied by, where `pixels` counts each scan of a JPEG.
+    """
+    most, counted = scans * limits.request_pixels, " in all scans together" if scans > 1 else ""
+    rule = f"{name} must have at most {most} pixels in a request before resizing{counted}, got "
+    advice = ": send fewer images at a time, or export with a larger --max-request-pixels"
+    return tf.debugging.Assert(pixels <= most, [tf.strings.join([rule, tf.strings.as_string(pixels), advice])])
+
+
 def batch_check(
     count: tf.Tensor, largest: tf.Tensor, name: str, config: InputConfig, limits: RequestLimits
 ) -> tf.Operation:

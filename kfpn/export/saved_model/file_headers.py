@@ -7,6 +7,7 @@ import tensorflow as tf
 from kfpn.export.saved_model.exif_turn import orientation
 from kfpn.export.saved_model.file_bytes import bytes_at, number_at
 from kfpn.export.saved_model.gif_frame import GifFrame, find_frame
+from kfpn.export.saved_model.jpeg_picture import has_picture
 
 READABLE = "JPEG, PNG, GIF or uncompressed BMP files (8, 24 or 32 bits) that are whole"
 """The files that are decoded, in the words of messages."""
@@ -44,6 +45,7 @@ class FileHeader(NamedTuple):
         turn: int32 scalar, EXIF orientation 1..8.
         frame: (7,) int32, the fields of `GifFrame`; zeros for other kinds.
         scans: int64 scalar, scans of a JPEG, at least 1; behind its end chance bytes may count too.
+        components: int32 scalar, components of a JPEG: 1 for gray, 3 for colours, 4 for CMYK; 0 for other kinds.
         fault: string scalar, what the file is where it is not one of `READABLE`, else empty.
     """
 
@@ -52,6 +54,7 @@ class FileHeader(NamedTuple):
     turn: tf.Tensor
     frame: tf.Tensor
     scans: tf.Tensor
+    components: tf.Tensor
     fault: tf.Tensor
 
 
@@ -65,28 +68,29 @@ def file_header(file: tf.Tensor) -> FileHeader:
     kind = tf.cast(tf.argmax([*starts, True]), tf.int32)
     readers = [_jpeg_header, _png_header, _gif_header, _bmp_header, _other_header]
     header = tf.switch_case(kind, [lambda read=read: tuple(read(file)) for read in readers])
-    size, turn, frame, scans, fault = header
+    size, turn, frame, scans, components, fault = header
     empty = tf.reduce_any(size < 1) & (fault == b"")
     named = tf.gather([*KINDS, ""], kind)
     fault = tf.where(empty, tf.strings.join(["a ", named, " file without pixels"]), fault)
-    return FileHeader(kind, tf.ensure_shape(size, [2]), turn, tf.ensure_shape(frame, [7]), scans, fault)
+    return FileHeader(kind, tf.ensure_shape(size, [2]), turn, tf.ensure_shape(frame, [7]), scans, components, fault)
 
 
-def _fields(height, width, fault, turn=None, frame=None, scans=None):
+def _fields(height, width, fault, **own):
     size = tf.cast(tf.stack([height, width]), tf.int64)
-    turn = tf.constant(1) if turn is None else tf.convert_to_tensor(turn)
-    frame = tf.zeros(7, tf.int32) if frame is None else frame
-    return size, turn, frame, tf.constant(1, tf.int64) if scans is None else scans, tf.convert_to_tensor(fault)
+    usual = {"turn": tf.constant(1), "frame": tf.zeros(7, tf.int32), "scans": tf.constant(1, tf.int64)}
+    fields = usual | {"components": tf.constant(0)} | own
+    return (size, *map(tf.convert_to_tensor, fields.values()), tf.convert_to_tensor(fault))
 
 
 def _jpeg_header(file):
-    height, width, _ = tf.unstack(tf.io.extract_jpeg_shape(file), num=3)
+    height, width, components = tf.unstack(tf.io.extract_jpeg_shape(file), num=3)
     turn = orientation(file)
     content = tf.io.decode_raw(file, tf.uint8)
     scans = tf.math.count_nonzero((content[:-1] == 0xFF) & (content[1:] == 0xDA))
     turned = turn >= 5
     height, width = tf.where(turned, width, height), tf.where(turned, height, width)
-    return _fields(height, width, "", turn, scans=tf.maximum(scans, 1))
+    fault = tf.where(has_picture(file), "", "a JPEG file without the picture behind its headers")
+    return _fields(height, width, fault, turn=turn, scans=tf.maximum(scans, 1), components=components)
 
 
 def _png_header(file):

@@ -6,15 +6,16 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from kfpn.config.run import InputConfig
-from kfpn.export.saved_model.file_faults import batch_check, count_check, find_faults
+from kfpn.data.decode_limits import SCANS
+from kfpn.export.saved_model.file_faults import batch_check, count_check, find_faults, source_check
 from kfpn.export.saved_model.file_headers import FileHeader, file_header
+from kfpn.export.saved_model.graph_fractions import decoded_pixels, fractions_of, picture_boxes
+from kfpn.export.saved_model.graph_resize import pad, resize, resized_size
 from kfpn.export.saved_model.image_decoders import decode_image
 from kfpn.export.saved_model.request_limits import RequestLimits
 
 MOST_DECODERS = 16
 """Largest number of images of a request that are decoded at the same time."""
-_BLOCK = 2**22
-"""Pixels that are made narrower at a time."""
 
 
 class ImageBatch(NamedTuple):
@@ -65,11 +66,22 @@ def batch_of_files(image_bytes: tf.Tensor, config: InputConfig, limits: RequestL
     good = tf.where(faults.none())[:, 0]
     sizes = resized_size(tf.gather(headers.size, good), config)
     largest = tf.reduce_max(tf.concat([sizes, [[1, 1]]], axis=0), axis=0)
-    checks = [batch_check(tf.size(good), largest, "image_bytes", config, limits)]
+    fractions = fractions_of(headers, config)
+    pixels = decoded_pixels(headers, fractions)
+    scanned = tf.reduce_prod(headers.size, axis=-1) * headers.scans
+    checks = [
+        batch_check(tf.size(good), largest, "image_bytes", config, limits),
+        source_check(tf.reduce_sum(tf.gather(pixels, good)), "image_bytes", limits),
+        source_check(tf.reduce_sum(tf.gather(scanned, good)), "image_bytes", limits, SCANS),
+    ]
     # A damaged body is found only by decoding. With `strict`, what the headers show is enough to refuse the request.
     with tf.control_dependencies([*checks, *(faults.refusal() if limits.strict else [])]):
         good = tf.identity(good)
-    decoded, batch = _decoded(image_bytes, headers, good, config, limits)
+    # The pixels that are decoded at the same time are bounded as those of one image are.
+    most = tf.reduce_max(tf.concat([tf.gather(pixels, good), [1]], axis=0))
+    decoders = tf.clip_by_value(limits.max_pixels // most, 1, MOST_DECODERS)
+    chosen = [tf.gather(values, good) for values in (image_bytes, fractions, *headers)]
+    decoded, batch = _decoded(good, chosen, config, decoders)
     faults = faults.with_damaged(decoded, headers.kind)
     with tf.control_dependencies(faults.refusal() if limits.strict else []):
         batch = ImageBatch(*map(tf.identity, batch))
@@ -83,7 +95,7 @@ def _headers(image_bytes: tf.Tensor) -> FileHeader:
     count = tf.size(image_bytes, tf.int64)
     files = tf.data.Dataset.from_tensor_slices((tf.range(count), image_bytes))
     read = files.map(lambda index, file: (index, *file_header(file)), num_parallel_calls=MOST_DECODERS)
-    damaged = FileHeader(0, (1, 1), 1, (0,) * 7, 1, "a JPEG file whose header is damaged")
+    damaged = FileHeader(0, (1, 1), 1, (0,) * 7, 1, 0, "a JPEG file whose header is damaged")
     last = [tf.constant(value, spec.dtype) for value, spec in zip((-1, *damaged), read.element_spec, strict=True)]
     indices, *fields = _all_of(read, last, count)
     # The row behind the files stands for those whose headers could not be read: JPEGs, as the other readers only look at bytes.
@@ -94,26 +106,24 @@ def _headers(image_bytes: tf.Tensor) -> FileHeader:
 
 
 def _decoded(
-    image_bytes: tf.Tensor, headers: FileHeader, good: tf.Tensor, config: InputConfig, limits: RequestLimits
+    good: tf.Tensor, chosen: Sequence[tf.Tensor], config: InputConfig, decoders: tf.Tensor
 ) -> tuple[tf.Tensor, ImageBatch]:
     """Decodes, resizes and pads the files of some indices, and returns the indices of those that were whole.
 
     Args:
-        image_bytes: (F,) string.
-        headers: of the files, each field with the files as its first axis.
         good: (G,) int64, indices of files.
+        chosen: of these files: the contents, the fractions at which they are decoded, and the fields of their headers.
         config: the resize rule and the divisor.
-        limits: `max_pixels` bounds the pixels that are decoded at the same time.
+        decoders: int64 scalar, files that are decoded at the same time.
     """
 
-    def prepared(index, file, *fields):
-        image = decode_image(file, FileHeader(*fields))
-        size = resized_size(tf.shape(image)[:2], config)
-        return index, resize(image[None], size)[0], size, tf.shape(image)[:2]
+    def prepared(index, file, fraction, *fields):
+        header = FileHeader(*fields)
+        image = decode_image(file, header, fraction)
+        size = resized_size(header.size, config)
+        box = picture_boxes(header.size, fraction, header.turn)
+        return index, resize(image[None], size, box)[0], size, tf.cast(header.size, tf.int32)
 
-    chosen = [tf.gather(values, good) for values in (image_bytes, *headers)]
-    pixels = tf.reduce_max(tf.concat([tf.reduce_prod(tf.gather(headers.size, good), -1), [1]], axis=0))
-    decoders = tf.clip_by_value(limits.max_pixels // pixels, 1, MOST_DECODERS)
     files = tf.data.Dataset.from_tensor_slices((good, *chosen))
     nothing = (tf.constant(-1, tf.int64), tf.zeros((1, 1, 3), tf.uint8), tf.ones(2, tf.int32), tf.ones(2, tf.int32))
     decoded = files.map(prepared, num_parallel_calls=decoders, deterministic=True)
@@ -158,61 +168,12 @@ def batch_of_pixels(images: tf.Tensor, config: InputConfig, limits: RequestLimit
     rule = f"images must have at most {limits.max_pixels} pixels an image, got shape"
     pixels = tf.reduce_prod(tf.cast(original, tf.int64))
     few = tf.debugging.Assert(pixels <= limits.max_pixels, [rule, tf.shape(images)])
-    with tf.control_dependencies([some, few, count_check(count, "images", limits)]):
+    sent = pixels * tf.cast(count, tf.int64)
+    with tf.control_dependencies(
+        [some, few, count_check(count, "images", limits), source_check(sent, "images", limits)]
+    ):
         size = resized_size(original, config)
     with tf.control_dependencies([batch_check(count, size, "images", config, limits)]):
         size = tf.identity(size)
     resized = pad(resize(images, size), config)
     return ImageBatch(tf.cast(resized, tf.float32), *(tf.tile(sides[None], (count, 1)) for sides in (size, original)))
-
-
-def resized_size(size: tf.Tensor, config: InputConfig) -> tf.Tensor:
-    """Computes what `kfpn.data.augment.resized_sizes` gives: (..., 2) integer heights and widths -> (..., 2) int32."""
-    exact = tf.cast(size, tf.float64)
-    short, long = (reduce(exact, axis=-1, keepdims=True) for reduce in (tf.reduce_min, tf.reduce_max))
-    scale = tf.minimum(config.short_side / short, config.long_side / long)
-    return tf.cast(tf.maximum(tf.floor(exact * scale + 0.5), 1.0), tf.int32)
-
-
-def resize(images: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """Resizes (B, H, W, 3) uint8 as Pillow does: bilinear, antialiased where it shrinks, the width first.
-
-    As in Pillow, values are rounded to whole levels after each axis.
-    """
-
-    def one_axis(images: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-        resized = tf.image.resize(images, size, method="bilinear", antialias=True)
-        return tf.cast(tf.clip_by_value(tf.floor(resized + 0.5), 0.0, 255.0), tf.uint8)
-
-    def narrower() -> tf.Tensor:
-        # The kernel takes 12 bytes for each pixel that it is given. A row doesn't depend on others, so large images are
-        # given to it in blocks of rows.
-        count, height, width = (tf.shape(images)[i] for i in range(3))
-        rows = tf.reshape(images, (1, -1, width, 3))
-        block = tf.maximum(_BLOCK // width, 1)
-        blocks = -(-count * height // block)
-
-        def part(i: tf.Tensor) -> tf.Tensor:
-            some = rows[:, i * block : (i + 1) * block]
-            return one_axis(some, tf.stack([tf.shape(some)[1], size[1]]))[0]
-
-        def more(i, parts):
-            return i + 1, parts.write(i, part(i))
-
-        empty = tf.TensorArray(tf.uint8, blocks, infer_shape=False, element_shape=(None, None, 3))
-        parts = tf.while_loop(lambda i, _: i < blocks, more, (0, empty), parallel_iterations=1)[1]
-        return tf.reshape(parts.concat(), (count, height, size[1], 3))
-
-    def both_axes() -> tf.Tensor:
-        small = tf.reduce_prod(tf.shape(images, tf.int64)[:3]) <= _BLOCK
-        whole = tf.stack([tf.shape(images)[1], size[1]])
-        return one_axis(tf.cond(small, lambda: one_axis(images, whole), narrower), size)
-
-    same = tf.reduce_all(tf.shape(images)[1:3] == size)
-    return tf.ensure_shape(tf.cond(same, lambda: images, both_axes), (None, None, None, 3))
-
-
-def pad(images: tf.Tensor, config: InputConfig) -> tf.Tensor:
-    """Pads (B, H, W, 3) with zeros below and right, to a multiple of `config.divisor`."""
-    below, right = tf.unstack(-tf.shape(images)[1:3] % config.divisor)
-    return tf.pad(images, [[0, 0], [0, below], [0, right], [0, 0]])

@@ -2,13 +2,14 @@
 
 import tensorflow as tf
 
+from kfpn.data.jpeg_fraction import FRACTIONS
 from kfpn.export.saved_model.exif_turn import upright
 from kfpn.export.saved_model.file_bytes import number_at, string_at
 from kfpn.export.saved_model.file_headers import FileHeader, frame_of, table_colors
 from kfpn.export.saved_model.gif_frame import decode_frame
 
 
-def decode_image(file: tf.Tensor, header: FileHeader) -> tf.Tensor:
+def decode_image(file: tf.Tensor, header: FileHeader, fraction: tf.Tensor | int = 1) -> tf.Tensor:
     """Decodes one image file as `kfpn.data.image.load_image` does: string scalar -> (H, W, 3) uint8 RGB.
 
     The EXIF rotation of a JPEG is applied; gray becomes RGB; alpha is dropped; of a GIF the first frame is taken. No decoder
@@ -17,14 +18,21 @@ def decode_image(file: tf.Tensor, header: FileHeader) -> tf.Tensor:
     Args:
         file: string scalar.
         header: of the file.
+        fraction: int32 scalar, what the sides of a JPEG are divided by, rounded up: 1, 2, 4 or 8.
 
     Raises:
         InvalidArgumentError: when the graph runs, for a file with a fault, or one that is damaged behind its header.
     """
 
     def jpeg() -> tf.Tensor:
-        # This is Pillow's transform. TensorFlow's default differs from it by up to 3 levels.
-        return upright(tf.io.decode_jpeg(file, channels=3, dct_method="INTEGER_ACCURATE"), header.turn)
+        def at(ratio: int) -> tf.Tensor:
+            # This is Pillow's transform. TensorFlow's default differs from it by up to 3 levels.
+            return tf.io.decode_jpeg(file, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE")
+
+        # The fraction is an attribute of the operation, so each has its own.
+        ratios = (1, *sorted(FRACTIONS))
+        chosen = tf.cast(tf.argmax(tf.constant(ratios) == fraction), tf.int32)
+        return upright(tf.switch_case(chosen, [lambda ratio=ratio: at(ratio) for ratio in ratios]), header.turn)
 
     decoders = [
         jpeg,
@@ -37,7 +45,7 @@ def decode_image(file: tf.Tensor, header: FileHeader) -> tf.Tensor:
         kind = tf.identity(header.kind)
     # The last branch is the one for all other numbers too, so it must not be a decoder.
     image = tf.switch_case(kind, [*decoders, lambda: tf.zeros((0, 0, 3), tf.uint8)])
-    same = tf.reduce_all(tf.shape(image, tf.int64)[:2] == header.size)
+    same = tf.reduce_all(tf.shape(image, tf.int64)[:2] == -(-header.size // tf.cast(fraction, tf.int64)))
     decoded = tf.debugging.Assert(same, ["image file of another size than its header says", tf.shape(image)])
     with tf.control_dependencies([decoded]):
         return tf.ensure_shape(tf.identity(image), (None, None, 3))

@@ -15,18 +15,25 @@ class RequestLimits:
         max_images: int, images of a request.
         max_batch_pixels: int, pixels of all images of a request, after resizing and padding.
         strict: bool, whether one bad file fails its whole request rather than itself alone.
+        max_request_pixels: int, pixels of all images of a request as they are decoded; at least `max_pixels` count.
     """
 
     max_pixels: int = MOST_PIXELS
     max_images: int = 32
     max_batch_pixels: int = 20_000_000
     strict: bool = False
+    max_request_pixels: int = 400_000_000
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.name != "strict" and not 1 <= value < 2**31:
                 raise ValueError(f"{field.name} must lie in 1..2147483647, got {value}")
+
+    @property
+    def request_pixels(self) -> int:
+        """Returns the pixels of a request as they are decoded: one image of `max_pixels` is always taken."""
+        return max(self.max_request_pixels, self.max_pixels)
 
 
 USUAL_LIMITS = RequestLimits()

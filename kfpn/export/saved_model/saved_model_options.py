@@ -37,6 +37,10 @@ class SavedModelOptions:
     """Also write OUTPUT/batching.config for --batching_parameters_file, unless it is there."""
     xla: bool = False
     """Compile the network with XLA where it runs, anew for each padded size and batch size: seconds to minutes each."""
+    nms_on: Literal["cpu", "gpu"] = "cpu"
+    """gpu: NMS of operations that have kernels for GPUs, with the same detections; on a CPU it is slower (docs/gpu.md)."""
+    devices: bool = False
+    """Print which operations of the export have a kernel for GPUs, part by part."""
     verify: bool = False
     """Compare with the Keras model on images of two sizes and in two batch sizes before the version appears."""
     max_pixels: int = MOST_PIXELS
@@ -45,6 +49,8 @@ class SavedModelOptions:
     """Most images of a request."""
     max_batch_pixels: int = RequestLimits.max_batch_pixels
     """Most pixels of a request after resizing and padding; the network's memory grows with them."""
+    max_request_pixels: int = RequestLimits.max_request_pixels
+    """Most pixels of a request as they are decoded, before resizing: 32 photos of 12 megapixels. At least max_pixels count."""
     strict: bool = False
     """Refuse a request with a bad file, rather than leave that file's row empty and name the fault in `errors`."""
 
@@ -71,13 +77,24 @@ def run(options: SavedModelOptions) -> int:
             warmup_batch_sizes=options.warmup_batch_sizes,
             batching=options.batching,
             xla=options.xla,
+            nms_on=options.nms_on,
             verify=options.verify,
-            limits=RequestLimits(options.max_pixels, options.max_images, options.max_batch_pixels, options.strict),
+            limits=RequestLimits(
+                options.max_pixels,
+                options.max_images,
+                options.max_batch_pixels,
+                options.strict,
+                options.max_request_pixels,
+            ),
         )
     except ExportMismatch as error:
         return print_mismatch(error)
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     print(f"{path}: {size / 1e6:.0f} MB; signatures {', '.join(SIGNATURES[name] for name in options.signatures)}")
+    if options.devices:
+        from kfpn.export.saved_model.op_devices import device_table
+
+        print(device_table(path))
     if options.warmup:
         print(f"{path / WARMUP}: {len(options.warmup)} images in batches of {options.warmup_batch_sizes}")
     if options.batching:

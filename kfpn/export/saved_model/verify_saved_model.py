@@ -16,9 +16,17 @@ from kfpn.data.pipeline import prepare_image
 from kfpn.evaluation.detect import to_original
 from kfpn.export.edge_rows import Rows, Selection, edge_lines
 from kfpn.export.raw_detector import RawDetector, candidate_rows
-from kfpn.export.saved_model.graph_images import resize
+from kfpn.export.saved_model.graph_resize import resize
 from kfpn.export.trained import TrainedDetector, open_trained
-from kfpn.export.verify import BOX_LIMIT, SCORE_LIMIT, Difference, ExportMismatch, compare_as_sets, drawn_picture
+from kfpn.export.verify import (
+    BOX_LIMIT,
+    SCORE_LIMIT,
+    Difference,
+    ExportMismatch,
+    compare_as_sets,
+    drawn_picture,
+    full_float32,
+)
 from kfpn.modeling.detector import inference_model
 from kfpn.ops.padding import padded_up
 
@@ -47,6 +55,7 @@ def verify_saved_model(workdir: str | os.PathLike, path: str | os.PathLike) -> d
     return verify_trained(open_trained(workdir), Path(path))
 
 
+@full_float32()
 def verify_trained(trained: TrainedDetector, path: Path) -> dict[str, Difference]:
     """Does what `verify_saved_model` does, with a detector that is loaded already."""
     if not tf.saved_model.contains_saved_model(str(path)):

@@ -24,6 +24,8 @@ from kfpn.modeling.detector import Detector, Stages
 
 SIGNATURES = {"image_bytes": "serving_default", "image_tensor": "image_tensor", "proposals": "proposals"}
 """Signature that can be exported -> the name by which servers find it."""
+NMS_FORMS = {"cpu": "kernel", "gpu": "gpu_kernel"}
+"""Device that a server has -> the form of NMS that is exported, a key of `kfpn.ops.nms.FINAL_NMS`."""
 
 _FILES = tf.TensorSpec((None,), tf.string, "image_bytes")
 _PIXELS = tf.TensorSpec((None, None, None, 3), tf.uint8, "images")
@@ -38,6 +40,7 @@ def export_saved_model(
     warmup_batch_sizes: Sequence[int] = (1,),
     batching: bool = False,
     xla: bool = False,
+    nms_on: str = "cpu",
     verify: bool = False,
     limits: RequestLimits = USUAL_LIMITS,
 ) -> Path:
@@ -51,6 +54,7 @@ def export_saved_model(
         warmup_batch_sizes: images in these requests; there is one request for each image and each size.
         batching: also write `directory`/batching.config, unless it is there.
         xla: compile the convolutions and the box head with XLA, anew for each padded size and batch size.
+        nms_on: a key of `NMS_FORMS`: the device whose kernels select proposals and detections. The detections are the same.
         verify: compare with the Keras model before the version appears, see `verify_saved_model`.
         limits: what the server takes at most, and whether one bad file fails its whole request.
 
@@ -63,13 +67,15 @@ def export_saved_model(
         ExportMismatch: a ValueError, for an export that differs from Keras. No version appears then.
     """
     names = _checked_signatures(signatures)
+    if nms_on not in NMS_FORMS:
+        raise ValueError(f"nms_on must be {' or '.join(NMS_FORMS)}, got {nms_on!r}")
     check_batch_sizes(warmup_batch_sizes, limits)
     images = read_images(warmup, limits)
     target = next_version(directory)
     trained = open_trained(workdir)
     check_batch_pixels(images, warmup_batch_sizes, trained.config.input, limits)
     with written_aside(target) as aside:
-        write_signatures(trained, aside, names, xla, limits)
+        write_signatures(trained, aside, names, xla, limits, nms_on)
         if images:
             write_warmup(aside, images, [SIGNATURES[name] for name in names], warmup_batch_sizes, target.parent.name)
         if verify:
@@ -92,6 +98,7 @@ def write_signatures(
     names: Sequence[str] = tuple(SIGNATURES),
     xla: bool = False,
     limits: RequestLimits = USUAL_LIMITS,
+    nms_on: str = "cpu",
 ) -> None:
     """Writes the SavedModel itself.
 
@@ -101,8 +108,9 @@ def write_signatures(
         names: keys of `SIGNATURES`.
         xla: see `export_saved_model`.
         limits: see `export_saved_model`.
+        nms_on: see `export_saved_model`.
     """
-    detector = ServedDetector(trained, xla, limits)
+    detector = ServedDetector(trained, xla, limits, nms_on)
     endpoints = {
         "image_bytes": (detector.detect_files, [_FILES]),
         "image_tensor": (detector.detect_pixels, [_PIXELS]),
@@ -119,10 +127,17 @@ class ServedDetector(Detector):
         trained: the detector; its submodels with folded norms are used.
         xla: compile with XLA: features and RPN in one function, RoIAlign and the heads in another.
         limits: what a request may hold.
+        nms_on: a key of `NMS_FORMS`.
     """
 
-    def __init__(self, trained: TrainedDetector, xla: bool = False, limits: RequestLimits = USUAL_LIMITS):
-        super().__init__(trained.submodels, trained.config.model, nms="kernel")
+    def __init__(
+        self,
+        trained: TrainedDetector,
+        xla: bool = False,
+        limits: RequestLimits = USUAL_LIMITS,
+        nms_on: str = "cpu",
+    ):
+        super().__init__(trained.submodels, trained.config.model, nms=NMS_FORMS[nms_on])
         self.input: InputConfig = trained.config.input
         self.category_ids = trained.category_ids
         self.xla = xla

@@ -37,13 +37,16 @@ def compare_saved_models(before: Path, after: Path, inputs: Sequence[dict[str, A
     """
     import tensorflow as tf
 
+    from kfpn.export.verify import full_float32
+
     # The loaded objects must live as long as their signatures.
     loaded = [tf.saved_model.load(str(path)) for path in (before, after)]
     functions = [each.signatures["serving_default"] for each in loaded]
     again, total, apart, at_edge = 0, 0, 0.0, 0
     share, limit = LIMITS[precision]
     for batch in inputs:
-        first, second = (_call(function, batch) for function in functions)
+        with full_float32():
+            first, second = (_call(function, batch) for function in functions)
         matched, count, distance, spared = found_again(first, second, limit)
         again, total, apart, at_edge = again + matched, total + count, max(apart, distance), at_edge + spared
     kept = again / total if total else 1.0

@@ -99,7 +99,7 @@ class Detections(keras.layers.Layer):
         iou_threshold: float, of the NMS within each class.
         count: int, D, detections an image at most.
         min_size: float, pixels: boxes with a shorter side, once clipped, are dropped before NMS.
-        nms: "rounds" (any backend, XLA) or "kernel" (TensorFlow without XLA), with the same result.
+        nms: "rounds" (any backend, XLA), "kernel" or "gpu_kernel" (TensorFlow without XLA), with the same result.
 
     Call:
         logits, deltas, rois, roi_scores, image_sizes: see `scored_boxes`.
@@ -142,7 +142,7 @@ def select(config: ModelConfig, nms: str = "rounds") -> Callable:
 
     Args:
         config: the model's, with thresholds and counts.
-        nms: "rounds" or "kernel", see `Detections`.
+        nms: "rounds", "kernel" or "gpu_kernel", see `Detections`.
     """
     layer = Detections(
         config.score_threshold, config.nms_iou, config.max_detections, config.min_detection_size,

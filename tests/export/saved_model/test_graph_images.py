@@ -10,10 +10,11 @@ from kfpn.config.run import InputConfig
 from kfpn.data.image import load_image, read_size
 from kfpn.data.pipeline import prepare_image
 from kfpn.data.record import Record
-from kfpn.export.saved_model import graph_images
+from kfpn.export.saved_model import graph_resize
 from kfpn.export.saved_model.exif_turn import orientation
 from kfpn.export.saved_model.file_headers import file_header
-from kfpn.export.saved_model.graph_images import batch_of_files, resize
+from kfpn.export.saved_model.graph_images import batch_of_files
+from kfpn.export.saved_model.graph_resize import resize
 from kfpn.export.saved_model.image_decoders import decode_image
 from kfpn.export.saved_model.request_limits import RequestLimits
 
@@ -118,5 +119,5 @@ def test_an_image_of_the_right_size_is_not_changed(photo):
 def test_a_large_image_is_resized_in_blocks_to_the_same_bits(photo, monkeypatch):
     images = tf.stack([photo(300, 200), photo(300, 200, seed=1)])
     at_once = resize(images, tf.constant([96, 64]))
-    monkeypatch.setattr(graph_images, "_BLOCK", 200 * 7)
+    monkeypatch.setattr(graph_resize, "_BLOCK", 200 * 7)
     np.testing.assert_array_equal(resize(images, tf.constant([96, 64])), at_once)
