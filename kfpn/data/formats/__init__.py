@@ -53,6 +53,8 @@ class DataFormat(NamedTuple):
         run_name: function of the place: what a run on this data is called.
         sign: str, by which a path without a prefix is known: an ending (".json"), or a folder in it ("Annotations/").
         has_place: bool, whether a colon and a place follow the prefix.
+        is_split: bool, whether data without a validation split are split by image where nobody says otherwise. Those of the
+            forms of 0.1.0 are not: their runs go on as they began.
     """
 
     prefix: str
@@ -62,6 +64,7 @@ class DataFormat(NamedTuple):
     run_name: Callable[[str], str] = _name_of_folder
     sign: str = ""
     has_place: bool = True
+    is_split: bool = False
 
 
 FORMATS = (
@@ -80,11 +83,11 @@ FORMATS = (
     ),
     DataFormat(
         "yolo", "yolo:DATA.yaml[,SPLIT]", "YOLO labels, boxes or polygons; or a folder: classes.txt, images, labels", "yolo",
-        _name_of_place, ".yaml",
+        _name_of_place, ".yaml", is_split=True,
     ),
     DataFormat(
         "csv", "csv:FILE.csv[,IMAGES_DIR]", "a box in each row: image, x1, y1, x2, y2, class; images beside the file by default",
-        "csv_boxes", _name_of_file, ".csv",
+        "csv_boxes", _name_of_file, ".csv", is_split=True,
     ),
     DataFormat(
         "tfds", "tfds:NAME[,SPLIT]",
@@ -93,7 +96,7 @@ FORMATS = (
     ),
     DataFormat(
         "folder", "FOLDER[,SPLIT]", "any folder with one data set of these forms (but tfds): what it is is found out, and said",
-        "bare_folder",
+        "bare_folder", is_split=True,
     ),
 )  # fmt: skip
 """The formats, in the order in which help and errors list them."""
@@ -180,6 +183,11 @@ def default_val_data(data: str) -> str | None:
     """
     row, place = _row_and_place(data)
     return _module(row).validation_data(place)
+
+
+def splits_itself(data: str) -> bool:
+    """Returns whether data of this name are split by image where they have no validation split and nobody says otherwise."""
+    return _row_and_place(data)[0].is_split
 
 
 def run_name(data: str) -> str:

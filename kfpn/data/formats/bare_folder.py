@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from kfpn.data.annotation_checks import LOGGER
 from kfpn.data.formats.folder_candidates import Candidate, candidates_in
 from kfpn.data.formats.yolo_folder import entries_of
 from kfpn.data.formats.yolo_yaml import SPLITS
 from kfpn.data.image_checks import NAMED_FAULTS
 from kfpn.data.image_endings import images_among
+from kfpn.data.opening_warnings import warn_of_data
 from kfpn.data.record import Source
 
 LOOKED_FOR = (
@@ -86,7 +86,7 @@ def said_name(place: str, split: str) -> tuple[str, str]:
             f"data must have a split {wanted!r}, got {folder} with {', '.join(known.names)} ({known.kind}): write {known.options()}"
         )
     name = known.names[wanted]
-    LOGGER.warning("%s: read as %s, %s; splits: %s", folder, known.kind, name, ", ".join(known.names))
+    warn_of_data(f"{folder}: read as {known.kind}, {name}; splits: {', '.join(known.names)}")
     return name, wanted
 
 

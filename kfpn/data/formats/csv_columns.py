@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kfpn.data.annotation_checks import AnnotationFaults
-from kfpn.data.encodings import decode_text
 from kfpn.data.field_values import read_number, shown
 from kfpn.data.image_endings import image_endings
+from kfpn.data.text_files import lines_of, read_text
 
 UNREAD = "columns that are not read"
 NO_HEADER = "no header there, so the columns are taken as image, x1, y1, x2, y2, class"
@@ -33,7 +33,6 @@ UNDERSTOOD = (
 
 _DELIMITERS = (",", ";", "\t")
 _EXCEL = re.compile(r"sep=(.)\r?\n?")
-_SEVERAL_LINES = re.compile(r"\r\n|\r|\n")
 
 
 @dataclass(frozen=True)
@@ -65,8 +64,8 @@ def read_table(path: Path, faults: AnnotationFaults) -> CsvTable:
     Raises:
         ValueError: when it can't be read, or what its columns hold is not sure; says which headers are understood.
     """
-    text = _csv_text(path)
-    head = next((line for line in _SEVERAL_LINES.split(text) if line.strip()), "")
+    text = read_text(path, "save it as UTF-8")
+    head = next((line for line in lines_of(text) if line.strip()), "")
     if not head:
         raise ValueError(f"{path}: must have a row for each box, got an empty file")
     known = _EXCEL.fullmatch(head.strip())  # Excel's own first line
@@ -92,20 +91,10 @@ def looks_like_boxes(path: Path) -> bool:
     return True
 
 
-def _csv_text(path: Path) -> str:
-    try:
-        return decode_text(path.read_bytes())
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise ValueError(f"{path}: is not text in UTF-8, UTF-16 or UTF-32 (line {line}): save it as UTF-8") from error
-    except OSError as error:
-        raise ValueError(f"{path}: can't be read: {error.strerror}") from error
-
-
 def _csv_rows(path: Path, text: str, delimiter: str, *, skip: bool) -> Iterator[tuple[int, list[str]]]:
     if delimiter not in text:
         return
-    lines = _SEVERAL_LINES.split(text)
+    lines = lines_of(text)
     reader = csv.reader((f"{line}\n" for line in lines), delimiter=delimiter, skipinitialspace=True, strict=True)
     try:
         for row in reader:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kfpn.data.annotation_checks import LOGGER, AnnotationFaults
+from kfpn.data.annotation_checks import AnnotationFaults
 from kfpn.data.annotations import AnnotatedSource, ImageTable, RawObjects, collect
 from kfpn.data.formats.place_and_split import place_and_split
 from kfpn.data.formats.yolo_folder import described_folder
@@ -13,6 +13,7 @@ from kfpn.data.formats.yolo_images import YoloFiles, files_of_split, find_place
 from kfpn.data.formats.yolo_labels import LabelTable, require_centers
 from kfpn.data.formats.yolo_yaml import SPLITS, DataYaml, read_data_yaml
 from kfpn.data.image_checks import progress, read_headers
+from kfpn.data.opening_warnings import warn_of_data
 from kfpn.data.record import Source
 
 
@@ -96,8 +97,8 @@ def _require_other_images(data: DataYaml, split: str, faults: AnnotationFaults) 
     for entry in data.splits[split]:
         twin = places.get(os.path.realpath(find_place(data, entry, unheard)))
         if twin == entry:
-            LOGGER.warning(
-                "%s: holds the training images, %s: what is measured says nothing of new images", faults.source, entry
+            warn_of_data(
+                f"{faults.source}: holds the training images, {entry}: what is measured says nothing of new images"
             )
         elif twin is not None:
             raise ValueError(

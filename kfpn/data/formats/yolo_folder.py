@@ -1,13 +1,12 @@
 """Describes folders in YOLO's form that have no data.yaml: a classes.txt, images and labels."""
 
-import re
 from pathlib import Path
 
 from kfpn.data.annotation_checks import AnnotationFaults, require_unique
-from kfpn.data.encodings import decode_text
 from kfpn.data.folder_index import is_hidden
 from kfpn.data.formats.yolo_yaml import SPLITS, DataYaml, is_data_yaml, parsed_yaml, read_data_yaml
 from kfpn.data.image_endings import is_image_name
+from kfpn.data.text_files import lines_of, read_text
 
 CLASS_LISTS = ("classes.txt", "obj.names", "classes.names")
 """Files that hold the name of a class in each line."""
@@ -107,10 +106,7 @@ def _describes_data(path: Path) -> bool:
 
 
 def _listed_names(path: Path) -> tuple[str, ...]:
-    try:
-        lines = [line.strip() for line in re.split(r"\r\n|\r|\n", decode_text(path.read_bytes()))]
-    except (UnicodeDecodeError, OSError) as error:
-        raise ValueError(f"{path}: can't be read as a list of classes in UTF-8, UTF-16 or UTF-32 ({error})") from error
+    lines = [line.strip() for line in lines_of(read_text(path))]
     while lines and not lines[-1]:
         lines.pop()
     if not lines or not all(lines):

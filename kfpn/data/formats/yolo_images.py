@@ -1,18 +1,17 @@
 """Finds the images of a data set in YOLO's form, and the label file of each."""
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kfpn.data.annotation_checks import AnnotationFaults
-from kfpn.data.encodings import decode_text
 from kfpn.data.folder_index import FolderIndex, is_hidden, readings, spelt_alike
 from kfpn.data.formats.yolo_yaml import SPLITS, DataYaml
 from kfpn.data.image_checks import NAMED_FAULTS, listing
 from kfpn.data.image_endings import image_endings
 from kfpn.data.image_files import SPELT
+from kfpn.data.text_files import lines_of, read_text
 
 ELSEWHERE = "places of the yaml that are not there as they are written, found beside it"
 NO_LABELS = "images without a label file, taken as images without objects"
@@ -21,7 +20,6 @@ NOT_IMAGES = "files of the folders of images that are no images, left out"
 
 _NO_LABEL_FILES = ("classes.txt", "notes.txt", "readme.txt", "labels.txt", "predefined_classes.txt")
 _SPLIT_WORDS = {word for words in SPLITS.values() for word in words}
-_SEVERAL_LINES = re.compile(r"\r\n|\r|\n")
 
 
 @dataclass
@@ -122,7 +120,7 @@ def find_place(data: DataYaml, entry: str, faults: AnnotationFaults) -> Path:
 
 def _images_below(folder: Path, faults: AnnotationFaults) -> Iterator[tuple[str, str]]:
     index = FolderIndex(folder, image_endings())
-    parts = sorted(parts for rivals in index.by_name.values() for parts in rivals)
+    parts = sorted(parts for rivals in index.by_name.values() for parts in rivals.files)
     for own in parts:
         yield index.path(own), f"folder {folder}"
     others = [name for name in _names_in(str(folder)) if Path(name).suffix.lower() not in (*image_endings(), ".txt")]
@@ -131,12 +129,7 @@ def _images_below(folder: Path, faults: AnnotationFaults) -> Iterator[tuple[str,
 
 
 def _images_of_list(path: Path, data: DataYaml, faults: AnnotationFaults) -> Iterator[tuple[str, str]]:
-    try:
-        lines = _SEVERAL_LINES.split(decode_text(path.read_bytes()))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: is not text in UTF-8, UTF-16 or UTF-32 ({error})") from error
-    except OSError as error:
-        raise ValueError(f"{path}: can't be read: {error.strerror}") from error
+    lines = lines_of(read_text(path))
     bases = list(dict.fromkeys((path.parent, data.folder / data.root, data.folder, Path())))
     missing = []
     for number, line in enumerate(lines, 1):

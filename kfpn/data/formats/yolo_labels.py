@@ -1,14 +1,13 @@
 """Reads the label files of YOLO's form: a class and a box, or a polygon, in each line."""
 
-import re
 from dataclasses import dataclass, field
 from typing import NoReturn
 
 import numpy as np
 
 from kfpn.data.annotation_checks import AnnotationFaults
-from kfpn.data.encodings import decode_text
 from kfpn.data.field_values import comma_hint, read_number, shown, whole_number
+from kfpn.data.text_files import lines_of, read_text
 
 OVERSHOOT = 0.01
 """A share may lie this far outside of 0..1: some tools round, or let a box reach over the border. It is clipped, and counted."""
@@ -22,7 +21,6 @@ REPEATED = "label lines that are there twice in a file, left out"
 _BOX, _LEAST_POLYGON, _CORNERS = 4, 6, 8
 """Numbers behind the class."""
 _PATTERN = 4  # fewer lines than this are no pattern
-_SEVERAL_LINES = re.compile(r"\r\n|\r|\n")
 
 
 @dataclass
@@ -68,7 +66,7 @@ class LabelTable:
             ValueError: when it can't be read or a line is no label; names the file and the line.
         """
         seen: set[str] = set()
-        for number, line in enumerate(_SEVERAL_LINES.split(_label_text(path)), 1):
+        for number, line in enumerate(lines_of(read_text(path)), 1):
             words = line.split()
             if not words:
                 continue
@@ -185,16 +183,6 @@ def require_centers(name: str, table: LabelTable) -> None:
             f"{int(leaves.sum())} of them leave their image, and in all of them the third number is larger than the first and "
             "the fourth than the second"
         )
-
-
-def _label_text(path: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            return decode_text(file.read())
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: is not text in UTF-8, UTF-16 or UTF-32 ({error})") from error
-    except OSError as error:
-        raise ValueError(f"{path}: can't be read: {error.strerror}") from error
 
 
 def _refuse_length(words: list[str], where: str) -> NoReturn:

@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 from kfpn.data.annotation_checks import AnnotationFaults, require_unique
-from kfpn.data.encodings import decode_text
 from kfpn.data.field_values import shown, whole_number
+from kfpn.data.text_files import read_text
 
 SPLITS = {"train": ("train", "training"), "validation": ("val", "valid", "validation"), "test": ("test", "testing")}
 """Split -> the names that it has in files and folders, the usual one first."""
@@ -69,7 +69,7 @@ def parsed_yaml(path: Path) -> Any:
         size = path.stat().st_size
         if size > _LARGEST:
             raise ValueError(f"{path}: must be a small text that names classes and folders, got {size:,} bytes")
-        return yaml.load(decode_text(path.read_bytes()), _TextLoader)
+        return yaml.load(read_text(path), _TextLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
@@ -77,8 +77,6 @@ def parsed_yaml(path: Path) -> Any:
     except (yaml.YAMLError, RecursionError) as error:
         why = "is nested too deep" if isinstance(error, RecursionError) else " ".join(str(error).split())
         raise ValueError(f"{path}: is not YAML: {why[:200]}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: is not text in UTF-8, UTF-16 or UTF-32 ({error})") from error
     except OSError as error:
         raise ValueError(f"{path}: can't be read: {error.strerror}") from error
 

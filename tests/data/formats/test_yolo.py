@@ -132,6 +132,7 @@ def test_labels_are_read_as_other_machines_write_them(tmp_path, content):
         ("0 0.5 1_0 0.25 0.5", r"a\.txt, line 2: must be numbers behind the class, got '1_0'"),
         ("0 12 8 10 10", r"a\.txt, line 2: must be shares of the image's sides, 0\.\.1, got 12: divide x and widths"),
         ("0 1.02 0.5 0.25 0.5", r"a\.txt, line 2: must be shares of the image's sides, 0\.\.1, got 1\.02"),
+        ("1" * 500 + " 0.5 0.5 0.25 0.5", r"a\.txt, line 2: class must be a whole number, got '1111"),
         ("0 -0.5 0.5 0.25 0.5", r"a\.txt, line 2: must be shares of the image's sides, 0\.\.1, got -0\.5"),
     ],
 )
@@ -167,6 +168,19 @@ def test_corners_in_place_of_centre_and_size_are_refused(tmp_path):
     lines = [f"0 0.7 0.7 0.9{digit} 0.9{digit}" for digit in range(5)]
     with pytest.raises(ValueError, match=r"centre, width, height, got 5 boxes that look like x1, y1, x2, y2"):
         YoloSource(made(tmp_path, label="\n".join(lines)))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a.txt: is a git-lfs pointer"),
+        (b"<!DOCTYPE html><html>", "a.txt: is a web page"),
+        (b"0 0.5 0.5 \xff\n", r"a\.txt: is not text in UTF-8, UTF-16 or UTF-32 \(line 1\)"),
+    ],
+)
+def test_label_files_that_are_something_else_are_called_by_their_name(tmp_path, content, message):
+    with pytest.raises(ValueError, match=message):
+        YoloSource(made(tmp_path, label=content))
 
 
 @pytest.mark.parametrize(
@@ -349,6 +363,8 @@ def test_a_changed_label_or_a_new_image_is_noticed_when_it_is_opened_again(tmp_p
     assert boxes(open_source(f"yolo:{path}")) == [[[0, 0, 20, 40]]]
     image(tmp_path / "images" / "train" / "b.png")
     assert boxes(open_source(f"yolo:{path}")) == [[[0, 0, 20, 40]], []]
+    path.write_text(YAML.replace("cat", "cow"))
+    assert open_source(f"yolo:{path}").class_names == ("cow", "dog")
 
 
 def test_the_same_objects_in_yolo_and_in_coco_are_equal_within_half_a_pixel(shared, monkeypatch, tmp_path):
