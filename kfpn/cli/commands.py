@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kfpn.inference.image_pyramid import ImagePyramid
 
 Command = (
-    Config | options.Evaluate | options.Predict | options.Propose | options.Visualize | options.ReplayNan
+    Config | options.LookAtData | options.Evaluate | options.Predict | options.Propose | options.Visualize | options.ReplayNan
     | options.ImportWeights | options.ListPretrained | options.Benchmark | options.Export
 )  # fmt: skip
 
@@ -34,6 +34,12 @@ def _train(config: Config) -> int:
 
     train(config)
     return 0
+
+
+def _look_at_data(command: options.LookAtData) -> int:
+    from kfpn.cli.data_report import report_data
+
+    return report_data(command)
 
 
 def _evaluate(command: options.Evaluate) -> int:
@@ -224,6 +230,7 @@ def _benchmark(command: options.Benchmark) -> int:
 
 _RUN: dict[type, Callable[[Any], int]] = {
     Config: _train,
+    options.LookAtData: _look_at_data,
     options.Evaluate: _evaluate,
     options.Predict: _predict,
     options.Visualize: _visualize,

@@ -56,12 +56,17 @@ def test_the_parts_have_all_images_once_and_each_image_its_own_boxes(caplog):
     whole = count_classes(source).objects
     assert (count_classes(train).objects + count_classes(val).objects).tolist() == whole.tolist()
     assert train.class_names == val.class_names == ("cat", "dog")
-    assert "made: has no validation split, so 10 of its 40 images are kept to evaluate on, drawn by seed 0" in caplog.text
+    assert (
+        "made: has no validation split, so 10 of its 40 images are kept to evaluate on, drawn by seed 0" in caplog.text
+    )
     assert (train.name, val.name) == ("made (training part)", "made (validation part)")
 
 
 def test_another_seed_gives_other_images_and_an_added_image_moves_few():
-    ids = [set(split_by_image(made(count), 0.25, seed)[1].image_ids.tolist()) for count, seed in ((40, 0), (40, 1), (41, 0))]
+    ids = [
+        set(split_by_image(made(count), 0.25, seed)[1].image_ids.tolist())
+        for count, seed in ((40, 0), (40, 1), (41, 0))
+    ]
     assert ids[0] != ids[1]
     assert len(ids[0] - ids[2]) <= 1
 
@@ -77,10 +82,10 @@ def test_each_process_draws_the_same_images():
 
 def test_the_images_are_the_same_wherever_their_folder_is(tmp_path):
     names = [f"sub/{i}.png" for i in range(20)]
-    parts = [
-        split_by_image(open_source(table(tmp_path / place, names)), 0.2, 0)[1] for place in ("here", "there/deep")
+    parts = [split_by_image(open_source(table(tmp_path / place, names)), 0.2, 0)[1] for place in ("here", "there/deep")]
+    assert [name.rpartition("/")[2] for name in images_of(parts[0])] == [
+        name.rpartition("/")[2] for name in images_of(parts[1])
     ]
-    assert [name.rpartition("/")[2] for name in images_of(parts[0])] == [name.rpartition("/")[2] for name in images_of(parts[1])]
 
 
 def test_copies_of_one_photograph_stay_together(tmp_path):
@@ -122,9 +127,9 @@ def test_new_forms_are_split_by_default_and_those_of_older_versions_are_not(tmp_
 
 
 def test_a_share_beside_validation_data_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="val_share must be left out, got 0.1: val_data is x"):
+    with pytest.raises(ValueError, match=r"val_share must be left out, got 0\.1: val_data is x"):
         dataclasses.replace(CONFIG, val_data="x", val_share=0.1)
-    with pytest.raises(ValueError, match="val_share must be a share from 0 to .9"):
+    with pytest.raises(ValueError, match=r"val_share must be a share from 0 to \.9"):
         dataclasses.replace(CONFIG, val_share=1.5)
     (tmp_path / "ImageSets" / "Main").mkdir(parents=True)
     (tmp_path / "ImageSets" / "Main" / "val.txt").touch()

@@ -185,6 +185,25 @@ def default_val_data(data: str) -> str | None:
     return _module(row).validation_data(place)
 
 
+def named_splits(data: str) -> dict[str, str]:
+    """Returns the splits of a data set: "train", "validation" or "test" -> a name for `open_source`.
+
+    Of a folder these are all that it has, of other forms the data themselves and the split to validate on.
+    """
+    row, place = _row_and_place(data)
+    if row.module == "bare_folder":
+        return _module(row).splits_of(place)
+    validation = default_val_data(data)
+    return {"train": data} | ({"validation": validation} if validation else {})
+
+
+def data_folder(data: str) -> Path | None:
+    """Returns the folder that a name of data stands for, None where it stands for a file or something else."""
+    row, place = _row_and_place(data)
+    folder = existing_part(place) if row.sign or row.module == "bare_folder" else None
+    return folder.resolve() if folder is not None and folder.is_dir() else None
+
+
 def splits_itself(data: str) -> bool:
     """Returns whether data of this name are split by image where they have no validation split and nobody says otherwise."""
     return _row_and_place(data)[0].is_split

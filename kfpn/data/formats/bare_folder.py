@@ -91,8 +91,12 @@ def said_name(place: str, split: str) -> tuple[str, str]:
 
 
 def splits_of(place: str) -> dict[str, str]:
-    """Returns the name of each split of a folder's data."""
-    return found_data(_folder_and_split(place)[0]).names
+    """Returns the name of each split of a folder's data, or of the one that `place` names, and logs what the folder is read as."""
+    folder, named = _folder_and_split(place)
+    known = found_data(folder)
+    names = {split: name for split, name in known.names.items() if named in ("", split)}
+    warn_of_data(f"{folder}: read as {known.kind}, {', '.join(names.values())}")
+    return names
 
 
 def open_place(place: str, split: str = "train") -> Source:
