@@ -69,7 +69,7 @@ def draw_contact_sheet(title: str, tiles: Iterable[Tile], class_names: Sequence[
         for column, picture in enumerate(row):
             sheet.paste(picture, (GAP + column * (TILE + GAP), top))
         top += height
-    sheet.save(path, **({} if Path(path).suffix.lower() == ".png" else {"quality": 90}))
+    sheet.save(path, quality=90)  # for a JPEG; PNG has none
 
 
 def _picture(tile: Tile) -> Image.Image:
@@ -104,14 +104,14 @@ def _legend(
     """Returns lines of (left, colour, name)."""
     lines: list[list[tuple[int, tuple[int, int, int], str]]] = [[]]
     left = GAP
-    drawn = np.flatnonzero(counts)
-    for label in sorted(sorted(drawn, key=lambda label: -counts[label])[:_MOST_CLASSES]):
+    drawn = np.flatnonzero(counts).tolist()
+    for label in sorted(sorted(drawn, key=lambda label: -int(counts[label]))[:_MOST_CLASSES]):
         text = drawable(_fitting(" ".join(class_names[label].split()), 30), str(label))
         long = 20 + int((font_for(text, _TEXT) or plain_font(_TEXT)).getlength(text)) + 2 * GAP
         if left + long > width and lines[-1]:
             lines.append([])
             left = GAP
-        lines[-1].append((left, class_color(int(label)), text))
+        lines[-1].append((left, class_color(label), text))
         left += long
     if len(drawn) > _MOST_CLASSES:
         lines.append([(GAP, (255, 255, 255), f"and {len(drawn) - _MOST_CLASSES} more classes")])

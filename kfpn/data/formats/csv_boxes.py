@@ -108,7 +108,9 @@ def _read_boxes(table: CsvTable, faults: AnnotationFaults) -> tuple[list[str], l
         size = _declared_sides(table, fields, where)
         if index == len(declared):
             declared.append(size)
-        elif size != declared[index]:
+        elif 0 in declared[index]:
+            declared[index] = size
+        elif 0 not in size and size != declared[index]:
             raise ValueError(
                 f"{where}: width and height must be those of the image's first row, {declared[index][::-1]}, got {size[::-1]}"
             )

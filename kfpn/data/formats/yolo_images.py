@@ -53,7 +53,7 @@ def files_of_split(data: DataYaml, split: str, faults: AnnotationFaults) -> Yolo
     only_folders = True
     for entry in data.splits[split]:
         place = find_place(data, entry, faults)
-        if place.is_dir():
+        if os.path.isdir(place):
             listed = _images_below(place, faults)
         else:
             only_folders = False
@@ -94,27 +94,27 @@ def find_place(data: DataYaml, entry: str, faults: AnnotationFaults) -> Path:
     Raises:
         ValueError: when none is there; says where it was looked for.
     """
-    beside, root = data.folder, Path(data.root).expanduser()
+    beside, root = data.folder, Path(os.path.expanduser(data.root))
     tried: list[Path] = []
     for base in (beside / root, beside, root):
-        tried.append(base / Path(entry).expanduser())
+        tried.append(base / os.path.expanduser(entry))
         if base == beside and entry.startswith("../"):
             tried.append(base / entry.removeprefix("../"))
     if _is_foreign_path(entry):
         tried += [beside.joinpath(*rest) for rest in _last_parts(entry)]
     for number, place in enumerate(tried):
-        if place.is_dir() or (place.is_file() and place.suffix.lower() == ".txt"):
+        if os.path.isdir(place) or (os.path.isfile(place) and place.suffix.lower() == ".txt"):
             if number:
                 faults.add(ELSEWHERE, f"{entry} is {place}")
             return place
-    first = next((place for place in tried if place.is_file()), None)
+    first = next((place for place in tried if os.path.isfile(place)), None)
     if first is not None:
         raise ValueError(
             f"{data.path}: {entry} must be a folder of images or a list of them (.txt), got the file {first}"
         )
     said = ", ".join(dict.fromkeys(str(place) for place in tried[:3]))
     raise ValueError(
-        f"{data.path}: {entry} must be a folder of images or a list of them (.txt), got none: looked for {said}"
+        f"{data.path}: {entry[:200]} must be a folder of images or a list of them (.txt), got none: looked for {said[:600]}"
     )
 
 
@@ -152,12 +152,14 @@ def _listed_image(text: str, bases: Sequence[Path], faults: AnnotationFaults) ->
     if "\0" in text:
         return None
     for base in bases:
-        if (path := base / text).is_file():
+        if os.path.isfile(
+            path := base / text
+        ):  # unlike Path, it takes a name that is too long as one that is not there
             return str(path)
     for rest in _last_parts(text):  # a path of another machine: the most of it that is there
         for base in bases[:3]:
             # A name alone is not looked for: many folders may have one.
-            if len(rest) > 1 and (path := base.joinpath(*rest)).is_file():
+            if len(rest) > 1 and os.path.isfile(path := base.joinpath(*rest)):
                 faults.add(SPELT, f"{text[:200]} is {path}")
                 return str(path)
     return None
