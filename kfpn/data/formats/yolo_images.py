@@ -183,7 +183,10 @@ def label_folders(folder: str) -> list[str]:
     places = [i for i, part in enumerate(parts) if part.lower() == "images"]
     if not places:
         return [folder]
-    return [str(Path(*parts[: places[-1]], "labels", *parts[places[-1] + 1 :])), folder]
+    above = Path(*parts[: places[-1]])
+    names = [name for name in _names_in(str(above)) if name.lower() == "labels"]
+    name = "labels" if "labels" in names or not names else names[0]  # Images and Labels, as some write them
+    return [str(Path(above, name, *parts[places[-1] + 1 :])), folder]
 
 
 def _names_in(folder: str) -> list[str]:

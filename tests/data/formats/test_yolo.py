@@ -313,6 +313,15 @@ def test_labels_may_lie_beside_the_images_and_in_the_last_folder_that_images_bec
     assert boxes(YoloSource(path)) == [[[0, 0, 20, 40]], [[0, 10, 20, 30]]]
 
 
+def test_folders_and_endings_may_have_any_case(tmp_path, caplog):
+    image(tmp_path / "Images" / "a.PNG")
+    (tmp_path / "Labels").mkdir()
+    (tmp_path / "Labels" / "A.TXT").write_text("0 .5 .5 .5 1\n")
+    (tmp_path / "data.yaml").write_text("train: Images\nnames: [cat]\n")
+    assert boxes(YoloSource(tmp_path / "data.yaml")) == [[[0, 10, 20, 30]]]
+    assert "spelt otherwise on this machine" in caplog.text
+
+
 def test_a_label_file_belongs_to_one_image(tmp_path):
     path = made(tmp_path)
     image(tmp_path / "images" / "train" / "a.bmp")
