@@ -24,6 +24,7 @@ from kfpn.cli.options import (
     Export,
     ImportWeights,
     ListPretrained,
+    LookAtData,
     Predict,
     Propose,
     ReplayNan,
@@ -151,6 +152,7 @@ def _parse_once(args: list[str], model: ModelConfig) -> Command:
 
     commands: Any = (
         Annotated[Config, subcommand("train", default=train_defaults(args))]
+        | Annotated[LookAtData, subcommand("data")]
         | Annotated[Evaluate, subcommand("evaluate")]
         | Annotated[Predict, subcommand("predict")]
         | Annotated[Visualize, subcommand("visualize")]

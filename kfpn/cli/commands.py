@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kfpn.inference.image_pyramid import ImagePyramid
 
 Command = (
-    Config | options.Evaluate | options.Predict | options.Propose | options.Visualize | options.ReplayNan
+    Config | options.LookAtData | options.Evaluate | options.Predict | options.Propose | options.Visualize | options.ReplayNan
     | options.ImportWeights | options.ListPretrained | options.Benchmark | options.Export
 )  # fmt: skip
 
@@ -34,6 +34,12 @@ def _train(config: Config) -> int:
 
     train(config)
     return 0
+
+
+def _look_at_data(command: options.LookAtData) -> int:
+    from kfpn.cli.data_report import report_data
+
+    return report_data(command)
 
 
 def _evaluate(command: options.Evaluate) -> int:
@@ -159,6 +165,7 @@ def _replay_nan(command: options.ReplayNan) -> int:
 
 def _propose(command: options.Propose) -> int:
     from kfpn.data.formats import default_val_data, open_source
+    from kfpn.data.own_split import open_run_sources
     from kfpn.evaluation.source_pass import SourcePass
     from kfpn.inference.write_proposals import propose
     from kfpn.runs.load import load_submodels, require_trained
@@ -168,11 +175,13 @@ def _propose(command: options.Propose) -> int:
     _require_place("output", command.output)
     require_trained(run)
     config = run.read_config()
-    data = command.data or config.data
-    own_val_data = None if command.data else config.val_data
-    val_data = command.val_data or own_val_data or default_val_data(data)
-    how = config.check_images
-    sources = [open_source(data, "train", how)] + ([open_source(val_data, "validation", how)] if val_data else [])
+    if command.data or command.val_data:
+        data = command.data or config.data
+        val_data = command.val_data or default_val_data(data)
+        how = config.check_images
+        sources = [open_source(data, "train", how)] + ([open_source(val_data, "validation", how)] if val_data else [])
+    else:
+        sources = [source for source in open_run_sources(config) if source is not None]
     if command.batch_size is not None:
         config = dataclasses.replace(config, eval_batch_size=None)
     passes = [SourcePass(source, config, command.batch_size) for source in sources]
@@ -221,6 +230,7 @@ def _benchmark(command: options.Benchmark) -> int:
 
 _RUN: dict[type, Callable[[Any], int]] = {
     Config: _train,
+    options.LookAtData: _look_at_data,
     options.Evaluate: _evaluate,
     options.Predict: _predict,
     options.Visualize: _visualize,

@@ -7,7 +7,8 @@ from kfpn.data.formats import describe_formats
 DESCRIPTION = f"""\
 kfpn {__version__}: Faster R-CNN with a Feature Pyramid Network, in Keras 3.
 
-Train, measure and use:
+Look at data, train, measure and use:
+  kfpn data my_folder
   kfpn train --strategy mirrored
   kfpn evaluate --workdir runs/shapes
   kfpn predict --workdir runs/shapes photo.jpg --output detected
@@ -25,7 +26,8 @@ Train a detector, evaluate it and keep everything in a work directory.
 Without options: the built-in shapes, minutes on a CPU. The same command again goes on where it stopped:
   kfpn train --strategy mirrored
 
-Your own data, images beside the JSON or in a folder that follows a comma:
+Your own data, a folder or files with their form before the colon:
+  kfpn train --data my_folder --steps 3000
   kfpn train --data coco:train.json,images --val-data coco:val.json,images --steps 3000
   kfpn train --data voc:my_folder --steps 3000
 
@@ -39,6 +41,12 @@ COCO as detectron2 trains its 1x model (--preset paper: as in the paper; --prese
 The forms of --data and --val-data:
 """
     + describe_formats(),
+    "data": """\
+Show what a data set holds: images, objects of each class, sizes, what was left out and why; and draw a contact sheet.
+
+Nothing is written into the data's folder. Examples:
+  kfpn data my_folder
+  kfpn data yolo:my_folder/data.yaml --output sheet.png --images 60""",
     "evaluate": """\
 Measure a trained detector: COCO's twelve figures and the AP of each class.
 

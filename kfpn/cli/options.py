@@ -15,6 +15,24 @@ from kfpn.data.decode_limits import MOST_PIXELS
 
 
 @dataclasses.dataclass(frozen=True)
+class LookAtData:
+    """Options of `kfpn data`."""
+
+    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")]
+    """A folder, or data as for `kfpn train`."""
+    output: str | None = None
+    """The contact sheet to write, a .png or .jpg file outside of the data. None: NAME-contact.png in the current folder."""
+    images: int = 24
+    """Images on the sheet: some of each class, the rarest first, and others evenly spread."""
+
+    def __post_init__(self) -> None:
+        if not self.data:
+            raise ValueError("data must name a folder or a data set, got nothing")
+        if not 1 <= self.images <= 1000:
+            raise ValueError(f"images must be an integer from 1 to 1000, got {self.images}")
+
+
+@dataclasses.dataclass(frozen=True)
 class Evaluate:
     """Options of `kfpn evaluate`."""
 

@@ -112,7 +112,10 @@ class Config:
     data: str = "coco:annotations/instances_train2017.json,train2017"
     """Training data, in one of the forms that `kfpn train --help` lists: shapes, coco:FILE.json,IMAGES and so on."""
     val_data: str | None = None
-    """Data to evaluate on. None: the validation split of `data`, where it has one."""
+    """Data to evaluate on. None: the validation split of `data`, where it has one; else see `val_share`."""
+    val_share: float | None = None
+    """Where `data` has no validation split: the share of its images that is kept to evaluate on, drawn by `seed`. 0: none. None: 0.1
+    of a folder, yolo: and csv:, and 0 of the other forms."""
     check_images: CheckImages = "once"
     """How image files are checked at the start. once: each file that is new or changed must be whole; what was found is kept beside
     the data. full: all are decoded, each time. none: only their sizes are read."""
@@ -182,6 +185,10 @@ class Config:
             ("be an integer of at least 1, or None", lambda v: v is None or (is_int(v) and v > 0)),
         )
         check(self, "", "samples", whole(0))
+        share = ("be a share from 0 to .9, or None", lambda v: v is None or 0.0 <= v <= 0.9)
+        check(self, "", "val_share", share)
+        if self.val_data and self.val_share:
+            raise ValueError(f"val_share must be left out, got {self.val_share:g}: val_data is {self.val_data}")
         check(self, "", "seed", ("be an integer in 0..2^31-1", lambda v: is_int(v) and 0 <= v < 2**31))
         check(self, "", "strategy", one_of(Strategy))
         if self.strategy in REFUSED:

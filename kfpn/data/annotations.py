@@ -1,7 +1,9 @@
 """Holds all annotations of a data set in a few flat arrays, and reads records from them."""
 
+import copy
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -96,6 +98,21 @@ class ImageTable:
     sizes: np.ndarray
 
 
+class _Picked(Sequence[Any]):
+    """Shows some items of a sequence, which may read each one when it is asked for."""
+
+    def __init__(self, items: Sequence[Any], indices: np.ndarray) -> None:
+        self._items, self._indices = items, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self._items[int(i)] for i in self._indices[index]]
+        return self._items[int(self._indices[index])]
+
+
 class AnnotatedSource:
     """Reads records from flat annotations; subclasses or callers say where image i is.
 
@@ -145,6 +162,26 @@ class AnnotatedSource:
         """Keeps what was left out or changed, and warns of it."""
         self.fault_counts = dict(faults.counts)
         faults.report()
+
+    def part(self, indices: np.ndarray, name: str) -> "AnnotatedSource":
+        """Returns some of the images as a source of its own.
+
+        Args:
+            indices: of the images, rising.
+            name: what messages call the part.
+        """
+        held, counts = self.annotations, np.diff(self.annotations.offsets)
+        rows = np.flatnonzero(np.isin(np.repeat(np.arange(len(self)), counts), indices))
+        part = copy.copy(self)
+        part.name, part.sizes, part.image_ids = name, self.sizes[indices], self.image_ids[indices]
+        part.annotations = Annotations(
+            np.concatenate([[0], np.cumsum(counts[indices])]).astype(np.int64),
+            *(column[rows] for column in (held.boxes, held.labels, held.crowd, held.areas)),
+        )
+        part.max_boxes = int(counts[indices].max())
+        part._images, part._image_names = _Picked(self._images, indices), _Picked(self._image_names, indices)
+        part.table = ImageTable(part._images, part._image_names, part.image_ids, part.sizes)
+        return part
 
     def __len__(self) -> int:
         """Returns the number of images."""

@@ -42,15 +42,16 @@ class CheckMemory:
         beside: a file or folder of the data set; the memory lies in that folder or, where it can't be written, in the
             user's cache.
         check_images: "full", "once" or "none", see `Config.check_images`.
+        beside_data: False: the memory lies in the user's cache alone, and nothing is written beside the data set.
     """
 
-    def __init__(self, place: str, beside: Path, check_images: str = "once") -> None:
+    def __init__(self, place: str, beside: Path, check_images: str = "once", *, beside_data: bool = True) -> None:
         folder = beside if beside.is_dir() else beside.parent
         # The folder's number tells it from a copy: what a stranger packs with the data must not count as checked here.
         self.place = f"{_VERSION} {place} {folder.stat().st_ino}"
         self.check_images = check_images
         name = f".kfpn-checked-{hashlib.sha256(self.place.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}.npz"
-        self.files = (folder / name, cache_folder() / name)
+        self.files = (folder / name, cache_folder() / name) if beside_data else (cache_folder() / name,)
         self.arrays: dict[str, np.ndarray] = {}
         self.time = time.time()
         self.changed = False

@@ -17,6 +17,7 @@ from kfpn.data.record import Source
 
 _RUN_FILES = {"config.json", "classes.json"}
 """Files by which a work directory of `kfpn train` is known."""
+_ANNOTATION_ENDINGS = (".xml", ".txt", ".yaml", ".yml", ".names")
 _ARRAYS = ("ids", "offsets", "boxes", "labels", "crowd", "areas")
 
 
@@ -52,7 +53,7 @@ def _annotation_stamps(files: Sequence[str]) -> np.ndarray:
     Images have stamps of their own in the memory, and a log that grows changes nothing.
     """
     stamps = np.zeros((len(files), STAMP), np.int64)
-    asked = [i for i, file in enumerate(files) if len(files) == 1 or file.lower().endswith((".xml", ".txt"))]
+    asked = [i for i, file in enumerate(files) if len(files) == 1 or file.lower().endswith(_ANNOTATION_ENDINGS)]
     stamps[asked] = file_stamps([files[i] for i in asked])
     return stamps
 

@@ -8,6 +8,7 @@ import numpy as np
 from kfpn.config.checks import require_local
 from kfpn.data.formats import open_source
 from kfpn.data.image import load_image, load_picture
+from kfpn.data.image_endings import images_among
 from kfpn.inference.predict import find_images
 
 
@@ -22,7 +23,7 @@ def calibration_pictures(data: str, count: int) -> Iterator[np.ndarray]:
         ValueError: if there are no images, the data set cannot be opened, or an image cannot be read.
     """
     require_local("calibration_data", data)
-    if Path(data).is_dir():
+    if Path(data).is_dir() and images_among(Path(data).iterdir()).files:
         paths = find_images([data])
         for index in evenly_spread(len(paths), count):
             yield load_picture(paths[index], str(paths[index]))

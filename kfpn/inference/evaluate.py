@@ -1,5 +1,6 @@
 """Evaluates the detector of a work directory on a data set: COCO's figures, and the recall of its proposals."""
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from kfpn.data import formats
 from kfpn.data.annotation_checks import LOGGER
 from kfpn.data.class_names import lacking_classes, listed
 from kfpn.data.dataset_checks import check_validation_set
+from kfpn.data.own_split import open_validation
 from kfpn.data.proposal_table import proposals_of
 from kfpn.data.record import Source
 from kfpn.evaluation.compilation import worth_compiling
@@ -149,12 +151,14 @@ def _load_evaluated(request: EvaluationRequest) -> keras.Model:
 
 
 def _open_data(request: EvaluationRequest, config: Config) -> Source:
-    data = request.data
-    if data is None or data == "":
-        data = config.val_data or formats.default_val_data(config.data)
-    if data is None:
-        raise ValueError(f"{config.data} has no validation split: say what to evaluate on with --data")
-    source = formats.open_source(data, request.split, request.check_images or config.check_images)
+    check_images = request.check_images or config.check_images
+    if request.data is None or request.data == "":
+        known = open_validation(dataclasses.replace(config, check_images=check_images), request.split)
+        if known is None:
+            raise ValueError(f"{config.data} has no validation split: say what to evaluate on with --data")
+        source = known
+    else:
+        source = formats.open_source(request.data, request.split, check_images)
     check_validation_set(source)
     return source
 

@@ -10,7 +10,8 @@ from kfpn.config.run import Config
 from kfpn.data.annotations import AnnotatedSource
 from kfpn.data.class_names import relabelled, with_classes_of
 from kfpn.data.dataset_checks import check_training_set, check_validation_set
-from kfpn.data.formats import default_val_data, open_source
+from kfpn.data.formats import open_source
+from kfpn.data.own_split import open_run_sources, split_by_image
 from kfpn.data.pipeline import train_batches
 from kfpn.data.plan import WHOLE_BATCH, BatchShare
 from kfpn.data.proposal_table import ProposalTable, proposals_of, with_proposals
@@ -49,30 +50,39 @@ def open_run_data(config: Config, source: Source | str | None, val_source: Sourc
         config: the run's.
         source: what to train on; None: `config.data`.
         val_source: what to evaluate on; None: `config.val_data` or, without `source` as well, the validation split of
-            `config.data`.
+            `config.data`, or the share of its images that `config.val_share` says.
 
     Raises:
         ValueError: if data can't be used, validation data has objects of other classes, or proposals are missing or of other images.
     """
-    val_data: Any = val_source if val_source is not None else config.val_data
-    if val_data is None and source is None:
-        val_data = default_val_data(config.data)
-    opened = open_source(config.data if source is None else source, "train", config.check_images)
+    opened, validation = _opened_sources(config, source, val_source)
     opened = _with_classes_of_run(opened, config)
     check_training_set(opened)
-    if val_data is None:
+    if validation is None:
         warnings.warn(
-            "no validation data: AP is not measured, and the last weights are kept, not the best", stacklevel=4
+            "no validation data: AP is not measured, and the last weights are kept, not the best (--val-share .1 keeps a tenth of "
+            "the images to evaluate on)",
+            stacklevel=4,
         )
-        validation = None
     else:
-        validation = open_source(val_data, "validation", config.check_images)
         validation = with_classes_of(opened, validation)
         check_validation_set(validation)
     if not config.proposals:
         return RunData(opened, validation)
     val_proposals = None if validation is None else proposals_of(config.proposals, validation)
     return RunData(opened, validation, proposals_of(config.proposals, opened), val_proposals)
+
+
+def _opened_sources(
+    config: Config, source: Source | str | None, val_source: Source | str | None
+) -> tuple[Source, Source | None]:
+    if source is None and val_source is None:
+        return open_run_sources(config)
+    opened = open_source(config.data if source is None else source, "train", config.check_images)
+    val_data: Any = val_source if val_source is not None else config.val_data
+    if val_data is not None:
+        return opened, open_source(val_data, "validation", config.check_images)
+    return split_by_image(opened, config.val_share, config.seed) if config.val_share else (opened, None)
 
 
 def _with_classes_of_run(source: Source, config: Config) -> Source:

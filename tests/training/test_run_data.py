@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -62,3 +63,33 @@ def test_a_run_of_an_older_version_keeps_the_label_of_its_group_category(names, 
 def test_other_classes_of_a_run_change_nothing(names, tmp_path, class_names, ids):
     held(tmp_path, class_names, ids)
     assert opened(names, tmp_path).source.class_names == ("cat", "dog")
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Writes a table of twenty images with a box each, and returns its name as a data set."""
+    for i in range(20):
+        Image.new("RGB", (30, 20)).save(tmp_path / f"{i}.png")
+    rows = "".join(f"{i}.png,1,2,{9 + i % 5},9,cat\n" for i in range(20))
+    (tmp_path / "boxes.csv").write_text("image,x1,y1,x2,y2,class\n" + rows)
+    return f"csv:{tmp_path}/boxes.csv"
+
+
+def ids(source):
+    return [source[i].image_id for i in range(len(source))]
+
+
+def test_data_without_a_validation_split_keep_the_same_images_at_each_start(table, tmp_path):
+    config = Config(data=table, workdir=str(tmp_path / "run"))
+    first, again = open_run_data(config, None, None), open_run_data(config, None, None)
+    assert ids(first.val_source) == ids(again.val_source)
+    assert sorted(ids(first.source) + ids(first.val_source)) == list(range(1, 21))
+    given = open_run_data(dataclasses.replace(config, val_share=0.1), table, None)
+    assert ids(given.val_source) == ids(first.val_source)
+
+
+def test_a_source_that_is_given_is_split_only_where_a_share_is_asked_for(table, tmp_path):
+    config = Config(data=table, workdir=str(tmp_path / "run"))
+    with pytest.warns(UserWarning, match=r"no validation data: .* \(--val-share \.1 keeps a tenth of the images"):
+        assert open_run_data(config, table, None).val_source is None
+    assert len(open_run_data(config, table, table).val_source) == 20

@@ -121,7 +121,7 @@ def test_a_signal_before_the_first_step_ends_the_run_with_one_line(config, tmp_p
         os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError
 
-    monkeypatch.setattr("kfpn.training.run_data.open_source", open_source)
+    monkeypatch.setattr("kfpn.data.formats.open_source", open_source)
     with pytest.raises(SystemExit) as stop:
         train(replace(config, workdir=str(tmp_path)))
     assert stop.value.code == 0

@@ -3,7 +3,9 @@
 A format is a module here and a row of `FORMATS`. The module has
 
 - `open_place(place, split)`: returns the checked `Source`; `place` is the text behind the prefix;
-- `validation_data(place)`: returns the name of another split to validate on, for `open_source`, or None.
+- `validation_data(place)`: returns the name of another split to validate on, for `open_source`, or None;
+- `annotation_files(place, split)`, where that is not the one file or folder that `place` names: returns the files that a split
+  is made from, so that a change of one of them is noticed.
 """
 
 import difflib
@@ -31,6 +33,11 @@ def _name_of_file(place: str) -> str:
     return f"{path.resolve().parent.name}-{path.stem}"
 
 
+def _name_of_place(place: str) -> str:
+    path = Path(place.split(",")[0])
+    return (path if path.suffix.lower() not in (".yaml", ".yml") else path.parent).resolve().name
+
+
 def _name_as_written(place: str) -> str:
     return place.split(",")[0]
 
@@ -46,6 +53,8 @@ class DataFormat(NamedTuple):
         run_name: function of the place: what a run on this data is called.
         sign: str, by which a path without a prefix is known: an ending (".json"), or a folder in it ("Annotations/").
         has_place: bool, whether a colon and a place follow the prefix.
+        is_split: bool, whether data without a validation split are split by image where nobody says otherwise. Those of the
+            forms of 0.1.0 are not: their runs go on as they began.
     """
 
     prefix: str
@@ -55,6 +64,7 @@ class DataFormat(NamedTuple):
     run_name: Callable[[str], str] = _name_of_folder
     sign: str = ""
     has_place: bool = True
+    is_split: bool = False
 
 
 FORMATS = (
@@ -72,9 +82,21 @@ FORMATS = (
         sign="Annotations/",
     ),
     DataFormat(
+        "yolo", "yolo:DATA.yaml[,SPLIT]", "YOLO labels, boxes or polygons; or a folder: classes.txt, images, labels", "yolo",
+        _name_of_place, ".yaml", is_split=True,
+    ),
+    DataFormat(
+        "csv", "csv:FILE.csv[,IMAGES_DIR]", "a box in each row: image, x1, y1, x2, y2, class; images beside the file by default",
+        "csv_boxes", _name_of_file, ".csv", is_split=True,
+    ),
+    DataFormat(
         "tfds", "tfds:NAME[,SPLIT]",
         "any TFDS set with objects/bbox (coco/2017, voc/2007 ...), by TFDS' own download and cache", "tfds",
         _name_as_written,
+    ),
+    DataFormat(
+        "folder", "FOLDER[,SPLIT]", "any folder with one data set of these forms (but tfds): what it is is found out, and said",
+        "bare_folder", is_split=True,
     ),
 )  # fmt: skip
 """The formats, in the order in which help and errors list them."""
@@ -107,15 +129,44 @@ def open_source(
         )
     if check_images not in get_args(CheckImages):
         raise ValueError(f"check_images must be one of {', '.join(get_args(CheckImages))}, got {check_images!r}")
+    return _open_named(data, split, check_images, beside_data=True)
+
+
+def open_untouched(data: str, split: str = "train") -> Source:
+    """Opens and checks a data set as `open_source` does, and writes nothing beside it.
+
+    Args:
+        data: a name, in one of the forms of `FORMATS`.
+        split: as for `open_source`.
+
+    Raises:
+        ValueError: as `open_source`.
+    """
+    return _open_named(data, split, "once", beside_data=False)
+
+
+def _open_named(data: str, split: str, check_images: CheckImages, *, beside_data: bool) -> Source:
     row, place = _row_and_place(data)
+    module = _module(row)
+    if row.module == "bare_folder":
+        name, split = module.said_name(place, split)
+        return _open_named(name, split, check_images, beside_data=beside_data)
     beside = existing_part(place) if row.sign else None
-    # Any other folder is an error, which comes before all that is in it is looked through.
-    if beside is None or not (beside.is_file() or (beside / "Annotations").is_dir() or any(beside.glob("*.xml"))):
-        return _module(row).open_place(place, split)
+    files = _annotation_files(module, place, split, beside) if beside is not None else []
+    if beside is None or not files:
+        return module.open_place(place, split)
     # The data set's files are named as its text names them, so a relative one is another from another folder.
     where = "" if all(Path(part).expanduser().is_absolute() for part in place.split(",")) else os.getcwd()
-    memory = CheckMemory(f"{data} {split} {where}", beside, check_images)
-    return open_remembered(lambda: _module(row).open_place(place, split), memory, files_below(str(beside)))
+    memory = CheckMemory(f"{data} {split} {where}", beside, check_images, beside_data=beside_data)
+    return open_remembered(lambda: module.open_place(place, split), memory, files)
+
+
+def _annotation_files(module: ModuleType, place: str, split: str, beside: Path) -> list[str]:
+    """Returns the files that a data set is made from, none where it can't be one: the error comes before all is looked through."""
+    if listed := getattr(module, "annotation_files", None):
+        return listed(place, split)
+    known = beside.is_file() or (beside / "Annotations").is_dir() or any(beside.glob("*.xml"))
+    return files_below(str(beside)) if known else []
 
 
 def default_val_data(data: str) -> str | None:
@@ -132,6 +183,30 @@ def default_val_data(data: str) -> str | None:
     """
     row, place = _row_and_place(data)
     return _module(row).validation_data(place)
+
+
+def named_splits(data: str) -> dict[str, str]:
+    """Returns the splits of a data set: "train", "validation" or "test" -> a name for `open_source`.
+
+    Of a folder these are all that it has, of other forms the data themselves and the split to validate on.
+    """
+    row, place = _row_and_place(data)
+    if row.module == "bare_folder":
+        return _module(row).splits_of(place)
+    validation = default_val_data(data)
+    return {"train": data} | ({"validation": validation} if validation else {})
+
+
+def data_folder(data: str) -> Path | None:
+    """Returns the folder that a name of data stands for, None where it stands for a file or something else."""
+    row, place = _row_and_place(data)
+    folder = existing_part(place) if row.sign or row.module == "bare_folder" else None
+    return folder.resolve() if folder is not None and folder.is_dir() else None
+
+
+def splits_itself(data: str) -> bool:
+    """Returns whether data of this name are split by image where they have no validation split and nobody says otherwise."""
+    return _row_and_place(data)[0].is_split
 
 
 def run_name(data: str) -> str:
@@ -161,6 +236,8 @@ def _row_and_place(data: str) -> tuple[DataFormat, str]:
             return row, place
         if not row.has_place and data.partition(",")[0] == row.prefix:
             return row, data
+    if (folder := existing_part(data)) is not None and folder.is_dir():
+        return next(row for row in FORMATS if row.module == "bare_folder"), data
     forms = ", ".join(row.form for row in FORMATS)
     raise ValueError(f"data must be {forms} or {IN_PYTHON}, got {data!r}{_suggestion(data)}")
 
@@ -169,12 +246,11 @@ def _suggestion(data: str) -> str:
     prefix, colon, place = data.partition(":")
     for row in FORMATS:
         has_ending = row.sign.startswith(".") and not colon and data.partition(",")[0].endswith(row.sign)
-        has_folder = row.sign.endswith("/") and (Path(data).expanduser() / row.sign).is_dir()
-        if has_ending or has_folder:
+        if has_ending:
             return f"; did you mean '{row.prefix}:{data}'?"
     rows = {row.prefix: row for row in FORMATS}
     names = difflib.get_close_matches(prefix.partition(",")[0], rows, n=1, cutoff=0.6)
     if not names:
-        return "; your own images: coco:ANNOTATIONS.json,IMAGES_DIR or voc:DIR"
+        return "; your own images: a folder that is there, coco:ANNOTATIONS.json,IMAGES_DIR or voc:DIR"
     near = rows[names[0]]
     return f"; the nearest is '{near.prefix}:{place}'" if place and near.has_place else f"; the nearest is {near.form}"

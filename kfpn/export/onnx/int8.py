@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from kfpn.config.run import Config
 from kfpn.data.augment import size_rule
-from kfpn.data.formats import default_val_data, open_source
 from kfpn.data.image import decode_record
+from kfpn.data.own_split import open_validation
 from kfpn.data.pipeline import prepare_image
 from kfpn.data.record import Source
 from kfpn.evaluation.detect import detect_unpadded, evaluate_detections
@@ -179,9 +179,9 @@ def validation_source(config: Config) -> Source:
     """
     hint = "to leave out the check: --check-images 0"
     try:
-        data = config.val_data or default_val_data(config.data)
-        if data:
-            return open_source(data, "validation")
+        source = open_validation(config)
+        if source is not None:
+            return source
     except (ValueError, OSError) as error:
         raise ValueError(f"the validation data of the work directory must open, got: {error}; {hint}") from error
     raise ValueError(f"{config.data} has no validation split to compare INT8 with float32 on; {hint}")

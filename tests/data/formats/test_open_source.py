@@ -85,8 +85,10 @@ def test_boxes_of_records_are_checked_too(caplog):
     [
         ("nonsense", "must be shapes.*coco:.*voc:.*tfds:.*IterableSource"),
         ("shape", "the nearest is shapes"),
-        ("foo", r"got 'foo'; your own images: coco:ANNOTATIONS\.json,IMAGES_DIR or voc:DIR"),
+        ("foo", r"got 'foo'; your own images: a folder that is there, coco:ANNOTATIONS\.json,IMAGES_DIR or voc:DIR"),
         ("cooc:a.json", "the nearest is 'coco:a.json'"),
+        ("a/b.csv", "did you mean 'csv:a/b.csv'"),
+        ("a/b.yaml", "did you mean 'yolo:a/b.yaml'"),
         ("a/b.json,images", "did you mean 'coco:a/b.json,images'"),
         ("voc:", "the nearest is voc:DIR"),
         ("shapes,trian", "split must be one of train, validation, test, got 'trian'"),
@@ -97,12 +99,6 @@ def test_boxes_of_records_are_checked_too(caplog):
 def test_the_error_for_an_unknown_form_of_data_lists_all_forms_or_the_nearest(name, message):
     with pytest.raises(ValueError, match=message):
         open_source(name)
-
-
-def test_the_error_for_a_bare_voc_folder_shows_the_right_form(tmp_path):
-    (tmp_path / "Annotations").mkdir()
-    with pytest.raises(ValueError, match=f"did you mean 'voc:{tmp_path}'"):
-        open_source(str(tmp_path))
 
 
 def test_the_default_validation_data_is_another_split(tmp_path):
@@ -177,6 +173,10 @@ def test_a_new_format_needs_only_a_module_and_a_row(monkeypatch):
         ("tfds:coco/2017,train", "coco-2017"),
         ("shapes,train", "shapes-train"),
         ("shapes", "shapes"),
+        ("yolo:cars/data.yaml", "cars"),
+        ("yolo:cars/data.yaml,val", "cars"),
+        ("csv:cars/train.csv,cars/images", "cars-train"),
+        ("photos/cars", "cars"),
     ],
 )
 def test_a_run_is_named_after_its_data(data, name):

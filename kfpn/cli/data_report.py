@@ -1,0 +1,73 @@
+"""Shows what a data set holds: tables of its splits, and a contact sheet."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from kfpn.cli.options import LookAtData
+from kfpn.config.checks import require_local
+from kfpn.data.class_table import describe_source
+from kfpn.data.dataset_checks import check_training_set
+from kfpn.data.formats import data_folder, named_splits, open_untouched, run_name, splits_itself
+from kfpn.data.image import load_image
+from kfpn.data.object_sizes import describe_objects, telling_images
+from kfpn.data.record import Source
+from kfpn.plotting.contact_sheet import Tile, draw_contact_sheet
+
+
+def report_data(command: LookAtData) -> int:
+    """Prints what each split of a data set holds and draws a contact sheet of its first one; nothing is written beside the data.
+
+    Returns:
+        The exit code, 0.
+
+    Raises:
+        ValueError: if the data can't be opened, hold nothing to learn from, or the sheet would lie among them.
+    """
+    splits = named_splits(command.data)
+    output = _output(command)
+    first: Source | None = None
+    for split, name in splits.items():
+        source = open_untouched(name, split)
+        print("\n".join(filter(None, (describe_source(source), describe_objects(source)))), flush=True)
+        first = source if first is None or split == "train" else first
+    if first is None:
+        raise ValueError(f"data must have a split, got none in {command.data}")
+    draw_contact_sheet(first.name, _tiles(first, command.images), first.class_names, output)
+    print(f"{output}: {min(command.images, len(first))} of {len(first)} images with their boxes")
+    if "train" not in splits:
+        return 0
+    check_training_set(first)
+    if "validation" not in splits:
+        kept, nothing = "a tenth of the images is kept to evaluate on", "nothing is evaluated without --val-data"
+        print(
+            f"no validation split: {kept if splits_itself(command.data) else nothing} (see --val-share of kfpn train)"
+        )
+    return 0
+
+
+def _tiles(source: Source, count: int) -> Iterator[Tile]:
+    for index in telling_images(source, count):
+        record = source[index]
+        crowd = int(record.crowd.sum())
+        numbers = f"{len(record.boxes) - crowd} objects{f', {crowd} crowd' if crowd else ''}"
+        name = os.path.basename(record.name) if isinstance(record.image, str) else record.name
+        yield Tile(load_image(record), record.boxes, record.labels, record.crowd, f"{name[-28:]}: {numbers}")
+
+
+def _output(command: LookAtData) -> Path:
+    """Returns where to write the sheet: never among the data."""
+    folder = data_folder(command.data)
+    name = f"{run_name(command.data)}-contact.png"
+    output = Path(command.output) if command.output else Path(name)
+    require_local("output", command.output)
+    if output.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise ValueError(f"output must end in .png or .jpg, got {output}")
+    if not output.parent.is_dir() or output.is_dir():
+        raise ValueError(f"output must be the name of a file in a folder that is there, got {output}")
+    if folder is None or folder not in (output.resolve(), *output.resolve().parents):
+        return output
+    if command.output:
+        raise ValueError(f"output must lie outside of the data, got {output}: nothing is written into {folder}")
+    return Path(tempfile.gettempdir(), name)

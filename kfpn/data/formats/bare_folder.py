@@ -1,0 +1,112 @@
+"""Finds out what a folder holds: `FOLDER[,SPLIT]`."""
+
+from pathlib import Path
+
+from kfpn.data.formats.folder_candidates import Candidate, candidates_in
+from kfpn.data.formats.yolo_folder import entries_of
+from kfpn.data.formats.yolo_yaml import SPLITS
+from kfpn.data.image_checks import NAMED_FAULTS
+from kfpn.data.image_endings import images_among
+from kfpn.data.opening_warnings import warn_of_data
+from kfpn.data.record import Source
+
+LOOKED_FOR = (
+    "a data.yaml, a classes.txt with images and labels (YOLO), a .json in COCO's form with its images, _annotations.coco.json or "
+    "_annotations.csv in train, valid and test (Roboflow), Annotations/*.xml or XML files beside images (VOC), a .csv of boxes"
+)
+
+_DEPTH, _MOST_FOLDERS = 2, 100
+
+
+def found_data(folder: str | Path) -> Candidate:
+    """Finds out what a folder holds.
+
+    Args:
+        folder: is looked at with the folders in it; where nothing is there, the folders in it are looked
+            at as it was, and those in them.
+
+    Returns:
+        The one data set, with a name of `open_source` for each split.
+
+    Raises:
+        ValueError: when there is none, or several; says what was looked for, or how to name each.
+    """
+    root = Path(folder).expanduser()
+    places, candidates = [root], candidates_in(root)
+    for _ in range(_DEPTH):
+        if not candidates:  # an archive often holds one folder, and that one another
+            places = [path for place in places for path in entries_of(place) if path.is_dir()][:_MOST_FOLDERS]
+            candidates = [candidate for place in places for candidate in candidates_in(place)]
+    if len(candidates) > 1:
+        lines = "\n  ".join(candidate.options() for candidate in candidates[:NAMED_FAULTS])
+        more = f"\n  ... and {len(candidates) - NAMED_FAULTS} more" if len(candidates) > NAMED_FAULTS else ""
+        raise ValueError(
+            f"data must be one data set, got {folder}, which can be read in {len(candidates)} ways: write one of\n  {lines}{more}"
+        )
+    if not candidates:
+        raise ValueError(f"data must be a data set, got {folder}, {_content_of(root)}: looked for {LOOKED_FOR}")
+    return candidates[0]
+
+
+def _content_of(root: Path) -> str:
+    entries = entries_of(root)
+    if not entries:
+        return "which is an empty folder"
+    images = images_among(entries)
+    rest = images.passed_over_line()
+    return f"which holds {len(images.files)} images{f' and {rest}' if rest else ''}, but no annotations"
+
+
+def _folder_and_split(place: str) -> tuple[str, str]:
+    """Returns the folder and the split that follows a comma, "" without one."""
+    if Path(place).expanduser().is_dir():
+        return place, ""
+    folder, _, named = place.rpartition(",")
+    for split, words in SPLITS.items():
+        if named in words:
+            return folder, split
+    known = ", ".join(words[0] for words in SPLITS.values())
+    raise ValueError(f"data must be a folder or FOLDER,SPLIT with a split of {known}, got {place!r}")
+
+
+def said_name(place: str, split: str) -> tuple[str, str]:
+    """Returns the name of a split of a folder's data and the split, and logs what the folder is read as.
+
+    Args:
+        place: FOLDER or FOLDER,SPLIT.
+        split: the split where `place` names none. Of a folder that has one split alone, that one.
+    """
+    folder, named = _folder_and_split(place)
+    known = found_data(folder)
+    wanted = named or next((word for word, words in SPLITS.items() if split in words), split)
+    if wanted not in known.names and not named and list(known.names) == ["train"]:
+        wanted = "train"
+    if wanted not in known.names:
+        raise ValueError(
+            f"data must have a split {wanted!r}, got {folder} with {', '.join(known.names)} ({known.kind}): write {known.options()}"
+        )
+    name = known.names[wanted]
+    warn_of_data(f"{folder}: read as {known.kind}, {name}; splits: {', '.join(known.names)}")
+    return name, wanted
+
+
+def splits_of(place: str) -> dict[str, str]:
+    """Returns the name of each split of a folder's data, or of the one that `place` names, and logs what the folder is read as."""
+    folder, named = _folder_and_split(place)
+    known = found_data(folder)
+    names = {split: name for split, name in known.names.items() if named in ("", split)}
+    warn_of_data(f"{folder}: read as {known.kind}, {', '.join(names.values())}")
+    return names
+
+
+def open_place(place: str, split: str = "train") -> Source:
+    """Opens `FOLDER[,SPLIT]`."""
+    from kfpn.data.formats import open_source
+
+    return open_source(*said_name(place, split))
+
+
+def validation_data(place: str) -> str | None:
+    """Returns the name of the folder's validation split, where it has one and `place` does not name another split."""
+    folder, named = _folder_and_split(place)
+    return found_data(folder).names.get("validation") if named in ("", "train") else None

@@ -1,0 +1,200 @@
+"""Lists what a folder may be: the forms of data sets that are recognized by their files."""
+
+import contextlib
+import json
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from kfpn.data.annotation_checks import AnnotationFaults
+from kfpn.data.formats.csv_columns import looks_like_boxes, read_table
+from kfpn.data.formats.voc_folder import split_names
+from kfpn.data.formats.yolo_folder import (
+    class_lists,
+    data_yamls,
+    described_folder,
+    entries_of,
+    folders_of_splits,
+    holds_images,
+)
+from kfpn.data.formats.yolo_images import label_folders
+from kfpn.data.formats.yolo_yaml import SPLITS, read_data_yaml
+
+_BLOCK = 1 << 22  # bytes
+_LISTS = (b'"images"', b'"annotations"', b'"categories"')
+_FILE_NAME = re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.){1,1000}")')
+_SPLIT_OF_WORD = {word: split for split, words in SPLITS.items() for word in words}
+
+
+class Candidate(NamedTuple):
+    """Holds one way to read a folder.
+
+    Attributes:
+        kind: what it is, for people.
+        names: split -> the name of its data for `open_source`.
+    """
+
+    kind: str
+    names: dict[str, str]
+
+    def options(self) -> str:
+        """Returns the options of `kfpn train` that name it."""
+        first = self.names.get("train") or next(iter(self.names.values()))
+        validation = self.names.get("validation", first)
+        known = validation in (first, f"{first},val")
+        return f"--data {_quoted(first)}" + ("" if known else f" --val-data {_quoted(validation)}")
+
+
+def _quoted(name: str) -> str:
+    return f"'{name}'" if re.search(r"[\s()&;]", name) else name
+
+
+def candidates_in(folder: Path) -> list[Candidate]:
+    """Returns the ways to read a folder."""
+    finders: tuple[Callable[[Path], list[Candidate]], ...] = (_as_yolo, _as_coco, _as_voc, _as_csv)
+    return [candidate for find in finders for candidate in find(folder)]
+
+
+def _as_yolo(folder: Path) -> list[Candidate]:
+    candidates: list[Candidate] = []
+    for path in data_yamls(folder):
+        with contextlib.suppress(ValueError):  # a yaml with faults is one all the same: opening it says which
+            candidates.append(_of_splits(str(path), read_data_yaml(path, AnnotationFaults(str(path))).splits))
+            continue
+        candidates.append(Candidate("YOLO", {"train": f"yolo:{path}"}))
+    if not candidates and class_lists(folder) and _has_labels(folder):
+        candidates.append(_of_splits(str(folder), described_folder(folder, AnnotationFaults(str(folder))).splits))
+    return candidates
+
+
+def _of_splits(place: str, splits: Iterable[str]) -> Candidate:
+    return Candidate(
+        "YOLO",
+        {split: f"yolo:{place}" if split == "train" else f"yolo:{place},{SPLITS[split][0]}" for split in splits},
+    )
+
+
+def _has_labels(folder: Path) -> bool:
+    images = [folder / place for places in folders_of_splits(folder).values() for place in places]
+    labels = [Path(place) for inner in images for place in label_folders(str(inner))]
+    lists = set(class_lists(folder))
+    return any(path.suffix.lower() == ".txt" and path not in lists for place in labels for path in entries_of(place))
+
+
+def _as_coco(folder: Path) -> list[Candidate]:
+    files = [path for path in _files_of_ending(folder, ".json") if _is_coco(path)]
+    return [
+        Candidate(
+            "COCO JSON",
+            {
+                split: f"coco:{path}{_images_of(path, folder, split, _first_coco_image(path))}"
+                for split, path in group.items()
+            },
+        )
+        for group in _grouped(files)
+    ]
+
+
+def _as_csv(folder: Path) -> list[Candidate]:
+    files = [path for path in _files_of_ending(folder, ".csv") if looks_like_boxes(path)]
+    return [
+        Candidate(
+            "a table of boxes",
+            {
+                split: f"csv:{path}{_images_of(path, folder, split, _first_csv_image(path))}"
+                for split, path in group.items()
+            },
+        )
+        for group in _grouped(files)
+    ]
+
+
+def _as_voc(folder: Path) -> list[Candidate]:
+    if _is_voc(folder):
+        lists = split_names(folder)
+        wanted = {"train": ("train", "trainval"), "validation": ("val",), "test": ("test",)}
+        named = {split: next((name for name in names if name in lists), None) for split, names in wanted.items()}
+        names = {
+            split: f"voc:{folder}" if name == "train" else f"voc:{folder},{name}"
+            for split, name in named.items()
+            if name is not None
+        }
+        return [Candidate("Pascal VOC", names if lists else {"train": f"voc:{folder}"})]
+    places = {split: [folder / word for word in words if _is_voc(folder / word)] for split, words in SPLITS.items()}
+    names = {split: f"voc:{folders[0]}" for split, folders in places.items() if folders}
+    return [Candidate("Pascal VOC", names)] if names else []
+
+
+def _is_voc(folder: Path) -> bool:
+    inner = [path for path in entries_of(folder) if path.name.lower() == "annotations" and path.is_dir()]
+    return any(path.suffix.lower() == ".xml" for place in (*inner, folder) for path in entries_of(place))
+
+
+def _files_of_ending(folder: Path, ending: str) -> list[Path]:
+    """Returns the files of an ending in a folder, in its folder of annotations and in those of its splits."""
+    inner = [
+        path for path in entries_of(folder) if path.is_dir() and path.name.lower() in (*_SPLIT_OF_WORD, "annotations")
+    ]
+    paths = [path for place in (folder, *inner) for path in entries_of(place)]
+    return [path for path in paths if path.suffix.lower() == ending and path.is_file()]
+
+
+def _grouped(files: Iterable[Path]) -> list[dict[str, Path]]:
+    """Puts files together that are the splits of one data set: they differ in the name of the split alone."""
+    groups: dict[tuple[str, ...], dict[str, Path]] = {}
+    for path in files:
+        words = re.split(r"([a-zA-Z]+)", path.stem)
+        own = [word.lower() for word in words if word.lower() in _SPLIT_OF_WORD]
+        above = path.parent.name.lower()
+        split = _SPLIT_OF_WORD[own[-1]] if own else _SPLIT_OF_WORD.get(above)
+        rest = "".join("*" if word.lower() in _SPLIT_OF_WORD else word for word in words)
+        place = path.parent.parent if not own and split else path.parent
+        group = groups.setdefault((str(place), rest), {})
+        if split is None:
+            group = groups.setdefault((str(path),), {})
+        elif split in group:
+            group = groups.setdefault((str(place), rest, str(path)), {})
+        group[split or "train"] = path
+    return [{split: group[split] for split in SPLITS if split in group} for group in groups.values() if group]
+
+
+def _images_of(path: Path, folder: Path, split: str, first: str | None) -> str:
+    """Returns ",IMAGES_DIR" for the folder that holds the first image of a file, "" where that is the file's own."""
+    inner = [entry for place in (folder, folder / "images") for entry in entries_of(place) if entry.is_dir()]
+    inner.sort(key=lambda entry: not any(word in entry.name.lower() for word in SPLITS[split]))
+    places = [path.parent, folder, *inner, *(entry / "images" for entry in inner)]
+    if first is not None and not Path(first).is_absolute():
+        for place in places:
+            with contextlib.suppress(OSError, ValueError):
+                if (place / first).is_file():
+                    return "" if place == path.parent else f",{place}"
+    # Names of another machine are looked for below the folder: the smallest one that holds images.
+    if holds_images(path.parent) or path.parent == folder:
+        return ""
+    return f",{folder}"
+
+
+def _is_coco(path: Path) -> bool:
+    """Tells whether a JSON file has COCO's three lists; it is not parsed, large ones take a minute."""
+    wanted = set(_LISTS)
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        rest = b""
+        while wanted and (block := file.read(_BLOCK)):
+            text = rest + block.replace(b"\0", b"")  # so that UTF-16 shows its letters
+            wanted = {word for word in wanted if word not in text}
+            rest = text[-32:]
+        return not wanted
+    return False
+
+
+def _first_coco_image(path: Path) -> str | None:
+    with contextlib.suppress(OSError, ValueError), path.open("rb") as file:
+        match = _FILE_NAME.search(file.read(_BLOCK).replace(b"\0", b""))
+        return str(json.loads(match[1])) if match else None
+    return None
+
+
+def _first_csv_image(path: Path) -> str | None:
+    table = read_table(path, AnnotationFaults(str(path)))
+    return table.rows[0][1][table.columns["image"]] if table.rows else None

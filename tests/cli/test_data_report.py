@@ -1,0 +1,104 @@
+"""`kfpn data`: what is there, what was left out, a contact sheet, and nothing among the data."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kfpn.cli.commands import run
+from kfpn.cli.options import LookAtData
+from kfpn.data.formats import open_source
+from kfpn.data.object_sizes import describe_objects, telling_images
+from kfpn.plotting.contact_sheet import COLUMNS, GAP, TILE, Tile, draw_contact_sheet
+from kfpn.plotting.draw_boxes import class_color
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Returns a folder with a table of boxes; the current folder and the cache are others."""
+    root = tmp_path / "photos"
+    root.mkdir()
+    rows = []
+    for i in range(12):
+        Image.new("RGB", (200, 100)).save(root / f"{i}.png")
+        rows += [f"{i}.png,10,20,50,60,{'rare' if i == 7 else 'cat'}", f"{i}.png,0,0,100,100,cat"]
+    (root / "boxes.csv").write_text("image,x1,y1,x2,y2,class\n" + "\n".join(rows) + "\n0.png,5,5,5,9,cat\n")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return root
+
+
+def held(root):
+    return {path: path.stat().st_mtime_ns for path in root.rglob("*")} | {root: root.stat().st_mtime_ns}
+
+
+def test_a_folder_is_described_and_drawn_and_nothing_is_written_into_it(folder, capsys, caplog):
+    before = held(folder)
+    assert run(LookAtData(str(folder))) == 0
+    out = capsys.readouterr().out
+    assert f"csv:{folder}/boxes.csv: 12 images of 200 x 100 pixels, 2 classes, 24 objects" in out
+    assert "boxes without area, left out: 1 (first: " in out
+    assert "sides of objects in pixels: 40 to 100, half of them below 70" in out
+    assert "small (below 32) 0, medium 12, large (from 96) 12" in out
+    assert "objects an image: 2 to 2, 2.0 on average" in out
+    assert "photos-contact.png: 12 of 12 images with their boxes" in out
+    assert "no validation split: a tenth of the images is kept to evaluate on" in out
+    assert f"{folder}: read as a table of boxes, csv:{folder}/boxes.csv" in caplog.text
+    assert Image.open("photos-contact.png").format == "PNG"
+    assert held(folder) == before
+
+
+def test_a_sheet_is_never_written_into_the_folder(folder, capsys, monkeypatch, tmp_path):
+    before = held(folder)
+    for output in (folder / "sheet.png", folder / "sub" / ".." / "sheet.jpg"):
+        (folder / "sub").mkdir(exist_ok=True)
+        with pytest.raises(ValueError, match="output must lie outside of the data"):
+            run(LookAtData(str(folder), str(output)))
+    (folder / "sub").rmdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert run(LookAtData(".", images=3)) == 0
+    assert f"{tmp_path}/photos-contact.png: 3 of 12 images" in capsys.readouterr().out
+    assert held(folder).keys() == before.keys()
+    assert (tmp_path / "photos-contact.png").exists()
+
+
+def test_the_place_of_the_sheet_is_checked_before_the_data_are_opened(folder):
+    for output in ("sheet.txt", "nowhere/sheet.png", os.curdir):
+        with pytest.raises(ValueError, match="output must"):
+            run(LookAtData(str(folder), output))
+
+
+def test_data_without_a_box_are_shown_and_then_refused(folder, capsys):
+    rows = (folder / "boxes.csv").read_text().splitlines()
+    (folder / "boxes.csv").write_text("\n".join([rows[0], "0.png,5,5,5,9,cat"]))
+    with pytest.raises(ValueError, match="has no box to learn from"):
+        run(LookAtData(str(folder)))
+    assert "1 images of 200 x 100 pixels" in capsys.readouterr().out
+
+
+def test_the_chosen_images_show_rare_classes_and_are_spread(folder):
+    source = open_source(str(folder))
+    assert 7 in telling_images(source, 2)
+    assert len(set(telling_images(source, 5))) == 5
+    assert telling_images(source, 50) == list(range(12))
+    assert describe_objects(source).count("\n") == 1
+
+
+def test_a_sheet_shows_boxes_in_the_colours_of_their_classes(tmp_path):
+    image = np.zeros((100, 200, 3), np.uint8)
+    boxes = np.array([[10, 20, 90, 120], [0, 0, 50, 10]], np.float32)
+    tile = Tile(image, boxes, np.array([1, 0]), np.array([False, True]), "a.png: 1 object \u7532")
+    path = tmp_path / "sheet.png"
+    draw_contact_sheet("title\n", iter([tile] * 5), ["cat", "dog"], path)
+    sheet = np.asarray(Image.open(path))
+    assert sheet.shape[1] == COLUMNS * TILE + (COLUMNS + 1) * GAP
+    top = int(np.flatnonzero((sheet[:, GAP + TILE // 2] == 0).all(axis=1))[0])
+    zoom = TILE / 200
+    assert sheet[top + round(10 * zoom), GAP + round(60 * zoom)].tolist() == list(class_color(1))
+    assert sheet[top + round(25 * zoom), GAP].tolist() == [128, 128, 128]
+    draw_contact_sheet("t", [tile], [str(i) for i in range(100)], Path(tmp_path, "sheet.jpg"))
+    assert Image.open(tmp_path / "sheet.jpg").format == "JPEG"
