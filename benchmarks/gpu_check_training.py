@@ -38,16 +38,17 @@ def batch_of(config, canvas, strategy):
     return next(iter(strategy.experimental_distribute_dataset(data)))
 
 
-def stepper(quick, kind, devices=None):
-    """Returns the configuration, the strategy and a training step with its first batch."""
+def stepper(quick, kind, compiled=True):
+    """Returns the configuration, the strategy, a training step and the canvas."""
     import keras
     from scaling import build_step
 
     from kfpn.training.distribution.strategy import make_strategy
 
     keras.utils.set_random_seed(0)
-    strategy = make_strategy(kind, devices)
+    strategy = make_strategy(kind)
     config, canvas = settings(quick, strategy.num_replicas_in_sync)
+    config = dataclasses.replace(config, jit_compile=compiled)
     return config, strategy, build_step(config, strategy), canvas
 
 
@@ -71,7 +72,7 @@ def gigabytes():
 
 def measure_steps(quick, kind):
     """Returns rows about compiling, speed, memory and threads of steps on some devices."""
-    config, strategy, step, canvas = stepper(quick, kind)
+    config, strategy, step, canvas = stepper(quick, kind, compiled=not quick or kind == "one_device")
     replicas, rows, before = strategy.num_replicas_in_sync, [], threads()
     where = f"{kind}, {replicas} replica(s)"
     for name, size in (("first", canvas), ("second", (canvas[1], canvas[0]) if canvas[0] != canvas[1] else (96, 64))):
@@ -161,7 +162,7 @@ def determinism(quick):
 
 def losses_of(quick):
     """Returns the losses of three steps from fresh weights."""
-    config, strategy, step, canvas = stepper(quick, "one_device")
+    config, strategy, step, canvas = stepper(quick, "one_device", compiled=not quick)
     batch = batch_of(config, canvas, strategy)
     return [float(wait(step(batch)["loss"])[0]) for _ in range(3)]
 
