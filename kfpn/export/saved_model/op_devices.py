@@ -21,8 +21,8 @@ This and `CPU_TYPES` were read from the kernels that TensorFlow 2.21 registers (
 machines without one too); a test compares them with the TensorFlow that is installed.
 """
 CPU_TYPES = frozenset(
-    ( ("GatherV2", "uint8"), ("Pow", "int32"), ("Split", "int32"), ("TensorListConcatV2", "uint8"),
-        ("TensorListSetItem", "uint8"), ("TensorScatterUpdate", "bool"),
+    ( ("BroadcastTo", "uint8"), ("GatherV2", "uint8"), ("Pow", "int32"), ("Split", "int32"), ("TensorListConcatV2", "uint8"),
+        ("TensorListSetItem", "uint8"), ("TensorScatterUpdate", "bool"), ("Tile", "uint8"),
     )
 )  # fmt: skip
 """Operations that have kernels for GPUs, but none for values of this type. Those of int32 compute shapes, on the host."""
