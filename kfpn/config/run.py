@@ -197,7 +197,7 @@ class Config:
             )
         check(self, "", "cross_device", one_of(CrossDevice))
         if self.cpu_devices is not None:
-            check(self, "", "cpu_devices", whole(1))
+            check(self, "", "cpu_devices", ("be an integer in 1..64", lambda v: is_int(v) and 1 <= v <= 64))
             if self.strategy != "mirrored":
                 raise ValueError(
                     f"cpu_devices must go with strategy mirrored, got {self.strategy}: leave one of them out"

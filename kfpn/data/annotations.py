@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -182,6 +183,12 @@ class AnnotatedSource:
         part._images, part._image_names = _Picked(self._images, indices), _Picked(self._image_names, indices)
         part.table = ImageTable(part._images, part._image_names, part.image_ids, part.sizes)
         return part
+
+    def image_files(self) -> list[str]:
+        """Returns the path of each image; an empty list where the images are no files."""
+        if not isinstance(self._images[0], (str, os.PathLike)):
+            return []  # the others are not looked at: reading them may take long
+        return [os.path.abspath(str(image)) for image in self._images]
 
     def __len__(self) -> int:
         """Returns the number of images."""

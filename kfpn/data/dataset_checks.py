@@ -56,6 +56,23 @@ def check_validation_set(source: Source) -> None:
     _warn_of_pattern(source)
 
 
+def warn_of_shared_images(training: Source, validation: Source) -> None:
+    """Warns of images that are trained on and evaluated on: what is measured on them says nothing of new images.
+
+    Args:
+        training, validation: data sets. Images that are no files are not compared.
+    """
+    if not isinstance(training, AnnotatedSource) or not isinstance(validation, AnnotatedSource):
+        return
+    trained = set(training.image_files())
+    shared = [file for file in validation.image_files() if file in trained]
+    if shared:
+        LOGGER.warning(
+            "%s: images that are training images too: %d of %d (first: %s): what is measured on them says nothing of new images",
+            validation.name, len(shared), len(validation), shared[0],
+        )  # fmt: skip
+
+
 def _warn_of_unused_classes(source: AnnotatedSource, counts: ClassCounts, why: str) -> None:
     unused = [name for name, count in zip(source.class_names, counts.objects, strict=True) if not count]
     if unused:

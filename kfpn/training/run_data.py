@@ -9,7 +9,7 @@ import tensorflow as tf
 from kfpn.config.run import Config
 from kfpn.data.annotations import AnnotatedSource
 from kfpn.data.class_names import relabelled, with_classes_of
-from kfpn.data.dataset_checks import check_training_set, check_validation_set
+from kfpn.data.dataset_checks import check_training_set, check_validation_set, warn_of_shared_images
 from kfpn.data.formats import open_source
 from kfpn.data.own_split import open_run_sources, split_by_image
 from kfpn.data.pipeline import train_batches
@@ -67,6 +67,7 @@ def open_run_data(config: Config, source: Source | str | None, val_source: Sourc
     else:
         validation = with_classes_of(opened, validation)
         check_validation_set(validation)
+        warn_of_shared_images(opened, validation)
     if not config.proposals:
         return RunData(opened, validation)
     val_proposals = None if validation is None else proposals_of(config.proposals, validation)

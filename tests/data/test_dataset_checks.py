@@ -8,7 +8,7 @@ from kfpn.config.presets import preset
 from kfpn.data.annotation_checks import CLIPPED, NO_AREA
 from kfpn.data.box_conventions import odd_pattern, require_pixels_of_boxes
 from kfpn.data.class_table import count_classes, describe_source, printable
-from kfpn.data.dataset_checks import check_training_set, check_validation_set
+from kfpn.data.dataset_checks import check_training_set, check_validation_set, warn_of_shared_images
 from kfpn.data.formats import open_source
 from kfpn.data.formats.iterable import IterableSource
 from kfpn.data.record import Record
@@ -203,3 +203,21 @@ def test_the_collected_cases_are_refused_as_training_data(shared, tmp_path):
         place = shared(f"cases/04-nothing-to-learn/{name}")
         with pytest.raises(ValueError, match=f"has no box to learn from: {why}"):
             open_run_data(preset("shapes"), f"coco:{place}/a.json,{place}/images", None)
+
+
+def test_images_that_are_trained_on_and_evaluated_on_are_counted(tmp_path, caplog):
+    (tmp_path / "images/val").mkdir(parents=True)
+    for name in ("a.png", "b.png", "val/c.png"):
+        Image.new("RGB", (40, 30)).save(tmp_path / "images" / name)
+        (tmp_path / f"labels/{name}").parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"labels/{name}").with_suffix(".txt").write_text("0 .5 .5 .4 .4\n")
+    data = tmp_path / "data.yaml"
+    data.write_text("train: images\nval: images/val\nnames: [cat]\n")
+    training, validation = open_source(f"yolo:{data}"), open_source(f"yolo:{data},val")
+    caplog.clear()
+    warn_of_shared_images(training, validation)
+    (record,) = caplog.records
+    assert f"images that are training images too: 1 of 1 (first: {tmp_path}/images/val/c.png)" in record.message
+    caplog.clear()
+    warn_of_shared_images(training.part(np.array([0, 1]), "others"), validation)
+    assert caplog.records == []

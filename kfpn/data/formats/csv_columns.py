@@ -70,10 +70,16 @@ def read_table(path: Path, faults: AnnotationFaults) -> CsvTable:
         raise ValueError(f"{path}: must have a row for each box, got an empty file")
     known = _EXCEL.fullmatch(head.strip())  # Excel's own first line
     delimiters = (known[1],) if known else _DELIMITERS
-    tables = [_understood_table(path, _csv_rows(path, text, delimiter, skip=bool(known))) for delimiter in delimiters]
-    table = next((table for table in tables if table is not None), None)
+    table, fault = None, None
+    for delimiter in delimiters:
+        try:
+            table = _understood_table(path, _csv_rows(path, text, delimiter, skip=bool(known)))
+        except ValueError as error:  # another delimiter may be the file's own
+            fault = fault or error
+        if table is not None:
+            break
     if table is None:
-        raise ValueError(
+        raise fault or ValueError(
             f"{path}: must have columns that are understood, got the first line {shown(head, 120)}: {UNDERSTOOD}"
         )
     if not table.headed:

@@ -169,3 +169,12 @@ def test_a_file_that_is_missing_is_said(tmp_path):
         ValueError, match=r"csv: must name a table of boxes \(\.csv\), got .*nope\.csv, which is no file"
     ):
         open_source(f"csv:{tmp_path}/nope.csv")
+
+
+def test_a_table_with_semicolons_may_hold_commas_in_quotes(tmp_path):
+    Image.new("RGB", (60, 50)).save(tmp_path / "im0.png")
+    table = tmp_path / "t.csv"
+    table.write_text('"image";"x1";"y1";"x2";"y2";"class"\n"im0.png";10;20;30;40;"cat, red"\n')
+    source = open_source(f"csv:{table}")
+    assert source.class_names == ("cat, red",)
+    assert source[0].boxes.tolist() == [[20.0, 10.0, 40.0, 30.0]]
