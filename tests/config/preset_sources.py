@@ -33,6 +33,7 @@ D2_AS_D1 = (
 )
 STAGES = "docs/parity.md: the library's own outputs, stage by stage"
 NOT_THERE = "kfpn's own option, off"
+_CANVASES = "a choice of kfpn's, which compiles each padded size: the others pad each batch for itself"
 
 
 class Row(NamedTuple):
@@ -115,6 +116,7 @@ _DETECTRON2 = (
     Row("input.scale_jitter", (1.0, 1.0), "", None, NOT_THERE),
     Row("input.flip", 0.5, "RandomFlip(prob)", 0.5, FLIP),
     Row("input.divisor", 32, "FPN.size_divisibility", 32, STAGES),
+    Row("input.max_canvases", 6, "", None, _CANVASES),
     Row("sampling.rpn_positive_iou", 0.7, "MODEL.RPN.IOU_THRESHOLDS", [0.3, 0.7], DEFAULTS),
     Row("sampling.rpn_negative_iou", 0.3, "MODEL.RPN.IOU_THRESHOLDS", [0.3, 0.7], DEFAULTS),
     Row("sampling.rpn_batch", 256, "MODEL.RPN.BATCH_SIZE_PER_IMAGE", 256, DEFAULTS),
@@ -191,6 +193,7 @@ TORCHVISION = (
     Row("input.scale_jitter", (1.0, 1.0), "", None, NOT_THERE),
     Row("input.flip", 0.5, "hflip_prob", 0.5, TV_AUGMENT),
     Row("input.divisor", 32, "size_divisible", 32, TV_RESIZE),
+    Row("input.max_canvases", 6, "", None, _CANVASES),
     Row("sampling.rpn_positive_iou", 0.7, "rpn_fg_iou_thresh", 0.7, TV_MODEL),
     Row("sampling.rpn_negative_iou", 0.3, "rpn_bg_iou_thresh", 0.3, TV_MODEL),
     Row("sampling.rpn_batch", 256, "rpn_batch_size_per_image", 256, TV_MODEL),
@@ -263,6 +266,7 @@ PAPER_ROWS = (
     Row("input.scale_jitter", (1.0, 1.0), "TRAIN.SCALES", (800,), D1_FILE),
     Row("input.flip", 0.5, "TRAIN.USE_FLIPPED", True, D1_CONFIG),
     Row("input.divisor", 32, "FPN.COARSEST_STRIDE", 32, D1_CONFIG),
+    Row("input.max_canvases", 6, "", None, _CANVASES),
     Row("sampling.rpn_positive_iou", 0.7, "positive: an IoU over", 0.7, f"{PAPER}, section 4.1"),
     Row("sampling.rpn_negative_iou", 0.3, "negative: IoU lower than", 0.3, f"{PAPER}, section 4.1"),
     Row("sampling.rpn_batch", 256, "256 anchors per image", 256, f"{PAPER}, section 5.1"),
