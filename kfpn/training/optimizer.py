@@ -131,7 +131,7 @@ class Optimizer:
         applied = finite & ~fault & ~frozen
         # TensorFlow would join the factors of clipping and learning rate to one, which rounds otherwise. Not across a choice.
         gradients = [tf.where(applied, gradient, tf.zeros_like(gradient)) for gradient in gradients]
-        with _where(applied, self.rule):
+        with _assigning_only_where(applied, self.rule):
             for variable, gradient in zip(self.trainable_variables, gradients, strict=True):
                 self.rule.update_step(gradient, variable, rate)
         self._halted.assign(tf.maximum(self._halted.value, tf.cast(frozen, tf.float32)))
@@ -205,7 +205,7 @@ def decays(variable: keras.Variable, biases: bool = False) -> bool:
 
 
 @contextmanager
-def _where(applied: tf.Tensor, rule: keras.optimizers.Optimizer) -> Iterator[None]:
+def _assigning_only_where(applied: tf.Tensor, rule: keras.optimizers.Optimizer) -> Iterator[None]:
     """Lets a Keras optimizer change variables only where `applied` is true, in a `with` block.
 
     Every optimizer of Keras assigns with its own `assign`, `assign_add` and `assign_sub`. A choice between two values is

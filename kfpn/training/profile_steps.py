@@ -33,11 +33,7 @@ class StepProfile(contextlib.AbstractContextManager):
         wanted = parse_profile(steps) if active else None
         if wanted is None:
             return
-        first, last = wanted
-        if first is None:
-            first, last = min(progress.step + FIRST, max(last_step - last + 1, progress.step + 1)), last
-            last = first + last - 1
-        last = min(last, last_step)
+        first, last = _steps_of(wanted, progress.step, last_step)
         if not progress.step < first <= last:
             warnings.warn(
                 f"profile must name steps from {progress.step + 1} to {last_step}, which this run still takes, got {steps}: "
@@ -111,3 +107,19 @@ class StepProfile(contextlib.AbstractContextManager):
                 f"profile of steps {first} to {number}: {self.folder}; to look at it: pip install xprof && "
                 f"tensorboard --logdir {self.folder}"
             )
+
+
+def _steps_of(wanted: tuple[int | None, int], done: int, last_step: int) -> tuple[int, int]:
+    """Returns the first and the last step to profile.
+
+    Args:
+        wanted: of `parse_profile`; (None, N) are N steps after those that warm up, or the last N where the run is short.
+        done: number of steps that were taken.
+        last_step: the run's.
+    """
+    first, last = wanted
+    if first is None:
+        count = last
+        first = max(done + 1, min(done + FIRST, last_step - count + 1))
+        last = first + count - 1
+    return first, min(last, last_step)

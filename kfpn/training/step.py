@@ -63,10 +63,9 @@ def build_train_step(
     compiles = _compiles(config, synchronizes)
     parts = _ReplicaStep(Backward(submodels, config, losses), config, optimizer, strategy, noise_shapes)
     if not synchronizes:
-        # One trace serves all replicas: they call it with their own variables.
-        parts.shared = tf.function(parts.backward.__call__, jit_compile=compiles or None, autograph=False)
+        parts.share_trace(compiles)
     if compiles:
-        parts.update = tf.function(parts.update, jit_compile=True, autograph=False)  # type: ignore[method-assign]
+        parts.compile_update()
 
     @tf.function(autograph=False)
     def step(batch: Any) -> dict[str, tf.Tensor]:
@@ -102,8 +101,17 @@ class _ReplicaStep:
         self.strategy = strategy
         self.noise_shapes = noise_shapes
         self.shared: Any = None
+        self._update: Callable = self.update
         self._of_replicas = [strategy.experimental_local_results(variable.value) for variable in backward.variables]
         self._names_stop = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+    def share_trace(self, compiles: bool) -> None:
+        """Lets one trace of forward and backward pass serve all replicas, which call it with their own variables."""
+        self.shared = tf.function(self.backward.__call__, jit_compile=compiles or None, autograph=False)
+
+    def compile_update(self) -> None:
+        """Lets XLA compile the update."""
+        self._update = tf.function(self.update, jit_compile=True, autograph=False)
 
     def trace(self, batch: Mapping[str, Any]) -> Callable:
         """Returns what each replica calls for a batch of this shape."""
@@ -123,7 +131,7 @@ class _ReplicaStep:
         controls = self.optimizer.loss_scale, self.optimizer.stop_requested
         vector, before = accumulate(partial(trace, variables, controls), self.config.accumulate, images, noise)
         vector = context.all_reduce(tf.distribute.ReduceOp.SUM, vector)
-        return self.optimizer.on_each_device(self.update, vector, before)
+        return self.optimizer.on_each_device(self._update, vector, before)
 
     def update(self, vector: tf.Tensor, before: list[tf.Tensor]) -> dict[str, tf.Tensor]:
         """Updates the variables of one device with the sum over all replicas."""

@@ -79,8 +79,9 @@ def test_cpu_devices_go_with_mirrored_alone():
     for strategy in ("one_device", "multi_worker"):
         with pytest.raises(ValueError, match=f"cpu_devices must go with strategy mirrored, got {strategy}"):
             replace(preset("shapes"), strategy=strategy, cpu_devices=2)
-    with pytest.raises(ValueError, match="cpu_devices must be an integer of at least 1, got 0"):
-        replace(preset("shapes"), cpu_devices=0)
+    for count in (0, 65):
+        with pytest.raises(ValueError, match=f"cpu_devices must be an integer in 1..64, got {count}"):
+            replace(preset("shapes"), cpu_devices=count)
 
 
 def test_a_cpu_is_not_split_after_tensorflow_began():
