@@ -13,13 +13,13 @@ from kfpn.data.formats.voc_folder import split_names
 from kfpn.data.formats.yolo_folder import (
     class_lists,
     data_yamls,
-    described_folder,
+    described_data,
     entries_of,
     folders_of_splits,
     holds_images,
 )
 from kfpn.data.formats.yolo_images import label_folders
-from kfpn.data.formats.yolo_yaml import SPLITS, read_data_yaml
+from kfpn.data.formats.yolo_yaml import SPLITS
 
 _BLOCK = 1 << 22  # bytes
 _LISTS = (b'"images"', b'"annotations"', b'"categories"')
@@ -57,29 +57,27 @@ def candidates_in(folder: Path) -> list[Candidate]:
 
 
 def _as_yolo(folder: Path) -> list[Candidate]:
-    candidates: list[Candidate] = []
-    for path in data_yamls(folder):
-        with contextlib.suppress(ValueError):  # a yaml with faults is one all the same: opening it says which
-            candidates.append(_of_splits(str(path), read_data_yaml(path, AnnotationFaults(str(path))).splits))
-            continue
-        candidates.append(Candidate("YOLO", {"train": f"yolo:{path}"}))
-    if not candidates and class_lists(folder) and _has_labels(folder):
-        candidates.append(_of_splits(str(folder), described_folder(folder, AnnotationFaults(str(folder))).splits))
-    return candidates
+    places = data_yamls(folder) or ([folder] if class_lists(folder) and _has_labels(folder) else [])
+    return [_yolo_candidate(place) for place in places]
 
 
-def _of_splits(place: str, splits: Iterable[str]) -> Candidate:
-    return Candidate(
-        "YOLO",
-        {split: f"yolo:{place}" if split == "train" else f"yolo:{place},{SPLITS[split][0]}" for split in splits},
-    )
+def _yolo_candidate(place: Path) -> Candidate:
+    splits: Iterable[str] = ("train",)
+    with contextlib.suppress(ValueError):  # what has faults is a data set all the same: opening it says which
+        splits = described_data(place, AnnotationFaults(str(place))).splits
+    names = {split: f"yolo:{place}" if split == "train" else f"yolo:{place},{SPLITS[split][0]}" for split in splits}
+    return Candidate("YOLO", names)
 
 
 def _has_labels(folder: Path) -> bool:
-    images = [folder / place for places in folders_of_splits(folder).values() for place in places]
-    labels = [Path(place) for inner in images for place in label_folders(str(inner))]
-    lists = set(class_lists(folder))
-    return any(path.suffix.lower() == ".txt" and path not in lists for place in labels for path in entries_of(place))
+    with contextlib.suppress(ValueError):
+        images = [folder / place for places in folders_of_splits(folder).values() for place in places]
+        labels = [Path(place) for inner in images for place in label_folders(str(inner))]
+        lists = class_lists(folder)
+        return any(
+            path.suffix.lower() == ".txt" and path not in lists for place in labels for path in entries_of(place)
+        )
+    return True  # a split in two folders: opening it says which
 
 
 def _as_coco(folder: Path) -> list[Candidate]:

@@ -8,10 +8,10 @@ import numpy as np
 from kfpn.data.annotation_checks import AnnotationFaults
 from kfpn.data.annotations import AnnotatedSource, ImageTable, RawObjects, collect
 from kfpn.data.formats.place_and_split import place_and_split
-from kfpn.data.formats.yolo_folder import described_folder
+from kfpn.data.formats.yolo_folder import described_data
 from kfpn.data.formats.yolo_images import YoloFiles, files_of_split, find_place
 from kfpn.data.formats.yolo_labels import LabelTable, require_centers
-from kfpn.data.formats.yolo_yaml import SPLITS, DataYaml, read_data_yaml
+from kfpn.data.formats.yolo_yaml import SPLITS, DataYaml
 from kfpn.data.image_checks import progress, read_headers
 from kfpn.data.opening_warnings import warn_of_data
 from kfpn.data.record import Source
@@ -74,12 +74,8 @@ def _known_split(text: str) -> str:
     raise ValueError(f"split must be one of {known}, got {text!r}")
 
 
-def _described(place: Path, faults: AnnotationFaults) -> DataYaml:
-    return described_folder(place, faults) if place.is_dir() else read_data_yaml(place, faults)
-
-
 def _data_and_files(place: Path, split: str, faults: AnnotationFaults) -> tuple[DataYaml, YoloFiles]:
-    data = _described(place, faults)
+    data = described_data(place, faults)
     if split not in data.splits:
         there = ", ".join(SPLITS[known][0] for known in data.splits)
         raise ValueError(
@@ -114,7 +110,7 @@ def open_place(place: str, split: str = "train") -> Source:
 def validation_data(place: str) -> str | None:
     """Returns the validation split of the same yaml, where it names one and is not itself that split."""
     path, split = place_and_split(place, "train")
-    data = _described(Path(path).expanduser(), AnnotationFaults(f"yolo:{place}"))
+    data = described_data(Path(path).expanduser(), AnnotationFaults(f"yolo:{place}"))
     return f"yolo:{path},val" if "validation" in data.splits and _known_split(split) == "train" else None
 
 

@@ -8,21 +8,26 @@ from kfpn.data.formats.yolo_yaml import SPLITS, DataYaml, is_data_yaml, parsed_y
 from kfpn.data.image_endings import is_image_name
 from kfpn.data.text_files import lines_of, read_text
 
+BESIDE = "images outside of the folders that are read, left out"
+
 CLASS_LISTS = ("classes.txt", "obj.names", "classes.names")
 """Files that hold the name of a class in each line."""
 
 
-def described_folder(folder: Path, faults: AnnotationFaults) -> DataYaml:
-    """Returns what the one data.yaml of a folder says, or what its classes.txt and its folders do.
+def described_data(place: Path, faults: AnnotationFaults) -> DataYaml:
+    """Returns what a data.yaml says, or the one of a folder, or what the folder's classes.txt and its folders do.
 
     Args:
-        folder: that holds a data.yaml; or a classes.txt, and images in a folder `images`, beside it or in a folder for each split.
-        faults: its `source` is what messages call the data set.
+        place: a data.yaml; or a folder that holds one, or a classes.txt and images in a folder `images`, beside it or in a folder for
+            each split.
+        faults: its `source` is what messages call the data set; counts images beside the folders that are read.
 
     Raises:
-        ValueError: when neither is there, or several are.
+        ValueError: when neither is there, or several are, or an image in the folder `images` belongs to no split.
     """
-    yamls = data_yamls(folder)
+    if not place.is_dir():
+        return read_data_yaml(place, faults)
+    folder, yamls = place, data_yamls(place)
     if len(yamls) > 1:
         raise ValueError(
             f"yolo: must name one file, got {folder}, which holds {' and '.join(map(str, yamls[:5]))}: name one of them"
@@ -37,6 +42,7 @@ def described_folder(folder: Path, faults: AnnotationFaults) -> DataYaml:
     splits = folders_of_splits(folder)
     if not splits:
         raise ValueError(f"{faults.source}: must have images in {folder} or in {folder / 'images'}, got none")
+    _count_images_beside(folder, splits, faults)
     names = {path: _listed_names(path) for path in paths}
     other = next((path for path in paths if names[path] != names[paths[0]]), None)
     if other is not None:
@@ -85,9 +91,36 @@ def folders_of_splits(folder: Path) -> dict[str, list[str]]:
     return splits
 
 
+def _count_images_beside(folder: Path, splits: dict[str, list[str]], faults: AnnotationFaults) -> None:
+    """Counts the images of a folder, and of the folders in it, that no split reads; refuses them in its folder `images`."""
+    read = [folder / place for places in splits.values() for place in places]
+    if folder in read:
+        return  # with all folders in it
+    of_images = folder / "images"
+    places = [folder, *_folders_in(folder)]
+    if of_images not in read:  # else it is read with all folders in it
+        places += _folders_in(of_images)
+    for place in places:
+        left_out = [] if place in read else _images_in(place)
+        if left_out and of_images in (place, place.parent):
+            raise ValueError(
+                f"{faults.source}: images must lie in the folders of splits, {' and '.join(map(str, read))}, got {len(left_out)} in "
+                f"{place} (first: {left_out[0].name}): move them into one of these folders, or write a data.yaml"
+            )
+        faults.add(BESIDE, str(left_out[0]) if left_out else "", len(left_out))
+
+
 def holds_images(folder: Path) -> bool:
     """Tells whether a folder holds an image itself."""
-    return any(is_image_name(path) for path in entries_of(folder))
+    return bool(_images_in(folder))
+
+
+def _images_in(folder: Path) -> list[Path]:
+    return [path for path in entries_of(folder) if is_image_name(path)]
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    return [path for path in entries_of(folder) if path.is_dir()]
 
 
 def entries_of(folder: Path) -> list[Path]:
