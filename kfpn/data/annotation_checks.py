@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from kfpn.data.field_values import whole_number
 from kfpn.data.image_checks import NAMED_FAULTS, listing
 from kfpn.data.opening_warnings import warn_of_data
 
@@ -102,7 +103,7 @@ def in_stored_pixels(
     the image before the rotation. (The size does not show a rotation by 180 degrees.)
 
     Args:
-        declared: (N, 2) int height and width; a row with a 0 declares nothing.
+        declared: (N, 2) int height and width; 0: that side is not declared.
         sizes: (N, 2) int height and width after EXIF rotation.
         orientations: (N,) int EXIF orientations.
         names: what messages call the images.
@@ -114,13 +115,13 @@ def in_stored_pixels(
     Raises:
         ValueError: where a declared size is neither of the two: the boxes belong to another picture.
     """
-    unknown = (declared <= 0).any(axis=1)
-    same = unknown | (declared == sizes).all(axis=1)
-    stored = ~same & (orientations >= 5) & (declared == sizes[:, ::-1]).all(axis=1)
+    unknown = declared <= 0
+    same = (unknown | (declared == sizes)).all(axis=1)
+    stored = ~same & (orientations >= 5) & (unknown | (declared == sizes[:, ::-1])).all(axis=1)
     wrong = np.flatnonzero(~same & ~stored)
     if len(wrong):
         bad = [
-            f"{names[i]} is {sizes[i][1]} x {sizes[i][0]}, annotated as {declared[i][1]} x {declared[i][0]}"
+            f"{names[i]} is {sizes[i][1]} x {sizes[i][0]}, annotated as {' x '.join(str(side or '?') for side in declared[i][::-1])}"
             for i in wrong[:NAMED_FAULTS]
         ]
         swapped = all((declared[i] == sizes[i][::-1]).all() for i in wrong)
@@ -152,12 +153,18 @@ def plain_name(name: str) -> str:
     return " ".join(seen.replace("_", " ").replace("-", " ").casefold().split())
 
 
+_SIMILAR: dict[str, Callable[[str], object]] = {
+    "whose names differ only in case, spaces, hyphens or accents' form": plain_name,
+    "whose names are one number in several spellings": whole_number,
+}
+
+
 def warn_of_similar_names(class_names: Sequence[str], source: str) -> None:
-    """Logs one warning when names of classes differ only in case, spaces, hyphens or accents' form: they may be one class."""
-    first: dict[str, str] = {}
-    pairs = [(other, name) for name in class_names if (other := first.setdefault(plain_name(str(name)), name)) != name]
-    if pairs:
-        shown = ", ".join(f"{one!r} and {two!r}" for one, two in pairs[:NAMED_FAULTS])
-        warn_of_data(
-            f"{source}: classes whose names differ only in case, spaces, hyphens or accents' form: {len(pairs)} ({shown})"
-        )
+    """Logs one warning for each way in which names of classes are alike: they may be one class."""
+    for alike, key_of in _SIMILAR.items():
+        first: dict[object, str] = {}
+        keyed = [(key, str(name)) for name in class_names if (key := key_of(str(name))) is not None]
+        pairs = [(one, two) for key, two in keyed if (one := first.setdefault(key, two)) != two]
+        if pairs:
+            shown = ", ".join(f"{one!r} and {two!r}" for one, two in pairs[:NAMED_FAULTS])
+            warn_of_data(f"{source}: classes {alike}: {len(pairs)} ({shown})")

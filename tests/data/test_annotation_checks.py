@@ -92,6 +92,14 @@ def test_the_declared_size_decides_whether_boxes_refer_to_the_stored_pixels():
     assert in_stored_pixels(declared, sizes, turned, list("abcd"), "set").tolist() == [False, True, False, False]
 
 
+def test_one_side_that_is_declared_is_compared_alone():
+    sizes, turned = np.array([[30, 20], [30, 20], [30, 20]]), np.array([1, 6, 6])
+    declared = np.array([[30, 0], [0, 20], [20, 0]])
+    assert in_stored_pixels(declared, sizes, turned, list("abc"), "set").tolist() == [False, False, True]
+    with pytest.raises(ValueError, match=r"a is 20 x 30, annotated as 21 x \?\nUse the images that were annotated"):
+        in_stored_pixels(np.array([[0, 21]]), np.array([[30, 20]]), np.ones(1), ["a"], "set")
+
+
 def test_the_error_for_a_wrong_size_names_the_file_and_both_sizes():
     with pytest.raises(ValueError, match=r"set: 1 of 2 images(.|\n)*b is 20 x 30, annotated as 30 x 20"):
         in_stored_pixels(np.array([[30, 20], [20, 30]]), np.array([[30, 20], [30, 20]]), np.ones(2), ["a", "b"], "set")
@@ -102,8 +110,12 @@ def test_names_of_classes_that_may_be_one_are_said(caplog):
     assert caplog.messages == [
         "set: classes whose names differ only in case, spaces, hyphens or accents' form: 2 ('cat' and 'Cat', 'traffic light' and 'traffic_light')"
     ]
-    warn_of_similar_names(["cat", "cats", "dog"], "set")
+    warn_of_similar_names(["cat", "cats", "dog", "1", "2"], "set")
     assert len(caplog.messages) == 1
+    warn_of_similar_names(["1", "cat", "01", "1.0"], "set")
+    assert caplog.messages[1:] == [
+        "set: classes whose names are one number in several spellings: 2 ('1' and '01', '1' and '1.0')"
+    ]
 
 
 def test_swapped_width_and_height_are_called_so():
