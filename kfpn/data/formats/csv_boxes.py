@@ -1,5 +1,6 @@
 """Reads tables with a box in each row: `csv:FILE.csv[,IMAGES_DIR]`."""
 
+import collections
 import dataclasses
 import os
 from collections.abc import Sequence
@@ -9,32 +10,35 @@ import numpy as np
 
 from kfpn.data.annotation_checks import AnnotationFaults, in_stored_pixels, upright_boxes
 from kfpn.data.annotations import AnnotatedSource, ImageTable, RawObjects, collect
-from kfpn.data.field_values import comma_hint, read_number, shown, whole_number
-from kfpn.data.formats.csv_columns import CsvTable, read_table
+from kfpn.data.field_values import comma_hint, read_flag, read_number, shown, whole_number
+from kfpn.data.formats.csv_columns import FLAGS, NOTHING, CsvTable, read_table
 from kfpn.data.image_checks import NAMED_FAULTS, listing, read_headers
 from kfpn.data.image_files import ImageFiles
 from kfpn.data.record import Source
 
 REPEATED_ROWS = "rows that are there twice, left out"
+FLAGGED_ROWS = "rows with {} 1, taken as crowd"
+NUMBERED = "numbers of classes that are spelt otherwise, taken as the same"
 
 _CORNERS = ("x1", "y1", "x2", "y2")
-_NOTHING = frozenset(("", "nan", "null", "none"))
 
 
 @dataclasses.dataclass(frozen=True)
 class _Box:
-    """Holds a row: its line, its image's place in the list of names, its class and its corners."""
+    """Holds a row: its line, its image's place in the list of names, its class as it is spelt, its corners, and whether it is crowd."""
 
     line: int
     image: int
     class_name: str
-    corners: list[float]
+    corners: tuple[float, ...]
+    crowd: bool
 
 
 class CsvSource(AnnotatedSource):
     """Reads a CSV file with the columns image, x1, y1, x2, y2 and class, in whole or broken pixels from the image's corner.
 
-    A row without box and class is an image without objects. The classes are sorted, by number where all are numbers.
+    A row without box and class is an image without objects. The classes are sorted, by number where all are numbers. Rows of one
+    image, class and box count once, however they are spelt.
 
     Args:
         path: of the file.
@@ -53,27 +57,30 @@ class CsvSource(AnnotatedSource):
             )
         faults = AnnotationFaults(name)
         table = read_table(file, faults)
-        names, declared, boxes = _read_boxes(table, faults)
+        names, declared, rows = _read_boxes(table, faults)
         folder = file.parent if images_dir is None else Path(images_dir).expanduser()
         files = _found_files(names, folder, file, faults)
         images = list(dict.fromkeys(files))
         place = {image: i for i, image in enumerate(images)}
+        of_name = np.asarray([place[image] for image in files], np.int64)
         sizes, orientations = read_headers(images, images, name)
-        said = np.zeros((len(images), 2), np.int64)
-        for image, size in zip(files, declared, strict=True):
-            said[place[image]] = np.maximum(said[place[image]], size)
-        stored = in_stored_pixels(said, sizes, orientations, images, name)
-        class_names = _sorted_names({box.class_name for box in boxes})
+        stored = in_stored_pixels(declared, sizes[of_name], orientations[of_name], files, name)
+        name_of_class = _class_names({row.class_name for row in rows}, table, faults)
+        class_names = _sorted_names(set(name_of_class.values()))
         if not class_names:
             raise ValueError(f"{name}: must have at least one box, got none in {len(table.rows)} rows")
-        label_of = {class_name: label for label, class_name in enumerate(class_names)}
-        of_image = np.asarray([place[files[box.image]] for box in boxes], np.int64)
+        label_of = {spelt: class_names.index(class_name) for spelt, class_name in name_of_class.items()}
+        boxes = _without_repeats(
+            rows, [(of_name[row.image], label_of[row.class_name], row.corners) for row in rows], file, faults
+        )
+        of_box = np.asarray([box.image for box in boxes], np.int64)
+        of_image = of_name[of_box]
         corners = np.asarray([box.corners for box in boxes], np.float64).reshape(-1, 4)[:, [1, 0, 3, 2]]
         raw = RawObjects(
             of_image,
-            upright_boxes(corners, sizes[of_image], np.where(stored, orientations, 1)[of_image]),
+            upright_boxes(corners, sizes[of_image], np.where(stored[of_box], orientations[of_image], 1)),
             [label_of[box.class_name] for box in boxes],
-            np.zeros(len(boxes), bool),
+            [box.crowd for box in boxes],
             np.zeros(len(boxes)),
             where=lambda m: f"{file}, line {boxes[m].line}",
         )
@@ -87,14 +94,13 @@ class CsvSource(AnnotatedSource):
         self.report(faults)
 
 
-def _read_boxes(table: CsvTable, faults: AnnotationFaults) -> tuple[list[str], list[tuple[int, int]], list[_Box]]:
-    """Returns the names of the images, the height and width that rows declare for each (0: none), and the boxes."""
+def _read_boxes(table: CsvTable, faults: AnnotationFaults) -> tuple[list[str], np.ndarray, list[_Box]]:
+    """Returns the names of the images, the height and width (N, 2) that rows declare for each (0: none), and the boxes."""
     if not table.rows:
         raise ValueError(f"{table.path}: must have a row for each box, got a header alone")
     names: dict[str, int] = {}
     declared: list[tuple[int, int]] = []
     boxes: list[_Box] = []
-    seen: set[tuple[str, ...]] = set()
     for line, fields in table.rows:
         where = f"{table.path}, line {line}"
         if len(fields) != table.width:
@@ -105,36 +111,44 @@ def _read_boxes(table: CsvTable, faults: AnnotationFaults) -> tuple[list[str], l
         if not image or "\0" in image:
             raise ValueError(f"{where}: image must be the name of a file, got {shown(image, 60)}")
         index = names.setdefault(image, len(names))
-        size = _declared_sides(table, fields, where)
         if index == len(declared):
-            declared.append(size)
-        elif 0 in declared[index]:
-            declared[index] = size
-        elif 0 not in size and size != declared[index]:
-            raise ValueError(
-                f"{where}: width and height must be those of the image's first row, {declared[index][::-1]}, got {size[::-1]}"
-            )
+            declared.append((0, 0))
+        declared[index] = _joined_sides(declared[index], _declared_sides(table, fields, where), where)
         corners = [fields[table.columns[corner]] for corner in _CORNERS]
         class_name = fields[table.columns["class"]]
-        if all(text.lower() in _NOTHING for text in (*corners, class_name)):
+        if all(text.lower() in NOTHING for text in (*corners, class_name)):
             continue
-        key = (image, *corners, class_name)
-        if key in seen:
-            faults.add(REPEATED_ROWS, where)
-            continue
-        seen.add(key)
-        boxes.append(_Box(line, index, _row_class(class_name, where), _corner_numbers(corners, where)))
-    return list(names), declared, boxes
+        crowd = _is_flagged(table, fields, where, faults)
+        boxes.append(_Box(line, index, _row_class(class_name, where), _corner_numbers(corners, where), crowd))
+    return list(names), np.asarray(declared, np.int64), boxes
 
 
-def _corner_numbers(corners: Sequence[str], where: str) -> list[float]:
+def _without_repeats(rows: list[_Box], keys: list[tuple], file: Path, faults: AnnotationFaults) -> list[_Box]:
+    first: dict[tuple, _Box] = {}
+    for row, key in zip(rows, keys, strict=True):
+        if first.setdefault(key, row) is not row:
+            faults.add(REPEATED_ROWS, f"{file}, line {row.line}")
+    return list(first.values())
+
+
+def _is_flagged(table: CsvTable, fields: Sequence[str], where: str, faults: AnnotationFaults) -> bool:
+    """Tells whether one of a row's flags makes its box crowd, and counts it by the first of them."""
+    for flag in FLAGS:
+        text = fields[table.columns[flag]] if flag in table.columns else ""
+        if read_flag(None if text.lower() in NOTHING else text, f"{where}: {flag}", yes=("yes",), no=("no",)):
+            faults.add(FLAGGED_ROWS.format(flag), where)
+            return True
+    return False
+
+
+def _corner_numbers(corners: Sequence[str], where: str) -> tuple[float, ...]:
     numbers = [read_number(text) for text in corners]
     known = [number for number in numbers if number is not None]
     if len(known) != len(corners):
         raise ValueError(
             f"{where}: box must be four numbers, x1, y1, x2, y2, got {', '.join(corners)[:100]!r}{comma_hint(*corners)}"
         )
-    return known
+    return tuple(known)
 
 
 def _row_class(text: str, where: str) -> str:
@@ -144,10 +158,9 @@ def _row_class(text: str, where: str) -> str:
 
 
 def _declared_sides(table: CsvTable, fields: Sequence[str], where: str) -> tuple[int, int]:
-    if "width" not in table.columns or "height" not in table.columns:
-        return 0, 0
-    texts = [fields[table.columns[side]] for side in ("height", "width")]
-    sides = [0 if text.lower() in _NOTHING else whole_number(text) for text in texts]
+    """Returns the height and the width that a row declares, 0 where it does not."""
+    texts = [fields[table.columns[side]] if side in table.columns else "" for side in ("height", "width")]
+    sides = [0 if text.lower() in NOTHING else whole_number(text) for text in texts]
     if not all(side is not None and 0 <= side < 2**31 for side in sides):
         raise ValueError(
             f"{where}: width and height must be numbers of pixels, got {texts[1][:40]!r} and {texts[0][:40]!r}"
@@ -155,11 +168,33 @@ def _declared_sides(table: CsvTable, fields: Sequence[str], where: str) -> tuple
     return sides[0] or 0, sides[1] or 0
 
 
+def _joined_sides(before: tuple[int, int], now: tuple[int, int], where: str) -> tuple[int, int]:
+    """Returns the height and the width that an image's rows declare together."""
+    if any(side and known not in (0, side) for known, side in zip(before, now, strict=True)):
+        raise ValueError(
+            f"{where}: width and height must be those of the image's first row, {before[::-1]}, got {now[::-1]}"
+        )
+    return before[0] or now[0], before[1] or now[1]
+
+
+def _class_names(spellings: set[str], table: CsvTable, faults: AnnotationFaults) -> dict[str, str]:
+    """Returns the name of each class by its spelling: `1`, `01` and `1.0`, as tools write one number, are `1`."""
+    numbers = {text: whole_number(text) for text in spellings}
+    count = collections.Counter(numbers.values())
+    all_numbers = None not in count
+    names = {text: str(n) if n is not None and (all_numbers or count[n] > 1) else text for text, n in numbers.items()}
+    other = sorted(text for text, class_name in names.items() if text != class_name)
+    if other:
+        faults.add(NUMBERED, f"{table.path}: {shown(other[0], 40)} is {names[other[0]]!r}", len(other))
+    return names
+
+
 def _sorted_names(names: set[str]) -> list[str]:
+    """Returns the names in their order: by number where all are numbers."""
     numbers = {name: whole_number(name) for name in names}
-    if all(number is not None for number in numbers.values()):
-        return sorted(names, key=lambda name: (numbers[name] or 0, name))
-    return sorted(names)
+    if None in numbers.values():
+        return sorted(names)
+    return sorted(names, key=lambda name: numbers[name] or 0)
 
 
 def _found_files(names: list[str], folder: Path, file: Path, faults: AnnotationFaults) -> list[str]:

@@ -1,5 +1,6 @@
 """Finds out which columns of a CSV file hold the image, the box and the class."""
 
+import contextlib
 import csv
 import re
 from collections.abc import Iterator, Sequence
@@ -7,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kfpn.data.annotation_checks import AnnotationFaults
+from kfpn.data.encodings import decode_text
 from kfpn.data.field_values import read_number, shown
+from kfpn.data.formats.yolo_yaml import SPLITS
 from kfpn.data.image_endings import image_endings
 from kfpn.data.text_files import lines_of, read_text
 
-UNREAD = "columns that are not read"
+UNREAD = "columns that are not read ({})"
 NO_HEADER = "no header there, so the columns are taken as image, x1, y1, x2, y2, class"
 
 COLUMNS = {
@@ -23,16 +26,28 @@ COLUMNS = {
     "class": ("class", "classname", "label", "labelname", "category", "categoryname", "name"),
     "width": ("width", "imagewidth", "imgwidth"),
     "height": ("height", "imageheight", "imgheight"),
+    "iscrowd": ("iscrowd", "crowd"),
+    "difficult": ("difficult", "isdifficult"),
+    "ignore": ("ignore", "isignore", "ignored"),
 }
 """What a column holds -> its names, without spaces, underscores, hyphens and case."""
 NEEDED = ("image", "x1", "y1", "x2", "y2", "class")
+FLAGS = ("iscrowd", "difficult", "ignore")
+NOTHING = frozenset(("", "nan", "null", "none"))
+"""What tools write, in any case, where a field has no value."""
 UNDERSTOOD = (
     "image,x1,y1,x2,y2,class or filename,width,height,class,xmin,ymin,xmax,ymax (in any order; also path or file for the image, left, top, "
     "right, bottom, and label, name or category); without a header only image,x1,y1,x2,y2,class"
 )
 
 _DELIMITERS = (",", ";", "\t")
-_EXCEL = re.compile(r"sep=(.)\r?\n?")
+_EXCEL = re.compile(r"sep=(.)\s*(?:[\r\n]|$)")  # Excel's own first line
+_SPLIT_WORDS = frozenset((*(word for words in SPLITS.values() for word in words), "dev", "eval", "evaluation"))
+_OF_SPLITS = ("split", "subset", "set", "partition", "usage", "phase", "dataset")
+_OF_ONE_SPLIT = tuple(f"{start}{word}" for word in sorted(_SPLIT_WORDS) for start in ("", "is"))
+"""Columns whose flag says whether a row is of a split, as `is_valid`."""
+_YES_OR_NO = frozenset(("0", "1", "0.0", "1.0", "false", "true", "f", "t", "no", "yes", "n", "y"))
+_NAMED_COLUMNS = 8
 
 
 @dataclass(frozen=True)
@@ -44,14 +59,14 @@ class CsvTable:
         columns: what a column holds -> its place in a row.
         rows: (number of the line, the row's fields), the header left out.
         width: int, fields in a row.
-        headed: bool, whether the file has a header.
+        header: the names of all columns; none where the file has no header.
     """
 
     path: Path
     columns: dict[str, int]
     rows: list[tuple[int, list[str]]]
     width: int
-    headed: bool = True
+    header: Sequence[str] = ()
 
 
 def read_table(path: Path, faults: AnnotationFaults) -> CsvTable:
@@ -62,18 +77,17 @@ def read_table(path: Path, faults: AnnotationFaults) -> CsvTable:
         faults: its `source` is what messages call the data set; counts what is not read.
 
     Raises:
-        ValueError: when it can't be read, or what its columns hold is not sure; says which headers are understood.
+        ValueError: when it can't be read, what its columns hold is not sure, or another column puts the rows into several splits;
+            says which headers are understood, or what to do.
     """
     text = read_text(path, "save it as UTF-8")
     head = next((line for line in lines_of(text) if line.strip()), "")
     if not head:
         raise ValueError(f"{path}: must have a row for each box, got an empty file")
-    known = _EXCEL.fullmatch(head.strip())  # Excel's own first line
-    delimiters = (known[1],) if known else _DELIMITERS
     table, fault = None, None
-    for delimiter in delimiters:
+    for delimiter in _delimiters(text):
         try:
-            table = _understood_table(path, _csv_rows(path, text, delimiter, skip=bool(known)))
+            table = _understood_table(path, _csv_rows(path, text, delimiter))
         except ValueError as error:  # another delimiter may be the file's own
             fault = fault or error
         if table is not None:
@@ -82,22 +96,54 @@ def read_table(path: Path, faults: AnnotationFaults) -> CsvTable:
         raise fault or ValueError(
             f"{path}: must have columns that are understood, got the first line {shown(head, 120)}: {UNDERSTOOD}"
         )
-    if not table.headed:
+    if not table.header:
         faults.add(NO_HEADER, str(path), len(table.rows))
-    faults.add(UNREAD, str(path), table.width - len(table.columns))
+    unread = [place for place in range(len(table.header)) if place not in table.columns.values()]
+    _require_one_split(table, unread)
+    names = [shown(table.header[place], 40) for place in unread]
+    more = ", ..." if len(names) > _NAMED_COLUMNS else ""
+    faults.add(UNREAD.format(", ".join(names[:_NAMED_COLUMNS]) + more), str(path), len(unread))
     return table
 
 
 def looks_like_boxes(path: Path) -> bool:
-    """Tells whether a file is a table of boxes that `read_table` reads."""
+    """Tells whether the first line of a file is that of a table of boxes; its other lines may have faults."""
     try:
-        read_table(path, AnnotationFaults(str(path)))
-    except ValueError:
+        text = decode_text(path.read_bytes())
+    except UnicodeDecodeError as error:
+        text = error.object.decode("latin-1")  # the words of a header are ASCII
+    except OSError:
         return False
-    return True
+    for delimiter in _delimiters(text):
+        with contextlib.suppress(ValueError):
+            first = next(_csv_rows(path, text, delimiter), (0, []))[1]
+            if _has_needed(first) or _is_bare_row(first):
+                return True
+    return False
 
 
-def _csv_rows(path: Path, text: str, delimiter: str, *, skip: bool) -> Iterator[tuple[int, list[str]]]:
+def _require_one_split(table: CsvTable, unread: Sequence[int]) -> None:
+    """Refuses a table in which a column that is not read says that some rows are to train on and others to evaluate on."""
+    for place in unread:
+        name = _plain_header(table.header[place])
+        values = {fields[place].lower() for _, fields in table.rows if len(fields) == table.width} - NOTHING
+        names_splits = values <= _SPLIT_WORDS or (name in _OF_SPLITS and values & _SPLIT_WORDS)
+        if len(values) > 1 and (names_splits or (name in _OF_ONE_SPLIT and values <= _YES_OR_NO)):
+            said = " and ".join(shown(value, 30) for value in sorted(values)[:4])
+            raise ValueError(
+                f"{table.path}: must hold the rows of one split, got {said} in column {shown(table.header[place], 40)}: write the rows of "
+                "each split into a file of its own, for --data and --val-data, or remove the column to train on all rows"
+            )
+
+
+def _delimiters(text: str) -> Sequence[str]:
+    """Returns what may stand between fields: what Excel's own first line says, else what tools use."""
+    known = _EXCEL.match(text)
+    return (known[1],) if known else _DELIMITERS
+
+
+def _csv_rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Yields the number and the fields of each line; empty lines and Excel's own first line are passed over."""
     if delimiter not in text:
         return
     lines = lines_of(text)
@@ -105,7 +151,7 @@ def _csv_rows(path: Path, text: str, delimiter: str, *, skip: bool) -> Iterator[
     try:
         for row in reader:
             fields = [field.strip() for field in row]
-            if any(fields) and not (skip and reader.line_num == 1):
+            if any(fields) and not (reader.line_num == 1 and _EXCEL.match(text)):
                 yield reader.line_num, fields
     except csv.Error as error:
         raise ValueError(f"{path}: is not CSV: line {reader.line_num}: {error}") from error
@@ -117,7 +163,7 @@ def _understood_table(path: Path, rows: Iterator[tuple[int, list[str]]]) -> CsvT
         return None
     columns = _columns_of_header(path, first[1])
     if columns is not None:
-        return CsvTable(path, columns, list(rows), len(first[1]))
+        return CsvTable(path, columns, list(rows), len(first[1]), first[1])
     if len(first[1]) != len(NEEDED) or not _is_bare_row(first[1]):
         return None
     every = [first, *rows]
@@ -129,12 +175,14 @@ def _understood_table(path: Path, rows: Iterator[tuple[int, list[str]]]) -> CsvT
             f"{path}: must have a header, or image,x1,y1,x2,y2,class in every line, with x2 > x1 and y2 > y1, got another line {number}: "
             f"write a header: {UNDERSTOOD}"
         )
-    return CsvTable(path, {name: i for i, name in enumerate(NEEDED)}, every, len(NEEDED), headed=False)
+    return CsvTable(path, {name: i for i, name in enumerate(NEEDED)}, every, len(NEEDED))
 
 
 def _columns_of_header(path: Path, header: Sequence[str]) -> dict[str, int] | None:
     """Returns what the columns hold by the words of a header, None where it is no header that is understood."""
-    plain = [re.sub(r"[\s_\-]", "", field).lower() for field in header]
+    if not _has_needed(header):
+        return None
+    plain = [_plain_header(field) for field in header]
     columns: dict[str, int] = {}
     for name, words in COLUMNS.items():
         places = [i for i, field in enumerate(plain) if field in words]
@@ -143,7 +191,16 @@ def _columns_of_header(path: Path, header: Sequence[str]) -> dict[str, int] | No
             raise ValueError(f"{path}: must have one column for {name}, got {both}: remove or rename one")
         if places:
             columns[name] = places[0]
-    return columns if all(name in columns for name in NEEDED) else None
+    return columns
+
+
+def _plain_header(field: str) -> str:
+    return re.sub(r"[\s_\-]", "", field).lower()
+
+
+def _has_needed(header: Sequence[str]) -> bool:
+    plain = {_plain_header(field) for field in header}
+    return all(plain.intersection(COLUMNS[name]) for name in NEEDED)
 
 
 def _is_bare_row(fields: Sequence[str]) -> bool:

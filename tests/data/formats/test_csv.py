@@ -62,7 +62,7 @@ def test_what_is_guessed_or_not_read_is_said(tmp_path, caplog):
     assert "rows that are there twice, left out: 1 (first: " in caplog.text
     assert "boxes.csv, line 2)" in caplog.text
     CsvSource(made(tmp_path, "image,x1,y1,x2,y2,class,score,id\na.png,1,2,11,12,cat,1,1\n"))
-    assert "columns that are not read: 2" in caplog.text
+    assert "columns that are not read ('score', 'id'): 2" in caplog.text
 
 
 def test_names_with_separators_and_quotes_are_read_in_quotes(tmp_path):
@@ -153,6 +153,12 @@ def test_a_table_or_a_row_that_is_not_sure_is_one_error_line(tmp_path, text, mes
     [
         (HEAD + "c.png,1,2,11,12,cat\n", r"1 of 1 images do not exist in .*:\n  c\.png"),
         (HEAD.replace("class", "class,width,height") + "a.png,1,2,11,12,cat,20,40\n", "Width and height are swapped"),
+        (HEAD.replace("class", "class,width") + "a.png,1,2,11,12,cat,41\n", r"is 40 x 20, annotated as 41 x \?"),
+        (HEAD.replace("class", "class,height") + "a.png,1,2,11,12,cat,21\n", r"is 40 x 20, annotated as \? x 21"),
+        (
+            HEAD.replace("class", "class,width,height") + "a.png,1,2,11,12,cat,40,\n./a.png,2,2,11,12,cat,,21\n",
+            r"is 40 x 20, annotated as \? x 21",
+        ),
         (
             HEAD + "".join(f"a.png,0.1,0.2,0.{d},0.9,cat\n" for d in range(5, 9)),
             "look like shares of the image's sides",
@@ -178,3 +184,58 @@ def test_a_table_with_semicolons_may_hold_commas_in_quotes(tmp_path):
     source = open_source(f"csv:{table}")
     assert source.class_names == ("cat, red",)
     assert source[0].boxes.tolist() == [[20.0, 10.0, 40.0, 30.0]]
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [("split", ("train", "val")), ("Sub Set", ("TRAIN", "unused")), ("is_valid", ("True", "False")), ("is-train", (1, 0)),
+     ("whatever", ("training", "Test")), ("set", ("dev", "train"))],
+)  # fmt: skip
+def test_a_table_whose_rows_are_of_several_splits_is_refused(tmp_path, column, values):
+    head = HEAD.replace("\n", f",{column}\n")
+    path = made(tmp_path, head + "".join(f"a.png,{i},2,11,12,cat,{value}\n" for i, value in enumerate(values)))
+    with pytest.raises(
+        ValueError, match=rf"boxes\.csv: must hold the rows of one split, got .* in column '{column}'"
+    ) as error:
+        CsvSource(path)
+    assert "write the rows of each split into a file of its own, for --data and --val-data" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [("split", ("train", "train")), ("split", ("train", "")), ("set", ("a", "b")), ("test", ("3", "4"))],
+)
+def test_a_column_that_names_no_second_split_is_not_read_and_said(tmp_path, caplog, column, values):
+    head = HEAD.replace("\n", f",{column}\n")
+    path = made(tmp_path, head + "".join(f"a.png,{i},2,11,12,cat,{value}\n" for i, value in enumerate(values)))
+    assert [len(objects) for objects in content(CsvSource(path))] == [2]
+    assert f"columns that are not read ('{column}'): 1" in caplog.text
+
+
+@pytest.mark.parametrize("flag", ["iscrowd", "is_difficult", "Ignore"])
+def test_flags_make_a_box_crowd_and_are_counted(tmp_path, caplog, flag):
+    text = HEAD.replace("\n", f",{flag}\n") + "".join(
+        f"a.png,{i},2,11,12,cat,{value}\n" for i, value in enumerate(("0", "1", "", "True", "no"))
+    )
+    assert CsvSource(made(tmp_path, text))[0].crowd.tolist() == [False, True, False, True, False]
+    assert "1, taken as crowd: 2 (first: " in caplog.text
+    with pytest.raises(ValueError, match=r"line 2: \w+ must be 0, 1, true or false, got 'maybe'"):
+        CsvSource(made(tmp_path, HEAD.replace("\n", f",{flag}\n") + "a.png,1,2,11,12,cat,maybe\n"))
+
+
+def test_a_number_is_one_class_however_it_is_spelt(tmp_path, caplog):
+    rows = [f"a.png,{i},2,11,12,{name}\n" for i, name in enumerate(("1", "01", "1.0", "10"))]
+    source = CsvSource(made(tmp_path, HEAD + "".join(rows)))
+    assert source.class_names == ("1", "10")
+    assert source[0].labels.tolist() == [0, 0, 0, 1]
+    assert "numbers of classes that are spelt otherwise, taken as the same: 2 (first: " in caplog.text
+    assert CsvSource(made(tmp_path, HEAD + "a.png,1,2,11,12,1.0\n")).class_names == ("1",)
+    assert CsvSource(made(tmp_path, HEAD + rows[0] + rows[1] + "a.png,1,2,11,12,cat\n")).class_names == ("1", "cat")
+    assert CsvSource(made(tmp_path, HEAD + rows[1] + "a.png,1,2,11,12,cat\n")).class_names == ("01", "cat")
+
+
+def test_rows_that_differ_in_spelling_only_count_once(tmp_path, caplog):
+    rows = "a.png,1,2,11,12,1\n./a.png,1,2,11,12,1\na.png,1.0,2.00,11,1.2e1,1\na.png,1,2,11,12,01\na.png,1,2,11,12,2\n"
+    assert content(CsvSource(made(tmp_path, HEAD + rows))) == [[("1", 2, 1, 12, 11), ("2", 2, 1, 12, 11)]]
+    assert "rows that are there twice, left out: 3 (first: " in caplog.text
+    assert "boxes.csv, line 3)" in caplog.text
