@@ -65,7 +65,7 @@ class LabelTable:
         Raises:
             ValueError: when it can't be read or a line is no label; names the file and the line.
         """
-        seen: set[str] = set()
+        seen: set[tuple[float | str, ...]] = set()
         for number, line in enumerate(lines_of(read_text(path)), 1):
             words = line.split()
             if not words:
@@ -75,7 +75,7 @@ class LabelTable:
                 _refuse_length(words[1:], where)
             label = self._label(words, where)
             values = self._values(words[1:], where)
-            key = " ".join(words)
+            key = (label, *values, *words[1 + len(values) :])
             if key in seen:
                 faults.add(REPEATED, where)
                 continue
@@ -146,14 +146,17 @@ class LabelTable:
 
     def _add_polygon(self, values: list[float], where: str) -> None:
         points = np.asarray(values, np.float64).reshape(-1, 2)
-        x, y = points.T
-        # np.min gives NaN where a number is none: the object is left out with the other boxes that are not finite.
-        self.boxes.append((y.min(), x.min(), y.max(), x.max()))
-        self.areas.append(float(abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2))
         self.plain.append(False)
         self._first = self._first or where
         self._polygons += 1
         self._lengths.add(len(values))
+        if not np.isfinite(points).all():  # it is left out with the other boxes that are not finite
+            self.boxes.append((np.nan,) * 4)
+            self.areas.append(0.0)
+            return
+        x, y = points.T
+        self.boxes.append((y.min(), x.min(), y.max(), x.max()))
+        self.areas.append(float(abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2))
         half = points[1] / 2 + OVERSHOOT
         inside = (np.abs(points[2:] - points[0]) <= half).all() and (
             np.abs(points[0] - 0.5) + points[1] / 2 < 0.5 + OVERSHOOT
@@ -173,7 +176,8 @@ def require_centers(name: str, table: LabelTable) -> None:
             than a tenth of a side.
     """
     boxes = np.asarray(table.boxes, np.float64).reshape(-1, 4)[np.asarray(table.plain, bool)]
-    if len(boxes) < _PATTERN or not np.isfinite(boxes).all():
+    boxes = boxes[np.isfinite(boxes).all(axis=1)]
+    if len(boxes) < _PATTERN:
         return
     first, second = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
     leaves = ((boxes < -0.1) | (boxes > 1.1)).any(axis=1)

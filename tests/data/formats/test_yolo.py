@@ -159,13 +159,24 @@ def test_tiny_overshoots_are_clipped_and_counted(tmp_path, caplog):
     assert "labels with a share up to 0.01 outside of 0..1, clipped: 2" in caplog.text
 
 
-def test_a_line_that_is_there_twice_counts_once(tmp_path, caplog):
-    assert len(boxes(YoloSource(made(tmp_path, label="0 0.5 0.5 0.25 0.5\n" * 2)))[0]) == 1
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("bad", ["nan", "inf", "-inf", "1e999"])
+def test_a_polygon_with_a_number_that_is_not_finite_is_left_out_and_only_that_is_said(tmp_path, caplog, bad):
+    source = YoloSource(
+        made(tmp_path, label=f"0 .1 .1 {bad} .5 .5 {bad}\n0 {bad} {bad} .3 .3 {bad} .5\n1 .5 .5 .5 .5\n")
+    )
+    assert source[0].labels.tolist() == [1]
+    assert "boxes with a coordinate that is not a finite number, left out: 2 (first: " in caplog.text
+
+
+@pytest.mark.parametrize("again", ["0 0.5 0.5 0.25 0.5", "0  .5 5e-1\t0.250 +.5", "0.0 0.50 0.5 0.25 0.5"])
+def test_a_line_that_is_there_twice_counts_once_however_its_numbers_are_spelt(tmp_path, caplog, again):
+    assert len(boxes(YoloSource(made(tmp_path, label=f"0 0.5 0.5 0.25 0.5\n{again}\n")))[0]) == 1
     assert "label lines that are there twice in a file, left out: 1" in caplog.text
 
 
 def test_corners_in_place_of_centre_and_size_are_refused(tmp_path):
-    lines = [f"0 0.7 0.7 0.9{digit} 0.9{digit}" for digit in range(5)]
+    lines = ["0 nan 0.5 0.1 0.1", *(f"0 0.7 0.7 0.9{digit} 0.9{digit}" for digit in range(5))]
     with pytest.raises(ValueError, match=r"centre, width, height, got 5 boxes that look like x1, y1, x2, y2"):
         YoloSource(made(tmp_path, label="\n".join(lines)))
 
