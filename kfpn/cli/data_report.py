@@ -7,11 +7,13 @@ from pathlib import Path
 
 from kfpn.cli.options import LookAtData
 from kfpn.config.checks import require_local
+from kfpn.config.run import Config
 from kfpn.data.class_table import describe_source
 from kfpn.data.dataset_checks import check_training_set
 from kfpn.data.formats import data_folder, named_splits, open_untouched, run_name, splits_itself
 from kfpn.data.image import load_image
 from kfpn.data.object_sizes import describe_objects, telling_images
+from kfpn.data.own_split import SHARE, validation_images
 from kfpn.data.record import Source
 from kfpn.plotting.contact_sheet import Tile, draw_contact_sheet
 
@@ -23,7 +25,7 @@ def report_data(command: LookAtData) -> int:
         The exit code, 0.
 
     Raises:
-        ValueError: if the data can't be opened, hold nothing to learn from, or the sheet would lie among them.
+        ValueError: if the data can't be opened or split, hold nothing to learn from, or the sheet would lie among them.
     """
     splits = named_splits(command.data)
     output = _output(command)
@@ -40,11 +42,18 @@ def report_data(command: LookAtData) -> int:
         return 0
     check_training_set(first)
     if "validation" not in splits:
-        kept, nothing = "a tenth of the images is kept to evaluate on", "nothing is evaluated without --val-data"
-        print(
-            f"no validation split: {kept if splits_itself(command.data) else nothing} (see --val-share of kfpn train)"
-        )
+        print(f"no validation split: {_own_split(command.data, first)} (see --val-share of kfpn train)")
     return 0
+
+
+def _own_split(data: str, source: Source) -> str:
+    """Says what training keeps to evaluate on where nothing else is asked for."""
+    if not splits_itself(data):
+        return "nothing is evaluated without --val-data"
+    kept = int(validation_images(source, SHARE, Config().seed, asked=False).sum())
+    if not kept:
+        return f"nothing is evaluated without --val-data, for {len(source)} images are too few to keep some"
+    return f"a tenth of the images is kept to evaluate on, {kept} of {len(source)}"
 
 
 def _tiles(source: Source, count: int) -> Iterator[Tile]:

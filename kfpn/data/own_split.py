@@ -107,12 +107,37 @@ def split_by_image(source: Source, share: float, seed: int, *, asked: bool = Tru
     Raises:
         ValueError: when a part would have fewer than two images.
     """
+    taken = validation_images(source, share, seed, asked=asked)
+    count, kept = len(source), int(taken.sum())
+    if not kept:
+        LOGGER.warning("%s: not split, %d images are too few: nothing is left to evaluate on", source.name, count)
+        return source, None
+    LOGGER.warning(
+        "%s: has no validation split, so %d of its %d images are kept to evaluate on, drawn by seed %d (--val-share)",
+        source.name, kept, count, seed,
+    )  # fmt: skip
+    return part_of(source, np.flatnonzero(~taken), "training part"), part_of(
+        source, np.flatnonzero(taken), "validation part"
+    )
+
+
+def validation_images(source: Source, share: float, seed: int, *, asked: bool = True) -> np.ndarray:
+    """Tells which images `split_by_image` keeps to evaluate on.
+
+    Args:
+        source, share, seed, asked: as for `split_by_image`.
+
+    Returns:
+        (N,) bool, one for each image; none is True where they are too few.
+
+    Raises:
+        ValueError: as `split_by_image`.
+    """
     count = len(source)
     wanted = round(share * count)
     if not asked:
         if count < 2 * LEAST:
-            LOGGER.warning("%s: not split, %d images are too few: nothing is left to evaluate on", source.name, count)
-            return source, None
+            return np.zeros(count, bool)
         wanted = max(LEAST, wanted)
     taken = _taken(_photographs(source), wanted, seed)
     parts = count - int(taken.sum()), int(taken.sum())
@@ -121,13 +146,7 @@ def split_by_image(source: Source, share: float, seed: int, *, asked: bool = Tru
             f"val_share must leave at least {LEAST} images to train on and to evaluate on, got {share:g} of {count} images of "
             f"{source.name}, which is {parts[0]} and {parts[1]}: use another share, or give --val-data"
         )
-    LOGGER.warning(
-        "%s: has no validation split, so %d of its %d images are kept to evaluate on, drawn by seed %d (--val-share)",
-        source.name, parts[1], count, seed,
-    )  # fmt: skip
-    return part_of(source, np.flatnonzero(~taken), "training part"), part_of(
-        source, np.flatnonzero(taken), "validation part"
-    )
+    return taken
 
 
 def _photographs(source: Source) -> list[str]:

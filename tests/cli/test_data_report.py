@@ -45,7 +45,7 @@ def test_a_folder_is_described_and_drawn_and_nothing_is_written_into_it(folder, 
     assert "small (below 32) 0, medium 12, large (from 96) 12" in out
     assert "objects an image: 2 to 2, 2.0 on average" in out
     assert "photos-contact.png: 12 of 12 images with their boxes" in out
-    assert "no validation split: a tenth of the images is kept to evaluate on" in out
+    assert "no validation split: a tenth of the images is kept to evaluate on, 2 of 12 (see --val-share" in out
     assert f"{folder}: read as a table of boxes, csv:{folder}/boxes.csv" in caplog.text
     assert Image.open("photos-contact.png").format == "PNG"
     assert held(folder) == before
@@ -78,6 +78,14 @@ def test_data_without_a_box_are_shown_and_then_refused(folder, capsys):
     with pytest.raises(ValueError, match="has no box to learn from"):
         run(LookAtData(str(folder)))
     assert "1 images of 200 x 100 pixels" in capsys.readouterr().out
+
+
+def test_a_split_that_training_will_not_make_is_not_promised(folder, capsys):
+    rows = (folder / "boxes.csv").read_text().splitlines()
+    (folder / "boxes.csv").write_text("\n".join(rows[:2]))
+    assert run(LookAtData(str(folder))) == 0
+    out = capsys.readouterr().out
+    assert "no validation split: nothing is evaluated without --val-data, for 1 images are too few to keep some" in out
 
 
 def test_the_chosen_images_show_rare_classes_and_are_spread(folder):
