@@ -105,12 +105,14 @@ IN_PYTHON = "an IterableSource(records, class_names) in Python"
 
 
 def open_source(
-    data: str | Iterable[Record] | Source, split: str = "train", check_images: CheckImages = "once"
+    data: str | os.PathLike[str] | Iterable[Record] | Source,
+    split: str = "train",
+    check_images: CheckImages = "once",
 ) -> Source:
     """Opens and checks a data set.
 
     Args:
-        data: a name, in one of the forms of `FORMATS`; a source is returned as it is.
+        data: a name, in one of the forms of `FORMATS`, or a folder as a `Path`; a source is returned as it is.
         split: the split of `shapes`, `voc:` and `tfds:` when `data` does not name one.
         check_images: how the image files of `coco:` and `voc:` are checked, see `Config.check_images`.
 
@@ -120,6 +122,8 @@ def open_source(
     Raises:
         ValueError: when `data` has no known form, or the data set cannot be used; says what and why.
     """
+    if isinstance(data, os.PathLike):
+        data = os.fspath(data)
     if not isinstance(data, str):
         if isinstance(data, Source):
             return data

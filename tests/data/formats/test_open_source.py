@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from kfpn.data import formats
 from kfpn.data.formats import FORMATS, default_val_data, describe_formats, open_source, run_name
@@ -181,3 +182,11 @@ def test_a_new_format_needs_only_a_module_and_a_row(monkeypatch):
 )
 def test_a_run_is_named_after_its_data(data, name):
     assert run_name(data) == name
+
+
+def test_a_folder_may_be_given_as_a_path(tmp_path):
+    Image.new("RGB", (40, 20)).save(tmp_path / "a.png")
+    (tmp_path / "boxes.csv").write_text("image,x1,y1,x2,y2,class\na.png,1,2,11,12,cat\n")
+    assert open_source(tmp_path).class_names == open_source(str(tmp_path)).class_names == ("cat",)
+    with pytest.raises(ValueError, match=r"got '.*boxes\.csv'; did you mean 'csv:.*boxes\.csv'\?"):
+        open_source(tmp_path / "boxes.csv")
