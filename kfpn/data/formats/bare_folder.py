@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from kfpn.data.formats.folder_candidates import Candidate, candidates_in
+from kfpn.data.formats.folder_candidates import Candidate, candidates_in, faults_in
 from kfpn.data.formats.yolo_folder import entries_of
 from kfpn.data.formats.yolo_yaml import SPLITS
 from kfpn.data.image_checks import NAMED_FAULTS
@@ -32,11 +32,12 @@ def found_data(folder: str | Path) -> Candidate:
         ValueError: when there is none, or several; says what was looked for, or how to name each.
     """
     root = Path(folder).expanduser()
-    places, candidates = [root], candidates_in(root)
+    places, candidates, looked_at = [root], candidates_in(root), [root]
     for _ in range(_DEPTH):
         if not candidates:  # an archive often holds one folder, and that one another
             places = [path for place in places for path in entries_of(place) if path.is_dir()][:_MOST_FOLDERS]
             candidates = [candidate for place in places for candidate in candidates_in(place)]
+            looked_at += places
     if len(candidates) > 1:
         lines = "\n  ".join(candidate.options() for candidate in candidates[:NAMED_FAULTS])
         more = f"\n  ... and {len(candidates) - NAMED_FAULTS} more" if len(candidates) > NAMED_FAULTS else ""
@@ -44,7 +45,9 @@ def found_data(folder: str | Path) -> Candidate:
             f"data must be one data set, got {folder}, which can be read in {len(candidates)} ways: write one of\n  {lines}{more}"
         )
     if not candidates:
-        raise ValueError(f"data must be a data set, got {folder}, {_content_of(root)}: looked for {LOOKED_FOR}")
+        faults = [fault for place in looked_at for fault in faults_in(place)][:NAMED_FAULTS]
+        files = "\n  ".join(["\nIt has files that can't be read as one:", *faults]) if faults else ""
+        raise ValueError(f"data must be a data set, got {folder}, {_content_of(root)}: looked for {LOOKED_FOR}{files}")
     return candidates[0]
 
 

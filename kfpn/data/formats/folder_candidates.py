@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kfpn.data.annotation_checks import AnnotationFaults
+from kfpn.data.formats.coco_json import read_coco_json
 from kfpn.data.formats.csv_columns import looks_like_boxes, read_table
 from kfpn.data.formats.voc_folder import split_names
 from kfpn.data.formats.yolo_folder import (
@@ -19,7 +20,8 @@ from kfpn.data.formats.yolo_folder import (
     holds_images,
 )
 from kfpn.data.formats.yolo_images import label_folders
-from kfpn.data.formats.yolo_yaml import SPLITS
+from kfpn.data.formats.yolo_yaml import SPLITS, read_data_yaml
+from kfpn.data.image_checks import NAMED_FAULTS
 
 _BLOCK = 1 << 22  # bytes
 _LISTS = (b'"images"', b'"annotations"', b'"categories"')
@@ -54,6 +56,18 @@ def candidates_in(folder: Path) -> list[Candidate]:
     """Returns the ways to read a folder."""
     finders: tuple[Callable[[Path], list[Candidate]], ...] = (_as_yolo, _as_coco, _as_voc, _as_csv)
     return [candidate for find in finders for candidate in find(folder)]
+
+
+def faults_in(folder: Path) -> list[str]:
+    """Returns what is wrong with the first files of a folder that may have been meant as annotations, where none of them can be read."""
+    files = [(path, read) for ending, read in _READERS.items() for path in _files_of_ending(folder, ending)]
+    faults = []
+    for path, read in files[:NAMED_FAULTS]:
+        try:
+            read(path)
+        except ValueError as error:
+            faults.append(str(error).partition("\n")[0])
+    return faults
 
 
 def _as_yolo(folder: Path) -> list[Candidate]:
@@ -194,5 +208,15 @@ def _first_coco_image(path: Path) -> str | None:
 
 
 def _first_csv_image(path: Path) -> str | None:
-    table = read_table(path, AnnotationFaults(str(path)))
-    return table.rows[0][1][table.columns["image"]] if table.rows else None
+    with contextlib.suppress(ValueError):  # a table with faults is one all the same: opening it says which
+        table = read_table(path, AnnotationFaults(str(path)))
+        return table.rows[0][1][table.columns["image"]] if table.rows else None
+    return None
+
+
+_READERS: dict[str, Callable[[Path], object]] = {
+    ".yaml": lambda path: read_data_yaml(path, AnnotationFaults(str(path))),
+    ".yml": lambda path: read_data_yaml(path, AnnotationFaults(str(path))),
+    ".json": lambda path: read_coco_json(path, str(path)),
+    ".csv": lambda path: read_table(path, AnnotationFaults(str(path))),
+}

@@ -1,5 +1,7 @@
 """Describes folders in YOLO's form that have no data.yaml: a classes.txt, images and labels."""
 
+import contextlib
+import re
 from pathlib import Path
 
 from kfpn.data.annotation_checks import AnnotationFaults, require_unique
@@ -51,7 +53,7 @@ def described_data(place: Path, faults: AnnotationFaults) -> DataYaml:
 
 
 def data_yamls(folder: Path) -> list[Path]:
-    """Returns the YAML files of a folder that describe a data set."""
+    """Returns the YAML files of a folder that describe a data set, also those that have faults."""
     paths = [path for path in entries_of(folder) if path.suffix.lower() in (".yaml", ".yml") and path.is_file()]
     return [path for path in paths if _describes_data(path)]
 
@@ -132,10 +134,12 @@ def entries_of(folder: Path) -> list[Path]:
 
 
 def _describes_data(path: Path) -> bool:
-    try:
+    with contextlib.suppress(ValueError):
         return is_data_yaml(parsed_yaml(path))
-    except ValueError:
-        return False
+    # It is no YAML: the words at the beginning of its lines tell whether it was meant to be a data.yaml.
+    with contextlib.suppress(ValueError):
+        return is_data_yaml(dict(re.findall(r"^([a-z]+)\s*:\s*(.*)", read_text(path), re.MULTILINE)))
+    return False
 
 
 def _listed_names(path: Path) -> tuple[str, ...]:

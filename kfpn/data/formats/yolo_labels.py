@@ -65,7 +65,7 @@ class LabelTable:
         Raises:
             ValueError: when it can't be read or a line is no label; names the file and the line.
         """
-        seen: set[tuple[float | str, ...]] = set()
+        seen: set[tuple[object, ...]] = set()
         for number, line in enumerate(lines_of(read_text(path)), 1):
             words = line.split()
             if not words:

@@ -210,3 +210,25 @@ def test_nothing_is_written_beside_data_that_must_stay_untouched(tmp_path, monke
         assert len(open_untouched(str(tmp_path / "photos"))) == 1
     assert sorted(path for path in (tmp_path / "photos").rglob("*")) == before
     assert len(list((tmp_path / "cache" / "kfpn").glob(".kfpn-checked-*.npz"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("data.yaml", "train: images\nnames: [a\n", r"data\.yaml: is not YAML: line 3, column 1"),
+        ("data.yaml", "train: images\nnames: {0: a, 0: b}\n", r"data\.yaml: is not YAML: line 2, .*'0' is there twice"),
+        ("data.yml", "names: [a]\n", r"no annotations: looked for .*\nIt has files .*:\n  .*data\.yml: must say where the images are"),
+        ("boxes.csv", 'image,x1,y1,x2,y2,class\na.png,1,2,11,12,"cat\n', r"boxes\.csv: is not CSV: line \d: unexpected end of data"),
+        ("boxes.csv", "image,x1,y1,x2,y2,class\na.png,1,2,11,12,\u00e9\n".encode("latin-1"), r"boxes\.csv: is not text in UTF-8"),
+        ("boxes.csv", "image,x1,y1,x2,y2\na.png,1,2,11,12\n", r"\n  .*boxes\.csv: must have columns that are understood, got"),
+        ("a.json", '{"images": [], "annotations": []}', r"\n  .*a\.json: must have a list 'categories', got the keys 'images', 'annotations'"),
+        ("a.json", "version https://git-lfs.github.com/spec/v1\n", r"\n  .*a\.json: is a git-lfs pointer"),
+        ("sub/sub/data.yaml", "names: [cat]\n", r"data\.yaml: must say where the images are"),
+    ],
+)  # fmt: skip
+def test_the_fault_of_the_file_that_was_meant_is_named(tmp_path, name, text, message):
+    image(tmp_path / "images" / "a.png")
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError, match=message):
+        open_source(str(tmp_path))
