@@ -12,7 +12,7 @@ from kfpn.data.class_table import describe_source
 from kfpn.data.dataset_checks import check_training_set
 from kfpn.data.formats import data_folder, named_splits, open_untouched, run_name, splits_itself
 from kfpn.data.image import load_image
-from kfpn.data.object_sizes import describe_objects, telling_images
+from kfpn.data.object_sizes import describe_objects, example_images
 from kfpn.data.own_split import SHARE, validation_images
 from kfpn.data.record import Source
 from kfpn.plotting.contact_sheet import Tile, draw_contact_sheet
@@ -57,7 +57,7 @@ def _own_split(data: str, source: Source) -> str:
 
 
 def _tiles(source: Source, count: int) -> Iterator[Tile]:
-    for index in telling_images(source, count):
+    for index in example_images(source, count):
         record = source[index]
         crowd = int(record.crowd.sum())
         numbers = f"{len(record.boxes) - crowd} objects{f', {crowd} crowd' if crowd else ''}"
@@ -66,7 +66,7 @@ def _tiles(source: Source, count: int) -> Iterator[Tile]:
 
 
 def _output(command: LookAtData) -> Path:
-    """Returns where to write the sheet: never among the data."""
+    """Returns where to write the sheet: never among the data. Where they are the current folder, it is the one for temporary files."""
     folder = data_folder(command.data)
     name = f"{run_name(command.data)}-contact.png"
     output = Path(command.output) if command.output else Path(name)

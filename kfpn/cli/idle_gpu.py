@@ -17,7 +17,7 @@ LIBRARIES = "nvidia-cudnn-cu12"
 
 @dataclass(frozen=True)
 class TensorFlowBuild:
-    """What TensorFlow is here.
+    """Holds what is known of the installed TensorFlow.
 
     Attributes:
         version: such as 2.21.0.
@@ -74,13 +74,13 @@ def gpu_signs(root: Path, find_program: Callable[[str], str | None]) -> dict[str
     """Returns the maker of each GPU, NVIDIA, WSL2 or AMD -> what shows that there is one, such as /dev/nvidia0."""
     signs = {}
     devices = [*sorted((root / "dev").glob("nvidia[0-9]*")), *sorted((root / "proc/driver/nvidia/gpus").glob("*"))]
-    windows = root / "dev/dxg"
+    program = find_program("nvidia-smi")
     if devices:
         signs["NVIDIA"] = f"/{devices[0].relative_to(root)}"
-    elif windows.exists() and not find_program("nvidia-smi"):
-        signs["WSL2"] = "/dev/dxg"
-    elif program := find_program("nvidia-smi"):
+    elif program:
         signs["NVIDIA"] = program
+    elif (root / "dev/dxg").exists():
+        signs["WSL2"] = "/dev/dxg"
     if (root / "dev/kfd").exists():
         signs["AMD"] = "/dev/kfd"
     return signs
@@ -96,7 +96,7 @@ def installed_tensorflow() -> TensorFlowBuild:
         version=tf.__version__,
         cuda=str(facts.get("cuda_version", "of an unknown version")) if facts.get("is_cuda_build") else None,
         gpus=len(tf.config.list_physical_devices("GPU")),
-        package=next(iter(sorted(packages - {"tensorflow"}) or ["tensorflow"])).replace("_", "-"),
+        package=min(packages - {"tensorflow"}, default="tensorflow").replace("_", "-"),
         libraries=_is_installed(LIBRARIES),
         machine=platform.machine(),
     )

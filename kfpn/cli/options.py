@@ -8,10 +8,11 @@ from typing import Annotated, Any
 import tyro
 
 from kfpn.cli.exports import EXPORTS
+from kfpn.config.checks import SHARE, check, whole
 from kfpn.config.model import ModelConfig
 from kfpn.config.run import CheckImages
 from kfpn.config.test_scales import parse_scales
-from kfpn.data.decode_limits import MOST_PIXELS
+from kfpn.data.decode_limits import MOST_PIXELS, require_max_pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +62,8 @@ class Evaluate:
 
     def __post_init__(self) -> None:
         parse_scales(self.scales)
-        if self.eval_batch_size is not None and self.eval_batch_size < 1:
-            raise ValueError(f"eval_batch_size must be an integer of at least 1, got {self.eval_batch_size}")
+        if self.eval_batch_size is not None:
+            check(self, "", "eval_batch_size", whole(1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,12 +87,8 @@ class Predict:
 
     def __post_init__(self) -> None:
         parse_scales(self.scales)
-        if not 1 <= self.max_pixels < 2**31:
-            raise ValueError(f"max_pixels must lie in 1..2147483647, got {self.max_pixels}")
-        if not self.images:
-            raise ValueError("images must name at least one file, got none")
-        if not 0.0 <= self.min_score <= 1.0:
-            raise ValueError(f"min_score must lie in 0..1, got {self.min_score!r}")
+        require_max_pixels(self.max_pixels)
+        _check_pictures(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,12 +107,15 @@ class Visualize:
     """Proposals and RoIs that are drawn at most, the best ones. The legend counts all."""
 
     def __post_init__(self) -> None:
-        if not self.images:
-            raise ValueError("images must name at least one file, got none")
-        if not 0.0 <= self.min_score <= 1.0:
-            raise ValueError(f"min_score must lie in 0..1, got {self.min_score!r}")
-        if self.proposals < 0:
-            raise ValueError(f"proposals must be an integer of at least 0, got {self.proposals}")
+        _check_pictures(self)
+        check(self, "", "proposals", whole(0))
+
+
+def _check_pictures(command: Predict | Visualize) -> None:
+    """Checks what both commands have: images, and the least score of a detection."""
+    if not command.images:
+        raise ValueError("images must name at least one file, got none")
+    check(command, "", "min_score", SHARE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,9 +145,8 @@ class Propose:
 
     def __post_init__(self) -> None:
         for name in ("count", "batch_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be an integer of at least 1, got {value}")
+            if getattr(self, name) is not None:
+                check(self, "", name, whole(1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,5 +206,4 @@ class Benchmark:
             raise ValueError("targets must name at least one model, got none")
         if min(self.size) < 32:
             raise ValueError(f"size must be at least 32 32, got {self.size[0]} {self.size[1]}")
-        if self.runs < 1:
-            raise ValueError(f"runs must be an integer of at least 1, got {self.runs}")
+        check(self, "", "runs", whole(1))

@@ -31,6 +31,10 @@ class Annotations:
     crowd: np.ndarray
     areas: np.ndarray
 
+    def image_of_box(self) -> np.ndarray:
+        """Returns the index of each box's image, (M,) int64."""
+        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+
 
 @dataclasses.dataclass(frozen=True)
 class RawObjects:
@@ -172,7 +176,7 @@ class AnnotatedSource:
             name: what messages call the part.
         """
         held, counts = self.annotations, np.diff(self.annotations.offsets)
-        rows = np.flatnonzero(np.isin(np.repeat(np.arange(len(self)), counts), indices))
+        rows = np.flatnonzero(np.isin(held.image_of_box(), indices))
         part = copy.copy(self)
         part.name, part.sizes, part.image_ids = name, self.sizes[indices], self.image_ids[indices]
         part.annotations = Annotations(
@@ -186,8 +190,8 @@ class AnnotatedSource:
 
     def image_files(self) -> list[str]:
         """Returns the path of each image; an empty list where the images are no files."""
-        if not isinstance(self._images[0], (str, os.PathLike)):
-            return []  # the others are not looked at: reading them may take long
+        if not all(isinstance(image, (str, os.PathLike)) for image in self._images):
+            return []  # the first image that is no file ends the search: reading all of them may take long
         return [os.path.abspath(str(image)) for image in self._images]
 
     def __len__(self) -> int:

@@ -64,7 +64,7 @@ def draw_short_side(config: InputConfig, seed: int, sample_index: tf.Tensor) -> 
 
 
 def largest_training_input(config: InputConfig) -> InputConfig:
-    """Returns the resize rule whose images are the largest that training draws, but for scale jitter: canvases must hold them."""
+    """Returns the resize rule with the largest short side that training may draw. Canvases must hold its images; scale jitter is apart."""
     return dataclasses.replace(config, short_side=max(config.train_short_sides or (config.short_side,)))
 
 

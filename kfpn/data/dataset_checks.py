@@ -2,8 +2,6 @@
 
 import logging
 
-import numpy as np
-
 from kfpn.data.annotation_checks import CLIPPED, OUTSIDE
 from kfpn.data.annotations import AnnotatedSource
 from kfpn.data.box_conventions import odd_pattern
@@ -94,7 +92,7 @@ def _why_none(source: AnnotatedSource, crowd: int) -> str:
 
 def _warn_of_pattern(source: AnnotatedSource) -> None:
     held = source.annotations
-    sizes = np.repeat(source.sizes, np.diff(held.offsets), axis=0)
+    sizes = source.sizes[held.image_of_box()]
     if odd := odd_pattern(held.boxes[~held.crowd], sizes[~held.crowd]):
         LOGGER.warning("%s: %s", source.name, odd)
     past = sum(source.fault_counts.get(kind, (0, ""))[0] for kind in (OUTSIDE, CLIPPED))

@@ -26,6 +26,16 @@ def scan_limit(max_pixels: int) -> int:
     return SCANS * max_pixels
 
 
+def require_max_pixels(max_pixels: int) -> None:
+    """Refuses a limit on the pixels of an image that is not in 1..2147483647.
+
+    Raises:
+        ValueError: naming the range.
+    """
+    if not 1 <= max_pixels < 2**31:
+        raise ValueError(f"max_pixels must lie in 1..2147483647, got {max_pixels}")
+
+
 @contextlib.contextmanager
 def decoding_at_most(max_pixels: int) -> Iterator[None]:
     """Sets the most pixels of an image in this thread.
@@ -36,8 +46,7 @@ def decoding_at_most(max_pixels: int) -> Iterator[None]:
     Raises:
         ValueError: when it is out of range.
     """
-    if not 1 <= max_pixels < 2**31:
-        raise ValueError(f"max_pixels must lie in 1..2147483647, got {max_pixels}")
+    require_max_pixels(max_pixels)
     from PIL import Image  # here, so that the command line can name the limits without it
 
     own, token = Image.MAX_IMAGE_PIXELS, _LIMIT.set(max_pixels)

@@ -174,7 +174,7 @@ def _common_start(one: str, other: str) -> int:
 
 @dataclass
 class SameName:
-    """Holds the files that share their last parts, and knows those that share one more of them, which is worked out when it is asked for.
+    """Holds the files whose paths end in the same parts. Groups of those that share one part more are made when they are asked for.
 
     Attributes:
         files: paths below the folder, as parts.
@@ -186,19 +186,19 @@ class SameName:
     _narrower: dict[str, "SameName"] | None = None
     _known: dict[tuple[bool, str], Match] = field(default_factory=dict)
 
-    def closest(self, parts: Parts, shown: Callable[[str], str]) -> Match:
+    def closest(self, parts: Parts, last_part: Callable[[str], str]) -> Match:
         """Returns the files that share the most parts with a path and, of these, are spelt as it; all of them where they fit alike.
 
         Args:
             parts: a path whose last parts are those that the files share.
-            shown: gives, of a file's name, what stands for the last part: the name itself or its stem.
+            last_part: gives what is compared of a file's name: the name itself or its stem.
         """
         group = self
         while group.shared < len(parts) and (inner := group._inner().get(_plain(parts[-1 - group.shared]))):
             group = inner
         key = (group.shared == len(parts), parts[-1])
         if key not in group._known:
-            group._known[key] = group._best(*key, shown)
+            group._known[key] = group._best(*key, last_part)
         return group._known[key]
 
     def _inner(self) -> dict[str, "SameName"]:
@@ -210,9 +210,9 @@ class SameName:
                     one.files.append(file)
         return self._narrower
 
-    def _best(self, whole: bool, name: str, shown: Callable[[str], str]) -> Match:
+    def _best(self, whole: bool, name: str, last_part: Callable[[str], str]) -> Match:
         def rank(file: Parts) -> tuple[bool, int]:
-            own = shown(file[-1])
+            own = last_part(file[-1])
             literal = 2 if own == name else 1 if _composed(own) == _composed(name) else 0
             return whole and len(file) == self.shared, literal
 

@@ -11,7 +11,7 @@ from PIL import ExifTags, Image, ImageOps
 from kfpn.data.decode_limits import may_have_too_many_scans, require_few_scans, require_pixels_at_most
 from kfpn.data.image_endings import NO_PIXELS
 from kfpn.data.jpeg_fraction import DecodedImage, SizeRule, draft_plain, picture_box, whole_image
-from kfpn.data.jpeg_header import read_jpeg_header
+from kfpn.data.jpeg_header import JpegHeader, read_jpeg_header
 from kfpn.data.opened_picture import file_content, first_bytes, opened_picture
 from kfpn.data.pixel_values import RgbPixels, UnreadablePixels, sample_kind, to_rgb
 from kfpn.data.png_rows import lacks_rows, may_lack_rows
@@ -222,7 +222,7 @@ def _header(picture: Image.Image, image: str | os.PathLike[str] | bytes) -> Head
     require_pixels_at_most(*picture.size)
     if picture.format in ("JPEG", "MPO"):
         jpeg = read_jpeg_header(image)
-        if jpeg is None or (jpeg.several_scans and may_have_too_many_scans(jpeg.height * jpeg.width, jpeg.length)):
+        if jpeg is None or _may_take_minutes(jpeg):
             require_few_scans(*picture.size, lambda: file_content(image))
     orientation = _rotation(picture, image)
     # Pillow gives the size of a TIFF as it is after the rotation.
@@ -241,9 +241,7 @@ def _plain_jpeg(image: str | os.PathLike[str] | bytes, *, whole: bool) -> Header
         jpeg = read_jpeg_header(image)
     except OSError:
         return None
-    if jpeg is None or (whole and not jpeg.ends):
-        return None
-    if jpeg.several_scans and may_have_too_many_scans(jpeg.height * jpeg.width, jpeg.length):
+    if jpeg is None or (whole and not jpeg.ends) or _may_take_minutes(jpeg):
         return None
     if whole and not jpeg.filled:
         raise UnreadablePixels(
@@ -253,6 +251,11 @@ def _plain_jpeg(image: str | os.PathLike[str] | bytes, *, whole: bool) -> Header
         return None
     sides = (jpeg.height, jpeg.width) if jpeg.orientation < 5 else (jpeg.width, jpeg.height)
     return Header(*sides, jpeg.orientation)
+
+
+def _may_take_minutes(jpeg: JpegHeader) -> bool:
+    """Tells whether a JPEG may have more scans than are decoded, so that they must be counted."""
+    return jpeg.several_scans and may_have_too_many_scans(jpeg.height * jpeg.width, jpeg.length)
 
 
 def _rotation(picture: Image.Image, image: str | os.PathLike[str] | bytes) -> int:

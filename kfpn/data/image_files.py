@@ -28,7 +28,7 @@ class ImageFiles:
     def __init__(self, folder: Path, faults: AnnotationFaults, advice: str) -> None:
         self._folder, self._faults, self._advice = folder, faults, advice
         self._root = os.path.abspath(folder)
-        self._prefix = str(folder / "x")[:-1]
+        self._prefix = str(folder / "x")[:-1]  # what `str(folder / name)` puts before a name
         self.index: FolderIndex | None = None
 
     def find(self, names: Sequence[str]) -> list[str | None]:

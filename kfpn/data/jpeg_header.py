@@ -28,7 +28,7 @@ class JpegHeader(NamedTuple):
         several_scans: bool, whether the image may need more than one pass over its pixels: it is progressive, or its colours come
             one after the other.
         length: int, bytes of the file.
-        filled: bool, whether so many bytes stand before the end marker as a picture of this size has at least.
+        filled: bool, whether there are as many bytes before the end marker as a picture of this size needs at least.
     """
 
     height: int

@@ -2,8 +2,10 @@
 
 import os
 import re
-import struct
 from pathlib import Path
+
+from kfpn.data.file_kinds import ARCHIVES, IMAGES
+from kfpn.data.png_rows import png_chunks
 
 HEAD = 512
 """Bytes from a file's beginning that are looked at."""
@@ -11,18 +13,6 @@ _PAGE = re.compile(
     rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?<(!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL
 )
 _SERVER_ERROR = re.compile(rb"\s*(<\?xml[^>]*>\s*)?<error>|\s*(404|403|429|500|503)\b[^{\[]{0,80}$", re.IGNORECASE)
-_ARCHIVES = (
-    (0, b"\x1f\x8b", "a gzip archive"),
-    (0, b"PK\x03\x04", "a zip archive"),
-    (0, b"PK\x05\x06", "an empty zip archive"),
-    (0, b"BZh", "a bzip2 archive"),
-    (0, b"\xfd7zXZ", "an xz archive"),
-    (0, b"7z\xbc\xaf", "a 7z archive"),
-    (0, b"Rar!", "a rar archive"),
-    (0, b"\x28\xb5\x2f\xfd", "a zstd archive"),
-    (257, b"ustar", "a tar archive"),
-)
-_PNG, _IEND = b"\x89PNG\r\n\x1a\n", b"IEND"
 
 
 def mistaken_for(head: bytes) -> str | None:
@@ -42,7 +32,7 @@ def mistaken_for(head: bytes) -> str | None:
         return "is a web page, perhaps of a failed download: download the file itself"
     if _SERVER_ERROR.match(text):
         return "is a server's error message, perhaps of a failed download: download the file itself"
-    for offset, start, what in _ARCHIVES:
+    for offset, start, what in ARCHIVES:
         if head.startswith(start, offset):
             return f"is {what}: unpack it first"
     if len(head) >= 16 and not any(head):
@@ -57,9 +47,10 @@ def image_fault(image: str | os.PathLike[str] | bytes) -> str | None:
         return None
     if mistaken := mistaken_for(content):
         return mistaken
-    if content.startswith(_PNG):
+    if content.startswith(IMAGES["PNG"]):
         whole = image if isinstance(image, bytes) else Path(image).read_bytes()
-        return None if b"IDAT" in _png_chunks(whole) else "is a PNG without pixels (it has no IDAT chunk): save it anew"
+        has_pixels = any(kind == b"IDAT" for kind, _ in png_chunks(whole))
+        return None if has_pixels else "is a PNG without pixels (it has no IDAT chunk): save it anew"
     text = content.decode("utf-8", "ignore").strip()
     if text.isprintable() and text.isascii() and len(text) > len(content) - 8:
         return f"is not an image: it is text that begins with {text[:30]!r}"
@@ -74,16 +65,3 @@ def _first_part(path: str | os.PathLike[str]) -> bytes | None:
             return file.read(HEAD)
     except OSError:
         return None
-
-
-def _png_chunks(content: bytes) -> set[bytes]:
-    """Returns the kinds of a PNG's chunks up to its end, or to the first that reaches past the end of the file."""
-    kinds: set[bytes] = set()
-    at = len(_PNG)
-    while at + 8 <= len(content):
-        length, kind = struct.unpack_from(">I4s", content, at)
-        kinds.add(kind)
-        at += 12 + length
-        if kind == _IEND:
-            break
-    return kinds

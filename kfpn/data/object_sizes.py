@@ -19,7 +19,7 @@ def describe_objects(source: Source) -> str:
     if not isinstance(source, AnnotatedSource) or not (~source.annotations.crowd).any():
         return ""
     held = source.annotations
-    of_image = np.repeat(np.arange(len(source)), np.diff(held.offsets))[~held.crowd]
+    of_image = held.image_of_box()[~held.crowd]
     boxes = held.boxes[~held.crowd].astype(np.float64)
     side = np.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
     share = np.median(side / np.sqrt(source.sizes[of_image].astype(np.float64).prod(axis=1)))
@@ -33,7 +33,7 @@ def describe_objects(source: Source) -> str:
     )
 
 
-def telling_images(source: Source, count: int) -> list[int]:
+def example_images(source: Source, count: int) -> list[int]:
     """Returns up to `count` indices of images: some for each class, the rarest first, and others evenly spread.
 
     Args:
@@ -43,7 +43,7 @@ def telling_images(source: Source, count: int) -> list[int]:
     chosen: list[int] = []
     if isinstance(source, AnnotatedSource):
         held, counts = source.annotations, count_classes(source).objects
-        of_image = np.repeat(np.arange(len(source)), np.diff(held.offsets))
+        of_image = held.image_of_box()
         for label in sorted(np.flatnonzero(counts).tolist(), key=lambda label: (int(counts[label]), label)):
             images = of_image[(held.labels == label) & ~held.crowd]
             if len(chosen) < (count + 1) // 2 and not np.isin(images, chosen).any():

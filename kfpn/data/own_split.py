@@ -151,10 +151,10 @@ def validation_images(source: Source, share: float, seed: int, *, asked: bool = 
 
 def _photographs(source: Source) -> list[str]:
     """Returns a key of each image, the same for those that show one photograph."""
-    if not (isinstance(source, AnnotatedSource) and all(isinstance(image, str) for image in source.table.images)):
+    paths = source.image_files() if isinstance(source, AnnotatedSource) else []
+    if not paths:
         ids = source.image_ids if isinstance(source, AnnotatedSource) else range(len(source))
         return [str(number) for number in ids]
-    paths = [os.path.abspath(str(image)) for image in source.table.images]
     above = os.path.commonpath([os.path.dirname(path) for path in paths])
     return [_COPY.sub("", os.path.relpath(path, above).replace(os.sep, "/")) for path in paths]
 

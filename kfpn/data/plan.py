@@ -85,7 +85,8 @@ def _best_cuts(largest: np.ndarray, counts: np.ndarray, smallest: int, most: int
     Args:
         largest: (n, 2) canvas each bin needs alone.
         counts: (n,) records of each bin.
-        smallest, most: int.
+        smallest: int, records of a run at least.
+        most: int, runs at most.
     """
     n = len(counts)
     cost = np.full((n + 1, n + 1), np.inf)  # of the run [start, end)

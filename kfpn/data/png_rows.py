@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
+from kfpn.data.file_kinds import IMAGES
+
 _BLOCK = 1 << 20
 """Bytes that are unpacked at a time."""
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -35,7 +37,7 @@ def lacks_rows(content: bytes) -> bool:
     missing = sum(passes) if interlaced else needed(height, width)
     unpacker = zlib.decompressobj()
     try:
-        for packed in _packed(content):
+        for packed in (data for kind, data in png_chunks(content) if kind == b"IDAT"):
             while missing > 0 and packed:
                 missing -= len(unpacker.decompress(packed, _BLOCK))
                 packed = unpacker.unconsumed_tail
@@ -44,11 +46,11 @@ def lacks_rows(content: bytes) -> bool:
     return missing > 0
 
 
-def _packed(content: bytes) -> Iterator[bytes]:
-    """Yields the contents of the IDAT chunks."""
-    at = 8
-    while at + 8 <= len(content):
-        length, name = struct.unpack(">I4s", content[at : at + 8])
-        if name == b"IDAT":
-            yield content[at + 8 : at + 8 + length]
-        at += length + 12
+def png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yields the kind and the data of each chunk of a PNG file up to its end, or to the first that reaches past the end of the file."""
+    at = len(IMAGES["PNG"])
+    kind = b""
+    while at + 8 <= len(content) and kind != b"IEND":
+        length, kind = struct.unpack_from(">I4s", content, at)
+        yield kind, content[at + 8 : at + 8 + length]
+        at += 12 + length

@@ -36,8 +36,7 @@ def _objects_of_records(source: Source) -> np.ndarray:
     if not isinstance(source, AnnotatedSource):
         return np.array([int((~np.asarray(source[index].crowd, bool)).sum()) for index in range(len(source))])
     held = source.annotations
-    before = np.concatenate([[0], np.cumsum(~held.crowd)])
-    return before[held.offsets[1:]] - before[held.offsets[:-1]]
+    return np.bincount(held.image_of_box()[~held.crowd], minlength=len(source))
 
 
 def describe_left_out(source: Source, config: InputConfig) -> str | None:

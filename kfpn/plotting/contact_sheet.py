@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from kfpn.plotting.draw_boxes import class_color
 from kfpn.plotting.fonts import drawable, font_for, plain_font
@@ -16,6 +16,9 @@ COLUMNS = 4
 _TEXT = 15
 _LONGEST_CAPTION = 44  # characters
 _MOST_CLASSES = 24
+
+_Entry = tuple[int, tuple[int, int, int], str]
+"""The left side in pixels, the colour and the name of a class in the list of classes."""
 
 
 class Tile(NamedTuple):
@@ -57,14 +60,12 @@ def draw_contact_sheet(title: str, tiles: Iterable[Tile], class_names: Sequence[
     top = GAP + LINE * (1 + len(names))
     sheet = Image.new("RGB", (width, top + sum(heights) + GAP), "white")
     canvas = ImageDraw.Draw(sheet)
-    canvas.text(
-        (GAP, GAP), _fitting(title, 150), fill="black", font=font_for(title, _TEXT + 3) or plain_font(_TEXT + 3)
-    )
+    canvas.text((GAP, GAP), _fitting(title, 150), fill="black", font=_font_of(title, _TEXT + 3))
     for number, line in enumerate(names):
         for left, color, text in line:
             y = GAP + LINE * (1 + number)
             canvas.rectangle((left, y + 3, left + 14, y + 17), fill=color)
-            canvas.text((left + 20, y), text, fill="black", font=font_for(text, _TEXT) or plain_font(_TEXT))
+            canvas.text((left + 20, y), text, fill="black", font=_font_of(text))
     for row, height in zip(rows, heights, strict=True):
         for column, picture in enumerate(row):
             sheet.paste(picture, (GAP + column * (TILE + GAP), top))
@@ -87,9 +88,13 @@ def _picture(tile: Tile) -> Image.Image:
     picture = Image.new("RGB", (TILE, size[1] + CAPTION), "white")
     picture.paste(small, (0, 0))
     text = _fitting(tile.caption, _LONGEST_CAPTION)
-    font = font_for(text, _TEXT) or plain_font(_TEXT)
+    font = _font_of(text)
     ImageDraw.Draw(picture).text((0, size[1] + 4), text, fill="black", font=font)
     return picture
+
+
+def _font_of(text: str, size: int = _TEXT) -> ImageFont.FreeTypeFont:
+    return font_for(text, size) or plain_font(size)
 
 
 def _fitting(text: str, longest: int) -> str:
@@ -98,16 +103,14 @@ def _fitting(text: str, longest: int) -> str:
     return line if len(line) <= longest else "…" + line[1 - longest :]
 
 
-def _legend(
-    class_names: Sequence[str], counts: np.ndarray, width: int
-) -> list[list[tuple[int, tuple[int, int, int], str]]]:
-    """Returns lines of (left, colour, name)."""
-    lines: list[list[tuple[int, tuple[int, int, int], str]]] = [[]]
+def _legend(class_names: Sequence[str], counts: np.ndarray, width: int) -> list[list[_Entry]]:
+    """Returns the entries of each line, for a sheet of so many pixels of width."""
+    lines: list[list[_Entry]] = [[]]
     left = GAP
     drawn = np.flatnonzero(counts).tolist()
     for label in sorted(sorted(drawn, key=lambda label: -int(counts[label]))[:_MOST_CLASSES]):
         text = drawable(_fitting(" ".join(class_names[label].split()), 30), str(label))
-        long = 20 + int((font_for(text, _TEXT) or plain_font(_TEXT)).getlength(text)) + 2 * GAP
+        long = 20 + int(_font_of(text).getlength(text)) + 2 * GAP
         if left + long > width and lines[-1]:
             lines.append([])
             left = GAP

@@ -10,7 +10,7 @@ from PIL import Image
 from kfpn.cli.commands import run
 from kfpn.cli.options import LookAtData
 from kfpn.data.formats import open_source
-from kfpn.data.object_sizes import describe_objects, telling_images
+from kfpn.data.object_sizes import describe_objects, example_images
 from kfpn.plotting.contact_sheet import COLUMNS, GAP, TILE, Tile, draw_contact_sheet
 from kfpn.plotting.draw_boxes import class_color
 
@@ -90,9 +90,9 @@ def test_a_split_that_training_will_not_make_is_not_promised(folder, capsys):
 
 def test_the_chosen_images_show_rare_classes_and_are_spread(folder):
     source = open_source(str(folder))
-    assert 7 in telling_images(source, 2)
-    assert len(set(telling_images(source, 5))) == 5
-    assert telling_images(source, 50) == list(range(12))
+    assert 7 in example_images(source, 2)
+    assert len(set(example_images(source, 5))) == 5
+    assert example_images(source, 50) == list(range(12))
     assert describe_objects(source).count("\n") == 1
 
 

@@ -150,11 +150,8 @@ def test_short_sides_are_drawn_for_each_sample_and_images_fit_their_canvas():
     config = _config(3, train_short_sides=(32, 48, 64), long_side=100, flip=0.5)
     whole = _take(_mixed(), config, 0, 12)
     sides = np.concatenate([batch["image_sizes"].min(-1) for batch in whole])
-    assert set(sides.tolist()) == {
-        32,
-        48,
-        50,
-    }  # 64 would make the longer side 128: it has 100 at most, so the shorter has 50
+    # 64 would make the longer side 128: it has 100 at most, so the shorter has 50.
+    assert set(sides.tolist()) == {32, 48, 50}
     for batch in whole:
         assert batch["images"].shape[1:3] in ((112, 64), (64, 112))
         assert (batch["image_sizes"] <= batch["images"].shape[1:3]).all()

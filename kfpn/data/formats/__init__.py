@@ -100,6 +100,7 @@ FORMATS = (
     ),
 )  # fmt: skip
 """The formats, in the order in which help and errors list them."""
+_BARE_FOLDER = FORMATS[-1]
 
 IN_PYTHON = "an IterableSource(records, class_names) in Python"
 
@@ -152,8 +153,8 @@ def open_untouched(data: str, split: str = "train") -> Source:
 def _open_named(data: str, split: str, check_images: CheckImages, *, beside_data: bool) -> Source:
     row, place = _row_and_place(data)
     module = _module(row)
-    if row.module == "bare_folder":
-        name, split = module.said_name(place, split)
+    if row is _BARE_FOLDER:
+        name, split = module.name_and_split(place, split)
         return _open_named(name, split, check_images, beside_data=beside_data)
     beside = existing_part(place) if row.sign else None
     files = _annotation_files(module, place, split, beside) if beside is not None else []
@@ -195,7 +196,7 @@ def named_splits(data: str) -> dict[str, str]:
     Of a folder these are all that it has, of other forms the data themselves and the split to validate on.
     """
     row, place = _row_and_place(data)
-    if row.module == "bare_folder":
+    if row is _BARE_FOLDER:
         return _module(row).splits_of(place)
     validation = default_val_data(data)
     return {"train": data} | ({"validation": validation} if validation else {})
@@ -204,7 +205,7 @@ def named_splits(data: str) -> dict[str, str]:
 def data_folder(data: str) -> Path | None:
     """Returns the folder that a name of data stands for, None where it stands for a file or something else."""
     row, place = _row_and_place(data)
-    folder = existing_part(place) if row.sign or row.module == "bare_folder" else None
+    folder = existing_part(place) if row.sign or row is _BARE_FOLDER else None
     return folder.resolve() if folder is not None and folder.is_dir() else None
 
 
@@ -241,7 +242,7 @@ def _row_and_place(data: str) -> tuple[DataFormat, str]:
         if not row.has_place and data.partition(",")[0] == row.prefix:
             return row, data
     if (folder := existing_part(data)) is not None and folder.is_dir():
-        return next(row for row in FORMATS if row.module == "bare_folder"), data
+        return _BARE_FOLDER, data
     forms = ", ".join(row.form for row in FORMATS)
     raise ValueError(f"data must be {forms} or {IN_PYTHON}, got {data!r}{_suggestion(data)}")
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from kfpn.data.folder_entries import entries_of, folders_in
 from kfpn.data.formats.folder_candidates import Candidate, candidates_in, faults_in
-from kfpn.data.formats.yolo_folder import entries_of
-from kfpn.data.formats.yolo_yaml import SPLITS
+from kfpn.data.formats.place_and_split import SPLIT_OF_WORD, USUAL_WORDS
 from kfpn.data.image_checks import NAMED_FAULTS
 from kfpn.data.image_endings import images_among
 from kfpn.data.opening_warnings import warn_of_data
@@ -35,7 +35,7 @@ def found_data(folder: str | Path) -> Candidate:
     places, candidates, looked_at = [root], candidates_in(root), [root]
     for _ in range(_DEPTH):
         if not candidates:  # an archive often holds one folder, and that one another
-            places = [path for place in places for path in entries_of(place) if path.is_dir()][:_MOST_FOLDERS]
+            places = [path for place in places for path in folders_in(place)][:_MOST_FOLDERS]
             candidates = [candidate for place in places for candidate in candidates_in(place)]
             looked_at += places
     if len(candidates) > 1:
@@ -65,14 +65,12 @@ def _folder_and_split(place: str) -> tuple[str, str]:
     if Path(place).expanduser().is_dir():
         return place, ""
     folder, _, named = place.rpartition(",")
-    for split, words in SPLITS.items():
-        if named in words:
-            return folder, split
-    known = ", ".join(words[0] for words in SPLITS.values())
-    raise ValueError(f"data must be a folder or FOLDER,SPLIT with a split of {known}, got {place!r}")
+    if named not in SPLIT_OF_WORD:
+        raise ValueError(f"data must be a folder or FOLDER,SPLIT with a split of {USUAL_WORDS}, got {place!r}")
+    return folder, SPLIT_OF_WORD[named]
 
 
-def said_name(place: str, split: str) -> tuple[str, str]:
+def name_and_split(place: str, split: str) -> tuple[str, str]:
     """Returns the name of a split of a folder's data and the split, and logs what the folder is read as.
 
     Args:
@@ -81,7 +79,7 @@ def said_name(place: str, split: str) -> tuple[str, str]:
     """
     folder, named = _folder_and_split(place)
     known = found_data(folder)
-    wanted = named or next((word for word, words in SPLITS.items() if split in words), split)
+    wanted = named or SPLIT_OF_WORD.get(split, split)
     if wanted not in known.names and not named and list(known.names) == ["train"]:
         wanted = "train"
     if wanted not in known.names:
@@ -106,7 +104,7 @@ def open_place(place: str, split: str = "train") -> Source:
     """Opens `FOLDER[,SPLIT]`."""
     from kfpn.data.formats import open_source
 
-    return open_source(*said_name(place, split))
+    return open_source(*name_and_split(place, split))
 
 
 def validation_data(place: str) -> str | None:

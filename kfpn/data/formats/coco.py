@@ -11,6 +11,7 @@ from kfpn.data.annotation_checks import AnnotationFaults, in_stored_pixels, upri
 from kfpn.data.annotations import AnnotatedSource, ImageTable, RawObjects, collect
 from kfpn.data.box_orders import XYWH, check_box_order
 from kfpn.data.field_values import read_number, shown
+from kfpn.data.folder_entries import folders_in
 from kfpn.data.folder_index import FolderIndex
 from kfpn.data.formats.coco_json import Rows, existing_json, read_coco_json
 from kfpn.data.formats.coco_objects import CocoObjects
@@ -126,7 +127,7 @@ def _missing_line(file: str, name: str, index: FolderIndex | None) -> str:
 
 
 def _hint(file_name: str, folder: Path, path: Path, *, near: bool) -> str:
-    places = [place for root in (path.parent, path.parent.parent) for place in (root, *_folders_of(root))]
+    places = [place for root in (path.parent, path.parent.parent) for place in (root, *folders_in(root))]
     place = next((place for place in places if os.path.isfile(place / file_name)), None)
     if place is not None:
         return f"The first one is in {place}: try coco:{path},{place}"
@@ -138,20 +139,13 @@ def _hint(file_name: str, folder: Path, path: Path, *, near: bool) -> str:
     )
 
 
-def _folders_of(root: Path) -> list[Path]:
-    try:
-        return sorted(place for place in root.iterdir() if place.is_dir())
-    except OSError:
-        return []
-
-
 def _check_order(name: str, objects: RawObjects, sizes: np.ndarray, orientations: np.ndarray) -> None:
     # In a rotated image x and y are swapped for another reason.
-    upright = objects.boxes[orientations[objects.image_index] == 1]
-    y0, x0, y1, x1 = upright.T
+    upright = orientations[objects.image_index] == 1
+    y0, x0, y1, x1 = objects.boxes[upright].T
     with np.errstate(invalid="ignore"):
         numbers = np.stack([x0, y0, x1 - x0, y1 - y0], axis=1)
-    check_box_order(name, "bbox", XYWH, numbers, sizes[objects.image_index][orientations[objects.image_index] == 1])
+    check_box_order(name, "bbox", XYWH, numbers, sizes[objects.image_index][upright])
 
 
 def open_place(place: str, split: str = "train") -> Source:

@@ -68,7 +68,7 @@ def _parsed_json(path: Path, name: str) -> Any:
         return row
 
     _require_memory(path, name)
-    try:
+    try:  # apart from the whole, which must not stay in the memory while it is parsed
         with path.open("rb") as file:
             mistaken = mistaken_for(file.read(HEAD))
     except OSError as error:

@@ -65,7 +65,7 @@ class CsvSource(AnnotatedSource):
         of_name = np.asarray([place[image] for image in files], np.int64)
         sizes, orientations = read_headers(images, images, name)
         stored = in_stored_pixels(declared, sizes[of_name], orientations[of_name], files, name)
-        name_of_class = _class_names({row.class_name for row in rows}, table, faults)
+        name_of_class = _names_by_spelling({row.class_name for row in rows}, table, faults)
         class_names = _sorted_names(set(name_of_class.values()))
         if not class_names:
             raise ValueError(f"{name}: must have at least one box, got none in {len(table.rows)} rows")
@@ -177,7 +177,7 @@ def _joined_sides(before: tuple[int, int], now: tuple[int, int], where: str) -> 
     return before[0] or now[0], before[1] or now[1]
 
 
-def _class_names(spellings: set[str], table: CsvTable, faults: AnnotationFaults) -> dict[str, str]:
+def _names_by_spelling(spellings: set[str], table: CsvTable, faults: AnnotationFaults) -> dict[str, str]:
     """Returns the name of each class by its spelling: `1`, `01` and `1.0`, as tools write one number, are `1`."""
     numbers = {text: whole_number(text) for text in spellings}
     count = collections.Counter(numbers.values())

@@ -10,7 +10,7 @@ from pathlib import Path
 from kfpn.data.annotation_checks import AnnotationFaults
 from kfpn.data.encodings import decode_text
 from kfpn.data.field_values import read_number, shown
-from kfpn.data.formats.yolo_yaml import SPLITS
+from kfpn.data.formats.place_and_split import SPLIT_OF_WORD
 from kfpn.data.image_endings import image_endings
 from kfpn.data.text_files import lines_of, read_text
 
@@ -42,7 +42,7 @@ UNDERSTOOD = (
 
 _DELIMITERS = (",", ";", "\t")
 _EXCEL = re.compile(r"sep=(.)\s*(?:[\r\n]|$)")  # Excel's own first line
-_SPLIT_WORDS = frozenset((*(word for words in SPLITS.values() for word in words), "dev", "eval", "evaluation"))
+_SPLIT_WORDS = frozenset((*SPLIT_OF_WORD, "dev", "eval", "evaluation"))
 _OF_SPLITS = ("split", "subset", "set", "partition", "usage", "phase", "dataset")
 _OF_ONE_SPLIT = tuple(f"{start}{word}" for word in sorted(_SPLIT_WORDS) for start in ("", "is"))
 """Columns whose flag says whether a row is of a split, as `is_valid`."""

@@ -8,25 +8,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kfpn.data.annotation_checks import AnnotationFaults
+from kfpn.data.folder_entries import entries_of, folders_in
 from kfpn.data.formats.coco_json import read_coco_json
 from kfpn.data.formats.csv_columns import looks_like_boxes, read_table
+from kfpn.data.formats.place_and_split import SPLIT_OF_WORD, SPLITS
 from kfpn.data.formats.voc_folder import split_names
-from kfpn.data.formats.yolo_folder import (
-    class_lists,
-    data_yamls,
-    described_data,
-    entries_of,
-    folders_of_splits,
-    holds_images,
-)
+from kfpn.data.formats.yolo_folder import class_lists, data_yamls, described_data, folders_of_splits, holds_images
 from kfpn.data.formats.yolo_images import label_folders
-from kfpn.data.formats.yolo_yaml import SPLITS, read_data_yaml
+from kfpn.data.formats.yolo_yaml import read_data_yaml
 from kfpn.data.image_checks import NAMED_FAULTS
 
 _BLOCK = 1 << 22  # bytes
 _LISTS = (b'"images"', b'"annotations"', b'"categories"')
 _FILE_NAME = re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.){1,1000}")')
-_SPLIT_OF_WORD = {word: split for split, words in SPLITS.items() for word in words}
 
 
 class Candidate(NamedTuple):
@@ -96,30 +90,27 @@ def _has_labels(folder: Path) -> bool:
 
 def _as_coco(folder: Path) -> list[Candidate]:
     files = [path for path in _files_of_ending(folder, ".json") if _is_coco(path)]
-    return [
-        Candidate(
-            "COCO JSON",
-            {
-                split: f"coco:{path}{_images_of(path, folder, split, _first_coco_image(path))}"
-                for split, path in group.items()
-            },
-        )
-        for group in _grouped(files)
-    ]
+    return [_candidate_of_files("COCO JSON", "coco", group, folder, _first_coco_image) for group in _grouped(files)]
 
 
 def _as_csv(folder: Path) -> list[Candidate]:
     files = [path for path in _files_of_ending(folder, ".csv") if looks_like_boxes(path)]
     return [
-        Candidate(
-            "a table of boxes",
-            {
-                split: f"csv:{path}{_images_of(path, folder, split, _first_csv_image(path))}"
-                for split, path in group.items()
-            },
-        )
-        for group in _grouped(files)
+        _candidate_of_files("a table of boxes", "csv", group, folder, _first_csv_image) for group in _grouped(files)
     ]
+
+
+def _candidate_of_files(
+    kind: str, prefix: str, files: dict[str, Path], folder: Path, first_image: Callable[[Path], str | None]
+) -> Candidate:
+    """Returns the candidate of a file a split, whose images `_images_of` finds by the first one that the file names."""
+    return Candidate(
+        kind,
+        {
+            split: f"{prefix}:{path}{_images_of(path, folder, split, first_image(path))}"
+            for split, path in files.items()
+        },
+    )
 
 
 def _as_voc(folder: Path) -> list[Candidate]:
@@ -139,15 +130,13 @@ def _as_voc(folder: Path) -> list[Candidate]:
 
 
 def _is_voc(folder: Path) -> bool:
-    inner = [path for path in entries_of(folder) if path.name.lower() == "annotations" and path.is_dir()]
+    inner = [path for path in folders_in(folder) if path.name.lower() == "annotations"]
     return any(path.suffix.lower() == ".xml" for place in (*inner, folder) for path in entries_of(place))
 
 
 def _files_of_ending(folder: Path, ending: str) -> list[Path]:
     """Returns the files of an ending in a folder, in its folder of annotations and in those of its splits."""
-    inner = [
-        path for path in entries_of(folder) if path.is_dir() and path.name.lower() in (*_SPLIT_OF_WORD, "annotations")
-    ]
+    inner = [path for path in folders_in(folder) if path.name.lower() in (*SPLIT_OF_WORD, "annotations")]
     paths = [path for place in (folder, *inner) for path in entries_of(place)]
     return [path for path in paths if path.suffix.lower() == ending and path.is_file()]
 
@@ -157,10 +146,10 @@ def _grouped(files: Iterable[Path]) -> list[dict[str, Path]]:
     groups: dict[tuple[str, ...], dict[str, Path]] = {}
     for path in files:
         words = re.split(r"([a-zA-Z]+)", path.stem)
-        own = [word.lower() for word in words if word.lower() in _SPLIT_OF_WORD]
+        own = [word.lower() for word in words if word.lower() in SPLIT_OF_WORD]
         above = path.parent.name.lower()
-        split = _SPLIT_OF_WORD[own[-1]] if own else _SPLIT_OF_WORD.get(above)
-        rest = "".join("*" if word.lower() in _SPLIT_OF_WORD else word for word in words)
+        split = SPLIT_OF_WORD[own[-1]] if own else SPLIT_OF_WORD.get(above)
+        rest = "".join("*" if word.lower() in SPLIT_OF_WORD else word for word in words)
         place = path.parent.parent if not own and split else path.parent
         group = groups.setdefault((str(place), rest), {})
         if split is None:
@@ -173,7 +162,7 @@ def _grouped(files: Iterable[Path]) -> list[dict[str, Path]]:
 
 def _images_of(path: Path, folder: Path, split: str, first: str | None) -> str:
     """Returns ",IMAGES_DIR" for the folder that holds the first image of a file, "" where that is the file's own."""
-    inner = [entry for place in (folder, folder / "images") for entry in entries_of(place) if entry.is_dir()]
+    inner = folders_in(folder) + folders_in(folder / "images")
     inner.sort(key=lambda entry: not any(word in entry.name.lower() for word in SPLITS[split]))
     places = [path.parent, folder, *inner, *(entry / "images" for entry in inner)]
     if first is not None and not Path(first).is_absolute():

@@ -1,6 +1,12 @@
-"""Takes the text of a data set's name apart: a place, and a split behind a comma."""
+"""Takes the text of a data set's name apart, a place and a split behind a comma, and knows the words for splits."""
 
 from pathlib import Path
+
+SPLITS = {"train": ("train", "training"), "validation": ("val", "valid", "validation"), "test": ("test", "testing")}
+"""Split -> the names that it has in files and folders, the usual one first."""
+SPLIT_OF_WORD = {word: split for split, words in SPLITS.items() for word in words}
+USUAL_WORDS = ", ".join(words[0] for words in SPLITS.values())
+"""What messages list."""
 
 
 def place_and_split(text: str, split: str) -> tuple[str, str]:

@@ -1,15 +1,13 @@
 """Finds the files of a Pascal VOC folder: its lists, its annotations and the image of each."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kfpn.data.annotation_checks import AnnotationFaults, require_unique
-from kfpn.data.encodings import decode_text
 from kfpn.data.folder_index import FolderIndex, Parts, is_hidden, readings
 from kfpn.data.image_endings import image_endings
-from kfpn.data.mistaken_files import HEAD, mistaken_for
+from kfpn.data.text_files import lines_of, read_text
 
 OTHER_NAME = "annotations whose <filename> is an image of another name, taken"
 NOT_THERE = "annotations whose <filename> is not there, so the one image of the annotation's name is taken"
@@ -128,16 +126,10 @@ def stems_of_split(folder: VocFolder, split: str, faults: AnnotationFaults) -> l
             f"{name}: split {path} does not exist; there are {', '.join(split_names(folder.root)) or 'none'}"
         )
     try:
-        content = path.read_bytes()
-        mistaken = mistaken_for(content[:HEAD]) if content else None
-        text = "" if mistaken else decode_text(content)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{name}: {path} must be text in UTF-8, got {error}") from error
-    except OSError as error:
-        raise ValueError(f"{name}: {path} can't be read: {error.strerror}") from error
-    if mistaken:
-        raise ValueError(f"{name}: {path} {mistaken}")
-    lines = [line.strip() for line in re.split(r"\r\n|\r|\n", text)]
+        text = read_text(path)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    lines = [line.strip() for line in lines_of(text)]
     lines = [line for line in lines if line and not is_hidden(readings(line)[0][-1] if readings(line) else line)]
     if not lines:
         raise ValueError(f"{name}: the split must name at least one image, got an empty file {path}")

@@ -7,11 +7,11 @@ import numpy as np
 
 from kfpn.data.annotation_checks import AnnotationFaults
 from kfpn.data.annotations import AnnotatedSource, ImageTable, RawObjects, collect
-from kfpn.data.formats.place_and_split import place_and_split
+from kfpn.data.formats.place_and_split import SPLIT_OF_WORD, SPLITS, USUAL_WORDS, place_and_split
 from kfpn.data.formats.yolo_folder import described_data
 from kfpn.data.formats.yolo_images import YoloFiles, files_of_split, find_place
 from kfpn.data.formats.yolo_labels import LabelTable, require_centers
-from kfpn.data.formats.yolo_yaml import SPLITS, DataYaml
+from kfpn.data.formats.yolo_yaml import DataYaml
 from kfpn.data.image_checks import progress, read_headers
 from kfpn.data.opening_warnings import warn_of_data
 from kfpn.data.record import Source
@@ -67,11 +67,9 @@ class YoloSource(AnnotatedSource):
 
 
 def _known_split(text: str) -> str:
-    for split, words in SPLITS.items():
-        if text in words:
-            return split
-    known = ", ".join(words[0] for words in SPLITS.values())
-    raise ValueError(f"split must be one of {known}, got {text!r}")
+    if text not in SPLIT_OF_WORD:
+        raise ValueError(f"split must be one of {USUAL_WORDS}, got {text!r}")
+    return SPLIT_OF_WORD[text]
 
 
 def _data_and_files(place: Path, split: str, faults: AnnotationFaults) -> tuple[DataYaml, YoloFiles]:

@@ -5,8 +5,9 @@ import re
 from pathlib import Path
 
 from kfpn.data.annotation_checks import AnnotationFaults, require_unique
-from kfpn.data.folder_index import is_hidden
-from kfpn.data.formats.yolo_yaml import SPLITS, DataYaml, is_data_yaml, parsed_yaml, read_data_yaml
+from kfpn.data.folder_entries import entries_of, folders_in
+from kfpn.data.formats.place_and_split import SPLITS
+from kfpn.data.formats.yolo_yaml import DataYaml, is_data_yaml, parsed_yaml, read_data_yaml
 from kfpn.data.image_endings import is_image_name
 from kfpn.data.text_files import lines_of, read_text
 
@@ -99,9 +100,9 @@ def _count_images_beside(folder: Path, splits: dict[str, list[str]], faults: Ann
     if folder in read:
         return  # with all folders in it
     of_images = folder / "images"
-    places = [folder, *_folders_in(folder)]
+    places = [folder, *folders_in(folder)]
     if of_images not in read:  # else it is read with all folders in it
-        places += _folders_in(of_images)
+        places += folders_in(of_images)
     for place in places:
         left_out = [] if place in read else _images_in(place)
         if left_out and of_images in (place, place.parent):
@@ -119,18 +120,6 @@ def holds_images(folder: Path) -> bool:
 
 def _images_in(folder: Path) -> list[Path]:
     return [path for path in entries_of(folder) if is_image_name(path)]
-
-
-def _folders_in(folder: Path) -> list[Path]:
-    return [path for path in entries_of(folder) if path.is_dir()]
-
-
-def entries_of(folder: Path) -> list[Path]:
-    """Returns what a folder holds, hidden entries left out, sorted; nothing where it can't be read."""
-    try:
-        return sorted(path for path in folder.iterdir() if not is_hidden(path.name) and path.name != "__MACOSX")
-    except OSError:
-        return []
 
 
 def _describes_data(path: Path) -> bool:

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kfpn.data.annotation_checks import AnnotationFaults
+from kfpn.data.folder_entries import names_in
 from kfpn.data.folder_index import FolderIndex, is_hidden, readings, spelt_alike
-from kfpn.data.formats.yolo_yaml import SPLITS, DataYaml
+from kfpn.data.formats.place_and_split import SPLIT_OF_WORD
+from kfpn.data.formats.yolo_yaml import DataYaml
 from kfpn.data.image_checks import NAMED_FAULTS, listing
 from kfpn.data.image_endings import image_endings
 from kfpn.data.image_files import SPELT
@@ -19,7 +21,6 @@ NO_IMAGE = "label files without an image, left out"
 NOT_IMAGES = "files of the folders of images that are no images, left out"
 
 _NO_LABEL_FILES = ("classes.txt", "notes.txt", "readme.txt", "labels.txt", "predefined_classes.txt")
-_SPLIT_WORDS = {word for words in SPLITS.values() for word in words}
 
 
 @dataclass
@@ -60,11 +61,12 @@ def files_of_split(data: DataYaml, split: str, faults: AnnotationFaults) -> Yolo
             files.lists.append(str(place))
             listed = _images_of_list(place, data, faults)
         for image, said in listed:
-            before = origin.setdefault(os.path.abspath(image), said)
-            if len(origin) == len(files.images):  # it was there before
+            path = os.path.abspath(image)
+            if path in origin:
                 raise ValueError(
-                    f"{faults.source}: each image must be there once, got {image} twice: {before} and {said}"
+                    f"{faults.source}: each image must be there once, got {image} twice: {origin[path]} and {said}"
                 )
+            origin[path] = said
             files.images.append(image)
     if not files.images:
         where = ", ".join(data.splits[split])
@@ -123,7 +125,7 @@ def _images_below(folder: Path, faults: AnnotationFaults) -> Iterator[tuple[str,
     parts = sorted(parts for rivals in index.by_name.values() for parts in rivals.files)
     for own in parts:
         yield index.path(own), f"folder {folder}"
-    others = [name for name in _names_in(str(folder)) if Path(name).suffix.lower() not in (*image_endings(), ".txt")]
+    others = [name for name in names_in(folder) if Path(name).suffix.lower() not in (*image_endings(), ".txt")]
     files = [name for name in others if (folder / name).is_file()]
     faults.add(NOT_IMAGES, str(folder / files[0]) if files else "", len(files))
 
@@ -151,10 +153,9 @@ def _images_of_list(path: Path, data: DataYaml, faults: AnnotationFaults) -> Ite
 def _listed_image(text: str, bases: Sequence[Path], faults: AnnotationFaults) -> str | None:
     if "\0" in text:
         return None
+    # Unlike Path.is_file, os.path.isfile takes a name that is too long as one that is not there.
     for base in bases:
-        if os.path.isfile(
-            path := base / text
-        ):  # unlike Path, it takes a name that is too long as one that is not there
+        if os.path.isfile(path := base / text):
             return str(path)
     for rest in _last_parts(text):  # a path of another machine: the most of it that is there
         for base in bases[:3]:
@@ -173,7 +174,7 @@ def _last_parts(text: str) -> Iterator[tuple[str, ...]]:
     """Yields the ends of a path, the longest first; the name of a split is never cut off: val/a.jpg is not train/a.jpg."""
     for parts in readings(text):
         own = tuple(part for part in parts if part != "..")
-        splits = [i for i, part in enumerate(own) if part.lower() in _SPLIT_WORDS]
+        splits = [i for i, part in enumerate(own) if part.lower() in SPLIT_OF_WORD]
         yield from (own[begin:] for begin in range(1 + (splits[0] if splits else len(own) - 1)))
 
 
@@ -184,16 +185,9 @@ def label_folders(folder: str) -> list[str]:
     if not places:
         return [folder]
     above = Path(*parts[: places[-1]])
-    names = [name for name in _names_in(str(above)) if name.lower() == "labels"]
+    names = [name for name in names_in(above) if name.lower() == "labels"]
     name = "labels" if "labels" in names or not names else names[0]  # Images and Labels, as some write them
     return [str(Path(above, name, *parts[places[-1] + 1 :])), folder]
-
-
-def _names_in(folder: str) -> list[str]:
-    try:
-        return sorted(name for name in os.listdir(folder) if not is_hidden(name))
-    except OSError:
-        return []
 
 
 class _LabelFinder:
@@ -247,6 +241,6 @@ class _LabelFinder:
 
     def _read(self, folder: str) -> None:
         if folder not in self._names:
-            names = [name for name in _names_in(folder) if name.lower().endswith(".txt")]
+            names = [name for name in names_in(folder) if name.lower().endswith(".txt")]
             self._names[folder] = set(names)
             self._alike[folder] = {name.casefold(): name for name in names}

@@ -38,6 +38,7 @@ class LabelTable:
         boxes: y1, x1, y2, x2 of each object, shares of the image's sides.
         areas: of each object's polygon, a share of the image's area; 0 for a box.
         lines: the number of each object's line in its file.
+        plain: whether each object is a box, given by centre and size.
     """
 
     classes: int
@@ -96,23 +97,21 @@ class LabelTable:
         """Counts the polygons, by what they may be."""
         if not self._polygons:
             return
-        only = next(iter(self._lengths)) if len(self._lengths) == 1 else 0
-        maybe_pose = only > _CORNERS and self._as_pose == self._polygons == len(self.boxes) >= _PATTERN
-        kind = FOUR_CORNERS if only == _CORNERS else MAYBE_KEYPOINTS if maybe_pose else POLYGONS
+        kind = POLYGONS
+        if self._lengths == {_CORNERS}:
+            kind = FOUR_CORNERS
+        elif self._as_pose == len(self.boxes) >= _PATTERN and len(self._lengths) == 1 and min(self._lengths) > _CORNERS:
+            kind = MAYBE_KEYPOINTS
         faults.add(kind, self._first, self._polygons)
 
     def _label(self, words: list[str], where: str) -> int:
         label = whole_number(words[0])
         if label is None:
-            separators = "," in words[0] or ";" in words[0]
-            number = read_number(words[0]) is not None
-            hint = (
-                ": numbers are separated by spaces"
-                if separators
-                else ""
-                if number
-                else f": write its number in {self.yaml}"
-            )
+            hint = ""
+            if "," in words[0] or ";" in words[0]:
+                hint = ": numbers are separated by spaces"
+            elif read_number(words[0]) is None:
+                hint = f": write its number in {self.yaml}"
             raise ValueError(f"{where}: class must be a whole number, got {shown(words[0], 40)}{hint}")
         if not 0 <= label < self.classes:
             raise ValueError(
@@ -127,7 +126,7 @@ class LabelTable:
             words = words[:_BOX]
         elif count != _BOX and (count < _LEAST_POLYGON or count % 2):
             _refuse_length(words, where)
-        try:
+        try:  # nearly all lines are plain: float() reads them quickly, but takes 1_0 and digits of other scripts too
             if "_" not in (text := "".join(words)) and text.isascii():
                 return [float(word) for word in words]
         except ValueError:

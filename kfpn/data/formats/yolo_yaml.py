@@ -9,10 +9,9 @@ import yaml
 
 from kfpn.data.annotation_checks import AnnotationFaults, require_unique
 from kfpn.data.field_values import shown, whole_number
+from kfpn.data.formats.place_and_split import SPLIT_OF_WORD, SPLITS
 from kfpn.data.text_files import read_text
 
-SPLITS = {"train": ("train", "training"), "validation": ("val", "valid", "validation"), "test": ("test", "testing")}
-"""Split -> the names that it has in files and folders, the usual one first."""
 NO_NAMES = "classes that the yaml counts (nc) but doesn't name, called class_0, class_1 and so on"
 
 _LARGEST = 10_000_000  # bytes: the yaml of a thousand classes has some ten thousand
@@ -83,7 +82,7 @@ def parsed_yaml(path: Path) -> Any:
 
 def is_data_yaml(content: Any) -> bool:
     """Tells whether the content of a YAML file describes a data set: it names classes and images."""
-    return isinstance(content, dict) and bool({"names", "nc"} & content.keys()) and bool(_split_keys(content))
+    return isinstance(content, dict) and bool({"names", "nc"} & content.keys()) and any(map(content.get, SPLIT_OF_WORD))
 
 
 def read_data_yaml(path: Path, faults: AnnotationFaults) -> DataYaml:
@@ -113,10 +112,6 @@ def read_data_yaml(path: Path, faults: AnnotationFaults) -> DataYaml:
     if not isinstance(root, str):
         raise ValueError(f"{path}: path must be a folder, got {shown(root, 60)}")
     return DataYaml(path, path.parent, names, root.strip(), splits, _keypoints(content.get("kpt_shape"), path))
-
-
-def _split_keys(content: dict) -> list[str]:
-    return [key for names in SPLITS.values() for key in names if content.get(key)]
 
 
 def _entries(content: dict, split: str, path: Path) -> list[str]:

@@ -6,7 +6,8 @@ import tensorflow as tf
 
 from kfpn.config.run import InputConfig
 from kfpn.data.decode_limits import scan_limit
-from kfpn.export.saved_model.file_headers import KINDS, READABLE, FileHeader
+from kfpn.data.file_kinds import IMAGES
+from kfpn.export.saved_model.file_headers import READABLE, FileHeader
 from kfpn.export.saved_model.request_limits import RequestLimits
 from kfpn.ops.padding import padded_up
 
@@ -37,7 +38,7 @@ class FileFaults(NamedTuple):
         """
         count = tf.size(self.got, tf.int64)
         arrived = tf.scatter_nd(decoded[:, None], tf.ones_like(decoded), count[None]) > 0
-        named = tf.strings.join(["a ", tf.gather([*KINDS, ""], kinds), " file that is damaged behind its header"])
+        named = tf.strings.join(["a ", tf.gather([*IMAGES, ""], kinds), " file that is damaged behind its header"])
         return self._replace(got=tf.where(arrived | ~self.none(), self.got, named))
 
     def errors(self) -> tf.Tensor:

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from kfpn.data.file_kinds import IMAGES, SENT_BY_MISTAKE
 from kfpn.export.saved_model.exif_turn import orientation
 from kfpn.export.saved_model.file_bytes import bytes_at, number_at
 from kfpn.export.saved_model.gif_frame import GifFrame, find_frame
@@ -11,29 +12,9 @@ from kfpn.export.saved_model.jpeg_picture import has_picture
 
 READABLE = "JPEG, PNG, GIF or uncompressed BMP files (8, 24 or 32 bits) that are whole"
 """The files that are decoded, in the words of messages."""
-KINDS = {"JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG\r\n\x1a\n", "GIF": b"GIF8", "BMP": b"BM"}
-"""The kinds that reach a decoder, and how their files begin.
-
-TensorFlow's decoders look at the bytes themselves, whatever their names say. They know the same beginnings, and that of WebP:
-an animated WebP file ends the process there."""
-JPEG, PNG, GIF, BMP, OTHER = range(5)
+JPEG, PNG, GIF, BMP, OTHER = range(5)  # in the order of `IMAGES`
 LONGEST_SIDE = 1_000_000
 """Longest side of a BMP file, in pixels. It is the PNG library's own limit; JPEG and GIF have less."""
-
-_OTHERS = (
-    (0, b"RIFF", "a RIFF file"),
-    (8, b"WEBP", "a WebP file"),
-    (0, b"II*\0", "a TIFF file"),
-    (0, b"MM\0*", "a TIFF file"),
-    (4, b"ftyp", "a HEIC, AVIF or MP4 file"),
-    (4, b"jP", "a JPEG 2000 file"),
-    (0, b"%PDF", "a PDF file"),
-    (0, b"8BPS", "a Photoshop file"),
-    (0, b"\0\0\1\0", "an icon file"),
-    (0, b"<", "SVG, XML or HTML text"),
-    *((0, start, "base64 text") for start in (b"data:", b"/9j/", b"iVBORw0KGgo", b"R0lGOD", b"Qk0")),
-)
-"""(offset, bytes there, name) of what is sent by mistake. The later rows are preferred."""
 
 
 class FileHeader(NamedTuple):
@@ -64,13 +45,13 @@ def file_header(file: tf.Tensor) -> FileHeader:
     Raises:
         InvalidArgumentError: when the graph runs, for a JPEG whose header is damaged.
     """
-    starts = [tf.strings.substr(file, 0, len(start)) == start for start in KINDS.values()]
+    starts = [tf.strings.substr(file, 0, len(start)) == start for start in IMAGES.values()]
     kind = tf.cast(tf.argmax([*starts, True]), tf.int32)
     readers = [_jpeg_header, _png_header, _gif_header, _bmp_header, _other_header]
     header = tf.switch_case(kind, [lambda read=read: tuple(read(file)) for read in readers])
     size, turn, frame, scans, components, fault = header
     empty = tf.reduce_any(size < 1) & (fault == b"")
-    named = tf.gather([*KINDS, ""], kind)
+    named = tf.gather([*IMAGES, ""], kind)
     fault = tf.where(empty, tf.strings.join(["a ", named, " file without pixels"]), fault)
     return FileHeader(kind, tf.ensure_shape(size, [2]), turn, tf.ensure_shape(frame, [7]), scans, components, fault)
 
@@ -142,7 +123,7 @@ def _other_header(file):
     head = tf.strings.join([tf.strings.substr(file, 0, 16), bytes(16)])
     codes = tf.gather([f" {code:02x}" for code in range(256)], bytes_at(file, 0, 8))[: tf.strings.length(file)]
     fault = tf.strings.join(["bytes that begin with", tf.strings.reduce_join(codes)])
-    for offset, start, name in _OTHERS:
+    for offset, start, name in SENT_BY_MISTAKE:
         fault = tf.where(tf.strings.substr(head, offset, len(start)) == start, name, fault)
     return _fields(0, 0, tf.where(tf.strings.length(file) == 0, "an empty file", fault))
 
