@@ -42,7 +42,7 @@ UNDERSTOOD = (
 
 _DELIMITERS = (",", ";", "\t")
 _EXCEL = re.compile(r"sep=(.)\s*(?:[\r\n]|$)")  # Excel's own first line
-_SPLIT_WORDS = frozenset((*SPLIT_OF_WORD, "dev", "eval", "evaluation"))
+_SPLIT_WORDS = SPLIT_OF_WORD | dict.fromkeys(("dev", "eval", "evaluation"), "validation")
 _OF_SPLITS = ("split", "subset", "set", "partition", "usage", "phase", "dataset")
 _OF_ONE_SPLIT = tuple(f"{start}{word}" for word in sorted(_SPLIT_WORDS) for start in ("", "is"))
 """Columns whose flag says whether a row is of a split, as `is_valid`."""
@@ -127,13 +127,21 @@ def _require_one_split(table: CsvTable, unread: Sequence[int]) -> None:
     for place in unread:
         name = _plain_header(table.header[place])
         values = {fields[place].lower() for _, fields in table.rows if len(fields) == table.width} - NOTHING
-        names_splits = values <= _SPLIT_WORDS or (name in _OF_SPLITS and values & _SPLIT_WORDS)
-        if len(values) > 1 and (names_splits or (name in _OF_ONE_SPLIT and values <= _YES_OR_NO)):
+        splits = {_split_of(value) for value in values}
+        is_split = None not in splits or (name in _OF_SPLITS and splits != {None})
+        is_flag = name in _OF_ONE_SPLIT and values <= _YES_OR_NO
+        if (is_split and len(splits) > 1) or (is_flag and len({value[0] in "1ty" for value in values}) > 1):
             said = " and ".join(shown(value, 30) for value in sorted(values)[:4])
             raise ValueError(
                 f"{table.path}: must hold the rows of one split, got {said} in column {shown(table.header[place], 40)}: write the rows of "
                 "each split into a file of its own, for --data and --val-data, or remove the column to train on all rows"
             )
+
+
+def _split_of(value: str) -> str | None:
+    """Returns the split that a value names by its first word, as train2017 does; None: it names none."""
+    match = re.match("[a-z]+", value)
+    return _SPLIT_WORDS.get(match[0]) if match else None
 
 
 def _delimiters(text: str) -> Sequence[str]:
@@ -148,13 +156,15 @@ def _csv_rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list
         return
     lines = lines_of(text)
     reader = csv.reader((f"{line}\n" for line in lines), delimiter=delimiter, skipinitialspace=True, strict=True)
+    begin = 1
     try:
         for row in reader:
             fields = [field.strip() for field in row]
             if any(fields) and not (reader.line_num == 1 and _EXCEL.match(text)):
                 yield reader.line_num, fields
+            begin = reader.line_num + 1
     except csv.Error as error:
-        raise ValueError(f"{path}: is not CSV: line {reader.line_num}: {error}") from error
+        raise ValueError(f"{path}: is not CSV: line {begin}: {error}: is a quote not closed there?") from error
 
 
 def _understood_table(path: Path, rows: Iterator[tuple[int, list[str]]]) -> CsvTable | None:

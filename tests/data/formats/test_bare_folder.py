@@ -219,7 +219,7 @@ def test_nothing_is_written_beside_data_that_must_stay_untouched(tmp_path, monke
         ("data.yaml", "train: images\nnames: [a\n", r"data\.yaml: is not YAML: line 3, column 1"),
         ("data.yaml", "train: images\nnames: {0: a, 0: b}\n", r"data\.yaml: is not YAML: line 2, .*'0' is there twice"),
         ("data.yml", "names: [a]\n", r"no annotations: looked for .*\nIt has files .*:\n  .*data\.yml: must say where the images are"),
-        ("boxes.csv", 'image,x1,y1,x2,y2,class\na.png,1,2,11,12,"cat\n', r"boxes\.csv: is not CSV: line \d: unexpected end of data"),
+        ("boxes.csv", 'image,x1,y1,x2,y2,class\na.png,1,2,11,12,"cat\n', r"boxes\.csv: is not CSV: line 2: unexpected end of data: is a quote"),
         ("boxes.csv", "image,x1,y1,x2,y2,class\na.png,1,2,11,12,\u00e9\n".encode("latin-1"), r"boxes\.csv: is not text in UTF-8"),
         ("boxes.csv", "image,x1,y1,x2,y2\na.png,1,2,11,12\n", r"\n  .*boxes\.csv: must have columns that are understood, got"),
         ("a.json", '{"images": [], "annotations": []}', r"\n  .*a\.json: must have a list 'categories', got the keys 'images', 'annotations'"),

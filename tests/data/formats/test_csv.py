@@ -189,7 +189,7 @@ def test_a_table_with_semicolons_may_hold_commas_in_quotes(tmp_path):
 @pytest.mark.parametrize(
     ("column", "values"),
     [("split", ("train", "val")), ("Sub Set", ("TRAIN", "unused")), ("is_valid", ("True", "False")), ("is-train", (1, 0)),
-     ("whatever", ("training", "Test")), ("set", ("dev", "train"))],
+     ("whatever", ("training", "Test")), ("set", ("dev", "train")), ("where", ("train2017", "val2017"))],
 )  # fmt: skip
 def test_a_table_whose_rows_are_of_several_splits_is_refused(tmp_path, column, values):
     head = HEAD.replace("\n", f",{column}\n")
@@ -203,7 +203,14 @@ def test_a_table_whose_rows_are_of_several_splits_is_refused(tmp_path, column, v
 
 @pytest.mark.parametrize(
     ("column", "values"),
-    [("split", ("train", "train")), ("split", ("train", "")), ("set", ("a", "b")), ("test", ("3", "4"))],
+    [
+        ("split", ("train", "Training")),
+        ("split", ("train", "")),
+        ("set", ("a", "b")),
+        ("test", ("3", "4")),
+        ("is_valid", ("1", "1.0")),
+        ("note", ("train", "crossing")),
+    ],
 )
 def test_a_column_that_names_no_second_split_is_not_read_and_said(tmp_path, caplog, column, values):
     head = HEAD.replace("\n", f",{column}\n")
