@@ -69,10 +69,10 @@ class CsvSource(AnnotatedSource):
         class_names = _sorted_names(set(name_of_class.values()))
         if not class_names:
             raise ValueError(f"{name}: must have at least one box, got none in {len(table.rows)} rows")
-        label_of = {spelt: class_names.index(class_name) for spelt, class_name in name_of_class.items()}
-        boxes = _without_repeats(
-            rows, [(of_name[row.image], label_of[row.class_name], row.corners) for row in rows], file, faults
-        )
+        label_of_name = {class_name: label for label, class_name in enumerate(class_names)}
+        label_of = {spelt: label_of_name[class_name] for spelt, class_name in name_of_class.items()}
+        keys = [(of_name[row.image], label_of[row.class_name], row.corners) for row in rows]
+        boxes = _without_repeats(rows, keys, file, faults)
         of_box = np.asarray([box.image for box in boxes], np.int64)
         of_image = of_name[of_box]
         corners = np.asarray([box.corners for box in boxes], np.float64).reshape(-1, 4)[:, [1, 0, 3, 2]]
@@ -124,6 +124,7 @@ def _read_boxes(table: CsvTable, faults: AnnotationFaults) -> tuple[list[str], n
 
 
 def _without_repeats(rows: list[_Box], keys: list[tuple], file: Path, faults: AnnotationFaults) -> list[_Box]:
+    """Returns the first row of each key, and counts the others."""
     first: dict[tuple, _Box] = {}
     for row, key in zip(rows, keys, strict=True):
         if first.setdefault(key, row) is not row:
