@@ -1,5 +1,6 @@
 """Finds out what a folder holds: `FOLDER[,SPLIT]`."""
 
+import itertools
 from pathlib import Path
 
 from kfpn.data.folder_entries import entries_of, folders_in
@@ -22,8 +23,7 @@ def found_data(folder: str | Path) -> Candidate:
     """Finds out what a folder holds.
 
     Args:
-        folder: is looked at with the folders in it; where nothing is there, the folders in it are looked
-            at as it was, and those in them.
+        folder: is looked at first; where nothing is found, each folder in it, and then each folder in these.
 
     Returns:
         The one data set, with a name of `open_source` for each split.
@@ -32,12 +32,15 @@ def found_data(folder: str | Path) -> Candidate:
         ValueError: when there is none, or several; says what was looked for, or how to name each.
     """
     root = Path(folder).expanduser()
-    places, candidates, looked_at = [root], candidates_in(root), [root]
-    for _ in range(_DEPTH):
-        if not candidates:  # an archive often holds one folder, and that one another
-            places = [path for place in places for path in folders_in(place)][:_MOST_FOLDERS]
-            candidates = [candidate for place in places for candidate in candidates_in(place)]
-            looked_at += places
+    candidates: list[Candidate] = []
+    looked_at: list[Path] = []
+    places = [root]
+    for _ in range(1 + _DEPTH):  # an archive often holds one folder, and that one another
+        looked_at += places
+        candidates = [candidate for place in places for candidate in candidates_in(place)]
+        if candidates:
+            break
+        places = [path for place in places for path in folders_in(place)][:_MOST_FOLDERS]
     if len(candidates) > 1:
         lines = "\n  ".join(candidate.options() for candidate in candidates[:NAMED_FAULTS])
         more = f"\n  ... and {len(candidates) - NAMED_FAULTS} more" if len(candidates) > NAMED_FAULTS else ""
@@ -45,7 +48,7 @@ def found_data(folder: str | Path) -> Candidate:
             f"data must be one data set, got {folder}, which can be read in {len(candidates)} ways: write one of\n  {lines}{more}"
         )
     if not candidates:
-        faults = [fault for place in looked_at for fault in faults_in(place)][:NAMED_FAULTS]
+        faults = list(itertools.islice((fault for place in looked_at for fault in faults_in(place)), NAMED_FAULTS))
         files = "\n  ".join(["\nIt has files that can't be read as one:", *faults]) if faults else ""
         raise ValueError(f"data must be a data set, got {folder}, {_content_of(root)}: looked for {LOOKED_FOR}{files}")
     return candidates[0]

@@ -151,13 +151,11 @@ def _grouped(files: Iterable[Path]) -> list[dict[str, Path]]:
         split = SPLIT_OF_WORD[own[-1]] if own else SPLIT_OF_WORD.get(above)
         rest = "".join("*" if word.lower() in SPLIT_OF_WORD else word for word in words)
         place = path.parent.parent if not own and split else path.parent
-        group = groups.setdefault((str(place), rest), {})
-        if split is None:
-            group = groups.setdefault((str(path),), {})
-        elif split in group:
-            group = groups.setdefault((str(place), rest, str(path)), {})
-        group[split or "train"] = path
-    return [{split: group[split] for split in SPLITS if split in group} for group in groups.values() if group]
+        key = (str(path),) if split is None else (str(place), rest)
+        if split in groups.get(key, {}):  # a second file for one split: a set of its own
+            key = (*key, str(path))
+        groups.setdefault(key, {})[split or "train"] = path
+    return [{split: group[split] for split in SPLITS if split in group} for group in groups.values()]
 
 
 def _images_of(path: Path, folder: Path, split: str, first: str | None) -> str:
