@@ -23,7 +23,8 @@ def calibration_pictures(data: str, count: int) -> Iterator[np.ndarray]:
         ValueError: if there are no images, the data set cannot be opened, or an image cannot be read.
     """
     require_local("calibration_data", data)
-    if Path(data).is_dir() and images_among(Path(data).iterdir()).files:
+    is_folder = Path(data).is_dir()
+    if is_folder and images_among(Path(data).iterdir()).files:
         paths = find_images([data])
         for index in evenly_spread(len(paths), count):
             yield load_picture(paths[index], str(paths[index]))
@@ -31,7 +32,8 @@ def calibration_pictures(data: str, count: int) -> Iterator[np.ndarray]:
     try:
         source = open_source(data, "train")
     except (ValueError, OSError) as error:
-        raise ValueError(f"calibration_data must be a folder of images or a data set, got {data!r}: {error}") from error
+        rule = "hold images or a data set" if is_folder else "be a folder of images or a data set"
+        raise ValueError(f"calibration_data must {rule}, got {data!r}: {error}") from error
     if len(source) == 0:
         raise ValueError(f"calibration_data must hold images, got none in {data!r}")
     for index in evenly_spread(len(source), count):
