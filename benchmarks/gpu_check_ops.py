@@ -6,6 +6,16 @@ from statistics import median
 
 import numpy as np
 
+TINY = {"backbone": "resnet18", "backbone_width": 8, "pyramid_channels": 16, "head_width": 32}
+"""Settings of the model where --quick is asked for."""
+
+
+def wait(values):
+    """Waits for the device, which works behind the host, and returns all tensors as arrays."""
+    import tensorflow as tf
+
+    return [np.array(value) for value in tf.nest.flatten(values)]
+
 
 def milliseconds(call, runs=7):
     """Returns the median time of a call whose result is waited for, after two calls that warm up."""
@@ -18,17 +28,23 @@ def milliseconds(call, runs=7):
     return median(times)
 
 
-def wait(values):
-    """Waits for the device: it works behind the host."""
+def time_row(what, call, reading, compiled=False, runs=7):
+    """Returns the row of the time of a call, which runs as a graph, under XLA if it is compiled."""
     import tensorflow as tf
 
-    return [np.array(value) for value in tf.nest.flatten(values)]
+    graph = tf.function(call, jit_compile=compiled, autograph=False)
+    return f"{what}{' under XLA' if compiled else ''}", milliseconds(graph, runs), "ms", reading
 
 
-def boxes_in(rng, count, side, images=1):
-    """Returns (images, count, 4) float32 boxes of all sizes in a square."""
-    start = rng.uniform(0, 0.8 * side, (images, count, 2))
-    sizes = side * 0.4 * rng.uniform(0.05, 1.0, (images, count, 2)) ** 2
+def largest_difference(ours, theirs):
+    """Returns the largest difference between arrays of two lists."""
+    return max(float(np.abs(a - b).max()) for a, b in zip(ours, theirs, strict=True))
+
+
+def boxes_in(rng, count, side):
+    """Returns (1, count, 4) float32 boxes of all sizes in a square of `side` pixels, yxyx."""
+    start = rng.uniform(0, 0.8 * side, (1, count, 2))
+    sizes = side * 0.4 * rng.uniform(0.05, 1.0, (1, count, 2)) ** 2
     return np.concatenate([start, start + sizes], axis=-1).astype("float32")
 
 
@@ -50,24 +66,12 @@ def layouts(quick):
     rows = []
     for name, form in forms.items():
         compiled = tf.function(between(form), jit_compile=True, autograph=False)
-        rows.append(
-            (
-                f"1x1, 3x3, 1x1 under XLA, 1x1 as {name}",
-                milliseconds(lambda f=compiled: f(x)),
-                "ms",
-                "the faster form should stand in layers.py on a GPU",
-            )
-        )
+        faster = "the faster form should stand in layers.py on a GPU"
+        rows.append((f"1x1, 3x3, 1x1 under XLA, 1x1 as {name}", milliseconds(lambda f=compiled: f(x)), "ms", faster))
         text = compiled.experimental_get_compiler_ir(x)(stage="optimized_hlo")
         count = len(re.findall(r"= \S+ (?:transpose|copy)\(", text)) + text.count("nchw")
-        rows.append(
-            (
-                f"transposes and copies in that program, {name}",
-                count,
-                "",
-                "0: no layout is changed; each one reads and writes a whole map",
-            )
-        )
+        costs = "0: no layout is changed; each one reads and writes a whole map"
+        rows.append((f"transposes and copies in that program, {name}", count, "", costs))
     return rows
 
 
@@ -81,9 +85,14 @@ def roi_align(quick):
     channels = 8 if quick else 256
     levels = {f"P{i}": tf.random.normal((1, side >> i, side >> i, channels)) for i in range(2, 6)}
     boxes, sizes = tf.constant(boxes_in(rng, rois, side)), tf.constant([[side, side]])
+    slower = "ratio 0 is detectron2's; if it takes more than twice the time of ratio 2, fine-tune with ratio 2"
+    same = "0: the gradient is the same each time; else runs of one seed differ on this device"
     rows = []
     for ratio in (2, 0):
         align = RoIAlign(7, ratio)
+
+        def forward(align=align):
+            return align(levels, boxes, sizes)
 
         def backward(align=align):
             with tf.GradientTape() as tape:
@@ -91,21 +100,12 @@ def roi_align(quick):
                 total = tf.reduce_sum(align(levels, boxes, sizes) ** 2)
             return tape.gradient(total, levels)
 
-        forward = tf.function(lambda align=align: align(levels, boxes, sizes), jit_compile=True, autograph=False)
         compiled = tf.function(backward, jit_compile=True, autograph=False)
-        reading = "ratio 0 is detectron2's; if it takes more than twice the time of ratio 2, fine-tune with ratio 2"
-        rows.append((f"RoIAlign of {rois} RoIs, sampling ratio {ratio}", milliseconds(forward, 3), "ms", reading))
-        rows.append((f"the same with its gradient, ratio {ratio}", milliseconds(compiled, 3), "ms", reading))
+        rows.append(time_row(f"RoIAlign of {rois} RoIs, sampling ratio {ratio}", forward, slower, True, 3))
+        rows.append((f"the same with its gradient, ratio {ratio}", milliseconds(compiled, 3), "ms", slower))
         first = wait(compiled())
-        apart = max(float(np.abs(a - b).max()) for _ in range(3) for a, b in zip(first, wait(compiled()), strict=True))
-        rows.append(
-            (
-                f"largest difference between 4 gradients of the same input, ratio {ratio}",
-                apart,
-                "",
-                "0: the scatter is deterministic here; else runs of one seed differ on a GPU",
-            )
-        )
+        apart = max(largest_difference(first, wait(compiled())) for _ in range(3))
+        rows.append((f"largest difference between 4 gradients of the same input, ratio {ratio}", apart, "", same))
     return rows
 
 
@@ -118,87 +118,56 @@ def tf32(quick):
     from kfpn.modeling.submodels import build_submodels
 
     keras.utils.set_random_seed(0)
-    config = ModelConfig(
-        **({"backbone": "resnet18", "backbone_width": 8, "pyramid_channels": 16, "head_width": 32} if quick else {})
-    )
-    submodels = build_submodels(config)
+    submodels = build_submodels(ModelConfig(**TINY) if quick else ModelConfig())
     images = tf.random.uniform((1, 64, 64, 3) if quick else (1, 800, 1088, 3), 0.0, 255.0)
     run = tf.function(lambda: submodels.rpn(submodels.features(images)), autograph=False)
     outputs, rows = [], []
-    for enabled in (True, False):
-        tf.config.experimental.enable_tensor_float_32_execution(enabled)
-        rows.append(
-            (
-                f"features and RPN, TF32 {'on' if enabled else 'off'}",
-                milliseconds(run, 3),
-                "ms",
-                "what full float32 costs",
-            )
-        )
+    for state in ("on", "off"):
+        tf.config.experimental.enable_tensor_float_32_execution(state == "on")
+        rows.append((f"features and RPN, TF32 {state}", milliseconds(run, 3), "ms", "what full float32 costs"))
         outputs.append([1 / (1 + np.exp(-x)) for x in wait(run()["logits"])])
-    apart = max(float(np.abs(a - b).max()) for a, b in zip(*outputs, strict=True))
-    rows.append(
-        (
-            "largest difference of a score by TF32",
-            apart,
-            "",
-            "--verify allows 0.001 and computes without TF32; 0: this device has none",
-        )
-    )
-    return rows
+    limit = "--verify allows 0.001 and computes without TF32; 0: this device has no TF32"
+    return [*rows, ("largest difference of a score by TF32", largest_difference(*outputs), "", limit)]
 
 
 def nms(quick):
     """Times the forms of NMS, and counts the rounds, each of which asks the host whether to go on."""
     import tensorflow as tf
+    from formulations import clustered, roi_outputs
 
     from kfpn.ops import nms as forms
 
     rng, count, classes = np.random.default_rng(0), *((50, 3) if quick else (1000, 80))
-    boxes, valid = tf.constant(boxes_in(rng, count, 800)), tf.ones((1, count), tf.bool)
-    rows = []
-    for name, jit in (("rounds", True), ("rounds", False), ("kernel", False)):
-        call = tf.function(lambda f=forms.LEVEL_NMS[name]: f(boxes, valid, 0.7), jit_compile=jit, autograph=False)
-        kind = f"{name}{' under XLA' if jit else ''}"
-        rows.append(
-            (
-                f"NMS of {count} boxes, {kind}",
-                milliseconds(call),
-                "ms",
-                "training takes rounds under XLA, exports take kernel",
-            )
-        )
-    rows.append(
-        (
-            "rounds until nothing changes",
-            count_rounds(boxes, valid),
-            "",
-            "times one trip to the host; (ms with rounds) / (this) is a trip's cost at most",
-        )
-    )
-    scores = rng.uniform(0, 1, (1, classes, count)).astype("float32") ** 8
-    per_class = tf.constant(np.repeat(boxes_in(rng, count, 800)[:, None], classes, axis=1)), tf.constant(scores)
+    boxes, valid = tf.constant(clustered(rng, 1, count)), tf.ones((1, count), tf.bool)
+    taken = "training takes rounds under XLA, exports take kernel"
+    rows = [
+        time_row(f"NMS of {count} boxes, {name}", lambda f=forms.LEVEL_NMS[name]: f(boxes, valid, 0.7), taken, jit)
+        for name, jit in (("rounds", True), ("rounds", False), ("kernel", False))
+    ]
+    trips = "each round asks the host whether to go on; (ms of rounds) / (this number) is the most that asking takes"
+    rows.append(("rounds until nothing changes", count_rounds(boxes, valid), "", trips))
+    class_boxes, scores = (tf.constant(values.swapaxes(1, 2)) for values in roi_outputs(rng, False, count, classes))
+    faster = "gpu_kernel is export --nms-on gpu, kernel is the default; take the faster one"
     for name, select in forms.FINAL_NMS.items():
-        call = tf.function(lambda f=select: f(*per_class, 0.5, 0.05, 100), autograph=False)
-        rows.append(
-            (
-                f"detections of {count} boxes in {classes} classes, {name}",
-                milliseconds(call),
-                "ms",
-                "gpu_kernel is export --nms-on gpu, kernel is the default; take the faster one",
-            )
-        )
+        what = f"detections of {count} boxes in {classes} classes, {name}"
+        rows.append(time_row(what, lambda f=select: f(class_boxes, scores, 0.5, 0.05, 100), faster))
     return rows
 
 
 def count_rounds(boxes, valid):
-    """Returns how many rounds `suppress` takes."""
+    """Returns how many rounds `kfpn.ops.nms.suppress` takes with an IoU of 0.7, the last of which changes nothing.
+
+    Args:
+        boxes: (1, N, 4) float32 yxyx, best first.
+        valid: (1, N) bool, False for rows that hold no box.
+    """
     from kfpn.ops import boxes as box_ops
 
     overlaps = np.triu(np.array(box_ops.iou(boxes, boxes))[0] > 0.7, 1)
-    keep, rounds = np.array(valid)[0], 0
+    valid = keep = np.array(valid)[0]
+    rounds = 0
     while True:
-        new, rounds = ~(overlaps & keep[:, None]).any(axis=0), rounds + 1
+        new, rounds = valid & ~(overlaps & keep[:, None]).any(axis=0), rounds + 1
         if (new == keep).all():
             return rounds
         keep = new
@@ -209,36 +178,24 @@ def sorts(quick):
     import tensorflow as tf
 
     sides = (16, 8, 4, 2, 1) if quick else (200, 100, 50, 25, 13)
-    levels = [tf.random.normal((2, 3 * side * side * 4 // 3)) for side in sides]
-    together, rows = tf.concat(levels, axis=1), []
+    levels = [tf.random.normal((2, 4 * side * side)) for side in sides]
+    together = tf.concat(levels, axis=1)
+    anchors = together.shape[1]
 
-    def by_level():
-        best = [tf.math.top_k(level, min(1000, level.shape[1]))[0] for level in levels]
-        joined = tf.concat(best, axis=1)
-        return tf.math.top_k(joined, min(1000, joined.shape[1]))
+    def best(scores):
+        return tf.math.top_k(scores, min(1000, scores.shape[1]))
 
-    def over_all():
-        return tf.math.top_k(together, min(1000, together.shape[1]))
-
-    for name, call in (("top 1000 of all anchors", over_all), ("top 1000 of each level, then of those", by_level)):
-        for jit in (True, False):
-            timed = milliseconds(tf.function(call, jit_compile=jit, autograph=False))
-            rows.append(
-                (
-                    f"{name} ({together.shape[1]}){' under XLA' if jit else ''}",
-                    timed,
-                    "ms",
-                    "kfpn sorts by level; XLA sorts whole rows, so more than 1 ms is worth a change",
-                )
-            )
-    full = tf.function(lambda: tf.sort(together, direction="DESCENDING"), jit_compile=True, autograph=False)
+    forms = {
+        f"top 1000 of all anchors ({anchors})": lambda: best(together),
+        f"top 1000 of each level, then of those ({anchors})": lambda: best(
+            tf.concat([best(level)[0] for level in levels], axis=1)
+        ),
+    }
+    whole = "kfpn sorts by level; XLA sorts whole rows, so more than 1 ms is worth a change"
+    rows = [time_row(what, call, whole, jit) for what, call in forms.items() for jit in (True, False)]
+    all_of_them = "what top_k costs where XLA sorts everything"
     rows.append(
-        (
-            f"full sort of {together.shape[1]} under XLA",
-            milliseconds(full),
-            "ms",
-            "what top_k costs where XLA sorts everything",
-        )
+        time_row(f"full sort of {anchors}", lambda: tf.sort(together, direction="DESCENDING"), all_of_them, True)
     )
     return rows
 

@@ -45,8 +45,8 @@ def feed(source: Any, config: Any, strategy: Any, start_step: int = 0) -> Iterat
     return named_errors(distributed_batches(strategy, lambda share: train_batches(source, config, start_step, share)))
 
 
-def build_step(config: Any, strategy: Any) -> Callable[[Any], dict[str, Any]]:
-    """Returns the training step of a fresh detector."""
+def build_training(config: Any, strategy: Any) -> tuple[Callable[[Any], dict[str, Any]], list[Any]]:
+    """Returns the training step of a fresh detector, and the variables that it changes."""
     import keras
 
     from kfpn.modeling.submodels import build_submodels
@@ -58,7 +58,8 @@ def build_step(config: Any, strategy: Any) -> Callable[[Any], dict[str, Any]]:
     with strategy.scope():
         submodels = build_submodels(config.model)
         optimizer = Optimizer(config, submodels.weights_model.trainable_variables)
-    return build_train_step(submodels, config, optimizer, strategy)
+    step = build_train_step(submodels, config, optimizer, strategy)
+    return step, [*submodels.weights_model.variables, *optimizer.variables]
 
 
 def rate(call: Callable[[], Any], batch_size: int, seconds: float) -> float:
@@ -184,9 +185,8 @@ def child(options: argparse.Namespace, replicas: int, folder: Path) -> None:
     """Measures one number of replicas and prints the figures as JSON."""
     strategy = strategy_of(replicas)
     source, config = _prepared(options, folder)
-    figures: dict[str, Any] = measure(
-        source, config, strategy, build_step(config, strategy), options.turns, options.seconds
-    )
+    step, _ = build_training(config, strategy)
+    figures: dict[str, Any] = measure(source, config, strategy, step, options.turns, options.seconds)
     print(json.dumps({**figures, "data": describe_data(source)}))
 
 

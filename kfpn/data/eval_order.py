@@ -53,7 +53,7 @@ class EvalOrder(NamedTuple):
                 yield filled, canvases[begin]
 
 
-def eval_order(sizes: np.ndarray, config: Config, batch_size: int) -> EvalOrder:
+def eval_order(sizes: np.ndarray, config: Config, batch_size: int | None = None) -> EvalOrder:
     """Plans the evaluation of images.
 
     With `model.padding` "foreign" the canvas acts on the result. There the images are taken by `batch_size`, group after
@@ -63,8 +63,9 @@ def eval_order(sizes: np.ndarray, config: Config, batch_size: int) -> EvalOrder:
     Args:
         sizes: (N, 2) int, heights and widths of the images, N at least 1.
         config: of the run.
-        batch_size: images that are padded together.
+        batch_size: images that are padded together. None: `config.batch_size`.
     """
+    batch_size = config.batch_size if batch_size is None else batch_size
     groups = group_by_aspect(sizes, config.input, batch_size)
     records = np.argsort(groups.members, kind="stable")
     canvases = groups.canvases[groups.members[records]]

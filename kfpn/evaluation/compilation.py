@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from kfpn.config.run import Config
 from kfpn.data.eval_order import eval_order
 from kfpn.data.record import Source
-from kfpn.evaluation.device_memory import default_device
+from kfpn.evaluation.device_memory import default_device, device_kind
 
 IMAGES_PER_COMPILATION = 500
-"""A canvas is worth its compilation if so many images of it, on average, are evaluated in all."""
+"""An evaluation is compiled if each canvas has so many images on average. Each canvas is compiled for itself."""
 
 
 def worth_compiling(
@@ -26,7 +26,6 @@ def worth_compiling(
         times: how often the data set is evaluated by one process.
     """
     names = list(devices) or [default_device()]
-    if not config.jit_compile or not len(source) or any("GPU" not in name.upper() for name in names):
+    if not config.jit_compile or not len(source) or any(device_kind(name) != "GPU" for name in names):
         return False
-    order = eval_order(source.sizes, config, config.batch_size if batch_size is None else batch_size)
-    return len(source) * times >= IMAGES_PER_COMPILATION * order.distinct
+    return len(source) * times >= IMAGES_PER_COMPILATION * eval_order(source.sizes, config, batch_size).distinct

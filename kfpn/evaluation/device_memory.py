@@ -12,6 +12,16 @@ def default_device() -> str:
     return "GPU:0" if tf.config.list_logical_devices("GPU") else "CPU:0"
 
 
+def device_kind(device: str) -> str:
+    """Returns `CPU` or `GPU`, the kind of a logical device: see `device_memory`."""
+    return _kind_and_index(device)[0]
+
+
+def _kind_and_index(device: str) -> tuple[str, int]:
+    kind, index = device.upper().split("/")[-1].split(":")[-2:]
+    return kind, int(index)
+
+
 def device_memory(device: str) -> int | None:
     """Returns the bytes that a device has left for what runs next; None where that is not known.
 
@@ -19,10 +29,10 @@ def device_memory(device: str) -> int | None:
         device: a logical device, such as `GPU:0` or `/job:localhost/replica:0/task:0/device:CPU:1`. All CPU devices share
             the memory of the machine.
     """
-    kind, index = device.upper().split("/")[-1].split(":")[-2:]
+    kind, index = _kind_and_index(device)
     if kind != "GPU":
         return available_memory()
-    total = _gpu_total(int(index))
+    total = _gpu_total(index)
     if total is None:
         return None
     try:
@@ -35,11 +45,9 @@ def device_memory(device: str) -> int | None:
 def _gpu_total(index: int) -> int | None:
     """Returns the bytes of a logical GPU: its limit, where one was set, or all that its physical GPU has."""
     limits = []
-    for ordinal, gpu in enumerate(tf.config.get_visible_devices("GPU")):
+    for gpu in tf.config.get_visible_devices("GPU"):
         parts = tf.config.get_logical_device_configuration(gpu) or [tf.config.LogicalDeviceConfiguration()]
-        limits += [
-            (int(gpu.name.rsplit(":", 1)[-1]) if ":" in gpu.name else ordinal, part.memory_limit) for part in parts
-        ]
+        limits += [(_kind_and_index(gpu.name)[1], part.memory_limit) for part in parts]
     if index >= len(limits):
         return None
     physical, limit = limits[index]

@@ -26,8 +26,9 @@ class SourcePass:
         batch_size: images that are padded together, see `kfpn.data.eval_order.eval_order`. None: `config.batch_size`.
         progress: whether to show a bar.
         proposals: of the source, for a model that takes them as `fast_rcnn_model` does; else None.
-        at_once: images that the model is given at once. None: `config.eval_batch_size` or, by memory, at most `batch_size`.
-        largest: the resize rule of the largest size, where images are looked at in several; None: that of `config`.
+        at_once: images that the model is given at once. None: as `choose_images_at_once` says.
+        largest: the resize rule of the largest size, where a model is given each image in several sizes. None: that of
+            `config`.
     """
 
     source: Source
@@ -40,7 +41,7 @@ class SourcePass:
 
     @property
     def padded_together(self) -> int:
-        """Returns the batch size that counts."""
+        """Returns how many images are padded together: `batch_size` or, where that is None, the run's."""
         return self.config.batch_size if self.batch_size is None else self.batch_size
 
     def batches(self, rows: int | None = None, start: int = 0) -> tf.data.Dataset:
@@ -86,21 +87,21 @@ def outputs_by_image(
             try:
                 for batch in named_errors(source_pass.batches(at_once.rows, done)):
                     shape = tuple(batch["images"].shape)
-                    rows = _output_arrays(call, batch)
-                    for row in np.flatnonzero(rows["record_index"] >= 0):
+                    for row in _image_rows(call, batch):
                         done += 1
-                        image_id = source[int(rows["record_index"][row])].image_id
-                        yield int(image_id), {name: value[row] for name, value in rows.items()}
+                        yield int(source[int(row["record_index"])].image_id), row
                         bar.update()
             except MEMORY_ERRORS as error:
-                largest = eval_order(source.sizes, source_pass.config, source_pass.padded_together).largest
+                largest = eval_order(source.sizes, source_pass.config, source_pass.batch_size).largest
                 at_once.halve((shape[1], shape[2]) if shape else largest, error)
 
 
-def _output_arrays(call: Callable, batch: dict[str, tf.Tensor]) -> dict[str, np.ndarray]:
-    """Returns what a model gives for a batch, and the batch without its images, as arrays."""
+def _image_rows(call: Callable, batch: dict[str, tf.Tensor]) -> list[dict[str, np.ndarray]]:
+    """Returns the row of each image of a batch: of what a model gives, and of the batch without its images."""
     inputs = {name: batch[name] for name in ("images", "image_sizes", "proposals") if name in batch}
-    return {name: np.asarray(value) for name, value in (call(inputs) | batch).items() if name != "images"}
+    arrays = {name: np.asarray(value) for name, value in (call(inputs) | batch).items() if name != "images"}
+    images = np.flatnonzero(arrays["record_index"] >= 0)
+    return [{name: array[row] for name, array in arrays.items()} for row in images]
 
 
 def detect_function(model: Callable, jit_compile: bool = False) -> Callable:

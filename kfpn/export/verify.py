@@ -26,8 +26,8 @@ class ExportMismatch(ValueError):
 def full_float32() -> Iterator[None]:
     """Computes matrix products and convolutions in full float32 in a `with` block, on GPUs as well.
 
-    GPUs of NVIDIA since Ampere round the factors to 10 bits (TF32) where TensorFlow lets them, which is its default. That
-    alone moves scores by as much as `SCORE_LIMIT` allows.
+    NVIDIA's GPUs since Ampere round the factors to 10 bits (TF32), unless TensorFlow is told otherwise. That alone moves
+    scores by nearly as much as `SCORE_LIMIT` allows.
     """
     before = tf.config.experimental.tensor_float_32_execution_enabled()
     tf.config.experimental.enable_tensor_float_32_execution(False)

@@ -1,6 +1,5 @@
 """Evaluates the detector of a work directory on a data set: COCO's figures, and the recall of its proposals."""
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -39,8 +38,8 @@ class EvaluationRequest:
         flip: look at the mirror image as well, at each size.
         proposals: measure the recall of the RPN's proposals as well.
         check_images: "full", "once" or "none", see `Config.check_images`. None: as the run did.
-        eval_batch_size: images at once; it changes no figure. None: that of the run or, where that is None or a batch size
-            is given, by memory, at most the batch size.
+        eval_batch_size: images that the model is given at once; it changes no figure. None: that of the run. Where the run
+            has none, or `batch_size` is given, memory decides, and no more than the batch size are taken.
 
     Raises:
         ValueError: if the scales are no sequence of different integers of at least 32, or `eval_batch_size` is below 1.
@@ -97,9 +96,9 @@ class Evaluation:
         """
         names = self.model.class_names
         if self.pyramid is None:
-            one = self.source_pass
-            compiled = worth_compiling(one.source, one.config, one.batch_size)
-            return evaluate_source(detect_function(self.model, compiled), one, names)
+            given = self.source_pass
+            compiled = worth_compiling(given.source, given.config, given.batch_size)
+            return evaluate_source(detect_function(self.model, compiled), given, names)
         figures, detections = self.pyramid.evaluate_source(self.source, names, self.source_pass.batch_size)
         return {**figures, "image_pyramid": self.pyramid.cost()}, detections
 
@@ -118,7 +117,7 @@ def open_evaluation(request: EvaluationRequest) -> Evaluation:
             a run on fixed proposals also if its proposals do not belong to the data, or the RPN would be needed.
     """
     model = _load_evaluated(request)
-    config = _with_eval_batch_size(Workdir(request.workdir).read_config(), request)
+    config = _asked_config(request)
     source = _open_data(request, config)
     source_labels(source, model.class_names)  # before the long work
     if unused := lacking_classes(source, model.class_names)[1]:
@@ -130,12 +129,13 @@ def open_evaluation(request: EvaluationRequest) -> Evaluation:
     return Evaluation(request, model, source_pass, pyramid)
 
 
-def _with_eval_batch_size(config: Config, request: EvaluationRequest) -> Config:
-    """Returns the run's config with the number of images at once that the request asks for."""
-    asked = request.eval_batch_size
-    if asked is None and request.batch_size is None:
+def _asked_config(request: EvaluationRequest) -> Config:
+    """Returns the run's config with what the request asks for in its place."""
+    config = Workdir(request.workdir).read_config()
+    config = replace(config, check_images=request.check_images or config.check_images)
+    if request.eval_batch_size is None and request.batch_size is None:
         return config
-    return replace(config, eval_batch_size=asked)
+    return replace(config, eval_batch_size=request.eval_batch_size)
 
 
 def _load_evaluated(request: EvaluationRequest) -> keras.Model:
@@ -151,14 +151,12 @@ def _load_evaluated(request: EvaluationRequest) -> keras.Model:
 
 
 def _open_data(request: EvaluationRequest, config: Config) -> Source:
-    check_images = request.check_images or config.check_images
     if request.data is None or request.data == "":
-        known = open_validation(dataclasses.replace(config, check_images=check_images), request.split)
-        if known is None:
+        source = open_validation(config, request.split)
+        if source is None:
             raise ValueError(f"{config.data} has no validation split: say what to evaluate on with --data")
-        source = known
     else:
-        source = formats.open_source(request.data, request.split, check_images)
+        source = formats.open_source(request.data, request.split, config.check_images)
     check_validation_set(source)
     return source
 
@@ -181,13 +179,13 @@ def evaluate(
         workdir: of `kfpn train` or `kfpn import-weights`.
         data: what to evaluate on, a name as `kfpn.open_source` takes it, or a source. None: the validation data of the run.
         split: of the data, where their name does not say one.
-        batch_size: images that are padded together, and at most at once where memory decides. None: that of the run.
+        batch_size: images that are padded together; where memory decides, no more are taken at once. None: that of the run.
         scales: short sides of an image pyramid in pixels, such as (480, 640, 800); the detections are merged, see
             `ImagePyramid`. None: the run's own size only.
         flip: look at the mirror image as well, at each size.
         proposals: measure the recall of the RPN's proposals as well.
         check_images: "full", "once" or "none", see `Config.check_images`. None: as the run did.
-        eval_batch_size: images at once; it changes no figure. None: that of the run, or by memory.
+        eval_batch_size: images that the model is given at once, see `EvaluationRequest`. None: that of the run, or by memory.
 
     Returns:
         dict: COCO's twelve figures `AP` to `ARl`, floats in 0..1, or None where there is no ground truth; `per_class`,

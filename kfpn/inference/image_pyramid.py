@@ -60,7 +60,7 @@ class ImagePyramid:
         self.config = config
         self.scales = checked_scales(scales) if scales else (config.input.short_side,)
         self.flip = flip
-        # All passes get the same pixels, so that a large JPEG may be decoded once, at one fraction.
+        # A large JPEG is decoded at the fraction for the largest size, so that all passes get the same pixels.
         self.largest = scaled_input(config.input, max(self.scales))
         detect = detect_function(model, jit_compile)
         self.passes = [

@@ -97,11 +97,16 @@ def select_per_class(boxes, scores, iou_threshold, score_threshold, count, first
             lambda: (index, best),
             lambda: _one_by_one(boxes, scores, iou_threshold, score_threshold, count),
         )
+    return _rows_of_pairs(boxes, index, best)
+
+
+def _rows_of_pairs(boxes, index, best):
+    """Returns what `select_per_class` returns, from boxes (B, K, N, 4), and each row's pair (B, D) int32 or -1 and score."""
     exists = index >= 0
     index = ops.maximum(index, 0)
-    flat_boxes = ops.reshape(boxes, (ops.shape(scores)[0], -1, 4))
+    flat_boxes = ops.reshape(boxes, (ops.shape(boxes)[0], -1, 4))
     chosen_boxes = ops.where(exists[..., None], ops.take_along_axis(flat_boxes, index[..., None], axis=1), 0.0)
-    labels = ops.where(exists, index // ops.shape(scores)[2], -1)
+    labels = ops.where(exists, index // ops.shape(boxes)[2], -1)
     return chosen_boxes, best, labels, ops.sum(ops.cast(exists, "int32"), axis=-1)
 
 
@@ -129,8 +134,8 @@ def select_by_gpu_kernel(boxes, scores, iou_threshold, score_threshold, count):
 
     `tf.image.combined_non_max_suppression` has none: on a GPU all boxes would go to the host and back. Here one class of
     one image after another goes through `tf.image.non_max_suppression`; those without a score above the threshold are left
-    out. Boxes of different classes are not moved apart to go through together: that rounds their corners (in float32 those
-    of class 80 to 1/64 pixel), and other boxes would be kept.
+    out. All classes could go through together if each were moved by an offset of its own. But that rounds the corners (in
+    float32 those of class 80 to 1/64 pixel), so that other boxes may be kept.
 
     Args:
         boxes, scores, iou_threshold, score_threshold, count: see `select_per_class`; K and N are static.
@@ -144,23 +149,16 @@ def select_by_gpu_kernel(boxes, scores, iou_threshold, score_threshold, count):
     class_boxes, class_scores = tf.reshape(boxes, (-1, rows, 4)), tf.reshape(scores, (-1, rows))
     busy = tf.where(tf.reduce_any(class_scores > score_threshold, axis=-1))[:, 0]
 
-    def keep_of_one(place):
+    def scores_of_kept(place):
         values = class_boxes[place], class_scores[place]
         kept = tf.image.non_max_suppression(*values, count, iou_threshold, score_threshold)
-        return tf.pad(kept, [[0, count - tf.size(kept)]], constant_values=-1)
+        return tf.scatter_nd(kept[:, None], tf.gather(values[1], kept), (rows,))
 
-    kept = tf.map_fn(keep_of_one, busy, fn_output_signature=tf.TensorSpec((count,), tf.int32))
-    kept, places = tf.reshape(kept, (-1,)), tf.repeat(busy, count)
-    chosen = tf.where(kept >= 0)[:, 0]
-    index = tf.stack([tf.gather(places, chosen), tf.cast(tf.gather(kept, chosen), tf.int64)], axis=-1)
-    survivors = tf.scatter_nd(index, tf.gather_nd(class_scores, index), tf.shape(class_scores, tf.int64))
+    survivors = tf.map_fn(scores_of_kept, busy, fn_output_signature=tf.TensorSpec((rows,), scores.dtype))
+    survivors = tf.scatter_nd(busy[:, None], survivors, tf.shape(class_scores, tf.int64))
     survivors = tf.pad(tf.reshape(survivors, (-1, classes * rows)), [[0, 0], [0, max(count - classes * rows, 0)]])
     best, pair = tf.math.top_k(survivors, count)
-    exists = best > 0.0
-    pair = tf.where(exists, pair, 0)
-    best_boxes = tf.gather(tf.reshape(boxes, (-1, classes * rows, 4)), pair, batch_dims=1)
-    labels = tf.where(exists, pair // rows, -1)
-    return tf.where(exists[..., None], best_boxes, 0.0), best, labels, tf.reduce_sum(tf.cast(exists, tf.int32), axis=-1)
+    return _rows_of_pairs(boxes, tf.where(best > 0.0, pair, -1), best)
 
 
 def _top_k(scores, count):

@@ -48,8 +48,8 @@ class EvaluationMemory:
         """Marks in the file, for the time of a `with` block, that an evaluation is under way; gives its images at once."""
         if not self._said:
             self._said = True
-            where = f" on each of {self.at_once.replicas} devices" if self.at_once.replicas > 1 else ""
-            say(f"evaluates {self.at_once.images} images at once{where}; --eval-batch-size sets another number")
+            now = self.at_once
+            say(f"evaluates {now.images} images at once{now.where}; --eval-batch-size sets another number")
         if self._heavy:
             self._write(under_way=True)
         try:

@@ -57,11 +57,12 @@ def test_a_question_that_takes_too_long_is_said(monkeypatch):
 
 
 def test_rounds_are_counted_until_nothing_changes():
-    # Each box overlaps the next by more than .7, and the one after that by less.
+    # Each box overlaps the next by more than .7, and the one after that by less. At first all are kept; one round leaves the
+    # first alone, the second all but the next one, the third the first and the third, and the fourth changes nothing.
     boxes = np.array([[[0, 0, 100, 100], [0, 10, 100, 110], [0, 20, 100, 120], [0, 30, 100, 130]]], "float32")
     valid = np.ones((1, 4), bool)
     assert np.array(suppress(boxes, valid, 0.7))[0].tolist() == [True, False, True, False]
-    assert 2 <= gpu_check_ops.count_rounds(boxes, valid) <= 5
+    assert gpu_check_ops.count_rounds(boxes, valid) == 4
 
 
 def test_the_rows_of_sorts_can_be_written_as_json():

@@ -71,7 +71,7 @@ def small_memory(most, sizes):
     return model
 
 
-def test_where_memory_is_used_up_the_rest_goes_on_in_halves_with_the_same_answer(caplog):
+def test_where_memory_is_used_up_the_rest_goes_on_in_halves_with_the_same_answer():
     source = made_up.source(0, 7)
     usual = detect_source(lower_right, SourcePass(source, CONFIG, progress=False))
     sizes, told = [], []

@@ -80,14 +80,14 @@ def count_check(count: tf.Tensor, name: str, limits: RequestLimits) -> tf.Operat
     return tf.debugging.Assert((count >= 1) & (count <= limits.max_images), [message])
 
 
-def source_check(pixels: tf.Tensor, name: str, limits: RequestLimits, scans: int = 1) -> tf.Operation:
-    """Returns the check of the pixels that decoding makes of all images of a request.
+def decoding_check(pixels: tf.Tensor, name: str, limits: RequestLimits, scans: int = 1) -> tf.Operation:
+    """Returns the check of the pixels that all images of a request have once they are decoded, before resizing.
 
     Args:
         pixels: int64 scalar.
         name: the input, in the message.
         limits: what is taken at most.
-        scans: what the limit is multiplied by, where `pixels` counts each scan of a JPEG.
+        scans: what the limit is multiplied by: 1, or `SCANS` where `pixels` counts each pixel of a JPEG once for each scan.
     """
     most, counted = scans * limits.request_pixels, " in all scans together" if scans > 1 else ""
     rule = f"{name} must have at most {most} pixels in a request before resizing{counted}, got "

@@ -26,7 +26,7 @@ class FileHeader(NamedTuple):
         turn: int32 scalar, EXIF orientation 1..8.
         frame: (7,) int32, the fields of `GifFrame`; zeros for other kinds.
         scans: int64 scalar, scans of a JPEG, at least 1; behind its end chance bytes may count too.
-        components: int32 scalar, components of a JPEG: 1 for gray, 3 for colours, 4 for CMYK; 0 for other kinds.
+        components: int32 scalar, values a pixel of a JPEG: 1 for gray, 3 for colours, 4 for CMYK; 0 for other kinds.
         fault: string scalar, what the file is where it is not one of `READABLE`, else empty.
     """
 
@@ -58,9 +58,13 @@ def file_header(file: tf.Tensor) -> FileHeader:
 
 def _fields(height, width, fault, **own):
     size = tf.cast(tf.stack([height, width]), tf.int64)
-    usual = {"turn": tf.constant(1), "frame": tf.zeros(7, tf.int32), "scans": tf.constant(1, tf.int64)}
-    fields = usual | {"components": tf.constant(0)} | own
-    return (size, *map(tf.convert_to_tensor, fields.values()), tf.convert_to_tensor(fault))
+    usual = {
+        "turn": tf.constant(1),
+        "frame": tf.zeros(7, tf.int32),
+        "scans": tf.constant(1, tf.int64),
+        "components": tf.constant(0),
+    }
+    return (size, *map(tf.convert_to_tensor, (usual | own).values()), tf.convert_to_tensor(fault))
 
 
 def _jpeg_header(file):

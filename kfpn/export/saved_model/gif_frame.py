@@ -86,7 +86,7 @@ def decode_frame(file: tf.Tensor, frame: GifFrame) -> tf.Tensor:
         own = _table_size(bytes_at(file, frame.start + 9, 1)[0])
         table, size = tf.where(own > 0, frame.start + 10, 13), tf.where(own > 0, own, first - 13)
         color = tf.where(3 * frame.fill < size, bytes_at(file, table + 3 * frame.fill, 3), 0)
-        # Whole lines are copied. Masks and pixels of their own would take ten times as long for a canvas of a hundred megapixels.
+        # Whole lines are copied. On a canvas of a hundred megapixels, a mask of its pixels takes ten times as long.
         line = tf.tile(tf.cast(color, tf.uint8), frame.width[None])
         beside = [tf.broadcast_to(line[: 3 * count], [height, 3 * count]) for count in (frame.left, right)]
         rows = tf.concat([beside[0], tf.reshape(image, [height, 3 * width]), beside[1]], axis=1)

@@ -7,9 +7,9 @@ import tensorflow as tf
 
 from kfpn.config.run import InputConfig
 from kfpn.data.decode_limits import SCANS
-from kfpn.export.saved_model.file_faults import batch_check, count_check, find_faults, source_check
+from kfpn.export.saved_model.file_faults import batch_check, count_check, decoding_check, find_faults
 from kfpn.export.saved_model.file_headers import FileHeader, file_header
-from kfpn.export.saved_model.graph_fractions import decoded_pixels, fractions_of, picture_boxes
+from kfpn.export.saved_model.graph_fractions import decoded_pixels, fractions_of, graph_picture_box
 from kfpn.export.saved_model.graph_resize import pad, resize, resized_size
 from kfpn.export.saved_model.image_decoders import decode_image
 from kfpn.export.saved_model.request_limits import RequestLimits
@@ -67,18 +67,18 @@ def batch_of_files(image_bytes: tf.Tensor, config: InputConfig, limits: RequestL
     sizes = resized_size(tf.gather(headers.size, good), config)
     largest = tf.reduce_max(tf.concat([sizes, [[1, 1]]], axis=0), axis=0)
     fractions = fractions_of(headers, config)
-    pixels = decoded_pixels(headers, fractions)
-    scanned = tf.reduce_prod(headers.size, axis=-1) * headers.scans
+    pixels = tf.gather(decoded_pixels(headers, fractions), good)
+    scanned = tf.gather(tf.reduce_prod(headers.size, axis=-1) * headers.scans, good)
     checks = [
         batch_check(tf.size(good), largest, "image_bytes", config, limits),
-        source_check(tf.reduce_sum(tf.gather(pixels, good)), "image_bytes", limits),
-        source_check(tf.reduce_sum(tf.gather(scanned, good)), "image_bytes", limits, SCANS),
+        decoding_check(tf.reduce_sum(pixels), "image_bytes", limits),
+        decoding_check(tf.reduce_sum(scanned), "image_bytes", limits, SCANS),
     ]
     # A damaged body is found only by decoding. With `strict`, what the headers show is enough to refuse the request.
     with tf.control_dependencies([*checks, *(faults.refusal() if limits.strict else [])]):
         good = tf.identity(good)
-    # The pixels that are decoded at the same time are bounded as those of one image are.
-    most = tf.reduce_max(tf.concat([tf.gather(pixels, good), [1]], axis=0))
+    # The files that are decoded at the same time have at most `max_pixels` pixels together, or are a single file.
+    most = tf.reduce_max(tf.concat([pixels, [1]], axis=0))
     decoders = tf.clip_by_value(limits.max_pixels // most, 1, MOST_DECODERS)
     chosen = [tf.gather(values, good) for values in (image_bytes, fractions, *headers)]
     decoded, batch = _decoded(good, chosen, config, decoders)
@@ -121,7 +121,7 @@ def _decoded(
         header = FileHeader(*fields)
         image = decode_image(file, header, fraction)
         size = resized_size(header.size, config)
-        box = picture_boxes(header.size, fraction, header.turn)
+        box = graph_picture_box(header.size, fraction, header.turn)
         return index, resize(image[None], size, box)[0], size, tf.cast(header.size, tf.int32)
 
     files = tf.data.Dataset.from_tensor_slices((good, *chosen))
@@ -168,10 +168,8 @@ def batch_of_pixels(images: tf.Tensor, config: InputConfig, limits: RequestLimit
     rule = f"images must have at most {limits.max_pixels} pixels an image, got shape"
     pixels = tf.reduce_prod(tf.cast(original, tf.int64))
     few = tf.debugging.Assert(pixels <= limits.max_pixels, [rule, tf.shape(images)])
-    sent = pixels * tf.cast(count, tf.int64)
-    with tf.control_dependencies(
-        [some, few, count_check(count, "images", limits), source_check(sent, "images", limits)]
-    ):
+    sent = decoding_check(pixels * tf.cast(count, tf.int64), "images", limits)
+    with tf.control_dependencies([some, few, count_check(count, "images", limits), sent]):
         size = resized_size(original, config)
     with tf.control_dependencies([batch_check(count, size, "images", config, limits)]):
         size = tf.identity(size)

@@ -7,6 +7,7 @@ from kfpn.export.saved_model.exif_turn import upright
 from kfpn.export.saved_model.file_bytes import number_at, string_at
 from kfpn.export.saved_model.file_headers import FileHeader, frame_of, table_colors
 from kfpn.export.saved_model.gif_frame import decode_frame
+from kfpn.export.saved_model.graph_fractions import graph_divided
 
 
 def decode_image(file: tf.Tensor, header: FileHeader, fraction: tf.Tensor | int = 1) -> tf.Tensor:
@@ -45,7 +46,7 @@ def decode_image(file: tf.Tensor, header: FileHeader, fraction: tf.Tensor | int 
         kind = tf.identity(header.kind)
     # The last branch is the one for all other numbers too, so it must not be a decoder.
     image = tf.switch_case(kind, [*decoders, lambda: tf.zeros((0, 0, 3), tf.uint8)])
-    same = tf.reduce_all(tf.shape(image, tf.int64)[:2] == -(-header.size // tf.cast(fraction, tf.int64)))
+    same = tf.reduce_all(tf.shape(image, tf.int64)[:2] == graph_divided(header.size, fraction))
     decoded = tf.debugging.Assert(same, ["image file of another size than its header says", tf.shape(image)])
     with tf.control_dependencies([decoded]):
         return tf.ensure_shape(tf.identity(image), (None, None, 3))

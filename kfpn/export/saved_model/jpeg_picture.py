@@ -5,15 +5,15 @@ import tensorflow as tf
 from kfpn.export.saved_model.file_bytes import bytes_at, number_at, string_at
 
 MOST_SEGMENTS = 1000
-"""Segments that are looked at in search of the picture. Behind more of them, it counts as there."""
+"""Segments that are read in search of the picture. Where there are more, the picture counts as there."""
 _SCAN, _HUFFMAN_FRAMES = 0xDA, (0xC0, 0xC1, 0xC2)
 
 
 def has_picture(file: tf.Tensor) -> tf.Tensor:
-    """Tells whether so many bytes stand between a JPEG's first scan and its end marker as a picture of its size has at least.
+    """Tells whether a JPEG has enough bytes between the header of its first scan and its end marker for a picture of its size.
 
     Each block of 8 x 8 pixels has a code of its own in its component's first scan, and no Huffman code is shorter than a bit.
-    Where the headers are unusual, the picture counts as there: its decoder names what is wrong.
+    Where the headers are unusual, the picture counts as there: the decoder then finds what is wrong.
 
     Args:
         file: string scalar that begins as a JPEG.
@@ -22,6 +22,9 @@ def has_picture(file: tf.Tensor) -> tf.Tensor:
         bool scalar.
     """
 
+    def segment_end(head, at):
+        return at + 2 + head[2] * 256 + head[3]
+
     def goes_on(head, _at, _frame, count):
         # Codes from C0 on have a length; SOI, EOI and the restarts (D0 to D9) don't, and don't stand here.
         has_length = (head[1] >= 0xC0) & ((head[1] < 0xD0) | (head[1] > 0xDA)) & (head[1] < 0xFF)
@@ -29,14 +32,14 @@ def has_picture(file: tf.Tensor) -> tf.Tensor:
 
     def next_segment(head, at, frame, count):
         is_frame = tf.reduce_any(head[1] == tf.constant(_HUFFMAN_FRAMES))
-        end = at + 2 + head[2] * 256 + head[3]
+        end = segment_end(head, at)
         return bytes_at(file, end, 4), end, tf.where(is_frame, at, frame), count + 1
 
     first = (bytes_at(file, 2, 4), tf.constant(2), tf.constant(0), tf.constant(0))
     head, at, frame, _ = tf.while_loop(goes_on, next_segment, first)
     known = (head[0] == 0xFF) & (head[1] == _SCAN) & (frame > 0)
     least = -(-_blocks(file, frame) // 8)
-    picture = tf.io.decode_raw(string_at(file, at + 2 + head[2] * 256 + head[3], least), tf.uint8)
+    picture = tf.io.decode_raw(string_at(file, segment_end(head, at), least), tf.uint8)
     ends = tf.reduce_any((picture[:-1] == 0xFF) & (picture[1:] == 0xD9))
     return ~known | ((tf.size(picture) == least) & ~ends)
 

@@ -1,4 +1,4 @@
-"""Lists which operations of an exported model have a kernel for GPUs, part by part."""
+"""Lists which operations of an exported model have no kernel for GPUs, part by part."""
 
 import collections
 import os
@@ -21,13 +21,14 @@ This and `CPU_TYPES` were read from the kernels that TensorFlow 2.21 registers (
 machines without one too); a test compares them with the TensorFlow that is installed.
 """
 CPU_TYPES = frozenset(
-    ( ("BroadcastTo", "uint8"), ("GatherV2", "uint8"), ("Pow", "int32"), ("Split", "int32"), ("TensorListConcatV2", "uint8"),
+    (
+        ("BroadcastTo", "uint8"), ("GatherV2", "uint8"), ("Pow", "int32"), ("Split", "int32"), ("TensorListConcatV2", "uint8"),
         ("TensorListSetItem", "uint8"), ("TensorScatterUpdate", "bool"), ("Tile", "uint8"),
     )
 )  # fmt: skip
 """Operations that have kernels for GPUs, but none for values of this type. Those of int32 compute shapes, on the host."""
-PASSING_ON = ("Identity", "Placeholder")
-"""Operations that take strings on every device."""
+STRINGS_ANYWHERE = ("Identity", "Placeholder")
+"""Operations that take strings on every device; all others of strings run on the CPU."""
 TYPE_ATTRIBUTES = ("T", "dtype", "Tparams", "element_dtype", "SrcT", "DstT")
 """Attributes of operations that name the type of their values."""
 
@@ -91,14 +92,14 @@ def exported_nodes(signatures: Any) -> Iterator[tuple[str, Any]]:
 
 
 def cpu_operation(node: Any) -> str | None:
-    """Returns how an operation without a kernel for GPUs is called in the table; None: it has one."""
-    types = value_types(node)
+    """Returns the name in the table of an operation that has no kernel for GPUs; None: it has one."""
     if node.op in CPU_OPERATIONS:
         return node.op
+    types = value_types(node)
     for kind in sorted(types):
         if (node.op, kind) in CPU_TYPES:
             return f"{node.op} of {kind}"
-    return "operations of strings" if "string" in types and node.op not in PASSING_ON else None
+    return "operations of strings" if "string" in types and node.op not in STRINGS_ANYWHERE else None
 
 
 def value_types(node: Any) -> set[str]:

@@ -32,7 +32,7 @@ class RequestLimits:
 
     @property
     def request_pixels(self) -> int:
-        """Returns the pixels of a request as they are decoded: one image of `max_pixels` is always taken."""
+        """Returns the limit that counts: `max_request_pixels`, or `max_pixels` if that is more, so that one image is taken."""
         return max(self.max_request_pixels, self.max_pixels)
 
 

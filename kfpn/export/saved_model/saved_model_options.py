@@ -38,9 +38,9 @@ class SavedModelOptions:
     xla: bool = False
     """Compile the network with XLA where it runs, anew for each padded size and batch size: seconds to minutes each."""
     nms_on: Literal["cpu", "gpu"] = "cpu"
-    """gpu: NMS of operations that have kernels for GPUs, with the same detections; on a CPU it is slower (docs/gpu.md)."""
+    """gpu: select detections with operations that have kernels for GPUs. They are the same detections, later on a CPU (docs/gpu.md)."""
     devices: bool = False
-    """Print which operations of the export have a kernel for GPUs, part by part."""
+    """Print which operations of the export have no kernel for GPUs, part by part."""
     verify: bool = False
     """Compare with the Keras model on images of two sizes and in two batch sizes before the version appears."""
     max_pixels: int = MOST_PIXELS
@@ -80,11 +80,11 @@ def run(options: SavedModelOptions) -> int:
             nms_on=options.nms_on,
             verify=options.verify,
             limits=RequestLimits(
-                options.max_pixels,
-                options.max_images,
-                options.max_batch_pixels,
-                options.strict,
-                options.max_request_pixels,
+                max_pixels=options.max_pixels,
+                max_images=options.max_images,
+                max_batch_pixels=options.max_batch_pixels,
+                max_request_pixels=options.max_request_pixels,
+                strict=options.strict,
             ),
         )
     except ExportMismatch as error:

@@ -84,21 +84,19 @@ def check_batch_sizes(batch_sizes: Sequence[int], limits: RequestLimits) -> None
 def check_batch_pixels(
     images: Sequence[tuple[bytes, np.ndarray]], batch_sizes: Sequence[int], config: InputConfig, limits: RequestLimits
 ) -> None:
-    """Raises ValueError where a warm-up request would have more pixels, sent or resized and padded, than the server takes."""
+    """Raises ValueError where a warm-up request would have more pixels, before or after resizing, than the server takes."""
     for _, pixels in images:
         padded = padded_up(resized_sizes(np.array(pixels.shape[:2]), config), config.divisor)
-        total = max(batch_sizes) * int(np.prod(padded))
-        if total > limits.max_batch_pixels:
-            raise ValueError(
-                f"warmup requests must have at most {limits.max_batch_pixels} pixels after resizing and padding, got {total}: "
-                "make warmup_batch_sizes smaller or max_batch_pixels larger"
-            )
-        sent = max(batch_sizes) * pixels.shape[0] * pixels.shape[1]
-        if sent > limits.request_pixels:
-            raise ValueError(
-                f"warmup requests must have at most {limits.request_pixels} pixels before resizing, got {sent}: "
-                "make warmup_batch_sizes smaller or max_request_pixels larger"
-            )
+        for sides, most, where, option in (
+            (padded, limits.max_batch_pixels, "after resizing and padding", "max_batch_pixels"),
+            (pixels.shape[:2], limits.request_pixels, "before resizing", "max_request_pixels"),
+        ):
+            total = max(batch_sizes) * int(np.prod(sides))
+            if total > most:
+                raise ValueError(
+                    f"warmup requests must have at most {most} pixels {where}, got {total}: "
+                    f"make warmup_batch_sizes smaller or {option} larger"
+                )
 
 
 def write_warmup(

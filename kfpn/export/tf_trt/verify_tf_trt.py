@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from kfpn.export.verify import full_float32
 from kfpn.ops import boxes as box_ops
 
 LIMITS = {"FP32": (0.99, 1e-3), "FP16": (0.97, 0.02), "INT8": (0.85, 0.15)}
@@ -36,8 +37,6 @@ def compare_saved_models(before: Path, after: Path, inputs: Sequence[dict[str, A
         ValueError: if they differ by more than `LIMITS` allows.
     """
     import tensorflow as tf
-
-    from kfpn.export.verify import full_float32
 
     # The loaded objects must live as long as their signatures.
     loaded = [tf.saved_model.load(str(path)) for path in (before, after)]

@@ -13,7 +13,7 @@ from kfpn.data.image import decode_picture
 from kfpn.data.jpeg_fraction import decoding_fraction, divided, picture_box
 from kfpn.data.pipeline import prepare_image
 from kfpn.export.saved_model.file_headers import FileHeader, file_header
-from kfpn.export.saved_model.graph_fractions import decoded_pixels, fractions_of, graph_fractions, picture_boxes
+from kfpn.export.saved_model.graph_fractions import decoded_pixels, fractions_of, graph_fractions, graph_picture_box
 from kfpn.export.saved_model.graph_images import batch_of_files, batch_of_pixels
 from kfpn.export.saved_model.request_limits import RequestLimits
 
@@ -65,7 +65,7 @@ def test_the_box_is_that_of_prediction():
     for size in ((13, 18), (801, 1067), (64, 64)):
         for fraction in (1, 2, 4, 8):
             for turn in range(1, 9):
-                ours = picture_boxes(tf.constant(size, tf.int64), tf.constant(fraction), tf.constant(turn))
+                ours = graph_picture_box(tf.constant(size, tf.int64), tf.constant(fraction), tf.constant(turn))
                 np.testing.assert_allclose(ours, picture_box(size, fraction, turn), rtol=1e-6)
 
 

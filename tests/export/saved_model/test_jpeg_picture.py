@@ -46,7 +46,8 @@ def test_a_file_of_headers_alone_is_named():
     thumbnail = jpeg(noise(40, 40))
     content = jpeg(noise(64, 64), exif=b"Exif\0\0" + thumbnail)
     assert file_header(tf.constant(content)).fault == b""
-    fault = file_header(tf.constant(kept(content[:2] + content[2:].replace(thumbnail, bytes(len(thumbnail))), 0))).fault
+    without_thumbnail = content.replace(thumbnail, bytes(len(thumbnail)))
+    fault = file_header(tf.constant(kept(without_thumbnail, 0))).fault
     assert fault == b"a JPEG file without the picture behind its headers"
 
 
