@@ -39,6 +39,10 @@ def report_data(command: LookAtData) -> int:
     draw_contact_sheet(first.name, _tiles(first, command.images), first.class_names, output)
     print(f"{output}: {min(command.images, len(first))} of {len(first)} images with their boxes")
     if "train" not in splits:
+        if Path(command.data).expanduser().is_dir():  # not one split that was asked for
+            print(
+                f"no training split: kfpn train takes this data set only by a split's name, --data {next(iter(splits.values()))}"
+            )
         return 0
     check_training_set(first)
     if "validation" not in splits:

@@ -88,6 +88,21 @@ def test_a_split_that_training_will_not_make_is_not_promised(folder, capsys):
     assert "no validation split: nothing is evaluated without --val-data, for 1 images are too few to keep some" in out
 
 
+def test_a_folder_without_a_training_split_says_what_train_takes(tmp_path, folder, capsys):
+    (tmp_path / "both").mkdir()
+    for split in ("val", "test"):
+        (tmp_path / "both" / f"{split}.csv").write_text((folder / "boxes.csv").read_text())
+    for image in folder.glob("*.png"):
+        image.rename(tmp_path / "both" / image.name)
+    assert run(LookAtData(str(tmp_path / "both"))) == 0
+    assert (
+        f"no training split: kfpn train takes this data set only by a split's name, --data csv:{tmp_path}/both/val.csv"
+        in capsys.readouterr().out
+    )
+    assert run(LookAtData(f"{tmp_path / 'both'},test")) == 0
+    assert "no training split" not in capsys.readouterr().out
+
+
 def test_the_chosen_images_show_rare_classes_and_are_spread(folder):
     source = open_source(str(folder))
     assert 7 in example_images(source, 2)
