@@ -56,15 +56,20 @@ def describe_source(source: Source) -> str:
     """
     low, high = np.asarray(source.sizes).min(axis=0), np.asarray(source.sizes).max(axis=0)
     sizes = f"{_range(low[1], high[1])} x {_range(low[0], high[0])} pixels"
-    head = f"{source.name}: {len(source):,} images of {sizes}, {len(source.class_names):,} classes"
+    head = f"{source.name}: {_count(len(source), 'image')} of {sizes}, {_count(len(source.class_names), 'class')}"
     if not isinstance(source, AnnotatedSource):
         return head
     counts = count_classes(source)
     crowd = f" and {counts.crowd.sum():,} of crowd" if counts.crowd.any() else ""
     empty = f"; images without a box: {counts.empty_images:,}" if counts.empty_images else ""
-    lines = [f"{head}, {counts.objects.sum():,} objects{crowd}{empty}", *_rows(source.class_names, counts)]
+    lines = [f"{head}, {_count(counts.objects.sum(), 'object')}{crowd}{empty}", *_rows(source.class_names, counts)]
     lines += [f"  {kind}: {count:,} (first: {first})" for kind, (count, first) in source.fault_counts.items()]
     return "\n".join(lines)
+
+
+def _count(number: int, what: str) -> str:
+    plural = "es" if what.endswith("s") else "s"
+    return f"{number:,} {what}{'' if number == 1 else plural}"
 
 
 def _range(low: int, high: int) -> str:

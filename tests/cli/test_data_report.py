@@ -77,7 +77,7 @@ def test_data_without_a_box_are_shown_and_then_refused(folder, capsys):
     (folder / "boxes.csv").write_text("\n".join([rows[0], "0.png,5,5,5,9,cat"]))
     with pytest.raises(ValueError, match="has no box to learn from"):
         run(LookAtData(str(folder)))
-    assert "1 images of 200 x 100 pixels" in capsys.readouterr().out
+    assert "1 image of 200 x 100 pixels" in capsys.readouterr().out
 
 
 def test_a_split_that_training_will_not_make_is_not_promised(folder, capsys):

@@ -60,6 +60,7 @@ def verify_trained(trained: TrainedDetector, path: Path) -> dict[str, Difference
     """Does what `verify_saved_model` does, with a detector that is loaded already."""
     if not tf.saved_model.contains_saved_model(str(path)):
         raise ValueError(f"{path} must be a SavedModel, got a folder without one")
+    print("verify: runs made images through the export and through the Keras model; this takes a while", flush=True)
     signatures = tf.saved_model.load(str(path)).signatures
     reference = Reference(trained)
     differences: dict[str, Difference] = {}
