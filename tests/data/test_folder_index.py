@@ -99,8 +99,8 @@ def test_many_folders_with_the_same_names_cost_a_look_at_each_file(tmp_path, mon
         for number in range(10):
             (tmp_path / f"D{folder}" / f"{number}.jpg").touch()
     index = FolderIndex(tmp_path)
-    calls, plain = [], folder_index._plain
-    monkeypatch.setattr(folder_index, "_plain", lambda text: calls.append(text) or plain(text))
+    calls, plain = [], folder_index.plain_spelling
+    monkeypatch.setattr(folder_index, "plain_spelling", lambda text: calls.append(text) or plain(text))
     for folder in range(30):
         for number in range(10):
             match = index.find(rf"C:\set\d{folder}\{number}.jpg")
