@@ -144,7 +144,9 @@ class FolderIndex:
         Files of the same name and another ending come first; of several two are shown.
         """
         for parts in readings(name):
-            if rivals := self.by_stem.get(plain_spelling(_stem(parts[-1]))) or self.by_stem.get(plain_spelling(parts[-1])):
+            if rivals := self.by_stem.get(plain_spelling(_stem(parts[-1]))) or self.by_stem.get(
+                plain_spelling(parts[-1])
+            ):
                 return " and ".join("/".join(rival) for rival in rivals.files[:2])
         last = plain_spelling(next(iter(readings(name)), ("",))[-1])[:_LONGEST_COMPARED]
         # Comparing takes a time that grows with the square of the length: few names are compared, those with the most ends in common.
@@ -206,7 +208,9 @@ class SameName:
             self._narrower = {}
             for file in self.files:
                 if len(file) > self.shared:
-                    one = self._narrower.setdefault(plain_spelling(file[-1 - self.shared]), SameName(shared=self.shared + 1))
+                    one = self._narrower.setdefault(
+                        plain_spelling(file[-1 - self.shared]), SameName(shared=self.shared + 1)
+                    )
                     one.files.append(file)
         return self._narrower
 

@@ -75,5 +75,7 @@ def test_boxes_of_another_form_are_refused_with_its_name_and_those_of_the_own_fo
 @pytest.mark.parametrize("write", [in_table, in_xml])
 def test_a_few_boxes_whose_width_and_height_stand_for_a_corner_are_refused(root, write):
     few = [(70, 40, 30, 20), (60, 50, 20, 20), (90, 30, 20, 40), (20, 50, 50, 20), (10, 10, 30, 30)]
-    with pytest.raises(ValueError, match="must be x1, y1, x2, y2, got what looks like x, y, width, height: 4 of 5 boxes"):
+    with pytest.raises(
+        ValueError, match="must be x1, y1, x2, y2, got what looks like x, y, width, height: 4 of 5 boxes"
+    ):
         write(root, few)

@@ -18,10 +18,14 @@ def test_a_label_file_whose_accents_are_written_in_another_form_is_found(tmp_pat
     (tmp_path / "labels" / "train" / apart).write_text("0 .5 .5 .25 .5\n")
     (tmp_path / "data.yaml").write_text("train: images/train\nnames: [cat]\n")
     assert len(YoloSource(tmp_path / "data.yaml")[0].boxes) == 1
-    assert "file names that are spelt otherwise on this machine (separators, case, accents, %20), taken: 1" in caplog.text
+    assert (
+        "file names that are spelt otherwise on this machine (separators, case, accents, %20), taken: 1" in caplog.text
+    )
 
 
-@pytest.mark.parametrize("line", ["images/train/A\u00c9.PNG", "C:\\set\\Images\\Train\\ae\u0301.png", "./images/train/A%C3%89.png"])
+@pytest.mark.parametrize(
+    "line", ["images/train/A\u00c9.PNG", "C:\\set\\Images\\Train\\ae\u0301.png", "./images/train/A%C3%89.png"]
+)
 def test_a_list_may_spell_an_image_otherwise(tmp_path, caplog, line):
     image(tmp_path / "images" / "train" / "a\u00e9.png")
     (tmp_path / "labels" / "train").mkdir(parents=True)
