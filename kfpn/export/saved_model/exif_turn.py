@@ -11,7 +11,7 @@ def orientation(file: tf.Tensor) -> tf.Tensor:
     """Reads the orientation of a JPEG file, of EXIF or else of XMP: string scalar -> int32 1..8, 1 where there is none."""
     # A segment of a JPEG has at most 64 KB, and the EXIF segment is the first or comes after a small one.
     head = tf.strings.substr(file, 0, 2**17)
-    content = _numbers(head)
+    content = _byte_values(head)
     mark = [0xFF, 0xE1, None, None, *b"Exif", 0, 0]
     places = tf.size(content) - len(mark) + 1
     matches = tf.reduce_all(
@@ -19,24 +19,24 @@ def orientation(file: tf.Tensor) -> tf.Tensor:
     )
     tiff = content[tf.cast(tf.argmax(matches), tf.int32) + len(mark) :]
     value = tf.cond(tf.reduce_any(matches), lambda: _in_table(tiff), lambda: -1)
-    return _known(value, _after(head, _JPEG_XMP))
+    return _valid_turn(value, _behind_mark(head, _JPEG_XMP))
 
 
 def png_orientation(file: tf.Tensor) -> tf.Tensor:
     """Reads the orientation of a PNG file, of its eXIf chunk or else of XMP that is not compressed, as `orientation` does."""
-    tiff = tf.strings.substr(_after(file, "eXIf"), 0, 2**16)
+    tiff = tf.strings.substr(_behind_mark(file, "eXIf"), 0, 2**16)
     start = tf.strings.substr(tiff, 0, 4)
     begins = (start == b"II*\0") | (start == b"MM\0*")
-    value = tf.cond(begins, lambda: _in_table(_numbers(tiff)), lambda: -1)
-    return _known(value, tf.strings.substr(_after(file, _PNG_XMP), 0, 2**17))
+    value = tf.cond(begins, lambda: _in_table(_byte_values(tiff)), lambda: -1)
+    return _valid_turn(value, tf.strings.substr(_behind_mark(file, _PNG_XMP), 0, 2**17))
 
 
-def _numbers(text: tf.Tensor) -> tf.Tensor:
+def _byte_values(text: tf.Tensor) -> tf.Tensor:
     # The zeros behind the content let a table that is cut short be read.
     return tf.pad(tf.cast(tf.io.decode_raw(text, tf.uint8), tf.int32), [[0, 64]])
 
 
-def _after(text: tf.Tensor, mark: str) -> tf.Tensor:
+def _behind_mark(text: tf.Tensor, mark: str) -> tf.Tensor:
     """Returns what stands behind the first mark, nothing where there is none."""
     return tf.concat([tf.strings.split(text, mark, maxsplit=1), [b"", b""]], axis=0)[1]
 
@@ -57,9 +57,9 @@ def _in_table(tiff: tf.Tensor) -> tf.Tensor:
     return tf.concat([values, [-1]], axis=0)[0]
 
 
-def _known(value: tf.Tensor, xmp: tf.Tensor) -> tf.Tensor:
+def _valid_turn(value: tf.Tensor, xmp: tf.Tensor) -> tf.Tensor:
     """Returns an orientation 1..8: of EXIF or, where that is -1, what the text of XMP says, as Pillow reads it; else 1."""
-    signs = bytes_at(_after(xmp, "tiff:Orientation"), 0, 3)
+    signs = bytes_at(_behind_mark(xmp, "tiff:Orientation"), 0, 3)
     quoted = tf.where((signs[0] == ord("=")) & (signs[1] == ord('"')), signs[2], 0)
     said = tf.where(signs[0] == ord(">"), signs[1], quoted) - ord("0")
     value = tf.where(value == -1, said, value)

@@ -48,6 +48,6 @@ def test_annotations_without_bbox_get_the_box_around_their_polygons_and_it_is_sa
 @pytest.mark.parametrize("mask", [{"counts": "abc", "size": [30, 40]}, []])
 def test_a_mask_without_bbox_is_refused_with_what_to_do(tmp_path, mask):
     with pytest.raises(
-        ValueError, match="annotation 0 of .*a.png: bbox must be four numbers .*: write the box around it"
+        ValueError, match=r"annotation 0 of .*a\.png: bbox must be four numbers .*: write the box around it"
     ):
         opened(tmp_path, {"segmentation": mask})

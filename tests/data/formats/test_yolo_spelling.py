@@ -35,5 +35,5 @@ def test_a_list_may_spell_an_image_otherwise(tmp_path, caplog, line):
     assert len(YoloSource(tmp_path / "data.yaml")[0].boxes) == 1
     assert "a\u00e9.png)" in caplog.text
     image(tmp_path / "images" / "train" / "A\u00e9.png")  # a second one that is spelt alike
-    with pytest.raises(ValueError, match="1 images of the list .* do not exist"):
+    with pytest.raises(ValueError, match=r"1 images of the list .* do not exist"):
         YoloSource(tmp_path / "data.yaml")
