@@ -26,7 +26,8 @@ _DRIVE = re.compile(r"/?[A-Za-z]:(?=[\\/])")
 def readings(name: str) -> list[Parts]:
     """Returns the ways to read a path that another machine wrote, the most literal first.
 
-    Backslashes separate folders, drives and hosts are dropped, and %20 is a space.
+    Backslashes separate folders, drives and hosts are dropped, %20 is a space, and signs that nobody sees are left out, as those
+    that Windows puts before a copied path.
 
     Args:
         name: path or address, as the annotations have it.
@@ -42,7 +43,14 @@ def readings(name: str) -> list[Parts]:
         if match := pattern.match(name):
             texts.append(match[1])
     texts += [decoded for text in list(texts) if (decoded := unquote(text)) != text]
+    texts += [seen for text in list(texts) if (seen := _without_unseen(text)) != text]
     return list(dict.fromkeys(parts for text in texts if (parts := _split(text)) and parts[-1] != ".."))
+
+
+def _without_unseen(text: str) -> str:
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(sign for sign in text if unicodedata.category(sign) not in ("Cf", "Cc")).strip()
 
 
 def _split(text: str) -> Parts:

@@ -12,6 +12,7 @@ from kfpn.data.folder_index import FolderIndex, readings
         ("a/b.jpg", ("a", "b.jpg")), (r"a\b.jpg", ("a", "b.jpg")), (r"C:\x\b.jpg", ("x", "b.jpg")), ("/content/drive/b.jpg", ("content", "drive", "b.jpg")),
         (r"\\server\share\b.jpg", ("server", "share", "b.jpg")), ("./b.jpg", ("b.jpg",)), ("http://h:80/d/b.jpg?x=1#y", ("d", "b.jpg")),
         ("s3://bucket/d/b.jpg", ("d", "b.jpg")), ("file:///C:/d/b.jpg", ("d", "b.jpg")), ("/data/local-files/?d=d/b.jpg", ("d", "b.jpg")),
+        ("\u202aC:\\d\\b.jpg", ("d", "b.jpg")), ("b.jpg\u200b", ("b.jpg",)), ("b.jpg\0", ("b.jpg",)), ("می\u200cb.jpg", ("می\u200cb.jpg",)),
         ("/data/local-files/?d=d%2Fb%201.jpg", ("d", "b 1.jpg")), ("b%201.jpg", ("b 1.jpg",)), ("d%5Cb.jpg", ("d", "b.jpg")),
     ],
 )  # fmt: skip
