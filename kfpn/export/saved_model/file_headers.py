@@ -82,7 +82,8 @@ def _png_header(file):
     begins = tf.reduce_all(bytes_at(file, 8, 8) == [0, 0, 0, 13, *b"IHDR"]) & (tf.strings.length(file) >= 33)
     fault = tf.where(begins & (width < 2**31) & (height < 2**31), "", "a PNG file whose header is damaged")
     turn = png_orientation(file)
-    return _fields(*_as_displayed(height, width, turn), fault, turn=turn)
+    height, width = _as_displayed(height, width, turn)
+    return _fields(height, width, fault, turn=turn)
 
 
 def _as_displayed(height, width, turn):
