@@ -18,8 +18,9 @@ _MATRICES = {
     "center x, center y, width, height": ((0, 1, 0, -0.5), (1, 0, -0.5, 0), (0, 1, 0, 0.5), (1, 0, 0.5, 0)),
 }
 """The forms that tools write boxes in."""
-XYWH, YXYX = "x, y, width, height", "y1, x1, y2, x2"
-_CORNERS = ("x1, y1, x2, y2", YXYX)
+XYWH, XYXY, YXYX = "x, y, width, height", "x1, y1, x2, y2", "y1, x1, y2, x2"
+CENTERS = "center x, center y, width, height"
+_CORNERS = (XYXY, YXYX)
 """In other forms few boxes leave their images, so a few such boxes are not sure."""
 
 
@@ -45,8 +46,8 @@ def check_box_order(name: str, field: str, form: str, numbers: np.ndarray, sizes
 
     Raises:
         ValueError: when more than a tenth of the boxes (and more than 4) lie in their images in another form alone, and next
-            to none (one for 50) in the right form alone. Of less than 20 boxes most must do so, as two corners, and none may
-            in the right form alone.
+            to none (one for 50) in the right form alone. Of less than 20 boxes most must do so, as two corners or in place of
+            two corners, and none may in the right form alone.
     """
     numbers, limits = np.asarray(numbers, np.float64).reshape(-1, 4), np.asarray(sizes, np.float64).reshape(-1, 2)
     plain = np.isfinite(numbers).all(axis=1) & (np.abs(numbers) < 1e9).all(axis=1)
@@ -65,11 +66,39 @@ def check_box_order(name: str, field: str, form: str, numbers: np.ndarray, sizes
     ]
     best = max(rivals, key=lambda rival: rival.gained - rival.lost)
     said = f"{best.gained} of {count} boxes lie in their image only as {best.form}, and {best.lost} only as {form}"
-    sure = best.gained > max(_FEW, count / 10) if count >= _MANY else best.gained > count / 2 and best.form in _CORNERS
+    # Of corners that are none, many have no area.
+    corners = best.form in _CORNERS or (form in _CORNERS and best.form == XYWH)
+    sure = best.gained > max(_FEW, count / 10) if count >= _MANY else best.gained > count / 2 and corners
     if sure and best.lost <= best.gained // 50:
         raise ValueError(f"{name}: {field} must be {form}, got what looks like {best.form}: {said}. Convert them")
     if best.gained >= _FEW and best.gained > count / 50 and best.lost <= best.gained // 10:
         warn_of_data(f"{name}: {field} must be {form}, and may be {best.form}: {said}")
+
+
+def check_corner_order(
+    name: str, field: str, form: str, corners: np.ndarray, sizes: np.ndarray, orientations: np.ndarray
+) -> None:
+    """Checks boxes that were read as corners as `check_box_order` does, those of turned images left out.
+
+    In a turned image x and y are swapped for another reason.
+
+    Args:
+        name: what messages call the data set.
+        field: what messages call the boxes.
+        form: a key of the table of forms: what the numbers of the boxes were.
+        corners: (M, 4) yxyx pixels, as they were read.
+        sizes: (M, 2) height and width of each box's image.
+        orientations: (M,) EXIF orientation of each box's image.
+    """
+    upright = orientations == 1
+    y0, x0, y1, x1 = corners[upright].T
+    with np.errstate(invalid="ignore", over="ignore"):
+        numbers = {
+            XYWH: (x0, y0, x1 - x0, y1 - y0),
+            XYXY: (x0, y0, x1, y1),
+            CENTERS: ((x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0),
+        }[form]
+    check_box_order(name, field, form, np.stack(numbers, axis=1), sizes[upright])
 
 
 def _lies_inside(form: str, numbers: np.ndarray, limits: np.ndarray) -> np.ndarray:

@@ -26,7 +26,8 @@ _DRIVE = re.compile(r"/?[A-Za-z]:(?=[\\/])")
 def readings(name: str) -> list[Parts]:
     """Returns the ways to read a path that another machine wrote, the most literal first.
 
-    Backslashes separate folders, drives and hosts are dropped, and %20 is a space.
+    Backslashes separate folders, drives and hosts are dropped, %20 is a space, and signs that nobody sees are left out, as those
+    that Windows puts before a copied path.
 
     Args:
         name: path or address, as the annotations have it.
@@ -42,7 +43,14 @@ def readings(name: str) -> list[Parts]:
         if match := pattern.match(name):
             texts.append(match[1])
     texts += [decoded for text in list(texts) if (decoded := unquote(text)) != text]
+    texts += [seen for text in list(texts) if (seen := _without_unseen(text)) != text]
     return list(dict.fromkeys(parts for text in texts if (parts := _split(text)) and parts[-1] != ".."))
+
+
+def _without_unseen(text: str) -> str:
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(sign for sign in text if unicodedata.category(sign) not in ("Cf", "Cc")).strip()
 
 
 def _split(text: str) -> Parts:
@@ -63,15 +71,15 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".")
 
 
-def _plain(text: str) -> str:
-    """Returns a key in which case and the form of accents do not matter."""
+def plain_spelling(text: str) -> str:
+    """Returns a key of a file's name in which case and the form of accents do not matter."""
     # Accents are sorted in a time that grows with the square of their number.
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text[:_LONGEST_PATH]).casefold())
 
 
 def spelt_alike(one: str, other: str) -> bool:
     """Returns whether two names are the same but for case and the form of accents."""
-    return _plain(one) == _plain(other)
+    return plain_spelling(one) == plain_spelling(other)
 
 
 @dataclass(frozen=True)
@@ -104,8 +112,8 @@ class FolderIndex:
         for parts in _files_below(str(folder), deep):
             if endings is None or Path(parts[-1]).suffix.lower() in endings:
                 self.count += 1
-                self.by_name.setdefault(_plain(parts[-1]), SameName()).files.append(parts)
-                self.by_stem.setdefault(_plain(_stem(parts[-1])), SameName()).files.append(parts)
+                self.by_name.setdefault(plain_spelling(parts[-1]), SameName()).files.append(parts)
+                self.by_stem.setdefault(plain_spelling(_stem(parts[-1])), SameName()).files.append(parts)
 
     def path(self, parts: Parts) -> str:
         """Returns the path of a file."""
@@ -122,10 +130,10 @@ class FolderIndex:
         """
         known = readings(name)
         for parts in known:
-            if rivals := self.by_name.get(_plain(parts[-1])):
+            if rivals := self.by_name.get(plain_spelling(parts[-1])):
                 return rivals.closest(parts, _same)
         for parts in filter(None, map(_before_upload, known)):
-            if rivals := self.by_name.get(_plain(parts[-1])):
+            if rivals := self.by_name.get(plain_spelling(parts[-1])):
                 return Match(rivals.closest(parts, _same).files)
         return Match()
 
@@ -135,7 +143,7 @@ class FolderIndex:
         Args:
             parts: folders, and the file's name without its ending.
         """
-        rivals = self.by_stem.get(_plain(parts[-1]))
+        rivals = self.by_stem.get(plain_spelling(parts[-1]))
         return rivals.closest(parts, _stem) if rivals else Match()
 
     def nearest(self, name: str) -> str | None:
@@ -144,9 +152,11 @@ class FolderIndex:
         Files of the same name and another ending come first; of several two are shown.
         """
         for parts in readings(name):
-            if rivals := self.by_stem.get(_plain(_stem(parts[-1]))) or self.by_stem.get(_plain(parts[-1])):
+            if rivals := self.by_stem.get(plain_spelling(_stem(parts[-1]))) or self.by_stem.get(
+                plain_spelling(parts[-1])
+            ):
                 return " and ".join("/".join(rival) for rival in rivals.files[:2])
-        last = _plain(next(iter(readings(name)), ("",))[-1])[:_LONGEST_COMPARED]
+        last = plain_spelling(next(iter(readings(name)), ("",))[-1])[:_LONGEST_COMPARED]
         # Comparing takes a time that grows with the square of the length: few names are compared, those with the most ends in common.
         short = (other for other in self.by_name if len(other) <= _LONGEST_COMPARED)
         known = heapq.nlargest(
@@ -194,7 +204,7 @@ class SameName:
             last_part: gives what is compared of a file's name: the name itself or its stem.
         """
         group = self
-        while group.shared < len(parts) and (inner := group._inner().get(_plain(parts[-1 - group.shared]))):
+        while group.shared < len(parts) and (inner := group._inner().get(plain_spelling(parts[-1 - group.shared]))):
             group = inner
         key = (group.shared == len(parts), parts[-1])
         if key not in group._known:
@@ -206,7 +216,9 @@ class SameName:
             self._narrower = {}
             for file in self.files:
                 if len(file) > self.shared:
-                    one = self._narrower.setdefault(_plain(file[-1 - self.shared]), SameName(shared=self.shared + 1))
+                    one = self._narrower.setdefault(
+                        plain_spelling(file[-1 - self.shared]), SameName(shared=self.shared + 1)
+                    )
                     one.files.append(file)
         return self._narrower
 

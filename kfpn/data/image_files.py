@@ -48,7 +48,7 @@ class ImageFiles:
             match = self.index.find(names[i])
             if match.files and match.place:
                 files[i] = self._only(names[i], match.files)
-                self._faults.add(SPELT, f"{names[i][:200]} is {files[i]}")
+                self._faults.add(SPELT, f"{names[i].strip()[:200]} is {files[i]}")
             elif match.files:
                 elsewhere.append((i, match))
         none_there = not any(files)
@@ -57,7 +57,7 @@ class ImageFiles:
                 (none_there or self._folder_is_missing(names[i])) and _folders_agree(names[i], match.files)
             ):
                 files[i] = self._only(names[i], match.files)
-                self._faults.add(BY_LAST_PART, f"{names[i][:200]} is {files[i]}")
+                self._faults.add(BY_LAST_PART, f"{names[i].strip()[:200]} is {files[i]}")
         for i in missing:
             if files[i] is None and self._leaves(names[i]):
                 raise ValueError(

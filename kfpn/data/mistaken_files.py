@@ -52,9 +52,20 @@ def image_fault(image: str | os.PathLike[str] | bytes) -> str | None:
         has_pixels = any(kind == b"IDAT" for kind, _ in png_chunks(whole))
         return None if has_pixels else "is a PNG without pixels (it has no IDAT chunk): save it anew"
     text = content.decode("utf-8", "ignore").strip()
-    if text.isprintable() and text.isascii() and len(text) > len(content) - 8:
+    if text and text.isprintable() and text.isascii() and len(text) > len(content) - 8:
         return f"is not an image: it is text that begins with {text[:30]!r}"
     return None
+
+
+def unopened_fault(image: str | os.PathLike[str] | bytes) -> str:
+    """Returns what is wrong with a file that no plugin of Pillow takes as its own."""
+    content = (image[:HEAD] if isinstance(image, bytes) else _first_part(image)) or b""
+    if mistaken := image_fault(image):
+        return mistaken
+    for kind, start in IMAGES.items():
+        if content.startswith(start):
+            return f"begins as a {kind} file, but is damaged or of a form that Pillow can't read: copy it anew, or save it anew as PNG or JPEG"
+    return "is not an image, or of a kind that Pillow can't read"
 
 
 def _first_part(path: str | os.PathLike[str]) -> bytes | None:

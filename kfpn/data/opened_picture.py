@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from PIL import Image
 
 from kfpn.data.decode_limits import TooCostly
-from kfpn.data.mistaken_files import image_fault
+from kfpn.data.mistaken_files import image_fault, unopened_fault
 from kfpn.data.pixel_values import UnreadablePixels
 
 
@@ -33,7 +33,7 @@ def opened_picture(image: str | os.PathLike[str] | bytes) -> Iterator[Image.Imag
             f"has more pixels than the {2 * (Image.MAX_IMAGE_PIXELS or 0):,} that are safe to decode"
         ) from error
     except Image.UnidentifiedImageError as error:
-        raise ValueError(image_fault(image) or "is not an image, or of a kind that Pillow can't read") from error
+        raise ValueError(unopened_fault(image)) from error
     except FileNotFoundError as error:
         raise ValueError("does not exist") from error
     except (UnreadablePixels, TooCostly):

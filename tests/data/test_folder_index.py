@@ -12,6 +12,7 @@ from kfpn.data.folder_index import FolderIndex, readings
         ("a/b.jpg", ("a", "b.jpg")), (r"a\b.jpg", ("a", "b.jpg")), (r"C:\x\b.jpg", ("x", "b.jpg")), ("/content/drive/b.jpg", ("content", "drive", "b.jpg")),
         (r"\\server\share\b.jpg", ("server", "share", "b.jpg")), ("./b.jpg", ("b.jpg",)), ("http://h:80/d/b.jpg?x=1#y", ("d", "b.jpg")),
         ("s3://bucket/d/b.jpg", ("d", "b.jpg")), ("file:///C:/d/b.jpg", ("d", "b.jpg")), ("/data/local-files/?d=d/b.jpg", ("d", "b.jpg")),
+        ("\u202aC:\\d\\b.jpg", ("d", "b.jpg")), ("b.jpg\u200b", ("b.jpg",)), ("b.jpg\0", ("b.jpg",)), ("می\u200cb.jpg", ("می\u200cb.jpg",)),
         ("/data/local-files/?d=d%2Fb%201.jpg", ("d", "b 1.jpg")), ("b%201.jpg", ("b 1.jpg",)), ("d%5Cb.jpg", ("d", "b.jpg")),
     ],
 )  # fmt: skip
@@ -99,8 +100,8 @@ def test_many_folders_with_the_same_names_cost_a_look_at_each_file(tmp_path, mon
         for number in range(10):
             (tmp_path / f"D{folder}" / f"{number}.jpg").touch()
     index = FolderIndex(tmp_path)
-    calls, plain = [], folder_index._plain
-    monkeypatch.setattr(folder_index, "_plain", lambda text: calls.append(text) or plain(text))
+    calls, plain = [], folder_index.plain_spelling
+    monkeypatch.setattr(folder_index, "plain_spelling", lambda text: calls.append(text) or plain(text))
     for folder in range(30):
         for number in range(10):
             match = index.find(rf"C:\set\d{folder}\{number}.jpg")

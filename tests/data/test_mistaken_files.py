@@ -75,6 +75,16 @@ def test_text_that_is_called_an_image_is_shown():
         check_image(b"\x01\x02hello\xff\xfe")
 
 
+@pytest.mark.parametrize(("kind", "length"), [("JPEG", 3), ("JPEG", 20), ("PNG", 12), ("GIF", 8), ("BMP", 20)])
+def test_an_image_whose_first_part_is_damaged_is_called_by_its_kind(kind, length):
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(file, kind)
+    content = file.getvalue()
+    damaged = content[:length] + bytes(8) + (content[length + 8 :] if kind == "PNG" else b"")
+    with pytest.raises(ValueError, match=f"^(begins as a {kind} file, but is damaged|can't be read as an image)"):
+        check_image(damaged)
+
+
 def test_a_png_without_pixels_is_called_so():
     file = io.BytesIO()
     Image.new("RGB", (40, 30)).save(file, "PNG")

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from kfpn.data.annotation_checks import AnnotationFaults, in_stored_pixels, upright_boxes
-from kfpn.data.annotations import AnnotatedSource, ImageTable, RawObjects, collect
-from kfpn.data.box_orders import XYWH, check_box_order
+from kfpn.data.annotations import AnnotatedSource, ImageTable, collect
+from kfpn.data.box_orders import XYWH, check_corner_order
 from kfpn.data.field_values import read_number, shown
 from kfpn.data.folder_entries import folders_in
 from kfpn.data.folder_index import FolderIndex
@@ -53,7 +53,7 @@ class CocoSource(AnnotatedSource):
         stored = in_stored_pixels(declared, sizes, orientations, files, name)
         objects = CocoObjects(table, categories, files, faults).read(content["annotations"])
         of_image = objects.image_index
-        _check_order(name, objects, sizes, orientations)
+        check_corner_order(name, "bbox", XYWH, objects.boxes, sizes[of_image], orientations[of_image])
         turned = upright_boxes(objects.boxes, sizes[of_image], np.where(stored, orientations, 1)[of_image])
         super().__init__(
             name=name,
@@ -137,15 +137,6 @@ def _hint(file_name: str, folder: Path, path: Path, *, near: bool) -> str:
         f"Looked in {folder.resolve()}. Name the folder of the images: coco:{path},IMAGES_DIR (for COCO's own layout "
         "coco:annotations/instances_train2017.json,train2017)"
     )
-
-
-def _check_order(name: str, objects: RawObjects, sizes: np.ndarray, orientations: np.ndarray) -> None:
-    # In a rotated image x and y are swapped for another reason.
-    upright = orientations[objects.image_index] == 1
-    y0, x0, y1, x1 = objects.boxes[upright].T
-    with np.errstate(invalid="ignore"):
-        numbers = np.stack([x0, y0, x1 - x0, y1 - y0], axis=1)
-    check_box_order(name, "bbox", XYWH, numbers, sizes[objects.image_index][upright])
 
 
 def open_place(place: str, split: str = "train") -> Source:

@@ -6,6 +6,7 @@ from typing import Any
 
 from kfpn.data.encodings import decode_text
 from kfpn.data.field_values import shown
+from kfpn.data.formats.coco_outlines import box_around
 from kfpn.data.memory_limit import memory_limit
 from kfpn.data.mistaken_files import HEAD, mistaken_for
 
@@ -40,7 +41,8 @@ def read_coco_json(path: Path, name: str) -> dict[str, Rows]:
         name: what messages call the data set.
 
     Returns:
-        The lists `images`, `annotations` and `categories`: their rows have the fields that are needed, of any type.
+        The lists `images`, `annotations` and `categories`: their rows have the fields that are needed, of any type. Of the
+        field `segmentation` the box around it is left, and only where there is no other box.
 
     Raises:
         ValueError: when it can't be read, or a list, a row or a field is missing; says which.
@@ -64,7 +66,9 @@ def read_coco_json(path: Path, name: str) -> dict[str, Rows]:
 
 def _parsed_json(path: Path, name: str) -> Any:
     def without_masks(row: dict[str, Any]) -> dict[str, Any]:
-        row.pop("segmentation", None)  # most of the file: it is dropped while parsing, so it never fills the memory
+        outline = row.pop("segmentation", None)  # most of the file: dropped while parsing, so it never fills the memory
+        if outline is not None and not row.get("bbox") and "image_id" in row:
+            row["segmentation"] = box_around(outline)
         return row
 
     _require_memory(path, name)

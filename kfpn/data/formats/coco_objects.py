@@ -10,6 +10,7 @@ from kfpn.data.annotations import RawObjects
 from kfpn.data.field_values import comma_hint, read_flag, read_number, shown
 from kfpn.data.formats.coco_columns import Columns, have_distinct_ids, joined, plain_columns
 from kfpn.data.formats.coco_json import Rows
+from kfpn.data.formats.coco_outlines import FROM_OUTLINE
 from kfpn.data.formats.coco_tables import Categories, IdTable
 
 UNKNOWN_IMAGE = "annotations of an image id that is not listed, left out"
@@ -67,7 +68,7 @@ class CocoObjects:
             self._count_id(annotation, what)
             said = f"{self._faults.source}: {what}"
             label = self._categories.label(annotation.get("category_id"), said)
-            x, y, width, height = _numbers(annotation.get("bbox"), said)
+            x, y, width, height = _numbers(self._box(annotation, what), said)
             corners.append((y, x, y + height, x + width))
             rows.append(
                 (index, label, _is_crowd(annotation, what, self._faults), _area(annotation, what, self._faults))
@@ -91,6 +92,19 @@ class CocoObjects:
         if index is None:
             self._faults.add(UNKNOWN_IMAGE, f"{what}, image id {shown(annotation['image_id'])}")
         return index
+
+    def _box(self, annotation: dict[str, Any], what: str) -> Any:
+        bbox = annotation.get("bbox")
+        if bbox or "segmentation" not in annotation:  # which is left only where there is no bbox
+            return bbox
+        around = annotation["segmentation"]
+        if around is None:
+            raise ValueError(
+                f"{self._faults.source}: {what}: bbox must be four numbers (x, y, width, height), got {shown(bbox)} beside a segmentation "
+                "that is no list of polygons: write the box around it"
+            )
+        self._faults.add(FROM_OUTLINE, what)
+        return around
 
     def _count_id(self, annotation: dict[str, Any], what: str) -> None:
         value = annotation.get("id")

@@ -10,6 +10,7 @@ import numpy as np
 
 from kfpn.data.annotation_checks import AnnotationFaults, in_stored_pixels, upright_boxes
 from kfpn.data.annotations import AnnotatedSource, ImageTable, RawObjects, collect
+from kfpn.data.box_orders import XYXY, check_corner_order
 from kfpn.data.field_values import comma_hint, read_flag, read_number, shown, whole_number
 from kfpn.data.formats.csv_columns import FLAGS, NOTHING, CsvTable, read_table
 from kfpn.data.image_checks import NAMED_FAULTS, listing, read_headers
@@ -76,6 +77,7 @@ class CsvSource(AnnotatedSource):
         of_box = np.asarray([box.image for box in boxes], np.int64)
         of_image = of_name[of_box]
         corners = np.asarray([box.corners for box in boxes], np.float64).reshape(-1, 4)[:, [1, 0, 3, 2]]
+        check_corner_order(name, "boxes", XYXY, corners, sizes[of_image], orientations[of_image])
         raw = RawObjects(
             of_image,
             upright_boxes(corners, sizes[of_image], np.where(stored[of_box], orientations[of_image], 1)),

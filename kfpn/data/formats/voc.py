@@ -8,6 +8,7 @@ import numpy as np
 
 from kfpn.data.annotation_checks import AnnotationFaults, in_stored_pixels, upright_boxes
 from kfpn.data.annotations import AnnotatedSource, ImageTable, RawObjects, collect
+from kfpn.data.box_orders import XYXY, check_corner_order
 from kfpn.data.formats.place_and_split import place_and_split
 from kfpn.data.formats.voc_folder import VocFolder, images_of, open_folder, split_names, stems_of_split
 from kfpn.data.formats.voc_xml import (
@@ -68,6 +69,7 @@ class VocSource(AnnotatedSource):
             faults.add(FROM_ZERO, str(paths[0]), len(objects))
         raw = _raw_objects(objects, class_names, faults, from_zero=from_zero)
         of_image = raw.image_index
+        check_corner_order(name, "bndbox", XYXY, raw.boxes, sizes[of_image], orientations[of_image])
         turned = upright_boxes(raw.boxes, sizes[of_image], np.where(stored, orientations, 1)[of_image])
         super().__init__(
             name=name,

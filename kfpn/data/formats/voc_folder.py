@@ -27,6 +27,7 @@ class VocFolder:
         annotations: the folder of the XML files.
         images: the folder of the images.
         lists: ImageSets/Main, or None: all annotations are one split.
+        deep: bool, whether all XML files lie in folders of that of the XML files.
     """
 
     root: Path
@@ -34,10 +35,11 @@ class VocFolder:
     annotations: Path
     images: Path
     lists: Path | None
+    deep: bool = False
     xml: FolderIndex = field(init=False)
 
     def __post_init__(self) -> None:
-        self.xml = FolderIndex(self.annotations, (".xml",), deep=False)
+        self.xml = FolderIndex(self.annotations, (".xml",), deep=self.deep)
 
     def path(self, stem: str) -> Path:
         """Returns the annotation of a stem: of a file that is there, or would have to be."""
@@ -63,13 +65,14 @@ def open_folder(root: Path, name: str) -> VocFolder:
     if not images.is_dir():
         beside = _inner_folder(root, "images")
         images = beside if beside.is_dir() else annotations if annotations == root else images
-    if lists.parent.is_dir() or not _has_xml(annotations):
+    deep = annotations != root and not _has_xml(annotations) and _has_xml(annotations, "**/")
+    if lists.parent.is_dir() or not (_has_xml(annotations) or deep):
         for folder in (root, lists, annotations, images):
             if not folder.is_dir():
                 raise ValueError(f"{name}: folder {folder} does not exist{_inner_folders(root)}")
     if not images.is_dir():
         raise ValueError(f"{name}: folder {images} does not exist{_inner_folders(root)}")
-    return VocFolder(root, name, annotations, images, lists if lists.is_dir() else None)
+    return VocFolder(root, name, annotations, images, lists if lists.is_dir() else None, deep)
 
 
 def _inner_folder(folder: Path, name: str) -> Path:
@@ -86,8 +89,8 @@ def _list_folder(root: Path) -> Path:
     return _inner_folder(_inner_folder(root, "ImageSets"), "Main")
 
 
-def _has_xml(folder: Path) -> bool:
-    return folder.is_dir() and any(not is_hidden(path.name) for path in folder.glob("*.[xX][mM][lL]"))
+def _has_xml(folder: Path, below: str = "") -> bool:
+    return folder.is_dir() and any(not is_hidden(path.name) for path in folder.glob(f"{below}*.[xX][mM][lL]"))
 
 
 def _inner_folders(root: Path) -> str:
@@ -220,6 +223,8 @@ def images_of(folder: VocFolder, file_names: Mapping[str, str], faults: Annotati
 def _image_of(folder: VocFolder, index: FolderIndex, stem: str, text: str, faults: AnnotationFaults) -> str | None:
     same_name = index.find_stem(tuple(stem.split("/"))).files
     named = index.find(text).files if text else ()
+    if not named and text and not _names_stem(text, stem):  # some tools leave the ending out
+        named = next((files for parts in readings(text) if (files := index.find_stem(parts).files)), ())
     both = [parts for parts in named if parts in same_name]
     if both:
         named = tuple(both)

@@ -7,6 +7,7 @@ import numpy as np
 
 from kfpn.data.annotation_checks import AnnotationFaults
 from kfpn.data.annotations import AnnotatedSource, ImageTable, RawObjects, collect
+from kfpn.data.box_orders import CENTERS, check_corner_order
 from kfpn.data.formats.place_and_split import SPLIT_OF_WORD, SPLITS, USUAL_WORDS, place_and_split
 from kfpn.data.formats.yolo_folder import described_data
 from kfpn.data.formats.yolo_images import YoloFiles, files_of_split, find_place
@@ -55,6 +56,10 @@ class YoloSource(AnnotatedSource):
             np.zeros(len(of_image), bool),
             np.asarray(objects.areas, np.float64) * sides.prod(axis=1),
             where=lambda m: f"{files.labels[objects.images[m]]}, line {objects.lines[m]}",
+        )
+        plain = np.asarray(objects.plain, bool)
+        check_corner_order(
+            name, "labels", CENTERS, raw.boxes[plain], sizes[of_image[plain]], np.ones(int(plain.sum()), np.int64)
         )
         super().__init__(
             name=name,

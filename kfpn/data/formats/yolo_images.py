@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kfpn.data.annotation_checks import AnnotationFaults
-from kfpn.data.folder_entries import names_in
-from kfpn.data.folder_index import FolderIndex, is_hidden, readings, spelt_alike
+from kfpn.data.folder_entries import SpeltPaths, names_in
+from kfpn.data.folder_index import FolderIndex, is_hidden, plain_spelling, readings
 from kfpn.data.formats.place_and_split import SPLIT_OF_WORD
 from kfpn.data.formats.yolo_yaml import DataYaml
 from kfpn.data.image_checks import NAMED_FAULTS, listing
@@ -133,12 +133,12 @@ def _images_below(folder: Path, faults: AnnotationFaults) -> Iterator[tuple[str,
 def _images_of_list(path: Path, data: DataYaml, faults: AnnotationFaults) -> Iterator[tuple[str, str]]:
     lines = lines_of(read_text(path))
     bases = list(dict.fromkeys((path.parent, data.folder / data.root, data.folder, Path())))
-    missing = []
+    missing, spelt = [], SpeltPaths()
     for number, line in enumerate(lines, 1):
         text = line.strip()
         if not text or is_hidden(readings(text)[0][-1] if readings(text) else ""):
             continue
-        image = _listed_image(text, bases, faults)
+        image = _listed_image(text, bases, spelt, faults)
         if image is None:
             missing.append(f"line {number}: {text[:200]}")
         else:
@@ -150,7 +150,7 @@ def _images_of_list(path: Path, data: DataYaml, faults: AnnotationFaults) -> Ite
         )
 
 
-def _listed_image(text: str, bases: Sequence[Path], faults: AnnotationFaults) -> str | None:
+def _listed_image(text: str, bases: Sequence[Path], spelt: SpeltPaths, faults: AnnotationFaults) -> str | None:
     if "\0" in text:
         return None
     # Unlike Path.is_file, os.path.isfile takes a name that is too long as one that is not there.
@@ -163,6 +163,12 @@ def _listed_image(text: str, bases: Sequence[Path], faults: AnnotationFaults) ->
             if len(rest) > 1 and os.path.isfile(path := base.joinpath(*rest)):
                 faults.add(SPELT, f"{text[:200]} is {path}")
                 return str(path)
+    for rest in _last_parts(text):
+        for base in bases[:3]:
+            alike = spelt.find(base, rest) if len(rest) > 1 or rest in readings(text) else None
+            if alike is not None and os.path.isfile(alike):
+                faults.add(SPELT, f"{text[:200]} is {alike}")
+                return str(alike)
     return None
 
 
@@ -214,8 +220,8 @@ class _LabelFinder:
             place = os.path.join(folder, name)
             self._read(folder)
             if name not in self._names[folder]:
-                alike = self._alike[folder].get(name.casefold())
-                if alike is None or not spelt_alike(alike, name):
+                alike = self._alike[folder].get(plain_spelling(name))
+                if alike is None:
                     continue
                 name, asked = alike, place
                 place = os.path.join(folder, name)
@@ -243,4 +249,4 @@ class _LabelFinder:
         if folder not in self._names:
             names = [name for name in names_in(folder) if name.lower().endswith(".txt")]
             self._names[folder] = set(names)
-            self._alike[folder] = {name.casefold(): name for name in names}
+            self._alike[folder] = {plain_spelling(name): name for name in names}

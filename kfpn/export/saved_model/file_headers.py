@@ -5,7 +5,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from kfpn.data.file_kinds import IMAGES, SENT_BY_MISTAKE
-from kfpn.export.saved_model.exif_turn import orientation
+from kfpn.export.saved_model.exif_turn import orientation, png_orientation
 from kfpn.export.saved_model.file_bytes import bytes_at, number_at
 from kfpn.export.saved_model.gif_frame import GifFrame, find_frame
 from kfpn.export.saved_model.jpeg_picture import has_picture
@@ -72,8 +72,7 @@ def _jpeg_header(file):
     turn = orientation(file)
     content = tf.io.decode_raw(file, tf.uint8)
     scans = tf.math.count_nonzero((content[:-1] == 0xFF) & (content[1:] == 0xDA))
-    turned = turn >= 5
-    height, width = tf.where(turned, width, height), tf.where(turned, height, width)
+    height, width = _as_displayed(height, width, turn)
     fault = tf.where(has_picture(file), "", "a JPEG file without the picture behind its headers")
     return _fields(height, width, fault, turn=turn, scans=tf.maximum(scans, 1), components=components)
 
@@ -82,7 +81,14 @@ def _png_header(file):
     width, height = (number_at(file, place, 4, big=True) for place in (16, 20))
     begins = tf.reduce_all(bytes_at(file, 8, 8) == [0, 0, 0, 13, *b"IHDR"]) & (tf.strings.length(file) >= 33)
     fault = tf.where(begins & (width < 2**31) & (height < 2**31), "", "a PNG file whose header is damaged")
-    return _fields(height, width, fault)
+    turn = png_orientation(file)
+    height, width = _as_displayed(height, width, turn)
+    return _fields(height, width, fault, turn=turn)
+
+
+def _as_displayed(height, width, turn):
+    turned = turn >= 5
+    return tf.where(turned, width, height), tf.where(turned, height, width)
 
 
 def _gif_header(file):

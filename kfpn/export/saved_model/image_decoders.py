@@ -13,7 +13,7 @@ from kfpn.export.saved_model.graph_fractions import graph_divided
 def decode_image(file: tf.Tensor, header: FileHeader, fraction: tf.Tensor | int = 1) -> tf.Tensor:
     """Decodes one image file as `kfpn.data.image.load_image` does: string scalar -> (H, W, 3) uint8 RGB.
 
-    The EXIF rotation of a JPEG is applied; gray becomes RGB; alpha is dropped; of a GIF the first frame is taken. No decoder
+    The EXIF rotation of a JPEG or PNG is applied; gray becomes RGB; alpha is dropped; of a GIF the first frame is taken. No decoder
     sees a file that has a fault in its header.
 
     Args:
@@ -37,7 +37,7 @@ def decode_image(file: tf.Tensor, header: FileHeader, fraction: tf.Tensor | int 
 
     decoders = [
         jpeg,
-        lambda: tf.io.decode_png(file, channels=3),
+        lambda: upright(tf.io.decode_png(file, channels=3), header.turn),
         lambda: decode_frame(file, frame_of(header)),
         lambda: _decode_bmp(file),
     ]
