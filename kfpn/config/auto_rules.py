@@ -1,0 +1,242 @@
+"""Chooses the settings of a run from facts of its data, its machine and its weights: the rules of the preset `auto`."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from kfpn.config import auto_numbers as numbers
+from kfpn.config.auto_anchors import choose_anchors
+from kfpn.config.auto_draft import ChoiceLine, Draft, nested
+from kfpn.config.auto_facts import Facts, MachineFacts
+from kfpn.config.run import Config
+
+
+class Choices(NamedTuple):
+    """Holds what the rules chose.
+
+    Attributes:
+        settings: the chosen fields of `Config`, with sections as dicts; what was given is not among them.
+        lines: one for each choice, with its reason.
+    """
+
+    settings: dict[str, Any]
+    lines: list[ChoiceLine]
+
+
+def choose_settings(facts: Facts, given: Mapping[str, Any] | None = None) -> Choices:
+    """Chooses the settings of a run; a pure function.
+
+    Args:
+        facts: of the data, the machine and the weights.
+        given: option -> value (`{"input.short_side": 320}`) that a person gave. These stay, and the rules reckon with them.
+
+    Returns:
+        The settings that were chosen, and a line for each.
+    """
+    draft = Draft(_base(facts), given or {})
+    network = _choose_network(draft, facts)
+    _choose_input(draft, facts)
+    _choose_batch(draft, facts)
+    _choose_norm(draft, facts)
+    choose_anchors(draft, facts)
+    _choose_detections(draft, facts)
+    _choose_rois(draft, facts)
+    _choose_steps(draft, facts, network)
+    _choose_schedule(draft, facts)
+    draft.put("precision", {"precision": "float32"}, _reason_of_precision(facts.machine))
+    return Choices(nested(draft.chosen), draft.lines)
+
+
+def _base(facts: Facts) -> dict[str, Any]:
+    """Returns option -> value of what holds where nothing is chosen: the fields' defaults, and what the weights bring."""
+    flat: dict[str, Any] = {}
+    for name, value in vars(Config()).items():
+        fields = vars(value) if hasattr(value, "__dataclass_fields__") else None
+        flat |= {name: value} if fields is None else {f"{name}.{field}": held for field, held in fields.items()}
+    if facts.weights is not None:
+        for section in ("model", "sampling", "input"):
+            flat |= {f"{section}.{field}": held for field, held in getattr(facts.weights, section).items()}
+    return flat
+
+
+def _is_trained(facts: Facts) -> bool:
+    """Tells whether the weights are a whole detector's, whose sizes and anchors belong together."""
+    return facts.weights is not None and facts.weights.is_detector
+
+
+def _choose_network(draft: Draft, facts: Facts) -> numbers.Network:
+    if facts.weights is not None:
+        network = numbers.TRAINED
+    else:
+        network = numbers.LARGE if facts.machine.gpus else numbers.SMALL
+    settings = {name: value for name, value in network.settings.items() if not name.startswith("optimizer.")}
+    if settings:
+        draft.put("network", settings, network.why)
+    elif facts.weights is not None:
+        kept = "the whole detector" if facts.weights.is_detector else "the backbone"
+        draft.note("network", f"as the weights bring it: {kept}, {draft['model.backbone']}")
+    rates = {name: value for name, value in network.settings.items() if name.startswith("optimizer.")}
+    draft.put("learning rate", rates, f"for a batch of {network.settings['optimizer.reference_batch']}; it scales with the batch")
+    return network
+
+
+# ------------------------------------------------------------------------------------------------ input
+
+
+def _choose_input(draft: Draft, facts: Facts) -> None:
+    if _is_trained(facts):
+        draft.note("input size", f"as the weights were trained, short side {draft['input.short_side']}")
+        return
+    sizes = facts.data.image_sizes.astype(np.float64)
+    ratio = float(np.quantile(sizes.max(axis=1) / sizes.min(axis=1), numbers.LONG_QUANTILE))
+    if "input.short_side" in draft.given:
+        side, reason = int(draft["input.short_side"]), "the short side is given"
+    else:
+        side, reason = short_side_of(facts)
+    if "input.long_side" in draft.given:
+        side = min(side, int(draft["input.long_side"]))
+    long = _rounded_up(side * min(max(ratio, 1.0), numbers.MOST_LONG))
+    long = max([long, *draft["input.train_short_sides"]])
+    draft.put("input size", {"input.short_side": side, "input.long_side": long}, reason)
+
+
+def short_side_of(facts: Facts) -> tuple[int, str]:
+    """Returns the short side in pixels at which objects are seen well, and the reason.
+
+    Args:
+        facts: of the data and the machine.
+    """
+    native = float(np.median(facts.data.image_sizes.min(axis=1)))
+    shares = np.sqrt(_areas(facts.data.boxes)) / facts.data.box_image_sizes.min(axis=1)
+    small, half = np.quantile(shares, (numbers.SMALL_QUANTILE, 0.5))
+    wanted = max(numbers.SMALL_OBJECT / small, numbers.HALF_OF_OBJECTS / half)
+    most, of_machine = _most_side(facts.machine, wanted_small=numbers.SMALL_OBJECT / small)
+    limits = [
+        (wanted, f"a fifth of the objects are below {small:.1%} of the image's short side and half below {half:.1%}"),
+        (native, f"half of the images have a short side of {native:.0f} or less"),
+        (most, f"the most on {of_machine}, though smaller objects would want {wanted:.0f}"),
+        (float(numbers.MOST_SIDE), f"the most at all, though smaller objects would want {wanted:.0f}"),
+    ]
+    value, reason = min(limits, key=lambda limit: limit[0])
+    # Images are not enlarged: a native side is rounded down, what objects want is rounded up.
+    side = _rounded_up(value) if value == wanted else int(value) // numbers.SIDE_STEP * numbers.SIDE_STEP
+    least = min(numbers.LEAST_SIDE, _rounded_up(native))
+    side = max(least, side)
+    seen = f"the objects are then {small * side:.0f} pixels and more (four fifths) and {half * side:.0f} and more (half)"
+    return side, f"{reason}; {seen}"
+
+
+def _most_side(machine: MachineFacts, wanted_small: float) -> tuple[float, str]:
+    if machine.gpus:
+        gib = (machine.gpu_memory or numbers.UNKNOWN_MEMORY) / 2**30
+        return float(_row(numbers.GPU_SIDES, gib)), f"a GPU of {gib:.0f} GiB"
+    most = _row(numbers.CPU_SIDES, machine.cores)
+    if wanted_small > most:
+        most = _row(numbers.CPU_SIDES_OF_SMALL, machine.cores)
+    return float(most), f"a CPU of {machine.cores} cores"
+
+
+def _row(table: Sequence[tuple[int, int]], value: float) -> int:
+    """Returns what a table says from the last bound on that `value` reaches."""
+    return [entry for bound, entry in table if bound <= value or bound == table[0][0]][-1]
+
+
+def _rounded_up(value: float) -> int:
+    return math.ceil(value / numbers.SIDE_STEP) * numbers.SIDE_STEP
+
+
+def _areas(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[:, 2:] - boxes[:, :2]).astype(np.float64).prod(axis=1)
+
+
+# ------------------------------------------------------------------------------------------------ batch and norm
+
+
+def _choose_batch(draft: Draft, facts: Facts) -> None:
+    machine, images = facts.machine, facts.data.images
+    if not machine.gpus:
+        batch = max(1, min(numbers.CPU_BATCH, images))
+        draft.put("batch", {"batch_size": batch}, "on a CPU the number of steps counts most")
+        return
+    pixels = draft["input.short_side"] * draft["input.long_side"]
+    memory = machine.gpu_memory or numbers.UNKNOWN_MEMORY
+    fitting = int(memory * numbers.GPU_SHARE / (numbers.GPU_BYTES_A_PIXEL * pixels))
+    of_gpu = 2 ** int(math.log2(min(max(fitting, 1), numbers.MOST_OF_GPU)))
+    while of_gpu > 1 and of_gpu * machine.gpus > images:
+        of_gpu //= 2
+    named = f"{machine.gpus} GPU{'s' if machine.gpus > 1 else ''} of {memory / 2**30:.0f} GiB"
+    draft.put("batch", {"batch_size": of_gpu * machine.gpus}, f"{of_gpu} images for each of {named}")
+
+
+def _choose_norm(draft: Draft, facts: Facts) -> None:
+    if facts.weights is not None:
+        return
+    at_once = draft["batch_size"] // draft["accumulate"]
+    fits = draft["model.backbone_width"] % 32 == 0
+    if facts.machine.gpus and fits:
+        draft.put("norm", {"model.norm": "gn"}, "group norm does not depend on the batch")
+    elif at_once > 1 or not fits:
+        draft.put("norm", {"model.norm": "bn"}, f"batch norm has the statistics of {at_once} images, and is the fastest")
+    else:
+        draft.put("norm", {"model.norm": "gn"}, "batch norm would have the statistics of a single image")
+
+
+# ------------------------------------------------------------------------------------------------ detections, RoIs
+
+
+def _choose_detections(draft: Draft, facts: Facts) -> None:
+    most = int(facts.data.objects_of_image.max(initial=0))
+    wanted = math.ceil(most * numbers.DETECTIONS_OF_FULLEST / 50) * 50
+    detections = max(numbers.LEAST_DETECTIONS, wanted)
+    if detections > draft["model.max_detections"]:
+        draft.put("detections", {"model.max_detections": detections}, f"the fullest image has {most} objects")
+    least = numbers.PROPOSALS_OF_DETECTIONS * draft["model.max_detections"]
+    names = ("model.pre_nms_train", "model.pre_nms_test", "model.post_nms_train", "model.post_nms_test")
+    more = {name: least for name in names if draft[name] < least}
+    if more:
+        draft.put("proposals", more, f"{numbers.PROPOSALS_OF_DETECTIONS} for each of {draft['model.max_detections']} detections")
+
+
+def _choose_rois(draft: Draft, facts: Facts) -> None:
+    median = float(np.median(facts.data.objects_of_image))
+    wanted = 2 ** math.ceil(math.log2(max(1.0, numbers.ROIS_OF_OBJECTS * median)))
+    rois = min(max(draft["sampling.roi_batch"], wanted), numbers.MOST_ROIS)
+    if rois > draft["sampling.roi_batch"]:
+        draft.put("RoIs in the loss", {"sampling.roi_batch": rois}, f"half of the images have {median:.0f} objects or more")
+
+
+# ------------------------------------------------------------------------------------------------ schedule
+
+
+def _choose_steps(draft: Draft, facts: Facts, network: numbers.Network) -> None:
+    if "minutes" in draft.given and draft.given["minutes"] is not None:
+        draft.note("steps", "--minutes decides how many there are")
+        return
+    exact = network.epochs * facts.data.images / draft["batch_size"]
+    least, most = network.steps
+    steps = round(min(max(exact, least), most), -2)
+    epochs = steps * draft["batch_size"] / facts.data.images
+    draft.put("steps", {"steps": int(steps)}, f"{epochs:.0f} times over {facts.data.images:,} images; between {least:,} and {most:,}")
+
+
+def _choose_schedule(draft: Draft, facts: Facts) -> None:
+    timed = "minutes" in draft.given and draft.given["minutes"] is not None
+    steps = numbers.MINUTES_STEPS if timed else draft["steps"]
+    between = min(max(steps // numbers.EVALUATIONS, numbers.LEAST_BETWEEN), numbers.MOST_BETWEEN)
+    kept = min(max(steps // numbers.CHECKPOINTS, numbers.LEAST_BETWEEN), numbers.MOST_BETWEEN_CHECKPOINTS)
+    draft.put("evaluations", {"eval_every": between, "checkpoint_every": kept}, f"some {numbers.EVALUATIONS} in the run")
+    warmup = round(min(max(numbers.WARMUP * steps, numbers.LEAST_WARMUP), numbers.MOST_WARMUP))
+    settings: dict[str, Any] = {"optimizer.warmup_steps": warmup}
+    if facts.weights is None:
+        span = 1.0 - 1.0 / max(numbers.EMA_SPAN * steps, 1.0)
+        settings["optimizer.ema_decay"] = round(min(max(span, numbers.LEAST_EMA), numbers.MOST_EMA), 4)
+    draft.put("schedule", settings, f"a share of {steps:,} steps")
+
+
+def _reason_of_precision(machine: MachineFacts) -> str:
+    if machine.gpus:
+        return "mixed precision is faster on a GPU and was not compared on data sets yet"
+    return "a CPU is not faster with less" if not machine.fast_bfloat16 else "bfloat16 was not measured on this CPU"
+
