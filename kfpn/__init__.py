@@ -22,6 +22,7 @@ _PLACES = {
     "SamplingConfig": "kfpn.config.run",
     "Source": "kfpn.data.record",
     "Workdir": "kfpn.runs.workdir",
+    "auto_config": "kfpn.training.automatic",
     "build_detector": "kfpn.modeling.detector",
     "describe_source": "kfpn.data.class_table",
     "draw_detections": "kfpn.plotting.draw_boxes",

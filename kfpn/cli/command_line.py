@@ -15,6 +15,7 @@ import tyro
 
 # TensorFlow is imported where it is needed: `kfpn --help` and a mistyped option answer at once.
 from kfpn import __version__
+from kfpn.cli.auto_options import is_automatic, parse_automatic
 from kfpn.cli.commands import Command, run
 from kfpn.cli.exports import EXPORTS, ExportRow, places_first
 from kfpn.cli.help_texts import DESCRIPTION, HELP
@@ -35,6 +36,7 @@ from kfpn.config.model import ModelConfig
 from kfpn.config.presets import PRESETS, preset
 from kfpn.config.run import Config
 from kfpn.data.formats import run_name
+from kfpn.training.automatic import start_config
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -125,13 +127,16 @@ def _parse(args: list[str]) -> Command:
     export = next((row for row in EXPORTS if args[:2] == ["export", row.name]), None)
     if export is not None:
         return _parse_export(export, args)
-    command = _parse_once(args, ModelConfig())
+    start = train_defaults(args)
+    if start.preset == "auto" and not _asks_for_help(args):
+        return parse_automatic(args, start, lambda defaults: _parse_once(args, ModelConfig(), defaults))
+    command = _parse_once(args, ModelConfig(), start)
     if isinstance(command, ImportWeights):
         from kfpn.weights.assign import model_config
         from kfpn.weights.identify import read_trained_weights
 
         # The defaults of the network are those of the checkpoint, so the line is parsed once more.
-        command = _parse_once(args, model_config(read_trained_weights(command.source)))
+        command = _parse_once(args, model_config(read_trained_weights(command.source)), start)
     return command
 
 
@@ -143,7 +148,7 @@ def _parse_export(row: ExportRow, args: list[str]) -> Export:
     )
 
 
-def _parse_once(args: list[str], model: ModelConfig) -> Command:
+def _parse_once(args: list[str], model: ModelConfig, start: Config) -> Any:
     import_defaults = ImportWeights(source=tyro.MISSING, output=tyro.MISSING, model=model)
 
     def subcommand(name: str, **options: Any) -> Any:
@@ -151,7 +156,7 @@ def _parse_once(args: list[str], model: ModelConfig) -> Command:
         return tyro.conf.subcommand(name, description=description, **options)
 
     commands: Any = (
-        Annotated[Config, subcommand("train", default=train_defaults(args))]
+        Annotated[Config, subcommand("train", default=start)]
         | Annotated[LookAtData, subcommand("data")]
         | Annotated[Evaluate, subcommand("evaluate")]
         | Annotated[Predict, subcommand("predict")]
@@ -195,7 +200,8 @@ def _parse_words(options: Any, program: str, description: str, args: list[str], 
 def train_defaults(args: Sequence[str]) -> Config:
     """Returns the configuration that `kfpn train` starts from: the preset that `args` name, and a work directory named after the data.
 
-    With `--init` the network and the losses are those that the weights were made with. A run that goes on has them already.
+    With `--init` the network and the losses are those that the weights were made with. A run that goes on has them already. Of the
+    preset `auto` it says nothing but the data, the weights and the work directory: see `kfpn.cli.auto_options`.
 
     Args:
         args: the command line; only `--preset`, `--data`, `--init` and `--workdir` are looked at.
@@ -207,13 +213,18 @@ def train_defaults(args: Sequence[str]) -> Config:
         return preset("shapes")
     init, data = _option(args, "init"), _option(args, "data")
     require_local("init", init)
+    if is_automatic(_option(args, "preset"), data):
+        start = start_config(data or "shapes", init)
+        return dataclasses.replace(start, workdir=_option(args, "workdir") or start.workdir)
     name = _option(args, "preset") or ("finetune" if init else "shapes")
     # An unknown preset is left to the parser, which lists the known ones.
     config = preset(name if name in PRESETS else "shapes")
     if data and data != config.data:
         config = dataclasses.replace(config, data=data, workdir=f"runs/{run_name(data)}")
     if init and not _asks_for_help(args):
-        settings = _settings_of(init, _option(args, "workdir") or config.workdir)
+        from kfpn.weights.brought_settings import settings_of_weights
+
+        settings = settings_of_weights(init, _option(args, "workdir") or config.workdir).settings
         config = dataclasses.replace(
             config,
             init=init,
@@ -224,23 +235,6 @@ def train_defaults(args: Sequence[str]) -> Config:
 
 def _asks_for_help(args: Sequence[str]) -> bool:
     return "--help" in args or "-h" in args
-
-
-def _settings_of(init: str, workdir: str) -> dict[str, dict[str, Any]]:
-    """Returns the fields of the sections model, sampling and input that come with weights."""
-    from kfpn.runs.workdir import WEIGHTS, Workdir
-
-    run = Workdir(workdir)
-    if not (run.has_checkpoints() and run.config.exists() and run.read_config().init == init):
-        # A work directory tells its settings. To build its network here would start TensorFlow before its devices are chosen.
-        run = Workdir(os.path.expanduser(init).removesuffix(WEIGHTS) or ".")
-    if run.config.exists():
-        config = run.read_config()
-        return {name: dict(vars(getattr(config, name))) for name in ("model", "sampling", "input")}
-    from kfpn.weights.identify import read_trained_weights
-
-    trained = read_trained_weights(init)
-    return {"model": trained.model, "sampling": trained.sampling, "input": trained.input}
 
 
 def _option(args: Sequence[str], name: str) -> str | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kfpn.cli import options
+from kfpn.cli.auto_options import AutoTraining, train_automatically
 from kfpn.cli.exports import EXPORTS
 from kfpn.cli.idle_gpu import warn_of_idle_gpu
 from kfpn.config.checks import require_local
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from kfpn.inference.image_pyramid import ImagePyramid
 
 Command = (
-    Config | options.LookAtData | options.Evaluate | options.Predict | options.Propose | options.Visualize | options.ReplayNan
+    Config | AutoTraining | options.LookAtData | options.Evaluate | options.Predict | options.Propose | options.Visualize | options.ReplayNan
     | options.ImportWeights | options.ListPretrained | options.Benchmark | options.Export
 )  # fmt: skip
 
@@ -230,6 +231,7 @@ def _benchmark(command: options.Benchmark) -> int:
 
 _RUN: dict[type, Callable[[Any], int]] = {
     Config: _train,
+    AutoTraining: train_automatically,
     options.LookAtData: _look_at_data,
     options.Evaluate: _evaluate,
     options.Predict: _predict,
@@ -243,6 +245,7 @@ _RUN: dict[type, Callable[[Any], int]] = {
 }
 _WORK_OF_A_GPU: dict[type, str] = {
     Config: "training",
+    AutoTraining: "training",
     options.Evaluate: "evaluation",
     options.Predict: "prediction",
     options.Visualize: "the detector",

@@ -18,6 +18,8 @@ def choose_anchors(draft: Draft, facts: Facts) -> None:
         draft: with the input's size and the network.
         facts: of the data and the weights. A whole detector keeps its anchors: its RPN was trained with them.
     """
+    if not len(facts.data.boxes):
+        return
     boxes, images = _seen(draft, facts)
     strides = _strides(draft)
     before = best_overlaps(boxes, images, _sizes(draft, strides), strides, draft["model.aspect_ratios"])
@@ -32,7 +34,9 @@ def choose_anchors(draft: Draft, facts: Facts) -> None:
     fitted = fit_anchor_sizes(sides, strides)
     after = best_overlaps(boxes, images, fitted, strides, draft["model.aspect_ratios"])
     if float(after.mean()) > float(before.mean()):
-        reason = f"fitted to the objects at this size: they overlap {_shares(after)}; the fields' own ones {_shares(before)}"
+        reason = (
+            f"fitted to the objects at this size: they overlap {_shares(after)}; the fields' own ones {_shares(before)}"
+        )
         draft.put("anchors", {"model.anchor_sizes": fitted}, reason)
     sizes = draft["model.anchor_sizes"]
     if draft["model.pyramid"] not in SINGLE_LEVEL:
@@ -43,7 +47,9 @@ def choose_anchors(draft: Draft, facts: Facts) -> None:
 def _seen(draft: Draft, facts: Facts) -> tuple[np.ndarray, np.ndarray]:
     """Returns the boxes and their images' sizes in pixels of the network's input."""
     sizes = facts.data.box_image_sizes.astype(np.float64)
-    scale = np.minimum(draft["input.short_side"] / sizes.min(axis=1), draft["input.long_side"] / sizes.max(axis=1))[:, None]
+    scale = np.minimum(draft["input.short_side"] / sizes.min(axis=1), draft["input.long_side"] / sizes.max(axis=1))[
+        :, None
+    ]
     return facts.data.boxes.astype(np.float64) * scale, sizes * scale
 
 

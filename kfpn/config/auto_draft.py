@@ -1,7 +1,10 @@
 """Gathers the settings that rules choose: what is given by hand stays as it is, and each choice has its reason."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+from kfpn.config.run import Config
 
 
 class ChoiceLine(NamedTuple):
@@ -54,7 +57,9 @@ class Draft:
         free = {name: value for name, value in settings.items() if name not in self.given}
         self.chosen |= free
         if free:
-            self.lines.append(ChoiceLine(what, " ".join(as_option(name, value) for name, value in free.items()), reason))
+            self.lines.append(
+                ChoiceLine(what, " ".join(as_option(name, value) for name, value in free.items()), reason)
+            )
 
     def note(self, what: str, reason: str) -> None:
         """Says something that sets nothing."""
@@ -81,3 +86,25 @@ def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
         else:
             held[name] = value
     return held
+
+
+def with_settings(config: Config, *layers: Mapping[str, Any]) -> Config:
+    """Returns a configuration with other settings; it is checked once all of them are there.
+
+    Args:
+        config: to start from.
+        layers: settings with sections as dicts, of `nested`; later ones win.
+
+    Raises:
+        ValueError: for values that don't go together.
+    """
+    fields: dict[str, Any] = {}
+    sections: dict[str, dict[str, Any]] = {}
+    for layer in layers:
+        for name, value in layer.items():
+            if isinstance(value, Mapping):
+                sections.setdefault(name, {}).update(value)
+            else:
+                fields[name] = value
+    made = {name: dataclasses.replace(getattr(config, name), **values) for name, values in sections.items()}
+    return dataclasses.replace(config, **fields, **made)

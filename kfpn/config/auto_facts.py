@@ -59,6 +59,11 @@ class WeightFacts:
     input: Mapping[str, Any]
     is_detector: bool
 
+    @property
+    def settings(self) -> dict[str, Mapping[str, Any]]:
+        """The sections by their names, as `kfpn.config.auto_draft.with_settings` takes them."""
+        return {"model": self.model, "sampling": self.sampling, "input": self.input}
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Facts:

@@ -7,15 +7,14 @@ SIDE_STEP = 32
 """Sizes are multiples of it: the stride of C5."""
 LEAST_SIDE, MOST_SIDE = 128, 800
 """128: the preset shapes. 800: the paper, section 5."""
-SMALL_OBJECT = 16.0
-"""Side that four fifths of the objects should have at least: four cells of P2. A first value, not measured."""
-HALF_OF_OBJECTS = 48.0
-"""Side that half of the objects should have at least: between the anchors of P2 and P3 of the paper. A first value, not measured."""
+CPU_SEEN, GPU_SEEN = (16.0, 48.0), (24.0, 96.0)
+"""Sides that four fifths and half of the objects should have at least, on a CPU and on a GPU, where pixels cost less. 16 is four
+cells of P2, 48 lies between the paper's anchors of P2 and P3. First values, not measured."""
 SMALL_QUANTILE = 0.2
 CPU_SIDES = ((1, 320), (8, 416), (16, 512))
 """From so many cores on -> most pixels on a CPU. A first value, not measured."""
 CPU_SIDES_OF_SMALL = ((1, 448), (8, 544), (16, 640))
-"""The same where more than a fifth of the objects would be smaller than `SMALL_OBJECT`. A first value, not measured."""
+"""The same where more than a fifth of the objects would be smaller than `CPU_SEEN` says. A first value, not measured."""
 GPU_SIDES = ((0, 512), (10, 640), (20, 800))
 """From so many GiB on -> most pixels on a GPU. A first value, not measured."""
 LONG_QUANTILE, MOST_LONG = 0.95, 2.0

@@ -67,10 +67,8 @@ def _is_trained(facts: Facts) -> bool:
 
 
 def _choose_network(draft: Draft, facts: Facts) -> numbers.Network:
-    if facts.weights is not None:
-        network = numbers.TRAINED
-    else:
-        network = numbers.LARGE if facts.machine.gpus else numbers.SMALL
+    of_random = numbers.LARGE if facts.machine.gpus else numbers.SMALL
+    network = of_random if facts.weights is None else numbers.TRAINED
     settings = {name: value for name, value in network.settings.items() if not name.startswith("optimizer.")}
     if settings:
         draft.put("network", settings, network.why)
@@ -78,7 +76,11 @@ def _choose_network(draft: Draft, facts: Facts) -> numbers.Network:
         kept = "the whole detector" if facts.weights.is_detector else "the backbone"
         draft.note("network", f"as the weights bring it: {kept}, {draft['model.backbone']}")
     rates = {name: value for name, value in network.settings.items() if name.startswith("optimizer.")}
-    draft.put("learning rate", rates, f"for a batch of {network.settings['optimizer.reference_batch']}; it scales with the batch")
+    draft.put(
+        "learning rate",
+        rates,
+        f"for a batch of {network.settings['optimizer.reference_batch']}; it scales with the batch",
+    )
     return network
 
 
@@ -109,10 +111,14 @@ def short_side_of(facts: Facts) -> tuple[int, str]:
         facts: of the data and the machine.
     """
     native = float(np.median(facts.data.image_sizes.min(axis=1)))
+    if not len(facts.data.boxes):
+        most = min(native, _most_side(facts.machine, 0.0)[0], float(numbers.MOST_SIDE))
+        return max(min(numbers.LEAST_SIDE, _rounded_up(native)), _rounded_down(most)), "no box is known"
     shares = np.sqrt(_areas(facts.data.boxes)) / facts.data.box_image_sizes.min(axis=1)
     small, half = np.quantile(shares, (numbers.SMALL_QUANTILE, 0.5))
-    wanted = max(numbers.SMALL_OBJECT / small, numbers.HALF_OF_OBJECTS / half)
-    most, of_machine = _most_side(facts.machine, wanted_small=numbers.SMALL_OBJECT / small)
+    of_small, of_half = numbers.GPU_SEEN if facts.machine.gpus else numbers.CPU_SEEN
+    wanted = max(of_small / small, of_half / half)
+    most, of_machine = _most_side(facts.machine, of_small / small)
     limits = [
         (wanted, f"a fifth of the objects are below {small:.1%} of the image's short side and half below {half:.1%}"),
         (native, f"half of the images have a short side of {native:.0f} or less"),
@@ -121,19 +127,21 @@ def short_side_of(facts: Facts) -> tuple[int, str]:
     ]
     value, reason = min(limits, key=lambda limit: limit[0])
     # Images are not enlarged: a native side is rounded down, what objects want is rounded up.
-    side = _rounded_up(value) if value == wanted else int(value) // numbers.SIDE_STEP * numbers.SIDE_STEP
+    side = _rounded_up(value) if value == wanted else _rounded_down(value)
     least = min(numbers.LEAST_SIDE, _rounded_up(native))
     side = max(least, side)
-    seen = f"the objects are then {small * side:.0f} pixels and more (four fifths) and {half * side:.0f} and more (half)"
+    seen = (
+        f"the objects are then {small * side:.0f} pixels and more (four fifths) and {half * side:.0f} and more (half)"
+    )
     return side, f"{reason}; {seen}"
 
 
-def _most_side(machine: MachineFacts, wanted_small: float) -> tuple[float, str]:
+def _most_side(machine: MachineFacts, of_small: float) -> tuple[float, str]:
     if machine.gpus:
         gib = (machine.gpu_memory or numbers.UNKNOWN_MEMORY) / 2**30
         return float(_row(numbers.GPU_SIDES, gib)), f"a GPU of {gib:.0f} GiB"
     most = _row(numbers.CPU_SIDES, machine.cores)
-    if wanted_small > most:
+    if of_small > most:
         most = _row(numbers.CPU_SIDES_OF_SMALL, machine.cores)
     return float(most), f"a CPU of {machine.cores} cores"
 
@@ -145,6 +153,10 @@ def _row(table: Sequence[tuple[int, int]], value: float) -> int:
 
 def _rounded_up(value: float) -> int:
     return math.ceil(value / numbers.SIDE_STEP) * numbers.SIDE_STEP
+
+
+def _rounded_down(value: float) -> int:
+    return int(value) // numbers.SIDE_STEP * numbers.SIDE_STEP
 
 
 def _areas(boxes: np.ndarray) -> np.ndarray:
@@ -178,7 +190,9 @@ def _choose_norm(draft: Draft, facts: Facts) -> None:
     if facts.machine.gpus and fits:
         draft.put("norm", {"model.norm": "gn"}, "group norm does not depend on the batch")
     elif at_once > 1 or not fits:
-        draft.put("norm", {"model.norm": "bn"}, f"batch norm has the statistics of {at_once} images, and is the fastest")
+        draft.put(
+            "norm", {"model.norm": "bn"}, f"batch norm has the statistics of {at_once} images, and is the fastest"
+        )
     else:
         draft.put("norm", {"model.norm": "gn"}, "batch norm would have the statistics of a single image")
 
@@ -196,7 +210,11 @@ def _choose_detections(draft: Draft, facts: Facts) -> None:
     names = ("model.pre_nms_train", "model.pre_nms_test", "model.post_nms_train", "model.post_nms_test")
     more = {name: least for name in names if draft[name] < least}
     if more:
-        draft.put("proposals", more, f"{numbers.PROPOSALS_OF_DETECTIONS} for each of {draft['model.max_detections']} detections")
+        draft.put(
+            "proposals",
+            more,
+            f"{numbers.PROPOSALS_OF_DETECTIONS} for each of {draft['model.max_detections']} detections",
+        )
 
 
 def _choose_rois(draft: Draft, facts: Facts) -> None:
@@ -204,7 +222,9 @@ def _choose_rois(draft: Draft, facts: Facts) -> None:
     wanted = 2 ** math.ceil(math.log2(max(1.0, numbers.ROIS_OF_OBJECTS * median)))
     rois = min(max(draft["sampling.roi_batch"], wanted), numbers.MOST_ROIS)
     if rois > draft["sampling.roi_batch"]:
-        draft.put("RoIs in the loss", {"sampling.roi_batch": rois}, f"half of the images have {median:.0f} objects or more")
+        draft.put(
+            "RoIs in the loss", {"sampling.roi_batch": rois}, f"half of the images have {median:.0f} objects or more"
+        )
 
 
 # ------------------------------------------------------------------------------------------------ schedule
@@ -218,7 +238,11 @@ def _choose_steps(draft: Draft, facts: Facts, network: numbers.Network) -> None:
     least, most = network.steps
     steps = round(min(max(exact, least), most), -2)
     epochs = steps * draft["batch_size"] / facts.data.images
-    draft.put("steps", {"steps": int(steps)}, f"{epochs:.0f} times over {facts.data.images:,} images; between {least:,} and {most:,}")
+    draft.put(
+        "steps",
+        {"steps": int(steps)},
+        f"{epochs:.0f} times over {facts.data.images:,} images; between {least:,} and {most:,}",
+    )
 
 
 def _choose_schedule(draft: Draft, facts: Facts) -> None:
@@ -226,7 +250,9 @@ def _choose_schedule(draft: Draft, facts: Facts) -> None:
     steps = numbers.MINUTES_STEPS if timed else draft["steps"]
     between = min(max(steps // numbers.EVALUATIONS, numbers.LEAST_BETWEEN), numbers.MOST_BETWEEN)
     kept = min(max(steps // numbers.CHECKPOINTS, numbers.LEAST_BETWEEN), numbers.MOST_BETWEEN_CHECKPOINTS)
-    draft.put("evaluations", {"eval_every": between, "checkpoint_every": kept}, f"some {numbers.EVALUATIONS} in the run")
+    draft.put(
+        "evaluations", {"eval_every": between, "checkpoint_every": kept}, f"some {numbers.EVALUATIONS} in the run"
+    )
     warmup = round(min(max(numbers.WARMUP * steps, numbers.LEAST_WARMUP), numbers.MOST_WARMUP))
     settings: dict[str, Any] = {"optimizer.warmup_steps": warmup}
     if facts.weights is None:
@@ -239,4 +265,3 @@ def _reason_of_precision(machine: MachineFacts) -> str:
     if machine.gpus:
         return "mixed precision is faster on a GPU and was not compared on data sets yet"
     return "a CPU is not faster with less" if not machine.fast_bfloat16 else "bfloat16 was not measured on this CPU"
-

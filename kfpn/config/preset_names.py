@@ -3,8 +3,9 @@
 from typing import TYPE_CHECKING, Literal
 
 PRESET_MEANINGS = {
-    "shapes": "the built-in data set, minutes on a CPU; what is taken without --preset",
-    "finetune": "some hundreds to thousands of images of your own, from trained weights; what is taken with --init",
+    "auto": "chosen from the data, the machine and the weights, each choice said with its reason (docs/own_data.md); what is taken with --data",
+    "shapes": "the built-in data set, minutes on a CPU; what is taken without --preset and --data",
+    "finetune": "some hundreds to thousands of images of your own, from trained weights; what is taken with --init alone",
     "paper": "the FPN paper's Faster R-CNN: section 5.2, and the authors' code Detectron where the text says nothing",
     "detectron2_1x": "detectron2's faster_rcnn_R_50_FPN_1x (with detectron2 itself its box AP on COCO is 37.9)",
     "detectron2_3x": "detectron2's faster_rcnn_R_50_FPN_3x (with detectron2 itself: 40.2)",

@@ -136,6 +136,10 @@ def preset(name: str) -> Config:
     Raises:
         ValueError: for any other name.
     """
+    if name == "auto":
+        raise ValueError(
+            "preset must be one whose settings are fixed, got 'auto', which looks at data: use kfpn.auto_config(data)"
+        )
     if name not in PRESETS:
         raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}")
     return PRESETS[name]

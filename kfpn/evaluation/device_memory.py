@@ -32,7 +32,7 @@ def device_memory(device: str) -> int | None:
     kind, index = _kind_and_index(device)
     if kind != "GPU":
         return available_memory()
-    total = _gpu_total(index)
+    total = gpu_memory_limit(index)
     if total is None:
         return None
     try:
@@ -42,7 +42,7 @@ def device_memory(device: str) -> int | None:
     return max(total - used, 0)
 
 
-def _gpu_total(index: int) -> int | None:
+def gpu_memory_limit(index: int) -> int | None:
     """Returns the bytes of a logical GPU: its limit, where one was set, or all that its physical GPU has."""
     limits = []
     for gpu in tf.config.get_visible_devices("GPU"):

@@ -111,7 +111,7 @@ class Workdir:
             "data": data,
         }
         # A run that failed before it kept anything does not prevent a new start with corrected options.
-        if self.config.exists() and self._holds_training():
+        if self.config.exists() and self.holds_training():
             self._require_same_options(config, classes)
             if data_fingerprint is not None and self.data.exists():
                 self._require_same_data(data_fingerprint, data)
@@ -183,7 +183,8 @@ class Workdir:
         """Tells whether there is a checkpoint to go on from."""
         return any(self.checkpoints.glob("step_*.npz"))
 
-    def _holds_training(self) -> bool:
+    def holds_training(self) -> bool:
+        """Tells whether a run has kept anything here: weights or a checkpoint."""
         return self.weights.exists() or self.has_checkpoints()
 
     def append_metrics(self, row: dict[str, Any]) -> None:

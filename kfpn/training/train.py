@@ -1,7 +1,7 @@
 """Trains a detector from a configuration: opens the data, builds, resumes, runs the loop and writes the results."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -90,21 +90,22 @@ def train(
     source: Source | str | None = None,
     val_source: Source | str | None = None,
     strategy: tf.distribute.Strategy | None = None,
+    choose: Callable[[Config, Source, Cluster], Config] | None = None,
 ) -> dict[str, Any]:
     """Trains a detector, or goes on with the run that `config.workdir` holds.
 
     Args:
         config: everything about the run; `model.num_classes` is taken from the data.
         source: what to train on; None: `config.data`.
-        val_source: what to evaluate on; None: `config.val_data` or, without `source` as well, the validation
-            split of `config.data`.
+        val_source: what to evaluate on; None: `config.val_data` or, without `source` as well, the validation split of `config.data`.
         strategy: None: `make_run_strategy(config)`.
+        choose: returns the configuration once the data are open, as the preset `auto` does; None: `config` is all of it.
 
     Returns:
-        The content of final.json: the twelve COCO figures and `per_class` of the weights that were saved (the best), the
-        last losses, `steps`, `best_step`, `last_AP`, `last` (figures and `step` of the last evaluation), `seconds` of
-        training, `images_per_second`, and `proposals`, the recall of the saved weights' proposals. Without validation data
-        there are no figures, and on fixed proposals no recall. A worker that is not the chief returns {}.
+        The content of final.json: the twelve COCO figures and `per_class` of the weights that were saved (the best), the last losses,
+        `steps`, `best_step`, `last_AP`, `last` (figures and `step` of the last evaluation), `seconds` of training, `images_per_second`,
+        and `proposals`, the recall of the saved weights' proposals; no figures without validation data, no recall on fixed
+        proposals. A worker that is not the chief returns {}.
 
     Raises:
         ValueError: if the work directory can't be written, was made with other options or is used by another training, if
@@ -128,6 +129,7 @@ def train(
         try:
             with stop.at_once():
                 data = open_run_data(config, source, val_source)
+                config = choose(config, data.source, cluster) if choose else config
                 return _train_opened(_open(config, workdir, data, strategy, cluster))
         except Interrupted:
             say("stopped while no step was under way: nothing is lost; run the same command to go on")

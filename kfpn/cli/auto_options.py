@@ -1,0 +1,141 @@
+"""Parses the line of `kfpn train` for the preset `auto`: what is given by hand stays, the rest is chosen once the data are open."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from kfpn.config.auto_draft import nested, with_settings
+from kfpn.config.auto_facts import WeightFacts
+from kfpn.config.run import Config
+from kfpn.runs.workdir import Workdir
+
+Parse = Callable[[Config], Config]
+"""Parses the line, with the defaults that are given."""
+
+OF_THE_LINE = ("data", "val_data", "init", "proposals", "workdir")
+"""Options that a run that goes on takes from the line alone: they say what it is, and a line without them is another run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoTraining:
+    """Holds a line of `kfpn train` whose settings are chosen once the data are open.
+
+    Attributes:
+        config: what the line says; what it doesn't say is not chosen yet.
+        given: option -> value of what the line says.
+        weights: that the run starts from; None: random weights.
+        complete: function of the chosen settings, with sections as dicts: returns the whole configuration.
+    """
+
+    config: Config
+    given: Mapping[str, Any]
+    weights: WeightFacts | None
+    complete: Callable[[Mapping[str, Any]], Config]
+
+    @property
+    def cpu_devices(self) -> int | None:
+        """The option of this name."""
+        return self.config.cpu_devices
+
+
+def is_automatic(preset: str | None, data: str | None) -> bool:
+    """Tells whether a line of `kfpn train` takes the preset `auto`.
+
+    Args:
+        preset: what `--preset` says; None: nothing.
+        data: what `--data` says; None: nothing.
+    """
+    if preset is not None:
+        return preset == "auto"
+    return data is not None and data.partition(",")[0] != "shapes"
+
+
+def parse_automatic(args: Sequence[str], start: Config, parse: Parse) -> Config | AutoTraining:
+    """Parses a line of `kfpn train` for the preset `auto`.
+
+    Args:
+        args: the line, behind the program's name.
+        start: with the data, the weights and the work directory of the line.
+        parse: the parser.
+
+    Returns:
+        The configuration, where the work directory holds a run that has begun: its config.json gives what the line does not say.
+        Else the line, to be completed once the data are open.
+    """
+    run = Workdir(start.workdir)
+    if run.config.exists() and run.holds_training():
+        held = {name: getattr(start, name) for name in OF_THE_LINE}
+        return parse(dataclasses.replace(run.read_config(), **held))
+    weights = None
+    if start.init:
+        from kfpn.weights.brought_settings import settings_of_weights
+
+        weights = settings_of_weights(start.init, start.workdir)
+    base = with_settings(start, weights.settings) if weights else start
+    config = parse(_permissive(base, args))
+    given = given_options(args, config)
+
+    def complete(settings: Mapping[str, Any]) -> Config:
+        return parse(with_settings(base, settings, nested(given)))
+
+    return AutoTraining(config, given, weights, complete)
+
+
+def train_automatically(command: AutoTraining) -> int:
+    """Trains with what the rules choose once the data are open, says each choice, and returns the exit code."""
+    from kfpn.training.automatic import choose_for_run
+    from kfpn.training.progress import say
+    from kfpn.training.train import train
+
+    def choose(config: Config, source: Any, cluster: Any) -> Config:
+        choices = choose_for_run(config, source, command.weights, command.given, cluster)
+        if cluster.is_chief:
+            say("\n".join(f"auto: {line}" for line in choices.lines))
+        return command.complete(choices.settings)
+
+    train(command.config, choose=choose)
+    return 0
+
+
+def _permissive(config: Config, args: Sequence[str]) -> Config:
+    """Returns defaults that any single option goes with: what is chosen later is not in its way."""
+    sides = dataclasses.replace(config.input, short_side=32, long_side=10**6, train_short_sides=())
+    model = config.model
+    if any(word.replace("_", "-") == "--model.no-p6" for word in args) and len(model.anchor_sizes) == 5:
+        model = dataclasses.replace(model, p6=False, anchor_sizes=model.anchor_sizes[:4])
+    return dataclasses.replace(config, input=sides, model=model)
+
+
+def given_options(args: Sequence[str], config: Config) -> dict[str, Any]:
+    """Returns option -> value of what a line says, also where that is the default.
+
+    Args:
+        args: the line.
+        config: what the parser made of it.
+
+    Returns:
+        The options as the fields of `Config` are called: `{"model.p6": False}` for `--model.no-p6`.
+    """
+    known: dict[str, Any] = {}
+    for name, value in vars(config).items():
+        fields = vars(value) if dataclasses.is_dataclass(value) else None
+        known |= {name: value} if fields is None else {f"{name}.{field}": held for field, held in fields.items()}
+    given: dict[str, Any] = {}
+    for word in args:
+        if word.startswith("--"):
+            field = _field(word[2:].partition("=")[0].replace("-", "_"), known)
+            given |= {field: known[field]} if field is not None else {}
+    return given
+
+
+def _field(word: str, known: Mapping[str, Any]) -> str | None:
+    """Returns the field that an option sets: `model.no_p6` sets `model.p6`, and `pyramid` is short for `model.pyramid`."""
+    section, _, last = word.rpartition(".")
+    for field in (last, last.removeprefix("no_")):
+        name = f"{section}.{field}" if section else field
+        if name in known:
+            return name
+        ends = [held for held in known if not section and held.rpartition(".")[2] == field]
+        if len(ends) == 1:
+            return ends[0]
+    return None

@@ -1,0 +1,29 @@
+"""Tells which settings weights bring to the run that starts from them."""
+
+import os
+
+from kfpn.config.auto_facts import WeightFacts
+from kfpn.runs.workdir import WEIGHTS, Workdir
+
+
+def settings_of_weights(init: str, workdir: str) -> WeightFacts:
+    """Returns the fields of the sections model, sampling and input that come with weights.
+
+    Args:
+        init: the weights, as for `kfpn train --init`.
+        workdir: of the run that starts from them. Once it has checkpoints, its own settings hold: the weights may be gone.
+
+    Raises:
+        ValueError: for weights that can't be read.
+    """
+    run = Workdir(workdir)
+    if not (run.has_checkpoints() and run.config.exists() and run.read_config().init == init):
+        # A work directory tells its settings. To build its network here would start TensorFlow before its devices are chosen.
+        run = Workdir(os.path.expanduser(init).removesuffix(WEIGHTS) or ".")
+    if run.config.exists():
+        config = run.read_config()
+        return WeightFacts(vars(config.model), vars(config.sampling), vars(config.input), is_detector=True)
+    from kfpn.weights.identify import read_trained_weights
+
+    trained = read_trained_weights(init)
+    return WeightFacts(trained.model, trained.sampling, trained.input, trained.is_detector)
