@@ -1,7 +1,7 @@
 """Chooses the settings of a run from facts of its data, its machine and its weights: the rules of the preset `auto`."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +10,7 @@ from kfpn.config import auto_numbers as numbers
 from kfpn.config.auto_anchors import choose_anchors
 from kfpn.config.auto_draft import ChoiceLine, Draft, nested
 from kfpn.config.auto_facts import Facts, MachineFacts
+from kfpn.config.auto_input import choose_input
 from kfpn.config.run import Config
 
 
@@ -37,7 +38,7 @@ def choose_settings(facts: Facts, given: Mapping[str, Any] | None = None) -> Cho
     """
     draft = Draft(_base(facts), given or {})
     network = _choose_network(draft, facts)
-    _choose_input(draft, facts)
+    choose_input(draft, facts)
     _choose_batch(draft, facts)
     _choose_norm(draft, facts)
     choose_anchors(draft, facts)
@@ -61,11 +62,6 @@ def _base(facts: Facts) -> dict[str, Any]:
     return flat
 
 
-def _is_trained(facts: Facts) -> bool:
-    """Tells whether the weights are a whole detector's, whose sizes and anchors belong together."""
-    return facts.weights is not None and facts.weights.is_detector
-
-
 def _choose_network(draft: Draft, facts: Facts) -> numbers.Network:
     of_random = numbers.LARGE if facts.machine.gpus else numbers.SMALL
     network = of_random if facts.weights is None else numbers.TRAINED
@@ -82,85 +78,6 @@ def _choose_network(draft: Draft, facts: Facts) -> numbers.Network:
         f"for a batch of {network.settings['optimizer.reference_batch']}; it scales with the batch",
     )
     return network
-
-
-# ------------------------------------------------------------------------------------------------ input
-
-
-def _choose_input(draft: Draft, facts: Facts) -> None:
-    if _is_trained(facts):
-        draft.note("input size", f"as the weights were trained, short side {draft['input.short_side']}")
-        return
-    sizes = facts.data.image_sizes.astype(np.float64)
-    ratio = float(np.quantile(sizes.max(axis=1) / sizes.min(axis=1), numbers.LONG_QUANTILE))
-    if "input.short_side" in draft.given:
-        side, reason = int(draft["input.short_side"]), "the short side is given"
-    else:
-        side, reason = short_side_of(facts)
-    if "input.long_side" in draft.given:
-        side = min(side, int(draft["input.long_side"]))
-    long = _rounded_up(side * min(max(ratio, 1.0), numbers.MOST_LONG))
-    long = max([long, *draft["input.train_short_sides"]])
-    draft.put("input size", {"input.short_side": side, "input.long_side": long}, reason)
-
-
-def short_side_of(facts: Facts) -> tuple[int, str]:
-    """Returns the short side in pixels at which objects are seen well, and the reason.
-
-    Args:
-        facts: of the data and the machine.
-    """
-    native = float(np.median(facts.data.image_sizes.min(axis=1)))
-    if not len(facts.data.boxes):
-        most = min(native, _most_side(facts.machine, 0.0)[0], float(numbers.MOST_SIDE))
-        return max(min(numbers.LEAST_SIDE, _rounded_up(native)), _rounded_down(most)), "no box is known"
-    shares = np.sqrt(_areas(facts.data.boxes)) / facts.data.box_image_sizes.min(axis=1)
-    small, half = np.quantile(shares, (numbers.SMALL_QUANTILE, 0.5))
-    of_small, of_half = numbers.GPU_SEEN if facts.machine.gpus else numbers.CPU_SEEN
-    wanted = max(of_small / small, of_half / half)
-    most, of_machine = _most_side(facts.machine, of_small / small)
-    limits = [
-        (wanted, f"a fifth of the objects are below {small:.1%} of the image's short side and half below {half:.1%}"),
-        (native, f"half of the images have a short side of {native:.0f} or less"),
-        (most, f"the most on {of_machine}, though smaller objects would want {wanted:.0f}"),
-        (float(numbers.MOST_SIDE), f"the most at all, though smaller objects would want {wanted:.0f}"),
-    ]
-    value, reason = min(limits, key=lambda limit: limit[0])
-    # Images are not enlarged: a native side is rounded down, what objects want is rounded up.
-    side = _rounded_up(value) if value == wanted else _rounded_down(value)
-    least = min(numbers.LEAST_SIDE, _rounded_up(native))
-    side = max(least, side)
-    seen = (
-        f"the objects are then {small * side:.0f} pixels and more (four fifths) and {half * side:.0f} and more (half)"
-    )
-    return side, f"{reason}; {seen}"
-
-
-def _most_side(machine: MachineFacts, of_small: float) -> tuple[float, str]:
-    if machine.gpus:
-        gib = (machine.gpu_memory or numbers.UNKNOWN_MEMORY) / 2**30
-        return float(_row(numbers.GPU_SIDES, gib)), f"a GPU of {gib:.0f} GiB"
-    most = _row(numbers.CPU_SIDES, machine.cores)
-    if of_small > most:
-        most = _row(numbers.CPU_SIDES_OF_SMALL, machine.cores)
-    return float(most), f"a CPU of {machine.cores} cores"
-
-
-def _row(table: Sequence[tuple[int, int]], value: float) -> int:
-    """Returns what a table says from the last bound on that `value` reaches."""
-    return [entry for bound, entry in table if bound <= value or bound == table[0][0]][-1]
-
-
-def _rounded_up(value: float) -> int:
-    return math.ceil(value / numbers.SIDE_STEP) * numbers.SIDE_STEP
-
-
-def _rounded_down(value: float) -> int:
-    return int(value) // numbers.SIDE_STEP * numbers.SIDE_STEP
-
-
-def _areas(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[:, 2:] - boxes[:, :2]).astype(np.float64).prod(axis=1)
 
 
 # ------------------------------------------------------------------------------------------------ batch and norm
