@@ -30,8 +30,7 @@ def choose_anchors(draft: Draft, facts: Facts) -> None:
     if long >= numbers.LONG_SHARE:
         reason = f"{long:.0%} of the objects have one side more than {numbers.LONG_OBJECT:g} times the other"
         draft.put("aspect ratios", {"model.aspect_ratios": numbers.MORE_RATIOS}, reason)
-    sides = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
-    fitted = fit_anchor_sizes(sides, strides)
+    fitted = fit_anchor_sizes(boxes, images, strides, draft["model.aspect_ratios"])
     after = best_overlaps(boxes, images, fitted, strides, draft["model.aspect_ratios"])
     if float(after.mean()) > float(before.mean()):
         reason = (
