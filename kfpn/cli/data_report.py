@@ -5,6 +5,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from kfpn.cli.options import LookAtData
 from kfpn.config.checks import require_local
 from kfpn.config.run import Config
@@ -13,9 +15,10 @@ from kfpn.data.dataset_checks import check_training_set
 from kfpn.data.formats import data_folder, named_splits, open_untouched, run_name, splits_itself
 from kfpn.data.image import load_image
 from kfpn.data.object_sizes import describe_objects, example_images
-from kfpn.data.own_split import SHARE, validation_images
+from kfpn.data.own_split import SHARE, part_of, validation_images
 from kfpn.data.record import Source
 from kfpn.plotting.contact_sheet import Tile, draw_contact_sheet
+from kfpn.training.automatic import choose_for_run, start_config
 
 
 def report_data(command: LookAtData) -> int:
@@ -47,7 +50,21 @@ def report_data(command: LookAtData) -> int:
     check_training_set(first)
     if "validation" not in splits:
         print(f"no validation split: {_own_split(command.data, first)} (see --val-share of kfpn train)")
+    print(
+        "\n".join(
+            [f"kfpn train --data {command.data} would choose on this machine:", *_choices(command.data, first, splits)]
+        )
+    )
     return 0
+
+
+def _choices(data: str, source: Source, splits: dict[str, str]) -> list[str]:
+    """Returns what the preset `auto` chooses from random weights, a line each."""
+    config = start_config(data, None)
+    if "validation" not in splits and splits_itself(data):
+        kept = validation_images(source, SHARE, config.seed, asked=False)
+        source = part_of(source, np.flatnonzero(~kept), "training part")
+    return [f"  {line}" for line in choose_for_run(config, source, None, {}).lines]
 
 
 def _own_split(data: str, source: Source) -> str:
