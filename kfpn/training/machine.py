@@ -30,12 +30,10 @@ def machine_facts(config: Config, cluster: "Cluster | None" = None) -> MachineFa
     own = replace(_own_gpus(config) or MachineFacts(fast_bfloat16=_cpu_has_bfloat16()), cores=usable_cores())
     if cluster is None or not cluster.several:
         return own
-    memory = min(cluster.gather(own.gpu_memory or 0))
-    with_gpu = all(cluster.gather(own.gpus))
-    gpus = sum(cluster.gather(own.gpus))
+    memory, gpus = min(cluster.gather(own.gpu_memory or 0)), cluster.gather(own.gpus)
     return MachineFacts(
         cores=min(cluster.gather(own.cores)),
-        gpus=gpus if with_gpu else 0,
+        gpus=sum(gpus) if all(gpus) else 0,
         gpu_memory=memory or None,
         fast_bfloat16=all(cluster.gather(int(own.fast_bfloat16))),
     )

@@ -24,11 +24,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def train_config(monkeypatch, *args):
-    """Returns the config with which `kfpn train ARGS` calls the engine."""
+    """Returns the config with which `kfpn train ARGS` calls the engine; with the preset auto it is not complete yet."""
     import kfpn.training.train
 
     configs = []
-    monkeypatch.setattr(kfpn.training.train, "train", configs.append)
+    monkeypatch.setattr(kfpn.training.train, "train", lambda config, choose=None: configs.append(config))
     assert cli.main(["train", *args]) == 0
     (config,) = configs
     return config
