@@ -27,11 +27,14 @@ Without options: the built-in shapes, minutes on a CPU. The same command again g
   kfpn train --strategy mirrored
 
 Your own data, a folder or files with their form before the colon:
-  kfpn train --data my_folder --steps 3000
-  kfpn train --data coco:train.json,images --val-data coco:val.json,images --steps 3000
+  kfpn train --data my_folder
+  kfpn train --data coco:train.json,images --val-data coco:val.json,images
   kfpn train --data voc:my_folder --steps 3000
 
-From weights that are trained already (stem and conv2_x stay frozen, as in the paper; --preset finetune):
+The preset auto looks at the data, the machine and the weights, and chooses the size of the input, anchors, network, batch, rate and
+steps. Each choice is printed with its reason and kept in config.json. An option that is given wins. The defaults below are not its.
+
+From weights that are trained already (stem and conv2_x stay frozen, as in the paper):
   kfpn train --init fasterrcnn_resnet50_fpn_coco-258fb6c6.pth --data coco:train.json,images --val-data coco:val.json,images
 
 COCO as detectron2 trains its 1x model (--preset paper: as in the paper; --preset torchvision):
