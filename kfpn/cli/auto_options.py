@@ -1,13 +1,13 @@
 """Parses the line of `kfpn train` for the preset `auto`: what is given by hand stays, the rest is chosen once the data are open."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kfpn.config.auto_draft import nested, with_settings
 from kfpn.config.auto_facts import WeightFacts
 from kfpn.config.run import Config
-from kfpn.runs.workdir import Workdir
 
 Parse = Callable[[Config], Config]
 """Parses the line, with the defaults that are given."""
@@ -62,10 +62,9 @@ def parse_automatic(args: Sequence[str], start: Config, parse: Parse) -> Config 
         The configuration, where the work directory holds a run that has begun: its config.json gives what the line does not say.
         Else the line, to be completed once the data are open.
     """
-    run = Workdir(start.workdir)
-    if run.config.exists() and run.holds_training():
-        held = {name: getattr(start, name) for name in OF_THE_LINE}
-        return parse(dataclasses.replace(run.read_config(), **held))
+    begun = _config_of_run(start.workdir)
+    if begun is not None:
+        return parse(dataclasses.replace(begun, **{name: getattr(start, name) for name in OF_THE_LINE}))
     weights = None
     if start.init:
         from kfpn.weights.brought_settings import settings_of_weights
@@ -79,6 +78,17 @@ def parse_automatic(args: Sequence[str], start: Config, parse: Parse) -> Config 
         return parse(with_settings(base, settings, nested(given)))
 
     return AutoTraining(config, given, weights, complete)
+
+
+def _config_of_run(workdir: str) -> Config | None:
+    """Returns the configuration of the run that a work directory holds; None: no run has begun there."""
+    if not os.path.exists(workdir):
+        return None
+    # This imports Keras: a mistyped option of a new run is told before.
+    from kfpn.runs.workdir import Workdir
+
+    run = Workdir(workdir)
+    return run.read_config() if run.config.exists() and run.holds_training() else None
 
 
 def train_automatically(command: AutoTraining) -> int:
@@ -123,12 +133,12 @@ def given_options(args: Sequence[str], config: Config) -> dict[str, Any]:
     given: dict[str, Any] = {}
     for word in args:
         if word.startswith("--"):
-            field = _field(word[2:].partition("=")[0].replace("-", "_"), known)
+            field = _option_field(word[2:].partition("=")[0].replace("-", "_"), known)
             given |= {field: known[field]} if field is not None else {}
     return given
 
 
-def _field(word: str, known: Mapping[str, Any]) -> str | None:
+def _option_field(word: str, known: Mapping[str, Any]) -> str | None:
     """Returns the field that an option sets: `model.no_p6` sets `model.p6`, and `pyramid` is short for `model.pyramid`."""
     section, _, last = word.rpartition(".")
     for field in (last, last.removeprefix("no_")):

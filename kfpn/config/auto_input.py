@@ -68,14 +68,14 @@ def short_side_of(facts: Facts) -> tuple[int, str]:
 def _most_side(machine: MachineFacts, of_small: float) -> tuple[float, str]:
     if machine.gpus:
         gib = (machine.gpu_memory or numbers.UNKNOWN_MEMORY) / 2**30
-        return float(_row(numbers.GPU_SIDES, gib)), f"a GPU of {gib:.0f} GiB"
-    most = _row(numbers.CPU_SIDES, machine.cores)
+        return float(_last_reached(numbers.GPU_SIDES, gib)), f"a GPU of {gib:.0f} GiB"
+    most = _last_reached(numbers.CPU_SIDES, machine.cores)
     if of_small > most:
-        most = _row(numbers.CPU_SIDES_OF_SMALL, machine.cores)
+        most = _last_reached(numbers.CPU_SIDES_OF_SMALL, machine.cores)
     return float(most), f"a CPU of {machine.cores} cores"
 
 
-def _row(table: Sequence[tuple[int, int]], value: float) -> int:
+def _last_reached(table: Sequence[tuple[int, int]], value: float) -> int:
     """Returns what a table says from the last bound on that `value` reaches."""
     return [entry for bound, entry in table if bound <= value or bound == table[0][0]][-1]
 

@@ -145,24 +145,18 @@ def test_single_options_go_with_the_choice(opened, photos, options):
     assert config.preset == "auto"
 
 
-def test_an_option_that_does_not_fit_is_an_error_before_the_data_are_opened(photos, capsys, tmp_path):
-    words = {
-        "--steps": "0",
-        "--model.norm": "gn --model.backbone-width 8",
-        "--input.short-side": "64 --input.long-side 32",
-    }
-    for option, value in words.items():
-        line = [
-            "train",
-            "--data",
-            str(tmp_path / "none.csv"),
-            "--workdir",
-            str(tmp_path / "run"),
-            option,
-            *value.split(),
-        ]
-        assert cli.main(line) == 2
-        assert f"{option[2:].split('-')[0].replace('-', '_')}" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--steps 0", "steps must be an integer of at least 1, got 0"),
+        ("--model.norm gn --model.backbone-width 8", "model.backbone_width must be a multiple of 32"),
+        ("--input.short-side 64 --input.long-side 32", "input.long_side must be an integer not below input.short_side"),
+    ],
+)
+def test_an_option_that_does_not_fit_is_an_error_before_the_data_are_opened(options, words, capsys, tmp_path):
+    line = ["train", "--data", str(tmp_path / "none.csv"), "--workdir", str(tmp_path / "run"), *options.split()]
+    assert cli.main(line) == 2
+    assert words in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
