@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from kfpn.cli.augmented_tiles import augmented_tiles, training_part
 from kfpn.cli.options import LookAtData
 from kfpn.config.checks import require_local
 from kfpn.config.run import Config
@@ -13,8 +14,10 @@ from kfpn.data.dataset_checks import check_training_set
 from kfpn.data.formats import data_folder, named_splits, open_untouched, run_name, splits_itself
 from kfpn.data.image import load_image
 from kfpn.data.object_sizes import describe_objects, example_images
+from kfpn.data.own_augment import load_function
 from kfpn.data.own_split import SHARE, validation_images
 from kfpn.data.record import Source
+from kfpn.data.repeat_factors import describe_order
 from kfpn.plotting.contact_sheet import Tile, draw_contact_sheet
 
 
@@ -25,8 +28,11 @@ def report_data(command: LookAtData) -> int:
         The exit code, 0.
 
     Raises:
-        ValueError: if the data can't be opened or split, hold nothing to learn from, or the sheet would lie among them.
+        ValueError: if the data can't be opened or split, hold nothing to learn from, or the sheet would lie among them; or if
+            training could not see them as the options say.
     """
+    if command.augment:
+        load_function(command.augment)
     splits = named_splits(command.data)
     output = _output(command)
     first: Source | None = None
@@ -36,8 +42,7 @@ def report_data(command: LookAtData) -> int:
         first = source if first is None or split == "train" else first
     if first is None:
         raise ValueError(f"data must have a split, got none in {command.data}")
-    draw_contact_sheet(first.name, _tiles(first, command.images), first.class_names, output)
-    print(f"{output}: {min(command.images, len(first))} of {len(first)} images with their boxes")
+    _draw(command, first, output, "validation" in splits)
     if "train" not in splits:
         if Path(command.data).expanduser().is_dir():  # not one split that was asked for
             print(
@@ -48,6 +53,20 @@ def report_data(command: LookAtData) -> int:
     if "validation" not in splits:
         print(f"no validation split: {_own_split(command.data, first)} (see --val-share of kfpn train)")
     return 0
+
+
+def _draw(command: LookAtData, source: Source, output: Path, has_validation: bool) -> None:
+    """Draws the contact sheet and says what is on it."""
+    if not command.augmented:
+        draw_contact_sheet(source.name, _tiles(source, command.images), source.class_names, output)
+        print(f"{output}: {min(command.images, len(source))} of {len(source)} images with their boxes")
+        return
+    part = training_part(command, source, has_validation)
+    for line in describe_order(part, command.input):
+        print(line)
+    title = f"{part.name}, as training sees it"
+    draw_contact_sheet(title, augmented_tiles(command, part), source.class_names, output)
+    print(f"{output}: the first {command.images} images of training, resized and augmented, with their boxes")
 
 
 def _own_split(data: str, source: Source) -> str:
