@@ -136,7 +136,7 @@ def _inside_image(boxes: np.ndarray, image: np.ndarray) -> np.ndarray:
     finite = np.isfinite(boxes).all(-1)
     if not finite.all():
         raise ValueError(f"return finite boxes, got {_values_of_box(boxes, ~finite)}: look for a division by 0 in it")
-    outside = ((boxes < -_ROUNDING) | (boxes > limit + _ROUNDING)).any(-1)
+    outside = np.any((boxes < -_ROUNDING) | (boxes > limit + _ROUNDING), axis=-1)
     if outside.any():
         raise ValueError(
             f"return boxes inside the image, got {_values_of_box(boxes, outside)} in {width} x {height} pixels: cut them with numpy.clip, and "

@@ -173,13 +173,17 @@ def test_a_part_that_is_enlarged_is_decoded_as_large_as_it_needs(moves, orientat
     config = _config(1, short_side=32, long_side=64, **moves)
     whole = load_picture(content, "it")
     decoded = []
-    monkeypatch.setattr(training_sample, "decode_record", lambda *args: decoded.append(decode_record(*args)) or decoded[-1])
+    monkeypatch.setattr(
+        training_sample, "decode_record", lambda *args: decoded.append(decode_record(*args)) or decoded[-1]
+    )
     load = training_sample.training_sample(source, config)
     for sample in range(12):
         image, (height, width), *_ = load(0, sample, False, 1.0, 32, np.array([64, 64]))
         view = choose_view(size, source[0].boxes, config.input, config.seed, sample)
         top, left, bottom, right = view.window
-        expected = resize_image(np.ascontiguousarray(whole[top:bottom, left:right]), view.resized(size_rule(config.input)(size)))
+        expected = resize_image(
+            np.ascontiguousarray(whole[top:bottom, left:right]), view.resized(size_rule(config.input)(size))
+        )
         difference = np.abs(image[:height, :width].astype(int) - np.rot90(expected, view.turns))
         assert difference.mean() < 4
         seen = np.array([bottom - top, right - left]) * decoded[-1].pixels.shape[:2] / size
