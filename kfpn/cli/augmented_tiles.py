@@ -54,5 +54,5 @@ def _tile(sample: dict[str, np.ndarray], source: Source) -> Tile:
     record = source[int(sample["record_index"])]
     name = os.path.basename(record.name) if isinstance(record.image, str) else record.name
     count = int((~crowd).sum())
-    caption = f"{name[-20:]}: {count} objects, {width} x {height}"
+    caption = f"{name[-20:]}: {count} object{'' if count == 1 else 's'}, {width} x {height}"
     return Tile(sample["images"][:height, :width], sample["gt_boxes"][real], sample["gt_labels"][real], crowd, caption)

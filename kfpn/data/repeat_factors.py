@@ -54,8 +54,9 @@ def describe_repeats(source: Source, config: InputConfig) -> str | None:
     factors = repeat_factors(source, trained_records(source, config), config.repeat_threshold)
     if factors is None:
         return None
+    count = int((factors > 1.0).sum())
     return (
-        f"{source.name}: takes {int((factors > 1.0).sum()):,} images of rare classes up to {factors.max():.1f} times an epoch, which is "
+        f"{source.name}: takes {count:,} image{'' if count == 1 else 's'} of rare classes up to {factors.max():.1f} times an epoch, which is "
         f"{factors.sum() / len(factors):.2f} times as long (--input.repeat-threshold 0 takes each once)"
     )
 

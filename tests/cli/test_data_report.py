@@ -153,7 +153,7 @@ def test_an_augmented_sheet_shows_the_first_images_of_training_as_the_network_ge
     title, *shown = tiles
     assert title == f"csv:{folder}/boxes.csv (training part), as training sees it"
     out = capsys.readouterr().out
-    assert "takes 1 images of rare classes up to 2.2 times an epoch" in out or "rare" not in out
+    assert "takes 1 image of rare classes up to 2.2 times an epoch" in out or "rare" not in out
     assert "photos-contact.png: the first 6 images of training, resized and augmented, with their boxes" in out
     assert len(shown) == 6
     source = open_source(str(folder))
@@ -167,7 +167,7 @@ def test_an_augmented_sheet_shows_the_first_images_of_training_as_the_network_ge
         assert (tile.image == (255, 255, 0)).all()
         real = batch["gt_labels"][row] >= 0
         assert tile.boxes.tolist() == batch["gt_boxes"][row][real].tolist()
-        assert tile.caption.endswith(f"{int(real.sum())} objects, {width} x {height}")
+        assert tile.caption.endswith(f"{real.sum()} object{'' if real.sum() == 1 else 's'}, {width} x {height}")
 
 
 def test_the_options_of_an_augmented_sheet_come_from_the_line_a_run_or_a_preset(folder, tmp_path, monkeypatch):

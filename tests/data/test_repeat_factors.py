@@ -45,7 +45,7 @@ def test_what_is_repeated_is_said():
     source = source_of([(0,)] * 7 + [(1,)])
     lines = describe_order(source, InputConfig(repeat_threshold=0.5))
     assert lines == [
-        "memory: takes 1 images of rare classes up to 2.0 times an epoch, which is 1.12 times as long "
+        "memory: takes 1 image of rare classes up to 2.0 times an epoch, which is 1.12 times as long "
         "(--input.repeat-threshold 0 takes each once)"
     ]
     assert describe_order(source, InputConfig()) == []
