@@ -14,7 +14,7 @@ __version__ = "0.2.0"
 _PLACES = {
     "Config": "kfpn.config.run",
     "ImagePyramid": "kfpn.inference.image_pyramid",
-    "InputConfig": "kfpn.config.run",
+    "InputConfig": "kfpn.config.input_config",
     "IterableSource": "kfpn.data.formats.iterable",
     "ModelConfig": "kfpn.config.model",
     "OptimizerConfig": "kfpn.config.optimizer_config",

@@ -31,6 +31,7 @@ from kfpn.cli.options import (
     ReplayNan,
     Visualize,
 )
+from kfpn.cli.sheet_options import sheet_defaults
 from kfpn.config.checks import require_local
 from kfpn.config.model import ModelConfig
 from kfpn.config.presets import PRESETS, preset
@@ -157,7 +158,7 @@ def _parse_once(args: list[str], model: ModelConfig, start: Config) -> Any:
 
     commands: Any = (
         Annotated[Config, subcommand("train", default=start)]
-        | Annotated[LookAtData, subcommand("data")]
+        | Annotated[LookAtData, subcommand("data", default=sheet_defaults(args, _option, train_defaults))]
         | Annotated[Evaluate, subcommand("evaluate")]
         | Annotated[Predict, subcommand("predict")]
         | Annotated[Visualize, subcommand("visualize")]

@@ -5,8 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
+from kfpn.cli.augmented_tiles import augmented_tiles, training_part
 from kfpn.cli.options import LookAtData
 from kfpn.config.checks import require_local
 from kfpn.config.run import Config
@@ -15,8 +14,10 @@ from kfpn.data.dataset_checks import check_training_set
 from kfpn.data.formats import data_folder, named_splits, open_untouched, run_name, splits_itself
 from kfpn.data.image import load_image
 from kfpn.data.object_sizes import describe_objects, example_images
-from kfpn.data.own_split import SHARE, part_of, validation_images
+from kfpn.data.own_augment import load_function
+from kfpn.data.own_split import SHARE, validation_images
 from kfpn.data.record import Source
+from kfpn.data.repeat_factors import describe_order
 from kfpn.plotting.contact_sheet import Tile, draw_contact_sheet
 from kfpn.training.automatic import choose_for_run, start_config
 
@@ -28,8 +29,11 @@ def report_data(command: LookAtData) -> int:
         The exit code, 0.
 
     Raises:
-        ValueError: if the data can't be opened or split, hold nothing to learn from, or the sheet would lie among them.
+        ValueError: if the data can't be opened or split, hold nothing to learn from, or the sheet would lie among them; or if
+            training could not see them as the options say.
     """
+    if command.augment:
+        load_function(command.augment)
     splits = named_splits(command.data)
     output = _output(command)
     first: Source | None = None
@@ -39,8 +43,7 @@ def report_data(command: LookAtData) -> int:
         first = source if first is None or split == "train" else first
     if first is None:
         raise ValueError(f"data must have a split, got none in {command.data}")
-    draw_contact_sheet(first.name, _tiles(first, command.images), first.class_names, output)
-    print(f"{output}: {min(command.images, len(first))} of {len(first)} images with their boxes")
+    _draw(command, first, output, "validation" in splits)
     if "train" not in splits:
         if Path(command.data).expanduser().is_dir():  # not one split that was asked for
             print(
@@ -52,19 +55,33 @@ def report_data(command: LookAtData) -> int:
         print(f"no validation split: {_own_split(command.data, first)} (see --val-share of kfpn train)")
     print(
         "\n".join(
-            [f"kfpn train --data {command.data} would choose on this machine:", *_choices(command.data, first, splits)]
+            [
+                f"kfpn train --data {command.data} would choose on this machine:",
+                *_choices(command, first, "validation" in splits),
+            ]
         )
     )
     return 0
 
 
-def _choices(data: str, source: Source, splits: dict[str, str]) -> list[str]:
+def _choices(command: LookAtData, source: Source, has_validation: bool) -> list[str]:
     """Returns what the preset `auto` chooses from random weights, a line each."""
-    config = start_config(data, None)
-    if "validation" not in splits and splits_itself(data):
-        kept = validation_images(source, SHARE, config.seed, asked=False)
-        source = part_of(source, np.flatnonzero(~kept), "training part")
-    return [f"  {line}" for line in choose_for_run(config, source, None, {}).lines]
+    part = training_part(command, source, has_validation)
+    return [f"  {line}" for line in choose_for_run(start_config(command.data, None), part, None, {}).lines]
+
+
+def _draw(command: LookAtData, source: Source, output: Path, has_validation: bool) -> None:
+    """Draws the contact sheet and says what is on it."""
+    if not command.augmented:
+        draw_contact_sheet(source.name, _tiles(source, command.images), source.class_names, output)
+        print(f"{output}: {min(command.images, len(source))} of {len(source)} images with their boxes")
+        return
+    part = training_part(command, source, has_validation)
+    for line in describe_order(part, command.input):
+        print(line)
+    title = f"{part.name}, as training sees it"
+    draw_contact_sheet(title, augmented_tiles(command, part), source.class_names, output)
+    print(f"{output}: the first {command.images} images of training, resized and augmented, with their boxes")
 
 
 def _own_split(data: str, source: Source) -> str:

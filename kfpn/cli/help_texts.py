@@ -49,7 +49,9 @@ Show what a data set holds: images, objects of each class, sizes, what was left 
 
 Nothing is written into the data's folder. Examples:
   kfpn data my_folder
-  kfpn data yolo:my_folder/data.yaml --output sheet.png --images 60""",
+  kfpn data yolo:my_folder/data.yaml --output sheet.png --images 60
+  kfpn data my_folder --augmented --input.crop .5 --input.color-jitter .4    # what such a training will see
+  kfpn data my_folder --augmented --workdir runs/my_folder                   # what that run sees""",
     "evaluate": """\
 Measure a trained detector: COCO's twelve figures and the AP of each class.
 

@@ -9,7 +9,9 @@ import tyro
 
 from kfpn.cli.exports import EXPORTS
 from kfpn.config.checks import SHARE, check, whole
+from kfpn.config.input_config import InputConfig, require_function_name
 from kfpn.config.model import ModelConfig
+from kfpn.config.preset_names import PresetName
 from kfpn.config.run import CheckImages
 from kfpn.config.test_scales import parse_scales
 from kfpn.data.decode_limits import MOST_PIXELS, require_max_pixels
@@ -25,12 +27,29 @@ class LookAtData:
     """The contact sheet to write, a .png or .jpg file outside of the data. None: NAME-contact.png in the current folder."""
     images: int = 24
     """Images on the sheet: some of each class, the rarest first, and others evenly spread."""
+    augmented: bool = False
+    """Show what training will see instead: its first images, resized and augmented, with their boxes. The options below say how it
+    is trained, and go with this one."""
+    workdir: str | None = None
+    """The work directory of a run, whose options are taken."""
+    preset: Annotated[
+        PresetName | None, tyro.conf.arg(help="The preset whose options are taken, as by `kfpn train`.")
+    ] = None
+    augment: str | None = None
+    """As for `kfpn train`."""
+    seed: int = 0
+    """As for `kfpn train`."""
+    batch_size: int = 16
+    """As for `kfpn train`; it decides which images come first."""
+    input: InputConfig = InputConfig()
 
     def __post_init__(self) -> None:
         if not self.data:
             raise ValueError("data must name a folder or a data set, got nothing")
         if not 1 <= self.images <= 1000:
             raise ValueError(f"images must be an integer from 1 to 1000, got {self.images}")
+        require_function_name(self.augment)
+        check(self, "", "batch_size", whole(1))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,6 +19,7 @@ from kfpn.config.checks import (
     one_of,
     whole,
 )
+from kfpn.config.input_config import InputConfig, require_function_name
 from kfpn.config.model import ModelConfig
 from kfpn.config.optimizer_config import OptimizerConfig
 from kfpn.config.preset_names import PRESET_HELP, PresetName
@@ -36,41 +37,6 @@ REFUSED = {
 Precision = Literal["float32", "mixed_float16", "mixed_bfloat16"]
 OnNan = Literal["stop", "skip"]
 CheckImages = Literal["full", "once", "none"]
-
-
-@dataclasses.dataclass(frozen=True)
-class InputConfig:
-    """How images become network input."""
-
-    short_side: int = 800
-    """The shorter side of an image is resized to this many pixels, unless `long_side` forbids it."""
-    long_side: int = 1333
-    """The longer side has at most this many pixels; where it would have more, the image is made smaller."""
-    train_short_sides: tuple[int, ...] = ()
-    """Training: each image's short side is drawn from these (detectron2: 640 672 704 736 768 800), while `long_side` stays as it
-    is. None of them (the option without values): always `short_side`, which evaluation and prediction have in any case."""
-    keep_empty: bool = True
-    """Training: images without a box to learn from (none at all, or crowd alone) are trained on too; without, they are left out."""
-    scale_jitter: tuple[float, float] = (1.0, 1.0)
-    """Training: the resized size is multiplied by a factor drawn from this range."""
-    flip: float = 0.5
-    """Training: probability of a horizontal flip."""
-    divisor: int = 32
-    """Batches are padded below and right to a multiple of this many pixels."""
-    max_canvases: int = 6
-    """Images are grouped by their shape into at most this many padded sizes. Each costs a compilation of the step at every start;
-    fewer sizes have more padding."""
-
-    def __post_init__(self) -> None:
-        check(self, "input.", "short_side", whole(32))
-        above = ("be an integer not below input.short_side", lambda v: is_int(v) and v >= self.short_side)
-        check(self, "input.", "long_side", above)
-        sides = lambda v: all(is_int(side) and 32 <= side <= self.long_side for side in v)  # noqa: E731
-        check(self, "input.", "train_short_sides", ("be integers from 32 to input.long_side, or none", sides))
-        jitter = ("be LOW HIGH with 0.1 <= LOW <= HIGH <= 10", lambda v: len(v) == 2 and 0.1 <= v[0] <= v[1] <= 10.0)
-        check(self, "input.", "scale_jitter", jitter)
-        check(self, "input.", "flip", SHARE)
-        check(self, "input.", "divisor max_canvases", whole(1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +93,9 @@ class Config:
     proposals: str | None = None
     """Fast R-CNN: a file of `kfpn proposals`, on which the box head is trained and evaluated, without an RPN. None: Faster
     R-CNN, whose RPN makes its proposals."""
+    augment: str | None = None
+    """A function of your own that changes the training images, as module:function; the module may lie in the current folder.
+    docs/augmentation.md says what it gets and returns. None: none."""
     preset: Annotated[PresetName, tyro.conf.arg(help=PRESET_HELP)] = "coco"
     strategy: Strategy = "mirrored"
     """How devices share the work: one_device, mirrored (all GPUs of this machine that can share a batch equally; one CPU if none), or
@@ -206,6 +175,11 @@ class Config:
         check(self, "", "on_nan", one_of(OnNan))
         check(self, "", "check_images", one_of(CheckImages))
         check(self, "", "data workdir", ("not be empty", bool))
+        require_function_name(self.augment)
+        if self.proposals and (moving := self.input.moves_boxes() or (self.augment and "augment")):
+            raise ValueError(
+                f"{moving} must be off with fixed proposals, got {self.proposals}: they go with input.flip and input.scale_jitter alone"
+            )
         parse_profile(self.profile)
 
 

@@ -1,4 +1,4 @@
-"""Changes image and boxes together: the resize rule, horizontal flip, scale jitter and short sides that are drawn."""
+"""Changes image and boxes together: the resize rule, flips, quarter turns, scale jitter and short sides that are drawn."""
 
 import dataclasses
 from typing import NamedTuple
@@ -111,7 +111,7 @@ def resize_image(
         size: height and width of the result.
         box: top, left, bottom, right of what becomes the result; None: the whole image.
     """
-    if image.shape[:2] == tuple(size):
+    if image.shape[:2] == tuple(size) and box in (None, (0, 0, *size)):
         return image
     part = None if box is None else (box[1], box[0], box[3], box[2])
     return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR, part))
@@ -132,3 +132,24 @@ def flip_image(image: np.ndarray) -> np.ndarray:
 def flip_boxes(boxes: np.ndarray, width: int) -> np.ndarray:
     """Mirrors boxes (M, 4) yxyx in an image of `width` pixels: x -> width - x, left and right edge swapped."""
     return np.stack([boxes[:, 0], width - boxes[:, 3], boxes[:, 2], width - boxes[:, 1]], -1).astype(np.float32)
+
+
+def turn_boxes(boxes: np.ndarray, size: tuple[int, int], turns: int) -> np.ndarray:
+    """Turns boxes (M, 4) yxyx as `numpy.rot90` turns their image, counter-clockwise.
+
+    Args:
+        boxes: (M, 4) yxyx pixels.
+        size: height and width of the image before it is turned.
+        turns: quarter turns.
+    """
+    height, width = size
+    for _ in range(turns % 4):
+        # What was at the right is on top: y is width - x, and x is y.
+        boxes = np.stack([width - boxes[:, 3], boxes[:, 0], width - boxes[:, 1], boxes[:, 2]], -1)
+        height, width = width, height
+    return boxes.astype(np.float32)
+
+
+def flip_boxes_vertical(boxes: np.ndarray, height: int) -> np.ndarray:
+    """Turns boxes (M, 4) yxyx upside down in an image of `height` pixels: y -> height - y, upper and lower edge swapped."""
+    return np.stack([height - boxes[:, 2], boxes[:, 1], height - boxes[:, 0], boxes[:, 3]], -1).astype(np.float32)

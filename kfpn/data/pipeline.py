@@ -1,7 +1,7 @@
 """Makes padded batches of records in tf.data: endless ones for training, each record once for evaluation.
 
-`kfpn.data.plan` plans the order ahead, and `kfpn.data.augment` draws what chance decides. Here images are decoded, resized,
-mirrored and padded in parallel. Sides of a canvas are None in the element spec (they differ by aspect group); the
+`kfpn.data.plan` plans the order ahead, and `kfpn.data.augment` draws what chance decides. Here samples are made in parallel, those of
+training by `kfpn.data.training_sample`. Sides of a canvas are None in the element spec (they differ by aspect group); the
 batch size and the number of box rows are fixed.
 """
 
@@ -13,22 +13,15 @@ import numpy as np
 import tensorflow as tf
 
 from kfpn.config.run import Config, InputConfig
-from kfpn.data.augment import (
-    draw,
-    draw_short_side,
-    flip_boxes,
-    flip_image,
-    largest_training_input,
-    resize_boxes,
-    resize_image,
-    size_rule,
-)
+from kfpn.data.augment import draw, draw_short_side, largest_training_input, resize_image, size_rule
 from kfpn.data.eval_order import eval_order
 from kfpn.data.image import decode_record
 from kfpn.data.jpeg_fraction import AnyImage, as_decoded
 from kfpn.data.plan import WHOLE_BATCH, BatchShare, TrainPlan, group_by_aspect
-from kfpn.data.record import Record, Source
+from kfpn.data.record import Source
+from kfpn.data.repeat_factors import repeat_factors
 from kfpn.data.trained_records import trained_records
+from kfpn.data.training_sample import box_rows, padded, training_sample
 
 _BATCHES_AHEAD = 2
 
@@ -62,10 +55,10 @@ def train_batches(
     A batch is a dict of `images` (B, Hc, Wc, 3) uint8, zeros below and right of each image; `image_sizes` (B, 2)
     int32, its true height and width; `gt_boxes` (B, G, 4) float32 yxyx pixels of the resized image; `gt_labels`
     (B, G) int32, -1 in rows without a box; `gt_crowd` (B, G) bool; `sample_index` (B,) int64, step x B + position;
-    `record_index` (B,) int64. G is source.max_boxes, at least 1. Images of a batch share an aspect group, thus Hc, Wc.
+    `record_index` (B,) int64. G is source.max_boxes, at least 1, twice as many with `augment`. Images of a batch share an aspect group, thus Hc, Wc.
 
     Raises:
-        ValueError: when the source is empty or `start_step` negative. An unreadable image surfaces from the iterator
+        ValueError: when the source is empty, `start_step` negative or `augment` no function. An unreadable image surfaces from the iterator
             as a tf.errors.OpError whose message names it; `named_errors` makes a ValueError of that.
     """
     if start_step < 0:
@@ -75,7 +68,8 @@ def train_batches(
     kept = trained_records(source, config.input)
     largest = largest_training_input(config.input)
     groups = group_by_aspect(source.sizes[kept], largest, size, factor=config.input.scale_jitter[1])
-    plan = TrainPlan(groups.members, size, config.seed)
+    factors = repeat_factors(source, kept, config.input.repeat_threshold)
+    plan = TrainPlan(groups.members, size, config.seed, factors)
 
     rows = share.rows(size)
 
@@ -84,15 +78,15 @@ def train_batches(
             samples = np.arange(batch.step * size, (batch.step + 1) * size, dtype=np.int64)
             yield kept[batch.records[rows]], samples[rows], groups.canvases[batch.group]
 
-    load = _training_sample(source, config.input)
-    most_boxes = max(1, source.max_boxes)
+    load = training_sample(source, config)
+    most_boxes = box_rows(source, config)
 
     def sample(record_index: tf.Tensor, sample_index: tf.Tensor, canvas: tf.Tensor) -> dict[str, tf.Tensor]:
         chance = draw(config.input, config.seed, sample_index)
         short_side = draw_short_side(config.input, config.seed, sample_index)
         images, image_sizes, boxes, labels, crowd = tf.numpy_function(
             load,
-            [record_index, chance.flip, chance.factor, short_side, canvas],
+            [record_index, sample_index, chance.flip, chance.factor, short_side, canvas],
             [tf.uint8, tf.int32, tf.float32, tf.int32, tf.bool],
         )
         return {
@@ -152,7 +146,7 @@ def eval_batches(
             return np.zeros((*canvas, 3), np.uint8), canvas, canvas
         image = decode_record(source[int(record_index)], needed)
         resized, size = prepare_image(image, config.input)
-        return _padded(resized, canvas), np.array(size, np.int32), np.array(image.size, np.int32)
+        return padded(resized, canvas), np.array(size, np.int32), np.array(image.size, np.int32)
 
     def sample(record_index: tf.Tensor, _: tf.Tensor, canvas: tf.Tensor) -> dict[str, tf.Tensor]:
         images, image_sizes, original_sizes = tf.numpy_function(
@@ -194,46 +188,6 @@ def named_errors(batches: Iterable[Any]) -> Iterator[Any]:
 def _require_records(source: Source) -> None:
     if not len(source):
         raise ValueError(f"data set must have at least one record, got none in {source.name}")
-
-
-def _training_sample(source: Source, config: InputConfig) -> Callable[..., tuple[np.ndarray, ...]]:
-    """Returns the function that makes the arrays of one training sample from its record and what chance drew."""
-    rows = max(1, source.max_boxes)
-    # What chance draws makes images of several sizes. The largest counts, so that an image is always decoded in one way.
-    needed = size_rule(largest_training_input(config), config.scale_jitter[1])
-
-    def load(
-        record_index: int, flip: bool, factor: float, short_side: int, canvas: np.ndarray
-    ) -> tuple[np.ndarray, ...]:
-        record = source[int(record_index)]
-        decoded = decode_record(record, needed)
-        height, width = size_rule(config, float(factor), int(short_side))(decoded.size)
-        image = resize_image(decoded.pixels, (height, width), decoded.box)
-        boxes = resize_boxes(record.boxes, decoded.size, (height, width))
-        if flip:
-            image, boxes = flip_image(image), flip_boxes(boxes, width)
-        return _padded(image, canvas), np.array([height, width], np.int32), *_box_rows(record, boxes, rows)
-
-    return load
-
-
-def _padded(image: np.ndarray, canvas: np.ndarray) -> np.ndarray:
-    if image.shape[0] == canvas[0] and image.shape[1] == canvas[1]:
-        return np.ascontiguousarray(image)
-    whole = np.zeros((*canvas, 3), np.uint8)
-    whole[: image.shape[0], : image.shape[1]] = image
-    return whole
-
-
-def _box_rows(record: Record, boxes: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    count = len(boxes)
-    if count > rows:
-        raise ValueError(f"{record.name}: has {count} boxes, more than its source's max_boxes {rows}")
-    gt_boxes = np.zeros((rows, 4), np.float32)
-    gt_labels = np.full(rows, -1, np.int32)
-    gt_crowd = np.zeros(rows, np.bool_)
-    gt_boxes[:count], gt_labels[:count], gt_crowd[:count] = boxes, record.labels, record.crowd
-    return gt_boxes, gt_labels, gt_crowd
 
 
 def _batched(

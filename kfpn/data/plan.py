@@ -2,7 +2,8 @@
 
 The batch of any step is a function of (seed, step), so a resumed run goes on with exactly the batches that it would have
 seen, and stores nothing of its past. The records of a group form one endless stream, epoch after epoch of seeded
-permutations, and the stream is cut into batches. How many batches an epoch completes follows from the size of the group alone.
+permutations, and the stream is cut into batches. How many batches an epoch completes follows from the size of the group alone,
+and from how often its records are repeated.
 """
 
 import bisect
@@ -18,6 +19,8 @@ from kfpn.ops.padding import padded_up
 _TOLERANCE = 1.03
 """Fewer groups are preferred as long as they need at most this many times the least area."""
 _BINS = 64
+_ROUNDING_SALT = 0x726570
+"""Keeps the numbers by which repeats are rounded apart from those of the order, whose second number is an epoch."""
 
 
 class Groups(NamedTuple):
@@ -146,13 +149,17 @@ class TrainPlan:
         members: (N,) int, the group of each record.
         batch_size: int, at least 1.
         seed: int, not negative.
+        repeats: (N,) float, at least 1: how often an epoch has each record, on average. None: once.
     """
 
-    def __init__(self, members: np.ndarray, batch_size: int, seed: int) -> None:
+    def __init__(self, members: np.ndarray, batch_size: int, seed: int, repeats: np.ndarray | None = None) -> None:
         self.members = np.asarray(members)
         self.batch_size = batch_size
         self.seed = seed
+        self.repeats = repeats
         self.counts = np.bincount(self.members)
+        if repeats is not None:
+            self.offsets = np.random.default_rng([seed, _ROUNDING_SALT]).random(len(self.members))
 
     def batches(self, start_step: int) -> Iterator[PlannedBatch]:
         """Yields the batches from `start_step` on, for ever."""
@@ -167,7 +174,7 @@ class TrainPlan:
 
     def first_step(self, epoch: int) -> int:
         """Returns how many batches are complete before `epoch` begins."""
-        return sum(epoch * int(count) // self.batch_size for count in self.counts)
+        return sum(int(taken) // self.batch_size for taken in self._taken_before(epoch))
 
     def epoch_of(self, step: int) -> int:
         """Returns the epoch in which the batch of `step` becomes complete."""
@@ -175,19 +182,43 @@ class TrainPlan:
         bound = (step + 1 + len(self.counts)) * self.batch_size // len(self.members) + 2
         return bisect.bisect_right(range(bound + 1), step, key=self.first_step) - 1
 
+    def times_before(self, epoch: int) -> np.ndarray:
+        """Returns how often each record was taken in all epochs before `epoch`, (N,) int64.
+
+        A factor of 1.3 is 1 or 2 in an epoch, 2 with probability .3. Chance shifts each record's series once, from the seed: so the
+        numbers of any epoch follow without those before it, and are never more than one off the exact ones in sum.
+        """
+        if self.repeats is None:
+            return np.full(len(self.members), epoch, np.int64)
+        return np.floor(epoch * self.repeats + self.offsets).astype(np.int64)
+
+    def _taken_before(self, epoch: int) -> np.ndarray:
+        """Returns how many records of each group were taken in all epochs before `epoch`."""
+        if self.repeats is None:
+            return epoch * self.counts
+        taken = np.zeros(len(self.counts), np.int64)
+        np.add.at(taken, self.members, self.times_before(epoch))
+        return taken
+
     def _permutation(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng([self.seed, epoch]).permutation(len(self.members))
+        """Returns the records of an epoch in order; a record stands there as often as it is taken."""
+        chance = np.random.default_rng([self.seed, epoch])
+        if self.repeats is None:
+            return chance.permutation(len(self.members))
+        times = self.times_before(epoch + 1) - self.times_before(epoch)
+        return chance.permutation(np.repeat(np.arange(len(self.members)), times))
 
     def _epoch(self, epoch: int) -> list[tuple[int, np.ndarray]]:
         """Returns (group, records) of every batch that `epoch` completes, in order."""
         order = self._permutation(epoch)
         by_group = self.members[order]
+        taken = self._taken_before(epoch)
         batches: list[tuple[int, int, np.ndarray]] = []
         for group, count in enumerate(self.counts):
             if not count:
                 continue
             places = np.flatnonzero(by_group == group)
-            carried = self._carried(group, epoch)
+            carried = self._carried(group, epoch, int(taken[group]) % self.batch_size)
             stream = np.concatenate([carried, order[places]])
             ends = np.arange(self.batch_size, len(stream) + 1, self.batch_size)
             batches += [
@@ -195,9 +226,8 @@ class TrainPlan:
             ]
         return [(group, records) for _, group, records in sorted(batches, key=lambda batch: batch[0])]
 
-    def _carried(self, group: int, epoch: int) -> np.ndarray:
-        """Returns the records of `group` that earlier epochs left without a batch, oldest first."""
-        left = epoch * int(self.counts[group]) % self.batch_size
+    def _carried(self, group: int, epoch: int, left: int) -> np.ndarray:
+        """Returns the last `left` records of `group` before `epoch`, which no batch has had, oldest first."""
         parts: list[np.ndarray] = [np.zeros(0, np.int64)]
         while left > 0:
             epoch -= 1

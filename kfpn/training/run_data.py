@@ -11,6 +11,7 @@ from kfpn.data.annotations import AnnotatedSource
 from kfpn.data.class_names import relabelled, with_classes_of
 from kfpn.data.dataset_checks import check_training_set, check_validation_set, warn_of_shared_images
 from kfpn.data.formats import open_source
+from kfpn.data.own_augment import load_function
 from kfpn.data.own_split import open_run_sources, split_by_image
 from kfpn.data.pipeline import train_batches
 from kfpn.data.plan import WHOLE_BATCH, BatchShare
@@ -53,8 +54,11 @@ def open_run_data(config: Config, source: Source | str | None, val_source: Sourc
             `config.data`, or the share of its images that `config.val_share` says.
 
     Raises:
-        ValueError: if data can't be used, validation data has objects of other classes, or proposals are missing or of other images.
+        ValueError: if `config.augment` can't be imported, data can't be used, validation data has objects of other classes, or
+            proposals are missing or of other images.
     """
+    if config.augment:
+        load_function(config.augment)  # What is wrong with it comes before the data are read.
     opened, validation = _opened_sources(config, source, val_source)
     opened = _with_classes_of_run(opened, config)
     check_training_set(opened)

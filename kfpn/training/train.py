@@ -18,7 +18,7 @@ from kfpn.data.fingerprint import fingerprint
 from kfpn.data.pipeline import named_errors
 from kfpn.data.plan import BatchShare
 from kfpn.data.record import Source
-from kfpn.data.trained_records import describe_left_out
+from kfpn.data.repeat_factors import describe_order
 from kfpn.losses.training_losses import training_functions
 from kfpn.modeling.submodels import Submodels, build_submodels
 from kfpn.runs.checkpoint import Checkpoints, Progress, named_variables
@@ -223,8 +223,8 @@ def _loop(setup: Setup, trainee: Trainee, checkpoints: Checkpoints, progress: Pr
     workdir.drop_metrics_after(progress.step, progress.evaluated)
     say(describe_strategy(strategy, config.batch_size, config.accumulate))
     say(describe_source(source))
-    if (left_out := describe_left_out(source, config.input)) is not None:
-        say(left_out)
+    for line in describe_order(source, config.input):
+        say(line)
     if data.val_source is not None and data.val_source.name != source.name:
         say(describe_source(data.val_source))
     say(f"work directory {workdir.path}")

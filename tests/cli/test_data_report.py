@@ -1,16 +1,25 @@
 """`kfpn data`: what is there, what was left out, a contact sheet, and nothing among the data."""
 
+import dataclasses
+import itertools
+import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from kfpn.cli.command_line import main
 from kfpn.cli.commands import run
 from kfpn.cli.options import LookAtData
+from kfpn.config.presets import preset
+from kfpn.config.run import Config, InputConfig, to_dict
 from kfpn.data.formats import open_source
 from kfpn.data.object_sizes import describe_objects, example_images
+from kfpn.data.own_split import part_of, validation_images
+from kfpn.data.pipeline import train_batches
 from kfpn.plotting.contact_sheet import COLUMNS, GAP, TILE, Tile, draw_contact_sheet
 from kfpn.plotting.draw_boxes import class_color
 
@@ -125,3 +134,79 @@ def test_a_sheet_shows_boxes_in_the_colours_of_their_classes(tmp_path):
     assert sheet[top + round(25 * zoom), GAP].tolist() == [128, 128, 128]
     draw_contact_sheet("t", [tile], [str(i) for i in range(100)], Path(tmp_path, "sheet.jpg"))
     assert Image.open(tmp_path / "sheet.jpg").format == "JPEG"
+
+
+def test_an_augmented_sheet_shows_the_first_images_of_training_as_the_network_gets_them(folder, capsys, monkeypatch):
+    Path("mine.py").write_text(
+        "def yellow(image, boxes, labels, masks, generator):\n    image[:] = 255, 255, 0\n    return image, boxes, labels, masks\n"
+    )
+    monkeypatch.setattr("sys.path", list(sys.path))
+    options = InputConfig(short_side=32, long_side=64, flip_vertical=1.0, crop=1.0, repeat_threshold=0.5)
+    tiles = []
+    monkeypatch.setattr(
+        "kfpn.cli.data_report.draw_contact_sheet", lambda title, shown, names, path: tiles.extend([title, *shown])
+    )
+    command = LookAtData(
+        str(folder), images=6, augmented=True, augment="mine:yellow", seed=3, batch_size=4, input=options
+    )
+    assert run(command) == 0
+    title, *shown = tiles
+    assert title == f"csv:{folder}/boxes.csv (training part), as training sees it"
+    out = capsys.readouterr().out
+    assert "takes 1 image of rare classes up to 2.2 times an epoch" in out or "rare" not in out
+    assert "photos-contact.png: the first 6 images of training, resized and augmented, with their boxes" in out
+    assert len(shown) == 6
+    source = open_source(str(folder))
+    part = part_of(source, np.flatnonzero(~validation_images(source, 0.1, 3, asked=False)), "training part")
+    batches = train_batches(part, Config(data="d", seed=3, batch_size=4, input=options, augment="mine:yellow"))
+    (first, second) = itertools.islice(batches.as_numpy_iterator(), 2)
+    for number, tile in enumerate(shown):
+        batch, row = (first, number) if number < 4 else (second, number - 4)
+        height, width = batch["image_sizes"][row]
+        assert tile.image.shape == (height, width, 3)
+        assert (tile.image == (255, 255, 0)).all()
+        real = batch["gt_labels"][row] >= 0
+        assert tile.boxes.tolist() == batch["gt_boxes"][row][real].tolist()
+        assert tile.caption.endswith(f"{real.sum()} object{'' if real.sum() == 1 else 's'}, {width} x {height}")
+
+
+def test_the_options_of_an_augmented_sheet_come_from_the_line_a_run_or_a_preset(folder, tmp_path, monkeypatch):
+    commands = []
+    monkeypatch.setattr("kfpn.cli.command_line.run", lambda command: commands.append(command) or 0)
+    run_folder = tmp_path / "run"
+    run_folder.mkdir()
+    config = Config(seed=7, batch_size=3, augment="a:b", input=InputConfig(short_side=96, long_side=96, crop=0.5))
+    (run_folder / "config.json").write_text(json.dumps(to_dict(config)))
+    line = ["data", str(folder), "--augmented"]
+    for more in ([], ["--workdir", str(run_folder), "--input.turn", ".5"], ["--preset", "coco", "--input.crop", "1"]):
+        assert main(line + more) == 0
+    plain, of_run, of_preset = commands
+    assert plain.input == preset("shapes").input
+    assert of_run.input == dataclasses.replace(config.input, turn=0.5)
+    assert (of_run.seed, of_run.batch_size, of_run.augment) == (7, 3, "a:b")
+    assert of_preset.input == InputConfig(crop=1.0)
+    assert [command.data for command in commands] == [str(folder)] * 3
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (
+            ["--input.crop", ".5"],
+            "augmented must be on for options of training, got --input.crop alone: add --augmented",
+        ),
+        (["--workdir=runs/a"], "augmented must be on for options of training, got --workdir=runs/a alone"),
+        (["--augmented", "--workdir", "w", "--preset", "coco"], "preset must be left out with workdir, got coco"),
+        (["--augmented", "--workdir", "gone"], "gone"),
+        (["--augmented", "--augment", "mine.py:f"], "augment must be module:function, got 'mine.py:f': write mine:f"),
+        (
+            ["--augmented", "--augment", "gone_module:f"],
+            "augment must name a module that is there, got 'gone_module:f'",
+        ),
+        (["--augmented", "--input.crop", "2"], "input.crop must lie in 0..1, got 2.0"),
+    ],
+)
+def test_options_of_an_augmented_sheet_that_cannot_be_are_one_line(folder, args, message, capsys):
+    assert main(["data", str(folder), *args]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert message in line

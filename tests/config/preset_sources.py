@@ -54,6 +54,22 @@ class Row(NamedTuple):
     source: str
 
 
+AUGMENTATIONS = tuple(
+    Row(f"input.{name}", value, "", None, NOT_THERE)
+    for name, value in {
+        "repeat_threshold": 0.0,
+        "large_scale_jitter": (),
+        "crop": 0.0,
+        "crop_area": (0.3, 1.0),
+        "crop_keep": 0.3,
+        "flip_vertical": 0.0,
+        "turn": 0.0,
+        "color_jitter": (),
+    }.items()
+)
+"""What no recipe for COCO has."""
+
+
 def detectron2_rows(steps, drops, source):
     """Returns the rows of `faster_rcnn_R_50_FPN_*x.yaml`, which differ only in their schedule."""
     first, second = drops
@@ -113,6 +129,7 @@ _DETECTRON2 = (
         BASE,
     ),
     Row("input.keep_empty", False, "DATALOADER.FILTER_EMPTY_ANNOTATIONS", True, DEFAULTS),
+    *AUGMENTATIONS,
     Row("input.scale_jitter", (1.0, 1.0), "", None, NOT_THERE),
     Row("input.flip", 0.5, "RandomFlip(prob)", 0.5, FLIP),
     Row("input.divisor", 32, "FPN.size_divisibility", 32, STAGES),
@@ -190,6 +207,7 @@ TORCHVISION = (
     Row("input.long_side", 1333, "max_size", 1333, TV_MODEL),
     Row("input.train_short_sides", (), "min_size", 800, TV_MODEL),
     Row("input.keep_empty", False, "_coco_remove_images_without_annotations", "in training", TV_COCO),
+    *AUGMENTATIONS,
     Row("input.scale_jitter", (1.0, 1.0), "", None, NOT_THERE),
     Row("input.flip", 0.5, "hflip_prob", 0.5, TV_AUGMENT),
     Row("input.divisor", 32, "size_divisible", 32, TV_RESIZE),
@@ -263,6 +281,7 @@ PAPER_ROWS = (
     Row("input.long_side", 1333, "TRAIN.MAX_SIZE, TEST.MAX_SIZE", 1333, D1_FILE),
     Row("input.train_short_sides", (), "TRAIN.SCALES", (800,), D1_FILE),
     Row("input.keep_empty", False, "filter_for_training", "drops entries without a box", D1_ROIDB),
+    *AUGMENTATIONS,
     Row("input.scale_jitter", (1.0, 1.0), "TRAIN.SCALES", (800,), D1_FILE),
     Row("input.flip", 0.5, "TRAIN.USE_FLIPPED", True, D1_CONFIG),
     Row("input.divisor", 32, "FPN.COARSEST_STRIDE", 32, D1_CONFIG),

@@ -70,6 +70,7 @@ def test_an_unknown_preset_is_refused():
         (Config, "strategy", ["tpu"], ["one_device", "mirrored"]),
         (Config, "precision", ["float16"], ["mixed_float16"]),
         (Config, "data", [""], ["shapes"]),
+        (Config, "augment", ["a", "a:", ":b", "a.py:b", "a b:c", "a:b.c"], [None, "a:b", "a.b:c"]),
         (Config, "workdir", [""], ["w"]),
         (ModelConfig, "num_classes", [0, True], [1]),
         (ModelConfig, "backbone", ["resnet20"], ["resnet152"]),
@@ -89,6 +90,19 @@ def test_an_unknown_preset_is_refused():
         (InputConfig, "short_side", [31, 800.0], [32]),
         (InputConfig, "long_side", [799], [800]),
         (InputConfig, "scale_jitter", [(1.5, 1.0), (0.0, 1.0), (1.0, 11.0)], [(0.5, 2.0)]),
+        (InputConfig, "large_scale_jitter", [(1.0,), (2.0, 0.1), (0.0, 1.0)], [(), (0.1, 2.0)]),
+        (InputConfig, "crop", [-0.1, 1.1], [0.0, 1.0]),
+        (InputConfig, "crop_area", [(0.0, 1.0), (1.0, 0.5), (0.5, 1.5), (0.5,)], [(0.5, 0.5)]),
+        (InputConfig, "crop_keep", [0.0, 1.1, math.nan], [1.0]),
+        (InputConfig, "flip_vertical", [-0.1, 1.1], [1.0]),
+        (InputConfig, "turn", [-0.1, 1.1], [1.0]),
+        (
+            InputConfig,
+            "color_jitter",
+            [(1.1,), (0.1, 0.1), (-0.1,), (1.0, 1.0, 1.0, 0.6)],
+            [(), (0.4,), (1.0, 1.0, 1.0, 0.5)],
+        ),
+        (InputConfig, "repeat_threshold", [-0.1, 1.1], [0.0, 0.001]),
         (InputConfig, "train_short_sides", [(31,), (800, 1334), (640.0,), (True,)], [(), (640, 800), (1333,)]),
         (InputConfig, "flip", [-0.1, 1.1], [0.0, 1.0]),
         (InputConfig, "divisor", [0], [1]),
@@ -117,3 +131,35 @@ def test_group_norm_needs_a_width_that_is_a_multiple_of_32():
     with pytest.raises(ValueError, match=r"model\.backbone_width must be a multiple of 32 with norm gn"):
         ModelConfig(norm="gn", backbone_width=48)
     assert ModelConfig(norm="bn", backbone_width=48).backbone_width == 48
+
+
+def test_large_scale_jitter_is_instead_of_scale_jitter():
+    with pytest.raises(
+        ValueError, match=r"input\.scale_jitter must be 1 1 with input\.large_scale_jitter, got \(0\.5, 1\.0\): leave"
+    ):
+        InputConfig(large_scale_jitter=(0.1, 2.0), scale_jitter=(0.5, 1.0))
+
+
+@pytest.mark.parametrize(
+    "field", [{"crop": 0.5}, {"large_scale_jitter": (0.1, 2.0)}, {"flip_vertical": 0.5}, {"turn": 0.5}]
+)
+def test_fixed_proposals_refuse_what_moves_boxes(field):
+    name = next(iter(field))
+    with pytest.raises(ValueError, match=rf"input\.{name} must be off with fixed proposals, got p\.npz: "):
+        Config(proposals="p.npz", input=InputConfig(**field))
+    with pytest.raises(ValueError, match=r"augment must be off with fixed proposals"):
+        Config(proposals="p.npz", augment="a:b")
+    assert Config(proposals="p.npz", input=InputConfig(color_jitter=(0.4,), repeat_threshold=0.1)).proposals
+
+
+@pytest.mark.parametrize(
+    ("augment", "hint"),
+    [
+        ("my.py:shake", "write my:shake"),
+        ("./sub/my.py:shake", "write sub.my:shake"),
+        ("shake", "my_augment:change is change in"),
+    ],
+)
+def test_the_form_of_a_function_name_is_shown(augment, hint):
+    with pytest.raises(ValueError, match=f"augment must be module:function, got .*: {hint}"):
+        Config(augment=augment)

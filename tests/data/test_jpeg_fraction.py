@@ -8,11 +8,13 @@ import pytest
 from PIL import Image
 
 from kfpn.config.run import InputConfig
-from kfpn.data.augment import size_rule
+from kfpn.data import training_sample
+from kfpn.data.augment import resize_image, size_rule
 from kfpn.data.image import decode_picture, decode_record, load_picture
 from kfpn.data.jpeg_fraction import decoding_fraction, divided, picture_box
 from kfpn.data.pipeline import eval_batches, prepare_image, train_batches
 from kfpn.data.record import Record
+from kfpn.data.views import choose_view
 from tests.data.test_pipeline import MemorySource, _config
 
 SMALL = InputConfig(short_side=32, long_side=64)
@@ -156,3 +158,34 @@ def test_the_largest_of_several_sizes_says_the_fraction():
     needed = size_rule(jitter.input, 4.0)
     assert decode_record(source[0], needed).is_whole()
     assert not decode_record(source[0], size_rule(jitter.input)).is_whole()
+
+
+@pytest.mark.parametrize(
+    "moves",
+    [{"crop": 1.0, "crop_area": (0.02, 0.3)}, {"large_scale_jitter": (0.2, 4.0)}, {"crop": 0.5, "large_scale_jitter": (0.2, 2.0), "turn": 0.5}],
+)  # fmt: skip
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_part_that_is_enlarged_is_decoded_as_large_as_it_needs(moves, orientation, monkeypatch):
+    stored = (600, 900)
+    size = stored if orientation == 1 else stored[::-1]
+    content = jpeg(scene(*stored), exif=turned(orientation))
+    source = MemorySource([record(content, size)])
+    config = _config(1, short_side=32, long_side=64, **moves)
+    whole = load_picture(content, "it")
+    decoded = []
+    monkeypatch.setattr(
+        training_sample, "decode_record", lambda *args: decoded.append(decode_record(*args)) or decoded[-1]
+    )
+    load = training_sample.training_sample(source, config)
+    for sample in range(12):
+        image, (height, width), *_ = load(0, sample, False, 1.0, 32, np.array([64, 64]))
+        view = choose_view(size, source[0].boxes, config.input, config.seed, sample)
+        top, left, bottom, right = view.window
+        expected = resize_image(
+            np.ascontiguousarray(whole[top:bottom, left:right]), view.resized(size_rule(config.input)(size))
+        )
+        difference = np.abs(image[:height, :width].astype(int) - np.rot90(expected, view.turns))
+        assert difference.mean() < 4
+        seen = np.array([bottom - top, right - left]) * decoded[-1].pixels.shape[:2] / size
+        assert decoded[-1].is_whole() or (seen >= 2 * np.array(expected.shape[:2]) - 1).all()
+    assert len({image.pixels.shape for image in decoded}) > 1  # a part that is not enlarged is decoded smaller
