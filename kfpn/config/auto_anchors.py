@@ -20,7 +20,7 @@ def choose_anchors(draft: Draft, facts: Facts) -> None:
     """
     if not len(facts.data.boxes):
         return
-    boxes, images = _seen(draft, facts)
+    boxes, images = _sides_in_network(draft, facts)
     strides = _strides(draft)
     before = best_overlaps(boxes, images, _sizes(draft, strides), strides, draft["model.aspect_ratios"])
     if facts.weights is not None and facts.weights.is_detector:
@@ -43,7 +43,7 @@ def choose_anchors(draft: Draft, facts: Facts) -> None:
         draft.put("pooling", {"model.canonical_size": float(size)}, f"{numbers.CANONICAL:g} times the anchor of P4")
 
 
-def _seen(draft: Draft, facts: Facts) -> tuple[np.ndarray, np.ndarray]:
+def _sides_in_network(draft: Draft, facts: Facts) -> tuple[np.ndarray, np.ndarray]:
     """Returns the boxes and their images' sizes in pixels of the network's input."""
     sizes = facts.data.box_image_sizes.astype(np.float64)
     scale = np.minimum(draft["input.short_side"] / sizes.min(axis=1), draft["input.long_side"] / sizes.max(axis=1))[
