@@ -17,6 +17,7 @@ import tyro
 from kfpn import __version__
 from kfpn.cli.commands import Command, run
 from kfpn.cli.exports import EXPORTS, ExportRow, places_first
+from kfpn.cli.found_init import option_value, with_found_init
 from kfpn.cli.help_texts import DESCRIPTION, HELP
 from kfpn.cli.options import (
     Benchmark,
@@ -125,6 +126,7 @@ def _parse(args: list[str]) -> Command:
     export = next((row for row in EXPORTS if args[:2] == ["export", row.name]), None)
     if export is not None:
         return _parse_export(export, args)
+    args = with_found_init(args)
     command = _parse_once(args, ModelConfig())
     if isinstance(command, ImportWeights):
         from kfpn.weights.assign import model_config
@@ -205,15 +207,15 @@ def train_defaults(args: Sequence[str]) -> Config:
     """
     if args[:1] != ["train"]:
         return preset("shapes")
-    init, data = _option(args, "init"), _option(args, "data")
+    init, data = option_value(args, "init"), option_value(args, "data")
     require_local("init", init)
-    name = _option(args, "preset") or ("finetune" if init else "shapes")
+    name = option_value(args, "preset") or ("finetune" if init else "shapes")
     # An unknown preset is left to the parser, which lists the known ones.
     config = preset(name if name in PRESETS else "shapes")
     if data and data != config.data:
         config = dataclasses.replace(config, data=data, workdir=f"runs/{run_name(data)}")
     if init and not _asks_for_help(args):
-        settings = _settings_of(init, _option(args, "workdir") or config.workdir)
+        settings = _settings_of(init, option_value(args, "workdir") or config.workdir)
         config = dataclasses.replace(
             config,
             init=init,
@@ -241,14 +243,3 @@ def _settings_of(init: str, workdir: str) -> dict[str, dict[str, Any]]:
 
     trained = read_trained_weights(init)
     return {"model": trained.model, "sampling": trained.sampling, "input": trained.input}
-
-
-def _option(args: Sequence[str], name: str) -> str | None:
-    """Returns the value of `--name VALUE` or `--name=VALUE`; the last one counts, as in the parser."""
-    value = None
-    for index, word in enumerate(args):
-        if word == f"--{name}" and index + 1 < len(args):
-            value = args[index + 1]
-        elif word.startswith(f"--{name}="):
-            value = word.partition("=")[2]
-    return value

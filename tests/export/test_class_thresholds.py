@@ -107,7 +107,9 @@ def test_an_onnx_file_of_500_detections_leaves_out_what_is_below_the_thresholds(
 
 def test_an_export_without_thresholds_names_the_command_that_makes_them(tiny_workdir, tmp_path):
     for export in (export_saved_model, export_onnx):
-        with pytest.raises(ValueError, match=r"without thresholds.json: kfpn evaluate --workdir .*run --best-thresholds"):
+        with pytest.raises(
+            ValueError, match=r"without thresholds.json: kfpn evaluate --workdir .*run --best-thresholds"
+        ):
             export(tiny_workdir, tmp_path / "out", best_thresholds=True)
     assert not list(tmp_path.iterdir())
 

@@ -1,0 +1,32 @@
+"""Replaces `init="auto"` in a run's configuration by the checkpoint that was found, if it fits the network."""
+
+from dataclasses import replace
+
+from kfpn.config.run import Config
+from kfpn.training.distribution.cluster import Cluster
+from kfpn.training.progress import say
+from kfpn.weights.auto_init import AUTO, auto_init
+from kfpn.weights.built_detector import SETTINGS_THAT_MUST_MATCH, mismatched_settings
+from kfpn.weights.identify import read_trained_weights
+
+
+def config_with_found_init(config: Config, cluster: Cluster) -> Config:
+    """Returns a configuration with the checkpoint that `init="auto"` finds; without it, the configuration as it is.
+
+    The command line has its checkpoint already, because the network's settings come with it. In Python the network is given,
+    so a checkpoint of another network is left out, which is said.
+
+    Args:
+        config: of the run.
+        cluster: the processes that train together; the first one looks.
+    """
+    if config.init != AUTO:
+        return config
+    found = auto_init(config.model.backbone, config.workdir, cluster.index, cluster.several)
+    if found is not None:
+        own = read_trained_weights(found).model
+        sizes = ("backbone_width", "pyramid_channels", "head_width")
+        if other := mismatched_settings((*SETTINGS_THAT_MUST_MATCH, *sizes), vars(config.model), own):
+            say(f"init auto: {found} does not fit, it needs {', '.join(other)}; starts from random weights")
+            found = None
+    return replace(config, init=found)
