@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from kfpn.config.run import Config
+from kfpn.runs.workdir import Workdir
 from kfpn.training.distribution.cluster import Cluster
 from kfpn.training.progress import say
 from kfpn.weights.auto_init import AUTO, auto_init
@@ -22,8 +23,9 @@ def config_with_found_init(config: Config, cluster: Cluster) -> Config:
     """
     if config.init != AUTO:
         return config
+    begun = Workdir(config.workdir).config.exists()
     found = auto_init(config.model.backbone, config.workdir, cluster.index, cluster.several)
-    if found is not None:
+    if found is not None and not begun:  # A run that has begun fits, and its file may be gone.
         own = read_trained_weights(found).model
         sizes = ("backbone_width", "pyramid_channels", "head_width")
         if other := mismatched_settings((*SETTINGS_THAT_MUST_MATCH, *sizes), vars(config.model), own):

@@ -72,7 +72,7 @@ def auto_init(backbone: str, workdir: str | os.PathLike, worker: int = 0, severa
     run = Workdir(workdir)
     if run.config.exists():
         init = run.read_config().init
-        LOGGER.info("init auto: %s, as %s has it", init or "random weights", run.config)
+        print(f"init auto: {init or 'random weights'}, as {run.config} has it", flush=True)
         return init
     if not several:
         return _found(backbone)

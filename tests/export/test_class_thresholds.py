@@ -60,21 +60,27 @@ def test_verification_refuses_rows_that_are_missing_or_should_be(own):
         verify_thresholds([(rows_of((0.9, 7), (0.2, 7)), own)], {7: 0.5})
 
 
-@pytest.fixture(scope="module")
-def crowded_run(tmp_path_factory):
-    """Returns a run that gives up to 500 detections of 500 proposals, with thresholds that some of its detections reach."""
+@pytest.fixture(scope="module", params=[120, pytest.param(500, marks=pytest.mark.slow)])
+def crowded_run(request, tmp_path_factory):
+    """Returns a run that gives up to 120 or 500 detections, with thresholds that some of its detections reach, and the number."""
+    count = request.param
+    proposals = {120: 30, 500: 300}[count]
     path = write_workdir(
-        tmp_path_factory.mktemp("crowded") / "run", max_detections=500, pre_nms_test=300, post_nms_test=300
+        tmp_path_factory.mktemp("crowded") / "run",
+        max_detections=count,
+        pre_nms_test=proposals,
+        post_nms_test=proposals,
     )
     workdir = Workdir(path)
     rows = [{"name": name, "threshold": score} for name, score in zip(CLASS_NAMES, (0.3, 0.9, 0.2), strict=True)]
     write_thresholds(workdir, rows, {"weights": weights_digest(workdir)})
-    return path
+    return path, count
 
 
-def test_a_saved_model_of_500_detections_leaves_out_what_is_below_the_thresholds(crowded_run, tmp_path, capsys):
+def test_a_saved_model_of_many_detections_leaves_out_what_is_below_the_thresholds(crowded_run, tmp_path, capsys):
+    run, most = crowded_run
     names = ("image_tensor",)
-    path = export_saved_model(crowded_run, tmp_path / "served", signatures=names, best_thresholds=True, verify=True)
+    path = export_saved_model(run, tmp_path / "served", signatures=names, best_thresholds=True, verify=True)
     said = capsys.readouterr().out
     assert "verify thresholds: " in said
     assert [folder.name for folder in path.parent.iterdir()] == ["1"]
@@ -82,25 +88,26 @@ def test_a_saved_model_of_500_detections_leaves_out_what_is_below_the_thresholds
     outputs = tf.saved_model.load(str(path)).signatures["image_tensor"](
         images=tf.constant(np.random.default_rng(0).integers(0, 256, (1, 96, 128, 3)), tf.uint8)
     )
-    assert outputs["detection_scores"].shape == (1, 500)
+    assert outputs["detection_scores"].shape == (1, most)
     count = int(outputs["num_detections"][0])
     least = {3.0: 0.3, 7.0: 0.9, 18.0: 0.2}
     scores, classes = (outputs[f"detection_{key}"][0, :count].numpy() for key in ("scores", "classes"))
     assert all(score >= np.float32(least[label]) for score, label in zip(scores, classes, strict=True))
 
 
-def test_an_onnx_file_of_500_detections_leaves_out_what_is_below_the_thresholds(crowded_run, tmp_path, capsys):
+def test_an_onnx_file_of_many_detections_leaves_out_what_is_below_the_thresholds(crowded_run, tmp_path, capsys):
+    run, most = crowded_run
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("tf2onnx")
-    path = export_onnx(crowded_run, tmp_path / "model.onnx", best_thresholds=True)
+    path = export_onnx(run, tmp_path / "model.onnx", best_thresholds=True)
     assert "verify thresholds: " in capsys.readouterr().out
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     assert json.loads(session.get_modelmeta().custom_metadata_map["thresholds"]) == [0.3, 0.9, 0.2]
     image = np.random.default_rng(0).integers(0, 256, (1, 96, 128, 3)).astype(np.float32)
     names = ("boxes", "scores", "labels", "num_detections")
     outputs = dict(zip(names, session.run(list(names), {"images": image}), strict=True))
-    assert outputs["scores"].shape == (1, 500)
-    whole = load_trained_detector(crowded_run)(image)
+    assert outputs["scores"].shape == (1, most)
+    whole = load_trained_detector(run)(image)
     kept = np.array(whole["scores"][0]) >= np.array((0.3, 0.9, 0.2), np.float32)[np.array(whole["labels"][0])]
     assert 0 < int(outputs["num_detections"][0]) == (kept & (np.array(whole["labels"][0]) >= 0)).sum()
 
