@@ -14,7 +14,7 @@ def evaluate_and_print(command: Evaluate) -> int:
     from kfpn.data.class_table import describe_source
     from kfpn.evaluation.best_thresholds import threshold_table
     from kfpn.evaluation.coco_figures import detections_to_coco
-    from kfpn.evaluation.detection_limit import CUT, limit_line
+    from kfpn.evaluation.detection_limit import images_at_limit, limit_line
     from kfpn.evaluation.recall import recall_line
     from kfpn.inference.evaluate import EvaluationRequest, open_evaluation
     from kfpn.runs.atomic_files import write_json
@@ -33,9 +33,9 @@ def evaluate_and_print(command: Evaluate) -> int:
     print(describe_source(evaluation.source), flush=True)
     figures, detections = evaluation.measure()
     print(f"{evaluation.source.name}: {len(evaluation.source)} images\n{_figures_table(figures)}")
-    if CUT in figures:
-        limit = evaluation.source_pass.config.model.max_detections
-        print(limit_line(figures[CUT], len(evaluation.source), limit, "--max-detections"))
+    limit = evaluation.source_pass.config.model.max_detections
+    if cut := images_at_limit(detections, limit):
+        print(limit_line(cut, len(evaluation.source), limit, "--max-detections"))
     if command.best_thresholds:
         rows = evaluation.keep_best_thresholds(detections)
         figures["thresholds"] = [dataclasses.asdict(row) for row in rows]

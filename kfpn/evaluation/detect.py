@@ -12,7 +12,7 @@ from kfpn.data.out_of_memory import explained_memory, large_images
 from kfpn.data.pipeline import prepare_image
 from kfpn.data.record import Source
 from kfpn.evaluation.coco_figures import COCO_LIMITS, evaluate_coco
-from kfpn.evaluation.detection_limit import CUT
+from kfpn.evaluation.detection_limit import FOUND_IN_ALL
 from kfpn.evaluation.source_pass import SourcePass, detect_function, outputs_by_image
 
 
@@ -58,9 +58,7 @@ def evaluate_detections(
     labels = source_labels(source, class_names)
     own = [detection if labels is None else _relabelled(detection, labels) for detection in detections]
     records = (source[index] for index in (range(len(source)) if rows is None else rows))
-    figures = evaluate_coco(records, own, source.class_names, limit)
-    cut = sum(len(detection["scores"]) >= limit for detection in detections)
-    return ({**figures, CUT: cut} if cut else figures), own
+    return evaluate_coco(records, own, source.class_names, limit), own
 
 
 def source_labels(source: Source, class_names: Sequence[str]) -> np.ndarray | None:
@@ -96,7 +94,7 @@ def _relabelled(detection: dict[str, Any], labels: np.ndarray) -> dict[str, Any]
     """Gives detections the labels of `source_labels`, and drops those of classes that the source does not have."""
     own = labels[detection["labels"]]
     rows = {name: detection[name][own >= 0] for name in ("boxes", "scores")}
-    return {**detection, **rows, "labels": own[own >= 0]}
+    return {**detection, **rows, "labels": own[own >= 0], FOUND_IN_ALL: len(own)}
 
 
 def detect_source(model: Callable, source_pass: SourcePass) -> list[dict[str, Any]]:

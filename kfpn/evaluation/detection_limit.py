@@ -1,14 +1,24 @@
 """Says where a detector's limit of detections cuts, and by which figure its weights are compared."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kfpn.data.object_counts import objects_of_images
 from kfpn.data.record import Source
 from kfpn.evaluation.coco_figures import COCO_LIMITS, figures_at
 
-CUT = "images_at_limit"
-"""Key of the number of images that have all the detections that the detector's limit allows; only there if there is one."""
+FOUND_IN_ALL = "found_in_all"
+"""Key of the number of detections that an image had before those of classes that the data lacks were left out."""
+
+
+def images_at_limit(detections: Sequence[Mapping[str, Any]], limit: int) -> int:
+    """Returns the number of images that have as many detections as the limit allows.
+
+    Args:
+        detections: of `evaluate_source` or `detect_source`.
+        limit: the most detections of an image, `model.max_detections`.
+    """
+    return sum(one.get(FOUND_IN_ALL, len(one["scores"])) >= limit for one in detections)
 
 
 def limit_line(cut: int, images: int, limit: int, option: str) -> str:

@@ -228,8 +228,7 @@ def evaluate(
     Returns:
         dict: COCO's twelve figures `AP` to `ARl`, floats in 0..1, or None where there is no ground truth; `per_class`,
         {name: AP}; where the detector may give N detections of an image and N is above COCO's 100, also `AP@N`, `AP50@N`,
-        `AP75@N` and `AR@N`; where its limit cut the detections of an image, the number of these images as
-        `images_at_limit`; with `scales` or `flip` also `image_pyramid`, see `ImagePyramid.cost`; with `proposals` also
+        `AP75@N` and `AR@N`; with `scales` or `flip` also `image_pyramid`, see `ImagePyramid.cost`; with `proposals` also
         `proposals`, see `evaluate_proposals`; with `best_thresholds` also `thresholds`, a list of the fields of `ClassThreshold`, one for each label.
 
     Raises:

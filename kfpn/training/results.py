@@ -14,7 +14,7 @@ from kfpn.data.proposal_table import ProposalTable
 from kfpn.data.record import Source
 from kfpn.evaluation.compilation import worth_compiling
 from kfpn.evaluation.detect import evaluate_source
-from kfpn.evaluation.detection_limit import CUT, deciding_figure, limit_line, own_limit_figures
+from kfpn.evaluation.detection_limit import deciding_figure, images_at_limit, limit_line, own_limit_figures
 from kfpn.evaluation.recall import proposal_recall, propose_source
 from kfpn.evaluation.source_pass import SourcePass, detect_function
 from kfpn.modeling.detector import inference_model
@@ -72,8 +72,9 @@ def build_evaluate(
             figures, detections = evaluate_source(detect, source_pass, source.class_names)
         if (decides := decided_by()) != "AP":
             figures[BEST_BY] = decides
-        if CUT in figures:
-            say(limit_line(figures[CUT], len(source), config.model.max_detections, "--model.max-detections"))
+        limit = config.model.max_detections
+        if cut := images_at_limit(detections, limit):
+            say(limit_line(cut, len(source), limit, "--model.max-detections"))
         by_image = {detection["image_id"]: detection for detection in detections}
         for index in range(min(config.samples, len(source))):
             record = source[index]

@@ -10,7 +10,7 @@ from kfpn.data.object_counts import objects_of_images
 from kfpn.data.record import Record
 from kfpn.evaluation.coco_figures import FIGURES, coco_evaluation, detections_to_coco, evaluate_coco, ground_truth
 from kfpn.evaluation.detect import evaluate_detections
-from kfpn.evaluation.detection_limit import CUT, deciding_figure, limit_line, own_limit_figures
+from kfpn.evaluation.detection_limit import deciding_figure, images_at_limit, limit_line, own_limit_figures
 
 OWN = ("AP@500", "AP50@500", "AP75@500", "AR@500")
 
@@ -98,10 +98,17 @@ def test_without_ground_truth_the_own_figures_are_none_too():
 
 def test_images_with_all_the_detections_that_the_limit_allows_are_counted():
     records = [crowded(0, 150), crowded(1, 3)]
-    source = IterableSource(records, ("cell",), name="cells")
     detections = [found(records[0], 120), found(records[1], 3)]
-    assert evaluate_detections(source, ("cell",), detections, limit=120)[0][CUT] == 1
-    assert CUT not in evaluate_detections(source, ("cell",), detections, limit=121)[0]
+    assert images_at_limit(detections, 120) == 1
+    assert images_at_limit(detections, 121) == 0
+
+
+def test_detections_of_classes_that_the_data_lacks_count_for_the_limit():
+    record = crowded(0, 120, np.arange(120) % 2)
+    source = IterableSource([crowded(0, 3)], ("cell",), name="cells")
+    _, own = evaluate_detections(source, ("cell", "dust"), [found(record, 120)])
+    assert len(own[0]["scores"]) == 60
+    assert images_at_limit(own, 120) == 1
 
 
 def test_the_line_names_images_limit_and_option():
