@@ -36,8 +36,8 @@ def with_found_init(args: list[str]) -> list[str]:
 
         resolver = resolve_cluster()
         worker, several = int(resolver.task_id or 0), resolver.cluster_spec().num_tasks("worker") > 1
-    found = auto_init(option_value(args, "model.backbone") or "resnet50", workdir, worker, several)
-    return _without_option(args, "init") + ([] if found is None else ["--init", found])
+    weights = auto_init(option_value(args, "model.backbone") or "resnet50", workdir, worker, several)
+    return _without_option(args, "init") + ([] if weights is None else ["--init", weights])
 
 
 def _without_option(args: Sequence[str], name: str) -> list[str]:

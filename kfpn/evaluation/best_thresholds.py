@@ -54,7 +54,7 @@ def find_thresholds(
     own = list(source.class_names)
     curves = _curves(source, detections)
     none = (np.zeros(0), np.zeros(0, bool), 0)
-    return tuple(_best(name, *(curves[own.index(name)] if name in own else none)) for name in class_names)
+    return tuple(_best_of_class(name, *(curves[own.index(name)] if name in own else none)) for name in class_names)
 
 
 def _curves(source: Source, detections: Sequence[Mapping[str, Any]]) -> list[tuple[np.ndarray, np.ndarray, int]]:
@@ -84,17 +84,17 @@ def _curve(rows: Iterable[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray, i
     return np.concatenate(scores), np.concatenate(right), objects
 
 
-def _best(name: str, scores: np.ndarray, right: np.ndarray, objects: int) -> ClassThreshold:
+def _best_of_class(name: str, scores: np.ndarray, right: np.ndarray, objects: int) -> ClassThreshold:
     order = np.argsort(-scores, kind="stable")
-    scores, found = scores[order], np.cumsum(right[order])
-    if not objects or not len(scores) or not found[-1]:
+    scores, right_ones = scores[order], np.cumsum(right[order])
+    if not objects or not len(scores) or not right_ones[-1]:
         return ClassThreshold(name, DEFAULT_THRESHOLD, None, None, None, objects)
     # A threshold takes all detections of its score, so only the last one of equal scores counts.
     last = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))
     kept = last + 1
-    f1 = 2.0 * found[last] / (kept + objects)
+    f1 = 2.0 * right_ones[last] / (kept + objects)
     best = int(np.argmax(f1))  # the first one, which has the highest score
-    right_here = float(found[last[best]])
+    right_here = float(right_ones[last[best]])
     return ClassThreshold(
         name, float(scores[last[best]]), right_here / float(kept[best]), right_here / objects, float(f1[best]), objects
     )

@@ -24,11 +24,11 @@ def config_with_found_init(config: Config, cluster: Cluster) -> Config:
     if config.init != AUTO:
         return config
     begun = Workdir(config.workdir).config.exists()
-    found = auto_init(config.model.backbone, config.workdir, cluster.index, cluster.several)
-    if found is not None and not begun:  # A run that has begun fits, and its file may be gone.
-        own = read_trained_weights(found).model
+    weights = auto_init(config.model.backbone, config.workdir, cluster.index, cluster.several)
+    if weights is not None and not begun:  # A run that has begun fits, and its file may be gone.
+        own = read_trained_weights(weights).model
         sizes = ("backbone_width", "pyramid_channels", "head_width")
         if other := mismatched_settings((*SETTINGS_THAT_MUST_MATCH, *sizes), vars(config.model), own):
-            say(f"init auto: {found} does not fit, it needs {', '.join(other)}; starts from random weights")
-            found = None
-    return replace(config, init=found)
+            say(f"init auto: {weights} does not fit, it needs {', '.join(other)}; starts from random weights")
+            weights = None
+    return replace(config, init=weights)

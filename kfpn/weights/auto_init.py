@@ -15,7 +15,7 @@ from urllib.parse import urlparse
 
 from kfpn.runs.atomic_files import read_json, write_json
 from kfpn.runs.workdir import Workdir
-from kfpn.weights.pretrained import Pretrained, cache_folder, fetch, file_difference, list_pretrained
+from kfpn.weights.pretrained import Pretrained, download_folder, fetch, file_difference, list_pretrained
 
 LOGGER = logging.getLogger("kfpn")
 
@@ -48,7 +48,7 @@ def places_of(known: Pretrained) -> tuple[Path, ...]:
     file = Path(address).name
     torch_home = Path(os.environ.get("TORCH_HOME") or "~/.cache/torch").expanduser()
     iopath = Path(os.environ.get("FVCORE_CACHE") or "~/.torch/iopath_cache").expanduser()
-    return cache_folder() / known.file_name, Path(file), torch_home / "hub" / "checkpoints" / file, iopath / address
+    return download_folder() / known.file_name, Path(file), torch_home / "hub" / "checkpoints" / file, iopath / address
 
 
 def auto_init(backbone: str, workdir: str | os.PathLike, worker: int = 0, several: bool = False) -> str | None:
@@ -78,16 +78,16 @@ def auto_init(backbone: str, workdir: str | os.PathLike, worker: int = 0, severa
         return _found(backbone)
     record = run.path / FOUND
     if worker == 0 and not record.exists():
-        found = _found(backbone)
+        weights = _found(backbone)
         run.check_writable()
-        if found is not None:
-            shared = run.path / Path(found).name
+        if weights is not None:
+            shared = run.path / Path(weights).name
             if not shared.exists():
                 aside = shared.with_name(f"{shared.name}.tmp")
-                shutil.copyfile(found, aside)
+                shutil.copyfile(weights, aside)
                 os.replace(aside, shared)
-            found = str(shared)
-        write_json(record, {"init": found})
+            weights = str(shared)
+        write_json(record, {"init": weights})
     return _told(record)
 
 
@@ -101,8 +101,8 @@ def _told(record: Path) -> str | None:
                 "one folder that all of them see"
             )
         time.sleep(0.2)
-    found: str | None = read_json(record)["init"]
-    return found
+    weights: str | None = read_json(record)["init"]
+    return weights
 
 
 def _found(backbone: str) -> str | None:

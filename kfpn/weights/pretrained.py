@@ -192,7 +192,7 @@ def fetch(name: str, folder: str | Path | None = None) -> Path:
         ValueError: if the name is not known, the download fails, or another file came than the expected one.
     """
     known = find_pretrained(name)
-    folder = cache_folder() if folder is None else Path(folder).expanduser()
+    folder = download_folder() if folder is None else Path(folder).expanduser()
     path = folder / known.file_name
     difference = file_difference(known, path) if path.exists() else None
     if path.exists() and difference is None:
@@ -214,7 +214,7 @@ def fetch(name: str, folder: str | Path | None = None) -> Path:
     return path
 
 
-def cache_folder() -> Path:
+def download_folder() -> Path:
     """Returns the folder that downloads are kept in: `kfpn` in Keras' cache ($KERAS_HOME, else ~/.keras)."""
     return Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "kfpn"
 
