@@ -18,6 +18,7 @@ from kfpn import __version__
 from kfpn.cli.auto_options import is_automatic, parse_automatic
 from kfpn.cli.commands import Command, run
 from kfpn.cli.exports import EXPORTS, ExportRow, places_first
+from kfpn.cli.found_init import option_value, with_found_init
 from kfpn.cli.help_texts import DESCRIPTION, HELP
 from kfpn.cli.options import (
     Benchmark,
@@ -128,6 +129,7 @@ def _parse(args: list[str]) -> Command:
     export = next((row for row in EXPORTS if args[:2] == ["export", row.name]), None)
     if export is not None:
         return _parse_export(export, args)
+    args = with_found_init(args)
     start = train_defaults(args)
     if start.preset == "auto" and not _asks_for_help(args):
         return parse_automatic(args, start, lambda defaults: _parse_once(args, ModelConfig(), defaults))
@@ -158,7 +160,7 @@ def _parse_once(args: list[str], model: ModelConfig, start: Config) -> Any:
 
     commands: Any = (
         Annotated[Config, subcommand("train", default=start)]
-        | Annotated[LookAtData, subcommand("data", default=sheet_defaults(args, _option, train_defaults))]
+        | Annotated[LookAtData, subcommand("data", default=sheet_defaults(args, option_value, train_defaults))]
         | Annotated[Evaluate, subcommand("evaluate")]
         | Annotated[Predict, subcommand("predict")]
         | Annotated[Visualize, subcommand("visualize")]
@@ -212,12 +214,12 @@ def train_defaults(args: Sequence[str]) -> Config:
     """
     if args[:1] != ["train"]:
         return preset("shapes")
-    init, data = _option(args, "init"), _option(args, "data")
+    init, data = option_value(args, "init"), option_value(args, "data")
     require_local("init", init)
-    if is_automatic(_option(args, "preset"), data):
+    if is_automatic(option_value(args, "preset"), data):
         start = start_config(data or "shapes", init)
-        return dataclasses.replace(start, workdir=_option(args, "workdir") or start.workdir)
-    name = _option(args, "preset") or ("finetune" if init else "shapes")
+        return dataclasses.replace(start, workdir=option_value(args, "workdir") or start.workdir)
+    name = option_value(args, "preset") or ("finetune" if init else "shapes")
     # An unknown preset is left to the parser, which lists the known ones.
     config = preset(name if name in PRESETS else "shapes")
     if data and data != config.data:
@@ -225,7 +227,7 @@ def train_defaults(args: Sequence[str]) -> Config:
     if init and not _asks_for_help(args):
         from kfpn.weights.brought_settings import settings_of_weights
 
-        settings = settings_of_weights(init, _option(args, "workdir") or config.workdir).settings
+        settings = settings_of_weights(init, option_value(args, "workdir") or config.workdir).settings
         config = dataclasses.replace(
             config,
             init=init,
@@ -236,14 +238,3 @@ def train_defaults(args: Sequence[str]) -> Config:
 
 def _asks_for_help(args: Sequence[str]) -> bool:
     return "--help" in args or "-h" in args
-
-
-def _option(args: Sequence[str], name: str) -> str | None:
-    """Returns the value of `--name VALUE` or `--name=VALUE`; the last one counts, as in the parser."""
-    value = None
-    for index, word in enumerate(args):
-        if word == f"--{name}" and index + 1 < len(args):
-            value = args[index + 1]
-        elif word.startswith(f"--{name}="):
-            value = word.partition("=")[2]
-    return value

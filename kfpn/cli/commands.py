@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kfpn.cli import options
 from kfpn.cli.auto_options import AutoTraining, train_automatically
+from kfpn.cli.evaluate_command import evaluate_and_print, require_place
 from kfpn.cli.exports import EXPORTS
 from kfpn.cli.idle_gpu import warn_of_idle_gpu
 from kfpn.config.checks import require_local
@@ -16,6 +17,8 @@ from kfpn.config.test_scales import parse_scales
 if TYPE_CHECKING:
     from kfpn.inference.image_pyramid import ImagePyramid
 
+DEFAULT_MIN_SCORE = 0.5
+"""The least score of a detection of `kfpn predict`, where nothing else is known."""
 Command = (
     Config | AutoTraining | options.LookAtData | options.Evaluate | options.Predict | options.Propose | options.Visualize | options.ReplayNan
     | options.ImportWeights | options.ListPretrained | options.Benchmark | options.Export
@@ -43,37 +46,6 @@ def _look_at_data(command: options.LookAtData) -> int:
     return report_data(command)
 
 
-def _evaluate(command: options.Evaluate) -> int:
-    from kfpn.data.class_table import describe_source
-    from kfpn.evaluation.coco_figures import detections_to_coco
-    from kfpn.evaluation.recall import recall_line
-    from kfpn.inference.evaluate import EvaluationRequest, open_evaluation
-    from kfpn.runs.atomic_files import write_json
-
-    for name, file in (("json", command.json), ("detections", command.detections)):
-        if file:
-            _require_place(name, file)
-    evaluation = open_evaluation(
-        EvaluationRequest(
-            command.workdir, command.data, command.split, command.batch_size, parse_scales(command.scales) or None,
-            command.flip, command.proposals, command.check_images, command.eval_batch_size,
-        )
-    )  # fmt: skip
-    print(describe_source(evaluation.source), flush=True)
-    figures, detections = evaluation.measure()
-    print(f"{evaluation.source.name}: {len(evaluation.source)} images\n{_table(figures)}")
-    if evaluation.pyramid is not None:
-        print(evaluation.pyramid.cost_line())
-    if command.proposals:
-        figures["proposals"] = evaluation.measure_proposals()
-        print(recall_line(figures["proposals"]))
-    if command.json:
-        write_json(Path(command.json), figures)
-    if command.detections:
-        write_json(Path(command.detections), detections_to_coco(detections, evaluation.source.category_ids))
-    return 0
-
-
 def _image_pyramid(command: options.Predict, model: Any, config: Config) -> "ImagePyramid | None":
     if command.scales is None and not command.flip:
         return None
@@ -88,46 +60,37 @@ def _run_config(workdir: str) -> Config:
     return Workdir(workdir).read_config()
 
 
-def _require_place(name: str, path: str) -> None:
-    """Makes sure, before minutes of work, that the file that an option names can be written."""
-    require_local(name, path)
-    file = Path(path)
-    if file.is_dir():
-        raise ValueError(f"{file} must be the name of a file, got a folder")
-    if not file.parent.is_dir():
-        raise ValueError(f"{file} must lie in a folder that is there, got {file.parent}, which is not")
-
-
-def _table(metrics: dict[str, Any]) -> str:
-    """Lays out the figures: the twelve in two rows, then the classes."""
-    from kfpn.evaluation.coco_figures import FIGURES
-
-    def shown(value: float | None) -> str:
-        return "   -  " if value is None else f"{value:6.4f}"
-
-    rows = ["  ".join(f"{name:>5} {shown(metrics[name])}" for name in part) for part in (FIGURES[:6], FIGURES[6:])]
-    width = max(map(len, metrics["per_class"]), default=0)
-    rows += ["AP of each class:"]
-    rows += [f"  {name:<{width}}  {shown(value)}" for name, value in metrics["per_class"].items()]
-    return "\n".join(rows)
-
-
 def _predict(command: options.Predict) -> int:
     from kfpn.data.decode_limits import decoding_at_most
     from kfpn.inference.predict import find_images, predict_images
-    from kfpn.runs.load import load_trained_detector
+    from kfpn.runs.load import limited, load_trained_detector
 
     require_local("output", command.output)
     paths, output = find_images(command.images), Path(command.output)
-    model = load_trained_detector(command.workdir, padded=True)
-    config = _run_config(command.workdir)
+    model = load_trained_detector(command.workdir, True, command.max_detections)
+    config = limited(_run_config(command.workdir), command.max_detections)
     pyramid = _image_pyramid(command, model, config)
+    least = _least_score(command, model)
     with decoding_at_most(command.max_pixels):
-        results, failed = predict_images(model, config, paths, output, command.min_score, pyramid)
+        results, failed = predict_images(model, config, paths, output, least, pyramid)
     print(f"objects: {len(results)}; images: {len(paths) - len(failed)} of {len(paths)}; in {output}")
     if pyramid is not None:
         print(pyramid.cost_line())
     return 1 if failed else 0
+
+
+def _least_score(command: options.Predict, model: Any) -> Any:
+    """Returns the least score of a detection: the one that was asked for, that of each class, or the default."""
+    if command.min_score is not None:
+        return command.min_score
+    if not hasattr(model, "thresholds"):
+        return DEFAULT_MIN_SCORE
+    low, high = min(model.thresholds), max(model.thresholds)
+    print(
+        f"each class has its own least score, {low:.2f} to {high:.2f}, of thresholds.json in {command.workdir}; --min-score sets "
+        "one for all"
+    )
+    return model.thresholds
 
 
 def _visualize(command: options.Visualize) -> int:
@@ -173,7 +136,7 @@ def _propose(command: options.Propose) -> int:
     from kfpn.runs.workdir import Workdir
 
     output, run = Path(command.output), Workdir(command.workdir)
-    _require_place("output", command.output)
+    require_place("output", command.output)
     require_trained(run)
     config = run.read_config()
     if command.data or command.val_data:
@@ -233,7 +196,7 @@ _RUN: dict[type, Callable[[Any], int]] = {
     Config: _train,
     AutoTraining: train_automatically,
     options.LookAtData: _look_at_data,
-    options.Evaluate: _evaluate,
+    options.Evaluate: evaluate_and_print,
     options.Predict: _predict,
     options.Visualize: _visualize,
     options.ReplayNan: _replay_nan,

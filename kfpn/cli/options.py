@@ -78,11 +78,16 @@ class Evaluate:
     """Measure the recall of the RPN's proposals as well: AR@100, AR@1000, and at 1000 of small, medium and large objects."""
     check_images: CheckImages | None = None
     """How image files are checked, as for `kfpn train`. None: as the run did."""
+    max_detections: int | None = None
+    """Detections an image at most; above 100, AP@N and AR@N are given too. None: the run's model.max-detections."""
+    best_thresholds: bool = False
+    """Find each class's score threshold with the best F1 at IoU .5, print them and keep them for `kfpn predict` and exports."""
 
     def __post_init__(self) -> None:
         parse_scales(self.scales)
-        if self.eval_batch_size is not None:
-            check(self, "", "eval_batch_size", whole(1))
+        for name in ("eval_batch_size", "max_detections"):
+            if getattr(self, name) is not None:
+                check(self, "", name, whole(1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,18 +100,23 @@ class Predict:
     """The work directory of `kfpn train`."""
     output: str
     """Folder for the pictures and detections.json; made if it is not there."""
-    min_score: float = 0.5
-    """Detections below this score are left out."""
+    min_score: float | None = None
+    """Detections below this score are left out. None: each class has its own threshold where `kfpn evaluate
+    --best-thresholds` has found them, else 0.5 counts for all."""
     scales: str | None = None
     """Image pyramid: short sides in pixels, 480,640,800; the detections are merged. None: the run's own size only."""
     flip: bool = False
     """Look at the mirror image as well, at each size."""
+    max_detections: int | None = None
+    """Detections an image at most. None: the run's model.max-detections."""
     max_pixels: int = MOST_PIXELS
     """Most pixels of an image. Larger ones are named and passed over, and so are JPEGs whose scans have more than a hundred times as many."""
 
     def __post_init__(self) -> None:
         parse_scales(self.scales)
         require_max_pixels(self.max_pixels)
+        if self.max_detections is not None:
+            check(self, "", "max_detections", whole(1))
         _check_pictures(self)
 
 
@@ -134,7 +144,8 @@ def _check_pictures(command: Predict | Visualize) -> None:
     """Checks what both commands have: images, and the least score of a detection."""
     if not command.images:
         raise ValueError("images must name at least one file, got none")
-    check(command, "", "min_score", SHARE)
+    if command.min_score is not None:
+        check(command, "", "min_score", SHARE)
 
 
 @dataclasses.dataclass(frozen=True)

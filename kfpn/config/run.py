@@ -89,7 +89,8 @@ class Config:
     """The folder for everything that the run makes; the same command again resumes the run from there."""
     init: str | None = None
     """Weights to start from: a checkpoint of torchvision, detectron2 or keras.applications, a work directory, or a name of
-    `kfpn list-pretrained`. The network's settings come with them. None: random weights."""
+    `kfpn list-pretrained`. The network's settings come with them. auto: the best COCO checkpoint of that list
+    with the backbone (resnet50) that lies on this machine or can be downloaded, else random weights. None: random weights."""
     proposals: str | None = None
     """Fast R-CNN: a file of `kfpn proposals`, on which the box head is trained and evaluated, without an RPN. None: Faster
     R-CNN, whose RPN makes its proposals."""

@@ -18,27 +18,41 @@ from kfpn.data.record import Record
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """The twelve figures, in the order in which pycocotools gives them."""
 
+COCO_LIMITS = (1, 10, 100)
+"""The detections that count in COCO's figures, of an image and a class."""
+
+
+def figures_at(limit: int) -> tuple[str, ...]:
+    """Returns the names of the figures at a detector's own limit of detections; none where it is not above COCO's 100.
+
+    Args:
+        limit: the most detections of an image that the detector gives, `model.max_detections`.
+    """
+    return tuple(f"{name}@{limit}" for name in ("AP", "AP50", "AP75", "AR")) if limit > COCO_LIMITS[-1] else ()
+
 
 def evaluate_coco(
     records: Iterable[Record],
     detections: Iterable[Mapping[str, Any]],
     class_names: Sequence[str],
+    limit: int = COCO_LIMITS[-1],
 ) -> dict[str, Any]:
     """Returns COCO's twelve figures and the AP of each class.
 
     Detections on crowd objects count neither as right nor as wrong. Objects are sorted into small (below 32 x 32 pixels),
-    medium and large (from 96 x 96 pixels) by `Record.areas`. The best 1, 10 and 100 detections of an image count, which are
-    pycocotools' `maxDets`.
+    medium and large (from 96 x 96 pixels) by `Record.areas`. The best 1, 10 and 100 detections of an image and a class
+    count, which are pycocotools' `maxDets`. Above 100 the detector's own limit is measured beside them.
 
     Args:
         records: the ground truth, each image once.
         detections: one mapping an image, in any order (an image may be missing): `image_id` int, `boxes` (n, 4) float
             yxyx in pixels of the original image, `scores` (n,) float, `labels` (n,) int in 0..K-1.
         class_names: the K names of the labels.
+        limit: the most detections of an image that the detector gives.
 
     Returns:
-        dict: the twelve `FIGURES` and `per_class`, {name: AP}. Each is a float in 0..1, or None where
-        there is no ground truth to measure it on.
+        dict: the twelve `FIGURES`, those of `figures_at(limit)` and `per_class`, {name: AP} of 100 detections. Each is a
+        float in 0..1, or None where there is no ground truth to measure it on.
 
     Raises:
         ValueError: if an image id is not among the records, or twice among them or among the detections, a label is
@@ -56,15 +70,18 @@ def evaluate_coco(
             raise ValueError(f"detections: image_id must occur once, got {image_id} twice")
         seen.add(image_id)
         results.extend(_results(detection, category_ids=range(len(class_names))))
-    return _figures_of(truth, results)
+    return _figures_of(truth, results, limit)
 
 
-def evaluate_coco_json(annotations_path: str | Path, results_path: str | Path) -> dict[str, Any]:
+def evaluate_coco_json(
+    annotations_path: str | Path, results_path: str | Path, limit: int = COCO_LIMITS[-1]
+) -> dict[str, Any]:
     """Returns what `evaluate_coco` returns, for a file of COCO annotations and a file of COCO results.
 
     Args:
         annotations_path: an `instances_*.json`.
         results_path: a list of {image_id, category_id, bbox (xywh), score}.
+        limit: as `evaluate_coco` takes it.
 
     Raises:
         ValueError: if a detection names an image or a category that the annotations don't have.
@@ -76,7 +93,7 @@ def evaluate_coco_json(annotations_path: str | Path, results_path: str | Path) -
         unknown = {result[key] for result in results} - {row["id"] for row in rows}
         if unknown:
             raise ValueError(f"{results_path}: {key} must occur in {annotations_path}, got {min(unknown)}")
-    return _figures_of(truth, results)
+    return _figures_of(truth, results, limit)
 
 
 def detections_to_coco(
@@ -200,23 +217,32 @@ def coco_evaluation(truth: dict[str, Any], results: list[dict[str, Any]]) -> Any
         return COCOeval(truth_index, result_index, "bbox")
 
 
-def _figures_of(truth: dict[str, Any], results: list[dict[str, Any]]) -> dict[str, Any]:
+def _figures_of(truth: dict[str, Any], results: list[dict[str, Any]], limit: int) -> dict[str, Any]:
+    own_names = figures_at(limit)
     evaluation = coco_evaluation(truth, results)
     if not evaluation.params.imgIds or not evaluation.params.catIds:
-        return {**dict.fromkeys(FIGURES), "per_class": {row["name"]: None for row in truth["categories"]}}
+        nothing = dict.fromkeys((*FIGURES, *own_names))
+        return {**nothing, "per_class": {row["name"]: None for row in truth["categories"]}}
+    # pycocotools' summary takes the first three limits by their places, so a fourth one behind them changes no figure of COCO.
+    # Matching goes from high to low scores: what comes behind the hundredth detection does not act on those before it.
+    evaluation.params.maxDets = [*COCO_LIMITS, *([limit] if own_names else [])]
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    # The axes are IoU thresholds, recalls, classes, area ranges and maxDets. Area range 0 is all areas; the last of maxDets
-    # is 100 detections.
-    precision = evaluation.eval["precision"][:, :, :, 0, -1]
+    # The axes are IoU thresholds, recalls, classes, area ranges and maxDets. Area range 0 is all areas.
+    precision, recall = (evaluation.eval[name][..., 0, :] for name in ("precision", "recall"))
     names = {row["id"]: row["name"] for row in truth["categories"]}
+    of_100 = precision[..., len(COCO_LIMITS) - 1]
+    own: tuple[np.ndarray, ...] = ()
+    if own_names:
+        of_limit, thresholds = precision[..., -1], list(np.round(evaluation.params.iouThrs, 2))
+        own = (of_limit, of_limit[thresholds.index(0.5)], of_limit[thresholds.index(0.75)], recall[..., -1])
     return {
         **{name: _or_none(value) for name, value in zip(FIGURES, evaluation.stats, strict=True)},
+        **{name: measured_mean(values) for name, values in zip(own_names, own, strict=True)},
         "per_class": {
-            names[category_id]: measured_mean(precision[:, :, k])
-            for k, category_id in enumerate(evaluation.params.catIds)
+            names[category_id]: measured_mean(of_100[:, :, k]) for k, category_id in enumerate(evaluation.params.catIds)
         },
     }
 

@@ -11,7 +11,8 @@ from kfpn.data.jpeg_fraction import AnyImage, as_decoded
 from kfpn.data.out_of_memory import explained_memory, large_images
 from kfpn.data.pipeline import prepare_image
 from kfpn.data.record import Source
-from kfpn.evaluation.coco_figures import evaluate_coco
+from kfpn.evaluation.coco_figures import COCO_LIMITS, evaluate_coco
+from kfpn.evaluation.detection_limit import FOUND_IN_ALL
 from kfpn.evaluation.source_pass import SourcePass, detect_function, outputs_by_image
 
 
@@ -31,7 +32,8 @@ def evaluate_source(
     # The classes are checked before a long evaluation, not after it.
     source_labels(source_pass.source, class_names)
     detections = detect_source(model, source_pass)
-    return evaluate_detections(source_pass.source, class_names, detections)
+    limit = source_pass.config.model.max_detections
+    return evaluate_detections(source_pass.source, class_names, detections, limit=limit)
 
 
 def evaluate_detections(
@@ -39,6 +41,7 @@ def evaluate_detections(
     class_names: Sequence[str],
     detections: Sequence[dict[str, Any]],
     rows: Sequence[int] | None = None,
+    limit: int = COCO_LIMITS[-1],
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Returns the COCO figures of detections on a source, and the detections with its labels.
 
@@ -47,6 +50,7 @@ def evaluate_detections(
         class_names: the names of the detections' labels; the source's must be among them.
         detections: as `detect_source` gives them.
         rows: indices of the records that count; None: all.
+        limit: as `evaluate_coco` takes it.
 
     Raises:
         ValueError: if the model lacks a class of the source.
@@ -54,7 +58,7 @@ def evaluate_detections(
     labels = source_labels(source, class_names)
     own = [detection if labels is None else _relabelled(detection, labels) for detection in detections]
     records = (source[index] for index in (range(len(source)) if rows is None else rows))
-    return evaluate_coco(records, own, source.class_names), own
+    return evaluate_coco(records, own, source.class_names, limit), own
 
 
 def source_labels(source: Source, class_names: Sequence[str]) -> np.ndarray | None:
@@ -90,7 +94,7 @@ def _relabelled(detection: dict[str, Any], labels: np.ndarray) -> dict[str, Any]
     """Gives detections the labels of `source_labels`, and drops those of classes that the source does not have."""
     own = labels[detection["labels"]]
     rows = {name: detection[name][own >= 0] for name in ("boxes", "scores")}
-    return {**detection, **rows, "labels": own[own >= 0]}
+    return {**detection, **rows, "labels": own[own >= 0], FOUND_IN_ALL: len(own)}
 
 
 def detect_source(model: Callable, source_pass: SourcePass) -> list[dict[str, Any]]:

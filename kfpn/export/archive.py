@@ -62,7 +62,8 @@ def write_archive(path: Path, endpoints: Mapping[str, tuple[Callable[..., Any], 
 
 
 def write_classes(path: Path, trained: TrainedDetector) -> None:
-    """Writes class names and category ids into the assets of a SavedModel, the folder `path`."""
+    """Writes class names, category ids and thresholds, where it has them, into the assets of a SavedModel, the folder `path`."""
     file = path / CLASSES
     file.parent.mkdir(exist_ok=True)
-    write_json(file, {"class_names": list(trained.class_names), "category_ids": list(trained.category_ids)})
+    own = {} if trained.thresholds is None else {"thresholds": list(trained.thresholds)}
+    write_json(file, {"class_names": list(trained.class_names), "category_ids": list(trained.category_ids), **own})

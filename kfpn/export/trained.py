@@ -13,6 +13,7 @@ from kfpn.config.run import Config
 from kfpn.export.folding import fold_norms
 from kfpn.modeling.submodels import Submodels
 from kfpn.runs.load import load_submodels, require_trained
+from kfpn.runs.thresholds import require_thresholds
 from kfpn.runs.workdir import Workdir
 
 
@@ -27,6 +28,7 @@ class TrainedDetector:
         unfolded: the submodels as they were trained.
         class_names: names of labels 0, 1, and so on.
         category_ids: the data set's own ids of these classes.
+        thresholds: the least score of a detection of each label that the export gives; None: all are given.
     """
 
     path: Path
@@ -35,23 +37,27 @@ class TrainedDetector:
     unfolded: Submodels
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
+    thresholds: tuple[float, ...] | None = None
 
 
-def open_trained(workdir: str | os.PathLike) -> TrainedDetector:
+def open_trained(workdir: str | os.PathLike, best_thresholds: bool = False) -> TrainedDetector:
     """Loads the detector of a work directory for export.
 
     Args:
         workdir: of `kfpn train` or `kfpn import-weights`.
+        best_thresholds: take the thresholds that `kfpn evaluate --best-thresholds` keeps in the work directory.
 
     Raises:
-        ValueError: if the folder is missing, is not a work directory or holds no weights.
+        ValueError: if the folder is missing, is not a work directory or holds no weights, or no thresholds if they are asked for.
     """
     folder = Workdir(workdir)
     require_trained(folder)
+    thresholds = require_thresholds(folder) if best_thresholds else None
     config = folder.read_config()
     class_names, category_ids = folder.read_classes()
     unfolded = load_submodels(folder)
-    return TrainedDetector(folder.path, config, fold_norms(unfolded, config.model), unfolded, class_names, category_ids)
+    folded = fold_norms(unfolded, config.model)
+    return TrainedDetector(folder.path, config, folded, unfolded, class_names, category_ids, thresholds)
 
 
 @contextlib.contextmanager

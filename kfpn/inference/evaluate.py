@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import keras
 
+from kfpn.config.checks import check, whole
 from kfpn.config.run import CheckImages, Config
 from kfpn.config.test_scales import checked_scales
 from kfpn.data import formats
@@ -16,12 +17,14 @@ from kfpn.data.dataset_checks import check_validation_set
 from kfpn.data.own_split import open_validation
 from kfpn.data.proposal_table import proposals_of
 from kfpn.data.record import Source
+from kfpn.evaluation.best_thresholds import IOU, ClassThreshold, find_thresholds
 from kfpn.evaluation.compilation import worth_compiling
 from kfpn.evaluation.detect import evaluate_source, source_labels
 from kfpn.evaluation.recall import evaluate_proposals
 from kfpn.evaluation.source_pass import SourcePass, detect_function
 from kfpn.inference.image_pyramid import ImagePyramid
 from kfpn.runs import load
+from kfpn.runs.thresholds import weights_digest, write_thresholds
 from kfpn.runs.workdir import Workdir
 
 
@@ -40,9 +43,12 @@ class EvaluationRequest:
         check_images: "full", "once" or "none", see `Config.check_images`. None: as the run did.
         eval_batch_size: images that the model is given at once; it changes no figure. None: that of the run. Where the run
             has none, or `batch_size` is given, memory decides, and no more than the batch size are taken.
+        max_detections: detections an image at most; None: as the run has it.
+        best_thresholds: find each class's best score threshold, and keep them in the work directory.
 
     Raises:
-        ValueError: if the scales are no sequence of different integers of at least 32, or `eval_batch_size` is below 1.
+        ValueError: if the scales are no sequence of different integers of at least 32, or `eval_batch_size` or
+            `max_detections` is below 1.
     """
 
     workdir: str | os.PathLike
@@ -54,13 +60,16 @@ class EvaluationRequest:
     proposals: bool = False
     check_images: CheckImages | None = None
     eval_batch_size: int | None = None
+    max_detections: int | None = None
+    best_thresholds: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.scales, str | int):
             raise ValueError(f"scales must be a sequence of integers, like (480, 640, 800), got {self.scales!r}")
         checked_scales(self.scales or ())
-        if self.eval_batch_size is not None and self.eval_batch_size < 1:
-            raise ValueError(f"eval_batch_size must be an integer of at least 1, got {self.eval_batch_size!r}")
+        for name in ("eval_batch_size", "max_detections"):
+            if getattr(self, name) is not None:
+                check(self, "", name, whole(1))
 
 
 @dataclass(frozen=True)
@@ -72,12 +81,14 @@ class Evaluation:
         model: the detector of the work directory.
         source_pass: the data, the run's config, and the proposals of a run on fixed proposals.
         pyramid: of the model, if several sizes or mirror images are looked at; else None.
+        weights: digest of the model's weights, where best thresholds are asked for.
     """
 
     request: EvaluationRequest
     model: keras.Model
     source_pass: SourcePass
     pyramid: ImagePyramid | None
+    weights: str = ""
 
     @property
     def source(self) -> Source:
@@ -102,6 +113,20 @@ class Evaluation:
         figures, detections = self.pyramid.evaluate_source(self.source, names, self.source_pass.batch_size)
         return {**figures, "image_pyramid": self.pyramid.cost()}, detections
 
+    def keep_best_thresholds(self, detections: Sequence[dict[str, Any]]) -> tuple[ClassThreshold, ...]:
+        """Finds the best threshold of each of the model's classes, and writes them into the work directory.
+
+        Args:
+            detections: of `measure`.
+        """
+        rows = find_thresholds(self.source, detections, self.model.class_names)
+        measured = {
+            "data": self.source.name, "images": len(self.source), "iou": IOU, "scales": self.request.scales,
+            "flip": self.request.flip, "weights": self.weights,
+        }  # fmt: skip
+        write_thresholds(Workdir(self.request.workdir), [asdict(row) for row in rows], measured)
+        return rows
+
     def measure_proposals(self) -> dict[str, float | None]:
         """Returns the recall of the proposals at the run's own size, see `evaluate_proposals`."""
         model = load.load_proposals_model(self.request.workdir)
@@ -116,6 +141,7 @@ def open_evaluation(request: EvaluationRequest) -> Evaluation:
         ValueError: if the work directory holds no trained detector, the data can't be opened, or the scales are wrong; for
             a run on fixed proposals also if its proposals do not belong to the data, or the RPN would be needed.
     """
+    weights = _digest_for_thresholds(request) if request.best_thresholds else ""
     model = _load_evaluated(request)
     config = _asked_config(request)
     source = _open_data(request, config)
@@ -126,12 +152,20 @@ def open_evaluation(request: EvaluationRequest) -> Evaluation:
     source_pass = SourcePass(source, config, request.batch_size, proposals=proposals)
     several = request.scales is not None or request.flip
     pyramid = ImagePyramid(model, config, request.scales, request.flip) if several else None
-    return Evaluation(request, model, source_pass, pyramid)
+    return Evaluation(request, model, source_pass, pyramid, weights)
+
+
+def _digest_for_thresholds(request: EvaluationRequest) -> str:
+    """Returns the digest of the weights before they are loaded: a training under way may replace them meanwhile."""
+    workdir = Workdir(request.workdir)
+    load.require_trained(workdir, rpn=False)
+    workdir.check_writable()
+    return weights_digest(workdir)
 
 
 def _asked_config(request: EvaluationRequest) -> Config:
     """Returns the run's config with what the request asks for in its place."""
-    config = Workdir(request.workdir).read_config()
+    config = load.limited(Workdir(request.workdir).read_config(), request.max_detections)
     config = replace(config, check_images=request.check_images or config.check_images)
     if request.eval_batch_size is None and request.batch_size is None:
         return config
@@ -141,13 +175,13 @@ def _asked_config(request: EvaluationRequest) -> Config:
 def _load_evaluated(request: EvaluationRequest) -> keras.Model:
     workdir = Workdir(request.workdir)
     if not (workdir.config.exists() and workdir.read_config().proposals):
-        return load.load_trained_detector(request.workdir, padded=True)
+        return load.load_trained_detector(request.workdir, True, request.max_detections)
     if request.proposals or request.scales is not None or request.flip:
         raise ValueError(
             f"proposals, scales and flip must be left out for {os.fspath(request.workdir)}, which was trained on fixed "
             "proposals: it has no trained RPN"
         )
-    return load.load_fast_rcnn(request.workdir)
+    return load.load_fast_rcnn(request.workdir, request.max_detections)
 
 
 def _open_data(request: EvaluationRequest, config: Config) -> Source:
@@ -172,6 +206,8 @@ def evaluate(
     proposals: bool = False,
     check_images: CheckImages | None = None,
     eval_batch_size: int | None = None,
+    max_detections: int | None = None,
+    best_thresholds: bool = False,
 ) -> dict[str, Any]:
     """Returns the figures of a work directory's detector on a data set, as `kfpn evaluate --json` writes them.
 
@@ -186,21 +222,27 @@ def evaluate(
         proposals: measure the recall of the RPN's proposals as well.
         check_images: "full", "once" or "none", see `Config.check_images`. None: as the run did.
         eval_batch_size: images that the model is given at once, see `EvaluationRequest`. None: that of the run, or by memory.
+        max_detections: detections an image at most. None: as the run has it.
+        best_thresholds: find each class's best score threshold and keep them in the work directory, as `--best-thresholds` does.
 
     Returns:
         dict: COCO's twelve figures `AP` to `ARl`, floats in 0..1, or None where there is no ground truth; `per_class`,
-        {name: AP}; with `scales` or `flip` also `image_pyramid`, see `ImagePyramid.cost`; with `proposals` also
-        `proposals`, see `evaluate_proposals`.
+        {name: AP}; where the detector may give N detections of an image and N is above COCO's 100, also `AP@N`, `AP50@N`,
+        `AP75@N` and `AR@N`; with `scales` or `flip` also `image_pyramid`, see `ImagePyramid.cost`; with `proposals` also
+        `proposals`, see `evaluate_proposals`; with `best_thresholds` also `thresholds`, a list of the fields of `ClassThreshold`, one for each label.
 
     Raises:
         ValueError: if the work directory holds no trained detector, the data can't be opened or read, a value is out of
             range, or the detector lacks a class of the data.
     """
     request = EvaluationRequest(
-        workdir, data, split, batch_size, scales, flip, proposals, check_images, eval_batch_size
-    )
+        workdir, data, split, batch_size, scales, flip, proposals, check_images, eval_batch_size, max_detections,
+        best_thresholds,
+    )  # fmt: skip
     evaluation = open_evaluation(request)
-    figures, _ = evaluation.measure()
+    figures, detections = evaluation.measure()
+    if best_thresholds:
+        figures["thresholds"] = [asdict(row) for row in evaluation.keep_best_thresholds(detections)]
     if proposals:
         figures["proposals"] = evaluation.measure_proposals()
     return figures

@@ -133,7 +133,8 @@ class ImagePyramid:
         """
         # The classes are checked before a long evaluation, not after it.
         source_labels(source, class_names)
-        return evaluate_detections(source, class_names, self.detect_source(source, batch_size, progress))
+        detections = self.detect_source(source, batch_size, progress)
+        return evaluate_detections(source, class_names, detections, limit=self.config.model.max_detections)
 
     def cost(self) -> dict[str, Any]:
         """Returns the measured time of an image so far, without reading files and without compilation.

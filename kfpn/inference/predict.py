@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import keras
 import numpy as np
@@ -22,6 +22,7 @@ from kfpn.data.image_endings import image_endings, images_among, is_image_name
 from kfpn.data.jpeg_fraction import AnyImage, DecodedImage
 from kfpn.evaluation.coco_figures import detections_to_coco
 from kfpn.evaluation.detect import detect_image, detect_unpadded
+from kfpn.evaluation.detection_limit import limit_line
 from kfpn.evaluation.source_pass import detect_function
 from kfpn.inference.image_pyramid import ImagePyramid
 from kfpn.plotting.draw_boxes import draw_detections
@@ -30,13 +31,15 @@ from kfpn.weights.assign import load_detector
 LOGGER = logging.getLogger("kfpn")
 
 ImageLike = str | os.PathLike | np.ndarray
+LeastScore = float | Sequence[float]
+"""The least score of a detection: one for all, or one for each label."""
 
 
 def predict(
     detector: keras.Model | str | os.PathLike,
     images: ImageLike | Sequence[ImageLike],
     *,
-    min_score: float = 0.0,
+    min_score: float | Literal["best"] = 0.0,
 ) -> list[dict[str, Any]]:
     """Returns the detections of images of any size.
 
@@ -45,7 +48,8 @@ def predict(
             this more than once: it is loaded and compiled once.
         images: paths of image files or (H, W, 3) uint8 RGB arrays: one, or a sequence of them. They are resized as the
             detector's training resized them.
-        min_score: detections below it are left out, 0..1.
+        min_score: detections below it are left out, 0..1. "best": each class has the threshold that `kfpn evaluate
+            --best-thresholds` found, the detector's attribute `thresholds`.
 
     Returns:
         list: one dict an image, also where a single image was given: `boxes` (n, 4) float32 yxyx in pixels of the original
@@ -55,8 +59,8 @@ def predict(
         ValueError: if an image can't be read or is another array, the detector is another model or can't be loaded, or
             min_score is out of range.
     """
-    if not 0.0 <= min_score <= 1.0:
-        raise ValueError(f"min_score must lie in 0..1, got {min_score!r}")
+    if min_score != "best" and not (isinstance(min_score, int | float) and 0.0 <= min_score <= 1.0):
+        raise ValueError(f"min_score must lie in 0..1 or be 'best', got {min_score!r}")
     one = isinstance(images, str | os.PathLike | np.ndarray) or not isinstance(images, Iterable)
     several: list[Any] = [images] if one else list(cast(Iterable, images))
     for image in several:
@@ -67,10 +71,20 @@ def predict(
             "detector must be a model of kfpn.load_detector, which has `class_names` and `input_config`, or a work "
             f"directory, got {model!r}"
         )
+    least = min_score if min_score != "best" else _best_of(model)
     return [
-        _named(_detect_one(model, _decoded_for(image, model.input_config)), model.class_names, min_score)
+        _named(_detect_one(model, _decoded_for(image, model.input_config)), model.class_names, least)
         for image in several
     ]
+
+
+def _best_of(model: keras.Model) -> Sequence[float]:
+    if not hasattr(model, "thresholds"):
+        raise ValueError(
+            "min_score must be a number for a detector without best thresholds, got 'best': kfpn evaluate --workdir WORKDIR "
+            "--best-thresholds makes them; then load the detector anew"
+        )
+    return model.thresholds
 
 
 def _require_image(image: Any) -> None:
@@ -99,7 +113,7 @@ def _detect_one(model: keras.Model, image: AnyImage) -> dict[str, Any]:
     return (detect_image if padded else detect_unpadded)(model.compiled_detector, image, model.input_config)
 
 
-def _named(detections: dict[str, Any], class_names: Sequence[str], min_score: float) -> dict[str, Any]:
+def _named(detections: dict[str, Any], class_names: Sequence[str], min_score: LeastScore) -> dict[str, Any]:
     best = _above(detections, min_score)
     return {
         **{name: best[name] for name in ("boxes", "scores", "labels")},
@@ -107,8 +121,9 @@ def _named(detections: dict[str, Any], class_names: Sequence[str], min_score: fl
     }
 
 
-def _above(detections: dict[str, Any], min_score: float) -> dict[str, Any]:
-    keep = detections["scores"] >= min_score
+def _above(detections: dict[str, Any], min_score: LeastScore) -> dict[str, Any]:
+    least = min_score if isinstance(min_score, int | float) else np.asarray(min_score)[detections["labels"]]
+    keep = detections["scores"] >= least
     return detections | {name: detections[name][keep] for name in ("boxes", "scores", "labels")}
 
 
@@ -117,7 +132,7 @@ def predict_images(
     config: Config,
     paths: Sequence[Path],
     output: Path,
-    min_score: float,
+    min_score: LeastScore,
     pyramid: ImagePyramid | None = None,
 ) -> tuple[list[dict[str, Any]], list[Path]]:
     """Writes an annotated PNG of each image, and `detections.json`.
@@ -129,7 +144,7 @@ def predict_images(
         config: of the run; its `input` says how images are resized.
         paths: image files.
         output: folder, made if it is not there.
-        min_score: detections below it are left out.
+        min_score: detections below it are left out: one score, or one for each label.
         pyramid: of the model, to look at each image in several sizes; None: at the run's own size.
 
     Returns:
@@ -148,18 +163,22 @@ def predict_images(
     detect, pictures = detect_function(model), picture_paths(paths, output)
     results: list[dict[str, Any]] = []
     failed: list[Path] = []
+    cut, limit = 0, config.model.max_detections
     rule = pyramid.largest if pyramid else config.input
     for image_id, path, image in readable_images(paths, "predict", failed, rule):
         detections = (
             pyramid.detect_image(image, image_id) if pyramid else detect_image(detect, image, config.input, image_id)
         )
         best = _above(detections, min_score)
+        cut += len(best["scores"]) >= limit
         whole = image.pixels if image.is_whole() else load_picture(path, str(path))
         drawn = draw_detections(whole, best["boxes"], best["labels"], best["scores"], model.class_names)
         Image.fromarray(drawn).save(pictures[path])
         for row, label in zip(detections_to_coco([best], model.category_ids), best["labels"], strict=True):
             results.append({**row, "category_name": model.class_names[label], "file_name": str(path)})
     (output / "detections.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    if cut:
+        LOGGER.warning("%s", limit_line(cut, len(paths) - len(failed), limit, "--max-detections"))
     return results, failed
 
 

@@ -7,7 +7,7 @@ import keras
 
 from kfpn.config.run import InputConfig, from_dict
 
-FACTS = ("class_names", "category_ids")
+FACTS = ("class_names", "category_ids", "thresholds")
 """Attributes that travel with the file, tuples with one entry a label; `input_config` travels as well."""
 
 
@@ -20,6 +20,7 @@ class DetectorModel(keras.Model):
     Attributes:
         class_names: tuple of str, the name of each label.
         category_ids: tuple of int, the data set's own id of each label.
+        thresholds: tuple of float, the best score threshold of each label; only models with measured thresholds have it.
         input_config: InputConfig, the rule by which images are resized; detectors with fresh weights have none.
     """
 

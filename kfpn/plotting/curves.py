@@ -22,11 +22,12 @@ def plot_curves(metrics_path: str | Path, png_path: str | Path) -> None:
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 3)
+    own_limit = sorted({name for row in rows for name in row if name.startswith(("AP@", "AP50@"))})
     losses = [name for name in ("loss", "rpn_class", "rpn_box", "roi_class", "roi_box") if _series(rows, name)[0]]
     for axes, title, names in (
         (panels[0], "training loss", losses),
         (panels[1], "learning rate", ["lr"]),
-        (panels[2], "validation AP", ["AP", "AP50", "AP75"]),
+        (panels[2], "validation AP", ["AP", "AP50", "AP75", *own_limit]),
     ):
         for name in names:
             steps, values = _series(rows, name)

@@ -1,5 +1,6 @@
 """Loads the trained detector of a work directory."""
 
+import dataclasses
 import os
 import warnings
 from pathlib import Path
@@ -7,22 +8,28 @@ from typing import TYPE_CHECKING
 
 import keras
 
+from kfpn.config.run import Config
+from kfpn.runs.thresholds import read_thresholds
 from kfpn.runs.workdir import Workdir
 
 if TYPE_CHECKING:
     from kfpn.modeling.submodels import Submodels
 
 
-def load_trained_detector(workdir: str | os.PathLike, padded: bool = False) -> keras.Model:
+def load_trained_detector(
+    workdir: str | os.PathLike, padded: bool = False, max_detections: int | None = None
+) -> keras.Model:
     """Loads the trained detector of a work directory, under the current Keras dtype policy.
 
     Args:
         workdir: work directory of `kfpn train`, finished or not.
         padded: whether the model gets the second input `image_sizes`, see `build_detector`.
+        max_detections: detections an image at most; None: as the run has it.
 
     Returns:
         The inference model with the weights of the best evaluation (the last weights without validation data), and the
-        attributes `class_names` and `category_ids`, tuples with one entry a label, and `input_config`, the run's resize rule.
+        attributes `class_names` and `category_ids`, tuples with one entry a label, and `input_config`, the run's resize rule;
+        where `kfpn evaluate --best-thresholds` was run also `thresholds`, the best score threshold of each label.
 
     Raises:
         ValueError: if the folder is missing, is not a work directory, or holds no weights or no trained RPN.
@@ -31,18 +38,32 @@ def load_trained_detector(workdir: str | os.PathLike, padded: bool = False) -> k
 
     opened = Workdir(workdir)
     require_trained(opened)
-    config = opened.read_config()
+    config = limited(opened.read_config(), max_detections)
     model = inference_model(load_submodels(opened), config.model, padded)
     model.class_names, model.category_ids = opened.read_classes()
     model.input_config = config.input
+    if (thresholds := read_thresholds(opened)) is not None:
+        model.thresholds = thresholds
     return model
 
 
-def load_fast_rcnn(workdir: str | os.PathLike) -> keras.Model:
+def limited(config: Config, max_detections: int | None) -> Config:
+    """Returns a run's configuration with another limit of detections; None: as it is.
+
+    Raises:
+        ValueError: if the limit is below 1.
+    """
+    if max_detections is None:
+        return config
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, max_detections=max_detections))
+
+
+def load_fast_rcnn(workdir: str | os.PathLike, max_detections: int | None = None) -> keras.Model:
     """Loads the detector of a run on fixed proposals.
 
     Args:
         workdir: work directory of `kfpn train --proposals`, finished or not.
+        max_detections: detections an image at most; None: as the run has it.
 
     Returns:
         The model of `fast_rcnn_model`, with the attributes `class_names` and `category_ids`.
@@ -54,7 +75,7 @@ def load_fast_rcnn(workdir: str | os.PathLike) -> keras.Model:
 
     opened = Workdir(workdir)
     require_trained(opened, rpn=False)
-    model = fast_rcnn_model(load_submodels(opened), opened.read_config().model)
+    model = fast_rcnn_model(load_submodels(opened), limited(opened.read_config(), max_detections).model)
     model.class_names, model.category_ids = opened.read_classes()
     return model
 

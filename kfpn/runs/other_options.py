@@ -22,10 +22,12 @@ MAY_DIFFER = (
     "log_every",
     "profile",
     "samples",
+    "model.max_detections",
 )
 """Fields that a resumed run may change, because they do not act on the weights.
 
-`accumulate` does act on them with batch norms: a change is warned of.
+`model.max_detections` acts on what the weights find, and so on which of them are the best. `accumulate` does act on
+the weights with batch norms: a change is warned of.
 """
 
 _BATCH_NORMS = ("bn", "sync_bn")

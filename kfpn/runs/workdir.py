@@ -44,6 +44,7 @@ class Workdir:
         self.data = self.path / "data.json"
         self.nan = self.path / "nan"
         self.evaluation = self.path / "evaluation.json"
+        self.thresholds = self.path / "thresholds.json"
         self.lock = self.path / ".lock"
 
     def check_writable(self) -> None:
@@ -235,6 +236,13 @@ class Workdir:
             aside.unlink(missing_ok=True)
             raise OSError(f"{self.weights} can't be written: {error}") from error
         sync_folder(self.path)
+        if self.thresholds.exists():
+            self.thresholds.unlink(missing_ok=True)
+            warnings.warn(
+                f"{self.thresholds} is void and was removed: the weights are new; kfpn evaluate --workdir {self.path} "
+                "--best-thresholds makes it anew",
+                stacklevel=2,
+            )
 
 
 def _split_fingerprint(both: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -11,6 +11,7 @@ from typing import Any
 import tensorflow as tf
 from tqdm import tqdm
 
+from kfpn.evaluation.detection_limit import own_limit_figures
 from kfpn.runs.workdir import Workdir
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -79,7 +80,8 @@ class ProgressReport:
     def evaluation_row(self, row: Mapping[str, Any]) -> None:
         """Writes and shows a row of an evaluation: `step` and the COCO figures."""
         self._write(row)
-        shown = (f"{name} {row[name]:.3f}" for name in ("AP", "AP50", "AP75", "AR100") if row.get(name) is not None)
+        names = ("AP", "AP50", "AP75", "AR100", *own_limit_figures(row))
+        shown = (f"{name} {row[name]:.3f}" for name in names if row.get(name) is not None)
         say(f"step {row['step']}: {', '.join(shown) or 'nothing to measure AP on'}")
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ from kfpn.data.proposal_table import ProposalTable
 from kfpn.data.record import Source
 from kfpn.evaluation.compilation import worth_compiling
 from kfpn.evaluation.detect import evaluate_source
+from kfpn.evaluation.detection_limit import deciding_figure, images_at_limit, limit_line, own_limit_figures
 from kfpn.evaluation.recall import proposal_recall, propose_source
 from kfpn.evaluation.source_pass import SourcePass, detect_function
 from kfpn.modeling.detector import inference_model
@@ -25,7 +26,7 @@ from kfpn.runs.atomic_files import read_json, write_json
 from kfpn.runs.checkpoint import Progress
 from kfpn.runs.load import load_proposals_model
 from kfpn.runs.workdir import Workdir
-from kfpn.training.best_weights import measured_score
+from kfpn.training.best_weights import BEST_BY, measured_score
 from kfpn.training.distribution.replica_detector import ReplicaDetector, local_devices
 from kfpn.training.evaluation_memory import EvaluationMemory
 from kfpn.training.progress import say, warn_on_write_error
@@ -63,11 +64,17 @@ def build_evaluate(
     detect = detect_function(model) if strategy is None else _replicated(model, strategy, config, source)
     # It is made at the first evaluation, by the process that evaluates, when the training has its memory.
     memory = functools.cache(lambda: EvaluationMemory(workdir.evaluation, config, source, devices))
+    decided_by = functools.cache(lambda: deciding_figure(source, config.model.max_detections))
 
     def evaluate(step: int) -> dict[str, Any]:
         with memory().under_way() as at_once:
             source_pass = SourcePass(source, config, progress=sys.stderr.isatty(), proposals=proposals, at_once=at_once)
             figures, detections = evaluate_source(detect, source_pass, source.class_names)
+        if (decides := decided_by()) != "AP":
+            figures[BEST_BY] = decides
+        limit = config.model.max_detections
+        if cut := images_at_limit(detections, limit):
+            say(limit_line(cut, len(source), limit, "--model.max-detections"))
         by_image = {detection["image_id"]: detection for detection in detections}
         for index in range(min(config.samples, len(source))):
             record = source[index]
@@ -157,12 +164,13 @@ def write_final(
 
 def summary_line(final: dict[str, Any]) -> str:
     """Returns one line that says the main figures of final.json."""
-    names = ("AP", "AP50", "AP75", "loss")
+    names = ("AP", "AP50", "AP75", *own_limit_figures(final), "loss")
     figures = ", ".join(f"{name} {final[name]:.3f}" for name in names if final.get(name) is not None)
-    kept = f"best step {final['best_step']}"
+    kept = f"best step {final['best_step']}" + (f" by {final[BEST_BY]}" if BEST_BY in final else "")
     if measured_score(final) is None:
         kept = f"weights of step {final['best_step']}, the last (AP was not measured)"
     last = final.get("last") or {}
     if measured_score(last) is not None and last["step"] != final["best_step"]:
-        kept = f"{kept} (the last, step {last['step']}: AP {last['AP']:.3f})"
+        decides = last.get(BEST_BY, "AP")
+        kept = f"{kept} (the last, step {last['step']}: {decides} {last[decides]:.3f})"
     return f"{figures}, {kept}; {final['seconds']:.0f} s of training, {final['images_per_second']:.1f} images/s"

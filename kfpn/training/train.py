@@ -25,6 +25,7 @@ from kfpn.runs.checkpoint import Checkpoints, Progress, named_variables
 from kfpn.runs.lock import sole_training
 from kfpn.runs.precision import dtype_policy
 from kfpn.runs.workdir import Workdir
+from kfpn.training.auto_weights import config_with_found_init
 from kfpn.training.determinism import with_determinism
 from kfpn.training.distribution.cluster import Cluster
 from kfpn.training.distribution.replica_batches import distributed_batches
@@ -120,6 +121,7 @@ def train(
         # This strategy has to be made before TensorFlow runs any op.
         strategy = make_run_strategy(config) if config.strategy == "multi_worker" else None
     cluster = Cluster(strategy)
+    config = config_with_found_init(config, cluster)
     workdir = (Workdir if cluster.is_chief else ReadWorkdir)(config.workdir)
     is_new = not workdir.path.exists()
     workdir.check_writable()

@@ -192,9 +192,9 @@ def fetch(name: str, folder: str | Path | None = None) -> Path:
         ValueError: if the name is not known, the download fails, or another file came than the expected one.
     """
     known = find_pretrained(name)
-    folder = _cache() if folder is None else Path(folder).expanduser()
+    folder = download_folder() if folder is None else Path(folder).expanduser()
     path = folder / known.file_name
-    difference = _file_difference(known, path) if path.exists() else None
+    difference = file_difference(known, path) if path.exists() else None
     if path.exists() and difference is None:
         return path
     wrong_file = f"\n{path} is there, but {difference}" if difference else ""
@@ -214,7 +214,8 @@ def fetch(name: str, folder: str | Path | None = None) -> Path:
     return path
 
 
-def _cache() -> Path:
+def download_folder() -> Path:
+    """Returns the folder that downloads are kept in: `kfpn` in Keras' cache ($KERAS_HOME, else ~/.keras)."""
     return Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "kfpn"
 
 
@@ -231,13 +232,13 @@ def _download(known: Pretrained, part: Path, path: Path, wrong_file: str) -> Non
             f"{known.name}: downloading {known.url} failed: {error}\n"
             f"Without a network put the file{size} at {path}{wrong_file}"
         ) from error
-    if difference := _file_difference(known, part):
+    if difference := file_difference(known, part):
         raise ValueError(
             f"{known.name}: {known.url} is not the file that was expected, and was removed: it {difference}"
         )
 
 
-def _file_difference(known: Pretrained, path: Path) -> str | None:
+def file_difference(known: Pretrained, path: Path) -> str | None:
     """Tells how a file differs from the entry's size and hashes, in the predicate of a sentence; None: it does not."""
     if known.size is not None and path.stat().st_size != known.size:
         return f"has {path.stat().st_size} bytes, expected {known.size}"

@@ -4,6 +4,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 import kfpn
 import kfpn.data.formats
@@ -153,3 +154,66 @@ def test_evaluating_a_run_without_validation_data_is_refused(tmp_path):
     run = save_run(tmp_path / "run", val_data=None)
     with pytest.raises(ValueError, match=r"coco:seen.json has no validation split: say what to evaluate on"):
         kfpn.evaluate(run)
+
+
+def test_a_limit_above_100_adds_the_figures_at_it_and_the_line_of_a_limit_that_cuts_names_the_option(
+    run, opened, tmp_path, capsys
+):
+    path = tmp_path / "figures.json"
+    assert cli.main(["evaluate", "--workdir", str(run), "--max-detections", "150", "--json", str(path)]) == 0
+    figures, said = json.loads(path.read_text()), capsys.readouterr().out
+    assert [figures[name] for name in FIGURES] != [None] * 12
+    assert {"AP@150", "AP50@150", "AP75@150", "AR@150"} < set(figures)
+    assert "AP@150" in said
+    assert "cut by" not in said
+    assert cli.main(["evaluate", "--workdir", str(run)]) == 0
+    line = "cut by model.max_detections: 3 of 3 images have all the 20 detections that it allows; --max-detections allows more"
+    assert line in capsys.readouterr().out.splitlines()
+
+
+def test_best_thresholds_are_printed_kept_and_used(opened, tmp_path, capsys):
+    folder, pictures = save_run(tmp_path / "run"), tmp_path / "pictures"
+    pictures.mkdir()
+    Image.fromarray(tiny.image(64, 64, seed=0)).save(pictures / "0.png")
+    path = tmp_path / "figures.json"
+    assert cli.main(["evaluate", "--workdir", str(folder), "--best-thresholds", "--json", str(path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    start = lines.index(f"best threshold of each class, kept in {folder / 'thresholds.json'}:")
+    assert [line.split()[0] for line in lines[start + 1 : start + 5]] == ["class", *NAMES]
+    rows = json.loads(path.read_text())["thresholds"]
+    assert [row["name"] for row in rows] == list(NAMES)
+    assert [row["objects"] for row in rows] == [2, 1, 0]
+    assert rows[2]["threshold"] == 0.5
+    assert lines[start + 5].endswith("right detections: " + ", ".join(row["name"] for row in rows if row["f1"] is None))
+
+    model = kfpn.load_detector(folder)
+    assert model.thresholds == tuple(row["threshold"] for row in rows)
+    (everything,), (best,) = (kfpn.predict(model, pictures / "0.png", min_score=least) for least in (0.0, "best"))
+    least = np.array(model.thresholds)[everything["labels"]]
+    assert best["scores"].tolist() == everything["scores"][everything["scores"] >= least].tolist()
+
+    command = ["predict", str(pictures), "--workdir", str(folder), "--output", str(tmp_path / "out")]
+    assert cli.main(command) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("each class has its own least score, ")
+    assert f"objects: {len(best['scores'])}; images: 1 of 1" in said
+    assert cli.main([*command, "--min-score", "0"]) == 0
+    said = capsys.readouterr()
+    assert f"objects: {len(everything['scores'])}; images: 1 of 1" in said.out
+    assert "least score" not in said.out
+    assert "cut by model.max_detections: 1 of 1 images" in said.err
+
+
+def test_a_detector_without_thresholds_has_one_score_for_all(run, tmp_path, capsys):
+    model = kfpn.load_detector(run)
+    with pytest.raises(ValueError, match=r"got 'best': kfpn evaluate --workdir WORKDIR --best-thresholds makes them"):
+        kfpn.predict(model, tiny.image(64, 64), min_score="best")
+    with pytest.raises(ValueError, match=r"min_score must lie in 0..1 or be 'best', got 'good'"):
+        kfpn.predict(model, tiny.image(64, 64), min_score="good")
+
+
+def test_thresholds_travel_with_the_file_of_a_model(run, tmp_path):
+    model = kfpn.load_detector(run)
+    model.thresholds = (0.25, 0.5, 0.75)
+    model.save(tmp_path / "model.keras")
+    assert keras.models.load_model(tmp_path / "model.keras").thresholds == (0.25, 0.5, 0.75)

@@ -12,6 +12,10 @@ NAN = math.nan
     [
         ({"AP": 0.5}, {"AP": 0.4}, True),
         ({"AP": 0.3}, {"AP": 0.4}, False),
+        ({"AP": 0.3, "AP@500": 0.6, "best_by": "AP@500"}, {"AP": 0.4, "AP@500": 0.5, "best_by": "AP@500"}, True),
+        ({"AP": 0.4, "AP@500": 0.5, "best_by": "AP@500"}, {"AP": 0.3, "AP@500": 0.6, "best_by": "AP@500"}, False),
+        ({"AP": 0.3, "AP@500": 0.6, "best_by": "AP@500"}, {"AP": 0.4}, False),  # of before the limit was raised
+        ({"AP": 0.3, "AP@500": 0.6}, {"AP": 0.4, "AP@500": 0.5}, False),  # no image has more than 100 objects
         ({"AP": 0.4}, {"AP": 0.4}, True),  # the later of equals
         ({"AP": 0.0}, {"AP": 0.0}, True),
         ({"AP": None}, {"AP": None}, True),  # no measure: the last

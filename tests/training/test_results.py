@@ -47,3 +47,10 @@ def test_a_final_json_of_an_older_version_has_a_line_too(tmp_path):
     final = written(tmp_path, BEST, LAST, 4)
     del final["last"]
     assert "best step 4;" in summary_line(final)
+
+
+def test_the_line_has_the_figures_at_the_own_limit_and_the_one_that_decided(tmp_path):
+    own = {"AP@500": 0.6, "AP50@500": 0.9, "AP75@500": 0.7, "AR@500": 0.65, "best_by": "AP@500"}
+    line = summary_line(written(tmp_path, {**BEST, **own}, {**LAST, **own, "AP@500": 0.55}, 4))
+    assert "AP@500 0.600, AP50@500 0.900, AP75@500 0.700, AR@500 0.650, loss" in line
+    assert "best step 4 by AP@500 (the last, step 6: AP@500 0.550)" in line

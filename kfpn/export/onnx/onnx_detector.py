@@ -1,5 +1,6 @@
 """Builds the detector of ONNX's own operations: NonMaxSuppression and RoiAlign instead of TensorFlow's kernels."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -7,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from kfpn.config.model import ModelConfig
+from kfpn.export.class_thresholds import above_thresholds
 from kfpn.export.onnx.onnx_operations import OnnxOperations
 from kfpn.export.raw_detector import RawDetector
 from kfpn.export.tensorrt_layers import for_tensorrt
@@ -43,16 +45,25 @@ class OnnxDetector(RawDetector):
         static: pool with gathers. In TensorRT, RoiAlign is a plugin, which its parser cannot even look up without a GPU,
             and pooling level by level makes shapes depend on the boxes. Adaptive sampling (`sampling_ratio` 0) has no
             gathers and always uses ONNX's RoiAlign.
+        thresholds: the least score of a detection of each label; None: none is left out.
 
     Attributes:
         operations: those of ONNX that the graph asks for, to be handed to tf2onnx.
     """
 
-    def __init__(self, submodels: Submodels, config: ModelConfig, raw: bool, static: bool):
+    def __init__(
+        self,
+        submodels: Submodels,
+        config: ModelConfig,
+        raw: bool,
+        static: bool,
+        thresholds: Sequence[float] | None = None,
+    ):
         # Convolutions instead of matrix products, and Resize instead of a broadcast: both save transpositions here too.
         super().__init__(for_tensorrt(submodels), config, padded=False)
         self.operations = OnnxOperations()
         self.raw = raw
+        self.thresholds = thresholds
         self.by_gathers = static and config.sampling_ratio > 0
         self.suppress_by_rounds = static and raw
         self.first_dense, self.rest_of_head = None, self.submodels.heads["box"]
@@ -144,7 +155,8 @@ class OnnxDetector(RawDetector):
         if self.raw:
             return candidates
         boxes, scores = candidates["boxes"], candidates["scores"]
-        return self._best_per_class(tf.transpose(boxes, (0, 2, 1, 3)), tf.transpose(scores, (0, 2, 1)))
+        best = self._best_per_class(tf.transpose(boxes, (0, 2, 1, 3)), tf.transpose(scores, (0, 2, 1)))
+        return above_thresholds(best, self.thresholds)
 
     def _best_per_class(self, boxes, scores) -> dict[str, tf.Tensor]:
         """Does what `select_per_class` does: boxes (B, K, R, 4), scores (B, K, R)."""

@@ -28,6 +28,8 @@ class OnnxOptions:
     """Such as 1x800x1344x3: a file of this one shape, for TensorRT. None: all are dynamic."""
     raw: bool = False
     """Leave out the NMS of the detections: each RoI's boxes and scores, class by class."""
+    best_thresholds: bool = False
+    """Leave out detections below the threshold of their class, which `kfpn evaluate --best-thresholds` has found."""
     int8: bool = False
     """Compute convolutions and products in eight bits, for CPUs: calibrated on real images, compared by AP."""
     calibration_data: str | None = None
@@ -42,6 +44,10 @@ class OnnxOptions:
     def __post_init__(self) -> None:
         if self.input_shape is not None:
             parse_input_shape(self.input_shape)
+        if self.raw and self.best_thresholds:
+            raise ValueError(
+                "best_thresholds must go without --raw, got both: a raw file has no detections to leave out"
+            )
         if self.calibration_data is not None and not self.int8:
             raise ValueError(f"calibration_data must go with --int8, got {self.calibration_data!r} without it")
 
@@ -62,7 +68,10 @@ def run(options: OnnxOptions) -> int:
     names = ("calibration_data", "calibration_images", "check_images", "max_drop")
     int8 = Int8Options(**{name: getattr(options, name) for name in names}) if options.int8 else None
     try:
-        path = export_onnx(options.workdir, options.output, input_shape=options.input_shape, raw=options.raw, int8=int8)
+        path = export_onnx(
+            options.workdir, options.output, input_shape=options.input_shape, raw=options.raw, int8=int8,
+            best_thresholds=options.best_thresholds,
+        )  # fmt: skip
     except ExportMismatch as error:
         return print_mismatch(error)
     print(f"{path}: {path.stat().st_size / 1e6:.0f} MB")

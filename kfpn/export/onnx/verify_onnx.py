@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from kfpn.config.run import Config
+from kfpn.export.class_thresholds import verify_thresholds
 from kfpn.export.edge_rows import EVERYTHING, Selection, edge_lines
 from kfpn.export.onnx.onnx_runtimes import in_onnxruntime, in_openvino
 from kfpn.export.raw_detector import RawDetector, candidate_rows
@@ -92,6 +93,26 @@ def verify_onnx(trained: TrainedDetector, path: Path, shape: Shape | None, raw: 
     _print_differences(total, limit, ambiguous)
     _require_counterparts(total, limit, ambiguous)
     return total
+
+
+def verify_thresholded_file(trained: TrainedDetector, plain: Path, path: Path, shape: Shape | None) -> None:
+    """Compares, in ONNX Runtime, a file that leaves out detections below thresholds with the same one that gives all.
+
+    Args:
+        trained: the detector, with its thresholds.
+        plain: the file that gives all detections.
+        path: the one that is verified.
+        shape: as `verify_onnx` takes it.
+
+    Raises:
+        ExportMismatch: as `kfpn.export.class_thresholds.verify_thresholds`.
+    """
+    both = [in_onnxruntime(one) for one in (plain, path)]
+    pairs = []
+    for seed, own in enumerate([shape, shape] if shape else _compared_shapes(trained.config)):
+        results = [run(pictures(own, seed)) for run in both]
+        pairs += [tuple(_detections_of_image(result, row) for result in results) for row in range(own[0])]
+    verify_thresholds(pairs, dict(enumerate(trained.thresholds or ())))
 
 
 def _compared_shapes(config: Config) -> list[Shape]:

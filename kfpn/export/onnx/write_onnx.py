@@ -1,5 +1,6 @@
 """Writes ONNX files of a trained detector, and compares them with Keras before they appear."""
 
+import dataclasses
 import importlib
 import json
 import logging
@@ -15,7 +16,7 @@ from kfpn.export.input_shape import parse_input_shape
 from kfpn.export.onnx.int8 import Int8Options, calibration_inputs, quantize, require_accuracy, validation_source
 from kfpn.export.onnx.onnx_detector import OnnxDetector
 from kfpn.export.onnx.onnx_operations import OPSET
-from kfpn.export.onnx.verify_onnx import verify_onnx
+from kfpn.export.onnx.verify_onnx import verify_onnx, verify_thresholded_file
 from kfpn.export.tensorrt_layers import LARGEST_TOP_K
 from kfpn.export.trained import TrainedDetector, open_trained, written_aside
 from kfpn.ops.pyramid_levels import pre_nms
@@ -30,6 +31,7 @@ def export_onnx(
     input_shape: str | Sequence[int] | None = None,
     raw: bool = False,
     int8: Int8Options | None = None,
+    best_thresholds: bool = False,
 ) -> Path:
     """Writes a trained detector as an ONNX file, which appears once the runtimes give what Keras gives.
 
@@ -45,13 +47,14 @@ def export_onnx(
         raw: leave out the NMS of the detections. The NMS of the proposals stays: the box head's input depends on it.
         int8: how convolutions and products are made to compute in eight bits, for CPUs; None: all is float32. The float32
             file is compared with Keras, and the INT8 file with the float32 file, by their AP.
+        best_thresholds: leave out detections below the threshold of their class, see `kfpn.evaluate`.
 
     Returns:
         `target`.
 
     Raises:
         ValueError: if a package is missing, the shape is wrong, the target exists or can't be written, the work directory
-            has no weights, or INT8 lacks data. No file appears then.
+            has no weights or lacks the thresholds that are asked for, or INT8 lacks data. No file appears then.
         ExportMismatch: a ValueError, if onnxruntime, or OpenVINO where it is installed, finds something else than Keras, or
             INT8 costs too much accuracy. No file appears then.
     """
@@ -61,9 +64,11 @@ def export_onnx(
         raise ValueError(
             "int8 must go without input_shape and raw: it is for CPUs, and TensorRT makes an INT8 of its own"
         )
+    if raw and best_thresholds:
+        raise ValueError("best_thresholds must go without raw: a raw file has no detections to leave out")
     require_packages(PACKAGES)
     with written_aside(target) as aside:
-        trained = open_trained(workdir)
+        trained = open_trained(workdir, best_thresholds)
         if shape is not None:
             _require_small_counts(trained.config)
         if int8:
@@ -71,13 +76,26 @@ def export_onnx(
             inputs = list(calibration_inputs(trained.config, int8))
             validation = validation_source(trained.config) if int8.check_images else None
         full = aside.with_name("float32.onnx") if int8 else aside
-        write_onnx(trained, full, shape, raw)
-        verify_onnx(trained, full, shape, raw)
+        _write_verified(trained, full, shape, raw)
         if int8:
             quantize(full, aside, inputs)
             if validation is not None:
                 require_accuracy(trained, validation, full, aside, int8)
     return target
+
+
+def _write_verified(trained: TrainedDetector, path: Path, shape: tuple[int, int, int, int] | None, raw: bool) -> None:
+    """Writes the float32 file and compares it: with Keras or, where it has thresholds, with a file without them."""
+    if trained.thresholds is None:
+        write_onnx(trained, path, shape, raw)
+        verify_onnx(trained, path, shape, raw)
+        return
+    # The thresholds hide most rows of a drawn picture. So a file without them is compared with Keras.
+    plain, all_rows = path.with_name("plain.onnx"), dataclasses.replace(trained, thresholds=None)
+    write_onnx(all_rows, plain, shape, raw)
+    verify_onnx(all_rows, plain, shape, raw)
+    write_onnx(trained, path, shape, raw)
+    verify_thresholded_file(trained, plain, path, shape)
 
 
 def require_packages(packages: Sequence[str]) -> None:
@@ -121,7 +139,8 @@ def write_onnx(trained: TrainedDetector, path: Path, shape: tuple[int, int, int,
     import onnx
     import tf2onnx
 
-    detector = OnnxDetector(trained.submodels, trained.config.model, raw, static=shape is not None)
+    static = shape is not None
+    detector = OnnxDetector(trained.submodels, trained.config.model, raw, static, trained.thresholds)
     spec = tf.TensorSpec(shape or (None, None, None, 3), tf.float32, "images")
     function = tf.function(detector.detect, autograph=False)
     # tf2onnx would warn of every PyFunc that stands for an operation of ONNX. The file is checked below, and run afterwards.
@@ -145,6 +164,7 @@ def file_metadata(trained: TrainedDetector, raw: bool) -> dict[str, str]:
         "input_rule": json.dumps({"short_side": rule.short_side, "long_side": rule.long_side, "filter": "bilinear"}),
         "boxes": "y1, x1, y2, x2 in pixels of the input",
         "raw": json.dumps(raw),
+        **({} if trained.thresholds is None else {"thresholds": json.dumps(list(trained.thresholds))}),
     }
 
 

@@ -41,6 +41,8 @@ class SavedModelOptions:
     """gpu: select detections with operations that have kernels for GPUs. They are the same detections, later on a CPU (docs/gpu.md)."""
     devices: bool = False
     """Print which operations of the export have no kernel for GPUs, part by part."""
+    best_thresholds: bool = False
+    """Leave out detections below the threshold of their class, which `kfpn evaluate --best-thresholds` has found."""
     verify: bool = False
     """Compare with the Keras model on images of two sizes and in two batch sizes before the version appears."""
     max_pixels: int = MOST_PIXELS
@@ -78,6 +80,7 @@ def run(options: SavedModelOptions) -> int:
             batching=options.batching,
             xla=options.xla,
             nms_on=options.nms_on,
+            best_thresholds=options.best_thresholds,
             verify=options.verify,
             limits=RequestLimits(
                 max_pixels=options.max_pixels,

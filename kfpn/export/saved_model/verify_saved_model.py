@@ -67,7 +67,7 @@ def verify_trained(trained: TrainedDetector, path: Path) -> dict[str, Difference
     for images in image_batches(trained.config):
         expected = reference(images)
         for name, signature in signatures.items():
-            outputs = _call_signature(signature, images)
+            outputs = call_signature(signature, images)
             if outputs is not None:
                 difference = _compare_batch(trained, outputs, images, expected)
                 if difference.unmatched and not difference.proposals:
@@ -194,7 +194,7 @@ class Reference:
         return resized
 
 
-def _call_signature(signature: Any, images: list[np.ndarray]) -> dict[str, np.ndarray] | None:
+def call_signature(signature: Any, images: list[np.ndarray]) -> dict[str, np.ndarray] | None:
     """Runs one signature on one batch; None where the signature cannot take the batch, or is unknown."""
     # The inputs tell what a signature takes. Its name does not: Keras calls the first signature serving_default too,
     # where no signature has that name.

@@ -1,5 +1,6 @@
 """Writes SavedModels for TensorFlow Serving, and for every program that loads SavedModels without Keras."""
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ import tensorflow as tf
 
 from kfpn.config.run import InputConfig
 from kfpn.export.archive import detection_outputs, write_archive, write_classes
+from kfpn.export.class_thresholds import above_thresholds
 from kfpn.export.saved_model.graph_images import ImageBatch, batch_of_files, batch_of_pixels
 from kfpn.export.saved_model.request_limits import USUAL_LIMITS, RequestLimits
 from kfpn.export.saved_model.serving_files import (
@@ -19,6 +21,7 @@ from kfpn.export.saved_model.serving_files import (
 )
 from kfpn.export.saved_model.sparse_roi_align import SparseRoIAlign
 from kfpn.export.saved_model.verify_saved_model import verify_trained
+from kfpn.export.saved_model.verify_thresholded import verify_served_thresholds
 from kfpn.export.trained import TrainedDetector, next_version, open_trained, written_aside
 from kfpn.modeling.detector import Detector, Stages
 
@@ -41,6 +44,7 @@ def export_saved_model(
     batching: bool = False,
     xla: bool = False,
     nms_on: str = "cpu",
+    best_thresholds: bool = False,
     verify: bool = False,
     limits: RequestLimits = USUAL_LIMITS,
 ) -> Path:
@@ -55,6 +59,7 @@ def export_saved_model(
         batching: also write `directory`/batching.config, unless it is there.
         xla: compile the convolutions and the box head with XLA, anew for each padded size and batch size.
         nms_on: a key of `NMS_FORMS`: the device whose kernels select proposals and detections. The detections are the same.
+        best_thresholds: leave out detections below the threshold of their class, see `kfpn.evaluate`.
         verify: compare with the Keras model before the version appears, see `verify_saved_model`.
         limits: what the server takes at most, and whether one bad file fails its whole request.
 
@@ -62,7 +67,7 @@ def export_saved_model(
         The new version's folder.
 
     Raises:
-        ValueError: for a work directory without weights, a place that cannot be written, an unknown signature, or an image
+        ValueError: for a work directory without weights or without the thresholds that are asked for, a place that cannot be written, an unknown signature, or an image
             that cannot be read. No version appears then.
         ExportMismatch: a ValueError, for an export that differs from Keras. No version appears then.
     """
@@ -72,14 +77,20 @@ def export_saved_model(
     check_batch_sizes(warmup_batch_sizes, limits)
     images = read_images(warmup, limits)
     target = next_version(directory)
-    trained = open_trained(workdir)
+    trained = open_trained(workdir, best_thresholds)
     check_batch_pixels(images, warmup_batch_sizes, trained.config.input, limits)
     with written_aside(target) as aside:
         write_signatures(trained, aside, names, xla, limits, nms_on)
         if images:
             write_warmup(aside, images, [SIGNATURES[name] for name in names], warmup_batch_sizes, target.parent.name)
-        if verify:
+        if verify and trained.thresholds is None:
             verify_trained(trained, aside)
+        elif verify:
+            # The thresholds hide most rows of a drawn picture. So the same export without them is compared with Keras.
+            plain, all_rows = aside.with_name("plain"), dataclasses.replace(trained, thresholds=None)
+            write_signatures(all_rows, plain, names, xla, limits, nms_on)
+            verify_trained(all_rows, plain)
+            verify_served_thresholds(trained, plain, aside)
     if batching:
         write_batching(target.parent)
     return target
@@ -140,6 +151,7 @@ class ServedDetector(Detector):
         super().__init__(trained.submodels, trained.config.model, nms=NMS_FORMS[nms_on])
         self.input: InputConfig = trained.config.input
         self.category_ids = trained.category_ids
+        self.thresholds = trained.thresholds
         self.xla = xla
         self.limits = limits
         if not xla:  # XLA fuses the gathers, and has no sparse matrices
@@ -165,6 +177,10 @@ class ServedDetector(Detector):
         faster, except where XLA fuses RoIAlign into that layer.
         """
         return super().heads(pooled, training=not self.xla)
+
+    def select(self, outputs, rois, image_sizes):
+        """Selects the detections that reach the threshold of their class, where the export has thresholds."""
+        return above_thresholds(super().select(outputs, rois, image_sizes), self.thresholds)
 
     def detect_files(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """Detects in image files: (B,) string. A bad file gets a row of zeros, and a sentence in `errors`."""

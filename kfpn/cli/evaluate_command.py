@@ -1,0 +1,79 @@
+"""Carries out `kfpn evaluate`: measures a detector, prints its figures and keeps what was asked for."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from kfpn.cli.options import Evaluate
+from kfpn.config.checks import require_local
+from kfpn.config.test_scales import parse_scales
+
+
+def evaluate_and_print(command: Evaluate) -> int:
+    """Evaluates a detector, prints the figures and writes the files that were asked for; returns the exit code."""
+    from kfpn.data.class_table import describe_source
+    from kfpn.evaluation.best_thresholds import threshold_table
+    from kfpn.evaluation.coco_figures import detections_to_coco
+    from kfpn.evaluation.detection_limit import images_at_limit, limit_line
+    from kfpn.evaluation.recall import recall_line
+    from kfpn.inference.evaluate import EvaluationRequest, open_evaluation
+    from kfpn.runs.atomic_files import write_json
+    from kfpn.runs.workdir import Workdir
+
+    for name, file in (("json", command.json), ("detections", command.detections)):
+        if file:
+            require_place(name, file)
+    evaluation = open_evaluation(
+        EvaluationRequest(
+            command.workdir, command.data, command.split, command.batch_size, parse_scales(command.scales) or None,
+            command.flip, command.proposals, command.check_images, command.eval_batch_size, command.max_detections,
+            command.best_thresholds,
+        )
+    )  # fmt: skip
+    print(describe_source(evaluation.source), flush=True)
+    figures, detections = evaluation.measure()
+    print(f"{evaluation.source.name}: {len(evaluation.source)} images\n{_figures_table(figures)}")
+    limit = evaluation.source_pass.config.model.max_detections
+    if cut := images_at_limit(detections, limit):
+        print(limit_line(cut, len(evaluation.source), limit, "--max-detections"))
+    if command.best_thresholds:
+        rows = evaluation.keep_best_thresholds(detections)
+        figures["thresholds"] = [dataclasses.asdict(row) for row in rows]
+        print(f"best threshold of each class, kept in {Workdir(command.workdir).thresholds}:\n{threshold_table(rows)}")
+    if evaluation.pyramid is not None:
+        print(evaluation.pyramid.cost_line())
+    if command.proposals:
+        figures["proposals"] = evaluation.measure_proposals()
+        print(recall_line(figures["proposals"]))
+    if command.json:
+        write_json(Path(command.json), figures)
+    if command.detections:
+        write_json(Path(command.detections), detections_to_coco(detections, evaluation.source.category_ids))
+    return 0
+
+
+def require_place(name: str, path: str) -> None:
+    """Makes sure, before minutes of work, that the file that an option names can be written."""
+    require_local(name, path)
+    file = Path(path)
+    if file.is_dir():
+        raise ValueError(f"{file} must be the name of a file, got a folder")
+    if not file.parent.is_dir():
+        raise ValueError(f"{file} must lie in a folder that is there, got {file.parent}, which is not")
+
+
+def _figures_table(metrics: dict[str, Any]) -> str:
+    """Lays out the figures: the twelve in two rows, those at the detector's own limit, then the classes."""
+    from kfpn.evaluation.coco_figures import FIGURES
+    from kfpn.evaluation.detection_limit import own_limit_figures
+
+    def shown(value: float | None) -> str:
+        return "   -  " if value is None else f"{value:6.4f}"
+
+    own = own_limit_figures(metrics)
+    parts = (FIGURES[:6], FIGURES[6:], *([own] if own else []))
+    rows = ["  ".join(f"{name:>5} {shown(metrics[name])}" for name in part) for part in parts]
+    width = max(map(len, metrics["per_class"]), default=0)
+    rows += ["AP of each class:"]
+    rows += [f"  {name:<{width}}  {shown(value)}" for name, value in metrics["per_class"].items()]
+    return "\n".join(rows)

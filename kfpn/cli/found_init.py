@@ -1,0 +1,50 @@
+"""Replaces `--init auto` on the command line by the checkpoint that was found, or by nothing."""
+
+from collections.abc import Sequence
+
+from kfpn.data.formats import run_name
+
+
+def option_value(args: Sequence[str], name: str) -> str | None:
+    """Returns the value of `--name VALUE` or `--name=VALUE`; the last one counts, as in the parser."""
+    value = None
+    for index, word in enumerate(args):
+        if word == f"--{name}" and index + 1 < len(args):
+            value = args[index + 1]
+        elif word.startswith(f"--{name}="):
+            value = word.partition("=")[2]
+    return value
+
+
+def with_found_init(args: list[str]) -> list[str]:
+    """Returns the words of `kfpn train` with the checkpoint that was found in the place of `--init auto`.
+
+    The network's settings come with a checkpoint, so it has to be found before the words are parsed.
+
+    Args:
+        args: the command line. Words of other commands, without `--init auto` or with `--help` stay as they are.
+    """
+    if args[:1] != ["train"] or option_value(args, "init") != "auto" or {"--help", "-h"} & set(args):
+        return args
+    from kfpn.weights.auto_init import auto_init
+
+    data = option_value(args, "data")
+    workdir = option_value(args, "workdir") or (f"runs/{run_name(data)}" if data else "runs/finetune")
+    worker, several = 0, False
+    if option_value(args, "strategy") == "multi_worker":
+        from kfpn.training.distribution.cluster_resolver import resolve_cluster
+
+        resolver = resolve_cluster()
+        worker, several = int(resolver.task_id or 0), resolver.cluster_spec().num_tasks("worker") > 1
+    weights = auto_init(option_value(args, "model.backbone") or "resnet50", workdir, worker, several)
+    return _without_option(args, "init") + ([] if weights is None else ["--init", weights])
+
+
+def _without_option(args: Sequence[str], name: str) -> list[str]:
+    left, words = [], iter(args)
+    for word in words:
+        if word == f"--{name}":
+            next(words, None)
+        elif not word.startswith(f"--{name}="):
+            left.append(word)
+    return left

@@ -1,0 +1,34 @@
+"""Replaces `init="auto"` in a run's configuration by the checkpoint that was found, if it fits the network."""
+
+from dataclasses import replace
+
+from kfpn.config.run import Config
+from kfpn.runs.workdir import Workdir
+from kfpn.training.distribution.cluster import Cluster
+from kfpn.training.progress import say
+from kfpn.weights.auto_init import AUTO, auto_init
+from kfpn.weights.built_detector import SETTINGS_THAT_MUST_MATCH, mismatched_settings
+from kfpn.weights.identify import read_trained_weights
+
+
+def config_with_found_init(config: Config, cluster: Cluster) -> Config:
+    """Returns a configuration with the checkpoint that `init="auto"` finds; without it, the configuration as it is.
+
+    The command line has its checkpoint already, because the network's settings come with it. In Python the network is given,
+    so a checkpoint of another network is left out, which is said.
+
+    Args:
+        config: of the run.
+        cluster: the processes that train together; the first one looks.
+    """
+    if config.init != AUTO:
+        return config
+    begun = Workdir(config.workdir).config.exists()
+    weights = auto_init(config.model.backbone, config.workdir, cluster.index, cluster.several)
+    if weights is not None and not begun:  # A run that has begun fits, and its file may be gone.
+        own = read_trained_weights(weights).model
+        sizes = ("backbone_width", "pyramid_channels", "head_width")
+        if other := mismatched_settings((*SETTINGS_THAT_MUST_MATCH, *sizes), vars(config.model), own):
+            say(f"init auto: {weights} does not fit, it needs {', '.join(other)}; starts from random weights")
+            weights = None
+    return replace(config, init=weights)
