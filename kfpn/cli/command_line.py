@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import sys
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
@@ -30,6 +31,7 @@ from kfpn.cli.options import (
     ReplayNan,
     Visualize,
 )
+from kfpn.cli.process_start import process_start
 from kfpn.config.checks import require_local
 from kfpn.config.model import ModelConfig
 from kfpn.config.presets import PRESETS, preset
@@ -47,6 +49,8 @@ def main(args: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 where some images failed, 2 after an error (one line on stderr; with KFPN_DEBUG=1 the
         traceback), 130 after Ctrl-C.
     """
+    # Who calls this from Python has a process that is older than the command.
+    started = process_start() if args is None else time.monotonic()
     args = list(sys.argv[1:] if args is None else args)
     if args == ["--version"]:
         print(f"kfpn {__version__}")
@@ -58,7 +62,7 @@ def main(args: Sequence[str] | None = None) -> int:
         with _plain_warnings():
             command = _parse(args)
             _require_tensorflow()
-            return run(command)
+            return run(command, started)
     except KeyboardInterrupt:
         print("kfpn: stopped", file=sys.stderr)
         return 130
@@ -198,10 +202,10 @@ def train_defaults(args: Sequence[str]) -> Config:
     With `--init` the network and the losses are those that the weights were made with. A run that goes on has them already.
 
     Args:
-        args: the command line; only `--preset`, `--data`, `--init` and `--workdir` are looked at.
+        args: the command line; only `--preset`, `--data`, `--init`, `--workdir`, `--minutes` and `--steps` are looked at.
 
     Raises:
-        ValueError: for weights that can't be read.
+        ValueError: for weights that can't be read, and for both minutes and steps.
     """
     if args[:1] != ["train"]:
         return preset("shapes")
@@ -212,6 +216,13 @@ def train_defaults(args: Sequence[str]) -> Config:
     config = preset(name if name in PRESETS else "shapes")
     if data and data != config.data:
         config = dataclasses.replace(config, data=data, workdir=f"runs/{run_name(data)}")
+    if (minutes := _option(args, "minutes")) not in (None, "None"):
+        if (steps := _option(args, "steps")) is not None:
+            raise ValueError(
+                f"minutes must be given without steps, got --minutes {minutes} and --steps {steps}: leave one out"
+            )
+        # The value itself is left to the parser. How often to evaluate and to save then follows from the time.
+        config = dataclasses.replace(config, minutes=1.0, eval_every=None, checkpoint_every=None)
     if init and not _asks_for_help(args):
         settings = _settings_of(init, _option(args, "workdir") or config.workdir)
         config = dataclasses.replace(

@@ -8,14 +8,16 @@ import tensorflow as tf
 
 from kfpn.config.run import Config
 from kfpn.data.annotations import AnnotatedSource
+from kfpn.data.augment import largest_training_input
 from kfpn.data.class_names import relabelled, with_classes_of
 from kfpn.data.dataset_checks import check_training_set, check_validation_set, warn_of_shared_images
 from kfpn.data.formats import open_source
 from kfpn.data.own_split import open_run_sources, split_by_image
 from kfpn.data.pipeline import train_batches
-from kfpn.data.plan import WHOLE_BATCH, BatchShare
+from kfpn.data.plan import WHOLE_BATCH, BatchShare, group_by_aspect
 from kfpn.data.proposal_table import ProposalTable, proposals_of, with_proposals
 from kfpn.data.record import Source
+from kfpn.data.trained_records import trained_records
 from kfpn.runs.workdir import Workdir
 
 
@@ -34,6 +36,17 @@ class RunData:
     val_source: Source | None = None
     proposals: ProposalTable | None = None
     val_proposals: ProposalTable | None = None
+
+    @property
+    def has_recall(self) -> bool:
+        """Whether the run's detector makes proposals, whose recall is measured at its end."""
+        return self.val_source is not None and self.proposals is None
+
+    def canvases(self, config: Config) -> int:
+        """Returns how many padded sizes the training batches have: each costs a compilation."""
+        sizes = self.source.sizes[trained_records(self.source, config.input)]
+        largest = largest_training_input(config.input)
+        return len(group_by_aspect(sizes, largest, config.batch_size, config.input.scale_jitter[1]).canvases)
 
     def batches(self, config: Config, start: int, share: BatchShare = WHOLE_BATCH) -> tf.data.Dataset:
         """Returns the data set of the global batches from step `start` on, or of a process's share of them."""
