@@ -1,7 +1,6 @@
 """Paces a run of a given number of minutes: it measures what steps and pauses take, plans its steps, and keeps each plan."""
 
 import time
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
