@@ -38,18 +38,22 @@ def estimate_cost(
     limit: float,
     clock: Callable[[], float] = time.monotonic,
 ) -> EvaluationCost:
-    """Detects a few images, twice if the first batch holds them all.
+    """Detects the images of a few batches, twice if the first batch holds them all.
 
     Args:
         detect: makes an iterator that detects the images, one item an image, a batch at a time.
         images: number of all images.
         batch: images of a batch.
         canvases: number of padded sizes, each of which has a graph of its own.
-        limit: seconds after which it stops; the first batch is always detected.
+        limit: seconds after which it stops; two batches are always detected: the first one waits for the graph and the data.
         clock: gives seconds.
     """
     begun = clock()
-    stamps = _stamps(detect(), batch, lambda now, count: now - begun > limit or count >= batch * (1 + BATCHES), clock)
+
+    def over(now: float, count: int) -> bool:
+        return count >= batch * (1 + BATCHES) or (count > batch and now - begun > limit)
+
+    stamps = _stamps(detect(), batch, over, clock)
     first = stamps[batch - 1 : batch] or stamps[-1:]
     rest = len(stamps) - batch
     each = (stamps[-1] - first[0]) / rest if rest > 0 else 0.0

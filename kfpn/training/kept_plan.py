@@ -2,8 +2,7 @@
 
 import json
 import zlib
-from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,23 @@ from kfpn.runs.checkpoint import Progress
 from kfpn.runs.other_options import MAY_DIFFER
 from kfpn.training.progress import warn_on_write_error
 from kfpn.training.step_plan import Decision
+
+
+@dataclass
+class KeptTimes:
+    """Holds what a restart needs to know.
+
+    Attributes:
+        decisions: oldest first.
+        checked: the last step after which it was looked whether a decision is due: up to it there are no others.
+        costs: name -> seconds that were measured.
+        spent: seconds that the run has taken.
+    """
+
+    decisions: list[Decision] = field(default_factory=list)
+    checked: int = 0
+    costs: dict[str, float] = field(default_factory=dict)
+    spent: float = 0.0
 
 
 class KeptPlan:
@@ -28,43 +44,37 @@ class KeptPlan:
         fields = {name: value for name, value in to_dict(config).items() if name not in (*MAY_DIFFER, "steps")}
         self._options = zlib.crc32(json.dumps(fields, sort_keys=True).encode())
 
-    def read(self, progress: Progress) -> tuple[list[Decision], dict[str, float], float]:
+    def read(self, progress: Progress) -> KeptTimes:
         """Returns what is known about a run that goes on from a checkpoint.
 
         The file may know decisions that were made after the checkpoint: they are made again at their steps.
 
         Args:
             progress: of the checkpoint.
-
-        Returns:
-            The decisions, oldest first; name -> seconds that were measured; and the seconds that the run has taken.
         """
         saved = [_decision(values) for values in progress.decisions]
-        kept, costs, spent = self._read_file()
-        if kept[: len(saved)] != saved:
-            kept = saved  # The file is older than the checkpoint, or of another run.
-        return kept, costs, max(spent, progress.spent)
+        kept = self._read_file()
+        if kept.decisions[: len(saved)] != saved:  # The file is older than the checkpoint, or of another run.
+            kept.decisions = saved
+        kept.checked = max(kept.checked, *(decision.step for decision in kept.decisions), 0)
+        kept.spent = max(kept.spent, progress.spent)
+        return kept
 
-    def write(self, decisions: Sequence[Decision], costs: dict[str, float], spent: float) -> None:
+    def write(self, times: KeptTimes) -> None:
         """Writes the file aside and renames it; where there is no room the run goes on, and a restart measures anew."""
-        content = {
-            "options": self._options,
-            "spent": spent,
-            "costs": costs,
-            "decisions": [asdict(decision) for decision in decisions],
-        }
         with warn_on_write_error(self.path):
-            write_json(self.path, content)
+            write_json(self.path, {"options": self._options, **asdict(times)})
 
-    def _read_file(self) -> tuple[list[Decision], dict[str, float], float]:
+    def _read_file(self) -> KeptTimes:
         try:
             content: Any = read_json(self.path)
             if content["options"] != self._options:
-                return [], {}, 0.0
+                return KeptTimes()
             costs = {str(name): float(value) for name, value in content["costs"].items()}
-            return [_decision(values) for values in content["decisions"]], costs, float(content["spent"])
+            decisions = [_decision(values) for values in content["decisions"]]
+            return KeptTimes(decisions, int(content["checked"]), costs, float(content["spent"]))
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            return [], {}, 0.0
+            return KeptTimes()
 
 
 def _decision(values: dict[str, Any]) -> Decision:

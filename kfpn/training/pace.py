@@ -69,6 +69,10 @@ class Pace:
         """Returns the seconds that are left to the run; None: that is not known."""
         return None
 
+    def fits_evaluation(self, step: int) -> bool:
+        """Tells whether an evaluation after a step takes less than the whole time of the run; if not, says so."""
+        return True
+
     def fits_recall(self) -> bool:
         """Tells whether there is time for the recall of the proposals at the end."""
         return True

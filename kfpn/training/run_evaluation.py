@@ -68,7 +68,10 @@ class RunEvaluation:
         """
         run, progress = self.run, self.run.progress
         with run.optimizer.averaged_weights():
-            figures = run.evaluate(progress.step) if run.evaluate else {}
+            figures: dict[str, Any] = {}
+            # Once there are figures, weights without any would not be compared with those.
+            if run.evaluate and (progress.best_step or self.pace.fits_evaluation(progress.step)):
+                figures = run.evaluate(progress.step)
             better = not progress.best_step or is_better(figures, progress.best)
             if better:
                 try:

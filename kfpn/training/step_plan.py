@@ -145,6 +145,8 @@ def first_plan_is_due(used: float, steps: int) -> bool:
         used: share of the time that has passed.
         steps: number of steps that were measured.
     """
+    if steps == 0:  # A compilation says nothing about the next step.
+        return used >= 1.0
     return steps >= FIRST_STEPS or (steps >= FEW_STEPS and used >= FIRST_SHARE) or used >= LATEST_SHARE
 
 

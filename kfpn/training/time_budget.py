@@ -11,14 +11,14 @@ from kfpn.runs.checkpoint import Progress
 from kfpn.runs.workdir import Workdir
 from kfpn.training.distribution.cluster import Cluster
 from kfpn.training.evaluation_cost import EvaluationCost
-from kfpn.training.kept_plan import KeptPlan
+from kfpn.training.kept_plan import KeptPlan, KeptTimes
 from kfpn.training.pace import Pace
 from kfpn.training.progress import say, warn_on_write_error
+from kfpn.training.run_costs import RunCosts
 from kfpn.training.step_clock import StepClock
 from kfpn.training.step_plan import (
     FEW_STEPS,
     LATEST_SHARE,
-    Costs,
     Decision,
     TimeLimit,
     correction_is_due,
@@ -27,15 +27,9 @@ from kfpn.training.step_plan import (
     plan_steps,
 )
 
-LEARNED = 0.005
-"""The plan is corrected as well where an evaluation took so much more or less of the time than was thought."""
 PROBE_SHARE = 0.015
 """At most this share of the time, or `LEAST_PROBE`, goes into detecting a few images before the first plan."""
 LEAST_PROBE = 1.0
-CHECKPOINT_SECONDS = 1.0
-"""What a checkpoint is taken to cost until one was written; evaluations without validation data save weights alone."""
-EXIT_SECONDS = 1.5
-"""What final.json, the last curves and the end of the process take."""
 LATE = 1.03
 """The recall of proposals is left out where it would end later than this multiple of the time."""
 
@@ -77,8 +71,9 @@ class TimeBudget(Pace):
         self.follow: Callable[[Decision, Decision], None] = lambda decision, first: None
         self._started, self._clock = started, clock
         self._file = KeptPlan(workdir.minutes, config)
-        self.decisions, self.costs, self._spent = self._file.read(progress)
-        self._learned = False
+        kept = self._file.read(progress)
+        self.decisions, self._checked, self._spent = kept.decisions, kept.checked, kept.spent
+        self.costs = RunCosts(kept.costs, self.seconds)
         self._noted = clock()
         self.current = next((d for d in reversed(self.decisions) if d.step < progress.step), None)
         self._hold()
@@ -104,7 +99,7 @@ class TimeBudget(Pace):
         """Tells whether `decide` is to be called after a step: it depends on the decisions alone."""
         if step < 1 or step >= self.last:
             return False
-        if self.decisions and self.decisions[-1].step >= step:
+        if step <= self._checked:
             return any(decision.step == step for decision in self.decisions)
         if self.current is None:
             return True
@@ -113,7 +108,7 @@ class TimeBudget(Pace):
     def decide(self, step: int) -> None:
         """Repeats the decision that was made after this step, or makes one if it is due."""
         decision = next((d for d in self.decisions if d.step == step), None)
-        if decision is None:
+        if decision is None and step > self._checked:
             decision = self._follow_chief(step, self._new_decision(step) if self.cluster.is_chief else None)
         if decision is not None:
             self.current = decision
@@ -124,13 +119,7 @@ class TimeBudget(Pace):
         """Measures what takes time between two steps, in a `with` block."""
         with self.steps.pause() as measured:
             yield
-        # Only the chief's counts: the other workers wait for it elsewhere.
-        if name == "evaluation":
-            guess = self.costs.get(name, 0.0)
-            self._learned |= abs(measured.seconds - guess) > LEARNED * self.seconds
-            if "detecting" in self.costs:  # The recall of the proposals looks at the same images.
-                self.costs["detecting"] *= measured.seconds / max(guess, 1e-9)
-        self.costs[name] = measured.seconds
+        self.costs.measure(name, measured.seconds)  # Those of the chief count.
 
     def keep(self) -> None:
         """Puts the decisions and the time so far into the run's progress."""
@@ -141,7 +130,10 @@ class TimeBudget(Pace):
         """Writes down how long the run took so far, at most every five seconds."""
         if self.cluster.is_chief and (at_once or self._clock() - self._noted >= 5.0):
             self._noted = self._clock()
-            self._file.write(self.decisions, self.costs, self.used)
+            self._write()
+
+    def _write(self) -> None:
+        self._file.write(KeptTimes(self.decisions, self._checked, self.costs.known, self.used))
 
     def figures(self) -> dict[str, Any]:
         """Returns the minutes that are planned and those that were used."""
@@ -167,9 +159,19 @@ class TimeBudget(Pace):
                 "The run takes a few steps and keeps their weights"
             )
 
+    def fits_evaluation(self, step: int) -> bool:
+        """Tells whether an evaluation takes less than the whole time; if not, says so."""
+        fits = self.costs.evaluation < self.seconds
+        if not fits:
+            say(
+                f"step {step} is not evaluated: that takes about {self.costs.evaluation:.0f} s, longer than the {self._shown} "
+                "minutes. The weights are kept; kfpn evaluate measures them"
+            )
+        return fits
+
     def fits_recall(self) -> bool:
         """Tells whether there is time left for the recall of the proposals."""
-        fits = self.used + self._ending() <= LATE * self.seconds
+        fits = self.used + self.costs.ending <= LATE * self.seconds
         if not fits:
             say(f"the recall of the proposals is not measured: the {self._shown} minutes are over")
         return fits
@@ -206,9 +208,12 @@ class TimeBudget(Pace):
 
     def _follow_chief(self, step: int, decision: Decision | None) -> Decision | None:
         """Returns the chief's decision on every worker, kept; None: there is none."""
-        packed = 0
+        packed, self._checked = 0, step
         if decision is not None:
+            self.decisions.append(decision)
             packed = (decision.last * _PARTS + decision.evaluations) * _PARTS + decision.saves
+        if self.cluster.is_chief:
+            self._write()  # That nothing was decided at this step counts at a restart, too.
         if self.cluster.several:
             packed = self.cluster.gather(packed)[0]
         if not packed:
@@ -218,10 +223,8 @@ class TimeBudget(Pace):
             last, evaluations = divmod(rest, _PARTS)
             share = 0.0 if self.current is None else self.current.share_at(step)
             decision = Decision(step, share, last, evaluations, saves)
-        self.decisions.append(decision)
-        if self.cluster.is_chief:
-            self._file.write(self.decisions, self.costs, self.used)
-            self._keep_steps(decision)
+            self.decisions.append(decision)
+        self._keep_steps(decision)
         return decision
 
     def _new_decision(self, step: int) -> Decision | None:
@@ -232,19 +235,13 @@ class TimeBudget(Pace):
         elif self.steps.count < FEW_STEPS and self.used < self.current.until:
             due = False
         else:
-            due = self._learned or correction_is_due(self.current, step, self.used, self.seconds)
+            due = self.costs.learned or correction_is_due(self.current, step, self.used, self.seconds)
         if not due:
             return None
         self._measure_evaluation()
-        costs = Costs(
-            step=self.steps.step_seconds(),
-            evaluation=self.costs.get("evaluation", CHECKPOINT_SECONDS),
-            checkpoint=self.costs.get("checkpoint", CHECKPOINT_SECONDS),
-            ending=self._ending(),
-            compilations=self.steps.seconds_to_compile(),
-        )
+        costs = self.costs.with_steps(self.steps.step_seconds(), self.steps.seconds_to_compile())
         decision = plan_steps(self.limit, step, self.current, self.used, costs)
-        self._learned = False
+        self.costs.learned = False
         if self.current is None:
             for line in plan_lines(self.limit, decision, costs):
                 say(line)
@@ -252,12 +249,6 @@ class TimeBudget(Pace):
 
     def _measure_evaluation(self) -> None:
         """Detects a few images, if no evaluation was measured yet."""
-        if self.probe is None or "evaluation" in self.costs:
-            return
-        with self.steps.pause():
-            cost = self.probe(max(LEAST_PROBE, PROBE_SHARE * self.seconds))
-        self.costs |= {"evaluation": cost.evaluation, "detecting": cost.detecting, "tracing": cost.tracing}
-
-    def _ending(self) -> float:
-        # The recall builds the first stage anew, traces it, and looks at all images.
-        return sum(self.costs.get(name, 0.0) for name in ("building", "tracing", "detecting")) + EXIT_SECONDS
+        if self.probe is not None and "evaluation" not in self.costs.known:
+            with self.steps.pause():
+                self.costs.estimate(self.probe(max(LEAST_PROBE, PROBE_SHARE * self.seconds)))

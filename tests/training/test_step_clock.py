@@ -87,9 +87,13 @@ def test_a_few_batches_tell_what_an_evaluation_costs(clock):
     assert cost.evaluation == pytest.approx(1.15 * 20.0 + 0.5)
 
 
-def test_where_time_is_over_or_images_are_few_the_first_batch_is_detected_again(clock):
+def test_two_batches_are_detected_where_time_is_over(clock):
     cost = estimate_cost(detection(clock, 40, 4), 40, 4, 1, limit=1.0, clock=clock)
     assert cost == EvaluationCost(tracing=10.0, detecting=20.0)
+    assert clock.now == 100.0 + 10.0 + 2 * 2.0
+
+
+def test_images_of_one_batch_are_detected_twice(clock):
     cost = estimate_cost(detection(clock, 3, 4, each=0.75), 3, 4, 1, limit=60.0, clock=clock)
     assert cost.detecting == 3.0
     assert cost.tracing == pytest.approx(10.0)

@@ -80,7 +80,9 @@ def test_the_first_plan_waits_for_some_steps_unless_time_runs_out():
     assert first_plan_is_due(0.0, 20)
     assert not first_plan_is_due(0.2, 2)
     assert first_plan_is_due(0.2, 3)
-    assert first_plan_is_due(0.4, 0)
+    assert first_plan_is_due(0.4, 1)
+    assert not first_plan_is_due(0.9, 0)
+    assert first_plan_is_due(1.0, 0)
 
 
 def test_a_plan_is_corrected_at_shares_of_the_time_and_where_the_run_is_off():

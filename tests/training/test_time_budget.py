@@ -82,7 +82,7 @@ def kept(machine):
 
 def test_a_run_ends_when_its_minutes_are_over(whole):
     machine, _, progress = whole
-    used = machine.now - 1000.0 + machine.pace._ending()
+    used = machine.now - 1000.0 + machine.pace.costs.ending
     assert used == pytest.approx(120.0, rel=0.05)
     assert progress.step == machine.pace.last == progress.evaluated
     assert json.loads(machine.workdir.config.read_text())["steps"] == progress.step
@@ -113,13 +113,13 @@ def test_decisions_are_kept_in_the_checkpoint_and_in_a_file(whole):
 
 @pytest.mark.parametrize("killed_before", [5, 22, 45, 70])
 def test_a_killed_run_repeats_its_decisions_and_ends_with_the_same_bits(whole, tmp_path, killed_before):
-    """A run is killed, and goes on in the folder of the file with all decisions of one that was not: as if it died at its last step."""
+    """It goes on with the file of the whole run: as if that had been killed at its last step and lost its checkpoints since."""
     machine, variables, progress = whole
     killed = Machine(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         killed.run(killed_before)
     killed.workdir.minutes.write_text(machine.workdir.minutes.read_text())
-    again = Machine(tmp_path, step=7.0)  # a far slower machine, an hour later
+    again = Machine(tmp_path, step=7.0)  # a far slower machine
     again.now += 3600.0
     ended, after = again.run()
     assert after.step == progress.step
@@ -138,7 +138,7 @@ def test_a_run_that_was_killed_counts_the_time_before_and_not_the_time_between(t
     again.now += 5000.0
     begun = again.now
     again.run()
-    used = again.now - begun + again.pace._ending()
+    used = again.now - begun + again.pace.costs.ending
     assert before + used == pytest.approx(240.0, rel=0.05)
     assert killed.decided == again.decided
 
@@ -165,12 +165,21 @@ def test_a_time_that_is_too_short_is_said_early_and_leaves_weights(tmp_path, cap
     assert not machine.pace.fits_recall()
 
 
+def test_an_evaluation_that_takes_longer_than_all_is_left_out_and_the_weights_are_kept(tmp_path, capsys):
+    machine = Machine(tmp_path, evaluation=200.0)
+    _, progress = machine.run()
+    assert machine.evaluated == []
+    assert (progress.best, progress.best_step) == ({}, progress.step)
+    assert machine.workdir.weights.exists()
+    assert "is not evaluated: that takes about 192 s, longer than the 2 minutes" in capsys.readouterr().out
+
+
 def test_evaluations_and_checkpoints_by_hand_keep_their_steps(tmp_path):
     machine = Machine(tmp_path)
     machine.config = replace(machine.config, eval_every=25, checkpoint_every=40)
     _, progress = machine.run()
     assert machine.evaluated == [*range(25, progress.step, 25), progress.step]
-    assert machine.now - 1000.0 + machine.pace._ending() == pytest.approx(120.0, rel=0.05)
+    assert machine.now - 1000.0 + machine.pace.costs.ending == pytest.approx(120.0, rel=0.05)
 
 
 class Chief(Cluster):

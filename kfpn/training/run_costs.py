@@ -1,0 +1,57 @@
+"""Holds what evaluations, checkpoints and the end of a run take, as estimated at first and then as measured."""
+
+from kfpn.training.evaluation_cost import EvaluationCost
+from kfpn.training.step_plan import Costs
+
+LEARNED = 0.005
+"""An evaluation that took more or less by this share of the run's time than was thought is worth another plan."""
+UNKNOWN_SECONDS = 1.0
+"""What a checkpoint is taken to cost until one was written; evaluations without validation data save weights alone."""
+EXIT_SECONDS = 1.5
+"""What final.json, the last curves and the end of the process take."""
+
+
+class RunCosts:
+    """Holds seconds by name: `evaluation` and `checkpoint`, and for the recall `building`, `tracing` and `detecting`.
+
+    Args:
+        known: from an earlier start of the run; {} at first.
+        seconds: that the run may take.
+
+    Attributes:
+        known: name -> seconds.
+        learned: whether an evaluation has told something new.
+    """
+
+    def __init__(self, known: dict[str, float], seconds: float):
+        self.known = known
+        self.seconds = seconds
+        self.learned = False
+
+    def estimate(self, cost: EvaluationCost) -> None:
+        """Takes what the detection of a few images has told."""
+        self.known |= {"evaluation": cost.evaluation, "detecting": cost.detecting, "tracing": cost.tracing}
+
+    def measure(self, name: str, seconds: float) -> None:
+        """Takes what an evaluation or a checkpoint took."""
+        before = self.known.get(name, 0.0)
+        if name == "evaluation":
+            self.learned |= abs(seconds - before) > LEARNED * self.seconds
+            if "detecting" in self.known:  # The recall of the proposals looks at the same images.
+                self.known["detecting"] *= seconds / max(before, 1e-9)
+        self.known[name] = seconds
+
+    @property
+    def evaluation(self) -> float:
+        """Seconds of an evaluation."""
+        return self.known.get("evaluation", UNKNOWN_SECONDS)
+
+    @property
+    def ending(self) -> float:
+        """Seconds from the last evaluation to the exit. The recall builds the first stage anew, traces it, and looks at all images."""
+        return sum(self.known.get(name, 0.0) for name in ("building", "tracing", "detecting")) + EXIT_SECONDS
+
+    def with_steps(self, step: float, compilations: float) -> Costs:
+        """Returns all costs, with those of a step and of the compilations to come."""
+        checkpoint = self.known.get("checkpoint", UNKNOWN_SECONDS)
+        return Costs(step, self.evaluation, checkpoint, self.ending, compilations)
