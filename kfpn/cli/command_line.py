@@ -7,7 +7,6 @@ import io
 import logging
 import os
 import sys
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
@@ -31,12 +30,12 @@ from kfpn.cli.options import (
     ReplayNan,
     Visualize,
 )
-from kfpn.cli.process_start import process_start
 from kfpn.config.checks import require_local
 from kfpn.config.model import ModelConfig
 from kfpn.config.presets import PRESETS, preset
 from kfpn.config.run import Config
 from kfpn.data.formats import run_name
+from kfpn.runs.command_start import command_under_way
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -49,8 +48,7 @@ def main(args: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 where some images failed, 2 after an error (one line on stderr; with KFPN_DEBUG=1 the
         traceback), 130 after Ctrl-C.
     """
-    # Who calls this from Python has a process that is older than the command.
-    started = process_start() if args is None else time.monotonic()
+    started_by_process = args is None
     args = list(sys.argv[1:] if args is None else args)
     if args == ["--version"]:
         print(f"kfpn {__version__}")
@@ -59,10 +57,11 @@ def main(args: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name need not be UTF-8
     try:
-        with _plain_warnings():
+        # Who calls this from Python has a process that is older than the command.
+        with _plain_warnings(), command_under_way(is_process=started_by_process):
             command = _parse(args)
             _require_tensorflow()
-            return run(command, started)
+            return run(command)
     except KeyboardInterrupt:
         print("kfpn: stopped", file=sys.stderr)
         return 130

@@ -21,25 +21,18 @@ Command = (
 )  # fmt: skip
 
 
-def run(command: Command, started: float | None = None) -> int:
-    """Does what a parsed command says, and returns the exit code.
-
-    Args:
-        command: what to do.
-        started: `time.monotonic()` when the command began; None: now.
-    """
+def run(command: Command) -> int:
+    """Does what a parsed command says, and returns the exit code."""
     work = _WORK_OF_A_GPU.get(type(command))
     if work is not None and not getattr(command, "cpu_devices", None):  # who splits the CPU wants to train on it
         warn_of_idle_gpu(work)
-    if isinstance(command, Config):
-        return _train(command, started)
     return _RUN[type(command)](command)
 
 
-def _train(config: Config, started: float | None) -> int:
+def _train(config: Config) -> int:
     from kfpn.training.train import train
 
-    train(config, started=started)
+    train(config)
     return 0
 
 
@@ -236,6 +229,7 @@ def _benchmark(command: options.Benchmark) -> int:
 
 
 _RUN: dict[type, Callable[[Any], int]] = {
+    Config: _train,
     options.LookAtData: _look_at_data,
     options.Evaluate: _evaluate,
     options.Predict: _predict,

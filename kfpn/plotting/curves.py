@@ -22,8 +22,8 @@ def plot_curves(metrics_path: str | Path, png_path: str | Path) -> None:
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 3)
-    names = ("loss", "val_loss", "rpn_class", "rpn_box", "roi_class", "roi_box")
-    losses = [name for name in names if _series(rows, name)[0]]
+    shown = ("loss", "val_loss", "rpn_class", "rpn_box", "roi_class", "roi_box")
+    losses = [name for name in shown if _series(rows, name)[0]]
     for axes, title, names in (
         (panels[0], "training loss" if "val_loss" not in losses else "training and validation loss", losses),
         (panels[1], "learning rate", ["lr"]),

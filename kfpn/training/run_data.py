@@ -74,7 +74,7 @@ def open_run_data(config: Config, source: Source | str | None, val_source: Sourc
     if validation is None:
         warnings.warn(
             "no validation data: AP is not measured, and the last weights are kept, not the best (--val-share .1 keeps a tenth of "
-            "the images to evaluate on)",
+            f"the images to evaluate on){_without_effect(config)}",
             stacklevel=4,
         )
     else:
@@ -85,6 +85,12 @@ def open_run_data(config: Config, source: Source | str | None, val_source: Sourc
         return RunData(opened, validation)
     val_proposals = None if validation is None else proposals_of(config.proposals, validation)
     return RunData(opened, validation, proposals_of(config.proposals, opened), val_proposals)
+
+
+def _without_effect(config: Config) -> str:
+    """Returns the end of a warning: which options do nothing without validation data."""
+    names = [name for name in ("patience", "val_loss") if getattr(config, name)]
+    return f"; {' and '.join(names)} do nothing" if names else ""
 
 
 def _opened_sources(

@@ -90,7 +90,7 @@ def restore_run(setup: Setup, trainee: Trainee) -> tuple[Checkpoints, Progress]:
     cluster.require_same("the step of the newest checkpoint", progress.step, hint)
     if progress.best_step and not workdir.weights.exists():
         # Someone removed the weights for inference: the next evaluation writes them again.
-        progress.evaluated, progress.best_step, progress.best = 0, 0, {}
+        progress.evaluated, progress.best_step, progress.best, progress.stale = 0, 0, {}, 0
     cluster.gather(0)  # All workers look for the weights above before the chief writes them.
     return checkpoints, progress
 

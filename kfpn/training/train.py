@@ -1,7 +1,6 @@
 """Trains a detector from a configuration: opens the data, builds, resumes, runs the loop and writes the results."""
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -21,6 +20,7 @@ from kfpn.data.record import Source
 from kfpn.data.trained_records import describe_left_out
 from kfpn.losses.training_losses import training_functions
 from kfpn.runs.checkpoint import Checkpoints, Progress
+from kfpn.runs.command_start import command_start
 from kfpn.runs.lock import sole_training
 from kfpn.runs.precision import dtype_policy
 from kfpn.runs.workdir import Workdir
@@ -53,7 +53,6 @@ def train(
     source: Source | str | None = None,
     val_source: Source | str | None = None,
     strategy: tf.distribute.Strategy | None = None,
-    started: float | None = None,
 ) -> dict[str, Any]:
     """Trains a detector, or goes on with the run that `config.workdir` holds.
 
@@ -63,7 +62,6 @@ def train(
         val_source: what to evaluate on; None: `config.val_data` or, without `source` as well, the validation
             split of `config.data`.
         strategy: None: `make_run_strategy(config)`.
-        started: `time.monotonic()` from which `config.minutes` count; None: now.
 
     Returns:
         The content of final.json: the twelve COCO figures and `per_class` of the weights that were saved (the best), the
@@ -77,7 +75,7 @@ def train(
             is not finite (see `kfpn.training.nonfinite`).
         SystemExit: after Ctrl-C (130) or SIGTERM (0), when all is saved.
     """
-    started = time.monotonic() if started is None else started
+    started = command_start()
     for name in ("workdir", "init", "proposals"):
         require_local(name, getattr(config, name))
     if strategy is None:
