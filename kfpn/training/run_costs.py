@@ -7,8 +7,10 @@ LEARNED = 0.005
 """An evaluation that took more or less by this share of the run's time than was thought is worth another plan."""
 UNKNOWN_SECONDS = 1.0
 """What a checkpoint is taken to cost until one was written; evaluations without validation data save weights alone."""
-EXIT_SECONDS = 1.5
-"""What final.json, the last curves and the end of the process take."""
+EXIT_SECONDS = 1.0
+EXIT_BUILDINGS = 0.75
+"""What final.json, the last curves and the end of the process take: so many seconds, and this multiple of the building of a detector,
+which tells how fast the machine is."""
 
 
 class RunCosts:
@@ -21,12 +23,14 @@ class RunCosts:
     Attributes:
         known: name -> seconds.
         learned: whether an evaluation has told something new.
+        has_recall: whether the recall of the proposals is measured at the end.
     """
 
     def __init__(self, known: dict[str, float], seconds: float):
         self.known = known
         self.seconds = seconds
         self.learned = False
+        self.has_recall = True
 
     def estimate(self, cost: EvaluationCost) -> None:
         """Takes what the detection of a few images has told."""
@@ -49,7 +53,9 @@ class RunCosts:
     @property
     def ending(self) -> float:
         """Seconds from the last evaluation to the exit. The recall builds the first stage anew, traces it, and looks at all images."""
-        return sum(self.known.get(name, 0.0) for name in ("building", "tracing", "detecting")) + EXIT_SECONDS
+        building, tracing, detecting = (self.known.get(name, 0.0) for name in ("building", "tracing", "detecting"))
+        recall = building + tracing + detecting if self.has_recall else 0.0
+        return recall + EXIT_BUILDINGS * building + EXIT_SECONDS
 
     def with_steps(self, step: float, compilations: float) -> Costs:
         """Returns all costs, with those of a step and of the compilations to come."""

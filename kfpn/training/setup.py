@@ -101,7 +101,8 @@ def make_pace(setup: Setup, trainee: Trainee, progress: Progress) -> Pace:
     if config.minutes is None:
         return Pace(config)
     budget = TimeBudget(config, setup.workdir, progress, setup.cluster, setup.started)
-    budget.costs.known["building"] = trainee.seconds if setup.data.has_recall else 0.0
+    budget.costs.known["building"] = trainee.seconds
+    budget.costs.has_recall = setup.data.has_recall
     budget.steps.shapes = setup.data.canvases(config)
     if isinstance(trainee.optimizer.schedule, PlannedSchedule):
         budget.use(trainee.optimizer.schedule.follow)
