@@ -30,7 +30,7 @@ from kfpn.training.step_plan import (
 PROBE_SHARE = 0.015
 """At most this share of the time, or `LEAST_PROBE`, goes into detecting a few images before the first plan."""
 LEAST_PROBE = 1.0
-LATE = 1.03
+LATE = 1.05
 """The recall of proposals is left out where it would end later than this multiple of the time."""
 
 _LAST, _PARTS = 2**31 - 1, 2**10

@@ -141,17 +141,16 @@ def _train_opened(setup: Setup) -> dict[str, Any]:
 def _read_finished(setup: Setup, progress: Progress, pace: Pace) -> dict[str, Any] | None:
     """Returns the content of final.json if the run has come to its end; None: there is something left to do."""
     patience = setup.config.patience
+    finished = min(progress.step, progress.evaluated) >= pace.last
     stopped = patience is not None and progress.stale >= patience and progress.evaluated == progress.step
-    if not stopped and min(progress.step, progress.evaluated) < pace.last:
-        return None
-    final = read_final(setup.workdir)
-    if final is not None and stopped:
+    final = read_final(setup.workdir) if finished or stopped else None
+    if final is not None and finished:
+        say(f"{setup.workdir.path} has finished its {pace.last} steps: {summary_line(final)}")
+    elif final is not None:
         say(
             f"{setup.workdir.path} has stopped at step {progress.step}, after {progress.stale} evaluations without a better AP; a "
             f"larger --patience goes on: {summary_line(final)}"
         )
-    elif final is not None:
-        say(f"{setup.workdir.path} has finished its {pace.last} steps: {summary_line(final)}")
     return final
 
 
