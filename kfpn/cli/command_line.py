@@ -48,7 +48,8 @@ def main(args: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 where some images failed, 2 after an error (one line on stderr; with KFPN_DEBUG=1 the
         traceback), 130 after Ctrl-C.
     """
-    started_by_process = args is None
+    # train.py puts a word before those of the process. Who calls this from Python has a process that is older than the command.
+    is_process = args is None or list(args[1:]) == sys.argv[1:]
     args = list(sys.argv[1:] if args is None else args)
     if args == ["--version"]:
         print(f"kfpn {__version__}")
@@ -57,8 +58,7 @@ def main(args: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name need not be UTF-8
     try:
-        # Who calls this from Python has a process that is older than the command.
-        with _plain_warnings(), command_under_way(is_process=started_by_process):
+        with _plain_warnings(), command_under_way(is_process):
             command = _parse(args)
             _require_tensorflow()
             return run(command)

@@ -27,7 +27,7 @@ from kfpn.training.step_plan import (
     plan_steps,
 )
 
-PROBE_SHARE = 0.015
+PROBE_SHARE = 0.03
 """At most this share of the time, or `LEAST_PROBE`, goes into detecting a few images before the first plan."""
 LEAST_PROBE = 1.0
 LATE = 1.05

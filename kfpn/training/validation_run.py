@@ -32,7 +32,7 @@ from kfpn.training.step_plan import MOST_EVALUATIONS
 from kfpn.training.validation_loss import ValidationLoss
 
 LOSSES = 1.5
-"""The losses on the validation data take about this multiple of the detection: they have graphs of their own, which are traced once."""
+"""The losses on the validation data take about this multiple of the detection, and so do their graphs."""
 
 
 class ValidationRun:
@@ -95,7 +95,7 @@ class ValidationRun:
                 canvases=eval_order(source.sizes, config).distinct,
                 limit=seconds,
             )
-        return cost if self._loss is None else replace(cost, losses=LOSSES * cost.detecting)
+        return cost if self._loss is None else replace(cost, losses=LOSSES * (cost.detecting + cost.tracing))
 
     def _pass(self, at_once: ImagesAtOnce, progress: bool | None = None) -> SourcePass:
         shown = sys.stderr.isatty() if progress is None else progress

@@ -81,19 +81,37 @@ def detection(clock, images, batch, each=0.5, tracing=10.0):
 
 
 def test_a_few_batches_tell_what_an_evaluation_costs(clock):
-    cost = estimate_cost(detection(clock, 40, 4), 40, 4, 2, limit=60.0, clock=clock)
-    assert cost == EvaluationCost(tracing=20.0, detecting=20.0)
-    assert clock.now == 100.0 + 10.0 + 4 * 2.0
-    assert cost.evaluation == pytest.approx(1.15 * 20.0 + 0.5)
+    cost = estimate_cost(detection(clock, 100, 4), 100, 4, 2, limit=600.0, clock=clock)
+    assert cost == EvaluationCost(tracing=20.0, detecting=50.0)
+    assert clock.now == 100.0 + 10.0 + 16 * 2.0
+    assert cost.evaluation == pytest.approx(1.2 * 50.0 + 1.0)
 
 
-def test_two_batches_are_detected_where_time_is_over(clock):
+def test_the_first_batches_whose_images_are_decoded_already_do_not_count(clock):
+    def detect():
+        for index in range(100):
+            clock.now += 10.0 * (index == 0) + (0.1 if index < 20 else 0.5)
+            yield index
+
+    assert estimate_cost(detect, 100, 4, 1, limit=600.0, clock=clock).detecting == pytest.approx(50.0)
+
+
+def test_three_batches_are_detected_where_time_is_over(clock):
     cost = estimate_cost(detection(clock, 40, 4), 40, 4, 1, limit=1.0, clock=clock)
     assert cost == EvaluationCost(tracing=10.0, detecting=20.0)
-    assert clock.now == 100.0 + 10.0 + 2 * 2.0
+    assert clock.now == 100.0 + 10.0 + 3 * 2.0
 
 
 def test_images_of_one_batch_are_detected_twice(clock):
     cost = estimate_cost(detection(clock, 3, 4, each=0.75), 3, 4, 1, limit=60.0, clock=clock)
     assert cost.detecting == 3.0
     assert cost.tracing == pytest.approx(10.0)
+
+
+def test_a_last_batch_that_is_not_full_counts_by_its_images(clock):
+    def detect():
+        for index in range(6):
+            clock.now += 1.0
+            yield index
+
+    assert estimate_cost(detect, 6, 4, 1, limit=60.0, clock=clock).detecting == pytest.approx(6.0)
