@@ -20,11 +20,13 @@ class EvaluationCost:
         tracing: the making of the graphs, of all canvases.
         detecting: the detection of all images, once the graphs are made.
         losses: the losses on the validation data, where they are measured.
+        to_trace: the making of those graphs that the first evaluation still has to make.
     """
 
     tracing: float
     detecting: float
     losses: float = 0.0
+    to_trace: float = 0.0
 
     @property
     def evaluation(self) -> float:
@@ -66,7 +68,7 @@ def estimate_cost(
         stamps = _stamps(detect(), batch, lambda now, count: True, clock)
         each = (stamps[-1] - again) / len(stamps)
     tracing = max(0.0, first - begun - each * min(batch, images))
-    return EvaluationCost(tracing * canvases, each * images)
+    return EvaluationCost(tracing * canvases, each * images, to_trace=tracing * (canvases - 1))
 
 
 def _stamps(

@@ -24,6 +24,7 @@ class RunCosts:
         known: name -> seconds.
         learned: whether an evaluation has told something new.
         has_recall: whether the recall of the proposals is measured at the end.
+        to_trace: seconds that the next evaluation takes longer, because it makes graphs. A new start makes all of them.
     """
 
     def __init__(self, known: dict[str, float], seconds: float):
@@ -31,15 +32,19 @@ class RunCosts:
         self.seconds = seconds
         self.learned = False
         self.has_recall = True
+        self.to_trace = known.get("tracing", 0.0)
 
     def estimate(self, cost: EvaluationCost) -> None:
         """Takes what the detection of a few images has told."""
         self.known |= {"evaluation": cost.evaluation, "detecting": cost.detecting, "tracing": cost.tracing}
+        self.to_trace = cost.to_trace
 
     def measure(self, name: str, seconds: float) -> None:
         """Takes what an evaluation or a checkpoint took."""
         before = self.known.get(name, 0.0)
         if name == "evaluation":
+            # Graphs are made once; what was thought of them may be too much.
+            seconds, self.to_trace = max(seconds - self.to_trace, 0.5 * seconds), 0.0
             self.learned |= abs(seconds - before) > LEARNED * self.seconds
             if "detecting" in self.known:  # The recall of the proposals looks at the same images.
                 self.known["detecting"] *= seconds / max(before, 1e-9)
@@ -60,4 +65,4 @@ class RunCosts:
     def with_steps(self, step: float, compilations: float) -> Costs:
         """Returns all costs, with those of a step and of the compilations to come."""
         checkpoint = self.known.get("checkpoint", UNKNOWN_SECONDS)
-        return Costs(step, self.evaluation, checkpoint, self.ending, compilations)
+        return Costs(step, self.evaluation, checkpoint, self.ending, compilations + self.to_trace)

@@ -95,7 +95,9 @@ class ValidationRun:
                 canvases=eval_order(source.sizes, config).distinct,
                 limit=seconds,
             )
-        return cost if self._loss is None else replace(cost, losses=LOSSES * (cost.detecting + cost.tracing))
+        if self._loss is None:
+            return cost
+        return replace(cost, losses=LOSSES * cost.detecting, to_trace=cost.to_trace + LOSSES * cost.tracing)
 
     def _pass(self, at_once: ImagesAtOnce, progress: bool | None = None) -> SourcePass:
         shown = sys.stderr.isatty() if progress is None else progress

@@ -3,7 +3,9 @@ from dataclasses import dataclass
 import pytest
 
 from kfpn.training.evaluation_cost import EvaluationCost, estimate_cost
+from kfpn.training.run_costs import RunCosts
 from kfpn.training.step_clock import StepClock
+from kfpn.training.step_plan import Costs
 
 
 @dataclass
@@ -82,7 +84,7 @@ def detection(clock, images, batch, each=0.5, tracing=10.0):
 
 def test_a_few_batches_tell_what_an_evaluation_costs(clock):
     cost = estimate_cost(detection(clock, 100, 4), 100, 4, 2, limit=600.0, clock=clock)
-    assert cost == EvaluationCost(tracing=20.0, detecting=50.0)
+    assert cost == EvaluationCost(tracing=20.0, detecting=50.0, to_trace=10.0)
     assert clock.now == 100.0 + 10.0 + 16 * 2.0
     assert cost.evaluation == pytest.approx(1.2 * 50.0 + 1.0)
 
@@ -115,3 +117,17 @@ def test_a_last_batch_that_is_not_full_counts_by_its_images(clock):
             yield index
 
     assert estimate_cost(detect, 6, 4, 1, limit=60.0, clock=clock).detecting == pytest.approx(6.0)
+
+
+def test_an_evaluation_corrects_what_was_thought_of_it_and_of_the_recall():
+    costs = RunCosts({"building": 4.0}, seconds=600.0)
+    assert costs.with_steps(2.0, 5.0) == Costs(2.0, 1.0, 1.0, 4.0 + 0.75 * 4.0 + 1.0, 5.0)
+    costs.estimate(EvaluationCost(tracing=9.0, detecting=20.0, to_trace=6.0))
+    assert costs.with_steps(2.0, 5.0) == Costs(2.0, 25.0, 1.0, 4.0 + 9.0 + 20.0 + 3.0 + 1.0, 11.0)
+    costs.measure("evaluation", 56.0)  # 6 s of it made graphs
+    costs.measure("checkpoint", 0.5)
+    assert costs.learned
+    assert costs.with_steps(2.0, 5.0) == Costs(2.0, 50.0, 0.5, 4.0 + 9.0 + 40.0 + 3.0 + 1.0, 5.0)
+    costs.has_recall = False
+    assert costs.ending == 4.0
+    assert RunCosts(costs.known, 600.0).to_trace == 9.0
