@@ -11,6 +11,8 @@ EXIT_SECONDS = 1.0
 EXIT_BUILDINGS = 0.75
 """What final.json, the last curves and the end of the process take: so many seconds, and this multiple of the building of a detector,
 which tells how fast the machine is."""
+RECALL_TRACING, RECALL_DETECTING = 0.5, 0.6
+"""The recall of the proposals takes about these shares of the graphs and of the detection of all images: it has one stage of two."""
 
 
 class RunCosts:
@@ -59,7 +61,7 @@ class RunCosts:
     def ending(self) -> float:
         """Seconds from the last evaluation to the exit. The recall builds the first stage anew, traces it, and looks at all images."""
         building, tracing, detecting = (self.known.get(name, 0.0) for name in ("building", "tracing", "detecting"))
-        recall = building + tracing + detecting if self.has_recall else 0.0
+        recall = building + RECALL_TRACING * tracing + RECALL_DETECTING * detecting if self.has_recall else 0.0
         return recall + EXIT_BUILDINGS * building + EXIT_SECONDS
 
     def with_steps(self, step: float, compilations: float) -> Costs:

@@ -123,11 +123,11 @@ def test_an_evaluation_corrects_what_was_thought_of_it_and_of_the_recall():
     costs = RunCosts({"building": 4.0}, seconds=600.0)
     assert costs.with_steps(2.0, 5.0) == Costs(2.0, 1.0, 1.0, 4.0 + 0.75 * 4.0 + 1.0, 5.0)
     costs.estimate(EvaluationCost(tracing=9.0, detecting=20.0, to_trace=6.0))
-    assert costs.with_steps(2.0, 5.0) == Costs(2.0, 25.0, 1.0, 4.0 + 9.0 + 20.0 + 3.0 + 1.0, 11.0)
+    assert costs.with_steps(2.0, 5.0) == Costs(2.0, 25.0, 1.0, 4.0 + 4.5 + 12.0 + 3.0 + 1.0, 11.0)
     costs.measure("evaluation", 56.0)  # 6 s of it made graphs
     costs.measure("checkpoint", 0.5)
     assert costs.learned
-    assert costs.with_steps(2.0, 5.0) == Costs(2.0, 50.0, 0.5, 4.0 + 9.0 + 40.0 + 3.0 + 1.0, 5.0)
+    assert costs.with_steps(2.0, 5.0) == Costs(2.0, 50.0, 0.5, 4.0 + 4.5 + 24.0 + 3.0 + 1.0, 5.0)
     costs.has_recall = False
     assert costs.ending == 4.0
     assert RunCosts(costs.known, 600.0).to_trace == 9.0
