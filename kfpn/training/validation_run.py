@@ -113,6 +113,8 @@ class ValidationRun:
             with warn_on_write_error(workdir.samples):
                 workdir.samples.mkdir(exist_ok=True)
                 Image.fromarray(picture).save(workdir.samples / f"{index:03d}.png")
+        if not workdir.metrics.exists():  # An evaluation may come before the first row.
+            return
         with warn_on_write_error(workdir.curves):
             plot_curves(workdir.metrics, workdir.curves)
 
