@@ -38,6 +38,7 @@ from kfpn.config.model import ModelConfig
 from kfpn.config.presets import PRESETS, preset
 from kfpn.config.run import Config
 from kfpn.data.formats import run_name
+from kfpn.runs.command_start import command_under_way
 from kfpn.training.automatic import start_config
 
 
@@ -51,6 +52,8 @@ def main(args: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 where some images failed, 2 after an error (one line on stderr; with KFPN_DEBUG=1 the
         traceback), 130 after Ctrl-C.
     """
+    # train.py puts a word before those of the process. Who calls this from Python has a process that is older than the command.
+    is_process = args is None or list(args[1:]) == sys.argv[1:]
     args = list(sys.argv[1:] if args is None else args)
     if args == ["--version"]:
         print(f"kfpn {__version__}")
@@ -59,7 +62,7 @@ def main(args: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file name need not be UTF-8
     try:
-        with _plain_warnings():
+        with _plain_warnings(), command_under_way(is_process):
             command = _parse(args)
             _require_tensorflow()
             return run(command)
@@ -207,10 +210,10 @@ def train_defaults(args: Sequence[str]) -> Config:
     preset `auto` it says nothing but the data, the weights and the work directory: see `kfpn.cli.auto_options`.
 
     Args:
-        args: the command line; only `--preset`, `--data`, `--init` and `--workdir` are looked at.
+        args: the command line; only `--preset`, `--data`, `--init`, `--workdir`, `--minutes` and `--steps` are looked at.
 
     Raises:
-        ValueError: for weights that can't be read.
+        ValueError: for weights that can't be read, and for both minutes and steps.
     """
     if args[:1] != ["train"]:
         return preset("shapes")
@@ -218,12 +221,13 @@ def train_defaults(args: Sequence[str]) -> Config:
     require_local("init", init)
     if is_automatic(option_value(args, "preset"), data):
         start = start_config(data or "shapes", init)
-        return dataclasses.replace(start, workdir=option_value(args, "workdir") or start.workdir)
+        return _with_minutes(dataclasses.replace(start, workdir=option_value(args, "workdir") or start.workdir), args)
     name = option_value(args, "preset") or ("finetune" if init else "shapes")
     # An unknown preset is left to the parser, which lists the known ones.
     config = preset(name if name in PRESETS else "shapes")
     if data and data != config.data:
         config = dataclasses.replace(config, data=data, workdir=f"runs/{run_name(data)}")
+    config = _with_minutes(config, args)
     if init and not _asks_for_help(args):
         from kfpn.weights.brought_settings import settings_of_weights
 
@@ -234,6 +238,18 @@ def train_defaults(args: Sequence[str]) -> Config:
             **{name: dataclasses.replace(getattr(config, name), **fields) for name, fields in settings.items()},
         )
     return config
+
+
+def _with_minutes(config: Config, args: Sequence[str]) -> Config:
+    """Returns what a run of given minutes starts from; without minutes, the configuration as it is."""
+    if (minutes := option_value(args, "minutes")) in (None, "None"):
+        return config
+    if (steps := option_value(args, "steps")) is not None:
+        raise ValueError(
+            f"minutes must be given without steps, got --minutes {minutes} and --steps {steps}: leave one out"
+        )
+    # The value itself is left to the parser. How often to evaluate and to save then follows from the time.
+    return dataclasses.replace(config, minutes=1.0, eval_every=None, checkpoint_every=None)
 
 
 def _asks_for_help(args: Sequence[str]) -> bool:

@@ -167,9 +167,10 @@ def _choose_schedule(draft: Draft, facts: Facts) -> None:
     steps = numbers.MINUTES_STEPS if timed else draft["steps"]
     between = min(max(steps // numbers.EVALUATIONS, numbers.LEAST_BETWEEN), numbers.MOST_BETWEEN)
     kept = min(max(steps // numbers.CHECKPOINTS, numbers.LEAST_BETWEEN), numbers.MOST_BETWEEN_CHECKPOINTS)
-    draft.put(
-        "evaluations", {"eval_every": between, "checkpoint_every": kept}, f"some {numbers.EVALUATIONS} in the run"
-    )
+    if not timed:
+        draft.put(
+            "evaluations", {"eval_every": between, "checkpoint_every": kept}, f"some {numbers.EVALUATIONS} in the run"
+        )
     warmup = round(min(max(numbers.WARMUP * steps, numbers.LEAST_WARMUP), numbers.MOST_WARMUP))
     settings: dict[str, Any] = {"optimizer.warmup_steps": warmup}
     if facts.weights is None:

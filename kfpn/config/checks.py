@@ -78,3 +78,7 @@ NOT_NEGATIVE: Rule = ("be at least 0", lambda value: math.isfinite(value) and va
 SHARE: Rule = ("lie in 0..1", lambda value: 0.0 <= value <= 1.0)
 SHARE_ABOVE_0: Rule = ("lie in 0..1 and not be 0", lambda value: 0.0 < value <= 1.0)
 SHARE_BELOW_1: Rule = ("lie in 0..1 and not be 1", lambda value: 0.0 <= value < 1.0)
+WHOLE_OR_NONE: Rule = (
+    "be an integer of at least 1, or None",
+    lambda value: value is None or (is_int(value) and value > 0),
+)

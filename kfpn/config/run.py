@@ -14,9 +14,11 @@ from kfpn.config.checks import (
     NOT_NEGATIVE,
     SHARE,
     SHARE_ABOVE_0,
+    WHOLE_OR_NONE,
     check,
     is_int,
     one_of,
+    positive,
     whole,
 )
 from kfpn.config.input_config import InputConfig, require_function_name
@@ -111,7 +113,10 @@ class Config:
     """Each replica computes its share of a batch in this many parts, one after the other: less memory, the same step. The
     statistics of bn and sync_bn are then those of a part."""
     steps: int = 90_000
-    """Optimizer steps in all."""
+    """Optimizer steps in all; with `minutes`, what was planned."""
+    minutes: float | None = None
+    """Train for this long instead of `steps`, from the command's start to its exit: the run measures its speed and plans its steps.
+    Time between a stop and a restart does not count. None: `steps` count."""
     batch_size: int = 16
     """Images a step, over all replicas."""
     seed: int = 0
@@ -123,13 +128,18 @@ class Config:
     deterministic: bool = False
     """The same bits each time on one kind of GPU: TensorFlow takes slower ops that add in a fixed order, and nothing is compiled
     there. On CPUs a run has the same bits anyway."""
-    eval_every: int = 5000
-    """Steps between evaluations; there is always one at the end."""
+    eval_every: int | None = 5000
+    """Steps between evaluations; there is always one at the end. None, with `minutes`: evaluations take at most a tenth of the time."""
+    patience: int | None = None
+    """Stop after this many evaluations in a row without a better AP: for long runs. A schedule plans for all steps: the end of a cosine,
+    where AP rises most, is lost. None: never."""
+    val_loss: bool = False
+    """Measure the losses on the validation data at each evaluation as well. AP alone chooses the best weights."""
     eval_batch_size: int | None = None
     """Images that each device evaluates at once. None: as many as its memory takes, at most `batch_size`; fewer once memory was
     used up."""
-    checkpoint_every: int = 1000
-    """Steps between checkpoints."""
+    checkpoint_every: int | None = 1000
+    """Steps between checkpoints. None, with `minutes`: they take a fiftieth of the time."""
     keep_checkpoints: int = 3
     """Newest checkpoints that are kept; the best one is kept too."""
     log_every: int = 20
@@ -147,13 +157,10 @@ class Config:
     optimizer: OptimizerConfig = OptimizerConfig()
 
     def __post_init__(self) -> None:
-        check(self, "", "steps batch_size accumulate eval_every checkpoint_every keep_checkpoints log_every", whole(1))
-        check(
-            self,
-            "",
-            "eval_batch_size",
-            ("be an integer of at least 1, or None", lambda v: v is None or (is_int(v) and v > 0)),
-        )
+        check(self, "", "steps batch_size accumulate keep_checkpoints log_every", whole(1))
+        check(self, "", "minutes", ("be a positive number, or None", lambda v: v is None or positive(v)))
+        check(self, "", "eval_every checkpoint_every", whole(1) if self.minutes is None else WHOLE_OR_NONE)
+        check(self, "", "eval_batch_size patience", WHOLE_OR_NONE)
         check(self, "", "samples", whole(0))
         share = ("be a share from 0 to .9, or None", lambda v: v is None or 0.0 <= v <= 0.9)
         check(self, "", "val_share", share)

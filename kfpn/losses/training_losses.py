@@ -152,7 +152,7 @@ def head_losses(outputs: dict, rois: Rois, batch: dict, config: Config) -> dict:
     return losses
 
 
-def training_losses(submodels: Submodels, config: Config, batch: dict, noise: dict) -> dict:
+def training_losses(submodels: Submodels, config: Config, batch: dict, noise: dict, training: bool = True) -> dict:
     """Computes the losses of a batch: a pure function of weights, batch and noise.
 
     Args:
@@ -161,17 +161,20 @@ def training_losses(submodels: Submodels, config: Config, batch: dict, noise: di
         batch: dict of images (B, H, W, 3), image_sizes (B, 2) int32, gt_boxes (B, G, 4) float32 yxyx pixels,
             gt_labels (B, G) int32 with -1 in padding, gt_crowd (B, G) bool.
         noise: dict of rpn (B, N) and roi (B, N + G) float32, uniform in 0..1, see `noise_shapes`.
+        training: False: batch norms use their statistics and change none.
 
     Returns:
         {"rpn_class", "rpn_box", "roi_class", "roi_box"}: (B,) float32 each, one loss an image.
     """
     detector = TrainingDetector(submodels, config, batch, noise)
-    stages = detector.run(batch["images"], batch["image_sizes"], training=True)
+    stages = detector.run(batch["images"], batch["image_sizes"], training=training)
     targets = detector.anchor_targets(stages.levels)
     return {**rpn_losses(stages.rpn, targets, config), **head_losses(stages.outputs, stages.rois, batch, config)}
 
 
-def fixed_proposal_losses(submodels: Submodels, config: Config, batch: dict, noise: dict) -> dict:
+def fixed_proposal_losses(
+    submodels: Submodels, config: Config, batch: dict, noise: dict, training: bool = True
+) -> dict:
     """Computes the heads' losses on given proposals: the counterpart of `training_losses` without an RPN.
 
     Args:
@@ -180,12 +183,13 @@ def fixed_proposal_losses(submodels: Submodels, config: Config, batch: dict, noi
         batch: as `training_losses` takes it, and proposals (B, P, 4) float32 yxyx pixels, zeros in empty rows; P is
             `post_nms_train`.
         noise: dict of roi (B, P + G) float32, uniform in 0..1, see `fixed_noise_shapes`.
+        training: see `training_losses`.
 
     Returns:
         {"roi_class", "roi_box"}: (B,) float32 each, one loss an image.
     """
     detector = FixedProposalsTraining(submodels, config, batch, noise)
-    stages = detector.run(batch["images"], batch["image_sizes"], training=True)
+    stages = detector.run(batch["images"], batch["image_sizes"], training=training)
     return head_losses(stages.outputs, stages.rois, batch, config)
 
 

@@ -23,16 +23,17 @@ def plot_curves(metrics_path: str | Path, png_path: str | Path) -> None:
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 3)
     own_limit = sorted({name for row in rows for name in row if name.startswith(("AP@", "AP50@"))})
-    losses = [name for name in ("loss", "rpn_class", "rpn_box", "roi_class", "roi_box") if _series(rows, name)[0]]
+    shown = ("loss", "val_loss", "rpn_class", "rpn_box", "roi_class", "roi_box")
+    losses = [name for name in shown if _series(rows, name)[0]]
     for axes, title, names in (
-        (panels[0], "training loss", losses),
+        (panels[0], "training loss" if "val_loss" not in losses else "training and validation loss", losses),
         (panels[1], "learning rate", ["lr"]),
         (panels[2], "validation AP", ["AP", "AP50", "AP75", *own_limit]),
     ):
         for name in names:
             steps, values = _series(rows, name)
             if steps:
-                marker = "o" if len(steps) == 1 or title == "validation AP" else None
+                marker = "o" if len(steps) == 1 or title == "validation AP" or name == "val_loss" else None
                 axes.plot(steps, values, label=name, marker=marker, markersize=4, linewidth=1.2)
         axes.set(title=title, xlabel="step")
         axes.grid(alpha=0.3)

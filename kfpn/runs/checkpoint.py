@@ -30,6 +30,9 @@ class Progress:
         best: figures of the best evaluation, or {}.
         logged: the last row of training metrics, or {}.
         pending: metrics of each step since that row.
+        stale: number of evaluations since the best one.
+        spent: seconds that the run took so far, all included, where it has `minutes`; else 0.
+        decisions: how it planned its steps then, see `kfpn.training.step_plan.Decision`; else [].
     """
 
     step: int = 0
@@ -40,6 +43,9 @@ class Progress:
     best: dict[str, Any] = dataclasses.field(default_factory=dict)
     logged: dict[str, Any] = dataclasses.field(default_factory=dict)
     pending: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    stale: int = 0
+    spent: float = 0.0
+    decisions: list[dict[str, float]] = dataclasses.field(default_factory=list)
 
 
 class Checkpoints:

@@ -23,6 +23,8 @@ MAY_DIFFER = (
     "profile",
     "samples",
     "model.max_detections",
+    "patience",
+    "val_loss",
 )
 """Fields that a resumed run may change, because they do not act on the weights.
 
@@ -46,6 +48,8 @@ def compare_configs(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     before, after = _flat(old), _flat(new)
     if before.get("model.norm") in _BATCH_NORMS and after.get("model.norm") in _BATCH_NORMS:
         after["model.norm"] = before["model.norm"]
+    if before.get("minutes") is not None and before["minutes"] == after.get("minutes"):
+        after["steps"] = before["steps"]  # They are what was planned so far.
     return [
         f"{name}: {before.get(name)!r} -> {after.get(name)!r}"
         for name in sorted(before.keys() | after.keys())
@@ -61,8 +65,9 @@ def other_options_message(workdir: Path, changed: Sequence[str]) -> str:
         changed: of `compare_configs`.
     """
     why = ""
-    if any(entry.startswith("steps: ") for entry in changed):
-        why = " (steps set the learning rate of every step, so a run can't be made longer)"
+    for name in ("minutes", "steps"):
+        if any(entry.startswith(f"{name}: ") for entry in changed):
+            why = f" ({name} set the learning rate of every step, so a run can't be made longer)"
     return (
         f"{workdir} was made with other options: {'; '.join(changed)}. Use the same options to go on{why}, or another --workdir "
         f"to start anew; --init {workdir} with another --workdir trains further from these weights"

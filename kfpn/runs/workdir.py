@@ -45,6 +45,7 @@ class Workdir:
         self.nan = self.path / "nan"
         self.evaluation = self.path / "evaluation.json"
         self.thresholds = self.path / "thresholds.json"
+        self.minutes = self.path / "minutes.json"
         self.lock = self.path / ".lock"
 
     def check_writable(self) -> None:
@@ -122,6 +123,10 @@ class Workdir:
             write_json(self.data, data_fingerprint)
         # A profile is of one start of the run, and no part of the run.
         write_json(self.config, to_dict(config) | {"profile": None})
+
+    def keep_steps(self, steps: int) -> None:
+        """Writes the steps that a run of given minutes has planned into its configuration."""
+        write_json(self.config, _read_object(self.config) | {"steps": steps})
 
     def _require_same_options(self, config: Config, classes: dict[str, Any]) -> None:
         old = self.read_config()

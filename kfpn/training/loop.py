@@ -12,14 +12,15 @@ from kfpn.config.run import Config
 from kfpn.data.out_of_memory import explained_memory
 from kfpn.runs.checkpoint import Checkpoints, Progress
 from kfpn.runs.workdir import Workdir
-from kfpn.training.best_weights import is_better, measured_score
 from kfpn.training.distribution.cluster import Cluster
 from kfpn.training.distribution.worker_stubs import SilentReport
 from kfpn.training.interrupt import Interrupted, Interruption
 from kfpn.training.nonfinite.policy import NonFinitePolicy
 from kfpn.training.nonfinite.recorder import Recorder
 from kfpn.training.optimizer import Optimizer
+from kfpn.training.pace import Pace
 from kfpn.training.progress import ProgressReport, say
+from kfpn.training.run_evaluation import RunEvaluation
 from kfpn.training.shared_stop import SharedStop
 from kfpn.training.step_memory import remedy
 from kfpn.training.step_metrics import StepMetrics
@@ -40,6 +41,7 @@ class Run:
         evaluate: (step) -> COCO figures, called with the averaged weights in place; None: no validation data.
         cluster: the processes that train together. The chief evaluates and writes, the others wait.
         recorder: keeps the first step without a finite loss; None: nothing is kept.
+        pace: says when the run evaluates, saves and ends; None: after the steps that `config` says.
     """
 
     config: Config
@@ -52,6 +54,7 @@ class Run:
     evaluate: Callable[[int], dict[str, Any]] | None = None
     cluster: Cluster = field(default_factory=Cluster)
     recorder: Recorder | None = None
+    pace: Pace | None = None
 
 
 class Loop:
@@ -71,8 +74,10 @@ class Loop:
         if run.cluster.is_chief:
             self.report = ProgressReport(workdir, progress.step, config.steps)
         self.stop = SharedStop(run.cluster, run.optimizer)
+        self.pace = run.pace or Pace(config)
+        self.evaluation = RunEvaluation(run, self.pace, self._write_checkpoint, self.report.evaluation_row)
         self._unsaved: OSError | None = None
-        self._measured = True
+        self._show_plan()
 
     def train(self, open_batches: Callable[[int], Iterator[Any]]) -> None:
         """Trains to the last step.
@@ -100,28 +105,30 @@ class Loop:
                 self.report.close()
 
     def _train(self, open_batches: Callable[[int], Iterator[Any]], stop: Interruption) -> None:
-        run, config, progress = self.run, self.run.config, self.progress
+        run, config, progress, pace = self.run, self.run.config, self.progress, self.pace
         batches = open_batches(progress.step)
+        pace.begin()
         while True:
             if self.policy.halted_at is not None:
                 self._handle_halt()
                 batches = open_batches(progress.step)
-            if self._due(config.eval_every) and progress.evaluated < progress.step:
+            if pace.evaluates(progress.step) and progress.evaluated < progress.step:
                 self._evaluate_on_chief(stop)
                 self.stop.meet(stop)
             if self.stop.wanted(stop):
                 self._save_and_exit(stop)
-            if progress.step >= config.steps:
+            if progress.step >= pace.last or self._has_lost_patience():
                 self._require_saved()
                 return
+            if pace.checks(progress.step) and not self._plan():
+                continue
             self.metrics.add(self.stop.step(run.step, self._next_batch(batches), stop))
             progress.step += 1
             self.report.advance_to(progress.step)
-            if self._due(config.log_every):
+            if progress.step % config.log_every == 0 or progress.step == pace.last:
                 self._log()
             # A checkpoint comes before an evaluation as well, because an evaluation may take long and be cut short.
-            saves = self._due(config.checkpoint_every) or self._due(config.eval_every)
-            if saves and not self.stop.saves_at_exit(stop):
+            if (pace.saves(progress.step) or pace.evaluates(progress.step)) and not self.stop.saves_at_exit(stop):
                 self._save()
 
     def _describe_memory(self) -> tuple[str, str]:
@@ -130,9 +137,30 @@ class Loop:
             self.run.config
         )
 
-    def _due(self, every: int) -> bool:
-        step = self.progress.step
-        return step > 0 and (step % every == 0 or step == self.run.config.steps)
+    def _plan(self) -> bool:
+        """Plans the steps to come, if that is due; returns False where the run was found to be halted."""
+        self._fetch_metrics()
+        if self.policy.halted_at is not None:
+            return False
+        self.pace.decide(self.progress.step)
+        self._show_plan()
+        self.metrics.restart_clock()
+        return True
+
+    def _show_plan(self) -> None:
+        self.report.plan(self.pace.last if self.pace.known else None, self.pace.seconds_left)
+
+    def _has_lost_patience(self) -> bool:
+        """Tells whether AP has not risen for `patience` evaluations; all workers get the same answer."""
+        patience, progress = self.run.config.patience, self.progress
+        if patience is None or not self.pace.evaluates(progress.step):
+            return False
+        lost = self.run.cluster.any(progress.stale >= patience)
+        if lost and self.run.cluster.is_chief:
+            say(
+                f"stops at step {progress.step}: {progress.stale} evaluations without a better AP (--patience {patience})"
+            )
+        return lost
 
     def _next_batch(self, batches: Iterator[Any]) -> Any:
         try:
@@ -145,7 +173,8 @@ class Loop:
     def _log(self) -> None:
         self._fetch_metrics()
         if self.policy.halted_at is None:
-            self.report.train_row(self.metrics.close_row())
+            self.report.train_row(self.metrics.close_row() | self.pace.figures())
+            self.pace.note_time()
 
     def _fetch_metrics(self) -> None:
         """Waits for the steps since the last call and looks at their metrics, up to a step that the run halts at."""
@@ -173,12 +202,14 @@ class Loop:
 
     def _save(self) -> None:
         self._fetch_metrics()
-        self._write_checkpoint()
+        with self.pace.pause("checkpoint"):
+            self._write_checkpoint()
         self.metrics.restart_clock()
 
     def _write_checkpoint(self) -> None:
         """Writes a checkpoint; where the disk is full the run goes on, and tries again at the next checkpoint."""
         checkpoints = self.run.checkpoints
+        self.pace.keep()
         try:
             checkpoints.save(self.progress)
             self._unsaved = None
@@ -209,7 +240,9 @@ class Loop:
             with self.run.optimizer.averaged_weights():
                 self.run.workdir.save_weights(self.run.weights_model)
         self.run.cluster.leave()  # The others wait here until the chief has saved.
-        say(f"saved at step {progress.step} of {self.run.config.steps}; run the same command to go on")
+        self.pace.note_time(at_once=True)
+        of = f" of {self.pace.last}" if self.pace.known else ""
+        say(f"saved at step {progress.step}{of}; run the same command to go on")
         raise SystemExit(stop.exit_code)
 
     def _evaluate_on_chief(self, stop: Interruption) -> None:
@@ -217,54 +250,9 @@ class Loop:
             self.progress.evaluated = self.progress.step
             return  # `SharedStop.meet` waits for the chief.
         try:
-            with stop.at_once():
-                self._evaluate()
+            with stop.at_once(), self.pace.pause("evaluation"):
+                self.evaluation.measure()
+            self.metrics.restart_clock()
         except Interrupted:
             if not self.run.cluster.several:
                 raise
-
-    def _evaluate(self) -> None:
-        run, progress = self.run, self.progress
-        with run.optimizer.averaged_weights():
-            figures = run.evaluate(progress.step) if run.evaluate else {}
-            better = not progress.best_step or is_better(figures, progress.best)
-            if better:
-                try:
-                    run.workdir.save_weights(run.weights_model)
-                except OSError as error:
-                    self._discard_evaluation(error)
-                    return
-        if better:
-            progress.best_step, progress.best = progress.step, figures
-        progress.evaluated, progress.last = progress.step, figures
-        if figures:
-            self._warn_without_measure(figures)
-            self.report.evaluation_row({"step": progress.step, **figures, "seconds": progress.seconds})
-        self._write_checkpoint()
-        self.metrics.restart_clock()
-
-    def _warn_without_measure(self, figures: dict[str, Any]) -> None:
-        """Warns once that nothing tells which weights are the best."""
-        if self._measured and measured_score(figures) is None:
-            self._measured = False
-            kept = f"the best are those of step {self.progress.best_step}"
-            if measured_score(self.progress.best) is None:
-                kept = "the last weights are kept, not the best"
-            warnings.warn(
-                f"AP can't be measured at step {self.progress.step}: the validation data has no box that counts; {kept}",
-                stacklevel=3,
-            )
-
-    def _discard_evaluation(self, error: OSError) -> None:
-        """Warns that an evaluation does not count, because the weights that it measured could not be saved.
-
-        A restart evaluates again, and final.json never has the figures of weights that were not kept.
-        """
-        step = self.progress.step
-        warnings.warn(f"evaluation of step {step} is lost: {error}", stacklevel=3)
-        self.metrics.restart_clock()
-        if step >= self.run.config.steps:
-            raise ValueError(
-                f"{self.run.workdir.path} must have room for the weights of step {step}, got: {error}. "
-                "Make room and run the same command"
-            ) from error

@@ -43,8 +43,9 @@ class Optimizer:
     def __init__(self, config: Config, trainable_variables: Sequence[keras.Variable]):
         self.config = config.optimizer
         self.trainable_variables = list(trainable_variables)
-        schedule = make_schedule(self.config, config.steps, config.batch_size)
-        self.rule = OPTIMIZERS[self.config.name](self.config, schedule)
+        steps = config.steps if config.minutes is None else None
+        self.schedule = make_schedule(self.config, steps, config.batch_size)
+        self.rule = OPTIMIZERS[self.config.name](self.config, self.schedule)
         self.rule.build(self.trainable_variables)
         self.average: list[keras.Variable] = []
         if self.config.ema_decay:

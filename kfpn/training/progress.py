@@ -4,7 +4,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,12 +43,13 @@ class ProgressReport:
     Args:
         workdir: the run's; rows and events go into it.
         step: number of steps taken when the report begins.
-        steps: number of steps at the end of the run.
+        steps: number of steps at the end of the run, until `plan` says another.
     """
 
-    def __init__(self, workdir: Workdir, step: int, steps: int):
+    def __init__(self, workdir: Workdir, step: int, steps: int | None):
         self.workdir = workdir
         self.steps = steps
+        self._seconds_left: Callable[[], float | None] = lambda: None
         # The path is passed as bytes, because TensorFlow refuses text for file names that are not UTF-8.
         self._writer = tf.summary.create_file_writer(os.fsencode(workdir.tensorboard))
         self._terminal = sys.stderr.isatty()
@@ -58,6 +59,17 @@ class ProgressReport:
         self._line_at = 0.0
         self._start = (time.monotonic(), step)
 
+    def plan(self, steps: int | None, seconds_left: Callable[[], float | None]) -> None:
+        """Takes another number of steps at the end of the run.
+
+        Args:
+            steps: that number; None: it is not known yet.
+            seconds_left: returns the seconds that are left; None: they follow from the speed of the steps.
+        """
+        self.steps, self._seconds_left = steps, seconds_left
+        self._bar.total = steps
+        self._bar.refresh()
+
     def advance_to(self, step: int) -> None:
         """Moves the bar to a step, backwards too when steps were refused."""
         self._bar.update(step - self._bar.n)
@@ -65,17 +77,25 @@ class ProgressReport:
     def train_row(self, row: Mapping[str, Any]) -> None:
         """Writes and shows a row of training metrics: `step`, losses, `lr`, `grad_norm`, `images_per_second`."""
         self._write(row)
-        self._bar.set_postfix_str(f"loss {row['loss']:.3f}, {row['images_per_second']:.1f} images/s")
+        planned = self._seconds_left()
+        shown = "" if planned is None else f", {tqdm.format_interval(planned)} to the end"
+        self._bar.set_postfix_str(f"loss {row['loss']:.3f}, {row['images_per_second']:.1f} images/s{shown}")
         now, done = time.monotonic(), row["step"] == self.steps
         if self._terminal or (now - self._line_at < SECONDS_BETWEEN_LINES and not done):
             return
         self._line_at = now
-        started, first = self._start
-        left = (now - started) / max(1, row["step"] - first) * (self.steps - row["step"])
+        of = "" if self.steps is None else f"/{self.steps}"
         say(
-            f"step {row['step']}/{self.steps}: loss {row['loss']:.3f}, {row['images_per_second']:.1f} images/s, "
-            f"{tqdm.format_interval(left)} left"
+            f"step {row['step']}{of}: loss {row['loss']:.3f}, {row['images_per_second']:.1f} images/s{self._left(row['step'])}"
         )
+
+    def _left(self, step: int) -> str:
+        """Returns the time that is left, as the end of a line."""
+        seconds = self._seconds_left()
+        if seconds is None and self.steps is not None:
+            started, first = self._start
+            seconds = (time.monotonic() - started) / max(1, step - first) * (self.steps - step)
+        return "" if seconds is None else f", {tqdm.format_interval(seconds)} left"
 
     def evaluation_row(self, row: Mapping[str, Any]) -> None:
         """Writes and shows a row of an evaluation: `step` and the COCO figures."""

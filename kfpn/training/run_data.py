@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from kfpn.config.run import Config
 from kfpn.data.annotations import AnnotatedSource
+from kfpn.data.augment import largest_training_input
 from kfpn.data.class_names import relabelled, with_classes_of
 from kfpn.data.dataset_checks import check_training_set, check_validation_set, warn_of_shared_images
 from kfpn.data.formats import open_source
@@ -15,9 +16,10 @@ from kfpn.data.object_counts import warn_of_crowded_images
 from kfpn.data.own_augment import load_function
 from kfpn.data.own_split import open_run_sources, split_by_image
 from kfpn.data.pipeline import train_batches
-from kfpn.data.plan import WHOLE_BATCH, BatchShare
+from kfpn.data.plan import WHOLE_BATCH, BatchShare, group_by_aspect
 from kfpn.data.proposal_table import ProposalTable, proposals_of, with_proposals
 from kfpn.data.record import Source
+from kfpn.data.trained_records import trained_records
 from kfpn.runs.workdir import Workdir
 
 
@@ -36,6 +38,17 @@ class RunData:
     val_source: Source | None = None
     proposals: ProposalTable | None = None
     val_proposals: ProposalTable | None = None
+
+    @property
+    def has_recall(self) -> bool:
+        """Whether the run's detector makes proposals, whose recall is measured at its end."""
+        return self.val_source is not None and self.proposals is None
+
+    def canvases(self, config: Config) -> int:
+        """Returns how many padded sizes the training batches have: each costs a compilation."""
+        sizes = self.source.sizes[trained_records(self.source, config.input)]
+        largest = largest_training_input(config.input)
+        return len(group_by_aspect(sizes, largest, config.batch_size, config.input.scale_jitter[1]).canvases)
 
     def batches(self, config: Config, start: int, share: BatchShare = WHOLE_BATCH) -> tf.data.Dataset:
         """Returns the data set of the global batches from step `start` on, or of a process's share of them."""
@@ -66,7 +79,7 @@ def open_run_data(config: Config, source: Source | str | None, val_source: Sourc
     if validation is None:
         warnings.warn(
             "no validation data: AP is not measured, and the last weights are kept, not the best (--val-share .1 keeps a tenth of "
-            "the images to evaluate on)",
+            f"the images to evaluate on){_without_effect(config)}",
             stacklevel=4,
         )
     else:
@@ -78,6 +91,12 @@ def open_run_data(config: Config, source: Source | str | None, val_source: Sourc
         return RunData(opened, validation)
     val_proposals = None if validation is None else proposals_of(config.proposals, validation)
     return RunData(opened, validation, proposals_of(config.proposals, opened), val_proposals)
+
+
+def _without_effect(config: Config) -> str:
+    """Returns the end of a warning: which options do nothing without validation data."""
+    names = [name for name in ("patience", "val_loss") if getattr(config, name)]
+    return f"; {' and '.join(names)} do nothing" if names else ""
 
 
 def _opened_sources(

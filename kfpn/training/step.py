@@ -185,7 +185,7 @@ def announce_shapes(step: Callable, config: Config, strategy: tf.distribute.Stra
     seen: set[tuple[int, ...]] = set()
 
     def announced_step(batch: Any) -> dict[str, tf.Tensor]:
-        shape = tuple(strategy.experimental_local_results(batch["images"])[0].shape)
+        shape = local_shape(batch, strategy)
         if shape not in seen:
             seen.add(shape)
             verb = "compiles" if config.jit_compile else "traces"
@@ -193,6 +193,11 @@ def announce_shapes(step: Callable, config: Config, strategy: tf.distribute.Stra
         return step(batch)
 
     return announced_step
+
+
+def local_shape(batch: Any, strategy: tf.distribute.Strategy) -> tuple[int, ...]:
+    """Returns the shape of the images that the first replica of this process gets of a batch."""
+    return tuple(strategy.experimental_local_results(batch["images"])[0].shape)
 
 
 def _synchronizes(model: Any, config: Config, strategy: tf.distribute.Strategy) -> bool:

@@ -3,11 +3,10 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from kfpn.config.checks import require_local
@@ -20,8 +19,8 @@ from kfpn.data.plan import BatchShare
 from kfpn.data.record import Source
 from kfpn.data.repeat_factors import describe_order
 from kfpn.losses.training_losses import training_functions
-from kfpn.modeling.submodels import Submodels, build_submodels
-from kfpn.runs.checkpoint import Checkpoints, Progress, named_variables
+from kfpn.runs.checkpoint import Checkpoints, Progress
+from kfpn.runs.command_start import command_start
 from kfpn.runs.lock import sole_training
 from kfpn.runs.precision import dtype_policy
 from kfpn.runs.workdir import Workdir
@@ -31,59 +30,23 @@ from kfpn.training.distribution.cluster import Cluster
 from kfpn.training.distribution.replica_batches import distributed_batches
 from kfpn.training.distribution.run_strategy import make_run_strategy, split_cpu, with_norms_of_batch
 from kfpn.training.distribution.strategy import describe_strategy, replica_batch_size
-from kfpn.training.distribution.worker_stubs import ReadCheckpoints, ReadWorkdir
+from kfpn.training.distribution.worker_stubs import ReadWorkdir
 from kfpn.training.frozen_weights import warn_of_frozen_weights
 from kfpn.training.interrupt import Interrupted, Interruption
 from kfpn.training.loop import Loop, Run
 from kfpn.training.nonfinite.recorder import Recorder
-from kfpn.training.optimizer import Optimizer
+from kfpn.training.pace import Pace
 from kfpn.training.profile_steps import StepProfile
 from kfpn.training.progress import say
-from kfpn.training.results import build_evaluate, measure_recall, read_final, summary_line, write_final
+from kfpn.training.results import measure_recall, read_final, summary_line, write_final
 from kfpn.training.run_data import RunData, open_run_data
 from kfpn.training.sampler_noise import with_noise
-from kfpn.training.step import announce_shapes, build_train_step
+from kfpn.training.setup import Setup, Trainee, build_trainee, make_pace, restore_run
+from kfpn.training.step import announce_shapes, build_train_step, local_shape
 from kfpn.training.step_memory import explain_memory
-from kfpn.weights.assign import assign_weights
+from kfpn.training.time_budget import TimeBudget
+from kfpn.training.validation_run import ValidationRun
 from kfpn.weights.identify import read_trained_weights
-from kfpn.weights.import_weights import all_notes
-from kfpn.weights.makers.trained_weights import TrainedWeights
-
-
-@dataclass(frozen=True)
-class Setup:
-    """Holds what a run is built from, opened and checked.
-
-    Attributes:
-        config: the run's configuration, with the number of classes of the data.
-        workdir: the run's work directory, prepared.
-        data: the run's data.
-        strategy: shares the work between devices.
-        cluster: the processes that train together.
-        initial_weights: weights to start from; None: random weights, or those of the newest checkpoint.
-    """
-
-    config: Config
-    workdir: Workdir
-    data: RunData
-    strategy: tf.distribute.Strategy
-    cluster: Cluster
-    initial_weights: TrainedWeights | None
-
-
-@dataclass(frozen=True)
-class Trainee:
-    """Holds what the steps of a run change.
-
-    Attributes:
-        submodels: of the detector.
-        optimizer: of its trainable variables.
-        variables: name in a checkpoint -> variable: the whole state of the run.
-    """
-
-    submodels: Submodels
-    optimizer: Optimizer
-    variables: dict[str, keras.Variable]
 
 
 def train(
@@ -114,6 +77,7 @@ def train(
             is not finite (see `kfpn.training.nonfinite`).
         SystemExit: after Ctrl-C (130) or SIGTERM (0), when all is saved.
     """
+    started = command_start()
     for name in ("workdir", "init", "proposals"):
         require_local(name, getattr(config, name))
     if strategy is None:
@@ -132,7 +96,7 @@ def train(
             with stop.at_once():
                 data = open_run_data(config, source, val_source)
                 config = choose(config, data.source, cluster) if choose else config
-                return _train_opened(_open(config, workdir, data, strategy, cluster))
+                return _train_opened(replace(_open(config, workdir, data, strategy, cluster), started=started))
         except Interrupted:
             say("stopped while no step was under way: nothing is lost; run the same command to go on")
             raise SystemExit(stop.exit_code) from None
@@ -160,65 +124,41 @@ def _open(
         "start every worker with the same command",
     )
     workdir.prepare(config, source.class_names, source.category_ids, source.name, data_fingerprint)
-    return Setup(with_norms_of_batch(config, strategy), workdir, data, strategy, cluster, initial_weights)
+    return Setup(with_norms_of_batch(config, strategy), workdir, data, strategy, cluster, initial_weights, 0.0)
 
 
 def _train_opened(setup: Setup) -> dict[str, Any]:
     """Trains an opened run to its last step: builds, resumes, loops and finishes."""
     setup = replace(setup, config=with_determinism(setup.config))
     with dtype_policy(setup.config.precision):
-        trainee = _build(setup)
-        checkpoints, progress = _resume(setup, trainee)
-        final = _read_finished(setup, progress)
+        trainee = build_trainee(setup)
+        checkpoints, progress = restore_run(setup, trainee)
+        pace = make_pace(setup, trainee, progress)
+        final = _read_finished(setup, progress, pace)
         if final is None:
-            _loop(setup, trainee, checkpoints, progress)
-            final = _finish(setup, progress)
+            _loop(setup, trainee, checkpoints, progress, pace)
+            final = _finish(setup, progress, pace)
         setup.cluster.leave()  # The other workers wait here until the chief has finished.
         return final
 
 
-def _build(setup: Setup) -> Trainee:
-    """Builds the detector and its optimizer, with the weights that the run starts from."""
-    config = setup.config
-    keras.utils.set_random_seed(config.seed)
-    with setup.strategy.scope():
-        submodels = build_submodels(config.model)
-        # This comes before the optimizer, which then has no variables of the RPN.
-        submodels.rpn.trainable = setup.data.proposals is None
-        if (initial := setup.initial_weights) is not None:
-            # This comes before the optimizer, because its moving average starts from the weights.
-            assign_weights(initial, submodels, vars(config.model), setup.data.source.class_names)
-            say("; ".join([f"starts from {initial.path}: {initial.kind}", *all_notes(initial, config.model)]))
-        optimizer = Optimizer(config, submodels.weights_model.trainable_variables)
-    variables = named_variables(model=submodels.weights_model.variables, optimizer=optimizer.variables)
-    return Trainee(submodels, optimizer, variables)
-
-
-def _resume(setup: Setup, trainee: Trainee) -> tuple[Checkpoints, Progress]:
-    """Restores the newest checkpoint, if there is one, on all workers."""
-    workdir, cluster = setup.workdir, setup.cluster
-    kind = Checkpoints if cluster.is_chief else ReadCheckpoints
-    checkpoints = kind(workdir.checkpoints, trainee.variables, setup.config.keep_checkpoints)
-    progress = checkpoints.restore()
-    hint = "workdir must be one folder that all of them see"
-    cluster.require_same("the step of the newest checkpoint", progress.step, hint)
-    if progress.best_step and not workdir.weights.exists():
-        # Someone removed the weights for inference: the next evaluation writes them again.
-        progress.evaluated, progress.best_step, progress.best = 0, 0, {}
-    cluster.gather(0)  # All workers look for the weights above before the chief writes them.
-    return checkpoints, progress
-
-
-def _read_finished(setup: Setup, progress: Progress) -> dict[str, Any] | None:
-    """Returns the content of final.json if the run has taken all its steps; None: there is something left to do."""
-    steps = setup.config.steps
-    final = read_final(setup.workdir) if min(progress.step, progress.evaluated) >= steps else None
-    if final is not None:
-        say(f"{setup.workdir.path} has finished its {steps} steps: {summary_line(final)}")
+def _read_finished(setup: Setup, progress: Progress, pace: Pace) -> dict[str, Any] | None:
+    """Returns the content of final.json if the run has come to its end; None: there is something left to do."""
+    patience = setup.config.patience
+    finished = min(progress.step, progress.evaluated) >= pace.last
+    stopped = patience is not None and progress.stale >= patience and progress.evaluated == progress.step
+    final = read_final(setup.workdir) if finished or stopped else None
+    if final is not None and finished:
+        say(f"{setup.workdir.path} has finished its {pace.last} steps: {summary_line(final)}")
+    elif final is not None:
+        say(
+            f"{setup.workdir.path} has stopped at step {progress.step}, after {progress.stale} evaluations without a better AP; a "
+            f"larger --patience goes on: {summary_line(final)}"
+        )
     return final
 
 
-def _loop(setup: Setup, trainee: Trainee, checkpoints: Checkpoints, progress: Progress) -> None:
+def _loop(setup: Setup, trainee: Trainee, checkpoints: Checkpoints, progress: Progress, pace: Pace) -> None:
     """Runs the loop from the restored step to the last one."""
     config, workdir, data, strategy = setup.config, setup.workdir, setup.data, setup.strategy
     submodels, optimizer, source = trainee.submodels, trainee.optimizer, data.source
@@ -231,14 +171,17 @@ def _loop(setup: Setup, trainee: Trainee, checkpoints: Checkpoints, progress: Pr
         say(describe_source(data.val_source))
     say(f"work directory {workdir.path}")
     if progress.step:
-        say(f"goes on from step {progress.step} of {config.steps}")
+        say(f"goes on from step {progress.step}" + (f" of {pace.last}" if pace.known else ""))
     evaluate = None
     if data.val_source is not None:
-        evaluate = build_evaluate(config, workdir, submodels, data.val_source, data.val_proposals, strategy)
+        evaluate = ValidationRun(config, workdir, submodels, data.val_source, data.val_proposals, strategy)
     losses, noise_shapes = training_functions(config)
     step = build_train_step(submodels, config, optimizer, strategy, losses, noise_shapes)
-
-    profile = StepProfile(config.profile, workdir.path / "profile", progress, config.steps, setup.cluster.is_chief)
+    step = explain_memory(announce_shapes(step, config, strategy), config, strategy)
+    if isinstance(pace, TimeBudget):
+        step = pace.steps.of(step, lambda batch: local_shape(batch, strategy))
+        pace.probe = None if evaluate is None else evaluate.probe
+    profile = StepProfile(config.profile, workdir.path / "profile", progress, pace.last, setup.cluster.is_chief)
 
     def open_batches(start: int) -> Iterator[Any]:
         def share_of(share: BatchShare) -> tf.data.Dataset:
@@ -251,22 +194,25 @@ def _loop(setup: Setup, trainee: Trainee, checkpoints: Checkpoints, progress: Pr
         workdir=workdir,
         weights_model=submodels.weights_model,
         optimizer=optimizer,
-        step=profile.of(explain_memory(announce_shapes(step, config, strategy), config, strategy)),
+        step=profile.of(step),
         checkpoints=checkpoints,
         progress=progress,
         evaluate=evaluate,
         cluster=setup.cluster,
         recorder=Recorder(config, workdir, trainee.variables, partial(data.batches, config), source),
+        pace=pace,
     )
     with profile:
         Loop(run).train(open_batches)
 
 
-def _finish(setup: Setup, progress: Progress) -> dict[str, Any]:
+def _finish(setup: Setup, progress: Progress, pace: Pace) -> dict[str, Any]:
     """Measures the recall of the proposals and writes final.json; workers that are not the chief return {}."""
     if not setup.cluster.is_chief:
         return {}
     recall = None
-    if setup.data.val_source is not None and setup.data.proposals is None:
+    if setup.data.val_source is not None and setup.data.has_recall and pace.fits_recall():
         recall = measure_recall(setup.config, setup.workdir, setup.data.val_source)
-    return write_final(setup.config, setup.workdir, progress, recall)
+    final = write_final(setup.config, setup.workdir, progress, recall, pace.figures())
+    pace.note_time(at_once=True)
+    return final

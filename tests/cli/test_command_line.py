@@ -522,3 +522,29 @@ def test_the_settings_of_a_work_directory_are_read_without_starting_tensorflow(m
         got = train_config(monkeypatch, "--init", str(init), "--workdir", str(tmp_path / "other"), "--cpu-devices", "2")
         assert (got.model, got.sampling, got.input) == (config.model, config.sampling, config.input)
         assert got.cpu_devices == 2
+
+
+def test_minutes_leave_evaluations_and_checkpoints_to_the_time_unless_they_are_given(monkeypatch):
+    config = train_config(monkeypatch, "--minutes", "2.5")
+    assert (config.minutes, config.eval_every, config.checkpoint_every) == (2.5, None, None)
+    config = train_config(monkeypatch, "--minutes=4", "--eval-every", "70", "--checkpoint-every", "30")
+    assert (config.minutes, config.eval_every, config.checkpoint_every) == (4.0, 70, 30)
+    assert train_config(monkeypatch, "--minutes", "None") == preset("shapes")
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (
+            ["--minutes", "2", "--steps=90"],
+            "minutes must be given without steps, got --minutes 2 and --steps 90: leave one out",
+        ),
+        (["--minutes", "0"], "minutes must be a positive number, or None, got 0.0"),
+        (["--minutes", "inf"], "minutes must be a positive number, or None, got inf"),
+        (["--eval-every", "None"], "eval_every must be an integer of at least 1, got None"),
+        (["--patience", "0"], "patience must be an integer of at least 1, or None, got 0"),
+    ],
+)
+def test_minutes_and_patience_that_cannot_be_are_refused(capsys, args, words):
+    assert cli.main(["train", *args]) == 2
+    assert words in capsys.readouterr().err

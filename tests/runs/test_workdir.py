@@ -99,6 +99,19 @@ def test_options_that_do_not_act_on_weights_may_change(tmp_path):
     assert json.loads(workdir.config.read_text()) == to_dict(changed)
 
 
+def test_the_steps_of_a_run_of_minutes_are_what_was_planned_and_its_minutes_stay(tmp_path):
+    config = replace(standin.config(), minutes=2.0, eval_every=None, checkpoint_every=None)
+    workdir = Workdir(tmp_path)
+    workdir.prepare(config, **CLASSES)
+    workdir.weights.touch()
+    workdir.append_metrics({"step": 1})
+    workdir.keep_steps(77)
+    assert workdir.read_config() == replace(config, steps=77)
+    workdir.prepare(replace(config, patience=3, val_loss=True), **CLASSES)
+    with pytest.raises(ValueError, match=r"minutes: 2\.0 -> 4\.0\. .*minutes set the learning rate of every step"):
+        workdir.prepare(replace(config, minutes=4.0), **CLASSES)
+
+
 @pytest.mark.parametrize(("norm", "warned"), [("sync_bn", True), ("bn", True), ("gn", False), ("frozen_bn", False)])
 def test_another_number_of_parts_a_batch_causes_a_warning_if_it_acts_on_weights(tmp_path, norm, warned):
     workdir, config = Workdir(tmp_path), standin.config(norm=norm)

@@ -21,7 +21,7 @@ from kfpn.data.formats.coco import CocoSource
 from kfpn.data.pipeline import named_errors, train_batches
 from kfpn.runs.checkpoint import Progress
 from kfpn.runs.workdir import Workdir
-from kfpn.training import results
+from kfpn.training import results, validation_run
 from kfpn.training import train as engine
 from kfpn.training.loop import Loop
 from kfpn.training.progress import ProgressReport
@@ -45,12 +45,12 @@ def data(tmp_path):
 def test_an_evaluation_is_kept_if_there_is_no_room_for_pictures_and_curves(tmp_path, monkeypatch):
     pictures = source(0, 1)
     detections = {"image_id": 0, "boxes": np.zeros((0, 4)), "labels": np.zeros(0, int), "scores": np.zeros(0)}
-    monkeypatch.setattr(results, "inference_model", lambda *_, **__: None)
-    monkeypatch.setattr(results, "detect_function", lambda _: None)
-    monkeypatch.setattr(results, "evaluate_source", lambda *_, **__: ({"AP": 0.5}, [detections]))
+    monkeypatch.setattr(validation_run, "inference_model", lambda *_, **__: None)
+    monkeypatch.setattr(validation_run, "detect_function", lambda _: None)
+    monkeypatch.setattr(validation_run, "evaluate_source", lambda *_, **__: ({"AP": 0.5}, [detections]))
     workdir = Workdir(tmp_path)
     workdir.append_metrics({"step": 3, "AP": 0.5})
-    evaluate = results.build_evaluate(replace(standin.config(), samples=1), workdir, None, pictures)
+    evaluate = validation_run.ValidationRun(replace(standin.config(), samples=1), workdir, None, pictures)
     with monkeypatch.context() as patch:
         patch.setattr(Image.Image, "save", full)  # matplotlib writes its PNG with it as well
         with pytest.warns(UserWarning, match="can.t be written") as caught:

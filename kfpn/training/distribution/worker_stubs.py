@@ -15,6 +15,9 @@ class ReadWorkdir(Workdir):
     def prepare(self, *_: Any) -> None:
         """Does nothing; the chief compares and writes."""
 
+    def keep_steps(self, steps: int) -> None:
+        """Does nothing."""
+
     def append_metrics(self, row: dict[str, Any]) -> None:
         """Does nothing."""
 
@@ -35,6 +38,9 @@ class ReadCheckpoints(Checkpoints):
 
 class SilentReport:
     """Takes the calls that a `ProgressReport` takes, and shows and writes nothing."""
+
+    def plan(self, steps: Any, seconds_left: Any) -> None:
+        """Does nothing."""
 
     def advance_to(self, step: int) -> None:
         """Does nothing."""

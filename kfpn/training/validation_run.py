@@ -1,0 +1,133 @@
+"""Evaluates the weights of a run on its validation data, and draws samples and curves."""
+
+import functools
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import tensorflow as tf
+from PIL import Image
+
+from kfpn.config.run import Config
+from kfpn.data.eval_order import eval_order
+from kfpn.data.image import load_image
+from kfpn.data.proposal_table import ProposalTable
+from kfpn.data.record import Source
+from kfpn.evaluation.compilation import worth_compiling
+from kfpn.evaluation.detect import evaluate_source
+from kfpn.evaluation.detection_limit import deciding_figure, images_at_limit, limit_line
+from kfpn.evaluation.images_at_once import ImagesAtOnce
+from kfpn.evaluation.source_pass import SourcePass, detect_function, outputs_by_image
+from kfpn.modeling.detector import inference_model
+from kfpn.modeling.fast_rcnn import fast_rcnn_model
+from kfpn.modeling.submodels import Submodels
+from kfpn.plotting.curves import plot_curves
+from kfpn.plotting.draw_boxes import side_by_side
+from kfpn.runs.workdir import Workdir
+from kfpn.training.best_weights import BEST_BY
+from kfpn.training.distribution.replica_detector import ReplicaDetector, local_devices
+from kfpn.training.evaluation_cost import EvaluationCost, estimate_cost
+from kfpn.training.evaluation_memory import EvaluationMemory
+from kfpn.training.progress import say, warn_on_write_error
+from kfpn.training.step_plan import MOST_EVALUATIONS
+from kfpn.training.validation_loss import ValidationLoss
+
+LOSSES = 1.5
+"""The losses on the validation data take about this multiple of the detection, and so do their graphs."""
+
+
+class ValidationRun:
+    """Evaluates the current weights of a run, and draws samples and curves.
+
+    Args:
+        config: the run's configuration.
+        workdir: the run's; samples and curves go into it.
+        submodels: of the detector that is trained; make this outside of the strategy's scope.
+        source: of the validation images.
+        proposals: of the same images, for a detector whose RPN is not trained; None: the RPN's.
+        strategy: of the run: all replicas of this process evaluate, a batch each. None: one device.
+
+    Call:
+        step: int. Returns the COCO figures and, with `config.val_loss`, the losses on the validation data.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        workdir: Workdir,
+        submodels: Submodels,
+        source: Source,
+        proposals: ProposalTable | None = None,
+        strategy: tf.distribute.Strategy | None = None,
+    ):
+        self.config, self.workdir, self.source, self.proposals = config, workdir, source, proposals
+        if proposals is None:
+            model = inference_model(submodels, config.model, padded=True)
+        else:
+            model = fast_rcnn_model(submodels, config.model)
+        if strategy is not None and strategy.num_replicas_in_sync > 1 and config.model.norm == "bn":
+            strategy = (
+                None  # Each replica has statistics of its own there, and the first one's are those that are saved.
+            )
+        devices = () if strategy is None else local_devices(strategy)
+        # It is made once, so that it is traced once.
+        self._detect = detect_function(model) if strategy is None else _replicated(model, strategy, config, source)
+        # It is made at the first evaluation, by the process that evaluates, when the training has its memory.
+        self._memory = functools.cache(lambda: EvaluationMemory(workdir.evaluation, config, source, devices))
+        self._decided_by = functools.cache(lambda: deciding_figure(source, config.model.max_detections))
+        self._loss = ValidationLoss(submodels, config, source, proposals) if config.val_loss else None
+
+    def __call__(self, step: int) -> dict[str, Any]:
+        """Returns the figures of the weights after a step."""
+        with self._memory().under_way() as at_once:
+            figures, detections = evaluate_source(self._detect, self._pass(at_once), self.source.class_names)
+        if (decides := self._decided_by()) != "AP":
+            figures[BEST_BY] = decides
+        limit = self.config.model.max_detections
+        if cut := images_at_limit(detections, limit):
+            say(limit_line(cut, len(self.source), limit, "--model.max-detections"))
+        if self._loss is not None:
+            figures |= self._loss.measure()
+        self._draw({detection["image_id"]: detection for detection in detections})
+        return figures
+
+    def probe(self, seconds: float) -> EvaluationCost:
+        """Estimates what an evaluation takes: it detects a few images, for about so many seconds."""
+        config, source = self.config, self.source
+        with self._memory().under_way() as at_once:
+            cost = estimate_cost(
+                lambda: outputs_by_image(self._detect, self._pass(at_once, progress=False)),
+                images=len(source),
+                batch=at_once.rows,
+                canvases=eval_order(source.sizes, config).distinct,
+                limit=seconds,
+            )
+        if self._loss is None:
+            return cost
+        return replace(cost, losses=LOSSES * cost.detecting, to_trace=cost.to_trace + LOSSES * cost.tracing)
+
+    def _pass(self, at_once: ImagesAtOnce, progress: bool | None = None) -> SourcePass:
+        shown = sys.stderr.isatty() if progress is None else progress
+        return SourcePass(self.source, self.config, progress=shown, proposals=self.proposals, at_once=at_once)
+
+    def _draw(self, by_image: dict[int, dict[str, Any]]) -> None:
+        """Draws some images with ground truth and detections, and the curves."""
+        workdir, source = self.workdir, self.source
+        for index in range(min(self.config.samples, len(source))):
+            record = source[index]
+            truth = {"boxes": record.boxes, "labels": record.labels}
+            picture = side_by_side(load_image(record), truth, by_image[record.image_id], source.class_names)
+            with warn_on_write_error(workdir.samples):
+                workdir.samples.mkdir(exist_ok=True)
+                Image.fromarray(picture).save(workdir.samples / f"{index:03d}.png")
+        if not workdir.metrics.exists():  # An evaluation may come before the first row.
+            return
+        with warn_on_write_error(workdir.curves):
+            plot_curves(workdir.metrics, workdir.curves)
+
+
+def _replicated(model: Callable, strategy: tf.distribute.Strategy, config: Config, source: Source) -> ReplicaDetector:
+    evaluations = MOST_EVALUATIONS if config.eval_every is None else -(-config.steps // config.eval_every)
+    compiled = worth_compiling(source, config, devices=local_devices(strategy), times=evaluations)
+    return ReplicaDetector(model, strategy, compiled)
