@@ -15,22 +15,23 @@ from kfpn.config.checks import (
     whole,
 )
 
-OptimizerName = Literal["sgd"]
+OptimizerName = Literal["sgd", "adamw"]
 Schedule = Literal["step", "cosine"]
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """SGD with momentum, its learning rate over time, and what is done to gradients and weights."""
+    """The rule that moves the weights, its learning rate over time, and what is done to gradients and weights."""
 
     learning_rate: float = 0.02
     """Learning rate for a global batch of `reference_batch` images."""
     reference_batch: int = 16
     """The linear rule: the rate used is learning_rate x batch_size / reference_batch."""
     momentum: float = 0.9
-    """Momentum of SGD."""
+    """Momentum of SGD; with adamw the decay of the mean of the gradients, beta 1."""
     weight_decay: float = 1e-4
-    """L2 penalty added to the gradient, not on norms, and on biases only with `decay_biases`."""
+    """L2 penalty added to the gradient, not on norms, and on biases only with `decay_biases`. adamw: the share, times the rate, that
+    a step takes off these weights."""
     decay_biases: bool = False
     """Biases decay like weights (detectron2, torchvision); the scale and the offset of a norm never do."""
     warmup_steps: int = 1000
@@ -48,7 +49,7 @@ class OptimizerConfig:
     ema_decay: float = 0.0
     """Decay a step of an exponential moving average of the weights, used to evaluate and saved; 0: none."""
     name: OptimizerName = "sgd"
-    """The rule that moves the weights: SGD with momentum."""
+    """The rule that moves the weights: SGD with momentum, or AdamW (Loshchilov and Hutter 2019), whose rates are smaller (about 0.001)."""
 
     def __post_init__(self) -> None:
         check(self, "optimizer.", "learning_rate", POSITIVE)

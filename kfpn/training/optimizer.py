@@ -26,8 +26,19 @@ def sgd(config: OptimizerConfig, schedule: WarmupSchedule) -> keras.optimizers.O
     return keras.optimizers.SGD(schedule, momentum=config.momentum)
 
 
-OPTIMIZERS: dict[str, Callable[[OptimizerConfig, WarmupSchedule], keras.optimizers.Optimizer]] = {"sgd": sgd}
+def adamw(config: OptimizerConfig, schedule: WarmupSchedule) -> keras.optimizers.Optimizer:
+    """Makes Adam; `Optimizer` decays the weights beside it, because Keras does so outside of `update_step`."""
+    return keras.optimizers.Adam(schedule, beta_1=config.momentum)
+
+
+OPTIMIZERS: dict[str, Callable[[OptimizerConfig, WarmupSchedule], keras.optimizers.Optimizer]] = {
+    "sgd": sgd,
+    "adamw": adamw,
+}
 """Value of `optimizer.name` -> function that makes the Keras optimizer whose `update_step` moves one variable."""
+DECOUPLED_DECAY = ("adamw",)
+"""Values of `optimizer.name` whose weights decay beside the gradient: the rule divides gradients by their size, and a decay
+in them would be divided too."""
 
 
 class Optimizer:
@@ -47,6 +58,7 @@ class Optimizer:
         self.schedule = make_schedule(self.config, steps, config.batch_size)
         self.rule = OPTIMIZERS[self.config.name](self.config, self.schedule)
         self.rule.build(self.trainable_variables)
+        self._decoupled = self.config.name in DECOUPLED_DECAY
         self.average: list[keras.Variable] = []
         if self.config.ema_decay:
             self.average = [_state(v.numpy(), f"ema_{i}") for i, v in enumerate(self.trainable_variables)]
@@ -118,7 +130,7 @@ class Optimizer:
             loss: scalar without `loss_scale`, summed over all replicas as well; None: only the gradients are looked at.
 
         Returns:
-            Scalars: `grad_norm` (global norm with the L2 term, before clipping), `lr`, `skipped` (1 for a fault, else 0),
+            Scalars: `grad_norm` (global norm with the L2 term, if it has one, before clipping), `lr`, `skipped` (1 for a fault, else 0),
             and `applied` (bool).
         """
         rate = tf.cast(self.rule.learning_rate, tf.float32)
@@ -134,6 +146,9 @@ class Optimizer:
         gradients = [tf.where(applied, gradient, tf.zeros_like(gradient)) for gradient in gradients]
         with _assigning_only_where(applied, self.rule):
             for variable, gradient in zip(self.trainable_variables, gradients, strict=True):
+                if self._decoupled and decays(variable, self.config.decay_biases):
+                    kept = 1.0 - rate * self.config.weight_decay
+                    variable.assign(variable.value * tf.where(applied, kept, 1.0))
                 self.rule.update_step(gradient, variable, rate)
         self._halted.assign(tf.maximum(self._halted.value, tf.cast(frozen, tf.float32)))
         self.rule.iterations.assign_add(tf.cast(~frozen, self.rule.iterations.dtype))
@@ -146,7 +161,7 @@ class Optimizer:
         gradients = [tf.convert_to_tensor(gradient) / self.loss_scale for gradient in gradients]
         gradients = [
             gradient + self.config.weight_decay * variable.value
-            if decays(variable, self.config.decay_biases)
+            if decays(variable, self.config.decay_biases) and not self._decoupled
             else gradient
             for gradient, variable in zip(gradients, self.trainable_variables, strict=True)
         ]

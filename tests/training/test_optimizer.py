@@ -149,3 +149,20 @@ def _step(rule, given, own):
     for gradient, variable in zip(given, own, strict=True):
         rule.update_step(gradient, variable, tf.constant(0.1))
     rule.iterations.assign_add(1)
+
+
+def test_adamw_moves_the_weights_as_kerass_adamw_does():
+    ours, theirs = variables(), variables()
+    settings = {"learning_rate": 0.01, "reference_batch": 1, "warmup_steps": 0, "schedule": "step", "milestones": ()}
+    ours_rule = optimizer(ours, name="adamw", weight_decay=0.1, **settings)
+    rate = float(ours_rule.rule.learning_rate)
+    keras_rule = keras.optimizers.AdamW(rate, weight_decay=0.1)
+    keras_rule.exclude_from_weight_decay(var_names=["bias"])
+    keras_rule.build(theirs)
+    for values in (([1.0, -2.0], [0.5, 2.0]), ([0.1, 3.0], [-0.5, 0.0]), ([5.0, 0.0], [1.0, 1.0])):
+        step = gradients(*values)
+        ours_rule.apply(step)
+        keras_rule.apply(step)
+    for mine, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(mine.numpy(), other.numpy(), rtol=1e-6)
+    assert abs(ours[0].numpy()[0, 0] - 3.0) > 0.01
