@@ -39,11 +39,11 @@ def above_thresholds(
     }
 
 
-def verify_thresholds(pairs: Iterable[tuple[Rows, Rows]], thresholds: Mapping[int, float]) -> None:
+def verify_thresholds(pairs: Iterable[Sequence[Rows]], thresholds: Mapping[int, float]) -> None:
     """Makes sure that an export leaves out what is below the thresholds and nothing else, and prints how much that is.
 
     Args:
-        pairs: for each image, the rows of the same export without thresholds, and those of the export.
+        pairs: for each image two entries: the rows of the same export without thresholds, and those of the export.
         thresholds: class, as the rows have it -> least score. Rows within `SCORE_LIMIT` of it may come or go.
 
     Raises:

@@ -66,15 +66,13 @@ def train(
         choose: returns the configuration once the data are open, as the preset `auto` does; None: `config` is all of it.
 
     Returns:
-        The content of final.json: the twelve COCO figures and `per_class` of the weights that were saved (the best), the last losses,
-        `steps`, `best_step`, `last_AP`, `last` (figures and `step` of the last evaluation), `seconds` of training, `images_per_second`,
-        and `proposals`, the recall of the saved weights' proposals; no figures without validation data, no recall on fixed
-        proposals. A worker that is not the chief returns {}.
+        The content of final.json: the figures and `per_class` of the weights that were saved (the best), the last losses, `steps`,
+        `best_step`, `last_AP`, `last` (figures and `step` of the last evaluation), `seconds`, `images_per_second`, and `proposals`,
+        the recall; no figures without validation data, no recall on fixed proposals. Workers that are not the chief return {}.
 
     Raises:
-        ValueError: if the work directory can't be written, was made with other options or is used by another training, if
-            data, proposals or the weights to start from can't be used, if the replicas can't share a batch, or if a loss
-            is not finite (see `kfpn.training.nonfinite`).
+        ValueError: if the work directory can't be written, has other options or is in use, if data, proposals or weights can't be
+            used, if the replicas can't share a batch, or if a loss is not finite (see `kfpn.training.nonfinite`).
         SystemExit: after Ctrl-C (130) or SIGTERM (0), when all is saved.
     """
     started = command_start()

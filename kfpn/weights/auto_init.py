@@ -88,10 +88,10 @@ def auto_init(backbone: str, workdir: str | os.PathLike, worker: int = 0, severa
                 os.replace(aside, shared)
             weights = str(shared)
         write_json(record, {"init": weights})
-    return _told(record)
+    return _told_by_the_first(record)
 
 
-def _told(record: Path) -> str | None:
+def _told_by_the_first(record: Path) -> str | None:
     """Waits for what the first worker found."""
     end = time.monotonic() + WAIT_SECONDS
     while not record.exists():
