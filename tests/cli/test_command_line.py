@@ -60,7 +60,7 @@ def run(tmp_path, monkeypatch):
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(to_dict(preset("shapes"))))
-    monkeypatch.setattr(kfpn.runs.load, "load_trained_detector", lambda workdir, padded: TopLeft())
+    monkeypatch.setattr(kfpn.runs.load, "load_trained_detector", lambda workdir, *_, **__: TopLeft())
     return folder
 
 
