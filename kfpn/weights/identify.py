@@ -18,6 +18,7 @@ from kfpn.weights.makers import MAKERS
 from kfpn.weights.makers.foreign_arrays import ForeignArrays
 from kfpn.weights.makers.trained_weights import Tensor, TrainedWeights
 from kfpn.weights.pretrained import fetch, find_pretrained
+from kfpn.weights.shipped import SHIPPED, read_shipped
 
 PathLike = str | os.PathLike
 
@@ -30,7 +31,8 @@ def read_trained_weights(source: PathLike) -> TrainedWeights:
 
     Args:
         source: a file (PyTorch, safetensors, detectron2's or Caffe2's pickle, HDF5 of keras.applications), a work directory
-            or the `.weights.h5` in one, or a name of `list_pretrained()`, which is downloaded once.
+            or the `.weights.h5` in one, or a name of `list_pretrained()`, which is downloaded once, or `kfpn:small`, which
+            ships with the package.
 
     Raises:
         ValueError: with the file's name, if it can't be read, is damaged or unsafe, is of an unknown kind, or its tensors
@@ -38,6 +40,8 @@ def read_trained_weights(source: PathLike) -> TrainedWeights:
     """
     require_local("weights", source)
     text = os.path.expanduser(os.fspath(source))
+    if text in SHIPPED:
+        return read_shipped(text)
     path = fetch(text) if ":" in text and not os.path.exists(text) else Path(text)
     if path.is_dir():
         return _read_own(path / WEIGHTS)
