@@ -93,11 +93,40 @@ OUTLINES: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
     "hexagon": _polar(lambda rng, a: np.ones_like(a), 6),
     "star": _polar(lambda rng, a: np.where(np.arange(len(a)) % 2, rng.uniform(0.35, 0.5), 1.0), 10),
     "flower": _polar(lambda rng, a: 1.0 + 0.3 * np.cos(rng.integers(4, 8) * a), 72),
-    "cross": _points(*[(x, y) for x, y in ((-.35, -1), (.35, -1), (.35, -.35), (1, -.35), (1, .35), (.35, .35), (.35, 1), (-.35, 1), (-.35, .35), (-1, .35), (-1, -.35), (-.35, -.35))]),  # fmt: skip
+    "cross": _points(
+        *[
+            (x, y)
+            for x, y in (
+                (-0.35, -1),
+                (0.35, -1),
+                (0.35, -0.35),
+                (1, -0.35),
+                (1, 0.35),
+                (0.35, 0.35),
+                (0.35, 1),
+                (-0.35, 1),
+                (-0.35, 0.35),
+                (-1, 0.35),
+                (-1, -0.35),
+                (-0.35, -0.35),
+            )
+        ]
+    ),  # fmt: skip
     "bar": _points((-1, -0.22), (1, -0.22), (1, 0.22), (-1, 0.22)),
     "arrow": _points((-1, -0.2), (0.2, -0.2), (0.2, -0.6), (1, 0), (0.2, 0.6), (0.2, 0.2), (-1, 0.2)),
     "crescent": _crescent,
-    "mushroom": _points((-1, 0), (-.85, -.5), (-.4, -.85), (.4, -.85), (.85, -.5), (1, 0), (.3, 0), (.35, .9), (-.35, .9), (-.3, 0)),  # fmt: skip
+    "mushroom": _points(
+        (-1, 0),
+        (-0.85, -0.5),
+        (-0.4, -0.85),
+        (0.4, -0.85),
+        (0.85, -0.5),
+        (1, 0),
+        (0.3, 0),
+        (0.35, 0.9),
+        (-0.35, 0.9),
+        (-0.3, 0),
+    ),  # fmt: skip
     "ell": _points((-1, -1), (-0.3, -1), (-0.3, 0.4), (1, 0.4), (1, 1), (-1, 1)),
 }
 """Class -> function that draws an outline of it, (P, 2) xy around the origin."""
@@ -152,9 +181,7 @@ def _tight_box(mask: np.ndarray) -> tuple[int, int, int, int]:
     return rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
 
 
-def _place(
-    rng: np.random.Generator, mask: np.ndarray, solid: np.ndarray, full: np.ndarray
-) -> tuple[int, int] | None:
+def _place(rng: np.random.Generator, mask: np.ndarray, solid: np.ndarray, full: np.ndarray) -> tuple[int, int] | None:
     """Returns a top-left corner where every object so far keeps MIN_VISIBLE of its `full` pixels; None if none is found."""
     visible = np.bincount(mask.ravel(), minlength=len(full) + 1)
     height, width = solid.shape
@@ -191,7 +218,9 @@ def _stamp(rng: np.random.Generator, name: str, side: float) -> np.ndarray:
     return alpha[y0:y1, x0:x1]
 
 
-def _paint(rng: np.random.Generator, image: np.ndarray, alpha: np.ndarray, place: tuple[int, int], style: Style) -> None:
+def _paint(
+    rng: np.random.Generator, image: np.ndarray, alpha: np.ndarray, place: tuple[int, int], style: Style
+) -> None:
     """Paints a stamp with a fill of its own into `image` (3, SIZE, SIZE) float32, in place."""
     height, width = alpha.shape
     under = image[:, place[0] : place[0] + height, place[1] : place[1] + width]
@@ -205,7 +234,9 @@ def _paint(rng: np.random.Generator, image: np.ndarray, alpha: np.ndarray, place
         if rng.random() < 0.4:  # a rim
             thick = 2 * int(rng.integers(1, 1 + max(1, min(height, width) // 14))) + 1
             padded = Image.fromarray(np.pad(np.asarray(small), thick))
-            inside = np.asarray(padded.filter(ImageFilter.MinFilter(thick)), np.float32)[thick:-thick, thick:-thick] / 255.0
+            inside = (
+                np.asarray(padded.filter(ImageFilter.MinFilter(thick)), np.float32)[thick:-thick, thick:-thick] / 255.0
+            )
             rim = np.clip(base * rng.uniform(0.4, 1.6), 0.0, 255.0)
             fill = rim + (fill - rim) * inside
         if rng.random() < 0.25:  # a core

@@ -7,6 +7,7 @@ from typing import Any
 
 from kfpn.config.auto_draft import nested, with_settings
 from kfpn.config.auto_facts import WeightFacts
+from kfpn.config.auto_numbers import SHIPPED
 from kfpn.config.run import Config
 
 Parse = Callable[[Config], Config]
@@ -64,9 +65,12 @@ def parse_automatic(args: Sequence[str], start: Config, parse: Parse) -> Config 
     """
     begun = _config_of_run(start.workdir)
     if begun is not None:
-        return parse(dataclasses.replace(begun, **{name: getattr(start, name) for name in OF_THE_LINE}))
+        of_the_line = {name: getattr(start, name) for name in OF_THE_LINE}
+        if start.init is None and begun.init == SHIPPED:
+            of_the_line["init"] = SHIPPED  # It was chosen, and no line says it.
+        return parse(dataclasses.replace(begun, **of_the_line))
     weights = None
-    if start.init:
+    if start.init and start.init != SHIPPED:  # The rules know the network of these weights.
         from kfpn.weights.brought_settings import settings_of_weights
 
         weights = settings_of_weights(start.init, start.workdir)

@@ -170,7 +170,9 @@ def _import_weights(command: options.ImportWeights) -> int:
 def _list_pretrained(_: options.ListPretrained) -> int:
     from kfpn.weights.pretrained import list_pretrained
 
-    print("kfpn:small\n    Faster R-CNN R-18-FPN of width 32, made pictures (benchmarks/pretrain.py); in the package, no download")
+    print(
+        "kfpn:small\n    Faster R-CNN R-18-FPN of width 32, made pictures (benchmarks/pretrain.py); in the package, no download"
+    )
     for known in list_pretrained():
         accuracy = "" if known.box_ap is None else f", box AP {known.box_ap}"
         size = "" if known.size is None else f", {known.size / 1e6:.0f} MB"

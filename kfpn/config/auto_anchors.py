@@ -27,7 +27,8 @@ def choose_anchors(draft: Draft, facts: Facts) -> None:
         draft.note("anchors", f"as the weights bring them: they overlap {_shares(before)}")
         return
     long = _share_of_long(boxes)
-    if long >= numbers.LONG_SHARE:
+    # The RPN of the weights in the package has three anchors a cell.
+    if long >= numbers.LONG_SHARE and draft["init"] is None:
         reason = f"{long:.0%} of the objects have one side more than {numbers.LONG_OBJECT:g} times the other"
         draft.put("aspect ratios", {"model.aspect_ratios": numbers.MORE_RATIOS}, reason)
     fitted = fit_anchor_sizes(boxes, images, strides, draft["model.aspect_ratios"])

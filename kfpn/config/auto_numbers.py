@@ -88,8 +88,31 @@ class Network(NamedTuple):
     steps: tuple[int, int]
 
 
+SHIPPED = "kfpn:small"
+"""Weights in the package: the network of `SMALL`, trained on made pictures by benchmarks/pretrain.py. docs/own_data.md says what
+they gain."""
+SHIPPED_NETWORK = {
+    "model.backbone": "resnet18",
+    "model.backbone_width": 32,
+    "model.stride_on": "1x1",
+    "model.norm": "bn",
+    "model.pyramid": "fpn",
+    "model.upsampling": "nearest",
+    "model.merge": "sum",
+    "model.smooth_p5": True,
+    "model.p6": True,
+    "model.pyramid_channels": 64,
+    "model.shared_rpn": True,
+    "model.aspect_ratios": (0.5, 1.0, 2.0),
+    "model.roi_size": 7,
+    "model.head_width": 256,
+    "model.norm_heads": True,
+    "model.pixel_mean": (123.675, 116.28, 103.53),
+    "model.pixel_std": (58.395, 57.12, 57.375),
+}
+"""What a network must have for these weights."""
 SMALL = Network(
-    "random weights on a CPU: a small network takes many steps in little time",
+    "a small network takes many steps in little time on a CPU",
     {  # the preset shapes
         "model.backbone": "resnet18",
         "model.backbone_width": 32,

@@ -41,6 +41,7 @@ def choose_settings(facts: Facts, given: Mapping[str, Any] | None = None) -> Cho
     choose_input(draft, facts)
     _choose_batch(draft, facts)
     _choose_norm(draft, facts)
+    _choose_shipped_weights(draft, facts)
     choose_anchors(draft, facts)
     _choose_detections(draft, facts)
     _choose_rois(draft, facts)
@@ -63,7 +64,7 @@ def _base(facts: Facts) -> dict[str, Any]:
 
 
 def _choose_network(draft: Draft, facts: Facts) -> numbers.Network:
-    of_random = numbers.LARGE if facts.machine.gpus else numbers.SMALL
+    of_random = numbers.LARGE if facts.machine.gpus and draft["init"] != numbers.SHIPPED else numbers.SMALL
     network = of_random if facts.weights is None else numbers.TRAINED
     settings = {name: value for name, value in network.settings.items() if not name.startswith("optimizer.")}
     if settings:
@@ -104,7 +105,7 @@ def _choose_norm(draft: Draft, facts: Facts) -> None:
         return
     at_once = draft["batch_size"] // draft["accumulate"]
     fits = draft["model.backbone_width"] % 32 == 0
-    if facts.machine.gpus and fits:
+    if facts.machine.gpus and fits and draft["init"] != numbers.SHIPPED:
         draft.put("norm", {"model.norm": "gn"}, "group norm does not depend on the batch")
     elif at_once > 1 or not fits:
         draft.put(
@@ -112,6 +113,17 @@ def _choose_norm(draft: Draft, facts: Facts) -> None:
         )
     else:
         draft.put("norm", {"model.norm": "gn"}, "batch norm would have the statistics of a single image")
+
+
+def _choose_shipped_weights(draft: Draft, facts: Facts) -> None:
+    if facts.weights is not None or facts.machine.gpus or draft["proposals"] is not None:
+        return
+    if all(draft[name] == value for name, value in numbers.SHIPPED_NETWORK.items()):
+        draft.put(
+            "weights",
+            {"init": numbers.SHIPPED},
+            "of this network, in the package, trained on made pictures; --init None: random weights",
+        )
 
 
 # ------------------------------------------------------------------------------------------------ detections, RoIs

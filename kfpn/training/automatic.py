@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kfpn.config.auto_draft import nested, with_settings
 from kfpn.config.auto_facts import Facts, WeightFacts
+from kfpn.config.auto_numbers import SHIPPED
 from kfpn.config.auto_rules import Choices, choose_settings
 from kfpn.config.run import Config
 from kfpn.data.data_facts import count_facts
@@ -52,7 +53,7 @@ def auto_config(
         source = open_run_sources(opening)[0] if isinstance(data, str) else data
         check_training_set(source)
     weights = None
-    if init is not None:
+    if init not in (None, SHIPPED):  # The rules know the network of these weights.
         from kfpn.weights.brought_settings import settings_of_weights
 
         weights = settings_of_weights(init, opening.workdir)

@@ -8,14 +8,13 @@ from typing import Any
 import keras
 import numpy as np
 
+from kfpn.config.auto_numbers import SHIPPED as SMALL
 from kfpn.config.run import Config, from_dict, to_dict
 from kfpn.runs.load import load_submodels
 from kfpn.runs.workdir import WEIGHTS, Workdir
 from kfpn.weights.built_detector import variables_of
 from kfpn.weights.makers.trained_weights import Tensor, TrainedWeights
 
-SMALL = "kfpn:small"
-"""Name of the weights of the network that `--preset auto` trains on a CPU; benchmarks/pretrain.py makes them."""
 SHIPPED: Mapping[str, Path] = {SMALL: Path(__file__).parent / "shipped" / "small.npz"}
 """Name -> file in the package: an .npz of float16 arrays, and `settings`, a JSON text."""
 

@@ -82,9 +82,35 @@ def test_anchors_are_fitted_and_the_canonical_size_goes_with_them():
     assert "places included; the fields' own ones" in line.reason
 
 
-def test_objects_that_are_long_have_more_aspect_ratios():
-    assert chosen(data())[0].model.aspect_ratios == (0.5, 1.0, 2.0)
-    assert chosen(data(ratio=4.0))[0].model.aspect_ratios == (0.25, 0.5, 1.0, 2.0, 4.0)
+def test_objects_that_are_long_have_more_aspect_ratios_where_the_rpn_is_new():
+    assert chosen(data(), GPU)[0].model.aspect_ratios == (0.5, 1.0, 2.0)
+    assert chosen(data(ratio=4.0), GPU)[0].model.aspect_ratios == (0.25, 0.5, 1.0, 2.0, 4.0)
+    assert chosen(data(ratio=4.0), init=None)[0].model.aspect_ratios == (0.25, 0.5, 1.0, 2.0, 4.0)
+    assert chosen(data(ratio=4.0))[0].model.aspect_ratios == (0.5, 1.0, 2.0)  # of the weights in the package
+
+
+@pytest.mark.parametrize(
+    ("machine", "given"),
+    [
+        (GPU, {}),
+        (CPU, {"init": None}),
+        (CPU, {"model__backbone_width": 64}),
+        (CPU, {"model__norm": "gn"}),
+        (CPU, {"batch_size": 1}),
+        (CPU, {"model__p6": False, "model__anchor_sizes": (10.0, 20.0, 40.0, 80.0)}),
+        (CPU, {"model__aspect_ratios": (1.0,)}),
+        (CPU, {"proposals": "proposals.npz"}),
+    ],
+)
+def test_the_weights_in_the_package_are_for_their_network_on_a_cpu_alone(machine, given):
+    assert chosen(data())[0].init == "kfpn:small"
+    assert chosen(data(), machine, **given)[0].init is None
+
+
+def test_the_weights_in_the_package_are_taken_on_a_gpu_if_they_are_asked_for():
+    config, _ = chosen(data(), GPU, init="kfpn:small")
+    assert config.init == "kfpn:small"
+    assert (config.model.backbone, config.model.backbone_width, config.model.norm) == ("resnet18", 32, "bn")
 
 
 def test_crowded_images_have_more_detections_proposals_and_rois():
