@@ -111,7 +111,7 @@ OUTLINES: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
                 (-0.35, -0.35),
             )
         ]
-    ),  # fmt: skip
+    ),
     "bar": _points((-1, -0.22), (1, -0.22), (1, 0.22), (-1, 0.22)),
     "arrow": _points((-1, -0.2), (0.2, -0.2), (0.2, -0.6), (1, 0), (0.2, 0.6), (0.2, 0.2), (-1, 0.2)),
     "crescent": _crescent,
@@ -126,7 +126,7 @@ OUTLINES: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
         (0.35, 0.9),
         (-0.35, 0.9),
         (-0.3, 0),
-    ),  # fmt: skip
+    ),
     "ell": _points((-1, -1), (-0.3, -1), (-0.3, 0.4), (1, 0.4), (1, 1), (-1, 1)),
 }
 """Class -> function that draws an outline of it, (P, 2) xy around the origin."""
