@@ -43,4 +43,4 @@ def misspelt_flags(names: Iterable[str], known: Collection[str]) -> dict[str, st
     """
     words = {word: flag for flag, several in FLAG_WORDS.items() if flag in known for word in several}
     near = {name: difflib.get_close_matches(plain_field(name[:40]), words, 1, _NEAR) for name in sorted(set(names))}
-    return {name: words[found[0]] for name, found in near.items() if found and plain_field(name) not in words}
+    return {name: words[best[0]] for name, best in near.items() if best and plain_field(name) not in words}
