@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable
 from typing import Any, get_args
 
+_SCHEMES = frozenset(("gs:", "s3:", "s3a:", "hdfs:", "http:", "https:", "ftp:", "az:", "abfs:", "abfss:"))
+
 Rule = tuple[str, Callable[[Any], bool]]
 """What a message says after "must", and the function that tells whether a value keeps the rule."""
 
@@ -37,7 +39,8 @@ def require_local(name: str, value: object) -> None:
         return
     text = os.fsdecode(value)
     address = re.search(r"(?:^|[,:])([A-Za-z][\w.+-]+:)/(/?)", text)
-    if address and (address[2] or (isinstance(value, os.PathLike) and not os.path.isdir(address[1]))):
+    shortened = isinstance(value, os.PathLike) or (address and address[1].lower() in _SCHEMES)
+    if address and (address[2] or (shortened and not os.path.isdir(address[1]))):
         raise ValueError(
             f"{name} must be a place on this machine, got the address {text!r}: copy it here and back, or mount it as a "
             "folder (gcsfuse, s3fs, rclone mount) and name that folder"

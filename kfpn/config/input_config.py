@@ -4,6 +4,7 @@ import dataclasses
 import re
 
 from kfpn.config.checks import SHARE, SHARE_ABOVE_0, check, is_int, whole
+from kfpn.config.field_types import require_types
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +50,7 @@ class InputConfig:
     fewer sizes have more padding."""
 
     def __post_init__(self) -> None:
+        require_types(self, "input.")
         check(self, "input.", "short_side", whole(32))
         above = ("be an integer not below input.short_side", lambda v: is_int(v) and v >= self.short_side)
         check(self, "input.", "long_side", above)

@@ -7,6 +7,7 @@ import tyro.conf
 
 from kfpn.config.backbone_names import BackboneName
 from kfpn.config.checks import NOT_NEGATIVE, POSITIVE, SHARE, check, is_int, one_of, positive, whole
+from kfpn.config.field_types import require_types
 
 Pyramid = Literal["fpn", "bottom_up", "top_down", "finest", "c4", "c5"]
 Upsampling = Literal["nearest", "bilinear"]
@@ -111,6 +112,7 @@ class ModelConfig:
     """Divides R, G, B after the mean is subtracted."""
 
     def __post_init__(self) -> None:
+        require_types(self, "model.")
         counts = "num_classes backbone_width pyramid_channels pre_nms_train pre_nms_test post_nms_train post_nms_test"
         check(self, "model.", f"{counts} roi_size head_width max_detections", whole(1))
         check(self, "model.", "sampling_ratio", whole(0))

@@ -14,6 +14,7 @@ from kfpn.config.checks import (
     positive,
     whole,
 )
+from kfpn.config.field_types import require_types
 
 OptimizerName = Literal["sgd", "adamw"]
 Schedule = Literal["step", "cosine"]
@@ -52,6 +53,7 @@ class OptimizerConfig:
     """The rule that moves the weights: SGD with momentum, or AdamW (Loshchilov and Hutter 2019), whose rates are smaller (about 0.001)."""
 
     def __post_init__(self) -> None:
+        require_types(self, "optimizer.")
         check(self, "optimizer.", "learning_rate", POSITIVE)
         check(self, "optimizer.", "reference_batch", whole(1))
         check(self, "optimizer.", "momentum ema_decay", SHARE_BELOW_1)

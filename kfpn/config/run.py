@@ -21,6 +21,7 @@ from kfpn.config.checks import (
     positive,
     whole,
 )
+from kfpn.config.field_types import require_types
 from kfpn.config.input_config import InputConfig, require_function_name
 from kfpn.config.model import ModelConfig
 from kfpn.config.optimizer_config import OptimizerConfig
@@ -65,6 +66,7 @@ class SamplingConfig:
     """The same for the box head: 1 in Fast R-CNN, 1/9 in torchvision, 0 in detectron2."""
 
     def __post_init__(self) -> None:
+        require_types(self, "sampling.")
         check(self, "sampling.", "rpn_positive_iou rpn_negative_iou roi_positive_iou", SHARE)
         order = ("be at most sampling.rpn_positive_iou", lambda v: v <= self.rpn_positive_iou)
         check(self, "sampling.", "rpn_negative_iou", order)
@@ -157,6 +159,7 @@ class Config:
     optimizer: OptimizerConfig = OptimizerConfig()
 
     def __post_init__(self) -> None:
+        require_types(self, "")
         check(self, "", "steps batch_size accumulate keep_checkpoints log_every", whole(1))
         check(self, "", "minutes", ("be a positive number, or None", lambda v: v is None or positive(v)))
         check(self, "", "eval_every checkpoint_every", whole(1) if self.minutes is None else WHOLE_OR_NONE)

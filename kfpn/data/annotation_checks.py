@@ -153,6 +153,8 @@ def plain_name(name: str) -> str:
     return " ".join(seen.replace("_", " ").replace("-", " ").casefold().split())
 
 
+_NO_NAMES = frozenset(("nan", "null", "none"))
+
 _SIMILAR: dict[str, Callable[[str], object]] = {
     "whose names differ only in case, spaces, hyphens or accents' form": plain_name,
     "whose names are one number in several spellings": whole_number,
@@ -160,7 +162,11 @@ _SIMILAR: dict[str, Callable[[str], object]] = {
 
 
 def warn_of_similar_names(class_names: Sequence[str], source: str) -> None:
-    """Logs one warning for each way in which names of classes are alike: they may be one class."""
+    """Logs one warning for each way in which names of classes are alike: they may be one class; and for names that are none."""
+    missing = [str(name) for name in class_names if plain_name(str(name)) in _NO_NAMES]
+    if missing:
+        shown = ", ".join(map(repr, missing[:NAMED_FAULTS]))
+        warn_of_data(f"{source}: classes called what tools write where a name is missing: {len(missing)} ({shown})")
     for alike, key_of in _SIMILAR.items():
         first: dict[object, str] = {}
         keyed = [(key, str(name)) for name in class_names if (key := key_of(str(name))) is not None]

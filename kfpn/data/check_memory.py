@@ -23,7 +23,7 @@ LOGGER = logging.getLogger("kfpn")
 
 CHECKED = ("height", "width", "orientation", "bits", "highest")
 """What is remembered of an image."""
-_VERSION = f"3 kfpn {__version__} Pillow {PIL.__version__}"
+_VERSION = f"4 kfpn {__version__} Pillow {PIL.__version__}"
 """What was found by another version counts no more: its rules may have been others."""
 STAMP = 4
 """Numbers by which a file is known again, see `file_stamps`."""

@@ -110,7 +110,8 @@ def split_by_image(source: Source, share: float, seed: int, *, asked: bool = Tru
     taken = validation_images(source, share, seed, asked=asked)
     count, kept = len(source), int(taken.sum())
     if not kept:
-        LOGGER.warning("%s: not split, %d images are too few: nothing is left to evaluate on", source.name, count)
+        few = "1 image is" if count == 1 else f"{count} images are"
+        LOGGER.warning("%s: not split, %s too few: nothing is left to evaluate on", source.name, few)
         return source, None
     LOGGER.warning(
         "%s: has no validation split, so %d of its %d images are kept to evaluate on, drawn by seed %d (--val-share)",

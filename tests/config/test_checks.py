@@ -36,3 +36,9 @@ def test_a_folder_that_an_older_version_made_of_an_address_can_still_be_named(tm
     require_local("workdir", "gs:/bucket")
     with pytest.raises(ValueError, match="gs://bucket"):
         require_local("workdir", "gs://bucket")
+
+
+@pytest.mark.parametrize("place", ["s3:/b/run", "GS:/b", "a.json,hdfs:/x", "https:/x/a.jpg"])
+def test_an_address_that_lost_a_slash_is_none_of_this_machine_either(place):
+    with pytest.raises(ValueError, match=r"^workdir must be a place on this machine, got the address"):
+        require_local("workdir", place)

@@ -13,6 +13,7 @@ from kfpn.data.box_orders import XYWH, check_corner_order
 from kfpn.data.field_values import read_number, shown
 from kfpn.data.folder_entries import folders_in
 from kfpn.data.folder_index import FolderIndex
+from kfpn.data.formats.coco_fields import take_other_spellings
 from kfpn.data.formats.coco_json import Rows, existing_json, read_coco_json
 from kfpn.data.formats.coco_objects import CocoObjects
 from kfpn.data.formats.coco_tables import Categories, IdTable
@@ -43,6 +44,7 @@ class CocoSource(AnnotatedSource):
         name = f"coco:{annotations}"
         content = read_coco_json(path, name)
         faults = AnnotationFaults(name)
+        take_other_spellings(content, faults)
         images = _images(content["images"], faults)
         table = IdTable(images, "images", faults)
         categories = Categories(content["categories"], content["annotations"], faults)

@@ -6,6 +6,7 @@ from typing import Any
 
 from kfpn.data.encodings import decode_text
 from kfpn.data.field_values import shown
+from kfpn.data.formats.coco_fields import repeated_key
 from kfpn.data.formats.coco_outlines import box_around
 from kfpn.data.memory_limit import memory_limit
 from kfpn.data.mistaken_files import HEAD, mistaken_for
@@ -65,7 +66,12 @@ def read_coco_json(path: Path, name: str) -> dict[str, Rows]:
 
 
 def _parsed_json(path: Path, name: str) -> Any:
-    def without_masks(row: dict[str, Any]) -> dict[str, Any]:
+    repeated: list[str] = []
+
+    def without_masks(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        row = dict(pairs)
+        if len(row) != len(pairs) and not repeated and (said := repeated_key(pairs)):
+            repeated.append(said)
         outline = row.pop("segmentation", None)  # most of the file: dropped while parsing, so it never fills the memory
         if outline is not None and not row.get("bbox") and "image_id" in row:
             row["segmentation"] = box_around(outline)
@@ -80,7 +86,7 @@ def _parsed_json(path: Path, name: str) -> Any:
     if mistaken:
         raise ValueError(f"{name}: {mistaken}")
     try:
-        return json.loads(decode_text(path.read_bytes()), object_hook=without_masks)
+        content = json.loads(decode_text(path.read_bytes()), object_pairs_hook=without_masks)
     except json.JSONDecodeError as error:
         raise ValueError(f"{name}: is not JSON: line {error.lineno}, column {error.colno}: {error.msg}") from error
     except UnicodeDecodeError as error:
@@ -95,6 +101,9 @@ def _parsed_json(path: Path, name: str) -> Any:
         raise ValueError(f"{name}: can't be read: is {why}") from error
     except OSError as error:
         raise ValueError(f"{name}: can't be read: {error.strerror}") from error
+    if repeated:
+        raise ValueError(f"{name}: {repeated[0]}")
+    return content
 
 
 def _require_memory(path: Path, name: str) -> None:

@@ -155,8 +155,13 @@ def _corner_numbers(corners: Sequence[str], where: str) -> tuple[float, ...]:
 
 
 def _row_class(text: str, where: str) -> str:
-    if not text or "\0" in text:
-        raise ValueError(f"{where}: class must be a name, got {shown(text, 60)} for a box")
+    if text.lower() in NOTHING or "\0" in text:
+        hint = (
+            ", which tools write where a name is missing: write the name, or another one if it is a class"
+            if text
+            else ""
+        )
+        raise ValueError(f"{where}: class must be a name, got {shown(text, 60)} for a box{hint}")
     return text
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kfpn.data.annotation_checks import AnnotationFaults
 from kfpn.data.encodings import decode_text
+from kfpn.data.field_names import FLAG_WORDS, plain_field
 from kfpn.data.field_values import read_number, shown
 from kfpn.data.formats.place_and_split import SPLIT_OF_WORD
 from kfpn.data.image_endings import image_endings
@@ -26,13 +27,11 @@ COLUMNS = {
     "class": ("class", "classname", "label", "labelname", "category", "categoryname", "name"),
     "width": ("width", "imagewidth", "imgwidth"),
     "height": ("height", "imageheight", "imgheight"),
-    "iscrowd": ("iscrowd", "crowd"),
-    "difficult": ("difficult", "isdifficult"),
-    "ignore": ("ignore", "isignore", "ignored"),
+    **FLAG_WORDS,
 }
 """What a column holds -> its names, without spaces, underscores, hyphens and case."""
 NEEDED = ("image", "x1", "y1", "x2", "y2", "class")
-FLAGS = ("iscrowd", "difficult", "ignore")
+FLAGS = tuple(FLAG_WORDS)
 NOTHING = frozenset(("", "nan", "null", "none"))
 """What tools write, in any case, where a field has no value."""
 UNDERSTOOD = (
@@ -125,7 +124,7 @@ def looks_like_boxes(path: Path) -> bool:
 def _require_one_split(table: CsvTable, unread: Sequence[int]) -> None:
     """Refuses a table in which a column that is not read says that some rows are to train on and others to evaluate on."""
     for place in unread:
-        name = _plain_header(table.header[place])
+        name = plain_field(table.header[place])
         values = {fields[place].lower() for _, fields in table.rows if len(fields) == table.width} - NOTHING
         splits = {_split_of(value) for value in values}
         is_split = None not in splits or (name in _OF_SPLITS and splits != {None})
@@ -192,7 +191,7 @@ def _columns_of_header(path: Path, header: Sequence[str]) -> dict[str, int] | No
     """Returns what the columns hold by the words of a header, None where it is no header that is understood."""
     if not _has_needed(header):
         return None
-    plain = [_plain_header(field) for field in header]
+    plain = [plain_field(field) for field in header]
     columns: dict[str, int] = {}
     for name, words in COLUMNS.items():
         places = [i for i, field in enumerate(plain) if field in words]
@@ -204,12 +203,8 @@ def _columns_of_header(path: Path, header: Sequence[str]) -> dict[str, int] | No
     return columns
 
 
-def _plain_header(field: str) -> str:
-    return re.sub(r"[\s_\-]", "", field).lower()
-
-
 def _has_needed(header: Sequence[str]) -> bool:
-    plain = {_plain_header(field) for field in header}
+    plain = {plain_field(field) for field in header}
     return all(plain.intersection(COLUMNS[name]) for name in NEEDED)
 
 

@@ -49,7 +49,7 @@ class VocSource(AnnotatedSource):
         faults = AnnotationFaults(name)
         opened = open_folder(Path(folder).expanduser(), name)
         stems = stems_of_split(opened, split, faults)
-        trees = _trees(opened)
+        trees = _trees(opened, faults)
         paths = [opened.path(stem) for stem in stems]
         file_names = {
             stem: (trees[path].findtext("filename") or "").strip() if path in trees else ""
@@ -81,9 +81,12 @@ class VocSource(AnnotatedSource):
         self.report(faults)
 
 
-def _trees(folder: VocFolder) -> dict[Path, Element]:
+def _trees(folder: VocFolder, faults: AnnotationFaults) -> dict[Path, Element]:
     paths = folder.all_annotations()
-    return {path: read_tree(path) for path in progress(paths, len(paths), f"reading the annotations of {folder.name}")}
+    return {
+        path: read_tree(path, faults)
+        for path in progress(paths, len(paths), f"reading the annotations of {folder.name}")
+    }
 
 
 def _require_annotations(paths: list[Path], trees: dict[Path, Element], name: str) -> None:

@@ -5,21 +5,35 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable
 from pathlib import Path
 
+from kfpn.data.annotation_checks import AnnotationFaults
 from kfpn.data.encodings import decode_xml
+from kfpn.data.field_names import NOT_READ, TAKEN, misspelt_flags, other_spellings
 from kfpn.data.field_values import comma_hint, read_flag, read_number
 from kfpn.data.mistaken_files import HEAD, mistaken_for
 
 CORNERS = ("ymin", "xmin", "ymax", "xmax")
 _CROWD_FLAGS = ("difficult", "ignore", "iscrowd")
+_ONCE = {
+    "annotation": ("filename", "size"),
+    "size": ("height", "width"),
+    "object": ("name", "bndbox", *_CROWD_FLAGS),
+    "bndbox": CORNERS,
+}
+"""An element -> what it holds once, of what is read."""
+_KNOWN = frozenset(("annotation", "object", "part", "source", *(tag for tags in _ONCE.values() for tag in tags)))
 _YES, _NO = ("yes",), ("no", "unspecified", "")
 _CONTINUOUS_TOOLS = re.compile(r"cvat|datumaro", re.IGNORECASE)
 
 
-def read_tree(path: Path) -> ElementTree.Element:
+def read_tree(path: Path, faults: AnnotationFaults | None = None) -> ElementTree.Element:
     """Returns the root of an XML file, decoded by the codec that its first line names.
 
+    Args:
+        path: of the file.
+        faults: counts elements whose names are spelt otherwise, as <Difficult>; they get VOC's own names.
+
     Raises:
-        ValueError: when it can't be read or is not XML; names the file.
+        ValueError: when it can't be read, is not XML, or says one thing twice; names the file.
     """
     try:
         content = path.read_bytes()
@@ -38,19 +52,42 @@ def read_tree(path: Path) -> ElementTree.Element:
         raise ValueError(f"{path}: can't be read: {error}") from error
     if root is None:
         raise ValueError(f"{path}: {mistaken}")
-    return _plain_root(root, path)
-
-
-def _plain_root(root: ElementTree.Element, path: Path) -> ElementTree.Element:
-    """Drops namespaces, and refuses XML that is no annotation of VOC's form."""
-    for element in root.iter():
-        if "}" in str(element.tag):
-            element.tag = element.tag.rpartition("}")[2]
+    _name_plainly(root, path, AnnotationFaults("") if faults is None else faults)
     if root.tag != "annotation" and root.find(".//object") is None:
         raise ValueError(
             f"{path}: must be XML in VOC's form, with the root <annotation>, got <{root.tag[:50]}>: export it as Pascal VOC, or move it away"
         )
+    _require_once(root, path)
     return root
+
+
+def _name_plainly(root: ElementTree.Element, path: Path, faults: AnnotationFaults) -> None:
+    """Drops namespaces, and gives elements that are spelt otherwise their own names."""
+    tags = set()
+    for element in root.iter():
+        element.tag = str(element.tag).rpartition("}")[2]
+        tags.add(element.tag)
+    taken = other_spellings(tags, _KNOWN)
+    for element in root.iter() if taken else ():
+        field = taken.get(spelt := element.tag)
+        if field is not None:
+            if field in _CROWD_FLAGS:
+                read_flag(element.text, f"{path}: <{spelt}>, taken as <{field}>,", yes=_YES, no=_NO)
+            faults.add(TAKEN.format(spelt, field), str(path))
+            element.tag = field
+    for spelt, flag in misspelt_flags(tags, _KNOWN).items():
+        faults.add(NOT_READ.format(spelt, flag), str(path), sum(1 for _ in root.iter(spelt)))
+
+
+def _require_once(root: ElementTree.Element, path: Path) -> None:
+    """Refuses what an annotation says twice, where only one could count. The parts of an object have names and boxes of their own."""
+    for inside, tags in _ONCE.items():
+        for element in [root] if inside == "annotation" else root.iter(inside):
+            there = [child.tag for child in element if child.tag in tags]
+            if len(there) != len(set(there)):
+                twice = next(tag for tag in there if there.count(tag) > 1)
+                named = f"object {element.findtext('name')!r}" if inside == "object" else f"<{inside}>"
+                raise ValueError(f"{path}: {named} must have one <{twice}>, got {there.count(twice)}: remove one")
 
 
 def declared_in_xml(path: Path, tree: ElementTree.Element) -> tuple[int, int]:

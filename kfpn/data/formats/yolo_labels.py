@@ -7,6 +7,7 @@ import numpy as np
 
 from kfpn.data.annotation_checks import AnnotationFaults
 from kfpn.data.field_values import comma_hint, read_number, shown, whole_number
+from kfpn.data.opening_warnings import warn_of_data
 from kfpn.data.text_files import lines_of, read_text
 
 OVERSHOOT = 0.01
@@ -21,6 +22,10 @@ REPEATED = "label lines that are there twice in a file, left out"
 _BOX, _LEAST_POLYGON, _CORNERS = 4, 6, 8
 """Numbers behind the class."""
 _PATTERN = 4  # fewer lines than this are no pattern
+_SURE = 20
+_GROW_TOGETHER = (
+    0.8  # sizes of boxes hardly depend on where they lie; the second corner of small ones is near the first
+)
 
 
 @dataclass
@@ -114,9 +119,14 @@ class LabelTable:
                 hint = f": write its number in {self.yaml}"
             raise ValueError(f"{where}: class must be a whole number, got {shown(words[0], 40)}{hint}")
         if not 0 <= label < self.classes:
+            from_one = label == self.classes and 0 not in self.labels
+            what_to_do = (
+                "classes count from 0, and no 0 came before, so these look counted from 1: subtract 1 from each"
+                if from_one
+                else "correct it, or add the name there"
+            )
             raise ValueError(
-                f"{where}: class must lie in 0..{self.classes - 1}, the classes of {self.yaml}, got {label}: correct it, or add "
-                "the name there"
+                f"{where}: class must lie in 0..{self.classes - 1}, the classes of {self.yaml}, got {label}: {what_to_do}"
             )
         return label
 
@@ -172,7 +182,8 @@ def require_centers(name: str, table: LabelTable) -> None:
 
     Raises:
         ValueError: when all boxes of at least four are corners of a box, and as centre and size most leave their image by more
-            than a tenth of a side.
+            than a tenth of a side; or when of at least 20 boxes sizes grow with the centres, as the second corner does with
+            the first. Of fewer, the latter is a warning.
     """
     boxes = np.asarray(table.boxes, np.float64).reshape(-1, 4)[np.asarray(table.plain, bool)]
     boxes = boxes[np.isfinite(boxes).all(axis=1)]
@@ -180,12 +191,28 @@ def require_centers(name: str, table: LabelTable) -> None:
         return
     first, second = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
     leaves = ((boxes < -0.1) | (boxes > 1.1)).any(axis=1)
-    if (second > first).all() and leaves.mean() > 0.5:
+    if not (second > first).all():
+        return
+    if leaves.mean() > 0.5:
         raise ValueError(
             f"{name}: labels must be class, x and y of the centre, width, height, got {len(boxes)} boxes that look like x1, y1, x2, y2: "
             f"{int(leaves.sum())} of them leave their image, and in all of them the third number is larger than the first and "
             "the fourth than the second"
         )
+    if (first.std(axis=0) > 0).all() and (_correlation(first, second) > _GROW_TOGETHER).all():
+        said = (
+            f"{name}: labels must be class, x and y of the centre, width, height, got {len(boxes)} boxes that look like x1, y1, x2, y2: "
+            "the third number is a little larger than the first, and the fourth than the second, in all of them"
+        )
+        if len(boxes) >= _SURE:
+            raise ValueError(said)
+        warn_of_data(said)
+
+
+def _correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Returns (2,), how far the columns of two arrays (M, 2), none of them constant, rise together: 1 is along a line."""
+    a, b = first - first.mean(axis=0), second - second.mean(axis=0)
+    return np.asarray((a * b).sum(axis=0) / np.maximum(np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0)), 1e-12))
 
 
 def _refuse_length(words: list[str], where: str) -> NoReturn:
