@@ -171,7 +171,7 @@ def _list_pretrained(_: options.ListPretrained) -> int:
     from kfpn.weights.pretrained import list_pretrained
 
     print(
-        "kfpn:small\n    Faster R-CNN R-18-FPN of width 32, made pictures (benchmarks/pretrain.py); in the package, no download"
+        "kfpn:small\n    Faster R-CNN R-18-FPN of width 32, made pictures (the data set shapes); in the package, no download"
     )
     for known in list_pretrained():
         accuracy = "" if known.box_ap is None else f", box AP {known.box_ap}"

@@ -89,7 +89,7 @@ class Network(NamedTuple):
 
 
 SHIPPED = "kfpn:small"
-"""Weights in the package: the network of `SMALL`, trained on made pictures by benchmarks/pretrain.py. docs/own_data.md says what
+"""Weights in the package: the network of `SMALL`, trained on the made pictures of `shapes` (benchmarks/ship_weights.py). docs/own_data.md says what
 they gain."""
 SHIPPED_NETWORK = {
     "model.backbone": "resnet18",
