@@ -66,7 +66,7 @@ def parse_automatic(args: Sequence[str], start: Config, parse: Parse) -> Config 
     begun = _config_of_run(start.workdir)
     if begun is not None:
         of_the_line = {name: getattr(start, name) for name in OF_THE_LINE}
-        if start.init is None and begun.init == SHIPPED:
+        if begun.init == SHIPPED and not any(word.partition("=")[0] == "--init" for word in args):
             of_the_line["init"] = SHIPPED  # It was chosen, and no line says it.
         return parse(dataclasses.replace(begun, **of_the_line))
     weights = None

@@ -76,7 +76,7 @@ def test_every_choice_is_said_once_and_written_and_warnings_are_said_once(opened
     seen = capsys.readouterr()
     lines = [line for line in seen.out.splitlines() if line.startswith("auto: ")]
     assert [line.split(": ")[1] for line in lines] == [
-        "network", "learning rate", "input size", "batch", "norm", "anchors", "pooling", "steps", "evaluations", "schedule", "precision",
+        "network", "learning rate", "input size", "batch", "norm", "weights", "anchors", "pooling", "steps", "evaluations", "schedule", "precision",
     ]  # fmt: skip
     assert seen.err.count("read as COCO JSON") == seen.err.count("has no validation split") == 1
     assert seen.err.count("clipped") == 1
@@ -200,7 +200,8 @@ def test_a_run_that_exists_refuses_other_data_other_weights_and_other_settings(o
     (Workdir("run").checkpoints / "step_00000001.npz").touch()
     for more, words in (
         (("--steps", "9"), "steps: 3000 -> 9"),
-        (("--init", str(tmp_path / "gone.pth")), "init: None -> "),
+        (("--init", str(tmp_path / "gone.pth")), "init: 'kfpn:small' -> "),
+        (("--init", "None"), "init: 'kfpn:small' -> None"),
         (("--preset", "shapes"), "model.anchor_sizes: "),
     ):
         assert cli.main(["train", "--data", str(photos), "--workdir", "run", *more]) == 2
