@@ -219,6 +219,7 @@ def train_defaults(args: Sequence[str]) -> Config:
         return preset("shapes")
     init, data = option_value(args, "init"), option_value(args, "data")
     require_local("init", init)
+    init = None if init == "None" else init
     if is_automatic(option_value(args, "preset"), data):
         start = start_config(data or "shapes", init)
         return _with_minutes(dataclasses.replace(start, workdir=option_value(args, "workdir") or start.workdir), args)

@@ -88,6 +88,12 @@ def test_every_choice_is_said_once_and_written_and_warnings_are_said_once(opened
         assert sum(option in line for line in lines) == 1
 
 
+def test_init_none_asks_for_random_weights(opened, photos):
+    assert opened("--data", photos).init == "kfpn:small"
+    assert opened("--data", photos, "--init", "None", "--workdir", "other").init is None
+    assert opened("--data", photos, "--init", "None", "--preset", "shapes", "--workdir", "third").init is None
+
+
 def test_python_chooses_what_the_command_line_chooses_and_says_nothing(opened, photos, capsys, caplog):
     named = opened("--data", photos)
     caplog.clear()
