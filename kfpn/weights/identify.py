@@ -45,6 +45,11 @@ def read_trained_weights(source: PathLike) -> TrainedWeights:
     path = fetch(text) if ":" in text and not os.path.exists(text) else Path(text)
     if path.is_dir():
         return _read_own(path / WEIGHTS)
+    if path.suffix == ".keras" and path.exists():
+        raise ValueError(
+            f"{path}: must be a file of weights or a work directory, got a whole Keras model: load it with "
+            f"keras.models.load_model({str(path)!r})"
+        )
     if path.name.endswith(".weights.h5") and (path.parent / "config.json").exists():
         return _read_own(path)
     return _read_foreign(read_file(path))
