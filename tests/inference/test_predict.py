@@ -139,5 +139,5 @@ def test_other_detectors_and_scores_are_refused(tmp_path, detector):
         kfpn.predict(os.fspath(tmp_path), image)
     with pytest.raises(ValueError, match=r"detector must be a model of kfpn\.load_detector"):
         kfpn.predict(keras.Sequential(), image)
-    with pytest.raises(ValueError, match=r"min_score must lie in 0\.\.1, got 2"):
+    with pytest.raises(ValueError, match=r"min_score must lie in 0\.\.1 or be 'best', got 2"):
         kfpn.predict(detector, image, min_score=2)
