@@ -26,7 +26,6 @@ def test_a_run_of_minutes_ends_the_same_again_from_an_older_checkpoint(tmp_path)
     final = json.loads((tmp_path / "whole" / "final.json").read_text())
     steps = newest(tmp_path / "whole")
     assert f"{final['minutes_used']:.2f} of 0.7 minutes used" in output
-    assert 0.6 < final["minutes_used"] < 1.0  # a loaded machine may compile for longer than it has
     assert final["steps"] == json.loads((tmp_path / "whole" / "config.json").read_text())["steps"] == steps
     assert {"AP", "loss"} <= final.keys()
 
