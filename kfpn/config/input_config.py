@@ -28,6 +28,9 @@ class InputConfig:
     large_scale_jitter: tuple[float, ...] = ()
     """Training: LOW HIGH, the image is drawn at a factor from this range; what passes its plain size is cut off at a place that chance
     chooses (Ghiasi et al. 2021: 0.1 2). Canvases don't grow, unlike with `scale_jitter`. None (the option without values): off."""
+    tile: int = 0
+    """Training: the side, in an image's own pixels, of a square part that is drawn from it each time and resized as a whole image is:
+    for large photographs of small objects (docs/tiles.md). 0: the whole image."""
     crop: float = 0.0
     """Training: probability of a random crop, which is enlarged to the size that the whole image would have."""
     crop_area: tuple[float, float] = (0.3, 1.0)
@@ -64,6 +67,8 @@ class InputConfig:
             raise ValueError(
                 f"input.scale_jitter must be 1 1 with input.large_scale_jitter, got {self.scale_jitter}: leave one of them out"
             )
+        tile = ("be an integer of at least 32, or 0 for none", lambda v: is_int(v) and (v == 0 or v >= 32))
+        check(self, "input.", "tile", tile)
         area = ("be LOW HIGH with 0.01 <= LOW <= HIGH <= 1", lambda v: len(v) == 2 and 0.01 <= v[0] <= v[1] <= 1.0)
         check(self, "input.", "crop_area", area)
         check(self, "input.", "crop_keep", SHARE_ABOVE_0)
@@ -74,7 +79,7 @@ class InputConfig:
 
     def moves_boxes(self) -> str | None:
         """Returns the first option in force, other than `flip` and `scale_jitter`, by which training moves boxes; None: there is none."""
-        names = ("crop", "large_scale_jitter", "flip_vertical", "turn")
+        names = ("tile", "crop", "large_scale_jitter", "flip_vertical", "turn")
         return next((f"input.{name}" for name in names if getattr(self, name)), None)
 
 

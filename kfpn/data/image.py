@@ -10,6 +10,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from kfpn.data.decode_limits import may_have_too_many_scans, require_few_scans, require_pixels_at_most
 from kfpn.data.image_endings import NO_PIXELS
+from kfpn.data.image_part import ImagePart
 from kfpn.data.jpeg_fraction import DecodedImage, SizeRule, draft_plain, picture_box, whole_image
 from kfpn.data.jpeg_header import JpegHeader, read_jpeg_header
 from kfpn.data.opened_picture import file_content, first_bytes, opened_picture
@@ -129,6 +130,8 @@ def decode_record(record: Record, needed: SizeRule | None = None) -> DecodedImag
     Raises:
         ValueError: when the image cannot be decoded or is not of the record's size.
     """
+    if isinstance(record.image, ImagePart):
+        return whole_image(record.image.pixels())
     if isinstance(record.image, np.ndarray):
         _require_shape(record, record.image.dtype, record.image.shape)
         return whole_image(record.image)

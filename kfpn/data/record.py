@@ -5,13 +5,15 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from kfpn.data.image_part import ImagePart
+
 
 @dataclasses.dataclass(frozen=True)
 class Record:
     """Holds one image and its objects.
 
     Attributes:
-        image: path of an image file (str), its encoded bytes, or pixels (H, W, 3) uint8 RGB.
+        image: path of an image file (str), its encoded bytes, pixels (H, W, 3) uint8 RGB, or a part of an image.
         image_id: int, unique within the source (COCO's own id where there is one).
         height: int, pixels, after EXIF rotation.
         width: int, pixels, after EXIF rotation.
@@ -24,7 +26,7 @@ class Record:
         name: str, what messages call the image (its path, or the data set and id).
     """
 
-    image: str | bytes | np.ndarray
+    image: str | bytes | np.ndarray | ImagePart
     image_id: int
     height: int
     width: int

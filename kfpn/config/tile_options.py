@@ -1,0 +1,49 @@
+"""Defines how an image is looked at in tiles, and checks it."""
+
+import dataclasses
+
+from kfpn.config.checks import check, is_int
+from kfpn.config.input_config import InputConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiles:
+    """Says how an image is looked at in tiles: squares of its own pixels, each resized as a whole image would be.
+
+    Attributes:
+        side: pixels of the image. 0: no tiles. None: as the run trained.
+        overlap: share of a tile's side that its neighbour shows as well. Objects up to this size are whole in some tile.
+        whole: look at the whole image as well, at the run's own size, for objects that are larger than the overlap.
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+
+    side: int | None = None
+    overlap: float = 0.2
+    whole: bool = True
+
+    def __post_init__(self) -> None:
+        side = ("be an integer of at least 32, or 0 for none", lambda v: v is None or (is_int(v) and (v == 0 or v >= 32)))
+        check(self, "tiles.", "side", side)
+        check(self, "tiles.", "overlap", ("be a share from 0 to 0.9", lambda v: 0.0 <= v <= 0.9))
+
+
+def tiles_in_force(asked: "Tiles | int | None", trained: InputConfig) -> Tiles | None:
+    """Returns the tiles that an image is looked at in; None: it is looked at as a whole.
+
+    Args:
+        asked: the tiles, or a side in pixels. None: those of the training.
+        trained: `input` of the run.
+
+    Raises:
+        ValueError: if the side is to be that of the training, which had none, or a value is out of range.
+    """
+    if asked is None:
+        return Tiles(trained.tile) if trained.tile else None
+    tiles = asked if isinstance(asked, Tiles) else Tiles(asked)
+    if tiles.side is None and not trained.tile:
+        raise ValueError("tiles must have a side in pixels, got none, and the run trained on whole images: add --tiles SIDE")
+    if tiles.side is None:
+        return dataclasses.replace(tiles, side=trained.tile)
+    return tiles if tiles.side else None
