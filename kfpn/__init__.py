@@ -21,6 +21,8 @@ _PLACES = {
     "Record": "kfpn.data.record",
     "SamplingConfig": "kfpn.config.run",
     "Source": "kfpn.data.record",
+    "TiledPyramid": "kfpn.inference.tiled_pyramid",
+    "Tiles": "kfpn.config.tile_options",
     "Workdir": "kfpn.runs.workdir",
     "auto_config": "kfpn.training.automatic",
     "build_detector": "kfpn.modeling.detector",

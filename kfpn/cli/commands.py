@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from kfpn.cli import options
 from kfpn.cli.auto_options import AutoTraining, train_automatically
-from kfpn.cli.evaluate_command import evaluate_and_print, require_place
+from kfpn.cli.evaluate_command import TILES_OF_TRAINING, evaluate_and_print, require_place
 from kfpn.cli.exports import EXPORTS
 from kfpn.cli.idle_gpu import warn_of_idle_gpu
 from kfpn.config.checks import require_local
 from kfpn.config.run import Config
 from kfpn.config.test_scales import parse_scales
+from kfpn.config.tile_options import tiles_in_force
 
 if TYPE_CHECKING:
     from kfpn.inference.image_pyramid import ImagePyramid
@@ -47,6 +48,13 @@ def _look_at_data(command: options.LookAtData) -> int:
 
 
 def _image_pyramid(command: options.Predict, model: Any, config: Config) -> "ImagePyramid | None":
+    tiles = tiles_in_force(options.asked_tiles(command), config.input)
+    if tiles is not None:
+        from kfpn.inference.tiled_pyramid import TiledPyramid
+
+        if command.tiles is None:
+            print(TILES_OF_TRAINING.format(tiles.side), flush=True)
+        return TiledPyramid(model, config, tiles, parse_scales(command.scales), command.flip)
     if command.scales is None and not command.flip:
         return None
     from kfpn.inference.image_pyramid import ImagePyramid

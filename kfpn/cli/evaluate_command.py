@@ -4,9 +4,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from kfpn.cli.options import Evaluate
+from kfpn.cli.options import Evaluate, asked_tiles
 from kfpn.config.checks import require_local
 from kfpn.config.test_scales import parse_scales
+
+TILES_OF_TRAINING = "looks at tiles of {} pixels, as the run trained; --tiles 0 looks at whole images only"
 
 
 def evaluate_and_print(command: Evaluate) -> int:
@@ -27,10 +29,12 @@ def evaluate_and_print(command: Evaluate) -> int:
         EvaluationRequest(
             command.workdir, command.data, command.split, command.batch_size, parse_scales(command.scales) or None,
             command.flip, command.proposals, command.check_images, command.eval_batch_size, command.max_detections,
-            command.best_thresholds,
+            command.best_thresholds, asked_tiles(command),
         )
     )  # fmt: skip
     print(describe_source(evaluation.source), flush=True)
+    if evaluation.tiles is not None and command.tiles is None:
+        print(TILES_OF_TRAINING.format(evaluation.tiles.side), flush=True)
     figures, detections = evaluation.measure()
     print(f"{evaluation.source.name}: {len(evaluation.source)} images\n{_figures_table(figures)}")
     limit = evaluation.source_pass.config.model.max_detections

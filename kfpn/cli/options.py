@@ -14,6 +14,7 @@ from kfpn.config.model import ModelConfig
 from kfpn.config.preset_names import PresetName
 from kfpn.config.run import CheckImages
 from kfpn.config.test_scales import parse_scales
+from kfpn.config.tile_options import Tiles
 from kfpn.data.decode_limits import MOST_PIXELS, require_max_pixels
 
 
@@ -74,6 +75,13 @@ class Evaluate:
     """Image pyramid: short sides in pixels, 480,640,800; the detections are merged. None: the run's own size only."""
     flip: bool = False
     """Look at the mirror image as well, at each size."""
+    tiles: int | None = None
+    """Look at each image in squares of so many of its pixels, and at the whole of it; the detections are merged (docs/tiles.md). None: as
+    the run trained. 0: the whole only."""
+    overlap: float | None = None
+    """The share of a tile's side that its neighbour shows too: objects up to this size are whole in a tile. None: 0.2."""
+    tiles_only: bool = False
+    """Don't look at the whole image, in which objects larger than the overlap are found."""
     proposals: bool = False
     """Measure the recall of the RPN's proposals as well: AR@100, AR@1000, and at 1000 of small, medium and large objects."""
     check_images: CheckImages | None = None
@@ -85,6 +93,7 @@ class Evaluate:
 
     def __post_init__(self) -> None:
         parse_scales(self.scales)
+        asked_tiles(self)
         for name in ("eval_batch_size", "max_detections"):
             if getattr(self, name) is not None:
                 check(self, "", name, whole(1))
@@ -107,6 +116,13 @@ class Predict:
     """Image pyramid: short sides in pixels, 480,640,800; the detections are merged. None: the run's own size only."""
     flip: bool = False
     """Look at the mirror image as well, at each size."""
+    tiles: int | None = None
+    """Look at each image in squares of so many of its pixels, and at the whole of it; the detections are merged (docs/tiles.md). None: as
+    the run trained. 0: the whole only."""
+    overlap: float | None = None
+    """The share of a tile's side that its neighbour shows too: objects up to this size are whole in a tile. None: 0.2."""
+    tiles_only: bool = False
+    """Don't look at the whole image, in which objects larger than the overlap are found."""
     max_detections: int | None = None
     """Detections an image at most. None: the run's model.max-detections."""
     max_pixels: int = MOST_PIXELS
@@ -114,10 +130,25 @@ class Predict:
 
     def __post_init__(self) -> None:
         parse_scales(self.scales)
+        asked_tiles(self)
         require_max_pixels(self.max_pixels)
         if self.max_detections is not None:
             check(self, "", "max_detections", whole(1))
         _check_pictures(self)
+
+
+def asked_tiles(command: Evaluate | Predict) -> Tiles | None:
+    """Returns the tiles that a command asks for, whose side may be that of the run; None: it says nothing of them.
+
+    Raises:
+        ValueError: if a value is out of range, or other options of tiles stand beside --tiles 0.
+    """
+    if command.tiles == 0 and (command.overlap is not None or command.tiles_only):
+        name = "tiles-only" if command.overlap is None else "overlap"
+        raise ValueError(f"{name} must be left out with --tiles 0, got both: leave one of them out")
+    if command.tiles is None and command.overlap is None and not command.tiles_only:
+        return None
+    return Tiles(command.tiles, 0.2 if command.overlap is None else command.overlap, not command.tiles_only)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,6 +27,16 @@ class DataFacts:
     objects_of_image: np.ndarray
     class_counts: np.ndarray
 
+    def in_tiles(self, side: int) -> "DataFacts":
+        """Returns the facts of tiles of the images: objects are measured against tiles, and are no larger.
+
+        Args:
+            side: of a tile, pixels.
+        """
+        boxes = np.concatenate([self.boxes[:, :2], np.minimum(self.boxes[:, 2:], self.boxes[:, :2] + side)], axis=1)
+        sizes, of_boxes = np.minimum(self.image_sizes, side), np.minimum(self.box_image_sizes, side)
+        return dataclasses.replace(self, image_sizes=sizes, boxes=boxes, box_image_sizes=of_boxes)
+
 
 @dataclasses.dataclass(frozen=True)
 class MachineFacts:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,6 +38,8 @@ def choose_settings(facts: Facts, given: Mapping[str, Any] | None = None) -> Cho
         The settings that were chosen, and a line for each.
     """
     draft = Draft(_base(facts), given or {})
+    if draft["input.tile"]:
+        facts = replace(facts, data=facts.data.in_tiles(draft["input.tile"]))
     network = _choose_network(draft, facts)
     choose_input(draft, facts)
     _choose_batch(draft, facts)

@@ -3,6 +3,7 @@
 import dataclasses
 
 from kfpn.config.checks import check, is_int
+from kfpn.config.field_types import require_types
 from kfpn.config.input_config import InputConfig
 
 
@@ -25,6 +26,7 @@ class Tiles:
 
     def __post_init__(self) -> None:
         side = ("be an integer of at least 32, or 0 for none", lambda v: v is None or (is_int(v) and (v == 0 or v >= 32)))
+        require_types(self, "tiles.")
         check(self, "tiles.", "side", side)
         check(self, "tiles.", "overlap", ("be a share from 0 to 0.9", lambda v: 0.0 <= v <= 0.9))
 

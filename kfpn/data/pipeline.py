@@ -22,6 +22,7 @@ from kfpn.data.record import Source
 from kfpn.data.repeat_factors import repeat_factors
 from kfpn.data.trained_records import trained_records
 from kfpn.data.training_sample import box_rows, padded, training_sample
+from kfpn.data.views import training_sizes
 
 _BATCHES_AHEAD = 2
 
@@ -67,7 +68,8 @@ def train_batches(
     size = config.batch_size
     kept = trained_records(source, config.input)
     largest = largest_training_input(config.input)
-    groups = group_by_aspect(source.sizes[kept], largest, size, factor=config.input.scale_jitter[1])
+    seen = training_sizes(source.sizes[kept], config.input)
+    groups = group_by_aspect(seen, largest, size, factor=config.input.scale_jitter[1])
     factors = repeat_factors(source, kept, config.input.repeat_threshold)
     plan = TrainPlan(groups.members, size, config.seed, factors)
 

@@ -21,7 +21,7 @@ from kfpn.data.jpeg_fraction import DecodedImage, SizeRule
 from kfpn.data.own_augment import OwnAugment, load_function
 from kfpn.data.picture_changes import PICTURE_CHANGES, Picture
 from kfpn.data.record import Record, Source
-from kfpn.data.views import View, choose_view, cut_boxes, random_numbers
+from kfpn.data.views import View, choose_view, cut_boxes, random_numbers, training_sizes
 
 ROOM = 2
 """Rows of boxes with a function of one's own, in the most boxes of one image: it may paste objects."""
@@ -43,7 +43,7 @@ def training_sample(source: Source, config: Config) -> Callable[..., tuple[np.nd
     """
     options, rows = config.input, box_rows(source, config)
     # What chance draws makes images of several sizes. The largest counts, so that an image is always decoded in one way,
-    # unless a part of it is enlarged.
+    # unless a part of it is enlarged. Tiles are cut from the whole image, as they are in evaluation.
     largest = size_rule(largest_training_input(options), options.scale_jitter[1])
     changes = [(name, change) for name, change in PICTURE_CHANGES.items() if getattr(options, name)]
     own = None
@@ -56,15 +56,18 @@ def training_sample(source: Source, config: Config) -> Callable[..., tuple[np.nd
         record, sample = source[int(record_index)], int(sample_index)
         view = choose_view((record.height, record.width), record.boxes[~record.crowd], options, config.seed, sample)
         rule = size_rule(options, float(factor), int(short_side))
-        decoded = decode_record(record, largest if view is None else _larger(largest, rule, view))
-        picture = _seen_picture(decoded, record, view, rule(decoded.size), options.crop_keep)
+        needed = largest if view is None else _larger(largest, rule, view)
+        decoded = decode_record(record, None if options.tile else needed)
+        height, width = training_sizes(np.array(decoded.size), options).tolist()
+        limit = rule((height, width))
+        picture = _seen_picture(decoded, record, view, limit, options.crop_keep)
         picture = _turned(picture, bool(flip), view)
         for name, change in changes:
             picture = change(picture, options, random_numbers(config.seed, sample, name))
         if own is not None:
             name = record.name or f"image {record.image_id}"
             picture = own(picture, random_numbers(config.seed, sample, "augment"), name)
-            picture = _fitted(picture, rule(decoded.size))
+            picture = _fitted(picture, limit)
         size = np.array(picture.image.shape[:2], np.int32)
         return padded(picture.image, canvas), size, *_rows_of_boxes(record, picture, rows)
 

@@ -62,6 +62,33 @@ def random_numbers(seed: int, sample_index: int, use: str) -> np.random.Generato
     return np.random.Generator(np.random.Philox(key=key))
 
 
+def training_sizes(sizes: np.ndarray, config: InputConfig) -> np.ndarray:
+    """Returns the sizes (..., 2), height and width, of what training sees of images of some sizes before it resizes them: tiles, or all."""
+    return np.minimum(sizes, config.tile) if config.tile else np.asarray(sizes)
+
+
+def draw_tile(view: View, boxes: np.ndarray, config: InputConfig, chance: np.random.Generator) -> View:
+    """Cuts a tile of `tile` pixels a side out of the window, all of it along an axis that is shorter.
+
+    Of ten places the first with an object is taken. None has one, but the image does: the place is drawn around one of its objects.
+    """
+    start, end = np.array(view.window[:2]), np.array(view.window[2:])
+    share = np.minimum(1.0, config.tile / (end - start))
+    places = chance.random((TRIES, 2))
+    which, around = chance.random(), chance.random(2)
+    tall, wide = np.full(TRIES, share[0]), np.full(TRIES, share[1])
+    tiled = _with_window(view, tall, wide, places, boxes, config.crop_keep)
+    if tiled is not view or (share >= 1.0).all():
+        return tiled
+    side = np.minimum(end - start, config.tile)
+    top_left, bottom_right = np.split(boxes[int(which * len(boxes))].astype(np.float64), 2)
+    # Where an object is larger than the tile, the tile lies inside of it.
+    low, high = np.sort(np.stack([bottom_right - side, top_left]), axis=0)
+    corner = np.clip(np.floor(low + around * (high - low) + 0.5).astype(np.int64), start, end - side)
+    top, left, bottom, right = np.concatenate([corner, corner + side]).tolist()
+    return view._replace(window=(top, left, bottom, right))
+
+
 def crop(view: View, boxes: np.ndarray, config: InputConfig, chance: np.random.Generator) -> View:
     """Cuts a part of `crop_area` out of the window, with probability `crop`.
 
@@ -101,6 +128,7 @@ def turn(view: View, _: np.ndarray, config: InputConfig, chance: np.random.Gener
 
 
 VIEW_CHANGES: dict[str, Callable[[View, np.ndarray, InputConfig, np.random.Generator], View]] = {
+    "tile": draw_tile,
     "crop": crop,
     "large_scale_jitter": large_scale_jitter,
     "flip_vertical": flip_vertical,

@@ -10,10 +10,12 @@ import keras
 from kfpn.config.checks import check, whole
 from kfpn.config.run import CheckImages, Config
 from kfpn.config.test_scales import checked_scales
+from kfpn.config.tile_options import Tiles, tiles_in_force
 from kfpn.data import formats
 from kfpn.data.annotation_checks import LOGGER
 from kfpn.data.class_names import lacking_classes, listed
 from kfpn.data.dataset_checks import check_validation_set
+from kfpn.data.look_source import LookSource
 from kfpn.data.own_split import open_validation
 from kfpn.data.proposal_table import proposals_of
 from kfpn.data.record import Source
@@ -23,6 +25,7 @@ from kfpn.evaluation.detect import evaluate_source, source_labels
 from kfpn.evaluation.recall import evaluate_proposals
 from kfpn.evaluation.source_pass import SourcePass, detect_function
 from kfpn.inference.image_pyramid import ImagePyramid
+from kfpn.inference.tiled_pyramid import TiledPyramid
 from kfpn.runs import load
 from kfpn.runs.thresholds import weights_digest, write_thresholds
 from kfpn.runs.workdir import Workdir
@@ -45,6 +48,8 @@ class EvaluationRequest:
             has none, or `batch_size` is given, memory decides, and no more than the batch size are taken.
         max_detections: detections an image at most; None: as the run has it.
         best_thresholds: find each class's best score threshold, and keep them in the work directory.
+        tiles: look at each image in tiles, of a side in pixels or as `Tiles` says, and as a whole. 0: as a whole only. None: as the run
+            trained.
 
     Raises:
         ValueError: if the scales are no sequence of different integers of at least 32, or `eval_batch_size` or
@@ -62,11 +67,14 @@ class EvaluationRequest:
     eval_batch_size: int | None = None
     max_detections: int | None = None
     best_thresholds: bool = False
+    tiles: Tiles | int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.scales, str | int):
             raise ValueError(f"scales must be a sequence of integers, like (480, 640, 800), got {self.scales!r}")
         checked_scales(self.scales or ())
+        if isinstance(self.tiles, int):
+            Tiles(self.tiles)
         for name in ("eval_batch_size", "max_detections"):
             if getattr(self, name) is not None:
                 check(self, "", name, whole(1))
@@ -80,7 +88,7 @@ class Evaluation:
         request: what is evaluated.
         model: the detector of the work directory.
         source_pass: the data, the run's config, and the proposals of a run on fixed proposals.
-        pyramid: of the model, if several sizes or mirror images are looked at; else None.
+        pyramid: of the model, if several sizes, mirror images or tiles are looked at; else None.
         weights: digest of the model's weights, where best thresholds are asked for.
     """
 
@@ -99,8 +107,7 @@ class Evaluation:
         """Detects on all images.
 
         Returns:
-            The figures of `evaluate_coco`, with the cost of an image pyramid as `image_pyramid`, see `ImagePyramid.cost`;
-            and the detections of `detect_source`, with the labels of the data.
+    X the detections of `detect_source`, with the labels of the data.
 
         Raises:
             ValueError: if the model lacks a class of the data, or an image can't be read.
@@ -111,7 +118,12 @@ class Evaluation:
             compiled = worth_compiling(given.source, given.config, given.batch_size)
             return evaluate_source(detect_function(self.model, compiled), given, names)
         figures, detections = self.pyramid.evaluate_source(self.source, names, self.source_pass.batch_size)
-        return {**figures, "image_pyramid": self.pyramid.cost()}, detections
+        return {**figures, "image_pyramid" if self.tiles is None else "tiles": self.pyramid.cost()}, detections
+
+    @property
+    def tiles(self) -> Tiles | None:
+        """Returns the tiles that images are looked at in; None: they are looked at as a whole."""
+        return self.pyramid.tiles if isinstance(self.pyramid, TiledPyramid) else None
 
     def keep_best_thresholds(self, detections: Sequence[dict[str, Any]]) -> tuple[ClassThreshold, ...]:
         """Finds the best threshold of each of the model's classes, and writes them into the work directory.
@@ -122,16 +134,17 @@ class Evaluation:
         rows = find_thresholds(self.source, detections, self.model.class_names)
         measured = {
             "data": self.source.name, "images": len(self.source), "iou": IOU, "scales": self.request.scales,
-            "flip": self.request.flip, "weights": self.weights,
+            "flip": self.request.flip, "weights": self.weights, **({"tiles": asdict(self.tiles)} if self.tiles else {}),
         }  # fmt: skip
         write_thresholds(Workdir(self.request.workdir), [asdict(row) for row in rows], measured)
         return rows
 
     def measure_proposals(self) -> dict[str, float | None]:
-        """Returns the recall of the proposals at the run's own size, see `evaluate_proposals`."""
+        """Returns the recall of the proposals at the run's own size, of the tiles where there are any, see `evaluate_proposals`."""
         model = load.load_proposals_model(self.request.workdir)
         one = self.source_pass
-        return evaluate_proposals(model, one.source, one.config, one.batch_size)
+        source = LookSource(one.source, replace(self.tiles, whole=False)) if self.tiles else one.source
+        return evaluate_proposals(model, source, one.config, one.batch_size)
 
 
 def open_evaluation(request: EvaluationRequest) -> Evaluation:
@@ -150,9 +163,16 @@ def open_evaluation(request: EvaluationRequest) -> Evaluation:
         LOGGER.warning("%s: classes that the model lacks, without a box, not measured: %s", source.name, listed(unused))
     proposals = proposals_of(config.proposals, source) if config.proposals else None
     source_pass = SourcePass(source, config, request.batch_size, proposals=proposals)
+    return Evaluation(request, model, source_pass, _pyramid(request, model, config), weights)
+
+
+def _pyramid(request: EvaluationRequest, model: keras.Model, config: Config) -> ImagePyramid | None:
+    """Returns what looks at images in tiles or in several sizes; None: they are looked at once."""
+    tiles = tiles_in_force(request.tiles, config.input)
+    if tiles is not None:
+        return TiledPyramid(model, config, tiles, request.scales, request.flip)
     several = request.scales is not None or request.flip
-    pyramid = ImagePyramid(model, config, request.scales, request.flip) if several else None
-    return Evaluation(request, model, source_pass, pyramid, weights)
+    return ImagePyramid(model, config, request.scales, request.flip) if several else None
 
 
 def _digest_for_thresholds(request: EvaluationRequest) -> str:
@@ -176,9 +196,9 @@ def _load_evaluated(request: EvaluationRequest) -> keras.Model:
     workdir = Workdir(request.workdir)
     if not (workdir.config.exists() and workdir.read_config().proposals):
         return load.load_trained_detector(request.workdir, True, request.max_detections)
-    if request.proposals or request.scales is not None or request.flip:
+    if request.proposals or request.scales is not None or request.flip or request.tiles:
         raise ValueError(
-            f"proposals, scales and flip must be left out for {os.fspath(request.workdir)}, which was trained on fixed "
+            f"proposals, scales, flip and tiles must be left out for {os.fspath(request.workdir)}, which was trained on fixed "
             "proposals: it has no trained RPN"
         )
     return load.load_fast_rcnn(request.workdir, request.max_detections)
@@ -208,6 +228,7 @@ def evaluate(
     eval_batch_size: int | None = None,
     max_detections: int | None = None,
     best_thresholds: bool = False,
+    tiles: Tiles | int | None = None,
 ) -> dict[str, Any]:
     """Returns the figures of a work directory's detector on a data set, as `kfpn evaluate --json` writes them.
 
@@ -224,11 +245,13 @@ def evaluate(
         eval_batch_size: images that the model is given at once, see `EvaluationRequest`. None: that of the run, or by memory.
         max_detections: detections an image at most. None: as the run has it.
         best_thresholds: find each class's best score threshold and keep them in the work directory, as `--best-thresholds` does.
+        tiles: look at each image in tiles of so many of its pixels, and as a whole; or a `kfpn.Tiles`. 0: as a whole only. None: as the
+            run trained.
 
     Returns:
         dict: COCO's twelve figures `AP` to `ARl`, floats in 0..1, or None where there is no ground truth; `per_class`,
         {name: AP}; where the detector may give N detections of an image and N is above COCO's 100, also `AP@N`, `AP50@N`,
-        `AP75@N` and `AR@N`; with `scales` or `flip` also `image_pyramid`, see `ImagePyramid.cost`; with `proposals` also
+        `AP75@N` and `AR@N`; with `scales` or `flip` also `image_pyramid`, see `ImagePyramid.cost`, and in tiles `tiles` instead; with `proposals` also
         `proposals`, see `evaluate_proposals`; with `best_thresholds` also `thresholds`, a list of the fields of `ClassThreshold`, one for each label.
 
     Raises:
@@ -237,7 +260,7 @@ def evaluate(
     """
     request = EvaluationRequest(
         workdir, data, split, batch_size, scales, flip, proposals, check_images, eval_batch_size, max_detections,
-        best_thresholds,
+        best_thresholds, tiles,
     )  # fmt: skip
     evaluation = open_evaluation(request)
     figures, detections = evaluation.measure()

@@ -13,7 +13,6 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from kfpn.config.model import ModelConfig
 from kfpn.config.run import Config
 from kfpn.config.test_scales import checked_scales, scaled_input
 from kfpn.data.augment import flip_boxes
@@ -25,12 +24,12 @@ from kfpn.evaluation.detect import (
     original_detections,
     source_labels,
 )
+from kfpn.evaluation.merged import merge_detections
 from kfpn.evaluation.source_pass import SourcePass, detect_function, outputs_by_image
-from kfpn.ops.nms import suppress
 
-# A pass at the run's own size is timed even where it is not one of the passes, on so many images (`detect_image`) or batches
-# (`detect_source`).
-_TIMED = 3
+TIMED = 3
+"""A pass at the run's own size is timed even where it is not one of the passes, on so many images (`detect_image`) or batches
+(`detect_source`)."""
 
 
 class ImagePyramid:
@@ -62,14 +61,14 @@ class ImagePyramid:
         self.flip = flip
         # A large JPEG is decoded at the fraction for the largest size, so that all passes get the same pixels.
         self.largest = scaled_input(config.input, max(self.scales))
-        detect = detect_function(model, jit_compile)
+        self._detect = detect_function(model, jit_compile)
         self.passes = [
-            TimedDetector(detect, dataclasses.replace(config, input=scaled_input(config.input, scale)), mirrored)
+            TimedDetector(self._detect, dataclasses.replace(config, input=scaled_input(config.input, scale)), mirrored)
             for scale in self.scales
             for mirrored in ((False, True) if flip else (False,))
         ]
         at_own_size = (one for one in self.passes if one.config.input == config.input and not one.mirrored)
-        self._own_size = next(at_own_size, None) or TimedDetector(detect, config)
+        self._own_size = next(at_own_size, None) or TimedDetector(self._detect, config)
         self._merged_images, self._merge_seconds = 0, 0.0
 
     def detect_source(
@@ -99,10 +98,14 @@ class ImagePyramid:
                     if one is self.passes[-1]:
                         merged.append({"image_id": image_id, **self._merge(by_image.pop(image_id))})
                     bar.update()
-        if not self._own_size.images:
-            for batch in SourcePass(source, self.config, batch_size, largest=self.largest).batches().take(_TIMED):
-                self._own_size(batch)
+        self._time_own_size(source, batch_size)
         return merged
+
+    def _time_own_size(self, source: Source, batch_size: int | None) -> None:
+        """Runs a single pass at the run's own size on a few batches, where none of the passes is one."""
+        if not self._own_size.images:
+            for batch in SourcePass(source, self.config, batch_size, largest=self.largest).batches().take(TIMED):
+                self._own_size(batch)
 
     def detect_image(self, image: AnyImage, image_id: int = 0) -> dict[str, Any]:
         """Returns the detections of one image, as `kfpn.evaluation.detect_image` gives them.
@@ -115,9 +118,12 @@ class ImagePyramid:
             ValueError: if `image` is not such an array.
         """
         of_passes = [detect_image(one, image, one.config.input, image_id) for one in self.passes]
-        if self._own_size not in self.passes and self._own_size.images < _TIMED:
-            detect_image(self._own_size, image, self.config.input)
+        self._time_own_size_of_image(image)
         return {"image_id": image_id, **self._merge(of_passes)}
+
+    def _time_own_size_of_image(self, image: AnyImage) -> None:
+        if self._own_size not in self.passes and self._own_size.images < TIMED:
+            detect_image(self._own_size, image, self.config.input)
 
     def evaluate_source(
         self, source: Source, class_names: Sequence[str], batch_size: int | None = None, progress: bool = True
@@ -188,6 +194,7 @@ class TimedDetector:
         seconds: float, the time of the calls that count. The first call with images of a new size does not count, because
             it compiles.
         images: int, the images of these calls, including black ones that fill up a batch.
+        rows: int, the images of all calls, those too.
 
     Args:
         detect: `tf.function` of {images, image_sizes}; all passes share it and what it has compiled.
@@ -199,7 +206,7 @@ class TimedDetector:
         self.config = config
         self.mirrored = mirrored
         self.name = f"{config.input.short_side}{' mirrored' if mirrored else ''}"
-        self.seconds, self.images = 0.0, 0
+        self.seconds, self.images, self.rows = 0.0, 0, 0
         # By this attribute `detect_function` sees that nothing is left to compile.
         self.get_concrete_function = detect.get_concrete_function
         self._detect = detect
@@ -212,6 +219,7 @@ class TimedDetector:
             inputs: dict of `images` (B, H, W, 3) and `image_sizes` (B, 2) int32, pixels.
         """
         shape = tuple(inputs["images"].shape)
+        self.rows += shape[0]
         if shape not in self._compiled_shapes:
             self._compiled_shapes.add(shape)
             outputs = self._run(inputs)
@@ -235,29 +243,3 @@ class TimedDetector:
             rows = zip(arrays["boxes"], np.asarray(widths), strict=True)
             arrays["boxes"] = np.stack([flip_boxes(boxes, width) for boxes, width in rows])
         return arrays
-
-
-def merge_detections(passes: Sequence[dict[str, Any]], config: ModelConfig) -> dict[str, np.ndarray]:
-    """Merges the detections of several passes over one image by NMS within each class.
-
-    Of two detections with equal scores, the one of the earlier pass goes first. The detections of a single pass stay as they
-    are, because the network's own NMS has been applied to them.
-
-    Args:
-        passes: `boxes` (n, 4) yxyx pixels of the original image, `scores` (n,), `labels` (n,) of each pass.
-        config: with `nms_iou`, `score_threshold` (scores at or below it are dropped) and `max_detections`.
-
-    Returns:
-        dict: `boxes` (m, 4) float32, `scores` (m,) float32 from high to low, `labels` (m,) int32; m is at most
-        `max_detections`.
-    """
-    names = ("boxes", "scores", "labels")
-    rows = {name: np.concatenate([detections[name] for detections in passes]) for name in names}
-    if len(passes) == 1 or not len(rows["scores"]):
-        return rows
-    order = np.argsort(-rows["scores"], kind="stable")
-    ranked = {name: values[order] for name, values in rows.items()}
-    valid = ranked["scores"] > config.score_threshold
-    keep = suppress(ranked["boxes"][None], valid[None], config.nms_iou, groups=ranked["labels"][None])
-    chosen = np.flatnonzero(np.asarray(keep)[0])[: config.max_detections]
-    return {name: values[chosen] for name, values in ranked.items()}

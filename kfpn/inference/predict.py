@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from kfpn.config.checks import require_local
 from kfpn.config.run import Config, InputConfig
+from kfpn.config.tile_options import Tiles, tiles_in_force
 from kfpn.data.augment import size_rule
 from kfpn.data.image import decode_picture, load_picture
 from kfpn.data.image_endings import image_endings, images_among, is_image_name
@@ -25,6 +26,7 @@ from kfpn.evaluation.detect import detect_image, detect_unpadded
 from kfpn.evaluation.detection_limit import limit_line
 from kfpn.evaluation.source_pass import detect_function
 from kfpn.inference.image_pyramid import ImagePyramid
+from kfpn.inference.model_tiles import detect_with_model
 from kfpn.plotting.draw_boxes import draw_detections
 from kfpn.weights.assign import load_detector
 
@@ -40,6 +42,7 @@ def predict(
     images: ImageLike | Sequence[ImageLike],
     *,
     min_score: float | Literal["best"] = 0.0,
+    tiles: Tiles | int | None = None,
 ) -> list[dict[str, Any]]:
     """Returns the detections of images of any size.
 
@@ -50,6 +53,8 @@ def predict(
             detector's training resized them.
         min_score: detections below it are left out, 0..1. "best": each class has the threshold that `kfpn evaluate
             --best-thresholds` found, the detector's attribute `thresholds`.
+        tiles: look at each image in tiles of so many of its pixels, and as a whole; or a `kfpn.Tiles`. 0: as a whole only. None: in
+            the tiles that the detector was trained on, if it was.
 
     Returns:
         list: one dict an image, also where a single image was given: `boxes` (n, 4) float32 yxyx in pixels of the original
@@ -57,7 +62,7 @@ def predict(
 
     Raises:
         ValueError: if an image can't be read or is another array, the detector is another model or can't be loaded, or
-            min_score is out of range.
+            min_score or tiles is out of range.
     """
     if min_score != "best" and not (isinstance(min_score, int | float) and 0.0 <= min_score <= 1.0):
         raise ValueError(f"min_score must lie in 0..1 or be 'best', got {min_score!r}")
@@ -72,10 +77,8 @@ def predict(
             f"directory, got {model!r}"
         )
     least = min_score if min_score != "best" else _best_of(model)
-    return [
-        _named(_detect_one(model, _decoded_for(image, model.input_config)), model.class_names, least)
-        for image in several
-    ]
+    tiled = tiles_in_force(tiles, model.input_config)
+    return [_named(_detect_one(model, image, tiled), model.class_names, least) for image in several]
 
 
 def _best_of(model: keras.Model) -> Sequence[float]:
@@ -101,11 +104,17 @@ def _require_image(image: Any) -> None:
         raise ValueError(f"images must exist, got {os.fspath(image)!r}, which does not")
 
 
-def _decoded_for(image: ImageLike, rule: InputConfig) -> AnyImage:
-    return image if isinstance(image, np.ndarray) else decode_picture(image, os.fspath(image), size_rule(rule))
+def _decoded_for(image: ImageLike, rule: InputConfig | None) -> AnyImage:
+    """Returns an image decoded for a resize rule, or whole."""
+    if isinstance(image, np.ndarray):
+        return image
+    return decode_picture(image, os.fspath(image), size_rule(rule) if rule else None)
 
 
-def _detect_one(model: keras.Model, image: AnyImage) -> dict[str, Any]:
+def _detect_one(model: keras.Model, picture: ImageLike, tiles: Tiles | None) -> dict[str, Any]:
+    if tiles is not None:
+        return detect_with_model(model, _decoded_for(picture, None), tiles)
+    image = _decoded_for(picture, model.input_config)
     # The compiled function is kept with the model, so that the next call compiles only images of new sizes.
     if not hasattr(model, "compiled_detector"):
         model.compiled_detector = detect_function(model)
@@ -145,7 +154,7 @@ def predict_images(
         paths: image files.
         output: folder, made if it is not there.
         min_score: detections below it are left out: one score, or one for each label.
-        pyramid: of the model, to look at each image in several sizes; None: at the run's own size.
+        pyramid: of the model, to look at each image in several sizes or in tiles; None: at the run's own size.
 
     Returns:
         The content of `detections.json`: a COCO results list whose rows also have `category_name` and `file_name`, with

@@ -20,6 +20,7 @@ from kfpn.data.plan import WHOLE_BATCH, BatchShare, group_by_aspect
 from kfpn.data.proposal_table import ProposalTable, proposals_of, with_proposals
 from kfpn.data.record import Source
 from kfpn.data.trained_records import trained_records
+from kfpn.data.views import training_sizes
 from kfpn.runs.workdir import Workdir
 
 
@@ -46,7 +47,7 @@ class RunData:
 
     def canvases(self, config: Config) -> int:
         """Returns how many padded sizes the training batches have: each costs a compilation."""
-        sizes = self.source.sizes[trained_records(self.source, config.input)]
+        sizes = training_sizes(self.source.sizes[trained_records(self.source, config.input)], config.input)
         largest = largest_training_input(config.input)
         return len(group_by_aspect(sizes, largest, config.batch_size, config.input.scale_jitter[1]).canvases)
 

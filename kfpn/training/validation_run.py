@@ -10,14 +10,17 @@ import tensorflow as tf
 from PIL import Image
 
 from kfpn.config.run import Config
+from kfpn.config.tile_options import tiles_in_force
 from kfpn.data.eval_order import eval_order
 from kfpn.data.image import load_image
+from kfpn.data.look_source import LookSource
 from kfpn.data.proposal_table import ProposalTable
 from kfpn.data.record import Source
 from kfpn.evaluation.compilation import worth_compiling
-from kfpn.evaluation.detect import evaluate_source
+from kfpn.evaluation.detect import detect_source, evaluate_detections
 from kfpn.evaluation.detection_limit import deciding_figure, images_at_limit, limit_line
 from kfpn.evaluation.images_at_once import ImagesAtOnce
+from kfpn.evaluation.look_detections import detect_looks
 from kfpn.evaluation.source_pass import SourcePass, detect_function, outputs_by_image
 from kfpn.modeling.detector import inference_model
 from kfpn.modeling.fast_rcnn import fast_rcnn_model
@@ -62,6 +65,9 @@ class ValidationRun:
         strategy: tf.distribute.Strategy | None = None,
     ):
         self.config, self.workdir, self.source, self.proposals = config, workdir, source, proposals
+        # A run on tiles is evaluated as it will be used: in tiles, and in whole images.
+        tiles = tiles_in_force(None, config.input)
+        self._looked_at = LookSource(source, tiles) if tiles else source
         if proposals is None:
             model = inference_model(submodels, config.model, padded=True)
         else:
@@ -72,21 +78,24 @@ class ValidationRun:
             )
         devices = () if strategy is None else local_devices(strategy)
         # It is made once, so that it is traced once.
-        self._detect = detect_function(model) if strategy is None else _replicated(model, strategy, config, source)
+        self._detect = detect_function(model) if strategy is None else _replicated(model, strategy, config, self._looked_at)
         # It is made at the first evaluation, by the process that evaluates, when the training has its memory.
-        self._memory = functools.cache(lambda: EvaluationMemory(workdir.evaluation, config, source, devices))
+        self._memory = functools.cache(lambda: EvaluationMemory(workdir.evaluation, config, self._looked_at, devices))
         self._decided_by = functools.cache(lambda: deciding_figure(source, config.model.max_detections))
-        self._loss = ValidationLoss(submodels, config, source, proposals) if config.val_loss else None
+        lost = LookSource(source, replace(tiles, whole=False)) if tiles else source
+        self._loss = ValidationLoss(submodels, config, lost, proposals) if config.val_loss else None
 
     def __call__(self, step: int) -> dict[str, Any]:
         """Returns the figures of the weights after a step."""
         with self._memory().under_way() as at_once:
-            figures, detections = evaluate_source(self._detect, self._pass(at_once), self.source.class_names)
+            detect = detect_source if self._looked_at is self.source else detect_looks
+            detections = detect(self._detect, self._pass(at_once))
+        names, most = self.source.class_names, self.config.model.max_detections
+        figures, detections = evaluate_detections(self.source, names, detections, limit=most)
         if (decides := self._decided_by()) != "AP":
             figures[BEST_BY] = decides
-        limit = self.config.model.max_detections
-        if cut := images_at_limit(detections, limit):
-            say(limit_line(cut, len(self.source), limit, "--model.max-detections"))
+        if cut := images_at_limit(detections, most):
+            say(limit_line(cut, len(self.source), most, "--model.max-detections"))
         if self._loss is not None:
             figures |= self._loss.measure()
         self._draw({detection["image_id"]: detection for detection in detections})
@@ -94,7 +103,7 @@ class ValidationRun:
 
     def probe(self, seconds: float) -> EvaluationCost:
         """Estimates what an evaluation takes: it detects a few images, for about so many seconds."""
-        config, source = self.config, self.source
+        config, source = self.config, self._looked_at
         with self._memory().under_way() as at_once:
             cost = estimate_cost(
                 lambda: outputs_by_image(self._detect, self._pass(at_once, progress=False)),
@@ -109,7 +118,7 @@ class ValidationRun:
 
     def _pass(self, at_once: ImagesAtOnce, progress: bool | None = None) -> SourcePass:
         shown = sys.stderr.isatty() if progress is None else progress
-        return SourcePass(self.source, self.config, progress=shown, proposals=self.proposals, at_once=at_once)
+        return SourcePass(self._looked_at, self.config, progress=shown, proposals=self.proposals, at_once=at_once)
 
     def _draw(self, by_image: dict[int, dict[str, Any]]) -> None:
         """Draws some images with ground truth and detections, and the curves."""

@@ -59,6 +59,7 @@ AUGMENTATIONS = tuple(
     for name, value in {
         "repeat_threshold": 0.0,
         "large_scale_jitter": (),
+        "tile": 0,
         "crop": 0.0,
         "crop_area": (0.3, 1.0),
         "crop_keep": 0.3,
