@@ -13,7 +13,7 @@ from kfpn.cli.idle_gpu import warn_of_idle_gpu
 from kfpn.config.checks import require_local
 from kfpn.config.run import Config
 from kfpn.config.test_scales import parse_scales
-from kfpn.config.tile_options import tiles_in_force
+from kfpn.config.tile_options import asked_tiles
 
 if TYPE_CHECKING:
     from kfpn.inference.image_pyramid import ImagePyramid
@@ -48,18 +48,13 @@ def _look_at_data(command: options.LookAtData) -> int:
 
 
 def _image_pyramid(command: options.Predict, model: Any, config: Config) -> "ImagePyramid | None":
-    tiles = tiles_in_force(options.asked_tiles(command), config.input)
-    if tiles is not None:
-        from kfpn.inference.tiled_pyramid import TiledPyramid
+    from kfpn.inference.tiled_pyramid import TiledPyramid, pyramid_asked_for
 
-        if command.tiles is None:
-            print(TILES_OF_TRAINING.format(tiles.side), flush=True)
-        return TiledPyramid(model, config, tiles, parse_scales(command.scales), command.flip)
-    if command.scales is None and not command.flip:
-        return None
-    from kfpn.inference.image_pyramid import ImagePyramid
-
-    return ImagePyramid(model, config, parse_scales(command.scales), command.flip)
+    tiles = asked_tiles(command.tiles, command.overlap, command.tiles_only)
+    pyramid = pyramid_asked_for(model, config, tiles, parse_scales(command.scales), command.flip)
+    if isinstance(pyramid, TiledPyramid) and command.tiles is None:
+        print(TILES_OF_TRAINING.format(pyramid.tiles.side), flush=True)
+    return pyramid
 
 
 def _run_config(workdir: str) -> Config:

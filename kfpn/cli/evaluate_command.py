@@ -4,9 +4,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from kfpn.cli.options import Evaluate, asked_tiles
+from kfpn.cli.options import Evaluate
 from kfpn.config.checks import require_local
 from kfpn.config.test_scales import parse_scales
+from kfpn.config.tile_options import asked_tiles
 
 TILES_OF_TRAINING = "looks at tiles of {} pixels, as the run trained; --tiles 0 looks at whole images only"
 
@@ -29,7 +30,7 @@ def evaluate_and_print(command: Evaluate) -> int:
         EvaluationRequest(
             command.workdir, command.data, command.split, command.batch_size, parse_scales(command.scales) or None,
             command.flip, command.proposals, command.check_images, command.eval_batch_size, command.max_detections,
-            command.best_thresholds, asked_tiles(command),
+            command.best_thresholds, asked_tiles(command.tiles, command.overlap, command.tiles_only),
         )
     )  # fmt: skip
     print(describe_source(evaluation.source), flush=True)

@@ -14,7 +14,7 @@ from kfpn.config.model import ModelConfig
 from kfpn.config.preset_names import PresetName
 from kfpn.config.run import CheckImages
 from kfpn.config.test_scales import parse_scales
-from kfpn.config.tile_options import Tiles
+from kfpn.config.tile_options import asked_tiles
 from kfpn.data.decode_limits import MOST_PIXELS, require_max_pixels
 
 
@@ -93,7 +93,7 @@ class Evaluate:
 
     def __post_init__(self) -> None:
         parse_scales(self.scales)
-        asked_tiles(self)
+        asked_tiles(self.tiles, self.overlap, self.tiles_only)
         for name in ("eval_batch_size", "max_detections"):
             if getattr(self, name) is not None:
                 check(self, "", name, whole(1))
@@ -130,25 +130,11 @@ class Predict:
 
     def __post_init__(self) -> None:
         parse_scales(self.scales)
-        asked_tiles(self)
+        asked_tiles(self.tiles, self.overlap, self.tiles_only)
         require_max_pixels(self.max_pixels)
         if self.max_detections is not None:
             check(self, "", "max_detections", whole(1))
         _check_pictures(self)
-
-
-def asked_tiles(command: Evaluate | Predict) -> Tiles | None:
-    """Returns the tiles that a command asks for, whose side may be that of the run; None: it says nothing of them.
-
-    Raises:
-        ValueError: if a value is out of range, or other options of tiles stand beside --tiles 0.
-    """
-    if command.tiles == 0 and (command.overlap is not None or command.tiles_only):
-        name = "tiles-only" if command.overlap is None else "overlap"
-        raise ValueError(f"{name} must be left out with --tiles 0, got both: leave one of them out")
-    if command.tiles is None and command.overlap is None and not command.tiles_only:
-        return None
-    return Tiles(command.tiles, 0.2 if command.overlap is None else command.overlap, not command.tiles_only)
 
 
 @dataclasses.dataclass(frozen=True)

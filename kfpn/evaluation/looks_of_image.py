@@ -1,6 +1,6 @@
 """Looks at the tiles of a single image, several at once."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from kfpn.evaluation.images_at_once import ImagesAtOnce, choose_images_at_once
 from kfpn.evaluation.look_detections import LookDetections
 from kfpn.evaluation.source_pass import detect_function
 
-PASS = tuple[Callable, InputConfig]
+Pass = tuple[Callable, InputConfig]
 """A detector as `detect_source` takes it, and the rule by which images are resized for it."""
 
 
@@ -48,7 +48,7 @@ def looks_of_image(image: AnyImage, tiles: Tiles, image_id: int = 0) -> LookSour
 
 
 def detect_in_tiles(
-    passes: list[PASS], looks: LookSource, model: ModelConfig, at_once: ImagesAtOnce, canvas_divisor: int | None = None
+    passes: Sequence[Pass], looks: LookSource, model: ModelConfig, at_once: ImagesAtOnce, canvas_divisor: int | None = None
 ) -> LookDetections:
     """Returns what detectors find in the tiles of one image.
 

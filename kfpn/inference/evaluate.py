@@ -10,7 +10,7 @@ import keras
 from kfpn.config.checks import check, whole
 from kfpn.config.run import CheckImages, Config
 from kfpn.config.test_scales import checked_scales
-from kfpn.config.tile_options import Tiles, tiles_in_force
+from kfpn.config.tile_options import Tiles
 from kfpn.data import formats
 from kfpn.data.annotation_checks import LOGGER
 from kfpn.data.class_names import lacking_classes, listed
@@ -25,7 +25,7 @@ from kfpn.evaluation.detect import evaluate_source, source_labels
 from kfpn.evaluation.recall import evaluate_proposals
 from kfpn.evaluation.source_pass import SourcePass, detect_function
 from kfpn.inference.image_pyramid import ImagePyramid
-from kfpn.inference.tiled_pyramid import TiledPyramid
+from kfpn.inference.tiled_pyramid import TiledPyramid, pyramid_asked_for
 from kfpn.runs import load
 from kfpn.runs.thresholds import weights_digest, write_thresholds
 from kfpn.runs.workdir import Workdir
@@ -107,7 +107,8 @@ class Evaluation:
         """Detects on all images.
 
         Returns:
-    X the detections of `detect_source`, with the labels of the data.
+        The figures of `evaluate_coco`, with the cost of an image pyramid as `image_pyramid`, or in tiles as `tiles`, see
+            `ImagePyramid.cost` and `TiledPyramid.cost`; and the detections of `detect_source`, with the labels of the data.
 
         Raises:
             ValueError: if the model lacks a class of the data, or an image can't be read.
@@ -163,16 +164,8 @@ def open_evaluation(request: EvaluationRequest) -> Evaluation:
         LOGGER.warning("%s: classes that the model lacks, without a box, not measured: %s", source.name, listed(unused))
     proposals = proposals_of(config.proposals, source) if config.proposals else None
     source_pass = SourcePass(source, config, request.batch_size, proposals=proposals)
-    return Evaluation(request, model, source_pass, _pyramid(request, model, config), weights)
-
-
-def _pyramid(request: EvaluationRequest, model: keras.Model, config: Config) -> ImagePyramid | None:
-    """Returns what looks at images in tiles or in several sizes; None: they are looked at once."""
-    tiles = tiles_in_force(request.tiles, config.input)
-    if tiles is not None:
-        return TiledPyramid(model, config, tiles, request.scales, request.flip)
-    several = request.scales is not None or request.flip
-    return ImagePyramid(model, config, request.scales, request.flip) if several else None
+    pyramid = pyramid_asked_for(model, config, request.tiles, request.scales, request.flip)
+    return Evaluation(request, model, source_pass, pyramid, weights)
 
 
 def _digest_for_thresholds(request: EvaluationRequest) -> str:

@@ -3,7 +3,6 @@
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from kfpn.config.model import ModelConfig
@@ -52,9 +51,9 @@ def _of_pixels(detect: Any) -> Any:
 
 def _settings(model: keras.Model) -> ModelConfig:
     """Returns a configuration with the settings by which a model selects its detections."""
-    selects = next((layer for layer in model._flatten_layers() if isinstance(layer, Detections)), Detections())
+    selects = next((layer for layer in model.layers if isinstance(layer, Detections)), Detections())
     return ModelConfig(
-        nms_iou=float(np.float64(selects.iou_threshold)),
+        nms_iou=float(selects.iou_threshold),
         score_threshold=float(selects.score_threshold),
         max_detections=int(selects.count),
     )

@@ -133,3 +133,24 @@ class TiledPyramid(ImagePyramid):
         self._images, self._looks = self._images + len(merged), self._looks + len(found.looks)
         self._merged_images = self._images
         return merged
+
+
+def pyramid_asked_for(
+    model: Callable,
+    config: Config,
+    tiles: Tiles | int | None = None,
+    scales: Sequence[int] | None = None,
+    flip: bool = False,
+) -> ImagePyramid | None:
+    """Returns what looks at images in tiles or in several sizes; None: they are looked at once.
+
+    Args:
+        model, config, tiles, scales, flip: as `TiledPyramid` takes them; tiles of a side of 0 are none.
+
+    Raises:
+        ValueError: as `TiledPyramid`.
+    """
+    in_force = tiles_in_force(tiles, config.input)
+    if in_force is not None:
+        return TiledPyramid(model, config, in_force, scales, flip)
+    return ImagePyramid(model, config, scales, flip) if scales or flip else None

@@ -78,7 +78,9 @@ class ValidationRun:
             )
         devices = () if strategy is None else local_devices(strategy)
         # It is made once, so that it is traced once.
-        self._detect = detect_function(model) if strategy is None else _replicated(model, strategy, config, self._looked_at)
+        self._detect = (
+            detect_function(model) if strategy is None else _replicated(model, strategy, config, self._looked_at)
+        )
         # It is made at the first evaluation, by the process that evaluates, when the training has its memory.
         self._memory = functools.cache(lambda: EvaluationMemory(workdir.evaluation, config, self._looked_at, devices))
         self._decided_by = functools.cache(lambda: deciding_figure(source, config.model.max_detections))

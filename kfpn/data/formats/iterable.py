@@ -1,7 +1,7 @@
 """Makes a source of records that were made in Python."""
 
 from collections.abc import Iterable, Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -65,7 +65,7 @@ class IterableSource(AnnotatedSource):
         )
         check_box_order(name, "boxes", YXYX, objects.boxes, sizes[of_image])
         image_ids = [record.image_id for record in held]
-        images = [record.image for record in held]
+        images: list[Any] = [record.image for record in held]
         table = ImageTable(images, names, image_ids, sizes)
         super().__init__(name, class_names, ids, table, collect(objects, sizes, faults))
         self.report(faults)
