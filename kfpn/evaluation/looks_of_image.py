@@ -48,7 +48,11 @@ def looks_of_image(image: AnyImage, tiles: Tiles, image_id: int = 0) -> LookSour
 
 
 def detect_in_tiles(
-    passes: Sequence[Pass], looks: LookSource, model: ModelConfig, at_once: ImagesAtOnce, canvas_divisor: int | None = None
+    passes: Sequence[Pass],
+    looks: LookSource,
+    model: ModelConfig,
+    at_once: ImagesAtOnce,
+    canvas_divisor: int | None = None,
 ) -> LookDetections:
     """Returns what detectors find in the tiles of one image.
 

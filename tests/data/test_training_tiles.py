@@ -53,13 +53,17 @@ def test_a_sample_is_a_tile_with_an_object_whose_box_encloses_its_pixels():
     again = sample_of(source, config, 5)[0]
     np.testing.assert_array_equal(again, sample_of(source, config, 5)[0])
     other = dataclasses.replace(config, seed=1)
-    assert any((sample_of(source, other, number)[0] != sample_of(source, config, number)[0]).any() for number in range(3))
+    assert any(
+        (sample_of(source, other, number)[0] != sample_of(source, config, number)[0]).any() for number in range(3)
+    )
 
 
 def test_a_tile_lies_anywhere_in_an_image_without_objects():
     views = [choose_view((300, 400), np.zeros((0, 4), np.float32), INPUT, 0, number) for number in range(300)]
     tops, lefts = np.array([view.window[:2] for view in views]).T
-    assert all(view.window == (top, left, top + 64, left + 64) for view, top, left in zip(views, tops, lefts, strict=True))
+    assert all(
+        view.window == (top, left, top + 64, left + 64) for view, top, left in zip(views, tops, lefts, strict=True)
+    )
     assert tops.min() < 15 < 220 < tops.max() <= 236
     assert lefts.min() < 20 < 316 < lefts.max() <= 336
 
