@@ -59,13 +59,15 @@ Examples:
   kfpn evaluate --workdir runs/shapes --json figures.json
   kfpn evaluate --workdir runs/cars --data coco:test.json,images
   kfpn evaluate --workdir runs/cars --scales 480,640,800 --flip
+  kfpn evaluate --workdir runs/birds --tiles 640 --overlap .2    # large photographs of small objects, in tiles
   kfpn evaluate --workdir runs/shapes --proposals""",
     "predict": """\
 Detect objects in images: an annotated PNG of each, and detections.json in COCO's results form.
 
 Example:
   kfpn predict --workdir runs/shapes photos/ one.jpg --output detected --min-score 0.7
-  kfpn predict --workdir runs/cars photos/ --output detected --scales 480,640,800 --flip""",
+  kfpn predict --workdir runs/cars photos/ --output detected --scales 480,640,800 --flip
+  kfpn predict --workdir runs/birds photos/ --output detected --tiles 640""",
     "visualize": """\
 Draw what happens inside a detector: one page an image, with the maps of C2-C5 and P2-P6, objectness, proposals and RoIs.
 

@@ -1,6 +1,7 @@
 """Opens the trained detector that every export starts from, and writes every export aside before it is renamed."""
 
 import contextlib
+import logging
 import os
 import shutil
 import tempfile
@@ -15,6 +16,8 @@ from kfpn.modeling.submodels import Submodels
 from kfpn.runs.load import load_submodels, require_trained
 from kfpn.runs.thresholds import require_thresholds
 from kfpn.runs.workdir import Workdir
+
+LOGGER = logging.getLogger("kfpn")
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,11 @@ def open_trained(workdir: str | os.PathLike, best_thresholds: bool = False) -> T
     require_trained(folder)
     thresholds = require_thresholds(folder) if best_thresholds else None
     config = folder.read_config()
+    if config.input.tile:
+        LOGGER.warning(
+            "%s was trained on tiles of %d pixels: an export looks at what it is given as a whole, so cut tiles before (docs/tiles.md)",
+            folder.path, config.input.tile,
+        )  # fmt: skip
     class_names, category_ids = folder.read_classes()
     unfolded = load_submodels(folder)
     folded = fold_norms(unfolded, config.model)
