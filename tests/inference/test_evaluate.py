@@ -126,7 +126,7 @@ def test_a_run_with_fixed_proposals_is_evaluated_with_them(tmp_path):
         kfpn.evaluate(run, source("other"))
     for arguments in ({"proposals": True}, {"scales": (64,)}, {"flip": True}):
         with pytest.raises(
-            ValueError, match=r"proposals, scales and flip must be left out for .*run, which was trained"
+            ValueError, match=r"proposals, scales, flip and tiles must be left out for .*run, which was trained"
         ):
             kfpn.evaluate(run, data, **arguments)
 
