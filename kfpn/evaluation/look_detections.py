@@ -40,11 +40,11 @@ class LookDetections:
             look: index of the tile.
             row: of `outputs_by_image`.
         """
-        window, found = self.looks.windows[look], original_detections(row)
+        window, collected = self.looks.windows[look], original_detections(row)
         shrunk = (row["original_sizes"] / row["image_sizes"]).max()
-        boxes = found["boxes"] + np.tile(window[:2], 2).astype(np.float32)
+        boxes = collected["boxes"] + np.tile(window[:2], 2).astype(np.float32)
         cut, elsewhere = cut_by_border(boxes, window, self.looks.neighbours[look], NEAR * max(1.0, float(shrunk)))
-        rows = {"boxes": boxes, "scores": found["scores"], "labels": found["labels"], "cut": cut}
+        rows = {"boxes": boxes, "scores": collected["scores"], "labels": collected["labels"], "cut": cut}
         of_image = self._held.setdefault(int(self.looks.image_of_look[look]), [])
         of_image.append({name: values[~elsewhere] for name, values in rows.items()})
 
@@ -112,7 +112,7 @@ def detect_looks(model: Callable, source_pass: SourcePass) -> list[dict[str, Any
     looks = source_pass.source
     if not isinstance(looks, LookSource):
         raise ValueError(f"source must be a LookSource, got {type(looks).__name__}")
-    found = LookDetections(looks, source_pass.config.model)
+    collected = LookDetections(looks, source_pass.config.model)
     for look, row in outputs_by_image(model, source_pass):
-        found.add(look, row)
-    return found.merged()
+        collected.add(look, row)
+    return collected.merged()

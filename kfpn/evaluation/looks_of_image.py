@@ -66,14 +66,14 @@ def detect_in_tiles(
     Raises:
         OutOfMemoryError: where memory is not enough for one tile.
     """
-    found = LookDetections(looks, model)
+    collected = LookDetections(looks, model)
     for detector, rule in passes:
         call = detect_function(detector)
         for size in np.unique(looks.sizes, axis=0):
             members = np.flatnonzero((looks.sizes == size).all(-1))
             for look, row in _rows_of_looks(call, looks, members, rule, at_once, canvas_divisor or rule.divisor):
-                found.add(look, row)
-    return found
+                collected.add(look, row)
+    return collected
 
 
 def tiles_at_once(looks: LookSource, config: Config) -> int:

@@ -62,12 +62,12 @@ class TiledPyramid(ImagePyramid):
             ValueError: as `kfpn.evaluation.detect_source`.
         """
         looks = LookSource(source, self.tiles)
-        found = LookDetections(looks, self.config.model)
+        collected = LookDetections(looks, self.config.model)
         for number, one in enumerate(self.passes, start=1):
             title = f"detect in tiles at {one.name}, {number} of {len(self.passes)}"
             for look, row in outputs_by_image(one, SourcePass(looks, one.config, batch_size, progress), title):
-                found.add(look, row)
-        merged = self._merge_looks(found)
+                collected.add(look, row)
+        merged = self._merge_looks(collected)
         self._time_own_size(source, batch_size)
         return merged
 
@@ -86,10 +86,10 @@ class TiledPyramid(ImagePyramid):
             self._most = tiles_at_once(looks, self.config)
         at_once = ImagesAtOnce(self._most)
         passes = [(one, one.config.input) for one in self.passes]
-        found = detect_in_tiles(passes, looks, self.config.model, at_once)
+        collected = detect_in_tiles(passes, looks, self.config.model, at_once)
         self._most = at_once.images
         self._time_own_size_of_image(image)
-        return self._merge_looks(found)[0]
+        return self._merge_looks(collected)[0]
 
     def cost(self) -> dict[str, Any]:
         """Returns the measured time of an image so far, as `ImagePyramid.cost` does, and of what it was.
@@ -126,11 +126,11 @@ class TiledPyramid(ImagePyramid):
             f"{self.config.input.short_side} (without compilation and reading files)"
         )
 
-    def _merge_looks(self, found: LookDetections) -> list[dict[str, Any]]:
+    def _merge_looks(self, collected: LookDetections) -> list[dict[str, Any]]:
         start = time.perf_counter()
-        merged = found.merged()
+        merged = collected.merged()
         self._merge_seconds += time.perf_counter() - start
-        self._images, self._looks = self._images + len(merged), self._looks + len(found.looks)
+        self._images, self._looks = self._images + len(merged), self._looks + len(collected.looks)
         self._merged_images = self._images
         return merged
 

@@ -80,27 +80,27 @@ def test_every_object_is_found_once_and_exact_to_the_pixel(way):
         (first,) = detect_in_tiles([(detector, INPUT)], looks, CONFIG.model, ImagesAtOnce(8)).merged()
         # Starts 0 48 96 136 and 0 48 96 144 186: 20 tiles.
         assert detector.shapes == [(8, 64, 64, 3), (8, 64, 64, 3), (4, 64, 64, 3)]
-    found = {
+    collected = {
         round(float(score) * 255) - 50: box.tolist() for score, box in zip(first["scores"], first["boxes"], strict=True)
     }
     assert len(first["boxes"]) == len(OBJECTS)
-    assert found == {number: list(box) for number, box in enumerate(OBJECTS)}
+    assert collected == {number: list(box) for number, box in enumerate(OBJECTS)}
 
 
 def test_an_object_of_any_place_is_found_once_and_exactly_up_to_the_overlap_without_its_two_borders():
     looks = looks_of_image(np.zeros((SIDE, 160, 3), np.uint8), Tiles(SIDE, 0.25, whole=False))
     for length in (1, 12, 16):
         for left in range(45, 67):
-            found, right = LookDetections(looks, ModelConfig(nms_iou=0.3)), left + length
+            collected, right = LookDetections(looks, ModelConfig(nms_iou=0.3)), left + length
             for look, (_, begin, _, end) in enumerate(looks.windows.tolist()):
                 seen = max(left, begin) - begin, min(right, end) - begin
-                found.add(
+                collected.add(
                     look,
                     row_of(
                         [[20, seen[0], 30, seen[1]]] if seen[0] < seen[1] else [], [0] * (seen[0] < seen[1]), (64, 64)
                     ),
                 )
-            (box,) = found.merged()[0]["boxes"].tolist()
+            (box,) = collected.merged()[0]["boxes"].tolist()
             assert box == [20, left, 30, right] or (length > 12 and box[3] - box[1] >= length - 2)
 
 
@@ -141,20 +141,20 @@ def test_a_piece_longer_than_the_overlap_is_left_out_if_the_whole_image_shows_it
     looks = looks_of_image(np.zeros((64, 160, 3), np.uint8), Tiles(SIDE, 0.25))
     assert looks.windows[:, 1].tolist() == [0, 0, 48, 96]
     for label, boxes in ((0, [[20, 30, 50, 150]]), (1, [[20, 30, 50, 150], [20, 30, 50, 64]])):
-        found = LookDetections(looks, ModelConfig())
-        found.add(0, row_of([[20, 30, 50, 150]], [0], (64, 160), [0.8]))
-        found.add(1, row_of([[20, 30, 50, 64]], [label], (64, 64), [0.7]))
-        assert found.merged()[0]["boxes"].tolist() == boxes
+        collected = LookDetections(looks, ModelConfig())
+        collected.add(0, row_of([[20, 30, 50, 150]], [0], (64, 160), [0.8]))
+        collected.add(1, row_of([[20, 30, 50, 64]], [label], (64, 64), [0.7]))
+        assert collected.merged()[0]["boxes"].tolist() == boxes
 
 
 def test_boxes_of_a_tile_that_was_resized_are_cut_by_two_pixels_of_its_network_input():
     looks = looks_of_image(np.zeros((256, 600, 3), np.uint8), Tiles(256, 0.25, whole=False))
-    found = LookDetections(looks, ModelConfig())
+    collected = LookDetections(looks, ModelConfig())
     # Tile 1 shows columns 192..448, halved: 61 pixels from its left border are 122, and 3 from the right one 6. The second box begins at
     # 1 pixel, which is 2, and the tile before it shows 64 columns of them.
     row = row_of([[10, 61, 20, 125], [10, 1, 20, 20]], [0, 0], (128, 128))
-    found.add(1, row | {"original_sizes": np.array((256, 256))})
-    assert found.merged()[0]["boxes"].tolist() == [[20, 314, 40, 442]]
+    collected.add(1, row | {"original_sizes": np.array((256, 256))})
+    assert collected.merged()[0]["boxes"].tolist() == [[20, 314, 40, 442]]
 
 
 def test_an_image_that_was_decoded_at_a_fraction_is_refused():
@@ -171,8 +171,8 @@ def test_tiles_go_on_with_half_as_many_where_memory_is_used_up():
             return super().__call__(inputs)
 
     looks, at_once = looks_of_image(picture((200, 250), OBJECTS), Tiles(SIDE, 0.25, whole=False)), ImagesAtOnce(8)
-    (found,) = detect_in_tiles([(Full(), INPUT)], looks, CONFIG.model, at_once).merged()
-    assert len(found["boxes"]) == len(OBJECTS)
+    (collected,) = detect_in_tiles([(Full(), INPUT)], looks, CONFIG.model, at_once).merged()
+    assert len(collected["boxes"]) == len(OBJECTS)
     assert at_once.images == 2
 
 
