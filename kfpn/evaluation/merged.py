@@ -8,7 +8,7 @@ import numpy as np
 from kfpn.config.model import ModelConfig
 from kfpn.ops.nms import suppress
 
-AT_ONCE = 2000
+AT_ONCE = 1000
 """Detections that are compared at once: memory grows with the square of their number."""
 
 

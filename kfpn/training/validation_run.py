@@ -17,7 +17,7 @@ from kfpn.data.look_source import LookSource
 from kfpn.data.proposal_table import ProposalTable
 from kfpn.data.record import Source
 from kfpn.evaluation.compilation import worth_compiling
-from kfpn.evaluation.detect import detect_source, evaluate_detections
+from kfpn.evaluation.detect import evaluate_detections, evaluate_source
 from kfpn.evaluation.detection_limit import deciding_figure, images_at_limit, limit_line
 from kfpn.evaluation.images_at_once import ImagesAtOnce
 from kfpn.evaluation.look_detections import detect_looks
@@ -90,18 +90,23 @@ class ValidationRun:
     def __call__(self, step: int) -> dict[str, Any]:
         """Returns the figures of the weights after a step."""
         with self._memory().under_way() as at_once:
-            detect = detect_source if self._looked_at is self.source else detect_looks
-            detections = detect(self._detect, self._pass(at_once))
-        names, most = self.source.class_names, self.config.model.max_detections
-        figures, detections = evaluate_detections(self.source, names, detections, limit=most)
+            figures, detections = self._measure(self._pass(at_once))
         if (decides := self._decided_by()) != "AP":
             figures[BEST_BY] = decides
-        if cut := images_at_limit(detections, most):
-            say(limit_line(cut, len(self.source), most, "--model.max-detections"))
+        limit = self.config.model.max_detections
+        if cut := images_at_limit(detections, limit):
+            say(limit_line(cut, len(self.source), limit, "--model.max-detections"))
         if self._loss is not None:
             figures |= self._loss.measure()
         self._draw({detection["image_id"]: detection for detection in detections})
         return figures
+
+    def _measure(self, source_pass: SourcePass) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        names = self.source.class_names
+        if self._looked_at is self.source:
+            return evaluate_source(self._detect, source_pass, names)
+        detections = detect_looks(self._detect, source_pass)
+        return evaluate_detections(self.source, names, detections, limit=self.config.model.max_detections)
 
     def probe(self, seconds: float) -> EvaluationCost:
         """Estimates what an evaluation takes: it detects a few images, for about so many seconds."""

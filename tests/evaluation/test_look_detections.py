@@ -189,7 +189,7 @@ def test_many_detections_are_merged_in_parts_with_the_same_result():
         "boxes": np.concatenate([corners, corners + 30], 1), "scores": chance.random(len(corners)).astype(np.float32),
         "labels": chance.integers(0, 2, len(corners)).astype(np.int32),
     }  # fmt: skip
-    halves = [{name: values[part] for name, values in looks.items()} for part in (slice(0, 1500), slice(1500, None))]
+    halves = [{name: values[part] for name, values in looks.items()} for part in (slice(0, 700), slice(700, None))]
     for limit in (100, 5000):
         merged = merge_detections(halves, ModelConfig(max_detections=limit, score_threshold=0.1))
         assert merged["boxes"].tolist() == plain_nms(looks, 0.1)[:limit]

@@ -18,9 +18,7 @@ def run(tmp_path_factory):
     base = preset("shapes")
     small = dataclasses.replace(base.model, backbone_width=8, pyramid_channels=16, head_width=16, num_classes=3)
     workdir = Workdir(tmp_path_factory.mktemp("made"))
-    workdir.prepare(
-        dataclasses.replace(base, model=small), ("disc", "ring", "blob"), (1, 2, 3), "made", {"images": 1}
-    )
+    workdir.prepare(dataclasses.replace(base, model=small), ("disc", "ring", "blob"), (1, 2, 3), "made", {"images": 1})
     submodels = build_submodels(small)
     workdir.save_weights(submodels.weights_model)
     return workdir, submodels
