@@ -22,8 +22,8 @@ machines without one too); a test compares them with the TensorFlow that is inst
 """
 CPU_TYPES = frozenset(
     (
-        ("BroadcastTo", "uint8"), ("GatherV2", "uint8"), ("Pow", "int32"), ("Split", "int32"), ("TensorListConcatV2", "uint8"),
-        ("TensorListSetItem", "uint8"), ("TensorScatterUpdate", "bool"), ("Tile", "uint8"),
+        ("BroadcastTo", "uint8"), ("DenseBincount", "int64"), ("GatherV2", "uint8"), ("Pow", "int32"), ("Split", "int32"),
+        ("TensorListConcatV2", "uint8"), ("TensorListSetItem", "uint8"), ("TensorScatterUpdate", "bool"), ("Tile", "uint8"),
     )
 )  # fmt: skip
 """Operations that have kernels for GPUs, but none for values of this type. Those of int32 compute shapes, on the host."""
