@@ -19,6 +19,11 @@ LOOKED_AT = 2000
 """Objects that are looked at: of more, some that are evenly spread. The mean IoU of so many is known to half a hundredth."""
 
 
+def evenly_spread(count: int, most: int) -> np.ndarray:
+    """Returns at most `most` of the indices 0 .. count - 1, evenly spread: (N,) int64, rising."""
+    return np.unique(np.linspace(0, max(count - 1, 0), min(count, most)).round().astype(np.int64))
+
+
 def fit_anchor_sizes(
     boxes: np.ndarray, image_sizes: np.ndarray, strides: Sequence[float], aspect_ratios: Sequence[float]
 ) -> tuple[float, ...]:
@@ -37,7 +42,7 @@ def fit_anchor_sizes(
     Returns:
         As many rising floats as there are strides, rounded to whole pixels.
     """
-    chosen = np.unique(np.linspace(0, len(boxes) - 1, min(len(boxes), LOOKED_AT)).astype(np.int64))
+    chosen = evenly_spread(len(boxes), LOOKED_AT)
     boxes, image_sizes = np.asarray(boxes, np.float64)[chosen], np.asarray(image_sizes, np.float64)[chosen]
     low, high = _limits(strides)
     sizes = _clustered(np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(axis=1)), low, high)

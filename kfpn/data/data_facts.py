@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from kfpn.config.anchor_fit import evenly_spread
 from kfpn.config.auto_facts import DataFacts
 from kfpn.data.annotations import AnnotatedSource
 from kfpn.data.record import Source
@@ -23,10 +24,10 @@ def count_facts(source: Source) -> DataFacts:
     held, sizes = source.annotations, np.asarray(source.sizes)
     wanted = ~held.crowd
     of_image = held.image_of_box()[wanted]
-    chosen = _spread(len(of_image), MOST_LOOKED_AT)
+    chosen = evenly_spread(len(of_image), MOST_LOOKED_AT)
     return DataFacts(
         images=len(source),
-        image_sizes=sizes[_spread(len(sizes), MOST_LOOKED_AT)],
+        image_sizes=sizes[evenly_spread(len(sizes), MOST_LOOKED_AT)],
         boxes=held.boxes[wanted][chosen],
         box_image_sizes=sizes[of_image[chosen]],
         objects_of_image=np.bincount(of_image, minlength=len(source)),
@@ -35,7 +36,7 @@ def count_facts(source: Source) -> DataFacts:
 
 
 def _facts_of_records(source: Source) -> DataFacts:
-    records = [source[int(index)] for index in _spread(len(source), MOST_READ)]
+    records = [source[int(index)] for index in evenly_spread(len(source), MOST_READ)]
     counts = [int((~record.crowd).sum()) for record in records]
     sizes = np.array([(record.height, record.width) for record in records]).reshape(-1, 2)
     boxes = np.concatenate([np.zeros((0, 4), np.float32), *(record.boxes[~record.crowd] for record in records)])
@@ -43,18 +44,9 @@ def _facts_of_records(source: Source) -> DataFacts:
     all_sizes = np.asarray(source.sizes)
     return DataFacts(
         images=len(source),
-        image_sizes=all_sizes[_spread(len(all_sizes), MOST_LOOKED_AT)],
+        image_sizes=all_sizes[evenly_spread(len(all_sizes), MOST_LOOKED_AT)],
         boxes=boxes,
         box_image_sizes=np.repeat(sizes, counts, axis=0),
         objects_of_image=np.array([*counts, source.max_boxes]),
         class_counts=np.bincount(labels.astype(np.int64), minlength=len(source.class_names)),
-    )
-
-
-def _spread(count: int, most: int) -> np.ndarray:
-    """Returns at most `most` of `count` indices, evenly spread."""
-    return (
-        np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
-        if count
-        else np.zeros(0, np.int64)
     )

@@ -170,15 +170,23 @@ def cut_boxes(boxes: np.ndarray, crowd: np.ndarray, window: Window, least: float
     Returns:
         boxes (M, 4) float32, pixels of the window, and (M,) bool, which of them stay.
     """
-    seen, share = _seen(boxes, np.array(window, np.float64)[None])
+    seen, share = parts_in_windows(boxes, np.array(window, np.float64)[None])
     cut = (seen[0] - np.array([*window[:2], *window[:2]])).astype(np.float32)
     has_area = (cut[:, 2:] > cut[:, :2]).all(-1)
     # Boxes are float32, so a share that is meant to be equal may be less by their rounding.
     return cut, has_area & (crowd | (share[0] >= least - 1e-6))
 
 
-def _seen(boxes: np.ndarray, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the parts of boxes (M, 4) in windows (T, 4): (T, M, 4) in the image's pixels, and their shares (T, M) of the areas."""
+def parts_in_windows(boxes: np.ndarray, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cuts each of some boxes to each of some windows.
+
+    Args:
+        boxes: (M, 4) yxyx, pixels of the image.
+        windows: (T, 4) yxyx, the same pixels.
+
+    Returns:
+        The parts (T, M, 4) float64, in the same pixels, and their shares (T, M) of the boxes' areas, 0..1.
+    """
     whole = boxes.astype(np.float64)
     parts = np.concatenate(
         [
@@ -210,7 +218,7 @@ def _with_window(
     corners = start + np.floor(places * (end - start - sides + 1)).astype(np.int64)
     windows = np.concatenate([corners, corners + sides], -1)
     if len(boxes):
-        good = np.flatnonzero((_seen(boxes, windows)[1] >= least).any(-1))
+        good = np.flatnonzero((parts_in_windows(boxes, windows)[1] >= least).any(-1))
         if not len(good):
             return view
         windows = windows[good]

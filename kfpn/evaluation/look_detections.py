@@ -7,6 +7,7 @@ import numpy as np
 
 from kfpn.config.model import ModelConfig
 from kfpn.data.look_source import LookSource
+from kfpn.data.views import parts_in_windows
 from kfpn.evaluation.detect import original_detections
 from kfpn.evaluation.merged import merge_detections
 from kfpn.evaluation.source_pass import SourcePass, outputs_by_image
@@ -84,19 +85,11 @@ def _uncovered(held: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]
     whole = {name: np.concatenate([look[name][~look["cut"]] for look in held]) for name in ("boxes", "labels")}
     kept = []
     for look in held:
-        stays = ~look["cut"]
-        for row in np.flatnonzero(look["cut"]):
-            same = whole["boxes"][whole["labels"] == look["labels"][row]]
-            stays[row] = not (_covered_shares(look["boxes"][row], same) >= COVERED).any()
-        kept.append({name: values[stays] for name, values in look.items()})
+        cut = np.flatnonzero(look["cut"])
+        _, shares = parts_in_windows(look["boxes"][cut], whole["boxes"])
+        covers = (shares >= COVERED) & (whole["labels"][:, None] == look["labels"][cut])
+        kept.append({name: np.delete(values, cut[covers.any(0)], axis=0) for name, values in look.items()})
     return kept
-
-
-def _covered_shares(box: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Returns which share of a box (4,) each of other boxes (n, 4) covers."""
-    sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
-    area = max(float((box[2:] - box[:2]).prod()), 1e-12)
-    return np.maximum(sides, 0.0).prod(-1) / area
 
 
 def detect_looks(model: Callable, source_pass: SourcePass) -> list[dict[str, Any]]:
