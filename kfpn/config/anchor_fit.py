@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from kfpn.config.spread import evenly_spread
+
 LEAST_STRIDES, MOST_STRIDES = 2.0, 10.0
 """Limits of an anchor's side, in strides of its level. The paper's are 8 (32 pixels on P2, whose stride is 4); those of the preset
 `shapes` 2 to 2.5. A smaller one lies between the cells' centres, a larger one sees more than the level's cells do."""
@@ -17,11 +19,6 @@ LEAST_GAIN = 1e-4
 """Mean IoU that a move must win."""
 LOOKED_AT = 2000
 """Objects that are looked at: of more, some that are evenly spread. The mean IoU of so many is known to half a hundredth."""
-
-
-def evenly_spread(count: int, most: int) -> np.ndarray:
-    """Returns at most `most` of the indices 0 .. count - 1, evenly spread: (N,) int64, rising."""
-    return np.unique(np.linspace(0, max(count - 1, 0), min(count, most)).round().astype(np.int64))
 
 
 def fit_anchor_sizes(

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from kfpn.config.anchor_fit import evenly_spread
 from kfpn.config.auto_facts import DataFacts
+from kfpn.config.spread import evenly_spread
 from kfpn.data.annotations import AnnotatedSource
 from kfpn.data.record import Source
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from kfpn.config.spread import evenly_spread
 from kfpn.data.annotations import AnnotatedSource
 from kfpn.data.class_table import count_classes
 from kfpn.data.record import Source
@@ -49,5 +50,4 @@ def example_images(source: Source, count: int) -> list[int]:
             if len(chosen) < (count + 1) // 2 and not np.isin(images, chosen).any():
                 chosen.append(int(images[len(images) // 2]))
     rest = [i for i in range(len(source)) if i not in chosen]
-    places = np.linspace(0, len(rest) - 1, min(count - len(chosen), len(rest))) if rest else ()
-    return sorted([*chosen, *(rest[int(place)] for place in places)])
+    return sorted([*chosen, *(rest[place] for place in evenly_spread(len(rest), count - len(chosen)))])

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from kfpn.config.checks import require_local
+from kfpn.config.spread import evenly_spread
 from kfpn.data.formats import open_source
 from kfpn.data.image import load_image, load_picture
 from kfpn.data.image_endings import images_among
@@ -26,7 +27,7 @@ def calibration_pictures(data: str, count: int) -> Iterator[np.ndarray]:
     is_folder = Path(data).is_dir()
     if is_folder and images_among(Path(data).iterdir()).files:
         paths = find_images([data])
-        for index in evenly_spread(len(paths), count):
+        for index in evenly_spread(len(paths), count).tolist():
             yield load_picture(paths[index], str(paths[index]))
         return
     try:
@@ -36,10 +37,5 @@ def calibration_pictures(data: str, count: int) -> Iterator[np.ndarray]:
         raise ValueError(f"calibration_data must {rule}, got {data!r}: {error}") from error
     if len(source) == 0:
         raise ValueError(f"calibration_data must hold images, got none in {data!r}")
-    for index in evenly_spread(len(source), count):
+    for index in evenly_spread(len(source), count).tolist():
         yield load_image(source[index])
-
-
-def evenly_spread(length: int, count: int) -> list[int]:
-    """Returns up to `count` of the indices 0..length-1, evenly spread."""
-    return [int(i) for i in np.linspace(0, length - 1, min(count, length))]

@@ -10,8 +10,8 @@ from kfpn.config.run import Config
 from kfpn.config.tile_options import Tiles
 from kfpn.data.jpeg_fraction import AnyImage
 from kfpn.evaluation.images_at_once import ImagesAtOnce
-from kfpn.evaluation.looks_of_image import detect_in_tiles, looks_of_image, tiles_at_once
 from kfpn.evaluation.source_pass import detect_function
+from kfpn.evaluation.tiles_of_image import detect_in_tiles, tiles_at_once, tiles_of_image
 from kfpn.modeling.heads.box import Detections
 
 
@@ -34,10 +34,10 @@ def detect_with_model(model: keras.Model, image: AnyImage, tiles: Tiles) -> dict
         model.compiled_for_tiles = _of_pixels(model.compiled_detector)
     call = model.compiled_detector if padded else model.compiled_for_tiles
     settings = _settings(model)
-    looks = looks_of_image(image, tiles)
-    at_once = ImagesAtOnce(tiles_at_once(looks, Config(model=settings, input=model.input_config)))
+    tile_source = tiles_of_image(image, tiles)
+    at_once = ImagesAtOnce(tiles_at_once(tile_source, Config(model=settings, input=model.input_config)))
     divisor = None if padded else 1
-    return detect_in_tiles([(call, model.input_config)], looks, settings, at_once, divisor).merged()[0]
+    return detect_in_tiles([(call, model.input_config)], tile_source, settings, at_once, divisor).merged()[0]
 
 
 def _of_pixels(detect: Any) -> Any:

@@ -8,12 +8,12 @@ from typing import Any
 from kfpn.config.run import Config
 from kfpn.config.tile_options import Tiles, tiles_in_force
 from kfpn.data.jpeg_fraction import AnyImage
-from kfpn.data.look_source import LookSource
 from kfpn.data.record import Source
+from kfpn.data.tile_source import TileSource
 from kfpn.evaluation.images_at_once import ImagesAtOnce
-from kfpn.evaluation.look_detections import LookDetections
-from kfpn.evaluation.looks_of_image import detect_in_tiles, looks_of_image, tiles_at_once
 from kfpn.evaluation.source_pass import SourcePass, outputs_by_image
+from kfpn.evaluation.tile_detections import TileDetections
+from kfpn.evaluation.tiles_of_image import detect_in_tiles, tiles_at_once, tiles_of_image
 from kfpn.inference.image_pyramid import ImagePyramid, TimedDetector
 
 _HUGE = 2**24
@@ -51,7 +51,7 @@ class TiledPyramid(ImagePyramid):
         # The passes are timed on tiles; this one is timed on whole images.
         self._own_size = TimedDetector(self._detect, config)
         self._most: int | None = None
-        self._images, self._looks = 0, 0
+        self._images, self._tile_count = 0, 0
 
     def detect_source(
         self, source: Source, batch_size: int | None = None, progress: bool = True
@@ -61,13 +61,13 @@ class TiledPyramid(ImagePyramid):
         Raises:
             ValueError: as `kfpn.evaluation.detect_source`.
         """
-        looks = LookSource(source, self.tiles)
-        collected = LookDetections(looks, self.config.model)
+        tile_source = TileSource(source, self.tiles)
+        collected = TileDetections(tile_source, self.config.model)
         for number, one in enumerate(self.passes, start=1):
             title = f"detect in tiles at {one.name}, {number} of {len(self.passes)}"
-            for look, row in outputs_by_image(one, SourcePass(looks, one.config, batch_size, progress), title):
-                collected.add(look, row)
-        merged = self._merge_looks(collected)
+            for tile, row in outputs_by_image(one, SourcePass(tile_source, one.config, batch_size, progress), title):
+                collected.add(tile, row)
+        merged = self._merge_tiles(collected)
         self._time_own_size(source, batch_size)
         return merged
 
@@ -81,21 +81,21 @@ class TiledPyramid(ImagePyramid):
         Raises:
             ValueError: if `image` is not such an image.
         """
-        looks = looks_of_image(image, self.tiles, image_id)
+        tile_source = tiles_of_image(image, self.tiles, image_id)
         if self._most is None:
-            self._most = tiles_at_once(looks, self.config)
+            self._most = tiles_at_once(tile_source, self.config)
         at_once = ImagesAtOnce(self._most)
         passes = [(one, one.config.input) for one in self.passes]
-        collected = detect_in_tiles(passes, looks, self.config.model, at_once)
+        collected = detect_in_tiles(passes, tile_source, self.config.model, at_once)
         self._most = at_once.images
         self._time_own_size_of_image(image)
-        return self._merge_looks(collected)[0]
+        return self._merge_tiles(collected)[0]
 
     def cost(self) -> dict[str, Any]:
         """Returns the measured time of an image so far, as `ImagePyramid.cost` does, and of what it was.
 
         Returns:
-            dict: `tile` pixels; `overlap` float; `whole` bool; `looks_per_image` float, the tiles of an image and the whole of it, None as
+            dict: `tile` pixels; `overlap` float; `whole` bool; `tiles_per_image` float, the tiles of an image and the whole of it, None as
             long as there was no image; and the keys of `ImagePyramid.cost`, `passes` being those over each tile.
         """
         seconds, ratio = None, None
@@ -107,7 +107,7 @@ class TiledPyramid(ImagePyramid):
             "tile": self.tiles.side,
             "overlap": self.tiles.overlap,
             "whole": self.tiles.whole,
-            "looks_per_image": self._looks / self._images if self._images else None,
+            "tiles_per_image": self._tile_count / self._images if self._images else None,
             **super().cost(),
             "seconds_per_image": seconds,
             "times_one_pass": ratio,
@@ -121,16 +121,16 @@ class TiledPyramid(ImagePyramid):
         whole = ", and the whole image" if self.tiles.whole else ""
         sizes = f" at {', '.join(map(str, self.scales))}{', mirrored too' if self.flip else ''}"
         return (
-            f"tiles: {self.tiles.side} pixels a side, overlap {self.tiles.overlap:g}{whole}: {cost['looks_per_image']:.1f} looks an "
+            f"tiles: {self.tiles.side} pixels a side, overlap {self.tiles.overlap:g}{whole}: {cost['tiles_per_image']:.1f} tiles an "
             f"image{sizes}, {cost['seconds_per_image']:.3g} s an image, {cost['times_one_pass']:.1f} x one pass at "
             f"{self.config.input.short_side} (without compilation and reading files)"
         )
 
-    def _merge_looks(self, collected: LookDetections) -> list[dict[str, Any]]:
+    def _merge_tiles(self, collected: TileDetections) -> list[dict[str, Any]]:
         start = time.perf_counter()
         merged = collected.merged()
         self._merge_seconds += time.perf_counter() - start
-        self._images, self._looks = self._images + len(merged), self._looks + len(collected.looks)
+        self._images, self._tile_count = self._images + len(merged), self._tile_count + len(collected.tile_source)
         self._merged_images = self._images
         return merged
 

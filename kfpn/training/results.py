@@ -6,8 +6,8 @@ from typing import Any
 
 from kfpn.config.run import Config
 from kfpn.config.tile_options import tiles_in_force
-from kfpn.data.look_source import LookSource
 from kfpn.data.record import Source
+from kfpn.data.tile_source import TileSource
 from kfpn.evaluation.detection_limit import own_limit_figures
 from kfpn.evaluation.recall import proposal_recall, propose_source
 from kfpn.evaluation.source_pass import SourcePass
@@ -31,7 +31,7 @@ def measure_recall(config: Config, workdir: Workdir, source: Source) -> dict[str
     """
     first_stage = load_proposals_model(workdir.path)
     if tiles := tiles_in_force(None, config.input):
-        source = LookSource(source, replace(tiles, whole=False))
+        source = TileSource(source, replace(tiles, whole=False))
     with EvaluationMemory(workdir.evaluation, config, source, ()).under_way() as at_once:
         proposals = propose_source(first_stage, SourcePass(source, config, None, sys.stderr.isatty(), at_once=at_once))
     return proposal_recall((source[index] for index in range(len(source))), proposals)

@@ -13,15 +13,15 @@ from kfpn.config.run import Config
 from kfpn.config.tile_options import tiles_in_force
 from kfpn.data.eval_order import eval_order
 from kfpn.data.image import load_image
-from kfpn.data.look_source import LookSource
 from kfpn.data.proposal_table import ProposalTable
 from kfpn.data.record import Source
+from kfpn.data.tile_source import TileSource
 from kfpn.evaluation.compilation import worth_compiling
 from kfpn.evaluation.detect import evaluate_detections, evaluate_source
 from kfpn.evaluation.detection_limit import deciding_figure, images_at_limit, limit_line
 from kfpn.evaluation.images_at_once import ImagesAtOnce
-from kfpn.evaluation.look_detections import detect_looks
 from kfpn.evaluation.source_pass import SourcePass, detect_function, outputs_by_image
+from kfpn.evaluation.tile_detections import detect_tile_source
 from kfpn.modeling.detector import inference_model
 from kfpn.modeling.fast_rcnn import fast_rcnn_model
 from kfpn.modeling.submodels import Submodels
@@ -67,7 +67,7 @@ class ValidationRun:
         self.config, self.workdir, self.source, self.proposals = config, workdir, source, proposals
         # A run on tiles is evaluated as it will be used: in tiles, and in whole images.
         tiles = tiles_in_force(None, config.input)
-        self._looked_at = LookSource(source, tiles) if tiles else source
+        self._looked_at = TileSource(source, tiles) if tiles else source
         if proposals is None:
             model = inference_model(submodels, config.model, padded=True)
         else:
@@ -84,7 +84,7 @@ class ValidationRun:
         # It is made at the first evaluation, by the process that evaluates, when the training has its memory.
         self._memory = functools.cache(lambda: EvaluationMemory(workdir.evaluation, config, self._looked_at, devices))
         self._decided_by = functools.cache(lambda: deciding_figure(source, config.model.max_detections))
-        lost = LookSource(source, replace(tiles, whole=False)) if tiles else source
+        lost = TileSource(source, replace(tiles, whole=False)) if tiles else source
         self._loss = ValidationLoss(submodels, config, lost, proposals) if config.val_loss else None
 
     def __call__(self, step: int) -> dict[str, Any]:
@@ -105,7 +105,7 @@ class ValidationRun:
         names = self.source.class_names
         if self._looked_at is self.source:
             return evaluate_source(self._detect, source_pass, names)
-        detections = detect_looks(self._detect, source_pass)
+        detections = detect_tile_source(self._detect, source_pass)
         return evaluate_detections(self.source, names, detections, limit=self.config.model.max_detections)
 
     def probe(self, seconds: float) -> EvaluationCost:

@@ -65,7 +65,7 @@ def test_of_many_boxes_some_that_are_evenly_spread_are_looked_at(monkeypatch):
     monkeypatch.setattr(data_facts, "MOST_LOOKED_AT", 5)
     many = [record(index, [[0, 0, 1 + index, 2]], size=(200, 60)) for index in range(100)]
     facts = count_facts(IterableSource(many, ("a", "b")))
-    np.testing.assert_array_equal(facts.boxes[:, 2], [1, 26, 51, 75, 100])
+    np.testing.assert_array_equal(facts.boxes[:, 2], [1, 25, 50, 75, 100])
     assert (facts.images, len(facts.objects_of_image)) == (100, 100)
 
 

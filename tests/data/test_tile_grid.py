@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import kfpn.data.look_source
+import kfpn.data.tile_source
 from kfpn.config.input_config import InputConfig
 from kfpn.config.tile_options import Tiles, asked_tiles, tiles_in_force
 from kfpn.data.formats.iterable import IterableSource
 from kfpn.data.image import load_image
-from kfpn.data.look_source import LookSource
 from kfpn.data.record import Record
 from kfpn.data.tile_grid import tile_grid, tile_starts
+from kfpn.data.tile_source import TileSource
 
 
 def record_of(image, boxes=(), image_id=7, size=None):
@@ -77,10 +77,10 @@ def test_the_tiles_of_images_are_records_with_their_pixels_and_cut_boxes():
     small = np.full((20, 30, 3), 9, np.uint8)
     boxes = [(10, 60, 30, 80), (0, 0, 5, 5)]
     source = IterableSource([record_of(image, boxes), record_of(small, image_id=8)], ["cat"])
-    looks = LookSource(source, Tiles(64, 0.5))
+    looks = TileSource(source, Tiles(64, 0.5))
     # The whole, then columns at 0, 32, 36.
     assert len(looks) == 5
-    assert looks.image_of_look.tolist() == [0, 0, 0, 0, 1]
+    assert looks.image_of_tile.tolist() == [0, 0, 0, 0, 1]
     assert looks.sizes.tolist() == [[64, 100], [64, 64], [64, 64], [64, 64], [20, 30]]
     np.testing.assert_array_equal(load_image(looks[3]), image[:, 36:100])
     np.testing.assert_array_equal(load_image(looks[4]), small)
@@ -94,15 +94,15 @@ def test_the_tiles_of_images_are_records_with_their_pixels_and_cut_boxes():
 
 def test_an_image_is_decoded_once_for_all_of_its_tiles(tmp_path, monkeypatch):
     decoded = []
-    monkeypatch.setattr(kfpn.data.look_source, "load_image", lambda one: decoded.append(one.name) or load_image(one))
+    monkeypatch.setattr(kfpn.data.tile_source, "load_image", lambda one: decoded.append(one.name) or load_image(one))
     records = []
     for number in range(5):
         path = tmp_path / f"{number}.png"
         Image.fromarray(np.full((40, 200, 3), number, np.uint8)).save(path)
         records.append(record_of(str(path), image_id=number, size=(40, 200)))
-    looks = LookSource(IterableSource(records, ["cat"]), Tiles(40))
+    looks = TileSource(IterableSource(records, ["cat"]), Tiles(40))
     for index in range(len(looks)):
-        assert (load_image(looks[index]) == looks.image_of_look[index]).all()
+        assert (load_image(looks[index]) == looks.image_of_tile[index]).all()
     assert len(decoded) == 5
 
 

@@ -30,7 +30,7 @@ from kfpn.modeling.submodels import build_submodels
 from kfpn.runs.workdir import Workdir
 from kfpn.training.results import measure_recall
 from kfpn.training.validation_run import ValidationRun
-from tests.evaluation.test_look_detections import CONFIG, OBJECTS, SIDE, Squares, picture, record_of
+from tests.evaluation.test_tile_detections import CONFIG, OBJECTS, SIDE, Squares, picture, record_of
 from tests.inference.test_image_pyramid import bright_spot
 from tests.modeling import tiny
 
@@ -71,10 +71,10 @@ def test_the_pyramid_of_tiles_finds_every_square_once_in_a_source_and_in_an_imag
     cost = pyramid.cost()
     assert (cost["tile"], cost["overlap"], cost["whole"], cost["passes"]) == (64, 0.25, False, 1 + flip)
     # 20 tiles, one of the small image, and 20 again.
-    assert cost["looks_per_image"] == pytest.approx(41 / 3)
+    assert cost["tiles_per_image"] == pytest.approx(41 / 3)
     assert cost["seconds_per_image"] > 0
     line = pyramid.cost_line()
-    assert line.startswith("tiles: 64 pixels a side, overlap 0.25: 13.7 looks an image at 64" + ", mirrored too" * flip)
+    assert line.startswith("tiles: 64 pixels a side, overlap 0.25: 13.7 tiles an image at 64" + ", mirrored too" * flip)
     assert "s an image" in line
 
 
@@ -133,11 +133,11 @@ def test_a_run_on_tiles_predicts_in_its_tiles_and_says_so(workdir, tmp_path, cap
     printed = capsys.readouterr().out
     assert "looks at tiles of 64 pixels, as the run trained; --tiles 0 looks at whole images only" in printed
     # Starts 0 36 and 0 26, and the whole image.
-    assert "tiles: 64 pixels a side, overlap 0.2, and the whole image: 5.0 looks an image at 64, " in printed
+    assert "tiles: 64 pixels a side, overlap 0.2, and the whole image: 5.0 tiles an image at 64, " in printed
     assert main([*command, str(tmp_path / "b"), "--tiles", "0"]) == 0
-    assert " looks an image" not in capsys.readouterr().out
+    assert " tiles an image" not in capsys.readouterr().out
     assert main([*command, str(tmp_path / "c"), "--overlap", ".3", "--tiles-only"]) == 0
-    assert "overlap 0.3: 4.0 looks an image" in capsys.readouterr().out
+    assert "overlap 0.3: 4.0 tiles an image" in capsys.readouterr().out
     rows = json.loads((tmp_path / "c" / "detections.json").read_text())
     assert sorted(row["bbox"] for row in rows) == [[10, 10, 30, 30], [20, 55, 10, 10]]
 
@@ -176,7 +176,7 @@ def test_evaluation_and_the_evaluation_of_a_training_see_the_same_tiles(workdir,
     source = IterableSource([record], Model.class_names)
     evaluation = open_evaluation(EvaluationRequest(workdir.path, source))
     figures, detections = evaluation.measure()
-    assert figures["tiles"]["looks_per_image"] == 5
+    assert figures["tiles"]["tiles_per_image"] == 5
     assert "image_pyramid" not in figures
     run, kept = ValidationRun(RUN, workdir, None, source), {}
     monkeypatch.setattr(run, "_draw", kept.update)

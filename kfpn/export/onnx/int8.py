@@ -11,13 +11,14 @@ import numpy as np
 from tqdm import tqdm
 
 from kfpn.config.run import Config
+from kfpn.config.spread import evenly_spread
 from kfpn.data.augment import size_rule
 from kfpn.data.image import decode_record
 from kfpn.data.own_split import open_validation
 from kfpn.data.pipeline import prepare_image
 from kfpn.data.record import Source
 from kfpn.evaluation.detect import detect_unpadded, evaluate_detections
-from kfpn.export.calibration import calibration_pictures, evenly_spread
+from kfpn.export.calibration import calibration_pictures
 from kfpn.export.onnx.onnx_runtimes import in_onnxruntime
 from kfpn.export.trained import TrainedDetector
 from kfpn.export.verify import ExportMismatch
@@ -158,7 +159,7 @@ def require_accuracy(
     Raises:
         ExportMismatch: if the AP drops by more than `max_drop`.
     """
-    rows = evenly_spread(len(source), options.check_images)
+    rows = evenly_spread(len(source), options.check_images).tolist()
     before, after = (
         evaluate_onnx(path, source, rows, trained.config, trained.class_names)["AP"] or 0.0
         for path in (full, quantized)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from kfpn.config.model import ModelConfig
-from kfpn.data.look_source import LookSource
+from kfpn.data.tile_source import TileSource
 from kfpn.data.views import parts_in_windows
 from kfpn.evaluation.detect import original_detections
 from kfpn.evaluation.merged import merge_detections
@@ -18,7 +18,7 @@ COVERED = 0.8
 """Share of a cut box's area: if a box that no tile cuts covers as much, it shows the same object."""
 
 
-class LookDetections:
+class TileDetections:
     """Holds the detections of the tiles of images, in pixels of the images.
 
     A box that ends at an inner border of its tile is that of an object which the tile cuts. It is left out at once if the neighbour on
@@ -26,33 +26,36 @@ class LookDetections:
     one is left out in the end if a box of the same class that no tile cuts, as in the whole image, covers `COVERED` of it.
 
     Args:
-        looks: the tiles.
+        tile_source: the tiles.
         config: as `merge_detections` takes it.
     """
 
-    def __init__(self, looks: LookSource, config: ModelConfig) -> None:
-        self.looks, self.config = looks, config
+    def __init__(self, tile_source: TileSource, config: ModelConfig) -> None:
+        self.tile_source, self.config = tile_source, config
         self._held: dict[int, list[dict[str, np.ndarray]]] = {}
 
-    def add(self, look: int, row: dict[str, np.ndarray]) -> None:
+    def add(self, tile: int, row: dict[str, np.ndarray]) -> None:
         """Adds what was found in a tile.
 
         Args:
-            look: index of the tile.
+            tile: index of the tile.
             row: of `outputs_by_image`.
         """
-        window, collected = self.looks.windows[look], original_detections(row)
+        window, collected = self.tile_source.windows[tile], original_detections(row)
         shrunk = (row["original_sizes"] / row["image_sizes"]).max()
         boxes = collected["boxes"] + np.tile(window[:2], 2).astype(np.float32)
-        cut, elsewhere = cut_by_border(boxes, window, self.looks.neighbours[look], NEAR * max(1.0, float(shrunk)))
+        cut, elsewhere = cut_by_border(boxes, window, self.tile_source.neighbours[tile], NEAR * max(1.0, float(shrunk)))
         rows = {"boxes": boxes, "scores": collected["scores"], "labels": collected["labels"], "cut": cut}
-        of_image = self._held.setdefault(int(self.looks.image_of_look[look]), [])
+        of_image = self._held.setdefault(int(self.tile_source.image_of_tile[tile]), [])
         of_image.append({name: values[~elsewhere] for name, values in rows.items()})
 
     def merged(self) -> list[dict[str, Any]]:
         """Returns the detections of each image, as `detect_source` gives them, in the order of the source."""
         return [
-            {"image_id": int(self.looks.source[image].image_id), **merge_detections(_uncovered(held), self.config)}
+            {
+                "image_id": int(self.tile_source.source[image].image_id),
+                **merge_detections(_uncovered(held), self.config),
+            }
             for image, held in sorted(self._held.items())
         ]
 
@@ -81,31 +84,31 @@ def cut_by_border(
 
 
 def _uncovered(held: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
-    """Returns the looks at an image without the cut boxes that a whole one of their class covers."""
-    whole = {name: np.concatenate([look[name][~look["cut"]] for look in held]) for name in ("boxes", "labels")}
+    """Returns the tiles of an image without the cut boxes that a whole one of their class covers."""
+    whole = {name: np.concatenate([tile[name][~tile["cut"]] for tile in held]) for name in ("boxes", "labels")}
     kept = []
-    for look in held:
-        cut = np.flatnonzero(look["cut"])
-        _, shares = parts_in_windows(look["boxes"][cut], whole["boxes"])
-        covers = (shares >= COVERED) & (whole["labels"][:, None] == look["labels"][cut])
-        kept.append({name: np.delete(values, cut[covers.any(0)], axis=0) for name, values in look.items()})
+    for tile in held:
+        cut = np.flatnonzero(tile["cut"])
+        _, shares = parts_in_windows(tile["boxes"][cut], whole["boxes"])
+        covers = (shares >= COVERED) & (whole["labels"][:, None] == tile["labels"][cut])
+        kept.append({name: np.delete(values, cut[covers.any(0)], axis=0) for name, values in tile.items()})
     return kept
 
 
-def detect_looks(model: Callable, source_pass: SourcePass) -> list[dict[str, Any]]:
+def detect_tile_source(model: Callable, source_pass: SourcePass) -> list[dict[str, Any]]:
     """Returns the detections of every image of a source, found in its tiles, as `detect_source` gives them.
 
     Args:
         model: as `detect_source` takes it.
-        source_pass: of a `LookSource`.
+        source_pass: of a `TileSource`.
 
     Raises:
         ValueError: as `detect_source`, or if the source is another one.
     """
-    looks = source_pass.source
-    if not isinstance(looks, LookSource):
-        raise ValueError(f"source must be a LookSource, got {type(looks).__name__}")
-    collected = LookDetections(looks, source_pass.config.model)
-    for look, row in outputs_by_image(model, source_pass):
-        collected.add(look, row)
+    tile_source = source_pass.source
+    if not isinstance(tile_source, TileSource):
+        raise ValueError(f"source must be a TileSource, got {type(tile_source).__name__}")
+    collected = TileDetections(tile_source, source_pass.config.model)
+    for tile, row in outputs_by_image(model, source_pass):
+        collected.add(tile, row)
     return collected.merged()

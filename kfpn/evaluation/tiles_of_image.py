@@ -11,19 +11,19 @@ from kfpn.config.tile_options import Tiles
 from kfpn.data.formats.iterable import IterableSource
 from kfpn.data.image import load_image
 from kfpn.data.jpeg_fraction import AnyImage, as_decoded
-from kfpn.data.look_source import LookSource
 from kfpn.data.out_of_memory import MEMORY_ERRORS
 from kfpn.data.pipeline import prepare_image
 from kfpn.data.record import Record
+from kfpn.data.tile_source import TileSource
 from kfpn.evaluation.images_at_once import ImagesAtOnce, choose_images_at_once
-from kfpn.evaluation.look_detections import LookDetections
 from kfpn.evaluation.source_pass import detect_function
+from kfpn.evaluation.tile_detections import TileDetections
 
 Pass = tuple[Callable, InputConfig]
 """A detector as `detect_source` takes it, and the rule by which images are resized for it."""
 
 
-def looks_of_image(image: AnyImage, tiles: Tiles, image_id: int = 0) -> LookSource:
+def tiles_of_image(image: AnyImage, tiles: Tiles, image_id: int = 0) -> TileSource:
     """Returns what is looked at of one image.
 
     Args:
@@ -44,65 +44,65 @@ def looks_of_image(image: AnyImage, tiles: Tiles, image_id: int = 0) -> LookSour
         image=decoded.pixels, image_id=image_id, height=decoded.size[0], width=decoded.size[1],
         boxes=np.zeros((0, 4), np.float32), labels=nothing.astype(np.int32), crowd=nothing.astype(bool), areas=nothing,
     )  # fmt: skip
-    return LookSource(IterableSource([record], ["object"], name="image"), tiles)
+    return TileSource(IterableSource([record], ["object"], name="image"), tiles)
 
 
 def detect_in_tiles(
     passes: Sequence[Pass],
-    looks: LookSource,
+    tile_source: TileSource,
     model: ModelConfig,
     at_once: ImagesAtOnce,
     canvas_divisor: int | None = None,
-) -> LookDetections:
+) -> TileDetections:
     """Returns what detectors find in the tiles of one image.
 
     Args:
         passes: what looks at each tile.
-        looks: of `looks_of_image`.
-        model: as `LookDetections` takes it.
+        tile_source: of `tiles_of_image`.
+        model: as `TileDetections` takes it.
         at_once: how many tiles a detector is given.
         canvas_divisor: images are padded to a multiple of this many pixels. None: the rule's own; 1: they are not padded.
 
     Raises:
         OutOfMemoryError: where memory is not enough for one tile.
     """
-    collected = LookDetections(looks, model)
+    collected = TileDetections(tile_source, model)
     for detector, rule in passes:
         call = detect_function(detector)
-        for size in np.unique(looks.sizes, axis=0):
-            members = np.flatnonzero((looks.sizes == size).all(-1))
-            for look, row in _rows_of_looks(call, looks, members, rule, at_once, canvas_divisor or rule.divisor):
-                collected.add(look, row)
+        for size in np.unique(tile_source.sizes, axis=0):
+            members = np.flatnonzero((tile_source.sizes == size).all(-1))
+            for tile, row in _rows_of_tiles(call, tile_source, members, rule, at_once, canvas_divisor or rule.divisor):
+                collected.add(tile, row)
     return collected
 
 
-def tiles_at_once(looks: LookSource, config: Config) -> int:
+def tiles_at_once(tile_source: TileSource, config: Config) -> int:
     """Returns how many tiles of an image a detector is given at once, as `choose_images_at_once` says."""
-    return choose_images_at_once(looks, config).images
+    return choose_images_at_once(tile_source, config).images
 
 
-def _rows_of_looks(
-    call: Callable, looks: LookSource, members: np.ndarray, rule: InputConfig, at_once: ImagesAtOnce, divisor: int
+def _rows_of_tiles(
+    call: Callable, tile_source: TileSource, members: np.ndarray, rule: InputConfig, at_once: ImagesAtOnce, divisor: int
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """Yields the index and the row of outputs of each of some tiles of one size."""
     done = 0
     while done < len(members):
         chosen = members[done : done + at_once.images]
-        batch = _batch(looks, chosen, rule, divisor)
+        batch = _batch(tile_source, chosen, rule, divisor)
         try:
             outputs = {name: np.asarray(value) for name, value in call(batch).items()}
         except MEMORY_ERRORS as error:
             at_once.halve(batch["images"].shape[1:3], error)
             continue
-        for row, look in enumerate(chosen.tolist()):
-            of_look = {name: values[row] for name, values in outputs.items()}
-            yield look, of_look | {"image_sizes": batch["image_sizes"][row], "original_sizes": looks.sizes[look]}
+        for row, tile in enumerate(chosen.tolist()):
+            of_tile = {name: values[row] for name, values in outputs.items()}
+            yield tile, of_tile | {"image_sizes": batch["image_sizes"][row], "original_sizes": tile_source.sizes[tile]}
         done += len(chosen)
 
 
-def _batch(looks: LookSource, chosen: np.ndarray, rule: InputConfig, divisor: int) -> dict[str, Any]:
+def _batch(tile_source: TileSource, chosen: np.ndarray, rule: InputConfig, divisor: int) -> dict[str, Any]:
     """Returns a batch of tiles of one size, with black ones up to a power of two: so there are few sizes of batches."""
-    parts = [prepare_image(load_image(looks[look]), rule) for look in chosen.tolist()]
+    parts = [prepare_image(load_image(tile_source[tile]), rule) for tile in chosen.tolist()]
     height, width = parts[0][1]
     canvas = height + -height % divisor, width + -width % divisor
     rows = 1 << (len(parts) - 1).bit_length()

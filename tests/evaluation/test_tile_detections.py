@@ -10,13 +10,13 @@ from kfpn.config.run import Config
 from kfpn.config.tile_options import Tiles
 from kfpn.data.formats.iterable import IterableSource
 from kfpn.data.jpeg_fraction import DecodedImage
-from kfpn.data.look_source import LookSource
 from kfpn.data.record import Record
+from kfpn.data.tile_source import TileSource
 from kfpn.evaluation.images_at_once import ImagesAtOnce
-from kfpn.evaluation.look_detections import LookDetections, cut_by_border, detect_looks
-from kfpn.evaluation.looks_of_image import detect_in_tiles, looks_of_image
 from kfpn.evaluation.merged import AT_ONCE, merge_detections
 from kfpn.evaluation.source_pass import SourcePass
+from kfpn.evaluation.tile_detections import TileDetections, cut_by_border, detect_tile_source
+from kfpn.evaluation.tiles_of_image import detect_in_tiles, tiles_of_image
 
 SIDE = 64
 INPUT = InputConfig(short_side=SIDE, long_side=SIDE)  # a tile of 64 pixels stays as it is
@@ -72,11 +72,11 @@ def test_every_object_is_found_once_and_exact_to_the_pixel(way):
     tiles, image = Tiles(SIDE, 0.25, whole=False), picture((200, 250), OBJECTS)
     if way == "source":
         source = IterableSource([record_of(image, 5), record_of(picture((64, 60), [(1, 2, 9, 9)]), 6)], ["square"])
-        first, second = detect_looks(Squares(), SourcePass(LookSource(source, tiles), CONFIG, progress=False))
+        first, second = detect_tile_source(Squares(), SourcePass(TileSource(source, tiles), CONFIG, progress=False))
         assert (first["image_id"], second["image_id"]) == (5, 6)
         assert second["boxes"].tolist() == [[1, 2, 9, 9]]
     else:
-        detector, looks = Squares(), looks_of_image(image, tiles, 5)
+        detector, looks = Squares(), tiles_of_image(image, tiles, 5)
         (first,) = detect_in_tiles([(detector, INPUT)], looks, CONFIG.model, ImagesAtOnce(8)).merged()
         # Starts 0 48 96 136 and 0 48 96 144 186: 20 tiles.
         assert detector.shapes == [(8, 64, 64, 3), (8, 64, 64, 3), (4, 64, 64, 3)]
@@ -88,10 +88,10 @@ def test_every_object_is_found_once_and_exact_to_the_pixel(way):
 
 
 def test_an_object_of_any_place_is_found_once_and_exactly_up_to_the_overlap_without_its_two_borders():
-    looks = looks_of_image(np.zeros((SIDE, 160, 3), np.uint8), Tiles(SIDE, 0.25, whole=False))
+    looks = tiles_of_image(np.zeros((SIDE, 160, 3), np.uint8), Tiles(SIDE, 0.25, whole=False))
     for length in (1, 12, 16):
         for left in range(45, 67):
-            collected, right = LookDetections(looks, ModelConfig(nms_iou=0.3)), left + length
+            collected, right = TileDetections(looks, ModelConfig(nms_iou=0.3)), left + length
             for look, (_, begin, _, end) in enumerate(looks.windows.tolist()):
                 seen = max(left, begin) - begin, min(right, end) - begin
                 collected.add(
@@ -138,18 +138,18 @@ def row_of(boxes, labels, size, scores=None):
 
 
 def test_a_piece_longer_than_the_overlap_is_left_out_if_the_whole_image_shows_its_object():
-    looks = looks_of_image(np.zeros((64, 160, 3), np.uint8), Tiles(SIDE, 0.25))
+    looks = tiles_of_image(np.zeros((64, 160, 3), np.uint8), Tiles(SIDE, 0.25))
     assert looks.windows[:, 1].tolist() == [0, 0, 48, 96]
     for label, boxes in ((0, [[20, 30, 50, 150]]), (1, [[20, 30, 50, 150], [20, 30, 50, 64]])):
-        collected = LookDetections(looks, ModelConfig())
+        collected = TileDetections(looks, ModelConfig())
         collected.add(0, row_of([[20, 30, 50, 150]], [0], (64, 160), [0.8]))
         collected.add(1, row_of([[20, 30, 50, 64]], [label], (64, 64), [0.7]))
         assert collected.merged()[0]["boxes"].tolist() == boxes
 
 
 def test_boxes_of_a_tile_that_was_resized_are_cut_by_two_pixels_of_its_network_input():
-    looks = looks_of_image(np.zeros((256, 600, 3), np.uint8), Tiles(256, 0.25, whole=False))
-    collected = LookDetections(looks, ModelConfig())
+    looks = tiles_of_image(np.zeros((256, 600, 3), np.uint8), Tiles(256, 0.25, whole=False))
+    collected = TileDetections(looks, ModelConfig())
     # Tile 1 shows columns 192..448, halved: 61 pixels from its left border are 122, and 3 from the right one 6. The second box begins at
     # 1 pixel, which is 2, and the tile before it shows 64 columns of them.
     row = row_of([[10, 61, 20, 125], [10, 1, 20, 20]], [0, 0], (128, 128))
@@ -160,7 +160,7 @@ def test_boxes_of_a_tile_that_was_resized_are_cut_by_two_pixels_of_its_network_i
 def test_an_image_that_was_decoded_at_a_fraction_is_refused():
     image = DecodedImage(np.zeros((32, 32, 3), np.uint8), (64, 64), (0.0, 0.0, 32.0, 32.0))
     with pytest.raises(ValueError, match="image must be decoded whole for tiles"):
-        looks_of_image(image, Tiles(32))
+        tiles_of_image(image, Tiles(32))
 
 
 def test_tiles_go_on_with_half_as_many_where_memory_is_used_up():
@@ -170,7 +170,7 @@ def test_tiles_go_on_with_half_as_many_where_memory_is_used_up():
                 raise tf.errors.ResourceExhaustedError(None, None, "no memory")
             return super().__call__(inputs)
 
-    looks, at_once = looks_of_image(picture((200, 250), OBJECTS), Tiles(SIDE, 0.25, whole=False)), ImagesAtOnce(8)
+    looks, at_once = tiles_of_image(picture((200, 250), OBJECTS), Tiles(SIDE, 0.25, whole=False)), ImagesAtOnce(8)
     (collected,) = detect_in_tiles([(Full(), INPUT)], looks, CONFIG.model, at_once).merged()
     assert len(collected["boxes"]) == len(OBJECTS)
     assert at_once.images == 2
@@ -178,8 +178,8 @@ def test_tiles_go_on_with_half_as_many_where_memory_is_used_up():
 
 def test_only_the_source_of_tiles_is_looked_at_in_tiles():
     source = IterableSource([record_of(picture((40, 60), []), 6)], ["square"])
-    with pytest.raises(ValueError, match="source must be a LookSource"):
-        detect_looks(Squares(), SourcePass(source, CONFIG))
+    with pytest.raises(ValueError, match="source must be a TileSource"):
+        detect_tile_source(Squares(), SourcePass(source, CONFIG))
 
 
 def test_many_detections_are_merged_in_parts_with_the_same_result():

@@ -19,7 +19,7 @@ LEAST_SEEN = 0.3
 """Share of an object's area that a tile must show so that the object counts as one of the tile's."""
 
 
-class LookSource:
+class TileSource:
     """Gives each part of each image of a source that is looked at: as `tile_grid` lays them, image after image.
 
     Each image is decoded whole, once for all of its tiles where they are read in their order. Objects are cut to their tile, as `cut_boxes`
@@ -34,7 +34,7 @@ class LookSource:
         sizes: (T, 2) int32, of each part.
         windows: (T, 4) int32, top, left, bottom, right in pixels of the image.
         neighbours: (T, 4), see `TileGrid`.
-        image_of_look: (T,) int64, index of the image in the source.
+        image_of_tile: (T,) int64, index of the image in the source.
     """
 
     def __init__(self, source: Source, tiles: Tiles) -> None:
@@ -46,7 +46,7 @@ class LookSource:
         counts = [len(grids[size].windows) for size in sizes]
         self.windows = np.concatenate([np.zeros((0, 4), np.int32), *(grids[size].windows for size in sizes)])
         self.neighbours = np.concatenate([np.zeros((0, 4), np.float32), *(grids[size].neighbours for size in sizes)])
-        self.image_of_look = np.repeat(np.arange(len(sizes)), counts).astype(np.int64)
+        self.image_of_tile = np.repeat(np.arange(len(sizes)), counts).astype(np.int64)
         self.sizes = (self.windows[:, 2:] - self.windows[:, :2]).astype(np.int32)
         self._decoded = _LastImages()
 
@@ -56,7 +56,7 @@ class LookSource:
 
     def __getitem__(self, index: int) -> Record:
         """Returns a part as a record, whose `image_id` is its index, and whose boxes are in its own pixels."""
-        image = int(self.image_of_look[index])
+        image = int(self.image_of_tile[index])
         record = self.source[image]
         top, left, bottom, right = (int(side) for side in self.windows[index])
         boxes, kept = cut_boxes(record.boxes, record.crowd, (top, left, bottom, right), LEAST_SEEN)
