@@ -9,6 +9,11 @@ from kfpn.config.checks import require_local
 from kfpn.config.test_scales import parse_scales
 from kfpn.config.tile_options import asked_tiles
 
+_OF_REQUEST = (
+    "workdir", "data", "split", "batch_size", "flip", "proposals", "check_images", "eval_batch_size", "max_detections",
+    "best_thresholds",
+)  # fmt: skip
+"""Options of the command that `EvaluationRequest` has under the same name."""
 TILES_OF_TRAINING = "looks at tiles of {} pixels, as the run trained; --tiles 0 looks at whole images only"
 
 
@@ -26,13 +31,12 @@ def evaluate_and_print(command: Evaluate) -> int:
     for name, file in (("json", command.json), ("detections", command.detections)):
         if file:
             require_place(name, file)
-    evaluation = open_evaluation(
-        EvaluationRequest(
-            command.workdir, command.data, command.split, command.batch_size, parse_scales(command.scales) or None,
-            command.flip, command.proposals, command.check_images, command.eval_batch_size, command.max_detections,
-            command.best_thresholds, asked_tiles(command.tiles, command.overlap, command.tiles_only),
-        )
-    )  # fmt: skip
+    scales, tiles = (
+        parse_scales(command.scales) or None,
+        asked_tiles(command.tiles, command.overlap, command.tiles_only),
+    )
+    as_asked = {name: getattr(command, name) for name in _OF_REQUEST}
+    evaluation = open_evaluation(EvaluationRequest(scales=scales, tiles=tiles, **as_asked))
     print(describe_source(evaluation.source), flush=True)
     if evaluation.tiles is not None and command.tiles is None:
         print(TILES_OF_TRAINING.format(evaluation.tiles.side), flush=True)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kfpn.data.annotations import AnnotatedSource
+from kfpn.data.object_counts import classes_of_images
 from kfpn.data.record import Source
 
 _ALL_SHOWN = 24
@@ -33,15 +34,11 @@ class ClassCounts(NamedTuple):
 def count_classes(source: AnnotatedSource) -> ClassCounts:
     """Returns the counts of a data set's classes."""
     held, classes = source.annotations, len(source.class_names)
-    boxes_of_image = np.diff(held.offsets)
-    of_image = np.repeat(np.arange(len(source)), boxes_of_image)
-    wanted = ~held.crowd
-    pairs = np.unique(of_image[wanted] * classes + held.labels[wanted])
     return ClassCounts(
-        np.bincount(held.labels[wanted], minlength=classes),
+        np.bincount(held.labels[~held.crowd], minlength=classes),
         np.bincount(held.labels[held.crowd], minlength=classes),
-        np.bincount(pairs % classes, minlength=classes),
-        int((boxes_of_image == 0).sum()),
+        np.bincount(classes_of_images(source).labels, minlength=classes),
+        int((np.diff(held.offsets) == 0).sum()),
     )
 
 

@@ -1,6 +1,7 @@
 """Counts the objects of each image, and warns of images with more objects than a detector can give."""
 
 import logging
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,25 +12,52 @@ from kfpn.data.record import Source
 LOGGER = logging.getLogger("kfpn")
 
 
+class ClassesOfImages(NamedTuple):
+    """Holds the classes that each image has objects of: P pairs of an image and a class, the images in order.
+
+    Attributes:
+        images: (P,) int64, index of the image.
+        labels: (P,) int64, the class.
+        counts: (P,) int64, objects of this class in this image, at least 1. Crowd does not count.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    counts: np.ndarray
+
+
+def classes_of_images(source: Source) -> ClassesOfImages:
+    """Returns the classes of each image, with the number of their objects.
+
+    Args:
+        source: a data set. The records of a source of one's own are read one after another.
+    """
+    if isinstance(source, AnnotatedSource):
+        wanted = ~source.annotations.crowd
+        images, labels = source.annotations.image_of_box()[wanted], source.annotations.labels[wanted]
+    else:
+        own = [record.labels[~record.crowd] for record in (source[index] for index in range(len(source)))]
+        images = np.repeat(np.arange(len(own)), [len(of_image) for of_image in own])
+        labels = np.concatenate([np.zeros(0, np.int64), *own])
+    classes = int(labels.max(initial=0)) + 1
+    pairs, counts = np.unique(images * classes + labels.astype(np.int64), return_counts=True)
+    return ClassesOfImages(pairs // classes, pairs % classes, counts)
+
+
 def objects_of_images(source: Source) -> tuple[np.ndarray, np.ndarray]:
     """Returns how many objects each image has that are no crowd: in all, and of the class that it has most of.
 
     Args:
-        source: a data set. The records of a source of one's own are read one after another.
+        source: as `classes_of_images` takes it.
 
     Returns:
         (N,) int each.
     """
-    if not isinstance(source, AnnotatedSource):
-        counts = [np.bincount(record.labels[~record.crowd]) for record in (source[i] for i in range(len(source)))]
-        return np.array([c.sum() for c in counts], int), np.array([c.max(initial=0) for c in counts], int)
-    held, images, classes = source.annotations, len(source), max(1, len(source.class_names))
-    of_image = held.image_of_box()[~held.crowd]
-    labels = held.labels[~held.crowd].astype(np.int64)
-    largest = np.zeros(images, int)
-    pairs, counts_of_pairs = np.unique(of_image * classes + labels, return_counts=True)
-    np.maximum.at(largest, pairs // classes, counts_of_pairs)
-    return np.bincount(of_image, minlength=images), largest
+    images, _, counts = classes_of_images(source)
+    objects, largest = np.zeros(len(source), int), np.zeros(len(source), int)
+    np.add.at(objects, images, counts)
+    np.maximum.at(largest, images, counts)
+    return objects, largest
 
 
 def warn_of_crowded_images(source: Source, model: ModelConfig) -> None:

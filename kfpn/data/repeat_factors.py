@@ -3,7 +3,7 @@
 import numpy as np
 
 from kfpn.config.input_config import InputConfig
-from kfpn.data.annotations import AnnotatedSource
+from kfpn.data.object_counts import classes_of_images
 from kfpn.data.record import Source
 from kfpn.data.trained_records import describe_left_out, trained_records
 
@@ -24,7 +24,7 @@ def repeat_factors(source: Source, kept: np.ndarray, threshold: float) -> np.nda
     """
     if not threshold:
         return None
-    images, labels = _classes_of_images(source)
+    images, labels, _ = classes_of_images(source)
     place = np.full(len(source), -1, np.int64)
     place[kept] = np.arange(len(kept))
     images, labels = place[images][place[images] >= 0], labels[place[images] >= 0]
@@ -33,20 +33,6 @@ def repeat_factors(source: Source, kept: np.ndarray, threshold: float) -> np.nda
     factors = np.ones(len(kept))
     np.maximum.at(factors, images, of_class[labels])
     return factors if (factors > 1.0).any() else None
-
-
-def _classes_of_images(source: Source) -> tuple[np.ndarray, np.ndarray]:
-    """Returns each image's index and label once for each class that it has: two arrays of one length."""
-    if isinstance(source, AnnotatedSource):
-        held = source.annotations
-        images, labels = held.image_of_box()[~held.crowd], held.labels[~held.crowd].astype(np.int64)
-    else:
-        records = [source[index] for index in range(len(source))]
-        own = [record.labels[~record.crowd] for record in records]
-        images = np.repeat(np.arange(len(own)), [len(labels) for labels in own])
-        labels = np.concatenate([np.zeros(0, np.int64), *own]).astype(np.int64)
-    pairs = np.unique(images * len(source.class_names) + labels)
-    return pairs // len(source.class_names), pairs % len(source.class_names)
 
 
 def describe_repeats(source: Source, config: InputConfig) -> str | None:

@@ -21,7 +21,7 @@ from kfpn.data.jpeg_fraction import DecodedImage, SizeRule
 from kfpn.data.own_augment import OwnAugment, load_function
 from kfpn.data.picture_changes import PICTURE_CHANGES, Picture
 from kfpn.data.record import Record, Source
-from kfpn.data.views import View, choose_view, cut_boxes, random_numbers, training_sizes
+from kfpn.data.views import View, choose_view, cut_boxes, fitting_size, random_numbers, training_sizes
 
 ROOM = 2
 """Rows of boxes with a function of one's own, in the most boxes of one image: it may paste objects."""
@@ -137,14 +137,11 @@ def _turned(picture: Picture, flip: bool, view: View | None) -> Picture:
 def _fitted(picture: Picture, limit: tuple[int, int]) -> Picture:
     """Makes a picture smaller if it is larger than a size (height, width); its sides keep their ratio."""
     height, width = picture.image.shape[:2]
-    scale = min(limit[0] / height, limit[1] / width)
-    if scale >= 1.0:
+    if height <= limit[0] and width <= limit[1]:
         return picture
-    size = tuple(
-        max(1, min(most, math.floor(side * scale + 0.5))) for side, most in zip((height, width), limit, strict=True)
-    )
-    image = resize_image(np.ascontiguousarray(picture.image), (size[0], size[1]))
-    return picture._replace(image=image, boxes=resize_boxes(picture.boxes, (height, width), (size[0], size[1])))
+    size = fitting_size((height, width), limit)
+    image = resize_image(np.ascontiguousarray(picture.image), size)
+    return picture._replace(image=image, boxes=resize_boxes(picture.boxes, (height, width), size))
 
 
 def padded(image: np.ndarray, canvas: np.ndarray) -> np.ndarray:

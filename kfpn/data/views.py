@@ -43,10 +43,20 @@ class View(NamedTuple):
             limit: height and width of the whole image by the resize rule.
         """
         top, left, bottom, right = self.window
-        room = limit[::-1] if self.turns % 2 else limit
-        scale = min(room[0] / (bottom - top), room[1] / (right - left)) * self.shrink
-        height, width = (math.floor(side * scale + 0.5) for side in (bottom - top, right - left))
-        return min(max(height, 1), room[0]), min(max(width, 1), room[1])
+        return fitting_size((bottom - top, right - left), limit[::-1] if self.turns % 2 else limit, self.shrink)
+
+
+def fitting_size(size: tuple[int, int], room: tuple[int, int], shrink: float = 1.0) -> tuple[int, int]:
+    """Returns the largest height and width, at least 1, of one form with `size` that fit into `room`, times `shrink`.
+
+    Args:
+        size: height and width in pixels.
+        room: the same.
+        shrink: factor, at most 1.
+    """
+    scale = min(room[0] / size[0], room[1] / size[1]) * shrink
+    height, width = (max(1, min(most, math.floor(side * scale + 0.5))) for side, most in zip(size, room, strict=True))
+    return height, width
 
 
 def random_numbers(seed: int, sample_index: int, use: str) -> np.random.Generator:

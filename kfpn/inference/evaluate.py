@@ -252,8 +252,8 @@ def evaluate(
             range, or the detector lacks a class of the data.
     """
     request = EvaluationRequest(
-        workdir, data, split, batch_size, scales, flip, proposals, check_images, eval_batch_size, max_detections,
-        best_thresholds, tiles,
+        workdir, data, split=split, batch_size=batch_size, scales=scales, flip=flip, proposals=proposals, check_images=check_images,
+        eval_batch_size=eval_batch_size, max_detections=max_detections, best_thresholds=best_thresholds, tiles=tiles,
     )  # fmt: skip
     evaluation = open_evaluation(request)
     figures, detections = evaluation.measure()
