@@ -23,9 +23,8 @@ _BOX, _LEAST_POLYGON, _CORNERS = 4, 6, 8
 """Numbers behind the class."""
 _PATTERN = 4  # fewer lines than this are no pattern
 _SURE = 20
-_GROW_TOGETHER = (
-    0.8  # sizes of boxes hardly depend on where they lie; the second corner of small ones is near the first
-)
+_GROW_TOGETHER = 0.8
+"""Correlation: sizes of boxes hardly depend on where they lie, but the second corner of small ones is near the first."""
 
 
 @dataclass
@@ -199,7 +198,9 @@ def require_centers(name: str, table: LabelTable) -> None:
             f"{int(leaves.sum())} of them leave their image, and in all of them the third number is larger than the first and "
             "the fourth than the second"
         )
-    if (first.std(axis=0) > 0).all() and (_correlation(first, second) > _GROW_TOGETHER).all():
+    columns = zip(first.T, second.T, strict=True)
+    vary = (np.minimum(first.std(axis=0), second.std(axis=0)) > 0).all()
+    if vary and all(np.corrcoef(pair)[0, 1] > _GROW_TOGETHER for pair in columns):
         said = (
             f"{name}: labels must be class, x and y of the centre, width, height, got {len(boxes)} boxes that look like x1, y1, x2, y2: "
             "the third number is a little larger than the first, and the fourth than the second, in all of them"
@@ -207,12 +208,6 @@ def require_centers(name: str, table: LabelTable) -> None:
         if len(boxes) >= _SURE:
             raise ValueError(said)
         warn_of_data(said)
-
-
-def _correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Returns (2,), how far the columns of two arrays (M, 2), none of them constant, rise together: 1 is along a line."""
-    a, b = first - first.mean(axis=0), second - second.mean(axis=0)
-    return np.asarray((a * b).sum(axis=0) / np.maximum(np.sqrt((a**2).sum(axis=0) * (b**2).sum(axis=0)), 1e-12))
 
 
 def _refuse_length(words: list[str], where: str) -> NoReturn:
