@@ -169,7 +169,7 @@ def _loop(setup: Setup, trainee: Trainee, checkpoints: Checkpoints, progress: Pr
         say(describe_source(data.val_source))
     say(f"work directory {workdir.path}")
     if progress.step:
-        say(f"goes on from step {progress.step}" + (f" of {pace.last}" if pace.known else ""))
+        say(f"goes on from step {progress.step}" + (f" of {pace.last}" if pace.last_is_known else ""))
     evaluate = None
     if data.val_source is not None:
         evaluate = ValidationRun(config, workdir, submodels, data.val_source, data.val_proposals, strategy)
