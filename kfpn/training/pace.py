@@ -28,7 +28,7 @@ class Pace:
         return True
 
     def begin(self) -> None:
-        """Takes note that the first step of this start begins now."""
+        """Begins to measure time: the first step of this start comes next."""
 
     def evaluates(self, step: int) -> bool:
         """Tells whether the run is evaluated after a step."""
@@ -73,7 +73,7 @@ class Pace:
         return None
 
     def fits_evaluation(self, step: int) -> bool:
-        """Tells whether an evaluation after a step takes less than the whole time of the run; if not, says so."""
+        """Tells whether an evaluation takes less than the whole time of the run; if not, says that this step has none."""
         return True
 
     def fits_recall(self) -> bool:

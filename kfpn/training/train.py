@@ -94,14 +94,19 @@ def train(
             with stop.at_once():
                 data = open_run_data(config, source, val_source)
                 config = choose(config, data.source, cluster) if choose else config
-                return _train_opened(replace(_open(config, workdir, data, strategy, cluster), started=started))
+                return _train_opened(_open(config, workdir, data, strategy, cluster, started))
         except Interrupted:
             say("stopped while no step was under way: nothing is lost; run the same command to go on")
             raise SystemExit(stop.exit_code) from None
 
 
 def _open(
-    config: Config, workdir: Workdir, data: RunData, strategy: tf.distribute.Strategy | None, cluster: Cluster
+    config: Config,
+    workdir: Workdir,
+    data: RunData,
+    strategy: tf.distribute.Strategy | None,
+    cluster: Cluster,
+    started: float,
 ) -> Setup:
     """Opens what a run is built from, and checks that it fits the work directory and the other workers."""
     source = data.source
@@ -122,7 +127,7 @@ def _open(
         "start every worker with the same command",
     )
     workdir.prepare(config, source.class_names, source.category_ids, source.name, data_fingerprint)
-    return Setup(with_norms_of_batch(config, strategy), workdir, data, strategy, cluster, initial_weights, 0.0)
+    return Setup(with_norms_of_batch(config, strategy), workdir, data, strategy, cluster, initial_weights, started)
 
 
 def _train_opened(setup: Setup) -> dict[str, Any]:
