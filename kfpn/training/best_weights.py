@@ -23,9 +23,9 @@ def measured_score(figures: Mapping[str, Any], name: str | None = None) -> float
 def is_better(figures: Mapping[str, Any], best: Mapping[str, Any]) -> bool:
     """Tells whether the weights of the newest evaluation replace those that are kept.
 
-    A higher AP wins (where `best_by` names another figure, a higher one of that), and of equal AP the later weights, which have seen more images. Where nothing could be measured yet
-    there is no best: the last weights are kept, as without validation data. A measured AP is not given up for an evaluation
-    without one.
+    The weights with the higher AP win; where `best_by` names another figure, those where that is higher. Of equal ones the
+    later win, which have seen more images. Where nothing could be measured yet there is no best: the last weights are kept,
+    as without validation data. A measured AP is not given up for an evaluation without one.
 
     Args:
         figures: of the newest evaluation; {} without validation data.

@@ -5,16 +5,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 FIGURES = 1.2
-"""An evaluation takes this multiple of its detection, and a second: COCO's figures, samples and curves come on top."""
+"""An evaluation takes this multiple of its detection, and a second more: COCO's figures, samples and curves need time too."""
 BATCHES = 16
-"""So many batches are detected, if there is time for them. The later half of them tells how long an image takes: the images of the
+"""Number of batches that are detected, if there is time. The later half of them tells how long an image takes: the images of the
 first ones were decoded while the graph was made."""
 LEAST_BATCHES = 3
+"""Number of batches that are detected even if there is no time."""
 
 
 @dataclass(frozen=True)
 class EvaluationCost:
-    """Holds seconds, as far as a few images tell.
+    """Holds what an evaluation costs, in seconds, as estimated from a few images.
 
     Attributes:
         tracing: the making of the graphs, of all canvases.
@@ -51,6 +52,9 @@ def estimate_cost(
         canvases: number of padded sizes, each of which has a graph of its own.
         limit: seconds after which it stops; `LEAST_BATCHES` are always detected, if there are so many.
         clock: gives seconds.
+
+    Returns:
+        The cost, with `losses` 0.
     """
     begun = clock()
 
@@ -74,7 +78,7 @@ def estimate_cost(
 def _stamps(
     items: Iterable[object], batch: int, over: Callable[[float, int], bool], clock: Callable[[], float]
 ) -> list[float]:
-    """Returns the times at which items came, batch after batch until (time, number of items) tell that it is over."""
+    """Returns the time at which each item came, in seconds; after a whole batch `over(time, number of items)` may end it."""
     stamps = []
     for _ in items:
         stamps.append(clock())

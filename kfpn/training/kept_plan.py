@@ -1,15 +1,13 @@
 """Keeps the plans of a run of given minutes in a file of its work directory, for restarts."""
 
-import json
-import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kfpn.config.run import Config, to_dict
+from kfpn.config.run import Config, from_dict, to_dict
 from kfpn.runs.atomic_files import read_json, write_json
 from kfpn.runs.checkpoint import Progress
-from kfpn.runs.other_options import MAY_DIFFER
+from kfpn.runs.other_options import compare_configs
 from kfpn.training.progress import warn_on_write_error
 from kfpn.training.step_plan import Decision
 
@@ -20,8 +18,8 @@ class KeptTimes:
 
     Attributes:
         decisions: oldest first.
-        checked: the last step after which it was looked whether a decision is due: up to it there are no others.
-        costs: name -> seconds that were measured.
+        checked: the last step after which the run asked whether a decision is due. Up to it there are no other decisions.
+        costs: name -> seconds, see `kfpn.training.run_costs.RunCosts`.
         spent: seconds that the run has taken.
     """
 
@@ -32,7 +30,7 @@ class KeptTimes:
 
 
 class KeptPlan:
-    """Reads and writes the file. What it holds counts for runs of the same options alone.
+    """Reads and writes the file. A run with other options, where these act on the weights, does not take what it holds.
 
     Args:
         path: of the file.
@@ -41,8 +39,7 @@ class KeptPlan:
 
     def __init__(self, path: Path, config: Config):
         self.path = path
-        fields = {name: value for name, value in to_dict(config).items() if name not in (*MAY_DIFFER, "steps")}
-        self._options = zlib.crc32(json.dumps(fields, sort_keys=True).encode())
+        self._options = to_dict(config)
 
     def read(self, progress: Progress) -> KeptTimes:
         """Returns what is known about a run that goes on from a checkpoint.
@@ -68,7 +65,8 @@ class KeptPlan:
     def _read_file(self) -> KeptTimes:
         try:
             content: Any = read_json(self.path)
-            if content["options"] != self._options:
+            options = to_dict(from_dict(Config, content["options"]))
+            if compare_configs(options, self._options):
                 return KeptTimes()
             costs = {str(name): float(value) for name, value in content["costs"].items()}
             decisions = [_decision(values) for values in content["decisions"]]

@@ -148,7 +148,7 @@ class Loop:
         return True
 
     def _show_plan(self) -> None:
-        self.report.plan(self.pace.last if self.pace.known else None, self.pace.seconds_left)
+        self.report.plan(self.pace.last if self.pace.last_is_known else None, self.pace.seconds_left)
 
     def _has_lost_patience(self) -> bool:
         """Tells whether AP has not risen for `patience` evaluations; all workers get the same answer."""
@@ -241,7 +241,7 @@ class Loop:
                 self.run.workdir.save_weights(self.run.weights_model)
         self.run.cluster.leave()  # The others wait here until the chief has saved.
         self.pace.note_time(at_once=True)
-        of = f" of {self.pace.last}" if self.pace.known else ""
+        of = f" of {self.pace.last}" if self.pace.last_is_known else ""
         say(f"saved at step {progress.step}{of}; run the same command to go on")
         raise SystemExit(stop.exit_code)
 

@@ -12,20 +12,23 @@ class Pace:
 
     Args:
         config: the run's.
-
-    Attributes:
-        last: number of the last step, as far as it is known.
-        known: whether it is known.
     """
-
-    known = True
 
     def __init__(self, config: Config):
         self.config = config
-        self.last = config.steps
+
+    @property
+    def last(self) -> int:
+        """Number of the last step; where it is not known yet, one that is never reached."""
+        return self.config.steps
+
+    @property
+    def last_is_known(self) -> bool:
+        """Whether the last step is known."""
+        return True
 
     def begin(self) -> None:
-        """Takes note that the first step of this start begins now."""
+        """Begins to measure time: the first step of this start comes next."""
 
     def evaluates(self, step: int) -> bool:
         """Tells whether the run is evaluated after a step."""
@@ -62,7 +65,7 @@ class Pace:
         """
 
     def figures(self) -> dict[str, Any]:
-        """Returns what rows of metrics say about the time."""
+        """Returns what rows of metrics say about the minutes of the run; {} where it has none."""
         return {}
 
     def seconds_left(self) -> float | None:
@@ -70,7 +73,7 @@ class Pace:
         return None
 
     def fits_evaluation(self, step: int) -> bool:
-        """Tells whether an evaluation after a step takes less than the whole time of the run; if not, says so."""
+        """Tells whether an evaluation takes less than the whole time of the run; if not, says that this step has none."""
         return True
 
     def fits_recall(self) -> bool:

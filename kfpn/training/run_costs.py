@@ -4,15 +4,15 @@ from kfpn.training.evaluation_cost import EvaluationCost
 from kfpn.training.step_plan import Costs
 
 LEARNED = 0.005
-"""An evaluation that took more or less by this share of the run's time than was thought is worth another plan."""
+"""A new plan is made where an evaluation took longer or shorter than expected by this share of the run's time."""
 UNKNOWN_SECONDS = 1.0
-"""What a checkpoint is taken to cost until one was written; evaluations without validation data save weights alone."""
+"""The cost of a checkpoint until one was written, and of an evaluation without validation data, which saves the weights alone."""
 EXIT_SECONDS = 1.0
 EXIT_BUILDINGS = 0.75
-"""What final.json, the last curves and the end of the process take: so many seconds, and this multiple of the building of a detector,
-which tells how fast the machine is."""
+"""final.json, the last curves and the end of the process take `EXIT_SECONDS` and this multiple of the time to build a detector, which
+tells how fast the machine is."""
 RECALL_TRACING, RECALL_DETECTING = 0.5, 0.6
-"""The recall of the proposals takes about these shares of the graphs and of the detection of all images: it has one stage of two."""
+"""The recall of the proposals takes about these shares of the tracing and of the detection of all images: it runs one stage of two."""
 
 
 class RunCosts:
@@ -24,7 +24,7 @@ class RunCosts:
 
     Attributes:
         known: name -> seconds.
-        learned: whether an evaluation has told something new.
+        learned: whether an evaluation took another time than expected since the last plan.
         has_recall: whether the recall of the proposals is measured at the end.
         to_trace: seconds that the next evaluation takes longer, because it makes graphs. A new start makes all of them.
     """
@@ -37,18 +37,23 @@ class RunCosts:
         self.to_trace = known.get("tracing", 0.0)
 
     def estimate(self, cost: EvaluationCost) -> None:
-        """Takes what the detection of a few images has told."""
+        """Takes the estimate that the detection of a few images has given."""
         self.known |= {"evaluation": cost.evaluation, "detecting": cost.detecting, "tracing": cost.tracing}
         self.to_trace = cost.to_trace
 
     def measure(self, name: str, seconds: float) -> None:
-        """Takes what an evaluation or a checkpoint took."""
+        """Takes the seconds that an evaluation or a checkpoint took.
+
+        Args:
+            name: `evaluation` or `checkpoint`.
+            seconds: measured.
+        """
         before = self.known.get(name, 0.0)
         if name == "evaluation":
-            # Graphs are made once; what was thought of them may be too much.
+            # Graphs are made once. Their estimate may be too long, so at least half of the time is that of the evaluation.
             seconds, self.to_trace = max(seconds - self.to_trace, 0.5 * seconds), 0.0
             self.learned |= abs(seconds - before) > LEARNED * self.seconds
-            if "detecting" in self.known:  # The recall of the proposals looks at the same images.
+            if "detecting" in self.known:  # The recall of the proposals needs the same images.
                 self.known["detecting"] *= seconds / max(before, 1e-9)
         self.known[name] = seconds
 
@@ -59,7 +64,7 @@ class RunCosts:
 
     @property
     def ending(self) -> float:
-        """Seconds from the last evaluation to the exit. The recall builds the first stage anew, traces it, and looks at all images."""
+        """Seconds from the last evaluation to the exit. The recall builds the first stage anew, traces it, and runs it on all images."""
         building, tracing, detecting = (self.known.get(name, 0.0) for name in ("building", "tracing", "detecting"))
         recall = building + RECALL_TRACING * tracing + RECALL_DETECTING * detecting if self.has_recall else 0.0
         return recall + EXIT_BUILDINGS * building + EXIT_SECONDS

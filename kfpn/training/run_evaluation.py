@@ -1,4 +1,4 @@
-"""Evaluates a run between its steps: it measures the weights, keeps the best, and says where nothing can be measured."""
+"""Evaluates a run between its steps: measures the weights, keeps the best, and says where nothing can be measured."""
 
 import warnings
 from collections.abc import Callable, Mapping
@@ -34,7 +34,7 @@ class EvaluatedRun(Protocol):
 
     @property
     def evaluate(self) -> Callable[[int], dict[str, Any]] | None:
-        """(step) -> figures; None: there is no validation data."""
+        """Function (step) -> figures; None: there is no validation data."""
 
 
 class RunEvaluation:
@@ -42,7 +42,7 @@ class RunEvaluation:
 
     Args:
         run: the run.
-        pace: knows the last step.
+        pace: says which step is the last, and whether there is time for an evaluation.
         write_checkpoint: writes a checkpoint of the run's progress.
         report: takes the row of an evaluation.
     """
@@ -58,7 +58,7 @@ class RunEvaluation:
         self.pace = pace
         self.write_checkpoint = write_checkpoint
         self.report = report
-        self._measured = True
+        self._warned = False
 
     def measure(self) -> None:
         """Evaluates the averaged weights, saves them if they are the best, and writes a checkpoint.
@@ -69,8 +69,8 @@ class RunEvaluation:
         run, progress = self.run, self.run.progress
         with run.optimizer.averaged_weights():
             figures: dict[str, Any] = {}
-            # Once there are figures, weights without any would not be compared with those.
-            if run.evaluate and (progress.best_step or self.pace.fits_evaluation(progress.step)):
+            # Weights without figures replace those that are kept, so once there are figures all later weights need some.
+            if run.evaluate and (progress.best or self.pace.fits_evaluation(progress.step)):
                 figures = run.evaluate(progress.step)
             better = not progress.best_step or is_better(figures, progress.best)
             if better:
@@ -92,8 +92,8 @@ class RunEvaluation:
     def _warn_without_measure(self, figures: Mapping[str, Any]) -> None:
         """Warns once that nothing tells which weights are the best."""
         progress = self.run.progress
-        if self._measured and measured_score(figures) is None:
-            self._measured = False
+        if not self._warned and measured_score(figures) is None:
+            self._warned = True
             kept = f"the best are those of step {progress.best_step}"
             if measured_score(progress.best) is None:
                 kept = "the last weights are kept, not the best"

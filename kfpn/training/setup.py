@@ -54,13 +54,13 @@ class Trainee:
         submodels: of the detector.
         optimizer: of its trainable variables.
         variables: name in a checkpoint -> variable: the whole state of the run.
-        seconds: how long it took to build them.
+        build_seconds: seconds that it took to build them.
     """
 
     submodels: Submodels
     optimizer: Optimizer
     variables: dict[str, keras.Variable]
-    seconds: float = 0.0
+    build_seconds: float
 
 
 def build_trainee(setup: Setup) -> Trainee:
@@ -101,7 +101,7 @@ def make_pace(setup: Setup, trainee: Trainee, progress: Progress) -> Pace:
     if config.minutes is None:
         return Pace(config)
     budget = TimeBudget(config, setup.workdir, progress, setup.cluster, setup.started)
-    budget.costs.known["building"] = trainee.seconds
+    budget.costs.known["building"] = trainee.build_seconds
     budget.costs.has_recall = setup.data.has_recall
     budget.steps.shapes = setup.data.canvases(config)
     if isinstance(trainee.optimizer.schedule, PlannedSchedule):

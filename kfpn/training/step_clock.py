@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 LEAST_STEPS = 8
-"""The speed is that of at least so many steps."""
+"""The speed is measured over at least so many of the last steps."""
 RECENT = 1.0 / 3.0
-"""And of the last steps, at least this share of all: other programs on the machine come and go."""
+"""It is also measured over at least this share of all steps. Older ones do not count: other programs on the machine come and go."""
 
 
 @dataclass
@@ -28,7 +28,7 @@ class StepClock:
 
     Attributes:
         count: number of steps that were measured.
-        shapes: number of shapes that the run will see, if it is known; 0: it is not.
+        shapes: number of shapes that the run will have, if it is known; 0: it is not.
     """
 
     def __init__(self, clock: Callable[[], float]):
@@ -72,7 +72,7 @@ class StepClock:
     def pause(self) -> Iterator[Measured]:
         """Measures a `with` block, whose time is not that of a step."""
         begun, measured = self._clock(), Measured()
-        if self._stamp is not None:  # What has passed since the last step belongs to the steps: it was waited for.
+        if self._stamp is not None:  # The time since the last step belongs to the steps: their results were waited for.
             steps, seconds = self._open
             self._open = steps, seconds + begun - self._stamp
         try:
@@ -86,7 +86,7 @@ class StepClock:
         self._stamp = self._clock()
 
     def close_window(self) -> None:
-        """Ends a window of measured steps, whose results have all been waited for."""
+        """Ends a window of measured steps; call it when the results of all of them are there."""
         now = self._clock()
         steps, seconds = self._open
         if self._stamp is not None:
@@ -109,5 +109,5 @@ class StepClock:
         return seconds / steps if steps else self._compiled / max(1, len(self._seen))
 
     def seconds_to_compile(self) -> float:
-        """Returns the seconds that the shapes that were not seen yet will take."""
+        """Returns the seconds that the compilations of the shapes to come will take."""
         return max(0, self.shapes - len(self._seen)) * self._compiled / max(1, len(self._seen))

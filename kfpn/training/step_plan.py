@@ -14,16 +14,17 @@ LATEST_SHARE = 0.4
 CORRECT_AT = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98)
 """Shares of the time at which the plan is corrected."""
 DRIFT = 0.02
-"""It is corrected as well where the run is off by this share of the time."""
+"""The plan is corrected as well where the run is ahead of it or behind it by this share of the time."""
 CHECKS = 50
-"""Between a plan and its last step it is looked so often whether a correction is due."""
+"""Number of checks, between a plan and its last step, whether a correction is due."""
 EVALUATIONS = 0.1
 """At most this share of the time goes into evaluations before the last one."""
 MOST_EVALUATIONS = 10
 """More of them than this tell nothing new."""
 CHECKPOINTS = 0.02
-"""The same for checkpoints."""
+"""At most this share of the time goes into checkpoints before the last one."""
 MOST_CHECKPOINTS = 20
+"""With as many, a restart repeats a twentieth of the run at most."""
 FEW_PLANNED = 20
 """A plan of fewer steps is said to be short."""
 WARMUP = 0.1
@@ -38,12 +39,12 @@ class Decision:
 
     Attributes:
         step: the step after which it was made.
-        share: the share of the run that was done then, 0..1.
+        share: the share of the run that was done then, 0..1. It counts from the first decision.
         last: the last step of the run, above `step`.
-        evaluations: the run is evaluated whenever another one of so many equal parts of it is done.
+        evaluations: number of equal parts of the run; it is evaluated at the end of each.
         saves: the same for checkpoints.
-        used: seconds that the run had taken then.
-        until: seconds that it is to have taken after the last step.
+        used: seconds that the run had taken at `step`.
+        until: seconds that it is to have taken at `last`. Workers other than the chief know neither: both are 0 there.
     """
 
     step: int
@@ -56,7 +57,7 @@ class Decision:
 
     @property
     def steps_between_checks(self) -> int:
-        """The number of steps after which it is looked again whether a correction is due."""
+        """The number of steps between two checks whether a correction is due."""
         return max(1, (self.last - self.step) // CHECKS)
 
     def share_at(self, step: int) -> float:
@@ -68,20 +69,20 @@ class Decision:
         return self.used + (self.until - self.used) * (step - self.step) / (self.last - self.step)
 
     def completes_part(self, step: int, parts: int) -> bool:
-        """Tells whether another one of so many equal parts of the run is done with a step."""
+        """Tells whether one of `parts` equal parts of the run ends with a step."""
         return math.floor(parts * self.share_at(step)) > math.floor(parts * self.share_at(step - 1))
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Holds what was measured or estimated, in seconds.
+    """Holds what a run costs, in seconds, as it was measured or estimated.
 
     Attributes:
         step: one step, once it is compiled.
         evaluation: one evaluation, with the saving of the weights.
         checkpoint: one checkpoint.
         ending: what comes after the last evaluation, up to the exit.
-        compilations: those of canvases that are still to come, in all.
+        compilations: all that are still to come, of training steps and of an evaluation.
     """
 
     step: float
@@ -120,8 +121,8 @@ def plan_steps(limit: TimeLimit, step: int, before: Decision | None, used: float
         The decision; at least one step is left in it, so that the learning rate reaches its end.
     """
     share = 0.0 if before is None else before.share_at(step)
-    pause = costs.evaluation + costs.checkpoint
-    evaluations = saves = 1
+    pause = costs.evaluation + costs.checkpoint  # A checkpoint is written after each evaluation.
+    evaluations = saves = 1  # Where the options say the steps, the last evaluation alone follows from the parts.
     if limit.eval_every is None:
         evaluations = _parts(EVALUATIONS * limit.seconds / max(pause, 1e-9), MOST_EVALUATIONS)
         evaluations = _steady(evaluations, before.evaluations if before else None)
@@ -169,7 +170,7 @@ def warmup_end(first: Decision, steps: int) -> int:
 
     Args:
         first: the first decision of the run.
-        steps: of the warm-up, as the options have it.
+        steps: number of steps of the warm-up, as the options say.
     """
     most = max(math.ceil(WARMUP * first.last), first.step + LEAST_WARMUP_LEFT)
     return steps if steps <= max(first.step, most) else min(most, first.last)
@@ -201,7 +202,7 @@ def _parts(fits: float, most: int) -> int:
 
 
 def _steady(parts: int, before: int | None) -> int:
-    """Returns the number of parts so far, unless it takes too much or far more fit."""
+    """Returns the number of parts of the decision before, unless that takes too long or twice as many fit."""
     return before if before and before <= parts < 2 * before else parts
 
 

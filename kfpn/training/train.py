@@ -94,14 +94,19 @@ def train(
             with stop.at_once():
                 data = open_run_data(config, source, val_source)
                 config = choose(config, data.source, cluster) if choose else config
-                return _train_opened(replace(_open(config, workdir, data, strategy, cluster), started=started))
+                return _train_opened(_open(config, workdir, data, strategy, cluster, started))
         except Interrupted:
             say("stopped while no step was under way: nothing is lost; run the same command to go on")
             raise SystemExit(stop.exit_code) from None
 
 
 def _open(
-    config: Config, workdir: Workdir, data: RunData, strategy: tf.distribute.Strategy | None, cluster: Cluster
+    config: Config,
+    workdir: Workdir,
+    data: RunData,
+    strategy: tf.distribute.Strategy | None,
+    cluster: Cluster,
+    started: float,
 ) -> Setup:
     """Opens what a run is built from, and checks that it fits the work directory and the other workers."""
     source = data.source
@@ -122,7 +127,7 @@ def _open(
         "start every worker with the same command",
     )
     workdir.prepare(config, source.class_names, source.category_ids, source.name, data_fingerprint)
-    return Setup(with_norms_of_batch(config, strategy), workdir, data, strategy, cluster, initial_weights, 0.0)
+    return Setup(with_norms_of_batch(config, strategy), workdir, data, strategy, cluster, initial_weights, started)
 
 
 def _train_opened(setup: Setup) -> dict[str, Any]:
@@ -169,7 +174,7 @@ def _loop(setup: Setup, trainee: Trainee, checkpoints: Checkpoints, progress: Pr
         say(describe_source(data.val_source))
     say(f"work directory {workdir.path}")
     if progress.step:
-        say(f"goes on from step {progress.step}" + (f" of {pace.last}" if pace.known else ""))
+        say(f"goes on from step {progress.step}" + (f" of {pace.last}" if pace.last_is_known else ""))
     evaluate = None
     if data.val_source is not None:
         evaluate = ValidationRun(config, workdir, submodels, data.val_source, data.val_proposals, strategy)

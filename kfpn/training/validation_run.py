@@ -37,7 +37,7 @@ from kfpn.training.step_plan import MOST_EVALUATIONS
 from kfpn.training.validation_loss import ValidationLoss
 
 LOSSES = 1.5
-"""The losses on the validation data take about this multiple of the detection, and so do their graphs."""
+"""The losses on the validation data take about this multiple of the time of the detection, and so does the tracing of their graphs."""
 
 
 class ValidationRun:
@@ -67,28 +67,27 @@ class ValidationRun:
         self.config, self.workdir, self.source, self.proposals = config, workdir, source, proposals
         # A run on tiles is evaluated as it will be used: in tiles, and in whole images.
         tiles = tiles_in_force(None, config.input)
-        self._looked_at = TileSource(source, tiles) if tiles else source
+        self._tile_source = TileSource(source, tiles) if tiles else source
         if proposals is None:
             model = inference_model(submodels, config.model, padded=True)
         else:
             model = fast_rcnn_model(submodels, config.model)
         if strategy is not None and strategy.num_replicas_in_sync > 1 and config.model.norm == "bn":
-            strategy = (
-                None  # Each replica has statistics of its own there, and the first one's are those that are saved.
-            )
+            # Each replica has statistics of its own, and those of the first one are saved.
+            strategy = None
         devices = () if strategy is None else local_devices(strategy)
         # It is made once, so that it is traced once.
         self._detect = (
-            detect_function(model) if strategy is None else _replicated(model, strategy, config, self._looked_at)
+            detect_function(model) if strategy is None else _replicated(model, strategy, config, self._tile_source)
         )
         # It is made at the first evaluation, by the process that evaluates, when the training has its memory.
-        self._memory = functools.cache(lambda: EvaluationMemory(workdir.evaluation, config, self._looked_at, devices))
+        self._memory = functools.cache(lambda: EvaluationMemory(workdir.evaluation, config, self._tile_source, devices))
         self._decided_by = functools.cache(lambda: deciding_figure(source, config.model.max_detections))
-        lost = TileSource(source, replace(tiles, whole=False)) if tiles else source
-        self._loss = ValidationLoss(submodels, config, lost, proposals) if config.val_loss else None
+        loss_source = TileSource(source, replace(tiles, whole=False)) if tiles else source
+        self._loss = ValidationLoss(submodels, config, loss_source, proposals) if config.val_loss else None
 
     def __call__(self, step: int) -> dict[str, Any]:
-        """Returns the figures of the weights after a step."""
+        """Returns the figures of the current weights; `step` changes nothing."""
         with self._memory().under_way() as at_once:
             figures, detections = self._measure(self._pass(at_once))
         if (decides := self._decided_by()) != "AP":
@@ -103,14 +102,18 @@ class ValidationRun:
 
     def _measure(self, source_pass: SourcePass) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         names = self.source.class_names
-        if self._looked_at is self.source:
+        if self._tile_source is self.source:
             return evaluate_source(self._detect, source_pass, names)
         detections = detect_tile_source(self._detect, source_pass)
         return evaluate_detections(self.source, names, detections, limit=self.config.model.max_detections)
 
     def probe(self, seconds: float) -> EvaluationCost:
-        """Estimates what an evaluation takes: it detects a few images, for about so many seconds."""
-        config, source = self.config, self._looked_at
+        """Estimates what an evaluation costs from the detection of a few images.
+
+        Args:
+            seconds: after about this time it stops.
+        """
+        config, source = self.config, self._tile_source
         with self._memory().under_way() as at_once:
             cost = estimate_cost(
                 lambda: outputs_by_image(self._detect, self._pass(at_once, progress=False)),
@@ -125,7 +128,7 @@ class ValidationRun:
 
     def _pass(self, at_once: ImagesAtOnce, progress: bool | None = None) -> SourcePass:
         shown = sys.stderr.isatty() if progress is None else progress
-        return SourcePass(self._looked_at, self.config, progress=shown, proposals=self.proposals, at_once=at_once)
+        return SourcePass(self._tile_source, self.config, progress=shown, proposals=self.proposals, at_once=at_once)
 
     def _draw(self, by_image: dict[int, dict[str, Any]]) -> None:
         """Draws some images with ground truth and detections, and the curves."""

@@ -11,9 +11,11 @@ from kfpn.runs.workdir import Workdir
 from kfpn.training.distribution.cluster import Cluster
 from kfpn.training.distribution.strategy import make_strategy
 from kfpn.training.evaluation_cost import EvaluationCost
+from kfpn.training.kept_plan import KeptPlan, KeptTimes
 from kfpn.training.loop import Loop, Run
 from kfpn.training.optimizer import Optimizer
 from kfpn.training.step import build_train_step
+from kfpn.training.step_plan import Decision
 from kfpn.training.time_budget import TimeBudget
 from tests.training import standin
 
@@ -24,7 +26,7 @@ class Machine:
     def __init__(self, folder, minutes=2.0, step=1.0, evaluation=3.0, starts=10.0, **options):
         self.workdir, self.now = Workdir(folder), 1000.0
         self.step, self.evaluation, self.starts = step, evaluation, starts
-        self.evaluated, self.decided = [], 0
+        self.evaluated = []
         self.config = replace(
             standin.config(jit_compile=False, schedule="cosine", warmup_steps=30),
             minutes=minutes, eval_every=None, checkpoint_every=None, log_every=10, **options,
@@ -140,7 +142,7 @@ def test_a_run_that_was_killed_counts_the_time_before_and_not_the_time_between(t
     again.run()
     used = again.now - begun + again.pace.costs.ending
     assert before + used == pytest.approx(240.0, rel=0.05)
-    assert killed.decided == again.decided
+    assert again.pace.decisions[: len(killed.pace.decisions)] == killed.pace.decisions
 
 
 def test_the_plan_of_other_options_is_not_taken(tmp_path):
@@ -153,6 +155,16 @@ def test_the_plan_of_other_options_is_not_taken(tmp_path):
     assert (other.decisions, other.used) == ([], 0.0)
     machine.workdir.minutes.write_text('{"options": 1, "decisions": 3}')
     assert machine.budget(Progress()).decisions == []
+
+
+def test_the_plan_is_taken_with_options_that_do_not_act_on_the_weights(tmp_path):
+    """A number of detections and a batch norm that is computed over all replicas are such options."""
+    machine = Machine(tmp_path)
+    machine.config = replace(machine.config, model=replace(machine.config.model, norm="bn"))
+    plan = KeptTimes([Decision(20, 0.0, 120, 3, 5, 10.0, 110.0)], checked=25, costs={"evaluation": 3.0}, spent=40.0)
+    KeptPlan(machine.workdir.minutes, machine.config).write(plan)
+    other = replace(machine.config, steps=120, model=replace(machine.config.model, norm="sync_bn", max_detections=300))
+    assert KeptPlan(machine.workdir.minutes, other).read(Progress()) == plan
 
 
 def test_a_time_that_is_too_short_is_said_early_and_leaves_weights(tmp_path, capsys):
