@@ -33,7 +33,7 @@ class _Rival(NamedTuple):
 def check_box_order(name: str, field: str, form: str, numbers: np.ndarray, sizes: np.ndarray) -> None:
     """Refuses boxes that were written in another form than the format's, or warns where that is not sure.
 
-    Of each other form it counts the boxes that lie in their image in that form alone, and those that do so in the right form
+    Boxes of the same numbers in images of the same size count once: one careless box that was copied is no pattern. Of each other form it counts the boxes that lie in their image in that form alone, and those that do so in the right form
     alone. A set in the right form has many of the second kind, however carelessly it was drawn: boxes of any form but its own
     reach over a border, or have no area.
 
@@ -46,12 +46,13 @@ def check_box_order(name: str, field: str, form: str, numbers: np.ndarray, sizes
 
     Raises:
         ValueError: when more than a tenth of the boxes (and more than 4) lie in their images in another form alone, and next
-            to none (one for 50) in the right form alone. Of less than 20 boxes most must do so, as two corners or in place of
-            two corners, and none may in the right form alone.
+            to none (one for 50) in the right form alone. Of less than 20 boxes most must do so (and at least 4), as two corners or
+            in place of two corners, and none may in the right form alone.
     """
     numbers, limits = np.asarray(numbers, np.float64).reshape(-1, 4), np.asarray(sizes, np.float64).reshape(-1, 2)
     plain = np.isfinite(numbers).all(axis=1) & (np.abs(numbers) < 1e9).all(axis=1)
-    numbers, limits = numbers[plain], limits[plain]
+    distinct = np.unique(np.concatenate([numbers, limits], axis=1)[plain], axis=0)
+    numbers, limits = distinct[:, :4], distinct[:, 4:]
     count = len(numbers)
     if count < _FEW:
         return
@@ -68,7 +69,10 @@ def check_box_order(name: str, field: str, form: str, numbers: np.ndarray, sizes
     said = f"{best.gained} of {count} boxes lie in their image only as {best.form}, and {best.lost} only as {form}"
     # Of corners that are none, many have no area.
     corners = best.form in _CORNERS or (form in _CORNERS and best.form == XYWH)
-    sure = best.gained > max(_FEW, count / 10) if count >= _MANY else best.gained > count / 2 and corners
+    if count >= _MANY:
+        sure = best.gained > max(_FEW, count / 10)
+    else:
+        sure = corners and best.gained >= _FEW and best.gained > count / 2
     if sure and best.lost <= best.gained // 50:
         raise ValueError(f"{name}: {field} must be {form}, got what looks like {best.form}: {said}. Convert them")
     if best.gained >= _FEW and best.gained > count / 50 and best.lost <= best.gained // 10:

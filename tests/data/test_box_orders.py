@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from kfpn.data.box_orders import XYWH, YXYX, check_box_order
+from kfpn.data.box_orders import XYWH, XYXY, YXYX, check_box_order
 from kfpn.data.formats.coco import CocoSource
 
 
@@ -53,12 +53,15 @@ def test_boxes_in_the_right_form_say_nothing(caplog):
     check_box_order("it", "bbox", XYWH, right - (60, 60, 0, 0), sizes)
     check_box_order("it", "bbox", XYWH, written_as(FORMS[0], right)[:3], sizes[:3])  # too few for a pattern
     check_box_order("it", "bbox", XYWH, np.full((30, 4), np.nan), sizes[:30])
+    # A click without a drag that was copied, and three of them beside two good boxes.
+    check_box_order("it", "bndbox", XYXY, np.tile([[5.0, 5, 5, 5]], (30, 1)), sizes[:30])
+    check_box_order("it", "bndbox", XYXY, np.array([[9.0, 9, 9, 9], [8, 8, 8, 8], [7, 7, 7, 7], [0, 0, 30, 20]]), sizes[:4])
     assert not caplog.messages
 
 
 def test_where_it_is_not_sure_there_is_a_warning(caplog):
     right, sizes = boxes(400)
-    inner = np.array([100.0, 100, 50, 50]) + np.arange(4000)[:, None] % (300, 200, 40, 40)
+    inner = np.array([100.0, 100, 50, 50]) + np.arange(4000)[:, None] % (307, 199, 41, 37)
     mixed = np.concatenate([written_as(FORMS[3], right), inner])
     check_box_order("it", "bbox", XYWH, mixed, np.tile([480.0, 640.0], (len(mixed), 1)))
     assert len(caplog.messages) == 1
