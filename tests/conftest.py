@@ -12,6 +12,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the tolerances of the tests are those of a CPU
 
 import pytest
+from hypothesis import settings
+
+# The made-up examples are the same at each run, so what passes here passes in CI.
+# `pytest --hypothesis-profile default` tries others each time.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 

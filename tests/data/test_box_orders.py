@@ -55,7 +55,9 @@ def test_boxes_in_the_right_form_say_nothing(caplog):
     check_box_order("it", "bbox", XYWH, np.full((30, 4), np.nan), sizes[:30])
     # A click without a drag that was copied, and three of them beside two good boxes.
     check_box_order("it", "bndbox", XYXY, np.tile([[5.0, 5, 5, 5]], (30, 1)), sizes[:30])
-    check_box_order("it", "bndbox", XYXY, np.array([[9.0, 9, 9, 9], [8, 8, 8, 8], [7, 7, 7, 7], [0, 0, 30, 20]]), sizes[:4])
+    check_box_order(
+        "it", "bndbox", XYXY, np.array([[9.0, 9, 9, 9], [8, 8, 8, 8], [7, 7, 7, 7], [0, 0, 30, 20]]), sizes[:4]
+    )
     assert not caplog.messages
 
 
