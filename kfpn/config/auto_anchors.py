@@ -20,9 +20,9 @@ def choose_anchors(draft: Draft, facts: Facts) -> None:
     """
     if not len(facts.data.boxes):
         return
-    boxes, images = _sides_in_network(draft, facts)
+    boxes, images = _sides_in_network(facts, draft["input.short_side"], draft["input.long_side"])
     strides = _strides(draft)
-    before = best_overlaps(boxes, images, _sizes(draft, strides), strides, draft["model.aspect_ratios"])
+    before = overlaps_of_held(draft, facts, draft["input.short_side"], draft["input.long_side"])
     if facts.weights is not None and facts.weights.is_detector:
         draft.note("anchors", f"as the weights bring them: they overlap {_shares(before)}")
         return
@@ -44,12 +44,26 @@ def choose_anchors(draft: Draft, facts: Facts) -> None:
         draft.put("pooling", {"model.canonical_size": float(size)}, f"{numbers.CANONICAL:g} times the anchor of P4")
 
 
-def _sides_in_network(draft: Draft, facts: Facts) -> tuple[np.ndarray, np.ndarray]:
+def overlaps_of_held(draft: Draft, facts: Facts, short: float, long: float) -> np.ndarray:
+    """Returns each object's IoU with its best anchor, of the anchors that hold now.
+
+    Args:
+        draft: with the network.
+        facts: of the data, with at least one box.
+        short, long: sides of the input, pixels.
+
+    Returns:
+        (M,) float64, of the M boxes of the facts.
+    """
+    boxes, images = _sides_in_network(facts, short, long)
+    strides = _strides(draft)
+    return best_overlaps(boxes, images, _sizes(draft, strides), strides, draft["model.aspect_ratios"])
+
+
+def _sides_in_network(facts: Facts, short: float, long: float) -> tuple[np.ndarray, np.ndarray]:
     """Returns the boxes and their images' sizes in pixels of the network's input."""
     sizes = facts.data.box_image_sizes.astype(np.float64)
-    scale = np.minimum(draft["input.short_side"] / sizes.min(axis=1), draft["input.long_side"] / sizes.max(axis=1))[
-        :, None
-    ]
+    scale = np.minimum(short / sizes.min(axis=1), long / sizes.max(axis=1))[:, None]
     return facts.data.boxes.astype(np.float64) * scale, sizes * scale
 
 

@@ -17,7 +17,7 @@ class DataFacts:
         boxes: (M, 4) yxyx pixels of the images as they are, of all objects or of some that are evenly spread; no crowd.
         box_image_sizes: (M, 2) height and width of each box's image.
         objects_of_image: (N',) number of objects of each image, or of some that are evenly spread; the largest is among them.
-        class_counts: (K,) objects of each class.
+        class_shares: (K,) share of the images that have an object of each class, 0..1; no crowd.
     """
 
     images: int
@@ -25,7 +25,7 @@ class DataFacts:
     boxes: np.ndarray
     box_image_sizes: np.ndarray
     objects_of_image: np.ndarray
-    class_counts: np.ndarray
+    class_shares: np.ndarray
 
     def in_tiles(self, side: int) -> "DataFacts":
         """Returns the facts of tiles of the images: objects are measured against tiles, and are no larger.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kfpn.config import auto_numbers as numbers
+from kfpn.config.auto_anchors import overlaps_of_held
 from kfpn.config.auto_draft import Draft
 from kfpn.config.auto_facts import Facts, MachineFacts
 
@@ -15,10 +16,11 @@ def choose_input(draft: Draft, facts: Facts) -> None:
 
     Args:
         draft: with the network.
-        facts: of the data, the machine and the weights. A whole detector keeps its size: its anchors belong to it.
+        facts: of the data, the machine and the weights. A whole detector keeps its size, because its anchors belong to it; on a
+            CPU a smaller one, at which these anchors overlap as many objects.
     """
     if facts.weights is not None and facts.weights.is_detector:
-        draft.note("input size", f"as the weights were trained, short side {draft['input.short_side']}")
+        _choose_detectors_input(draft, facts)
         return
     sizes = facts.data.image_sizes.astype(np.float64)
     ratio = float(np.quantile(sizes.max(axis=1) / sizes.min(axis=1), numbers.LONG_QUANTILE))
@@ -31,6 +33,28 @@ def choose_input(draft: Draft, facts: Facts) -> None:
     long = _rounded_up(side * min(max(ratio, 1.0), numbers.MOST_LONG))
     long = max([long, *draft["input.train_short_sides"]])
     draft.put("input size", {"input.short_side": side, "input.long_side": long}, reason)
+
+
+def _choose_detectors_input(draft: Draft, facts: Facts) -> None:
+    own, long = draft["input.short_side"], draft["input.long_side"]
+    free = not {"input.short_side", "input.long_side", "input.train_short_sides"} & set(draft.given)
+    if free and not facts.machine.gpus and not draft["input.train_short_sides"] and len(facts.data.boxes):
+        at_own = _mean_overlap(draft, facts, own, long)
+        for side in (side for side in numbers.CPU_SIDES_OF_DETECTORS if side < own):
+            smaller = _rounded_up(side * long / own)
+            if (mean := _mean_overlap(draft, facts, side, smaller)) >= at_own - numbers.LOST_OVERLAP:
+                reason = (
+                    f"the weights' own {own} pixels cost {(own / side) ** 2:.1f} times as much; objects overlap their best "
+                    f"anchors by {mean:.2f} on average, {at_own:.2f} there"
+                )
+                draft.put("input size", {"input.short_side": side, "input.long_side": smaller}, reason)
+                return
+    draft.note("input size", f"as the weights were trained, short side {own}")
+
+
+def _mean_overlap(draft: Draft, facts: Facts, short: int, long: int) -> float:
+    """Returns the mean IoU of objects with their best anchors, of those that the draft holds."""
+    return float(overlaps_of_held(draft, facts, short, long).mean())
 
 
 def short_side_of(facts: Facts) -> tuple[int, str]:

@@ -48,6 +48,7 @@ def choose_settings(facts: Facts, given: Mapping[str, Any] | None = None) -> Cho
     choose_anchors(draft, facts)
     _choose_detections(draft, facts)
     _choose_rois(draft, facts)
+    _choose_repeats(draft, facts)
     _choose_steps(draft, facts, network)
     _choose_schedule(draft, facts)
     draft.put("precision", {"precision": "float32"}, _reason_of_precision(facts.machine))
@@ -156,6 +157,21 @@ def _choose_rois(draft: Draft, facts: Facts) -> None:
     if rois > draft["sampling.roi_batch"]:
         draft.put(
             "RoIs in the loss", {"sampling.roi_batch": rois}, f"half of the images have {median:.0f} objects or more"
+        )
+
+
+def _choose_repeats(draft: Draft, facts: Facts) -> None:
+    shares = facts.data.class_shares[facts.data.class_shares > 0]
+    if not len(shares):
+        return
+    bound = numbers.RARE * float(np.median(shares))
+    rare = int((shares < bound).sum())
+    if rare:
+        classes = "1 class is" if rare == 1 else f"{rare} classes are"
+        draft.put(
+            "rare classes",
+            {"input.repeat_threshold": float(f"{bound:.3g}")},
+            f"{classes} in less than {bound:.2%} of the images, a quarter of the median class's share",
         )
 
 

@@ -5,6 +5,7 @@ import numpy as np
 from kfpn.config.auto_facts import DataFacts
 from kfpn.config.spread import evenly_spread
 from kfpn.data.annotations import AnnotatedSource
+from kfpn.data.object_counts import classes_of_images
 from kfpn.data.record import Source
 
 MOST_LOOKED_AT = 20_000
@@ -31,7 +32,7 @@ def count_facts(source: Source) -> DataFacts:
         boxes=held.boxes[wanted][chosen],
         box_image_sizes=sizes[of_image[chosen]],
         objects_of_image=np.bincount(of_image, minlength=len(source)),
-        class_counts=np.bincount(held.labels[wanted], minlength=len(source.class_names)),
+        class_shares=np.bincount(classes_of_images(source).labels, minlength=len(source.class_names)) / len(source),
     )
 
 
@@ -40,7 +41,7 @@ def _facts_of_records(source: Source) -> DataFacts:
     counts = [int((~record.crowd).sum()) for record in records]
     sizes = np.array([(record.height, record.width) for record in records]).reshape(-1, 2)
     boxes = np.concatenate([np.zeros((0, 4), np.float32), *(record.boxes[~record.crowd] for record in records)])
-    labels = np.concatenate([np.zeros(0, np.int64), *(record.labels[~record.crowd] for record in records)])
+    labels = np.concatenate([np.zeros(0, np.int64), *(np.unique(record.labels[~record.crowd]) for record in records)])
     all_sizes = np.asarray(source.sizes)
     return DataFacts(
         images=len(source),
@@ -48,5 +49,5 @@ def _facts_of_records(source: Source) -> DataFacts:
         boxes=boxes,
         box_image_sizes=np.repeat(sizes, counts, axis=0),
         objects_of_image=np.array([*counts, source.max_boxes]),
-        class_counts=np.bincount(labels.astype(np.int64), minlength=len(source.class_names)),
+        class_shares=np.bincount(labels.astype(np.int64), minlength=len(source.class_names)) / len(records),
     )

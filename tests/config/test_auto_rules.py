@@ -23,9 +23,7 @@ def data(side=60.0, image=(480, 640), images=600, objects=3, ratio=1.0):
     corner = np.linspace(0, 1, 100)[:, None] * (np.array(image) - sides)
     counts = np.full(images, objects)
     sizes = np.full((100, 2), image)
-    return DataFacts(
-        images, sizes, np.concatenate([corner, corner + sides], axis=1), sizes, counts, np.array([counts.sum()])
-    )
+    return DataFacts(images, sizes, np.concatenate([corner, corner + sides], axis=1), sizes, counts, np.array([1.0]))
 
 
 def chosen(facts, machine=CPU, weights=None, **given):
@@ -129,6 +127,36 @@ def test_a_detectors_weights_keep_its_network_its_anchors_and_its_size():
     assert config.optimizer.learning_rate == 0.02
     assert config.optimizer.ema_decay == 0.0
     assert any(line.what == "anchors" and "as the weights bring them: they overlap" in line.reason for line in lines)
+
+
+def test_a_detectors_weights_have_a_smaller_input_on_a_cpu_as_long_as_their_anchors_overlap_the_objects():
+    def sides(side, **given):
+        config, lines = chosen(data(side, image=(800, 1066)), CPU, DETECTOR, **given)
+        (line,) = [line for line in lines if line.what == "input size"]
+        return (config.input.short_side, config.input.long_side), line.reason
+
+    (size, reason) = sides(320.0)
+    assert size == (320, 544)  # objects of 128 pixels then, one of the anchors' sizes
+    assert "pixels cost 6.2 times as much; objects overlap their best anchors by" in reason
+    # The smallest anchor has 32 pixels: objects that are smaller lose at any smaller size.
+    assert sides(42.0)[0] == (512, 864)  # at 416 pixels they have 22
+    assert sides(20.0)[0] == (800, 1333)
+    assert sides(300.0, input__short_side=640)[0][0] == 640
+    assert sides(300.0, input__train_short_sides=(640, 800))[0] == (800, 1333)
+    assert "short side 800" in sides(20.0)[1]
+
+
+def test_images_of_rare_classes_are_taken_more_often_where_classes_are_uneven():
+    def threshold(*shares, **given):
+        config, lines = chosen(dataclasses.replace(data(), class_shares=np.array(shares)), **given)
+        return config.input.repeat_threshold, [line.reason for line in lines if line.what == "rare classes"]
+
+    assert threshold(0.9, 0.8, 0.3) == (0.0, [])
+    assert threshold(0.9, 0.8, 0.0) == (0.0, [])  # a class that no image has can't be taken more often
+    bound, reasons = threshold(0.9, 0.8, 0.7, 0.01)
+    assert bound == pytest.approx(0.1875, abs=1e-3)  # a quarter of .75
+    assert reasons == ["1 class is in less than 18.75% of the images, a quarter of the median class's share"]
+    assert threshold(0.9, 0.8, 0.7, 0.01, input__repeat_threshold=0.0) == (0.0, [])
 
 
 def test_a_backbones_weights_keep_the_backbone_and_its_norm_alone():

@@ -44,12 +44,12 @@ def test_the_facts_are_counted_without_crowd():
     np.testing.assert_array_equal(facts.boxes, [[0, 0, 10, 20], [5, 5, 15, 9], [2, 3, 12, 13]])
     np.testing.assert_array_equal(facts.box_image_sizes, [[40, 60]] * 3)
     np.testing.assert_array_equal(facts.objects_of_image, [2, 0, 1])
-    np.testing.assert_array_equal(facts.class_counts, [2, 1])
+    np.testing.assert_array_equal(facts.class_shares, [2 / 3, 1 / 3])
 
 
 def test_a_source_without_a_table_gives_the_same_facts_and_its_largest_count():
     own, table = count_facts(OwnSource()), count_facts(IterableSource(RECORDS, ("a", "b")))
-    for name in ("image_sizes", "boxes", "box_image_sizes", "class_counts"):
+    for name in ("image_sizes", "boxes", "box_image_sizes", "class_shares"):
         np.testing.assert_array_equal(getattr(own, name), getattr(table, name))
     np.testing.assert_array_equal(own.objects_of_image, [2, 0, 1, 3])
 
@@ -58,7 +58,7 @@ def test_the_facts_of_a_part_are_those_of_its_images():
     for source in (OwnSource(), IterableSource(RECORDS, ("a", "b"))):
         facts = count_facts(part_of(source, np.array([0, 1]), "part"))
         assert facts.images == 2
-        np.testing.assert_array_equal(facts.class_counts, [1, 1])
+        np.testing.assert_array_equal(facts.class_shares, [1 / 2, 1 / 2])
 
 
 def test_of_many_boxes_some_that_are_evenly_spread_are_looked_at(monkeypatch):
