@@ -3,6 +3,7 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -73,6 +74,11 @@ class TileSource:
             areas=(record.areas[kept] * (seen.prod(-1) / np.maximum(sides.prod(-1), 1e-12))).astype(np.float32),
             name=record.name,
         )
+
+
+def tiles_without_images(source: Source, tiles: Tiles | None) -> Source:
+    """Returns the tiles of a source's images, without the whole images; the source itself where `tiles` is None."""
+    return TileSource(source, replace(tiles, whole=False)) if tiles else source
 
 
 class _LastImages:

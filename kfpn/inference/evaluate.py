@@ -18,7 +18,7 @@ from kfpn.data.dataset_checks import check_validation_set
 from kfpn.data.own_split import open_validation
 from kfpn.data.proposal_table import proposals_of
 from kfpn.data.record import Source
-from kfpn.data.tile_source import TileSource
+from kfpn.data.tile_source import tiles_without_images
 from kfpn.evaluation.best_thresholds import IOU, ClassThreshold, find_thresholds
 from kfpn.evaluation.compilation import worth_compiling
 from kfpn.evaluation.detect import evaluate_source, source_labels
@@ -144,8 +144,7 @@ class Evaluation:
         """Returns the recall of the proposals at the run's own size, of the tiles where there are any, see `evaluate_proposals`."""
         model = load.load_proposals_model(self.request.workdir)
         one = self.source_pass
-        source = TileSource(one.source, replace(self.tiles, whole=False)) if self.tiles else one.source
-        return evaluate_proposals(model, source, one.config, one.batch_size)
+        return evaluate_proposals(model, tiles_without_images(one.source, self.tiles), one.config, one.batch_size)
 
 
 def open_evaluation(request: EvaluationRequest) -> Evaluation:

@@ -1,13 +1,12 @@
 """Writes the results of a run at its end: the recall of the proposals, final.json and the last curves."""
 
 import sys
-from dataclasses import replace
 from typing import Any
 
 from kfpn.config.run import Config
 from kfpn.config.tile_options import tiles_in_force
 from kfpn.data.record import Source
-from kfpn.data.tile_source import TileSource
+from kfpn.data.tile_source import tiles_without_images
 from kfpn.evaluation.detection_limit import own_limit_figures
 from kfpn.evaluation.recall import proposal_recall, propose_source
 from kfpn.evaluation.source_pass import SourcePass
@@ -30,8 +29,7 @@ def measure_recall(config: Config, workdir: Workdir, source: Source) -> dict[str
         source: of the validation images. A run on tiles is measured on their tiles.
     """
     first_stage = load_proposals_model(workdir.path)
-    if tiles := tiles_in_force(None, config.input):
-        source = TileSource(source, replace(tiles, whole=False))
+    source = tiles_without_images(source, tiles_in_force(None, config.input))
     with EvaluationMemory(workdir.evaluation, config, source, ()).under_way() as at_once:
         proposals = propose_source(first_stage, SourcePass(source, config, None, sys.stderr.isatty(), at_once=at_once))
     return proposal_recall((source[index] for index in range(len(source))), proposals)

@@ -15,7 +15,7 @@ from kfpn.data.eval_order import eval_order
 from kfpn.data.image import load_image
 from kfpn.data.proposal_table import ProposalTable
 from kfpn.data.record import Source
-from kfpn.data.tile_source import TileSource
+from kfpn.data.tile_source import TileSource, tiles_without_images
 from kfpn.evaluation.compilation import worth_compiling
 from kfpn.evaluation.detect import evaluate_detections, evaluate_source
 from kfpn.evaluation.detection_limit import deciding_figure, images_at_limit, limit_line
@@ -83,8 +83,9 @@ class ValidationRun:
         # It is made at the first evaluation, by the process that evaluates, when the training has its memory.
         self._memory = functools.cache(lambda: EvaluationMemory(workdir.evaluation, config, self._tile_source, devices))
         self._decided_by = functools.cache(lambda: deciding_figure(source, config.model.max_detections))
-        loss_source = TileSource(source, replace(tiles, whole=False)) if tiles else source
-        self._loss = ValidationLoss(submodels, config, loss_source, proposals) if config.val_loss else None
+        self._loss = None
+        if config.val_loss:
+            self._loss = ValidationLoss(submodels, config, tiles_without_images(source, tiles), proposals)
 
     def __call__(self, step: int) -> dict[str, Any]:
         """Returns the figures of the current weights; `step` changes nothing."""
