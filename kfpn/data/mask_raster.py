@@ -1,0 +1,174 @@
+"""Draws outlines and bitmaps of objects into other frames: moved, scaled, mirrored, turned by quarters, cut."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from kfpn.data.mask_content import Bitmap
+
+_ROOM = 2.0
+"""Polygons that reach farther than this many frames outside are cut: COCO's drawing takes memory with the length of each line."""
+
+
+def rle_of_polygons(polygons: Sequence[np.ndarray], size: tuple[int, int]) -> dict:
+    """Returns COCO's run lengths {size, counts} of the union of polygons, by its own drawing.
+
+    Args:
+        polygons: each (n, 2) float64 x, y in pixels of the frame.
+        size: height and width of the frame.
+    """
+    height, width = size
+    near = [cut for polygon in polygons if len(cut := near_part(polygon, size)) >= 3]
+    if not near:
+        near = [np.full((3, 2), -2.0 * max(size))]
+    return coco_mask.merge(coco_mask.frPyObjects([polygon.ravel() for polygon in near], height, width))
+
+
+def bitmap_of_polygons(polygons: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
+    """Returns the union of polygons as a bitmap (height, width) uint8, 0 or 1."""
+    return coco_mask.decode(rle_of_polygons(polygons, size))
+
+
+def near_part(polygon: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Returns the polygon, cut to the surroundings of a frame if it reaches far outside of it: the frame sees the same.
+
+    Args:
+        polygon: (n, 2) float64 x, y.
+        size: height and width of the frame.
+    """
+    for axis, side in ((0, size[1]), (1, size[0])):
+        low, high = -_ROOM * side, (1.0 + _ROOM) * side
+        if len(polygon) and polygon[:, axis].min() < low:
+            polygon = _cut_below(polygon, axis, low)
+        if len(polygon) and polygon[:, axis].max() > high:
+            polygon = _cut_below(polygon * _mirror(axis), axis, -high) * _mirror(axis)
+    return polygon
+
+
+def _mirror(axis: int) -> np.ndarray:
+    return np.where(np.arange(2) == axis, -1.0, 1.0)
+
+
+def _cut_below(polygon: np.ndarray, axis: int, low: float) -> np.ndarray:
+    """Returns what of a polygon lies at or above a coordinate (Sutherland and Hodgman 1974, one edge)."""
+    following = np.roll(polygon, -1, axis=0)
+    inside = polygon[:, axis] >= low
+    crosses = inside != np.roll(inside, -1)
+    step = following[:, axis] - polygon[:, axis]
+    share = np.where(crosses, (low - polygon[:, axis]) / np.where(step == 0, 1.0, step), 0.0)
+    between = polygon + share[:, None] * (following - polygon)
+    between[:, axis] = low
+    both = np.stack([polygon, between], 1).reshape(-1, 2)
+    return both[np.stack([inside, crosses], 1).ravel()]
+
+
+def moved_polygons(polygons: Sequence[np.ndarray], matrix: np.ndarray) -> list[np.ndarray]:
+    """Returns polygons in the frame to which a matrix (2, 3) leads."""
+    return [polygon @ matrix[:, :2].T + matrix[:, 2] for polygon in polygons]
+
+
+def moved_bitmap(bitmap: Bitmap, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Returns a bitmap in another frame: each pixel is what lies under its centre, as Pillow's NEAREST has it.
+
+    Args:
+        bitmap: of the object.
+        matrix: (2, 3) axis-aligned, from x, y of the bitmap to those of the frame.
+        size: height and width of the frame.
+
+    Returns:
+        (height, width) uint8, 0 or 1.
+    """
+    turned, (scale_x, shift_x), (scale_y, shift_y) = axes_of(matrix)
+    along_x = np.arange(size[0] if turned else size[1]) + 0.5
+    along_y = np.arange(size[1] if turned else size[0]) + 0.5
+    columns = np.floor(along_x * scale_x + shift_x).astype(np.int64) - bitmap.first
+    rows = np.floor(along_y * scale_y + shift_y).astype(np.int64)
+    height, width = bitmap.pixels.shape
+    seen_x = np.flatnonzero((columns >= 0) & (columns < width))
+    seen_y = np.flatnonzero((rows >= 0) & (rows < height))
+    drawn = np.zeros((len(rows), len(columns)), np.uint8)
+    if len(seen_x) and len(seen_y):
+        drawn[np.ix_(seen_y, seen_x)] = bitmap.pixels[np.ix_(rows[seen_y], columns[seen_x])]
+    return drawn.T if turned else drawn
+
+
+def axes_of(matrix: np.ndarray) -> tuple[bool, tuple[float, float], tuple[float, float]]:
+    """Returns the way back along each axis of a matrix (2, 3): whether the axes are swapped, and factor and shift to x and to y.
+
+    With swapped axes the x of the bitmap follows from the y of the frame, and y from x.
+    """
+    turned = matrix[0, 0] == 0.0
+    to_x, to_y = (matrix[1, 0], matrix[0, 1]) if turned else (matrix[0, 0], matrix[1, 1])
+    of_x, of_y = (matrix[1, 2], matrix[0, 2]) if turned else (matrix[0, 2], matrix[1, 2])
+    return bool(turned), (1.0 / to_x, -of_x / to_x), (1.0 / to_y, -of_y / to_y)
+
+
+def grid_of_polygons(polygons: Sequence[np.ndarray], box: np.ndarray, side: int) -> np.ndarray:
+    """Draws polygons within a box, as detectron2's `rasterize_polygons_within_box` does.
+
+    Args:
+        polygons: each (n, 2) float64 x, y.
+        box: (4,) float64 yxyx in the same pixels.
+        side: rows and columns.
+
+    Returns:
+        (side, side) uint8, 0 or 1.
+    """
+    tall, wide = max(box[2] - box[0], 0.1), max(box[3] - box[1], 0.1)
+    scale = np.array([side / wide, side / tall])
+    return bitmap_of_polygons([(polygon - box[[1, 0]]) * scale for polygon in polygons], (side, side))
+
+
+def grid_of_bitmap(bitmap: Bitmap, matrix: np.ndarray, box: np.ndarray, side: int) -> np.ndarray:
+    """Samples a bitmap within a box: the average of each cell, as RoIAlign takes it with a sample for each pixel, at least .5.
+
+    Args:
+        bitmap: of the object.
+        matrix: (2, 3) axis-aligned, from x, y of the bitmap to those of the box.
+        box: (4,) float64 yxyx.
+        side: rows and columns.
+
+    Returns:
+        (side, side) uint8, 0 or 1.
+    """
+    turned, (scale_x, shift_x), (scale_y, shift_y) = axes_of(matrix)
+    of_x, of_y = (box[0::2], box[1::2]) if turned else (box[1::2], box[0::2])
+    columns, from_x = _weights(of_x * scale_x + shift_x, side, bitmap.size[1])
+    rows, from_y = _weights(of_y * scale_y + shift_y, side, bitmap.size[0])
+    begin = max(from_x - bitmap.first, 0)
+    end = min(from_x + columns.shape[1] - bitmap.first, bitmap.pixels.shape[1])
+    if end <= begin:
+        return np.zeros((side, side), np.uint8)
+    seen = bitmap.pixels[from_y : from_y + rows.shape[1], begin:end].astype(np.float32)
+    columns = columns[:, begin + bitmap.first - from_x : end + bitmap.first - from_x]
+    average = rows @ seen @ columns.T
+    return ((average.T if turned else average) >= 0.5 - 1e-6).astype(np.uint8)
+
+
+def _weights(ends: np.ndarray, side: int, length: int) -> tuple[np.ndarray, int]:
+    """Returns how the cells along one axis take the pixels.
+
+    Args:
+        ends: (2,) where the first cell begins and the last one ends, pixels; backwards in a mirrored frame.
+        side: cells.
+        length: pixels of the axis.
+
+    Returns:
+        (side, n) float32, and the pixel of the first column.
+    """
+    step = (ends[1] - ends[0]) / side
+    samples = max(1, int(np.ceil(abs(step))))
+    places = ends[0] + (np.arange(side * samples) + 0.5) * (step / samples) - 0.5
+    counted = (places >= -1.0) & (places <= length)
+    places = np.clip(places, 0.0, length - 1.0)
+    low = np.floor(places).astype(np.int64)
+    high = np.minimum(low + 1, length - 1)
+    first = int(low.min())
+    weights = np.zeros((side, int(high.max()) - first + 1), np.float32)
+    cell = np.repeat(np.arange(side), samples)
+    share = (places - low).astype(np.float32)
+    each = counted.astype(np.float32) / samples
+    np.add.at(weights, (cell, low - first), (1.0 - share) * each)
+    np.add.at(weights, (cell, high - first), share * each)
+    return weights, first
