@@ -38,7 +38,7 @@ def report_data(command: LookAtData) -> int:
     output = _output(command)
     first: Source | None = None
     for split, name in splits.items():
-        source = open_untouched(name, split)
+        source = open_untouched(name, split, masks=True)
         print("\n".join(filter(None, (describe_source(source), describe_objects(source)))), flush=True)
         first = source if first is None or split == "train" else first
     if first is None:

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kfpn.data.run_lengths import (
-    LARGEST_SIDE,
     bitmap_of_runs,
     packed_runs,
     run_lengths,
@@ -106,6 +105,11 @@ def unpack_outline(content: bytes) -> list[np.ndarray] | Bitmap | None:
     return np.split(points.reshape(-1, 2), np.cumsum(lengths)[:-1])
 
 
+def size_as_drawn(content: bytes) -> tuple[int, int] | None:
+    """Returns height and width of a content that is kept as run lengths; None of any other content: polygons fit each image."""
+    return _RUN_HEADER.unpack_from(content, 1)[:2] if content[:1] == _RUNS else None
+
+
 def rle_as_drawn(content: bytes) -> dict[str, Any] | None:
     """Returns COCO's run lengths {size, counts} of a content that is kept as run lengths; None of any other content."""
     if content[:1] != _RUNS:
@@ -160,15 +164,3 @@ def as_points(polygon: Any) -> np.ndarray:
 
 def _sides(size: Sequence[int]) -> str:
     return f"{size[0]} x {size[1]} (height x width)"
-
-
-__all__ = [
-    "LARGEST_SIDE",
-    "NOTHING",
-    "Bitmap",
-    "as_points",
-    "pack_bitmap",
-    "pack_outline",
-    "pack_polygons",
-    "unpack_outline",
-]

@@ -1,5 +1,6 @@
 """Makes the arrays of one training sample from its record: decoded, cut, resized, turned, coloured and padded."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -18,6 +19,7 @@ from kfpn.data.augment import (
 )
 from kfpn.data.image import decode_record
 from kfpn.data.jpeg_fraction import DecodedImage, SizeRule
+from kfpn.data.mask_moves import flip_masks, flip_masks_vertical, mask_rows, resize_masks, seen_masks, turn_masks
 from kfpn.data.own_augment import OwnAugment, load_function
 from kfpn.data.picture_changes import PICTURE_CHANGES, Picture
 from kfpn.data.record import Record, Source
@@ -54,6 +56,8 @@ def training_sample(source: Source, config: Config) -> Callable[..., tuple[np.nd
         record_index: int, sample_index: int, flip: bool, factor: float, short_side: int, canvas: np.ndarray
     ) -> tuple[np.ndarray, ...]:
         record, sample = source[int(record_index)], int(sample_index)
+        if not config.model.mask:
+            record = dataclasses.replace(record, masks=None)
         view = choose_view((record.height, record.width), record.boxes[~record.crowd], options, config.seed, sample)
         rule = size_rule(options, float(factor), int(short_side))
         needed = largest if view is None else _larger(largest, rule, view)
@@ -69,7 +73,8 @@ def training_sample(source: Source, config: Config) -> Callable[..., tuple[np.nd
             picture = own(picture, random_numbers(config.seed, sample, "augment"), name)
             picture = _fitted(picture, limit)
         size = np.array(picture.image.shape[:2], np.int32)
-        return padded(picture.image, canvas), size, *_rows_of_boxes(record, picture, rows)
+        made = padded(picture.image, canvas), size, *_rows_of_boxes(record, picture, rows)
+        return (*made, *mask_rows(picture.masks, picture.boxes, rows)) if config.model.mask else made
 
     return load
 
@@ -97,7 +102,8 @@ def _seen_picture(
     if view is None or view.window == whole:
         size = limit if view is None else view.resized(limit)
         image = resize_image(decoded.pixels, size, decoded.box)
-        return Picture(image, resize_boxes(record.boxes, decoded.size, size), record.labels, record.crowd)
+        masks = resize_masks(record.masks, size)
+        return Picture(image, resize_boxes(record.boxes, decoded.size, size), record.labels, record.crowd, masks)
     size, window = view.resized(limit), view.window
     boxes, kept = cut_boxes(record.boxes, record.crowd, window, least)
     sides = window[2] - window[0], window[3] - window[1]
@@ -106,6 +112,7 @@ def _seen_picture(
         resize_boxes(boxes[kept], sides, size),
         record.labels[kept],
         record.crowd[kept],
+        seen_masks(None if record.masks is None else record.masks.take(kept), window, size),
     )
 
 
@@ -123,15 +130,18 @@ def _part(decoded: DecodedImage, window: tuple[int, int, int, int]) -> tuple[flo
 
 
 def _turned(picture: Picture, flip: bool, view: View | None) -> Picture:
-    image, boxes = picture.image, picture.boxes
+    image, boxes, masks = picture.image, picture.boxes, picture.masks
     if flip:
         image, boxes = flip_image(image), flip_boxes(boxes, image.shape[1])
+        masks = flip_masks(masks)
     if view is not None and view.flip_vertical:
         image, boxes = image[::-1], flip_boxes_vertical(boxes, image.shape[0])
+        masks = flip_masks_vertical(masks)
     if view is not None and view.turns:
         boxes = turn_boxes(boxes, (image.shape[0], image.shape[1]), view.turns)
         image = np.rot90(image, view.turns)
-    return picture._replace(image=image, boxes=boxes)
+        masks = turn_masks(masks, view.turns)
+    return picture._replace(image=image, boxes=boxes, masks=masks)
 
 
 def _fitted(picture: Picture, limit: tuple[int, int]) -> Picture:
@@ -141,7 +151,8 @@ def _fitted(picture: Picture, limit: tuple[int, int]) -> Picture:
         return picture
     size = fitting_size((height, width), limit)
     image = resize_image(np.ascontiguousarray(picture.image), size)
-    return picture._replace(image=image, boxes=resize_boxes(picture.boxes, (height, width), size))
+    masks = resize_masks(picture.masks, size)
+    return picture._replace(image=image, boxes=resize_boxes(picture.boxes, (height, width), size), masks=masks)
 
 
 def padded(image: np.ndarray, canvas: np.ndarray) -> np.ndarray:

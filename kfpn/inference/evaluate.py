@@ -202,7 +202,7 @@ def _open_data(request: EvaluationRequest, config: Config) -> Source:
         if source is None:
             raise ValueError(f"{config.data} has no validation split: say what to evaluate on with --data")
     else:
-        source = formats.open_source(request.data, request.split, config.check_images)
+        source = formats.open_source(request.data, request.split, config.check_images, config.model.mask)
     check_validation_set(source)
     return source
 

@@ -105,10 +105,10 @@ def _opened_sources(
 ) -> tuple[Source, Source | None]:
     if source is None and val_source is None:
         return open_run_sources(config)
-    opened = open_source(config.data if source is None else source, "train", config.check_images)
+    opened = open_source(config.data if source is None else source, "train", config.check_images, config.model.mask)
     val_data: Any = val_source if val_source is not None else config.val_data
     if val_data is not None:
-        return opened, open_source(val_data, "validation", config.check_images)
+        return opened, open_source(val_data, "validation", config.check_images, config.model.mask)
     return split_by_image(opened, config.val_share, config.seed) if config.val_share else (opened, None)
 
 

@@ -273,7 +273,7 @@ def test_evaluate_prints_and_writes_the_figures(run, tmp_path, monkeypatch, caps
     opened = []
     checks = []
 
-    def open_source(data, split, check_images):
+    def open_source(data, split, check_images, masks):
         opened.append((data, split))
         checks.append(check_images)
         return source

@@ -122,7 +122,7 @@ def _raw_objects(objects: _Objects, class_names: list[str], faults: AnnotationFa
     )
 
 
-def open_place(place: str, split: str = "train") -> Source:
+def open_place(place: str, split: str = "train", *, masks: bool = False) -> Source:
     """Opens `DIR[,SPLIT]`; of a folder without lists the split is left out."""
     folder, named = place_and_split(place, "")
     return VocSource(folder, named or (split if split_names(folder) else "train"))

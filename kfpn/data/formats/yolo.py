@@ -105,7 +105,7 @@ def _require_other_images(data: DataYaml, split: str, faults: AnnotationFaults) 
             )
 
 
-def open_place(place: str, split: str = "train") -> Source:
+def open_place(place: str, split: str = "train", *, masks: bool = False) -> Source:
     """Opens `DATA.yaml[,SPLIT]`, or a folder that holds a classes.txt."""
     return YoloSource(*place_and_split(place, split))
 
