@@ -21,7 +21,7 @@ def evaluate_and_print(command: Evaluate) -> int:
     """Evaluates a detector, prints the figures and writes the files that were asked for; returns the exit code."""
     from kfpn.data.class_table import describe_source
     from kfpn.evaluation.best_thresholds import threshold_table
-    from kfpn.evaluation.coco_figures import detections_to_coco
+    from kfpn.evaluation.coco_rows import detections_to_coco
     from kfpn.evaluation.detection_limit import images_at_limit, limit_line
     from kfpn.evaluation.recall import recall_line
     from kfpn.inference.evaluate import EvaluationRequest, open_evaluation

@@ -21,7 +21,7 @@ from kfpn.data.augment import size_rule
 from kfpn.data.image import decode_picture, load_picture
 from kfpn.data.image_endings import image_endings, images_among, is_image_name
 from kfpn.data.jpeg_fraction import AnyImage, DecodedImage
-from kfpn.evaluation.coco_figures import detections_to_coco
+from kfpn.evaluation.coco_rows import detections_to_coco
 from kfpn.evaluation.detect import detect_image, detect_unpadded
 from kfpn.evaluation.detection_limit import limit_line
 from kfpn.evaluation.source_pass import detect_function
