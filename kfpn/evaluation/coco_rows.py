@@ -100,7 +100,7 @@ def ground_truth(records: Iterable[Record], class_names: Sequence[str], with_mas
                     "bbox": box,
                     "area": float(area),
                     "iscrowd": int(crowd),
-                    **({"segmentation": masks.rle(row)} if exists[row] else {}),
+                    **({"segmentation": masks.rle(row)} if masks is not None and exists[row] else {}),
                 }
             )
     twice = [image_id for image_id, count in Counter(image["id"] for image in images).items() if count > 1]

@@ -1,11 +1,12 @@
 """Turns the masks of detections into COCO's compressed run lengths, one after another, and back."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from kfpn.config.model import Pasting
+from kfpn.data.record import Record
 from kfpn.ops.mask_paste import Part, paste_one_by_one
 
 
@@ -72,3 +73,18 @@ def part_of(segmentation: Mapping[str, Any]) -> Part:
     left, top, width, height = (int(side) for side in coco_mask.toBbox(dict(segmentation)))
     window = slice(top, top + height), slice(left, left + width)
     return Part(window, bitmap[window])
+
+
+def parts_of(detections: Mapping[str, Any]) -> Callable[[int], Part] | None:
+    """Returns the function that decodes the mask of one detection of an image, as pictures take it; None without `segmentations`."""
+    if "segmentations" not in detections:
+        return None
+    return lambda row: part_of(detections["segmentations"][row])
+
+
+def truth_parts(record: Record) -> Callable[[int], Part | None] | None:
+    """Returns the function that decodes the mask of one object of a record; None for a record without masks."""
+    masks = getattr(record, "masks", None)
+    if masks is None:
+        return None
+    return lambda row: part_of(masks.rle(row)) if masks.exists[row] else None
