@@ -128,7 +128,9 @@ def masked(truth: dict[str, Any]) -> dict[str, Any]:
     annotations = []
     for annotation in truth["annotations"]:
         if not annotation.get("segmentation"):
-            (filled,) = coco_mask.frPyObjects([annotation["bbox"]], *sizes[annotation["image_id"]])
+            (filled,) = coco_mask.frPyObjects(
+                np.array([annotation["bbox"]], np.float64), *sizes[annotation["image_id"]]
+            )
             annotation = {**annotation, "segmentation": filled, "iscrowd": 1}
         annotations.append(annotation)
     return {**truth, "annotations": annotations}

@@ -30,11 +30,11 @@ def segmented(detections: dict[str, Any], size: Sequence[int] | np.ndarray, rule
     segmentations = np.empty(len(detections["boxes"]), object)
     parts = paste_one_by_one(detections["masks"], detections["boxes"], height, width, 0.5, rule)
     for row, part in enumerate(parts):
-        segmentations[row] = run_lengths(part, (height, width))
+        segmentations[row] = rle_of_part(part, (height, width))
     return {**rest, "segmentations": segmentations}
 
 
-def run_lengths(part: Part, size: tuple[int, int]) -> dict[str, Any]:
+def rle_of_part(part: Part, size: tuple[int, int]) -> dict[str, Any]:
     """Returns a pasted mask as pycocotools' `encode` writes it, without the rest of the image.
 
     Args:
