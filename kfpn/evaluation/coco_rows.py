@@ -86,7 +86,7 @@ def ground_truth(records: Iterable[Record], class_names: Sequence[str], with_mas
                 f"got {record.labels.min()}..{record.labels.max()}"
             )
         images.append({"id": int(record.image_id), "height": record.height, "width": record.width})
-        masks = getattr(record, "masks", None) if with_masks else None
+        masks = record.masks if with_masks else None
         exists = np.zeros(len(record.labels), bool) if masks is None else masks.exists
         for row, (box, label, crowd, area) in enumerate(
             zip(to_xywh(record.boxes), record.labels, record.crowd, record.areas, strict=True)

@@ -84,7 +84,7 @@ def parts_of(detections: Mapping[str, Any]) -> Callable[[int], Part] | None:
 
 def truth_parts(record: Record) -> Callable[[int], Part | None] | None:
     """Returns the function that decodes the mask of one object of a record; None for a record without masks."""
-    masks = getattr(record, "masks", None)
+    masks = record.masks
     if masks is None:
         return None
     return lambda row: part_of(masks.rle(row)) if masks.exists[row] else None
