@@ -65,7 +65,7 @@ def rle_of_part(part: Part, size: tuple[int, int]) -> dict[str, Any]:
     return {"size": [height, width], "counts": packed["counts"].decode("ascii")}
 
 
-def part_of(segmentation: Mapping[str, Any]) -> Part:
+def decoded_part(segmentation: Mapping[str, Any]) -> Part:
     """Returns COCO's compressed run lengths as a pasted mask."""
     from pycocotools import mask as coco_mask
 
@@ -79,7 +79,7 @@ def parts_of(detections: Mapping[str, Any]) -> Callable[[int], Part] | None:
     """Returns the function that decodes the mask of one detection of an image, as pictures take it; None without `segmentations`."""
     if "segmentations" not in detections:
         return None
-    return lambda row: part_of(detections["segmentations"][row])
+    return lambda row: decoded_part(detections["segmentations"][row])
 
 
 def truth_parts(record: Record) -> Callable[[int], Part | None] | None:
@@ -87,4 +87,4 @@ def truth_parts(record: Record) -> Callable[[int], Part | None] | None:
     masks = record.masks
     if masks is None:
         return None
-    return lambda row: part_of(masks.rle(row)) if masks.exists[row] else None
+    return lambda row: decoded_part(masks.rle(row)) if masks.exists[row] else None

@@ -33,7 +33,7 @@ def mask_rows(view: PyramidView, min_score: float) -> list[Row]:
         Panel(
             f"{view.class_names[view.labels[row]]} {100 * scores[row]:.0f}%",
             _logits_drawing(view, row, mask_logits(view.masks[row])),
-            _shares(class_color(int(view.labels[row]))),
+            _parts_of_one(class_color(int(view.labels[row]))),
         )
         for row in best
     ]
@@ -49,7 +49,7 @@ def mask_logits(mask: np.ndarray) -> np.ndarray:
     return np.log(inside) - np.log1p(-inside)
 
 
-def _shares(color: tuple[int, int, int]) -> tuple[float, float, float]:
+def _parts_of_one(color: tuple[int, int, int]) -> tuple[float, float, float]:
     red, green, blue = color
     return red / 255, green / 255, blue / 255
 

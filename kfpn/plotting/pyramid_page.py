@@ -99,14 +99,14 @@ def _first_row(view: PyramidView, min_score: float, drawn: int) -> Row:
 
 def _image_drawing(image: np.ndarray) -> Draw:
     def draw(sheet: Sheet, left: int, top: int, width: int, height: int) -> None:
-        sheet.axes(left, top, width, height).imshow(_resized(image, width, height), aspect="auto")
+        sheet.axes(left, top, width, height).imshow(_resized_picture(image, width, height), aspect="auto")
 
     return draw
 
 
 def _detections_drawing(view: PyramidView, keep: np.ndarray) -> Draw:
     def draw(sheet: Sheet, left: int, top: int, width: int, height: int) -> None:
-        enlarged = _resized(view.image, width, height)
+        enlarged = _resized_picture(view.image, width, height)
         boxes = view.boxes[keep] * np.tile(np.divide(enlarged.shape[:2], view.image.shape[:2]), 2)
         masks = chosen_masks(view.parts, np.flatnonzero(keep))
         picture = draw_detections(
@@ -198,7 +198,7 @@ def _map_panel(view: PyramidView, one: FeatureMap) -> Panel:
 def _map_drawing(view: PyramidView, values: np.ndarray, stride: int, colors: str) -> Draw:
     def draw(sheet: Sheet, left: int, top: int, width: int, height: int) -> None:
         axes, shape = sheet.axes(left, top, width, height), (height, width)
-        axes.imshow(_gray(_resized(view.image, width, height)), cmap="gray", vmin=0, vmax=255, aspect="auto")
+        axes.imshow(_gray(_resized_picture(view.image, width, height)), cmap="gray", vmin=0, vmax=255, aspect="auto")
         cells = spread_over_image(values, stride, view.image.shape[:2], shape)
         axes.imshow(cells, cmap=colors, vmin=0, vmax=1, alpha=OPACITY, interpolation="nearest", aspect="auto")
 
@@ -209,5 +209,5 @@ def _gray(image: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(image).convert("L"))
 
 
-def _resized(image: np.ndarray, width: int, height: int) -> np.ndarray:
+def _resized_picture(image: np.ndarray, width: int, height: int) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))

@@ -8,7 +8,7 @@ from kfpn.data.object_masks import ObjectMasks
 from kfpn.data.record import Record
 from kfpn.evaluation.coco_figures import FIGURES, evaluate_coco, evaluate_coco_json
 from kfpn.evaluation.coco_rows import detections_to_coco
-from kfpn.evaluation.segmentations import part_of
+from kfpn.evaluation.segmentations import decoded_part
 
 # The official answer for the masks of ../shared/data/known_coco, of pycocoEvalDemo.ipynb, which prints three digits; AP is given with six.
 KNOWN = (0.320, 0.562, 0.299, 0.387, 0.310, 0.327, 0.268, 0.415, 0.417, 0.469, 0.377, 0.381)
@@ -151,7 +151,7 @@ def test_images_without_a_detection_still_have_figures_of_masks():
 def test_results_with_masks_are_json_that_pycocotools_reads():
     (row,) = json.loads(json.dumps(detections_to_coco([detection([BOX], [0.5], [rectangle(*HALF)])], [18])))
     assert row.keys() == {"image_id", "category_id", "bbox", "score", "segmentation"}
-    assert coco_mask.decode(row["segmentation"]).sum() == part_of(row["segmentation"]).pixels.sum() == 40 * 20
+    assert coco_mask.decode(row["segmentation"]).sum() == decoded_part(row["segmentation"]).pixels.sum() == 40 * 20
 
 
 @pytest.mark.parametrize(

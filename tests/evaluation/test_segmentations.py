@@ -4,7 +4,7 @@ from pycocotools import mask as coco_mask
 
 from kfpn.data.object_masks import ObjectMasks
 from kfpn.data.record import Record
-from kfpn.evaluation.segmentations import part_of, parts_of, rle_of_part, segmented, truth_parts
+from kfpn.evaluation.segmentations import decoded_part, parts_of, rle_of_part, segmented, truth_parts
 from kfpn.ops.mask_paste import Part, paste_masks
 
 
@@ -25,7 +25,7 @@ def test_run_lengths_of_a_part_are_those_that_pycocotools_writes_for_the_whole_i
         expected = coco_mask.encode(np.asfortranarray(bitmap.astype(np.uint8)))
         written = rle_of_part(part, size)
         assert written == {"size": list(size), "counts": expected["counts"].decode()}
-        np.testing.assert_array_equal(bitmap_of(part_of(written), size), bitmap)
+        np.testing.assert_array_equal(bitmap_of(decoded_part(written), size), bitmap)
 
 
 @pytest.mark.parametrize("rule", ["sampled", "resized"])
