@@ -41,6 +41,7 @@ _PLACES = {
     "load_weights": "kfpn.weights.assign",
     "model_with_intermediates": "kfpn.inference.inspect_pyramid",
     "open_source": "kfpn.data.formats",
+    "paste_masks": "kfpn.ops.mask_paste",
     "predict": "kfpn.inference.predict",
     "preset": "kfpn.config.presets",
     "proposals_model": "kfpn.modeling.fast_rcnn",

@@ -17,6 +17,7 @@ LONGEST_FUNCTION = 50
 MOST_PARAMETERS = 6
 
 MANY_PARAMETERS: dict[str, str] = {
+    "draw_detections": "public: what people choose are keyword arguments with defaults",
     "evaluate": "public: what people choose are keyword arguments with defaults",
     "export_saved_model": "public: what people choose are keyword arguments with defaults",
 }

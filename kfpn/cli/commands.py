@@ -65,7 +65,8 @@ def _run_config(workdir: str) -> Config:
 
 def _predict(command: options.Predict) -> int:
     from kfpn.data.decode_limits import decoding_at_most
-    from kfpn.inference.predict import find_images, predict_images
+    from kfpn.inference.images_of_user import find_images
+    from kfpn.inference.predict_files import predict_images
     from kfpn.runs.load import limited, load_trained_detector
 
     require_local("output", command.output)
@@ -97,8 +98,8 @@ def _least_score(command: options.Predict, model: Any) -> Any:
 
 
 def _visualize(command: options.Visualize) -> int:
+    from kfpn.inference.images_of_user import find_images
     from kfpn.inference.inspect_pyramid import page_paths, visualize_images
-    from kfpn.inference.predict import find_images
     from kfpn.runs.load import load_submodels, require_trained
     from kfpn.runs.workdir import Workdir
 

@@ -69,7 +69,7 @@ def paste_masks(masks, boxes, height: int, width: int, threshold: float | None =
     Raises:
         ValueError: for arrays of other shapes, sizes below 1, or an unknown rule.
     """
-    _check(masks, boxes, height, width, rule)
+    _check_arrays(masks, boxes, height, width, rule)
     if isinstance(masks, np.ndarray):
         dtype = np.float32 if threshold is None else bool
         pasted = np.zeros((len(masks), height, width), dtype)
@@ -112,7 +112,7 @@ def paste_one_by_one(
     rule: Pasting = "sampled",
 ) -> Iterator[Part]:
     """Gives pasted masks one after another, each as far as it reaches: the arguments of `paste_masks`, as NumPy arrays."""
-    _check(masks, boxes, height, width, rule)
+    _check_arrays(masks, boxes, height, width, rule)
     for mask, box in zip(masks, np.asarray(boxes, np.float32), strict=True):
         # A cell beyond the box on each side, and a pixel for the rounding of the box.
         reach = (box[2:] - box[:2]) / mask.shape[0] + 2.0
@@ -137,7 +137,7 @@ def paste_one_by_one(
         yield Part(window, values if threshold is None else values >= threshold)
 
 
-def _check(masks, boxes, height: int, width: int, rule: str) -> None:
+def _check_arrays(masks, boxes, height: int, width: int, rule: str) -> None:
     if len(masks.shape) != 3 or masks.shape[1] != masks.shape[2]:
         raise ValueError(f"masks must be (D, M, M), got {tuple(masks.shape)}: paste the detections of one image")
     if tuple(boxes.shape) != (masks.shape[0], 4):

@@ -22,13 +22,14 @@ def plot_curves(metrics_path: str | Path, png_path: str | Path) -> None:
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 3)
-    own_limit = sorted({name for row in rows for name in row if name.startswith(("AP@", "AP50@"))})
-    shown = ("loss", "val_loss", "rpn_class", "rpn_box", "roi_class", "roi_box")
+    at_limit = ("AP@", "AP50@", "mask_AP@", "mask_AP50@")
+    own_limit = sorted({name for row in rows for name in row if name.startswith(at_limit)})
+    shown = ("loss", "val_loss", "rpn_class", "rpn_box", "roi_class", "roi_box", "roi_mask")
     losses = [name for name in shown if _series(rows, name)[0]]
     for axes, title, names in (
         (panels[0], "training loss" if "val_loss" not in losses else "training and validation loss", losses),
         (panels[1], "learning rate", ["lr"]),
-        (panels[2], "validation AP", ["AP", "AP50", "AP75", *own_limit]),
+        (panels[2], "validation AP", ["AP", "AP50", "AP75", "mask_AP", "mask_AP50", *own_limit]),
     ):
         for name in names:
             steps, values = _series(rows, name)

@@ -100,7 +100,7 @@ class ProgressReport:
     def evaluation_row(self, row: Mapping[str, Any]) -> None:
         """Writes and shows a row of an evaluation: `step` and the COCO figures."""
         self._write(row)
-        names = ("AP", "AP50", "AP75", "AR100", *own_limit_figures(row))
+        names = ("AP", "AP50", "AP75", "AR100", "mask_AP", "mask_AP50", *own_limit_figures(row))
         shown = (f"{name} {row[name]:.3f}" for name in names if row.get(name) is not None)
         say(f"step {row['step']}: {', '.join(shown) or 'nothing to measure AP on'}")
 

@@ -18,7 +18,7 @@ from kfpn.config.presets import preset
 from kfpn.config.run import Config, to_dict
 from kfpn.data.formats.iterable import IterableSource
 from kfpn.data.record import Record
-from kfpn.inference.predict import find_images, picture_paths
+from kfpn.inference.images_of_user import find_images, picture_paths
 
 ROOT = Path(__file__).resolve().parents[2]
 
