@@ -179,6 +179,7 @@ def _list_pretrained(_: options.ListPretrained) -> int:
     )
     for known in list_pretrained():
         accuracy = "" if known.box_ap is None else f", box AP {known.box_ap}"
+        accuracy += "" if known.mask_ap is None else f", mask AP {known.mask_ap}"
         size = "" if known.size is None else f", {known.size / 1e6:.0f} MB"
         print(f"{known.name}\n    {known.what}{accuracy}{size}; {known.licence}\n    {known.url}")
     return 0

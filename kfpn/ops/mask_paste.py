@@ -57,7 +57,7 @@ def paste_masks(masks, boxes, height: int, width: int, threshold: float | None =
     Args:
         masks: (D, M, M) float32 in 0..1, of one image's detections: tensors, or NumPy arrays.
         boxes: (D, 4) float32 yxyx, pixels of that image.
-        height, width: of the image, pixels.
+        height, width: of the image, pixels: ints, or scalar int tensors where `masks` is a tensor.
         threshold: a pixel belongs to the object where its value is at least this; None: the values themselves.
         rule: "sampled" (detectron2) or "resized" (torchvision), the field `pasting` of `ModelConfig`, which comes with the
             weights.
@@ -76,19 +76,26 @@ def paste_masks(masks, boxes, height: int, width: int, threshold: float | None =
         for row, part in enumerate(paste_one_by_one(masks, boxes, height, width, threshold, rule)):
             pasted[row][part.window] = part.pixels
         return pasted
-    rows, columns = ops.arange(height, dtype="float32"), ops.arange(width, dtype="float32")
+    rows, columns = (ops.cast(ops.arange(side), "float32") for side in (height, width))
     boxes = ops.cast(boxes, "float32")
-    filled = ops.all(boxes[:, 2:] > boxes[:, :2], axis=-1)
+    return ops.map(lambda parts: paste_one(*parts, (rows, columns), threshold, rule), (masks, boxes))
 
-    def paste(parts):
-        mask, box, is_filled = parts
-        low, high = box[None, :2], ops.where(is_filled, box[2:], box[:2] + 1.0)[None]
-        of_rows = _RULES[rule](ops, low[:, 0], high[:, 0], rows, mask.shape[0])[0]
-        of_columns = _RULES[rule](ops, low[:, 1], high[:, 1], columns, mask.shape[1])[0]
-        values = ops.where(is_filled, of_rows @ ops.cast(mask, "float32") @ ops.transpose(of_columns), 0.0)
-        return values if threshold is None else ops.logical_and(values >= threshold, is_filled)
 
-    return ops.map(paste, (masks, boxes, filled))
+def paste_one(mask, box, pixels, threshold: float | None = 0.5, rule: Pasting = "sampled"):
+    """Puts one mask into its image: tensors (M, M) and (4,) -> (height, width), see `paste_masks`.
+
+    Args:
+        mask, box: of one detection.
+        pixels: the numbers of the image's rows (height,) and of its columns (width,), float32.
+        threshold, rule: of `paste_masks`.
+    """
+    is_filled = ops.all(box[2:] > box[:2])
+    low, high = box[None, :2], ops.where(is_filled, box[2:], box[:2] + 1.0)[None]
+    of_rows, of_columns = (
+        _RULES[rule](ops, low[:, axis], high[:, axis], pixels[axis], mask.shape[axis])[0] for axis in (0, 1)
+    )
+    values = ops.where(is_filled, of_rows @ ops.cast(mask, "float32") @ ops.transpose(of_columns), 0.0)
+    return values if threshold is None else ops.logical_and(values >= threshold, is_filled)
 
 
 class Part(NamedTuple):
@@ -142,7 +149,7 @@ def _check_arrays(masks, boxes, height: int, width: int, rule: str) -> None:
         raise ValueError(f"masks must be (D, M, M), got {tuple(masks.shape)}: paste the detections of one image")
     if tuple(boxes.shape) != (masks.shape[0], 4):
         raise ValueError(f"boxes must be ({masks.shape[0]}, 4), a box a mask, got {tuple(boxes.shape)}")
-    if min(height, width) < 1:
+    if isinstance(height, int) and isinstance(width, int) and min(height, width) < 1:
         raise ValueError(f"height and width must be at least 1, got {height} and {width}")
     if rule not in _RULES:
         raise ValueError(f"rule must be {' or '.join(map(repr, _RULES))}, got {rule!r}")

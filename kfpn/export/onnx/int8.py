@@ -24,7 +24,7 @@ from kfpn.export.trained import TrainedDetector
 from kfpn.export.verify import ExportMismatch
 
 # The last layers stay float32: in eight bits, boxes and scores themselves would be rounded to 256 steps.
-_PREDICTORS = ("rpn_logits", "rpn_deltas", "head_logits", "head_deltas")
+_PREDICTORS = ("rpn_logits", "rpn_deltas", "head_logits", "head_deltas", "mask_logits")
 FEWEST_IMAGES = 8
 
 

@@ -37,8 +37,8 @@ def export_onnx(
 
     The file's input is `images`, (B, H, W, 3) float32, RGB, 0..255, already resized. Its outputs are boxes (B, D, 4)
     float32 yxyx in pixels of the input, scores (B, D) float32, labels (B, D) int32, -1 in empty rows, and num_detections
-    (B,) int32. With `raw` they are boxes (B, R, K, 4) and scores (B, R, K), 0 in empty rows, of the R proposals.
-    Its metadata hold class_names, category_ids and the rule by which images are resized.
+    (B,) int32, and with a mask head masks (B, D, 28, 28) float32 in 0..1. With `raw` they are boxes (B, R, K, 4) and scores
+    (B, R, K), 0 in empty rows, of the R proposals. Its metadata hold class_names, category_ids and the rule by which images are resized.
 
     Args:
         workdir: of `kfpn train` or `kfpn import-weights`.
@@ -164,6 +164,7 @@ def file_metadata(trained: TrainedDetector, raw: bool) -> dict[str, str]:
         "input_rule": json.dumps({"short_side": rule.short_side, "long_side": rule.long_side, "filter": "bilinear"}),
         "boxes": "y1, x1, y2, x2 in pixels of the input",
         "raw": json.dumps(raw),
+        **({"pasting": trained.config.model.pasting} if trained.config.model.mask and not raw else {}),
         **({} if trained.thresholds is None else {"thresholds": json.dumps(list(trained.thresholds))}),
     }
 
