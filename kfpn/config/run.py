@@ -198,6 +198,11 @@ class Config:
             )
         parse_profile(self.profile)
 
+    @property
+    def masks_on_host(self) -> bool:
+        """Whether what the mask head learns is made by an exact rule, which needs the compressed masks and the host."""
+        return self.model.mask and self.sampling.mask_targets != "grid"
+
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Returns a config as nested dicts of JSON values (tuples become lists)."""

@@ -23,7 +23,8 @@ def losses(outputs, targets: Targets, batch: dict, config: Config) -> dict:
         outputs: (B P, M, M, K) logits of the head, of the first P rows of the sample.
         targets: of the S sampled RoIs of each image.
         batch: has gt_has_mask (B, G) bool, and either gt_boxes (B, G, 4) and gt_masks (B, G, S, S) uint8, each object's mask over
-            its own box, or exact_masks: a function (rois (B, P, 4), gt_index (B, P), M) -> targets (B, P, M, M) float32.
+            its own box, or exact_masks: a function (rois (B, P, 4), gt_index (B, P), -1 where none counts, M) -> targets (B, P, M, M)
+            float32.
         config: the whole configuration.
     """
     rows, side = positive_rows(config.sampling), outputs.shape[1]
@@ -31,7 +32,7 @@ def losses(outputs, targets: Targets, batch: dict, config: Config) -> dict:
     logits = ops.reshape(own_logits(outputs, ops.reshape(labels, (-1,))), (-1, rows, side, side))
     counted = ops.logical_and(targets.positive[:, :rows], gather_rows(batch["gt_has_mask"], index))
     if "exact_masks" in batch:
-        wanted = batch["exact_masks"](rois, index, side)
+        wanted = batch["exact_masks"](rois, ops.where(counted, index, -1), side)
     else:
         wanted = grid_targets(batch["gt_masks"], batch["gt_boxes"], rois, index, side)
     return {"roi_mask": terms.mask_loss(logits, ops.stop_gradient(wanted), counted)}

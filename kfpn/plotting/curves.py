@@ -23,7 +23,7 @@ def plot_curves(metrics_path: str | Path, png_path: str | Path) -> None:
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 3)
     own_limit = sorted({name for row in rows for name in row if name.startswith(("AP@", "AP50@"))})
-    shown = ("loss", "val_loss", "rpn_class", "rpn_box", "roi_class", "roi_box")
+    shown = ("loss", "val_loss", "rpn_class", "rpn_box", "roi_class", "roi_box", "roi_mask")
     losses = [name for name in shown if _series(rows, name)[0]]
     for axes, title, names in (
         (panels[0], "training loss" if "val_loss" not in losses else "training and validation loss", losses),
