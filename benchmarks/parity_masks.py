@@ -1,5 +1,6 @@
 """Compares the masks' numbers with those of torchvision's and detectron2's Mask R-CNN, stage by stage, with the same weights."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,8 +9,10 @@ import numpy as np
 import tensorflow as tf
 from parity_reference import XYXY, Imported, Reference, Row, image_of, nchw
 
+from kfpn.data.mask_targets_exact import exact_mask_targets
+from kfpn.data.object_masks import ObjectMasks
 from kfpn.modeling.detector import Detector, inference_model
-from kfpn.modeling.heads.mask import own_logits
+from kfpn.modeling.heads.mask import MASK_SIDE, own_logits
 from kfpn.ops.boxes import iou
 from kfpn.ops.mask_paste import paste_masks
 
@@ -104,4 +107,47 @@ def mask_detection_rows(imported: Imported) -> Iterator[Row]:
     )
 
 
-MASK_STAGES = (mask_rows, mask_detection_rows)
+def _ground_truth_masks(reference: Reference) -> ObjectMasks:
+    """Returns the masks of the training image's objects: bitmaps for torchvision, polygons for detectron2."""
+    height, width = reference.train["image"].shape[:2]
+    outlines = json.loads(str(reference.train["gt_polygons"]))
+    if reference.background_first:
+        _, bits, _ = reference.rule.expected(reference.train, "gt_masks")
+        outlines = list(np.asarray(bits, bool).reshape(-1, height, width))
+    return ObjectMasks.of(outlines, (height, width))
+
+
+def mask_batch(imported: Imported) -> dict[str, Any]:
+    """Returns what the loss of masks reads of a batch: exact targets, by the rule that comes with the weights."""
+    masks, rule = _ground_truth_masks(imported.reference), imported.trained.sampling["mask_targets"]
+
+    def exact(rois: tf.Tensor, gt_index: tf.Tensor, side: int) -> tf.Tensor:
+        targets, counted = np.zeros((1, *gt_index.shape[1:], side, side), np.float32), np.array(gt_index[0]) >= 0
+        targets[0, counted] = exact_mask_targets(
+            masks, np.array(rois[0])[counted], np.array(gt_index[0])[counted], side, rule
+        )
+        return tf.constant(targets)
+
+    return {"gt_has_mask": tf.ones((1, len(masks)), tf.bool), "exact_masks": exact}
+
+
+def mask_target_rows(imported: Imported) -> Iterator[Row]:
+    """Compares what the mask head should predict: for the sampled RoIs, and for made-up ones round the ground truth."""
+    reference, train = imported.reference, imported.reference.train
+    masks, background = _ground_truth_masks(reference), 0 if reference.background_first else imported.config.num_classes
+    positive = np.flatnonzero(train["sampled_labels"] != background)
+    pairs = {
+        "mask_targets": (train["sampled_rois"][positive], train["sampled_matched"][positive]),
+        "target_masks": (train["target_rois"], train["target_matched"]),
+    }
+    for key, (rois, index) in pairs.items():
+        name = "sampled RoIs" if key == "mask_targets" else "made-up RoIs"
+        rules = {"": "soft"} if reference.background_first else {"": "polygons", "_bitmask": "bitmaps"}
+        for suffix, rule in rules.items():
+            own = exact_mask_targets(masks, rois[:, XYXY], index, MASK_SIDE, rule)
+            expected = np.reshape(reference.rule.expected(train, key + suffix)[1], own.shape).astype(np.float32)
+            worst = np.abs(own - expected).max()
+            yield Row(f"mask targets of {name}, {rule}", float(worst), 1e-4 if rule == "soft" else 0, "")
+
+
+MASK_STAGES = (mask_rows, mask_detection_rows, mask_target_rows)

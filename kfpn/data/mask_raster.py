@@ -9,6 +9,8 @@ from kfpn.data.mask_content import Bitmap
 
 _ROOM = 2.0
 """Polygons that reach farther than this many frames outside are cut: COCO's drawing takes memory with the length of each line."""
+_LEAST_ROOM = 2048.0
+"""Cells that polygons may reach outside of any frame. A cut moves the rounding of a line: within a small RoI that would show."""
 
 
 def rle_of_polygons(polygons: Sequence[np.ndarray], size: tuple[int, int]) -> dict:
@@ -38,7 +40,8 @@ def near_part(polygon: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         size: height and width of the frame.
     """
     for axis, side in ((0, size[1]), (1, size[0])):
-        low, high = -_ROOM * side, (1.0 + _ROOM) * side
+        room = max(_ROOM * side, _LEAST_ROOM)
+        low, high = -room, side + room
         if len(polygon) and polygon[:, axis].min() < low:
             polygon = _cut_below(polygon, axis, low)
         if len(polygon) and polygon[:, axis].max() > high:

@@ -7,7 +7,7 @@ from keras import ops
 
 from kfpn.config.run import Config
 from kfpn.losses import find_loss, terms
-from kfpn.losses.targets import Targets, roi_targets, rpn_targets
+from kfpn.losses.targets import Targets, positive_rows, roi_targets, rpn_targets
 from kfpn.modeling.detector import Detector, Rois
 from kfpn.modeling.proposals import ProposalRule, level_anchors, select_proposals, usable_anchors
 from kfpn.modeling.submodels import Submodels
@@ -62,6 +62,12 @@ class TrainingDetector(Detector):
         )
         sampled = roi_targets(boxes, usable, batch, self.config.num_classes, config.sampling, noise)
         return Rois(ops.stop_gradient(sampled.boxes), targets=sampled)
+
+    def pool(self, levels: dict, boxes, image_sizes, head: str = "box"):
+        """Pools the sampled RoIs; for a head that learns from positives alone, the first rows, where these stand."""
+        if getattr(find_loss(head), "LOOKS_AT", "sample") == "positives":
+            boxes = boxes[:, : positive_rows(self.run_config.sampling)]
+        return super().pool(levels, boxes, image_sizes, head)
 
     def anchor_targets(self, levels: dict) -> Targets:
         """Samples anchors, and finds what the RPN should predict for them."""
@@ -159,12 +165,13 @@ def training_losses(submodels: Submodels, config: Config, batch: dict, noise: di
         submodels: of `build_submodels`; batch-norm statistics are updated in place.
         config: the whole configuration.
         batch: dict of images (B, H, W, 3), image_sizes (B, 2) int32, gt_boxes (B, G, 4) float32 yxyx pixels,
-            gt_labels (B, G) int32 with -1 in padding, gt_crowd (B, G) bool.
+            gt_labels (B, G) int32 with -1 in padding, gt_crowd (B, G) bool; with `model.mask` also what
+            `kfpn.losses.mask.losses` reads.
         noise: dict of rpn (B, N) and roi (B, N + G) float32, uniform in 0..1, see `noise_shapes`.
         training: False: batch norms use their statistics and change none.
 
     Returns:
-        {"rpn_class", "rpn_box", "roi_class", "roi_box"}: (B,) float32 each, one loss an image.
+        {"rpn_class", "rpn_box", "roi_class", "roi_box"}, and with `model.mask` "roi_mask": (B,) float32 each, one loss an image.
     """
     detector = TrainingDetector(submodels, config, batch, noise)
     stages = detector.run(batch["images"], batch["image_sizes"], training=training)
@@ -186,7 +193,7 @@ def fixed_proposal_losses(
         training: see `training_losses`.
 
     Returns:
-        {"roi_class", "roi_box"}: (B,) float32 each, one loss an image.
+        {"roi_class", "roi_box"}, and with `model.mask` "roi_mask": (B,) float32 each, one loss an image.
     """
     detector = FixedProposalsTraining(submodels, config, batch, noise)
     stages = detector.run(batch["images"], batch["image_sizes"], training=training)

@@ -116,7 +116,8 @@ def _detectron2_detector(foreign: ForeignArrays) -> TrainedWeights:
     class_names, category_ids = coco_classes(classes) if classes == 80 else (None, None)
     kind = f"detectron2 {'Mask' if mask else 'Faster'} R-CNN {model['backbone']} FPN, {classes} classes"
     tensors = flip_channels(tensors) if bgr else tensors
-    return TrainedWeights(foreign.path, kind, model, SAMPLING, tensors, class_names, category_ids, notes)
+    sampling = {**SAMPLING, "mask_targets": "polygons"} if mask else SAMPLING
+    return TrainedWeights(foreign.path, kind, model, sampling, tensors, class_names, category_ids, notes)
 
 
 def _pixel_settings(path: str, buffers: Mapping[str, np.ndarray]) -> tuple[dict[str, Any], bool, tuple[str, ...]]:

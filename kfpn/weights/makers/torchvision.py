@@ -109,4 +109,5 @@ def _torchvision_detector(foreign: ForeignArrays, frozen: bool) -> TrainedWeight
         )
     class_names, category_ids = coco_classes(classes) if classes == 90 else (None, None)
     kind = f"torchvision {'Mask' if mask else 'Faster'} R-CNN {model['backbone']} FPN, {classes} classes"
-    return TrainedWeights(foreign.path, kind, model, SAMPLING, tensors, class_names, category_ids, notes)
+    sampling = {**SAMPLING, "mask_targets": "soft"} if mask else SAMPLING
+    return TrainedWeights(foreign.path, kind, model, sampling, tensors, class_names, category_ids, notes)

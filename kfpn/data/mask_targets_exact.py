@@ -1,0 +1,99 @@
+"""Computes what the mask head should predict, exactly as detectron2 and torchvision do: from polygons or bitmaps, in NumPy."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from kfpn.config.run import MaskTargets
+from kfpn.data.object_masks import ObjectMasks
+
+
+class CellSamples(NamedTuple):
+    """Says how the cells of RoIs sample a bitmap.
+
+    Attributes:
+        shift: pixels that are subtracted from the box: 0.5 where pixel 0 has its centre at 0 (RoIAlign's `aligned`).
+        least: pixels, the shortest side that a box is taken to have.
+    """
+
+    shift: float
+    least: float
+
+
+DETECTRON2 = CellSamples(0.5, 0.0)
+"""Of detectron2's `BitMasks.crop_and_resize`."""
+TORCHVISION = CellSamples(0.0, 1.0)
+"""Of torchvision's `project_masks_on_boxes`."""
+
+
+def exact_mask_targets(
+    masks: ObjectMasks, rois: np.ndarray, gt_index: np.ndarray, side: int, rule: MaskTargets
+) -> np.ndarray:
+    """Returns what the mask head should predict for RoIs, by an exact rule.
+
+    Args:
+        masks: those of an image's objects.
+        rois: (P, 4) float32 yxyx pixels of the frame of `masks`.
+        gt_index: (P,) int, the object of each RoI.
+        side: M, cells an axis.
+        rule: "polygons" (an object without polygons takes its bitmap), "bitmaps" or "soft", see `SamplingConfig.mask_targets`.
+
+    Returns:
+        (P, M, M) float32: 0 or 1, with "soft" 0..1; zeros where the object has no mask.
+    """
+    if rule == "polygons":
+        return masks.take(gt_index).grids(rois, side).astype(np.float32)
+    targets = np.zeros((len(rois), side, side), np.float32)
+    exists = masks.exists
+    for index in np.unique(gt_index):  # Each object is decoded once.
+        if not exists[index]:
+            continue
+        rows = np.flatnonzero(gt_index == index)
+        if rule == "soft":
+            targets[rows] = bitmap_shares(masks.bitmap(index), rois[rows], side, TORCHVISION)
+        else:
+            targets[rows] = bitmap_shares(masks.bitmap(index), rois[rows], side, DETECTRON2) >= 0.5
+    return targets
+
+
+def bitmap_shares(bitmap: np.ndarray, rois: np.ndarray, side: int, samples: CellSamples) -> np.ndarray:
+    """Returns the share of the object in each cell of each RoI: RoIAlign of its bitmap, with ceil(cell's side) samples an axis.
+
+    Args:
+        bitmap: (H, W) bool, of one object.
+        rois: (P, 4) yxyx pixels.
+        side: M, cells an axis.
+        samples: `DETECTRON2`, whose targets are the shares of at least .5, or `TORCHVISION`, whose targets are the shares.
+
+    Returns:
+        (P, M, M) float64 in 0..1.
+    """
+    shares = np.zeros((len(rois), side, side))
+    for row, roi in enumerate(np.asarray(rois, np.float64)):
+        (of_rows, top), (of_columns, left) = (
+            _cell_weights(roi[axis], roi[axis + 2], side, bitmap.shape[axis], samples) for axis in (0, 1)
+        )
+        seen = bitmap[top : top + of_rows.shape[1], left : left + of_columns.shape[1]]
+        shares[row] = of_rows @ seen.astype(np.float64) @ of_columns.T
+    return shares
+
+
+def _cell_weights(low: float, high: float, side: int, pixels: int, samples: CellSamples) -> tuple[np.ndarray, int]:
+    """Returns how much of each pixel of an axis the cells take, (side, n), and which pixel the first of the n is.
+
+    A sample takes its value from the two nearest pixels. Beyond the first and the last one it has their value for up to a pixel, and
+    0 farther outside.
+    """
+    start, step = low - samples.shift, max(high - low, samples.least) / side
+    count = max(1, int(np.ceil(step)))
+    places = start + (np.arange(side * count) + 0.5) * (step / count)
+    inside = (places >= -1.0) & (places <= pixels)
+    places = np.clip(places, 0.0, pixels - 1.0)
+    lower = np.floor(places).astype(np.int64)
+    upper = np.minimum(lower + 1, pixels - 1)
+    first = int(lower.min())
+    weights = np.zeros((side, int(upper.max()) - first + 1))
+    cells, share = np.repeat(np.arange(side), count), places - lower
+    np.add.at(weights, (cells, lower - first), (1.0 - share) * inside / count)
+    np.add.at(weights, (cells, upper - first), share * inside / count)
+    return weights, first
