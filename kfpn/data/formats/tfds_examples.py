@@ -24,7 +24,7 @@ def data_source(builder: tfds.core.DatasetBuilder, split: str, name: str) -> Seq
         raise ValueError(f"{name}: there is no split {split!r}; there are {', '.join(builder.info.splits)}") from error
     if not known:
         raise ValueError(f"{name}: the split must have at least one example, got none")
-    return builder.asdata_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+    return builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
 
 
 def as_bytes(image: Any) -> bytes:
