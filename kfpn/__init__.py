@@ -17,6 +17,7 @@ _PLACES = {
     "InputConfig": "kfpn.config.input_config",
     "IterableSource": "kfpn.data.formats.iterable",
     "ModelConfig": "kfpn.config.model",
+    "ObjectMasks": "kfpn.data.object_masks",
     "OptimizerConfig": "kfpn.config.optimizer_config",
     "Record": "kfpn.data.record",
     "SamplingConfig": "kfpn.config.run",

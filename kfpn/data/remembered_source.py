@@ -18,6 +18,8 @@ from kfpn.data.record import Source
 
 _RUN_FILES = {"config.json", "classes.json"}
 """Files by which a work directory of `kfpn train` is known."""
+OBJECT_PICTURES = "SegmentationObject"
+"""The folder in which VOC has the masks of objects, as pictures."""
 _ANNOTATION_ENDINGS = (".xml", ".txt", ".yaml", ".yml", ".names")
 
 
@@ -53,9 +55,13 @@ def _annotation_stamps(files: Sequence[str]) -> np.ndarray:
     Images have stamps of their own in the memory, and a log that grows changes nothing.
     """
     stamps = np.zeros((len(files), STAMP), np.int64)
-    asked = [i for i, file in enumerate(files) if len(files) == 1 or file.lower().endswith(_ANNOTATION_ENDINGS)]
+    asked = [i for i, file in enumerate(files) if len(files) == 1 or _is_annotation(file)]
     stamps[asked] = file_stamps([files[i] for i in asked])
     return stamps
+
+
+def _is_annotation(file: str) -> bool:
+    return file.lower().endswith(_ANNOTATION_ENDINGS) or os.path.basename(os.path.dirname(file)) == OBJECT_PICTURES
 
 
 def _recall(memory: CheckMemory, made_from: Sequence[str], stamps: np.ndarray) -> Source | None:
