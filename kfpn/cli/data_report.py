@@ -2,8 +2,10 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import numpy as np
 
 from kfpn.cli.augmented_tiles import augmented_tiles, training_part
 from kfpn.cli.options import LookAtData
@@ -16,7 +18,7 @@ from kfpn.data.image import load_image
 from kfpn.data.object_sizes import describe_objects, example_images
 from kfpn.data.own_augment import load_function
 from kfpn.data.own_split import SHARE, validation_images
-from kfpn.data.record import Source
+from kfpn.data.record import Record, Source
 from kfpn.data.repeat_factors import describe_order
 from kfpn.plotting.contact_sheet import Tile, draw_contact_sheet
 from kfpn.training.automatic import choose_for_run, start_config
@@ -100,7 +102,21 @@ def _tiles(source: Source, count: int) -> Iterator[Tile]:
         crowd = int(record.crowd.sum())
         numbers = f"{len(record.boxes) - crowd} objects{f', {crowd} crowd' if crowd else ''}"
         name = os.path.basename(record.name) if isinstance(record.image, str) else record.name
-        yield Tile(load_image(record), record.boxes, record.labels, record.crowd, f"{name[-28:]}: {numbers}")
+        yield Tile(
+            load_image(record),
+            record.boxes,
+            record.labels,
+            record.crowd,
+            f"{name[-28:]}: {numbers}",
+            _masks_on_tile(record),
+        )
+
+
+def _masks_on_tile(record: Record) -> Callable[[int], np.ndarray | None] | None:
+    masks = record.masks
+    if masks is None or not masks.exists.any():
+        return None
+    return lambda i: masks.bitmap(i) if masks.exists[i] else None
 
 
 def _output(command: LookAtData) -> Path:

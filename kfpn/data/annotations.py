@@ -251,3 +251,9 @@ class AnnotatedSource:
             name=self._image_names[index],
             masks=self.annotations.masks_of(index, (int(self.sizes[index, 0]), int(self.sizes[index, 1]))),
         )
+
+
+def have_masks(source: Any) -> bool:
+    """Returns whether a source keeps annotations of which one or more have masks."""
+    masks = source.annotations.masks if isinstance(source, AnnotatedSource) else None
+    return masks is not None and bool(masks.exists.any())

@@ -50,7 +50,7 @@ def turn_masks(masks: ObjectMasks | None, turns: int) -> ObjectMasks | None:
     return masks
 
 
-def mask_rows(masks: ObjectMasks | None, boxes: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
+def batch_masks(masks: ObjectMasks | None, boxes: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns the masks of a picture as a batch has them.
 
     Args:
@@ -67,3 +67,18 @@ def mask_rows(masks: ObjectMasks | None, boxes: np.ndarray, rows: int) -> tuple[
         grids[: len(masks)] = masks.grids(boxes)
         has_mask[: len(masks)] = masks.exists
     return grids, has_mask
+
+
+def batch_outlines(masks: ObjectMasks | None, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the masks of a picture as a batch has them for the exact rules: (rows,) bytes, and (rows,) bool, whether there is one.
+
+    Args:
+        masks: of the M objects; None: none has one.
+        rows: at least M.
+    """
+    outlines = np.full(rows, b"", object)
+    has_mask = np.zeros(rows, bool)
+    if masks is not None:
+        outlines[: len(masks)] = masks.serialized()
+        has_mask[: len(masks)] = masks.exists
+    return outlines, has_mask

@@ -58,7 +58,8 @@ def train_batches(
     int32, its true height and width; `gt_boxes` (B, G, 4) float32 yxyx pixels of the resized image; `gt_labels`
     (B, G) int32, -1 in rows without a box; `gt_crowd` (B, G) bool; `sample_index` (B,) int64, step x B + position;
     `record_index` (B,) int64. With a mask head also `gt_masks` (B, G, 112, 112) uint8, 1 where the object is, over its own box, and
-    `gt_has_mask` (B, G) bool. G is source.max_boxes, at least 1, twice as many with `augment`. Images of a batch share an aspect group, thus Hc, Wc.
+    `gt_has_mask` (B, G) bool; where `config.masks_on_host`, `gt_outlines` (B, G) bytes stand for `gt_masks`, see
+    `ObjectMasks.serialized`. G is source.max_boxes, at least 1, twice as many with `augment`. Images of a batch share an aspect group, thus Hc, Wc.
 
     Raises:
         ValueError: when the source is empty, `start_step` negative or `augment` no function. An unreadable image surfaces from the iterator
@@ -111,7 +112,9 @@ def _training_specs(rows: int, config: Config) -> dict[str, tf.TensorSpec]:
         "gt_crowd": tf.TensorSpec((rows,), tf.bool),
     }
     if config.model.mask:
-        specs["gt_masks"] = tf.TensorSpec((rows, GRID_SIDE, GRID_SIDE), tf.uint8)
+        # An exact rule draws the outlines for each RoI; the grid would be made for nothing.
+        grid = tf.TensorSpec((rows, GRID_SIDE, GRID_SIDE), tf.uint8)
+        specs |= {"gt_outlines": tf.TensorSpec((rows,), tf.string)} if config.masks_on_host else {"gt_masks": grid}
         specs["gt_has_mask"] = tf.TensorSpec((rows,), tf.bool)
     return specs
 

@@ -19,7 +19,15 @@ from kfpn.data.augment import (
 )
 from kfpn.data.image import decode_record
 from kfpn.data.jpeg_fraction import DecodedImage, SizeRule
-from kfpn.data.mask_moves import flip_masks, flip_masks_vertical, mask_rows, resize_masks, seen_masks, turn_masks
+from kfpn.data.mask_moves import (
+    batch_masks,
+    batch_outlines,
+    flip_masks,
+    flip_masks_vertical,
+    resize_masks,
+    seen_masks,
+    turn_masks,
+)
 from kfpn.data.own_augment import OwnAugment, load_function
 from kfpn.data.picture_changes import PICTURE_CHANGES, Picture
 from kfpn.data.record import Record, Source
@@ -74,7 +82,9 @@ def training_sample(source: Source, config: Config) -> Callable[..., tuple[np.nd
             picture = _fitted(picture, limit)
         size = np.array(picture.image.shape[:2], np.int32)
         made = padded(picture.image, canvas), size, *_rows_of_boxes(record, picture, rows)
-        return (*made, *mask_rows(picture.masks, picture.boxes, rows)) if config.model.mask else made
+        if config.masks_on_host:
+            return *made, *batch_outlines(picture.masks, rows)
+        return (*made, *batch_masks(picture.masks, picture.boxes, rows)) if config.model.mask else made
 
     return load
 

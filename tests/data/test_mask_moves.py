@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from kfpn.config.model import ModelConfig
-from kfpn.config.run import Config, InputConfig
+from kfpn.config.run import Config, InputConfig, SamplingConfig
+from kfpn.config.tile_options import Tiles
 from kfpn.data.object_masks import ObjectMasks
 from kfpn.data.record import Record
+from kfpn.data.tile_source import TileSource
 from kfpn.data.training_sample import training_sample
 
 INPUT = InputConfig(short_side=60, long_side=120, flip=0.0)
@@ -113,3 +115,32 @@ def test_records_without_masks_have_none_and_without_a_mask_head_nothing_is_made
     assert not has_mask.any()
     plain = Config(data="one", input=INPUT)
     assert len(training_sample(marked_source(), plain)(0, 0, False, 1.0, 60, CANVAS)) == 5
+
+
+def test_an_exact_rule_gets_the_outlines_in_the_pixels_of_the_picture():
+    exact = dataclasses.replace(config(), sampling=SamplingConfig(mask_targets="polygons"))
+    made = training_sample(marked_source(), exact)(0, 0, True, 1.0, 60, CANVAS)
+    image, size, *_, outlines, has_mask = made
+    masks = ObjectMasks.from_serialized(outlines)
+    assert has_mask.all()
+    assert masks.size == tuple(size)
+    assert (image[: size[0], : size[1], 1][masks.bitmap(0)] > 60).mean() > 0.9
+
+
+def test_a_tile_has_the_masks_of_its_objects():
+    tiles = TileSource(SizedImage(marked_source().record), Tiles(side=100, overlap=0.2, whole=False))
+    seen = 0
+    for i in range(len(tiles)):
+        record = tiles[i]
+        top, left, bottom, right = tiles.windows[i].tolist()
+        assert len(record.masks) == len(record.boxes)
+        for label, mask in zip(record.labels.tolist(), range(len(record.boxes)), strict=True):
+            whole = marked_source().record.masks.bitmap(label)[top:bottom, left:right]
+            assert (record.masks.bitmap(mask) == whole).all()
+            seen += 1
+    assert seen >= 2
+
+
+@dataclasses.dataclass
+class SizedImage(OneImage):
+    sizes: np.ndarray = dataclasses.field(default_factory=lambda: np.array([[150, 240]], np.int32))

@@ -65,7 +65,7 @@ class IterableSource(AnnotatedSource):
             np.concatenate([np.zeros(0, bool), *(record.crowd for record in held)]),
             np.concatenate([np.zeros(0), *(record.areas for record in held)]),
             where=lambda m: names[of_image[m]],
-            masks=_masks(held),
+            masks=_masks_of_records(held),
         )
         check_box_order(name, "boxes", YXYX, objects.boxes, sizes[of_image])
         image_ids = [record.image_id for record in held]
@@ -75,7 +75,7 @@ class IterableSource(AnnotatedSource):
         self.report(faults)
 
 
-def _masks(records: list[Record]) -> list[bytes] | None:
+def _masks_of_records(records: list[Record]) -> list[bytes] | None:
     """Returns the masks of all objects, empty where one has none; None where no record has masks."""
     if all(record.masks is None for record in records):
         return None

@@ -1,0 +1,43 @@
+"""Gives a person's own augmentation the masks of a picture as bitmaps, and takes back those that it returns."""
+
+from typing import Any
+
+import numpy as np
+
+from kfpn.data.mask_content import NOTHING, pack_bitmap
+from kfpn.data.object_masks import ObjectMasks
+
+
+def bitmaps_of(masks: ObjectMasks) -> np.ndarray:
+    """Returns all masks of a picture, (M, H, W) uint8, 0 or 1; zeros of an object without a mask."""
+    drawn = np.zeros((len(masks), *masks.size), np.uint8)
+    for i in np.flatnonzero(masks.exists).tolist():
+        drawn[i] = masks.bitmap(i)
+    return drawn
+
+
+def masks_of_bitmaps(bitmaps: Any, count: int, size: tuple[int, ...]) -> ObjectMasks:
+    """Returns the masks that a function returned; one without a pixel is none.
+
+    Args:
+        bitmaps: as the function returned them; None: no object has a mask.
+        count: of the boxes that it returned.
+        size: height and width of its image.
+
+    Raises:
+        ValueError: "RULE, got VALUE: what to do".
+    """
+    frame = (int(size[0]), int(size[1]))
+    if bitmaps is None:
+        return ObjectMasks([NOTHING] * count, frame)
+    try:
+        drawn = np.asarray(bitmaps)
+    except ValueError:
+        raise ValueError("return masks (N, H, W), got arrays of several sizes: each is of the image's size") from None
+    if not count and not drawn.size:
+        return ObjectMasks([], frame)
+    if drawn.shape != (count, *frame) or drawn.dtype.kind not in "biu":
+        raise ValueError(
+            f"return masks (N, H, W) of 0 and 1, here {(count, *frame)}, got {drawn.dtype} {drawn.shape}: one of the image's size for each box"
+        )
+    return ObjectMasks([pack_bitmap(one) if one.any() else NOTHING for one in drawn != 0], frame)
