@@ -192,6 +192,10 @@ class Config:
         check(self, "", "check_images", one_of(CheckImages))
         check(self, "", "data workdir", ("not be empty", bool))
         require_function_name(self.augment)
+        if self.input.copy_paste and not self.model.mask:
+            raise ValueError(
+                f"input.copy_paste must be 0 without masks, got {self.input.copy_paste:g}: it cuts objects out by their masks, add --mask"
+            )
         if self.proposals and (moving := self.input.moves_boxes() or (self.augment and "augment")):
             raise ValueError(
                 f"{moving} must be off with fixed proposals, got {self.proposals}: they go with input.flip and input.scale_jitter alone"

@@ -17,6 +17,7 @@ from kfpn.data.augment import (
     size_rule,
     turn_boxes,
 )
+from kfpn.data.copy_paste import paste_objects
 from kfpn.data.image import decode_record
 from kfpn.data.jpeg_fraction import DecodedImage, SizeRule
 from kfpn.data.mask_moves import (
@@ -34,12 +35,15 @@ from kfpn.data.record import Record, Source
 from kfpn.data.views import View, choose_view, cut_boxes, fitting_size, random_numbers, training_sizes
 
 ROOM = 2
-"""Rows of boxes with a function of one's own, in the most boxes of one image: it may paste objects."""
+"""Rows of boxes with a function of one's own or copy-paste, in the most boxes of one image: both may paste objects."""
+
+_OTHERS = 1 << 62
+"""Is added to the number of a sample for the image that is pasted into it: its view has other random numbers."""
 
 
 def box_rows(source: Source, config: Config) -> int:
     """Returns how many rows of boxes each training image has, at least 1."""
-    return max(1, source.max_boxes) * (ROOM if config.augment else 1)
+    return max(1, source.max_boxes) * (ROOM if config.augment or config.input.copy_paste else 1)
 
 
 def training_sample(source: Source, config: Config) -> Callable[..., tuple[np.ndarray, ...]]:
@@ -60,31 +64,42 @@ def training_sample(source: Source, config: Config) -> Callable[..., tuple[np.nd
     if config.augment:
         own = OwnAugment(config.augment, load_function(config.augment), len(source.class_names), rows)
 
-    def load(
-        record_index: int, sample_index: int, flip: bool, factor: float, short_side: int, canvas: np.ndarray
-    ) -> tuple[np.ndarray, ...]:
-        record, sample = source[int(record_index)], int(sample_index)
+    def seen(
+        record: Record, sample: int, flip: bool, factor: float, short_side: int
+    ) -> tuple[Picture, tuple[int, int]]:
         if not config.model.mask:
             record = dataclasses.replace(record, masks=None)
         view = choose_view((record.height, record.width), record.boxes[~record.crowd], options, config.seed, sample)
-        rule = size_rule(options, float(factor), int(short_side))
+        rule = size_rule(options, factor, short_side)
         needed = largest if view is None else _larger(largest, rule, view)
         decoded = decode_record(record, None if options.tile else needed)
         height, width = training_sizes(np.array(decoded.size), options).tolist()
         limit = rule((height, width))
-        picture = _seen_picture(decoded, record, view, limit, options.crop_keep)
-        picture = _turned(picture, bool(flip), view)
+        return _turned(_seen_picture(decoded, record, view, limit, options.crop_keep), flip, view), limit
+
+    def with_pasted(picture: Picture, sample: int, factor: float, short_side: int) -> Picture:
+        chance = random_numbers(config.seed, sample, "copy_paste")
+        if chance.random() >= options.copy_paste:
+            return picture
+        flip = bool(chance.random() < options.flip)
+        record = source[int(chance.integers(len(source)))]
+        other, _ = seen(record, sample + _OTHERS, flip, factor, short_side)
+        return paste_objects(picture, other, options.crop_keep, chance)
+
+    def load(
+        record_index: int, sample_index: int, flip: bool, factor: float, short_side: int, canvas: np.ndarray
+    ) -> tuple[np.ndarray, ...]:
+        record, sample = source[int(record_index)], int(sample_index)
+        picture, limit = seen(record, sample, bool(flip), float(factor), int(short_side))
+        if options.copy_paste:
+            picture = with_pasted(picture, sample, float(factor), int(short_side))
         for name, change in changes:
             picture = change(picture, options, random_numbers(config.seed, sample, name))
         if own is not None:
             name = record.name or f"image {record.image_id}"
             picture = own(picture, random_numbers(config.seed, sample, "augment"), name)
             picture = _fitted(picture, limit)
-        size = np.array(picture.image.shape[:2], np.int32)
-        made = padded(picture.image, canvas), size, *_rows_of_boxes(record, picture, rows)
-        if config.masks_on_host:
-            return *made, *batch_outlines(picture.masks, rows)
-        return (*made, *batch_masks(picture.masks, picture.boxes, rows)) if config.model.mask else made
+        return (*_arrays(record, picture, canvas, rows), *_arrays_of_masks(picture, rows, config))
 
     return load
 
@@ -172,6 +187,21 @@ def padded(image: np.ndarray, canvas: np.ndarray) -> np.ndarray:
     whole = np.zeros((*canvas, 3), np.uint8)
     whole[: image.shape[0], : image.shape[1]] = image
     return whole
+
+
+def _arrays(record: Record, picture: Picture, canvas: np.ndarray, rows: int) -> tuple[np.ndarray, ...]:
+    """Returns the padded image, its size, and the rows of boxes, labels and crowd."""
+    size = np.array(picture.image.shape[:2], np.int32)
+    return padded(picture.image, canvas), size, *_rows_of_boxes(record, picture, rows)
+
+
+def _arrays_of_masks(picture: Picture, rows: int, config: Config) -> tuple[np.ndarray, ...]:
+    """Returns the rows of masks and which of them exist, in the form that the run's targets are made from; nothing without masks."""
+    if not config.model.mask:
+        return ()
+    if config.masks_on_host:
+        return batch_outlines(picture.masks, rows)
+    return batch_masks(picture.masks, picture.boxes, rows)
 
 
 def _rows_of_boxes(record: Record, picture: Picture, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
