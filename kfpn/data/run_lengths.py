@@ -25,13 +25,7 @@ def run_lengths(rle: Mapping[str, Any]) -> np.ndarray:
     """
     height, width = size_of_runs(rle)
     counts = rle["counts"]
-    if isinstance(counts, str | bytes):
-        runs = _runs_of_text(counts)
-    else:
-        runs = np.asarray(counts) if isinstance(counts, list | tuple | np.ndarray) else np.zeros((1, 1))
-        if runs.ndim != 1 or not (runs.size == 0 or runs.dtype.kind in "iu" or (runs == np.round(runs)).all()):
-            raise ValueError(f"have counts that are whole numbers or text, got {str(counts)[:60]}")
-        runs = runs.astype(np.int64)
+    runs = _runs_of_text(counts) if isinstance(counts, str | bytes) else _runs_of_numbers(counts)
     if (runs < 0).any():
         raise ValueError(f"have counts of at least 0, got {int(runs.min())}")
     if int(runs.sum()) != height * width:
@@ -114,6 +108,18 @@ def runs_of_columns(runs: np.ndarray, height: int) -> tuple[np.ndarray, int, int
     kept[0] -= first * height
     rest = behind * height - int(ends[filled[-1]])
     return np.concatenate([kept, [rest]]) if rest else kept, first, behind - first
+
+
+def _runs_of_numbers(counts: Any) -> np.ndarray:
+    try:
+        runs = np.asarray(counts if isinstance(counts, list | tuple | np.ndarray) else [[]])
+        known = runs.ndim == 1 and (runs.size == 0 or runs.dtype.kind in "iuf")
+    except ValueError:  # lists of several lengths
+        known = False
+    # Larger numbers have sums that int64 cannot hold.
+    if not known or not ((np.abs(runs) <= LARGEST_SIDE**2) & (runs == np.round(runs))).all():
+        raise ValueError(f"have counts that are whole numbers of pixels, or text, got {str(counts)[:60]}")
+    return runs.astype(np.int64)
 
 
 def _runs_of_text(text: str | bytes) -> np.ndarray:
