@@ -15,7 +15,7 @@ AROUND = 0.15
 """Share of a box's sides that is shown of the image around it."""
 
 
-def mask_rows(view: PyramidView, min_score: float) -> list[Row]:
+def rows_of_logits(view: PyramidView, min_score: float) -> list[Row]:
     """Returns the row of mask logits; no row for a detector without masks, or without a detection of at least a score.
 
     Args:

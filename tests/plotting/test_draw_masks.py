@@ -5,7 +5,7 @@ import pytest
 
 from kfpn.plotting.draw_boxes import class_color, draw_detections, side_by_side
 from kfpn.plotting.draw_masks import FILLED, OUTLINED, enlarged_masks, patch_of
-from kfpn.plotting.mask_row import MOST, mask_logits, mask_rows
+from kfpn.plotting.mask_row import MOST, mask_logits, rows_of_logits
 from tests.plotting.test_pyramid_page import differing, page_of, view_of
 
 GRAY = np.full((200, 300, 3), 90, np.uint8)
@@ -98,11 +98,11 @@ def test_the_page_has_a_row_of_the_mask_logits_of_the_best_detections(tmp_path):
     masks = np.zeros((3, 28, 28), np.float32)
     masks[:, 7:21, 7:21] = 0.99
     view = view_of(boxes=boxes, labels=np.array([0, 1, 0]), scores=scores)
-    assert mask_rows(view, 0.5) == []
+    assert rows_of_logits(view, 0.5) == []
     view = dataclasses.replace(view, masks=masks, parts=lambda row: patch_of(bitmap(10, 10, 30, 50)[:64, :96]))
-    (row,) = mask_rows(view, 0.5)
+    (row,) = rows_of_logits(view, 0.5)
     assert [panel.title for panel in row.panels] == ["cat 90%", "dog 60%"]
-    assert mask_rows(view, 0.95) == []
+    assert rows_of_logits(view, 0.95) == []
     page = page_of(view, tmp_path / "page.png")
     other = page_of(dataclasses.replace(view, masks=1 - masks), tmp_path / "page.png")
     top, bottom, _, right = differing(page, other)
