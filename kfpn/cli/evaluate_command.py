@@ -16,6 +16,8 @@ _OF_REQUEST = (
 """Options of the command that `EvaluationRequest` has under the same name."""
 TILES_OF_TRAINING = "looks at tiles of {} pixels, as the run trained; --tiles 0 looks at whole images only"
 
+WITHOUT_MASKS = "{}: no object has a mask, so only boxes are measured; the other figures are empty"
+
 
 def evaluate_and_print(command: Evaluate) -> int:
     """Evaluates a detector, prints the figures and writes the files that were asked for; returns the exit code."""
@@ -42,6 +44,8 @@ def evaluate_and_print(command: Evaluate) -> int:
         print(TILES_OF_TRAINING.format(evaluation.tiles.side), flush=True)
     figures, detections = evaluation.measure()
     print(f"{evaluation.source.name}: {len(evaluation.source)} images\n{_figures_table(figures)}")
+    if figures.get("mask_AP", 0.0) is None and figures["AP"] is not None:
+        print(WITHOUT_MASKS.format(evaluation.source.name))
     limit = evaluation.source_pass.config.model.max_detections
     if cut := images_at_limit(detections, limit):
         print(limit_line(cut, len(evaluation.source), limit, "--max-detections"))

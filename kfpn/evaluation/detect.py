@@ -1,6 +1,6 @@
 """Runs a detector over images and whole sources, and gives its boxes in pixels of the original images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -114,11 +114,21 @@ def detect_source(model: Callable, source_pass: SourcePass) -> list[dict[str, An
     Raises:
         ValueError: if the source is empty, the batch size is below 1 or an image can't be read.
     """
-    outputs, rule = outputs_by_image(model, source_pass), source_pass.config.model.pasting
-    return [
-        {"image_id": image_id, **segmented(original_detections(row), row["original_sizes"], rule)}
-        for image_id, row in outputs
-    ]
+    return list(detections_by_image(model, source_pass))
+
+
+def detections_by_image(model: Callable, source_pass: SourcePass) -> Iterator[dict[str, Any]]:
+    """Yields what `detect_source` returns, image by image: all that an evaluation does but its figures.
+
+    Args:
+        model, source_pass: as `detect_source` takes them.
+
+    Raises:
+        ValueError: as `detect_source`.
+    """
+    rule = source_pass.config.model.pasting
+    for image_id, row in outputs_by_image(model, source_pass):
+        yield {"image_id": image_id, **segmented(original_detections(row), row["original_sizes"], rule)}
 
 
 def detect_image(model: Callable, image: AnyImage, resize_rule: InputConfig, image_id: int = 0) -> dict[str, Any]:

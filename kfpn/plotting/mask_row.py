@@ -4,6 +4,7 @@ import numpy as np
 from PIL import Image
 
 from kfpn.plotting.draw_boxes import class_color
+from kfpn.plotting.fonts import font_for, plain_font
 from kfpn.plotting.panels import Draw, Panel, Row, Sheet
 from kfpn.plotting.pyramid_view import PyramidView
 
@@ -11,11 +12,13 @@ COLUMNS = 6
 COLORS = "coolwarm"
 MOST = 8.0
 """Logits beyond it, on both sides, get the last colour."""
+LONGEST_NAME = 24
+"""Signs of a class's name over a panel."""
 AROUND = 0.15
 """Share of a box's sides that is shown of the image around it."""
 
 
-def mask_rows(view: PyramidView, min_score: float) -> list[Row]:
+def rows_of_logits(view: PyramidView, min_score: float) -> list[Row]:
     """Returns the row of mask logits; no row for a detector without masks, or without a detection of at least a score.
 
     Args:
@@ -31,7 +34,7 @@ def mask_rows(view: PyramidView, min_score: float) -> list[Row]:
         return []
     panels = [
         Panel(
-            f"{view.class_names[view.labels[row]]} {100 * scores[row]:.0f}%",
+            f"{title_of(view.class_names[view.labels[row]], int(view.labels[row]))} {100 * scores[row]:.0f}%",
             _logits_drawing(view, row, mask_logits(view.masks[row])),
             _parts_of_one(class_color(int(view.labels[row]))),
         )
@@ -40,6 +43,14 @@ def mask_rows(view: PyramidView, min_score: float) -> list[Row]:
     side = view.masks.shape[1]
     note = f"{side} x {side} cells over the box of each of the best detections, for its own class; the line is 0, a probability of .5"
     return [Row("Mask logits", note, panels, COLUMNS, (COLORS, f"-{MOST:g}", f"{MOST:g}"))]
+
+
+def title_of(name: str, label: int) -> str:
+    """Returns a class's name as matplotlib can write it over a panel: short, without formulas; the label where its font lacks signs."""
+    text = " ".join(name.split())
+    text = text if len(text) <= LONGEST_NAME else text[: LONGEST_NAME - 1] + "…"
+    font = font_for(text, 16)
+    return text.replace("$", r"\$") if font is not None and font.path == plain_font(16).path else str(label)
 
 
 def mask_logits(mask: np.ndarray) -> np.ndarray:

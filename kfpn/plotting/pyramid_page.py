@@ -9,7 +9,7 @@ from PIL import Image
 
 from kfpn.plotting.draw_boxes import class_color, draw_detections
 from kfpn.plotting.draw_masks import chosen_masks, enlarged_masks
-from kfpn.plotting.mask_row import mask_rows
+from kfpn.plotting.mask_row import rows_of_logits
 from kfpn.plotting.panels import Color, Draw, Panel, Row, Sheet, draw_rows
 from kfpn.plotting.pyramid_view import FeatureMap, PyramidView, level_counts
 
@@ -78,7 +78,7 @@ def draw_page(view: PyramidView, path: str | Path, min_score: float = 0.5, drawn
         min_score: detections with a lower score are not drawn.
         drawn: the largest number of proposals and of RoIs to draw, best first; the legend counts all of them.
     """
-    rows = [_first_row(view, min_score, drawn), *_map_rows(view), *mask_rows(view, min_score)]
+    rows = [_first_row(view, min_score, drawn), *_map_rows(view), *rows_of_logits(view, min_score)]
     draw_rows(rows, view.image.shape[0] / view.image.shape[1], path)
 
 

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 import kfpn
+from kfpn.cli import command_line as cli
 from kfpn.cli.evaluate_command import _figures_table
 from kfpn.config.run import Config, InputConfig
 from kfpn.data.formats.iterable import IterableSource
@@ -62,10 +64,23 @@ def test_the_rule_of_pasting_travels_with_the_file_of_a_model(detector, tmp_path
     assert not hasattr(kfpn.build_detector(2, "resnet18", **tiny.SETTINGS), "pasting")
 
 
+class Compiled:
+    """Stands for the detector of the tests, so that it is not compiled again."""
+
+    get_concrete_function = None
+    class_names, category_ids = NAMES, (1, 2, 3)
+
+    def __init__(self, detector):
+        self.detector = detector
+
+    def __call__(self, inputs):
+        return self.detector.compiled_detector(inputs)
+
+
 def test_pictures_and_the_file_of_detections_have_the_pasted_masks(detector, tmp_path):
     Image.fromarray(IMAGE).save(tmp_path / "one.png")
     (answer,) = kfpn.predict(detector, IMAGE)
-    rows, failed = predict_images(detector, CONFIG, [tmp_path / "one.png"], tmp_path / "out", 0.0)
+    rows, failed = predict_images(Compiled(detector), CONFIG, [tmp_path / "one.png"], tmp_path / "out", 0.0)
     assert failed == []
     written = json.loads((tmp_path / "out" / "detections.json").read_text())
     assert written == rows
@@ -100,3 +115,27 @@ def test_the_page_of_an_image_has_its_masks(submodels):
     assert view.masks.shape == (len(view.boxes), 28, 28)
     window, pixels = view.parts(0)
     assert pixels.shape == (window[0].stop - window[0].start, window[1].stop - window[1].start)
+
+
+def test_data_without_masks_are_measured_on_boxes_and_that_is_said(tmp_path, monkeypatch, capsys):
+    figures = dict.fromkeys((*FIGURES, *(f"mask_{name}" for name in FIGURES)), 0.5)
+    figures |= {"per_class": {"ant": 0.5}, "mask_per_class": {"ant": None}, "mask_AP": None}
+    record = Record(
+        IMAGE,
+        1,
+        50,
+        70,
+        np.array([[4, 4, 30, 40]], np.float32),
+        np.zeros(1, np.int32),
+        np.zeros(1, bool),
+        np.ones(1, np.float32),
+    )
+    evaluation = SimpleNamespace(
+        source=IterableSource([record], NAMES, name="mine"), measure=lambda: (figures, []), pyramid=None, tiles=None,
+        source_pass=SimpleNamespace(config=CONFIG),
+    )  # fmt: skip
+    monkeypatch.setattr("kfpn.inference.evaluate.open_evaluation", lambda request: evaluation)
+    assert cli.main(["evaluate", "--workdir", str(tmp_path)]) == 0
+    assert (
+        "mine: no object has a mask, so only boxes are measured; the other figures are empty" in capsys.readouterr().out
+    )

@@ -5,7 +5,7 @@ import pytest
 
 from kfpn.plotting.draw_boxes import class_color, draw_detections, side_by_side
 from kfpn.plotting.draw_masks import FILLED, OUTLINED, enlarged_masks, patch_of
-from kfpn.plotting.mask_row import MOST, mask_logits, mask_rows
+from kfpn.plotting.mask_row import LONGEST_NAME, MOST, mask_logits, rows_of_logits, title_of
 from tests.plotting.test_pyramid_page import differing, page_of, view_of
 
 GRAY = np.full((200, 300, 3), 90, np.uint8)
@@ -98,13 +98,20 @@ def test_the_page_has_a_row_of_the_mask_logits_of_the_best_detections(tmp_path):
     masks = np.zeros((3, 28, 28), np.float32)
     masks[:, 7:21, 7:21] = 0.99
     view = view_of(boxes=boxes, labels=np.array([0, 1, 0]), scores=scores)
-    assert mask_rows(view, 0.5) == []
+    assert rows_of_logits(view, 0.5) == []
     view = dataclasses.replace(view, masks=masks, parts=lambda row: patch_of(bitmap(10, 10, 30, 50)[:64, :96]))
-    (row,) = mask_rows(view, 0.5)
+    (row,) = rows_of_logits(view, 0.5)
     assert [panel.title for panel in row.panels] == ["cat 90%", "dog 60%"]
-    assert mask_rows(view, 0.95) == []
+    assert rows_of_logits(view, 0.95) == []
     page = page_of(view, tmp_path / "page.png")
     other = page_of(dataclasses.replace(view, masks=1 - masks), tmp_path / "page.png")
     top, bottom, _, right = differing(page, other)
     assert page.shape[0] - row.height(64 / 96) - 40 < top < bottom
     assert right < page.shape[1] / 2
+
+
+def test_the_title_of_a_class_is_short_has_no_formula_and_is_its_number_where_the_font_lacks_signs():
+    assert title_of("traffic\nlight", 9) == "traffic light"
+    assert title_of("a $5 note and a $10 note", 3) == r"a \$5 note and a \$10 note"
+    assert title_of("猫", 4) == "4"
+    assert len(title_of("x" * 99, 5)) == LONGEST_NAME
