@@ -147,7 +147,7 @@ def _quiet_root_logger() -> Iterator[None]:
 def require_accuracy(
     trained: TrainedDetector, source: Source, full: Path, quantized: Path, options: Int8Options
 ) -> None:
-    """Measures the AP of both files on validation images, prints it, and limits the loss.
+    """Measures the AP of both files on validation images, that of masks too where there are any, prints it, and limits the loss.
 
     Args:
         trained: the detector.
@@ -160,16 +160,16 @@ def require_accuracy(
         ExportMismatch: if the AP drops by more than `max_drop`.
     """
     rows = evenly_spread(len(source), options.check_images).tolist()
-    before, after = (
-        evaluate_onnx(path, source, rows, trained.config, trained.class_names)["AP"] or 0.0
-        for path in (full, quantized)
-    )
-    print(f"verify INT8: AP {after:.4f}, float32 {before:.4f}, on {len(rows)} images of {source.name}")
-    if before - after > options.max_drop:
-        raise ExportMismatch(
-            f"INT8 must cost at most {options.max_drop} AP, got {before:.4f} to {after:.4f} on {len(rows)} images of "
-            f"{source.name}; calibrate on more or other images, or allow more with --max-drop"
-        )
+    figures = [evaluate_onnx(path, source, rows, trained.config, trained.class_names) for path in (full, quantized)]
+    for name in (name for name in ("AP", "mask_AP") if name in figures[0]):
+        before, after = (figure[name] or 0.0 for figure in figures)
+        shown = name.replace("_", " ")
+        print(f"verify INT8: {shown} {after:.4f}, float32 {before:.4f}, on {len(rows)} images of {source.name}")
+        if before - after > options.max_drop:
+            raise ExportMismatch(
+                f"INT8 must cost at most {options.max_drop} {shown}, got {before:.4f} to {after:.4f} on {len(rows)} images "
+                f"of {source.name}; calibrate on more or other images, or allow more with --max-drop"
+            )
 
 
 def validation_source(config: Config) -> Source:
