@@ -17,7 +17,9 @@ from kfpn.data.image import decode_record
 from kfpn.data.own_split import open_validation
 from kfpn.data.pipeline import prepare_image
 from kfpn.data.record import Source
+from kfpn.evaluation.coco_figures import OF_MASKS
 from kfpn.evaluation.detect import detect_unpadded, evaluate_detections
+from kfpn.evaluation.segmentations import segmented
 from kfpn.export.calibration import calibration_pictures
 from kfpn.export.onnx.onnx_runtimes import in_onnxruntime
 from kfpn.export.trained import TrainedDetector
@@ -147,7 +149,7 @@ def _quiet_root_logger() -> Iterator[None]:
 def require_accuracy(
     trained: TrainedDetector, source: Source, full: Path, quantized: Path, options: Int8Options
 ) -> None:
-    """Measures the AP of both files on validation images, that of masks too where there are any, prints it, and limits the loss.
+    """Measures the AP of both files on validation images, of boxes and of masks where there are any, prints it, and limits the loss.
 
     Args:
         trained: the detector.
@@ -160,15 +162,18 @@ def require_accuracy(
         ExportMismatch: if the AP drops by more than `max_drop`.
     """
     rows = evenly_spread(len(source), options.check_images).tolist()
-    figures = [evaluate_onnx(path, source, rows, trained.config, trained.class_names) for path in (full, quantized)]
-    for name in (name for name in ("AP", "mask_AP") if name in figures[0]):
-        before, after = (figure[name] or 0.0 for figure in figures)
-        shown = name.replace("_", " ")
-        print(f"verify INT8: {shown} {after:.4f}, float32 {before:.4f}, on {len(rows)} images of {source.name}")
+    exact, rounded = (
+        evaluate_onnx(path, source, rows, trained.config, trained.class_names) for path in (full, quantized)
+    )
+    for name in ("AP", OF_MASKS + "AP"):
+        if name not in exact:
+            continue
+        before, after = exact[name] or 0.0, rounded[name] or 0.0
+        print(f"verify INT8: {name} {after:.4f}, float32 {before:.4f}, on {len(rows)} images of {source.name}")
         if before - after > options.max_drop:
             raise ExportMismatch(
-                f"INT8 must cost at most {options.max_drop} {shown}, got {before:.4f} to {after:.4f} on {len(rows)} images "
-                f"of {source.name}; calibrate on more or other images, or allow more with --max-drop"
+                f"INT8 must cost at most {options.max_drop} {name}, got {before:.4f} to {after:.4f} on {len(rows)} images of "
+                f"{source.name}; calibrate on more or other images, or allow more with --max-drop"
             )
 
 
@@ -206,9 +211,13 @@ def evaluate_onnx(
         class_names: names of the file's labels.
         load: `in_onnxruntime` or `in_openvino`.
     """
-    detect, needed = load(path), size_rule(config.input)
+    detect, needed, rule = load(path), size_rule(config.input), config.model.pasting
     detections = [
-        detect_unpadded(detect, decode_record(record, needed), config.input, int(record.image_id))
+        segmented(
+            detect_unpadded(detect, decode_record(record, needed), config.input, int(record.image_id)),
+            (record.height, record.width),
+            rule,
+        )
         for record in tqdm(
             (source[row] for row in rows), total=len(rows), desc=f"evaluate {path.name}", unit="image", leave=False
         )

@@ -99,8 +99,8 @@ def test_eight_bits_that_cost_too_much_of_the_masks_are_refused(monkeypatch, tmp
     trained = types.SimpleNamespace(config=None, class_names=())
     arguments = trained, open_source("shapes", "validation"), full, quantized, int8.Int8Options(check_images=3)
     if fails:
-        with pytest.raises(ExportMismatch, match=r"at most 0\.01 mask AP, got 0\.5000 to 0\.4899"):
+        with pytest.raises(ExportMismatch, match=r"at most 0\.01 mask_AP, got 0\.5000 to 0\.4899"):
             int8.require_accuracy(*arguments)
     else:
         int8.require_accuracy(*arguments)
-    assert f"verify INT8: mask AP {after:.4f}, float32 0.5000, on 3 images" in capsys.readouterr().out
+    assert f"verify INT8: mask_AP {after:.4f}, float32 0.5000, on 3 images" in capsys.readouterr().out
