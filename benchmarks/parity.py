@@ -9,7 +9,6 @@ of the tensor's own standard deviation.
 """
 
 import argparse
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -177,16 +176,16 @@ def rows(folder: Path, stages: Sequence[Stage]) -> list[Row]:
 def table(tables: dict[str, list[Row]]) -> str:
     """Writes the rows of all references beside each other, as one Markdown table."""
     lines = [f"| stage | {' | '.join(tables)} | at most |", f"|---|{'---|' * len(tables)}---|"]
-    for line in itertools.zip_longest(*tables.values()):  # the rows of training are the last, and not all have them
-        rows = [row for row in line if row is not None]
-        first = rows[0]
+    by_stage = [{row.stage: row for row in rows} for rows in tables.values()]
+    for stage in dict.fromkeys(row.stage for rows in tables.values() for row in rows):  # not all have all rows
+        line = [rows.get(stage) for rows in by_stage]
+        first = next(row for row in line if row is not None)
         counts = first.unit.startswith(("found", "of "))
         shown = [
             "-" if row is None else f"{row.value:.0f} {row.unit}" if counts else f"{row.value:.1e}" for row in line
         ]
-        name = first.stage if len({row.stage for row in rows}) == 1 else " / ".join(row.stage for row in rows)
         limit = f"at least {first.limit:.0f}" if first.unit.startswith("found") else f"{first.limit:g}"
-        lines.append(f"| {name} | {' | '.join(shown)} | {limit}{'' if counts else f' {first.unit}'} |")
+        lines.append(f"| {stage} | {' | '.join(shown)} | {limit}{'' if counts else f' {first.unit}'} |")
     return "\n".join(lines)
 
 
