@@ -3,7 +3,6 @@ import types
 import numpy as np
 import pytest
 
-from kfpn.data.formats import open_source
 from kfpn.export.onnx.int8 import _eight_bit_nodes
 from kfpn.export.onnx.onnx_runtimes import in_onnxruntime
 from kfpn.export.onnx.verify_onnx import outputs_difference, pictures, verify_onnx
@@ -97,7 +96,8 @@ def test_eight_bits_that_cost_too_much_of_the_masks_are_refused(monkeypatch, tmp
     figures = {full: {"AP": 0.5, "mask_AP": 0.5}, quantized: {"AP": 0.5, "mask_AP": after}}
     monkeypatch.setattr(int8, "evaluate_onnx", lambda path, *_: figures[path])
     trained = types.SimpleNamespace(config=None, class_names=())
-    arguments = trained, open_source("shapes", "validation"), full, quantized, int8.Int8Options(check_images=3)
+    source = type("Three", (list,), {"name": "three"})(range(3))
+    arguments = trained, source, full, quantized, int8.Int8Options(check_images=3)
     if fails:
         with pytest.raises(ExportMismatch, match=r"at most 0\.01 mask_AP, got 0\.5000 to 0\.4899"):
             int8.require_accuracy(*arguments)
