@@ -46,14 +46,8 @@ class Pretrained:
         return self.name.replace(":", "_") + Path(self.url).suffix
 
 
-def _torchvision(
-    name: str,
-    file: str,
-    sha256: str,
-    size: int | None,
-    box_ap: float | None = None,
-    mask_ap: float | None = None,
-) -> Pretrained:
+def _torchvision(name: str, file: str, sha256: str, size: int | None, *aps: float) -> Pretrained:
+    box_ap, mask_ap = (*aps, None, None)[:2]
     what = f"{_network(mask_ap)} R-50-FPN, COCO train2017, 91 classes"
     if box_ap is None:
         what = "ResNet, ImageNet-1k, " + name[-2:].upper()
@@ -66,19 +60,14 @@ def _network(mask_ap: float | None) -> str:
 
 
 def _detectron2(
-    name: str,
-    run: str,
-    md5: str,
-    box_ap: float,
-    mask_ap: float | None = None,
-    known: tuple[str | None, int | None] = (None, None),
+    name: str, run: str, md5: str, *aps: float, known: tuple[str | None, int | None] = (None, None)
 ) -> Pretrained:
     """Returns an entry of detectron2's zoo; `known` is the SHA-256 and the size of its file."""
+    box_ap, mask_ap = (*aps, None)[:2]
     task = "COCO-Detection" if mask_ap is None else "COCO-InstanceSegmentation"
     url = f"https://dl.fbaipublicfiles.com/detectron2/{task}/{name}/{run}/model_final_{md5}.pkl"
-    what = f"{_network(mask_ap)} {name[name.index('_R_') + 1 :].replace('_', '-')}, COCO train2017"
-    sha256, size = known
-    return Pretrained(f"detectron2:{name}", url, sha256, box_ap, CC, size, what, md5, mask_ap)
+    what = f"{_network(mask_ap)} {name[name.index('R_') :].replace('_', '-')}, COCO train2017"
+    return Pretrained(f"detectron2:{name}", url, known[0], box_ap, CC, known[1], what, md5, mask_ap)
 
 
 def _msra(name: str) -> Pretrained:

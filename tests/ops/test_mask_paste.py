@@ -82,8 +82,15 @@ def test_a_box_outside_of_the_image_has_an_empty_mask(rule, sides):
 def test_a_box_that_is_cut_by_the_image_has_the_pixels_that_it_has_in_a_larger_image(rule):
     mask = np.random.default_rng(0).uniform(size=(1, 28, 28)).astype(np.float32)
     whole = values(mask, box(20, 30, 60, 90), 100, 120, rule)
-    part = values(mask, box(0, 0, 40, 60), 30, 40, rule)
-    np.testing.assert_allclose(part, whole[:, 20:50, 30:70], atol=1e-5)
+    part = values(mask, box(20, 30, 60, 90), 45, 60, rule)
+    np.testing.assert_allclose(part, whole[:, :45, :60], atol=1e-5)
+
+
+def test_sampled_is_the_same_wherever_the_box_lies():
+    # Not so torchvision's rule, which cuts negative sides upwards and others downwards.
+    mask = np.random.default_rng(0).uniform(size=(1, 28, 28)).astype(np.float32)
+    whole = values(mask, box(20, 30, 60, 90), 100, 120)
+    np.testing.assert_allclose(values(mask, box(-10, -5, 30, 55), 60, 60), whole[:, 30:90, 35:95], atol=1e-5)
 
 
 def test_no_detections_give_no_masks():

@@ -71,6 +71,10 @@ def export_onnx(
         trained = open_trained(workdir, best_thresholds)
         if shape is not None:
             _require_small_counts(trained.config)
+        if raw and trained.config.model.mask:
+            print(
+                "raw: masks are left out, because the mask head looks at detections and a raw file has none", flush=True
+            )
         if int8:
             # Opened now, so that a mistake in the options is found before minutes of work.
             inputs = list(calibration_inputs(trained.config, int8))

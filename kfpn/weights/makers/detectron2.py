@@ -81,7 +81,7 @@ def read(foreign: ForeignArrays) -> TrainedWeights:
     for start, network in UNSUPPORTED.items():
         if foreign.has(start):
             raise ValueError(
-                f"{foreign.path}: must be a Faster R-CNN with FPN or a ResNet of detectron2's, got {network}: not supported"
+                f"{foreign.path}: must be a Faster or Mask R-CNN with FPN or a ResNet of detectron2's, got {network}: not supported"
             )
     foreign, _ = foreign.drop_matching(r".*\.num_batches_tracked$")
     if foreign.has("backbone.bottom_up."):

@@ -78,7 +78,7 @@ def read(foreign: ForeignArrays) -> TrainedWeights:
     for start, network in UNSUPPORTED.items():
         if foreign.has(start):
             raise ValueError(
-                f"{foreign.path}: must be a fasterrcnn_resnet18..152_fpn or a ResNet of torchvision's, got {network}: not supported"
+                f"{foreign.path}: must be a fasterrcnn or maskrcnn_resnet18..152_fpn or a ResNet of torchvision's, got {network}: not supported"
             )
     # BatchNorm2d counts its batches and a frozen norm does not. Inference does not need the counters.
     foreign, counters = foreign.drop_matching(r".*\.num_batches_tracked$")

@@ -1,3 +1,5 @@
+import types
+
 import numpy as np
 import pytest
 
@@ -84,3 +86,21 @@ def test_masks_of_matched_detections_are_compared():
     assert (same.mask, same.masks) == (pytest.approx(0.125), 2)
     turned = {name: value[:, ::-1] for name, value in {**one, "masks": masks}.items() if name != "num_detections"}
     assert outputs_difference({**one, "masks": masks}, {**turned, "num_detections": [2]}).mask == 0.0
+
+
+@pytest.mark.parametrize(("after", "fails"), [(0.4901, False), (0.4899, True)])
+def test_eight_bits_that_cost_too_much_of_the_masks_are_refused(monkeypatch, tmp_path, capsys, after, fails):
+    from kfpn.export.onnx import int8
+
+    full, quantized = tmp_path / "full.onnx", tmp_path / "int8.onnx"
+    figures = {full: {"AP": 0.5, "mask_AP": 0.5}, quantized: {"AP": 0.5, "mask_AP": after}}
+    monkeypatch.setattr(int8, "evaluate_onnx", lambda path, *_: figures[path])
+    trained = types.SimpleNamespace(config=None, class_names=())
+    source = type("Three", (list,), {"name": "three"})(range(3))
+    arguments = trained, source, full, quantized, int8.Int8Options(check_images=3)
+    if fails:
+        with pytest.raises(ExportMismatch, match=r"at most 0\.01 mask_AP, got 0\.5000 to 0\.4899"):
+            int8.require_accuracy(*arguments)
+    else:
+        int8.require_accuracy(*arguments)
+    assert f"verify INT8: mask_AP {after:.4f}, float32 0.5000, on 3 images" in capsys.readouterr().out
