@@ -16,6 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from parity_masks import MASK_FOLDERS, mask_detection_rows, mask_rows, mask_target_rows
 from parity_reference import FOLDERS, XYXY, Imported, Reference, Row, image_of, import_reference, nchw, to_xyxy
 from parity_training import training_rows
 
@@ -156,12 +157,13 @@ def match_sets(
 
 
 STAGES = (feature_rows, proposal_rows, roi_rows, detection_rows, training_rows)
+MASK_STAGES = (mask_rows, mask_detection_rows, mask_target_rows, training_rows)
 
 
 def rows(folder: Path) -> list[Row]:
-    """Returns the table of one reference."""
+    """Returns the table of one reference; with a mask head it begins behind the box head, whose numbers are those of another one."""
     imported = import_reference(Reference(folder))
-    return [row for stage in STAGES for row in stage(imported)]
+    return [row for stage in (MASK_STAGES if imported.config.mask else STAGES) for row in stage(imported)]
 
 
 def table(tables: dict[str, list[Row]]) -> str:
@@ -185,15 +187,18 @@ def main() -> None:
     parser.add_argument("--reference", type=Path, default=Path("../shared/parity"))
     parser.add_argument("--page", type=Path, default=Path("docs/parity.md"), help="the page whose table is replaced")
     args = parser.parse_args()
-    if not all((args.reference / name / "infer.npz").exists() for name in FOLDERS):
-        parser.error(f"--reference must hold {' and '.join(FOLDERS)}, got {args.reference}")
-    tables = {name: rows(args.reference / name) for name in FOLDERS}
-    text = table(tables)
-    print(text)
-    if args.page.exists():
-        before, _, rest = args.page.read_text().partition("<!-- table -->")
-        _, _, after = rest.partition("<!-- /table -->")
-        args.page.write_text(f"{before}<!-- table -->\n{text}\n<!-- /table -->{after}")
+    if not all((args.reference / name / "infer.npz").exists() for name in (*FOLDERS, *MASK_FOLDERS)):
+        parser.error(f"--reference must hold {' and '.join((*FOLDERS, *MASK_FOLDERS))}, got {args.reference}")
+    tables: dict[str, list[Row]] = {}
+    for mark, names in (("table", FOLDERS), ("masks", MASK_FOLDERS)):
+        some = {name: rows(args.reference / name) for name in names}
+        text = table(some)
+        print(text)
+        if args.page.exists():
+            before, _, rest = args.page.read_text().partition(f"<!-- {mark} -->")
+            _, _, after = rest.partition(f"<!-- /{mark} -->")
+            args.page.write_text(f"{before}<!-- {mark} -->\n{text}\n<!-- /{mark} -->{after}")
+        tables |= some
     failed = [f"{name}: {row}" for name, lines in tables.items() for row in lines if not row.holds]
     if failed:
         raise SystemExit("\n".join(["these rows break their limit:", *failed]))
