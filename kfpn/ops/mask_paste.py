@@ -78,7 +78,7 @@ def paste_masks(masks, boxes, height: int, width: int, threshold: float | None =
         return pasted
     rows, columns = (ops.cast(ops.arange(side), "float32") for side in (height, width))
     boxes = ops.cast(boxes, "float32")
-    return ops.map(lambda parts: paste_one(*parts, (rows, columns), threshold, rule), (masks, boxes))
+    return ops.map(lambda parts: paste_one(parts[0], parts[1], (rows, columns), threshold, rule), (masks, boxes))
 
 
 def paste_one(mask, box, pixels, threshold: float | None = 0.5, rule: Pasting = "sampled"):
