@@ -16,7 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from parity_masks import MASK_FOLDERS, MASK_STAGES
+from parity_masks import MASK_FOLDERS, mask_detection_rows, mask_rows, mask_target_rows
 from parity_reference import FOLDERS, XYXY, Imported, Reference, Row, image_of, import_reference, nchw, to_xyxy
 from parity_training import training_rows
 
@@ -158,8 +158,7 @@ def match_sets(
 
 
 STAGES = (feature_rows, proposal_rows, roi_rows, detection_rows, training_rows)
-
-
+MASK_STAGES = (mask_rows, mask_detection_rows, mask_target_rows, training_rows)
 TABLES: dict[str, tuple[Sequence[str], Sequence[Stage]]] = {
     "table": (FOLDERS, STAGES),
     "masks": (MASK_FOLDERS, MASK_STAGES),

@@ -148,6 +148,3 @@ def mask_target_rows(imported: Imported) -> Iterator[Row]:
             expected = np.reshape(reference.rule.expected(train, key + suffix)[1], own.shape).astype(np.float32)
             worst = np.abs(own - expected).max()
             yield Row(f"mask targets of {name}, {rule}", float(worst), 1e-4 if rule == "soft" else 0, "")
-
-
-MASK_STAGES = (mask_rows, mask_detection_rows, mask_target_rows)

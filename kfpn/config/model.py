@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import tyro.conf
 
 from kfpn.config.backbone_names import BackboneName
-from kfpn.config.checks import NOT_NEGATIVE, POSITIVE, SHARE, check, is_int, one_of, positive, whole
+from kfpn.config.checks import NOT_NEGATIVE, POSITIVE, SHARE, WHOLE_OR_NONE, check, is_int, one_of, positive, whole
 from kfpn.config.field_types import require_types
 
 Pyramid = Literal["fpn", "bottom_up", "top_down", "finest", "c4", "c5"]
@@ -112,8 +112,8 @@ class ModelConfig:
     """Masks of the detections as well (Mask R-CNN, He et al. 2017)."""
     mask_classes: MaskClasses = "each"
     """The mask head gives a mask for each class (the paper), or one for all: agnostic."""
-    mask_channels: int = 256
-    """Channels of the mask head's convolutions."""
+    mask_channels: int | None = None
+    """Channels of the mask head's convolutions. None: as many as the pyramid has (256 in the paper)."""
     pasting: Pasting = "sampled"
     """How a mask is put into its image. sampled: each pixel's centre takes its value of the 28 x 28 cells (detectron2). resized: the
     cells, with a ring of zeros, are enlarged to whole pixels (torchvision)."""
@@ -125,7 +125,8 @@ class ModelConfig:
     def __post_init__(self) -> None:
         require_types(self, "model.")
         counts = "num_classes backbone_width pyramid_channels pre_nms_train pre_nms_test post_nms_train post_nms_test"
-        check(self, "model.", f"{counts} roi_size head_width mask_channels max_detections", whole(1))
+        check(self, "model.", f"{counts} roi_size head_width max_detections", whole(1))
+        check(self, "model.", "mask_channels", WHOLE_OR_NONE)
         check(self, "model.", "sampling_ratio", whole(0))
         check(self, "model.", "backbone", one_of(BackboneName))
         check(self, "model.", "norm", one_of(Norm))

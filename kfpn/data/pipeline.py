@@ -84,7 +84,11 @@ def train_batches(
             yield kept[batch.records[rows]], samples[rows], groups.canvases[batch.group]
 
     load = training_sample(source, config)
-    specs = _training_specs(box_rows(source, config), config)
+    specs = {
+        "images": tf.TensorSpec((None, None, 3), tf.uint8),
+        "image_sizes": tf.TensorSpec((2,), tf.int32),
+        **truth_specs(box_rows(source, config), config),
+    }
 
     def sample(record_index: tf.Tensor, sample_index: tf.Tensor, canvas: tf.Tensor) -> dict[str, tf.Tensor]:
         chance = draw(config.input, config.seed, sample_index)
@@ -102,11 +106,9 @@ def train_batches(
     return batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
 
-def _training_specs(rows: int, config: Config) -> dict[str, tf.TensorSpec]:
-    """Returns name -> spec of what `training_sample` makes, in its order."""
+def truth_specs(rows: int, config: Config) -> dict[str, tf.TensorSpec]:
+    """Returns name -> spec of the ground truth of one image, with so many rows of boxes, in the order in which it is made."""
     specs = {
-        "images": tf.TensorSpec((None, None, 3), tf.uint8),
-        "image_sizes": tf.TensorSpec((2,), tf.int32),
         "gt_boxes": tf.TensorSpec((rows, 4), tf.float32),
         "gt_labels": tf.TensorSpec((rows,), tf.int32),
         "gt_crowd": tf.TensorSpec((rows,), tf.bool),

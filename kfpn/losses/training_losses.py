@@ -18,7 +18,7 @@ from kfpn.ops.pyramid_levels import anchors_a_cell, stride
 
 
 class TrainingDetector(Detector):
-    """The detector in training: its heads look at a sample of the proposals and the ground truth.
+    """The detector in training: all its heads look at a sample of the proposals and the ground truth.
 
     Args:
         submodels: of `build_submodels`.
@@ -28,6 +28,8 @@ class TrainingDetector(Detector):
 
     def __init__(self, submodels: Submodels, config: Config, batch: dict, noise: dict):
         super().__init__(submodels, config.model)
+        # Heads that look at detections elsewhere learn from the sample as well: there are no detections yet.
+        self.proposal_heads, self.detection_heads = list(submodels.heads), []
         self.run_config = config
         self.batch = batch
         self.noise = noise

@@ -161,10 +161,9 @@ class Detector:
         return self.heads(pooled, training)
 
     def run(self, images, image_sizes, training: bool | None = None) -> Stages:
-        """Runs both stages up to the heads' outputs. In training all heads look at the same boxes."""
+        """Runs both stages up to the outputs of the heads that look at proposals."""
         stages = self.first_stage(images, image_sizes, training)
-        names = list(self.submodels.heads) if training else None
-        outputs = self.second_stage(stages.levels, stages.rois.boxes, image_sizes, training, names)
+        outputs = self.second_stage(stages.levels, stages.rois.boxes, image_sizes, training)
         return stages._replace(outputs=outputs)
 
     def finish(self, stages: Stages, image_sizes) -> dict:

@@ -19,7 +19,7 @@ OUTLINES = "gt_outlines"
 def run_functions(config: Config) -> tuple[Callable, Callable]:
     """Returns the two functions that a run trains with, see `kfpn.losses.training_losses.training_functions`.
 
-    Where `sampling.mask_targets` names an exact rule, the losses read `OUTLINES` of the batch.
+    Where `sampling.mask_targets` names an exact rule, the losses read the compressed masks of the batch.
     """
     losses, noise_shapes = training_functions(config)
     return (with_exact_masks(losses) if config.masks_on_host else losses), noise_shapes

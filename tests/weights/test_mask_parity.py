@@ -1,8 +1,8 @@
-"""Compares the numbers of masks with torchvision's and detectron2's, stage by stage, with the limits of `benchmarks/parity_masks.py`."""
+"""Compares all numbers of masks with torchvision's and detectron2's, stage by stage, with the limits of `benchmarks/parity_masks.py`."""
 
 import pytest
-from parity_masks import MASK_FOLDERS, MASK_STAGES
-from parity_reference import Reference, import_reference
+from parity import MASK_STAGES, Reference, import_reference
+from parity_masks import MASK_FOLDERS
 
 
 @pytest.fixture(scope="module", params=MASK_FOLDERS)
@@ -17,7 +17,6 @@ def test_every_number_of_masks_is_within_its_limit(imported, stage):
     assert [row for row in rows if not row.holds] == []
 
 
-def test_the_settings_of_masks_come_with_the_weights(imported):
-    model = imported.trained.model
-    assert (model["mask"], model["mask_channels"], model["mask_classes"]) == (True, 256, "each")
-    assert model["pasting"] == ("resized" if imported.reference.background_first else "sampled")
+def test_the_rules_of_masks_come_with_the_weights(imported):
+    rules = imported.trained.sampling["mask_targets"], imported.trained.model["pasting"]
+    assert rules == (("soft", "resized") if imported.reference.background_first else ("polygons", "sampled"))

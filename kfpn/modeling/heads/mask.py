@@ -17,12 +17,17 @@ MASK_SIDE = 2 * POOLED
 CONVOLUTIONS = 4
 
 
+def channels_of_masks(config: ModelConfig) -> int:
+    """Returns how many channels the head's convolutions have."""
+    return config.mask_channels or config.pyramid_channels
+
+
 def mask_features(config: ModelConfig, units: Units, x):
-    """Applies the convolutions with ReLU: (R, 14, 14, C) -> (R, 14, 14, mask_channels)."""
+    """Applies the convolutions with ReLU: (R, 14, 14, C) -> (R, 14, 14, `channels_of_masks`)."""
     he = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
     for i in range(1, CONVOLUTIONS + 1):
         name = f"mask_conv{i}"
-        x = keras.layers.Conv2D(config.mask_channels, 3, padding="same", kernel_initializer=he, name=name)(x)
+        x = keras.layers.Conv2D(channels_of_masks(config), 3, padding="same", kernel_initializer=he, name=name)(x)
         if config.norm_heads:
             x = units.group_norm(x, f"{name}_norm", POOLED)
         x = keras.layers.ReLU(name=f"mask_relu{i}")(x)
@@ -43,7 +48,9 @@ def build(config: ModelConfig, channels: int, layers: SharedLayers, make_units: 
     he = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
     inputs = keras.Input((POOLED, POOLED, channels), name="mask_roi_features")
     x = mask_features(config, make_units(config, layers), inputs)
-    x = keras.layers.Conv2DTranspose(config.mask_channels, 2, strides=2, kernel_initializer=he, name="mask_deconv")(x)
+    x = keras.layers.Conv2DTranspose(
+        channels_of_masks(config), 2, strides=2, kernel_initializer=he, name="mask_deconv"
+    )(x)
     x = keras.layers.ReLU(name="mask_relu5")(x)
     classes = config.num_classes if config.mask_classes == "each" else 1
     start = keras.initializers.RandomNormal(stddev=0.001)
