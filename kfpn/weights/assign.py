@@ -26,6 +26,7 @@ from kfpn.weights.built_detector import (
 from kfpn.weights.identify import PathLike, read_trained_weights
 from kfpn.weights.makers.foreign_arrays import foreign_shape, raise_mismatches
 from kfpn.weights.makers.trained_weights import Tensor, TrainedWeights
+from kfpn.weights.shipped import SHIPPED
 
 PREDICTOR = ("head_logits/kernel", "head_logits/bias", "head_deltas/kernel", "head_deltas/bias")
 """The variables whose shapes depend on the classes."""
@@ -106,7 +107,8 @@ def _check_settings(trained: TrainedWeights, settings: Mapping[str, Any]) -> Non
             f"{trained.path}: the model must be built as these weights were trained, with {', '.join(useless)}. "
             "kfpn.load_detector and kfpn train --init take these settings by themselves"
         )
-    if changed:
+    # The weights in the package are made to start from, with anchors that fit one's own objects.
+    if changed and trained.path not in SHIPPED:
         warnings.warn(f"{trained.path} was trained with {', '.join(changed)}", stacklevel=4)
 
 

@@ -137,7 +137,7 @@ def test_a_sheet_shows_boxes_in_the_colours_of_their_classes(tmp_path):
 
 
 def test_an_augmented_sheet_shows_the_first_images_of_training_as_the_network_gets_them(folder, capsys, monkeypatch):
-    Path("mine.py").write_text(
+    Path("my_yellow.py").write_text(
         "def yellow(image, boxes, labels, masks, generator):\n    image[:] = 255, 255, 0\n    return image, boxes, labels, masks\n"
     )
     monkeypatch.setattr("sys.path", list(sys.path))
@@ -147,7 +147,7 @@ def test_an_augmented_sheet_shows_the_first_images_of_training_as_the_network_ge
         "kfpn.cli.data_report.draw_contact_sheet", lambda title, shown, names, path: tiles.extend([title, *shown])
     )
     command = LookAtData(
-        str(folder), images=6, augmented=True, augment="mine:yellow", seed=3, batch_size=4, input=options
+        str(folder), images=6, augmented=True, augment="my_yellow:yellow", seed=3, batch_size=4, input=options
     )
     assert run(command) == 0
     title, *shown = tiles
@@ -158,7 +158,7 @@ def test_an_augmented_sheet_shows_the_first_images_of_training_as_the_network_ge
     assert len(shown) == 6
     source = open_source(str(folder))
     part = part_of(source, np.flatnonzero(~validation_images(source, 0.1, 3, asked=False)), "training part")
-    batches = train_batches(part, Config(data="d", seed=3, batch_size=4, input=options, augment="mine:yellow"))
+    batches = train_batches(part, Config(data="d", seed=3, batch_size=4, input=options, augment="my_yellow:yellow"))
     (first, second) = itertools.islice(batches.as_numpy_iterator(), 2)
     for number, tile in enumerate(shown):
         batch, row = (first, number) if number < 4 else (second, number - 4)

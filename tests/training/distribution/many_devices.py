@@ -54,9 +54,9 @@ def require_rows_as_before(devices: int) -> None:
     for mine, theirs in itertools.islice(zip(new, old, strict=False), 3):
         assert mine.keys() == theirs.keys()
         for name in mine:
-            pairs = zip(*map(strategy.experimental_local_results, (mine[name], theirs[name])), strict=True)
-            assert all(a.device.endswith(names[index]) for index, a in enumerate(mine[name].values)), name
-            assert all(np.array_equal(a, b) for a, b in pairs), name
+            ours, whole = map(strategy.experimental_local_results, (mine[name], theirs[name]))
+            assert all(rows.device.endswith(place) for rows, place in zip(ours, names, strict=True)), name
+            assert all(np.array_equal(a, b) for a, b in zip(ours, whole, strict=True)), name
 
 
 if __name__ == "__main__":
