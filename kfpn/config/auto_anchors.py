@@ -20,12 +20,13 @@ def choose_anchors(draft: Draft, facts: Facts) -> None:
     """
     if not len(facts.data.boxes):
         return
-    boxes, images = _sides_in_network(facts, draft["input.short_side"], draft["input.long_side"])
-    strides = _strides(draft)
-    before = overlaps_of_held(draft, facts, draft["input.short_side"], draft["input.long_side"])
+    size = draft["input.short_side"], draft["input.long_side"]
+    before = overlaps_of_held(draft, facts, *size)
     if facts.weights is not None and facts.weights.is_detector:
         draft.note("anchors", f"as the weights bring them: they overlap {_shares(before)}")
         return
+    boxes, images = _sides_in_network(facts, *size)
+    strides = _strides(draft)
     long = _share_of_long(boxes)
     # The RPN of the weights in the package has three anchors a cell.
     if long >= numbers.LONG_SHARE and draft["init"] is None:
@@ -40,8 +41,10 @@ def choose_anchors(draft: Draft, facts: Facts) -> None:
         draft.put("anchors", {"model.anchor_sizes": fitted}, reason)
     sizes = draft["model.anchor_sizes"]
     if draft["model.pyramid"] not in SINGLE_LEVEL:
-        size = round(numbers.CANONICAL * sizes[2])
-        draft.put("pooling", {"model.canonical_size": float(size)}, f"{numbers.CANONICAL:g} times the anchor of P4")
+        canonical = round(numbers.CANONICAL * sizes[2])
+        draft.put(
+            "pooling", {"model.canonical_size": float(canonical)}, f"{numbers.CANONICAL:g} times the anchor of P4"
+        )
 
 
 def overlaps_of_held(draft: Draft, facts: Facts, short: float, long: float) -> np.ndarray:

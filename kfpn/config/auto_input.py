@@ -16,8 +16,8 @@ def choose_input(draft: Draft, facts: Facts) -> None:
 
     Args:
         draft: with the network.
-        facts: of the data, the machine and the weights. A whole detector keeps its size, because its anchors belong to it; on a
-            CPU a smaller one, at which these anchors overlap as many objects.
+        facts: of the data, the machine and the weights. A whole detector keeps its size, because its anchors belong to it. On a
+            CPU it takes a smaller one, if objects overlap these anchors as well there.
     """
     if facts.weights is not None and facts.weights.is_detector:
         _choose_detectors_input(draft, facts)
@@ -37,24 +37,22 @@ def choose_input(draft: Draft, facts: Facts) -> None:
 
 def _choose_detectors_input(draft: Draft, facts: Facts) -> None:
     own, long = draft["input.short_side"], draft["input.long_side"]
-    free = not {"input.short_side", "input.long_side", "input.train_short_sides"} & set(draft.given)
-    if free and not facts.machine.gpus and not draft["input.train_short_sides"] and len(facts.data.boxes):
-        at_own = _mean_overlap(draft, facts, own, long)
-        for side in (side for side in numbers.CPU_SIDES_OF_DETECTORS if side < own):
-            smaller = _rounded_up(side * long / own)
-            if (mean := _mean_overlap(draft, facts, side, smaller)) >= at_own - numbers.LOST_OVERLAP:
-                reason = (
-                    f"the weights' own {own} pixels cost {(own / side) ** 2:.1f} times as much; objects overlap their best "
-                    f"anchors by {mean:.2f} on average, {at_own:.2f} there"
-                )
-                draft.put("input size", {"input.short_side": side, "input.long_side": smaller}, reason)
-                return
-    draft.note("input size", f"as the weights were trained, short side {own}")
-
-
-def _mean_overlap(draft: Draft, facts: Facts, short: int, long: int) -> float:
-    """Returns the mean IoU of objects with their best anchors, of those that the draft holds."""
-    return float(overlaps_of_held(draft, facts, short, long).mean())
+    is_given = bool({"input.short_side", "input.long_side", "input.train_short_sides"} & set(draft.given))
+    if is_given or facts.machine.gpus or draft["input.train_short_sides"] or not len(facts.data.boxes):
+        draft.note("input size", f"as the weights were trained, short side {own}")
+        return
+    sides = [side for side in numbers.CPU_SIDES_OF_DETECTORS if side < own]
+    tried = [(side, _rounded_up(side * long / own)) for side in sides] + [(own, long)]
+    means = [float(overlaps_of_held(draft, facts, *size).mean()) for size in tried]
+    best = next(place for place, mean in enumerate(means) if mean >= means[-1] - numbers.LOST_OVERLAP)
+    if tried[best] == (own, long):
+        draft.note("input size", f"as the weights were trained, short side {own}")
+        return
+    reason = (
+        f"the weights' own {own} pixels cost {(own / tried[best][0]) ** 2:.1f} times as much; objects overlap their best "
+        f"anchors by {means[best]:.2f} on average, {means[-1]:.2f} there"
+    )
+    draft.put("input size", dict(zip(("input.short_side", "input.long_side"), tried[best], strict=True)), reason)
 
 
 def short_side_of(facts: Facts) -> tuple[int, str]:

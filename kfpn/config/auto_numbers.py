@@ -56,8 +56,8 @@ MOST_ROIS = 512
 
 # Rare classes.
 RARE = 0.25
-"""A class is rare where its share of the images is below so much of the median class's; images of rare classes are then taken more
-often, with this bound as LVIS's threshold. The other classes keep their order of magnitude. A first value, not measured."""
+"""A class is rare if the share of images that have it is below this factor times the median class's share. That product is then the
+threshold by which images of rare classes are taken more often. A first value, not measured."""
 
 # A detector's weights on a CPU.
 CPU_SIDES_OF_DETECTORS = (320, 416, 512, 640)

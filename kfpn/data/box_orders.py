@@ -33,9 +33,10 @@ class _Rival(NamedTuple):
 def check_box_order(name: str, field: str, form: str, numbers: np.ndarray, sizes: np.ndarray) -> None:
     """Refuses boxes that were written in another form than the format's, or warns where that is not sure.
 
-    Boxes of the same numbers in images of the same size count once: one careless box that was copied is no pattern. Of each other form it counts the boxes that lie in their image in that form alone, and those that do so in the right form
+    Of each other form it counts the boxes that lie in their image in that form alone, and those that do so in the right form
     alone. A set in the right form has many of the second kind, however carelessly it was drawn: boxes of any form but its own
-    reach over a border, or have no area.
+    reach over a border, or have no area. Boxes of the same numbers in images of the same size count once: a careless box that
+    was copied is no pattern.
 
     Args:
         name: what messages call the data set.

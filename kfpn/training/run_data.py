@@ -12,7 +12,6 @@ from kfpn.data.augment import largest_training_input
 from kfpn.data.class_names import relabelled, with_classes_of
 from kfpn.data.dataset_checks import check_training_set, check_validation_set, warn_of_shared_images
 from kfpn.data.formats import open_source
-from kfpn.data.object_counts import warn_of_crowded_images
 from kfpn.data.own_augment import load_function
 from kfpn.data.own_split import open_run_sources, split_by_image
 from kfpn.data.pipeline import train_batches
@@ -86,7 +85,6 @@ def open_run_data(config: Config, source: Source | str | None, val_source: Sourc
     else:
         validation = with_classes_of(opened, validation)
         check_validation_set(validation)
-        warn_of_crowded_images(validation, config.model)
         warn_of_shared_images(opened, validation)
     if not config.proposals:
         return RunData(opened, validation)

@@ -14,6 +14,7 @@ from kfpn.config.old_preset import warn_of_coco
 from kfpn.config.run import Config, to_dict
 from kfpn.data.class_table import describe_source
 from kfpn.data.fingerprint import fingerprint
+from kfpn.data.object_counts import warn_of_crowded_images
 from kfpn.data.pipeline import named_errors
 from kfpn.data.plan import BatchShare
 from kfpn.data.record import Source
@@ -110,6 +111,8 @@ def _open(
 ) -> Setup:
     """Opens what a run is built from, and checks that it fits the work directory and the other workers."""
     source = data.source
+    if data.val_source is not None:
+        warn_of_crowded_images(data.val_source, config.model)
     config = replace(config, model=replace(config.model, num_classes=len(source.class_names)))
     strategy = strategy or make_run_strategy(config)
     replica_batch_size(strategy, config.batch_size, config.accumulate)

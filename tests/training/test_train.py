@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 
 from kfpn.config.presets import preset
 from kfpn.config.run import InputConfig
+from kfpn.data.formats.iterable import IterableSource
 from kfpn.evaluation.recall import RECALLS, evaluate_proposals
 from kfpn.modeling.fast_rcnn import proposals_model
 from kfpn.runs.load import load_submodels, load_trained_detector
@@ -157,6 +159,25 @@ def test_a_new_run_with_coco_is_warned_of_and_an_old_one_goes_on_silently(config
         warnings.simplefilter("error", FutureWarning)
         train(run, source(0, 4), source(100, 2))
         train(replace(config, workdir=str(tmp_path / "other")), source(0, 4), source(100, 2))
+
+
+def test_crowded_images_are_warned_of_by_the_settings_that_were_chosen(config, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("kfpn.training.train._train_opened", lambda setup: {})
+    (one,) = source(100, 1)
+    places = np.array([[0.0, 0, 9, 9], [20, 0, 29, 9], [0, 20, 9, 29]], np.float32)
+    three = replace(
+        one, boxes=places, labels=np.zeros(3, np.int32), crowd=np.zeros(3, bool), areas=np.full(3, 81.0, np.float32)
+    )
+    crowded = IterableSource([three], ("green", "red"), name="crowded")
+
+    def with_limit(limit):
+        model = replace(config.model, max_detections=limit, post_nms_test=limit, pre_nms_test=limit)
+        return replace(config, model=model, workdir=str(tmp_path / str(limit)))
+
+    for limit, warned in ((1, True), (3, False)):
+        train(with_limit(1), source(0, 4), crowded, choose=lambda *_, limit=limit: with_limit(limit))
+        assert ("images with more objects than the detector can give" in caplog.text) == warned
+        caplog.clear()
 
 
 def test_frozen_stages_and_norms_of_an_untrained_detector_cause_a_warning():
