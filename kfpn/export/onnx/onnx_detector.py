@@ -34,6 +34,10 @@ class PooledRois(NamedTuple):
     channels_first: bool
     order: Any = None
 
+    def channels_last(self) -> tf.Tensor:
+        """Returns the features as (R, size, size, C)."""
+        return tf.transpose(self.features, (0, 2, 3, 1)) if self.channels_first else self.features
+
 
 class OnnxDetector(RawDetector):
     """The detector of ONNX's own operations.
@@ -126,7 +130,7 @@ class OnnxDetector(RawDetector):
         """Reads the pooled boxes, and puts the outputs back into the boxes' own order."""
         outputs = {}
         for name, rois in pooled.items():
-            head = self._box_head(rois) if name == "box" else self._other_head(name, rois)
+            head = self._box_head(rois) if name == "box" else super().heads({name: rois.channels_last()})[name]
             if rois.order is not None:
                 order = rois.order
                 back = tf.scatter_nd(order[:, None], tf.range(tf.shape(order)[0]), tf.shape(order, tf.int64))
@@ -134,19 +138,14 @@ class OnnxDetector(RawDetector):
             outputs[name] = head
         return outputs
 
-    def _other_head(self, name: str, pooled: PooledRois):
-        """Runs a head of convolutions."""
-        features = tf.transpose(pooled.features, (0, 2, 3, 1)) if pooled.channels_first else pooled.features
-        return self.submodels.heads[name](features, training=False)
-
     def _box_head(self, pooled: PooledRois) -> dict[str, tf.Tensor]:
         """Runs the box head, its first layer as a matrix product.
 
         As a convolution that layer takes ONNX Runtime and OpenVINO five to twenty times as long.
         """
-        features = pooled.features
         if self.first_dense is None:
-            return self.rest_of_head(tf.transpose(features, (0, 2, 3, 1)) if pooled.channels_first else features)
+            return self.rest_of_head(pooled.channels_last())
+        features = pooled.features
         kernel, bias = self.first_dense
         if pooled.channels_first:
             size, channels = self.config.roi_size, features.shape[1]
