@@ -71,7 +71,9 @@ def _mask_lines(source: AnnotatedSource) -> list[str]:
     if masks is None or not have_masks(source):
         return []
     has_mask, count = int(masks.exists.sum()), len(masks)
-    without = "" if has_mask == count else f"; {count - has_mask:,} have a box alone, and are left out of the mask loss"
+    without = (
+        "" if has_mask == count else f"; objects with a box alone are left out of the mask loss: {count - has_mask:,}"
+    )
     return [f"  masks: {has_mask:,} of {count:,} boxes have one{without}"]
 
 

@@ -43,7 +43,7 @@ def size_of_runs(rle: Mapping[str, Any]) -> tuple[int, int]:
     """
     if not (isinstance(rle, Mapping) and "size" in rle and "counts" in rle):
         keys = ", ".join(map(str, list(rle)[:5])) if isinstance(rle, Mapping) else type(rle).__name__
-        raise ValueError(f"have {_KEYS}, got {keys[:60]}")
+        raise ValueError(f"have {_KEYS}, got {keys[:60] or 'nothing'}")
     sides = rle["size"]
     known = isinstance(sides, list | tuple | np.ndarray) and len(sides) == 2
     if not known or not all(isinstance(side, int | np.integer) and 0 < side <= LARGEST_SIDE for side in sides):

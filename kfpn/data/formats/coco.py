@@ -64,7 +64,7 @@ class CocoSource(AnnotatedSource):
         drawn = None
         if masks:
             rows = [content["annotations"][number] for number in reader.numbers.tolist()]
-            drawn = masks_of_annotations(rows, sizes[of_image], orientation, objects.where, faults)
+            drawn = masks_of_annotations(rows, objects.boxes, sizes[of_image], orientation, objects.where, faults)
         super().__init__(
             name=name,
             class_names=categories.names,

@@ -12,12 +12,18 @@ from kfpn.data.upright_masks import upright_mask
 
 
 def masks_of_annotations(
-    annotations: Rows, frames: np.ndarray, turned: np.ndarray, where: Callable[[int], str], faults: AnnotationFaults
+    annotations: Rows,
+    boxes: np.ndarray,
+    frames: np.ndarray,
+    turned: np.ndarray,
+    where: Callable[[int], str],
+    faults: AnnotationFaults,
 ) -> list[bytes]:
     """Returns the mask of each object as `RawObjects` has it; empty where it has none that can be used.
 
     Args:
         annotations: M, those of the objects, read with masks.
+        boxes: (M, 4) yxyx in the pixels that the annotations lie in.
         frames: (M, 2) height and width of each one's image after EXIF rotation.
         turned: (M,) EXIF orientation of images whose annotations lie in the stored pixels, else 1.
         where: function of m, what messages call the image of annotation m.
@@ -31,6 +37,6 @@ def masks_of_annotations(
             faults.add(UNREADABLE, f"{what} must {packed.fault}")
         height, width = (int(side) for side in frames[m])
         stored = (width, height) if turned[m] >= 5 else (height, width)
-        content = usable_mask(packed.content, stored, what, faults)
+        content = usable_mask(packed.content, stored, what, faults, boxes[m])
         masks.append(upright_mask(content, (height, width), int(turned[m])))
     return masks

@@ -32,7 +32,7 @@ def rle(bitmap, compressed=True):
 
 def written(root, *segmentations, exif=None, **fields):
     Image.new("RGB", (40, 30)).save(root / "a.png", **({"exif": exif} if exif else {}))
-    box = {"image_id": 1, "category_id": 1, "bbox": [1, 1, 20, 20]}
+    box = {"image_id": 1, "category_id": 1, "bbox": [1, 1, 36, 20]}
     rows = [{"id": i, "segmentation": own, **box, **fields} for i, own in enumerate(segmentations)]
     size = {} if exif is None else {"width": 40, "height": 30}
     content = {
@@ -78,6 +78,8 @@ def test_masks_are_kept_only_where_they_are_asked_for(tmp_path):
         ({"size": [30, 40]}, "annotation 1 of .*a.png must have size and counts, got size"),
         ([[100, 100, 120, 100, 110, 120]], "masks without a pixel in their image.*annotation 1 of .*a.png"),
         ({"size": [30, 40], "counts": [1200]}, "masks without a pixel in their image"),
+        ([[5, 22, 20, 22, 20, 29]], "masks that lie beside their object's box, left out.*annotation 1 of .*a.png"),
+        ({"size": [30, 40], "counts": [1190, 10]}, "masks that lie beside their object's box"),
         (17, "must be polygons or run lengths, got int"),
         ([["x"] * 6], "must have polygons of numbers"),
     ],
