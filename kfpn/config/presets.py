@@ -109,6 +109,7 @@ PRESETS: dict[str, Config] = {
             anchor_sizes=(10.0, 20.0, 40.0, 80.0, 130.0),
             canonical_size=75.0,
             head_width=256,
+            mask_channels=32,
             pre_nms_train=300,
             pre_nms_test=300,
             post_nms_train=300,
