@@ -9,7 +9,7 @@ import pytest
 
 import kfpn
 from kfpn.modeling.detector import Detector, inference_model
-from kfpn.modeling.heads.mask import DetectionMasks, own_logits
+from kfpn.modeling.heads.mask import Deconvolution, DetectionMasks, own_logits
 from kfpn.modeling.submodels import build_submodels
 from kfpn.ops.mask_paste import paste_masks
 from tests.modeling import tiny
@@ -53,6 +53,16 @@ def test_masks_are_the_sigmoid_of_the_logits_and_zeros_in_empty_rows():
     logits = np.log(np.array([3.0, 1.0], np.float32)).repeat(4).reshape(2, 2, 2, 1)
     masks = np.array(DetectionMasks()(logits, np.array([[0, -1]], np.int32)))
     np.testing.assert_allclose(masks, [[np.full((2, 2), 0.75), np.zeros((2, 2))]], atol=1e-6)
+
+
+def test_the_deconvolution_is_that_of_keras_with_the_same_weights():
+    images = np.random.default_rng(0).normal(size=(2, 3, 5, 4)).astype(np.float32)
+    ours, keras_own = Deconvolution(6, bias_initializer="normal"), keras.layers.Conv2DTranspose(6, 2, strides=2)
+    outputs = ours(images)
+    keras_own.build(images.shape)
+    keras_own.set_weights(ours.get_weights())
+    np.testing.assert_allclose(outputs, keras_own(images), atol=1e-5)
+    assert Deconvolution.from_config(ours.get_config()).get_config() == ours.get_config()
 
 
 def test_a_detector_with_masks_has_one_for_each_detection(model):
