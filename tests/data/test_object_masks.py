@@ -109,6 +109,14 @@ def test_what_a_window_cut_off_does_not_come_back_when_the_frame_grows(outline):
 
 
 @pytest.mark.parametrize("outline", [[BOX], filled(2, 4, 8, 14)])
+def test_run_lengths_of_the_upper_left_part_have_its_size(outline):
+    part = ObjectMasks.of([outline], SIZE).moved(np.array([[1.0, 0, 0], [0, 1.0, 0]]), (6, 9))
+    assert part.rle(0)["size"] == [6, 9]
+    assert (coco_mask.decode(part.rle(0)) == filled(2, 4, 6, 9, (6, 9))).all()
+    assert part.areas().tolist() == [20]
+
+
+@pytest.mark.parametrize("outline", [[BOX], filled(2, 4, 8, 14)])
 @pytest.mark.parametrize("matrix", [None, MIRROR, UPSIDE_DOWN, QUARTER])
 def test_the_grid_of_a_box_twice_as_large_as_its_object_is_a_quarter_full(outline, matrix):
     masks, box = ObjectMasks.of([outline], SIZE), np.array([[2.0, 4, 14, 24]])
