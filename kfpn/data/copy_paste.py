@@ -85,12 +85,12 @@ def _laid_over(other: Picture, masks: ObjectMasks, size: tuple[int, int], draws:
 def _under(picture: Picture, masks: ObjectMasks, cover: np.ndarray, least: float) -> Picture:
     """Returns the objects of a picture of which enough is left beside what covers them, (h, w) bool."""
     covers: list[np.ndarray | None] = [None] * len(masks)
-    boxes, stays = picture.boxes.copy(), np.ones(len(masks), bool)
+    boxes, stays, exists = picture.boxes.copy(), np.ones(len(masks), bool), masks.exists
     for i, (top, left, bottom, right) in enumerate(picture.boxes.astype(np.float64)):
         window = slice(int(top), int(np.ceil(bottom))), slice(int(left), int(np.ceil(right)))
         if picture.crowd[i] or not cover[window].any():
             continue
-        if not masks.exists[i]:
+        if not exists[i]:
             stays[i] = 1.0 - cover[window].mean() >= least
             continue
         whole = masks.bitmap(i)

@@ -168,6 +168,7 @@ def test_what_covers_an_object_is_taken_from_its_mask():
         ([["a", "b", "c", "d", "e", "f"]], "polygons of numbers"),
         ([[1, 1, 5, 5, float("nan"), 9]], "finite pixels"),
         ([], "at least one polygon"),
+        ([[[1, 1], [5]]], "polygons of numbers"),
         (5, "be polygons or run lengths, got int"),
         ({"size": [20, 30]}, "have size and counts"),
         ({"size": [30, 20], "counts": [600]}, r"image's size 20 x 30 \(height x width\), got a mask of 30 x 20"),
