@@ -68,8 +68,8 @@ def open_run_data(config: Config, source: Source | str | None, val_source: Sourc
             `config.data`, or the share of its images that `config.val_share` says.
 
     Raises:
-        ValueError: if `config.augment` can't be imported, data can't be used or have no masks for a mask head, validation data has objects of other classes, or
-            proposals are missing or of other images.
+        ValueError: if `config.augment` can't be imported, data can't be used or have no masks for a mask head, validation data has
+            objects of other classes, or proposals are missing or of other images.
     """
     if config.augment:
         load_function(config.augment)  # What is wrong with it comes before the data are read.
@@ -87,6 +87,8 @@ def open_run_data(config: Config, source: Source | str | None, val_source: Sourc
     else:
         validation = with_classes_of(opened, validation)
         check_validation_set(validation)
+        if config.model.mask and isinstance(validation, AnnotatedSource) and not have_masks(validation):
+            warnings.warn(f"{validation.name}: no object has a mask, so AP is measured of boxes alone", stacklevel=4)
         warn_of_shared_images(opened, validation)
     if not config.proposals:
         return RunData(opened, validation)
