@@ -15,11 +15,12 @@ TAKEN = 0.5
 def paste_objects(picture: Picture, other: Picture, least: float, chance: np.random.Generator) -> Picture:
     """Returns a picture with some objects of another one in it.
 
-    The other picture is laid over this one at a place that chance chooses, and the pixels of its chosen objects are copied. What they cover is taken from the masks below, and boxes shrink to what is left.
+    The other picture is laid over this one at a place that chance chooses, and the pixels of its chosen objects are copied. What they cover
+    is taken from the masks below, and boxes shrink to what is left.
 
     Args:
         picture: below, with masks.
-        other: with masks; only objects that have one, and are not crowd, are pasted.
+        other: with masks; only objects that have one with a pixel in the picture, and are not crowd, are pasted.
         least: share of an object that must be seen, below and on top, else it is dropped.
         chance: generator of this sample.
     """
@@ -29,12 +30,16 @@ def paste_objects(picture: Picture, other: Picture, least: float, chance: np.ran
         return picture
     laid = _laid_over(other, other.masks, (picture.image.shape[0], picture.image.shape[1]), draws, least)
     chosen = taken[laid.places] & laid.masks.exists & ~other.crowd[laid.places]
+    cover = np.zeros(picture.image.shape[:2], bool)
+    for i in np.flatnonzero(chosen):
+        drawn = laid.masks.bitmap(i)
+        chosen[i] = (
+            drawn.any()
+        )  # Of a mask below a pixel, or in the part that is not seen, a box without an object would be left.
+        cover |= drawn
     if not chosen.any():
         return picture
     places, masks = laid.places[chosen], laid.masks.take(chosen)
-    cover = np.zeros(picture.image.shape[:2], bool)
-    for i in range(len(masks)):
-        cover |= masks.bitmap(i)
     below = _under(picture, picture.masks, cover, least)
     image = picture.image.copy()
     image[cover] = laid.image[cover]
@@ -80,12 +85,12 @@ def _laid_over(other: Picture, masks: ObjectMasks, size: tuple[int, int], draws:
 def _under(picture: Picture, masks: ObjectMasks, cover: np.ndarray, least: float) -> Picture:
     """Returns the objects of a picture of which enough is left beside what covers them, (h, w) bool."""
     covers: list[np.ndarray | None] = [None] * len(masks)
-    boxes, stays = picture.boxes.copy(), np.ones(len(masks), bool)
+    boxes, stays, exists = picture.boxes.copy(), np.ones(len(masks), bool), masks.exists
     for i, (top, left, bottom, right) in enumerate(picture.boxes.astype(np.float64)):
         window = slice(int(top), int(np.ceil(bottom))), slice(int(left), int(np.ceil(right)))
         if picture.crowd[i] or not cover[window].any():
             continue
-        if not masks.exists[i]:
+        if not exists[i]:
             stays[i] = 1.0 - cover[window].mean() >= least
             continue
         whole = masks.bitmap(i)
@@ -93,7 +98,7 @@ def _under(picture: Picture, masks: ObjectMasks, cover: np.ndarray, least: float
         stays[i] = rest.sum() >= max(1.0, least * whole.sum())
         if stays[i] and rest.sum() < whole.sum():
             covers[i] = cover
-            boxes[i] = _box_around(rest, picture.boxes[i])
+            boxes[i] = _box_of_rest(rest, picture.boxes[i])
     return picture._replace(
         boxes=boxes[stays],
         labels=picture.labels[stays],
@@ -102,7 +107,7 @@ def _under(picture: Picture, masks: ObjectMasks, cover: np.ndarray, least: float
     )
 
 
-def _box_around(mask: np.ndarray, box: np.ndarray) -> np.ndarray:
+def _box_of_rest(mask: np.ndarray, box: np.ndarray) -> np.ndarray:
     """Returns the box around a mask with a pixel, within the box that it had."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     tight = np.array([rows[0], columns[0], rows[-1] + 1, columns[-1] + 1], np.float32)

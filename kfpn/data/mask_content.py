@@ -135,7 +135,8 @@ def _pack_runs(runs: np.ndarray, size: tuple[int, int]) -> bytes:
 def _as_polygons(outline: Sequence[Any] | np.ndarray) -> list[np.ndarray]:
     if not len(outline):
         raise ValueError("have at least one polygon, got an empty list")
-    one = np.ndim(outline[0]) == 0 or (isinstance(outline, np.ndarray) and outline.ndim == 2)
+    in_rows = isinstance(outline, np.ndarray) and outline.ndim == 2
+    one = in_rows or not isinstance(outline[0], Sequence | np.ndarray)
     polygons = [as_points(polygon) for polygon in ([outline] if one else outline)]
     return polygons
 

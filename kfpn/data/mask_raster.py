@@ -137,41 +137,47 @@ def grid_of_bitmap(bitmap: Bitmap, matrix: np.ndarray, box: np.ndarray, side: in
     """
     turned, (scale_x, shift_x), (scale_y, shift_y) = axes_of(matrix)
     of_x, of_y = (box[0::2], box[1::2]) if turned else (box[1::2], box[0::2])
-    columns, from_x = _weights(of_x * scale_x + shift_x, side, bitmap.size[1])
-    rows, from_y = _weights(of_y * scale_y + shift_y, side, bitmap.size[0])
+    (columns, from_x), (rows, from_y) = (
+        cell_weights(begin - 0.5, (end - begin) / side, side, pixels)
+        for begin, end, pixels in (
+            (*(of_x * scale_x + shift_x), bitmap.size[1]),
+            (*(of_y * scale_y + shift_y), bitmap.size[0]),
+        )
+    )
     begin = max(from_x - bitmap.first, 0)
     end = min(from_x + columns.shape[1] - bitmap.first, bitmap.pixels.shape[1])
     if end <= begin:
         return np.zeros((side, side), np.uint8)
-    seen = bitmap.pixels[from_y : from_y + rows.shape[1], begin:end].astype(np.float32)
+    seen = bitmap.pixels[from_y : from_y + rows.shape[1], begin:end].astype(np.float64)
     columns = columns[:, begin + bitmap.first - from_x : end + bitmap.first - from_x]
     average = rows @ seen @ columns.T
     return ((average.T if turned else average) >= 0.5 - 1e-6).astype(np.uint8)
 
 
-def _weights(ends: np.ndarray, side: int, length: int) -> tuple[np.ndarray, int]:
-    """Returns how the cells along one axis take the pixels.
+def cell_weights(start: float, step: float, side: int, pixels: int) -> tuple[np.ndarray, int]:
+    """Returns how much of each pixel of an axis the cells along it take, as RoIAlign does with a sample for each pixel.
+
+    A sample takes its value from the two nearest pixels. Beyond the first and the last one it has their value for up to a pixel, and
+    0 farther outside.
 
     Args:
-        ends: (2,) where the first cell begins and the last one ends, pixels; backwards in a mirrored frame.
+        start: where the first cell begins, in pixels whose centres are whole numbers.
+        step: pixels of a cell, below 0 in a mirrored frame.
         side: cells.
-        length: pixels of the axis.
+        pixels: of the axis.
 
     Returns:
-        (side, n) float32, and the pixel of the first column.
+        (side, n) float64, and which pixel the first of the n is.
     """
-    step = (ends[1] - ends[0]) / side
     samples = max(1, int(np.ceil(abs(step))))
-    places = ends[0] + (np.arange(side * samples) + 0.5) * (step / samples) - 0.5
-    counted = (places >= -1.0) & (places <= length)
-    places = np.clip(places, 0.0, length - 1.0)
-    low = np.floor(places).astype(np.int64)
-    high = np.minimum(low + 1, length - 1)
-    first = int(low.min())
-    weights = np.zeros((side, int(high.max()) - first + 1), np.float32)
-    cell = np.repeat(np.arange(side), samples)
-    share = (places - low).astype(np.float32)
-    each = counted.astype(np.float32) / samples
-    np.add.at(weights, (cell, low - first), (1.0 - share) * each)
-    np.add.at(weights, (cell, high - first), share * each)
+    places = start + (np.arange(side * samples) + 0.5) * (step / samples)
+    inside = (places >= -1.0) & (places <= pixels)
+    places = np.clip(places, 0.0, pixels - 1.0)
+    lower = np.floor(places).astype(np.int64)
+    upper = np.minimum(lower + 1, pixels - 1)
+    first = int(lower.min())
+    weights = np.zeros((side, int(upper.max()) - first + 1))
+    cells, share = np.repeat(np.arange(side), samples), places - lower
+    np.add.at(weights, (cells, lower - first), (1.0 - share) * inside / samples)
+    np.add.at(weights, (cells, upper - first), share * inside / samples)
     return weights, first

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from kfpn.config.run import MaskTargets
+from kfpn.data.mask_raster import cell_weights
 from kfpn.data.object_masks import ObjectMasks
 
 
@@ -71,29 +72,14 @@ def bitmap_shares(bitmap: np.ndarray, rois: np.ndarray, side: int, samples: Cell
     shares = np.zeros((len(rois), side, side))
     for row, roi in enumerate(np.asarray(rois, np.float64)):
         (of_rows, top), (of_columns, left) = (
-            _cell_weights(roi[axis], roi[axis + 2], side, bitmap.shape[axis], samples) for axis in (0, 1)
+            cell_weights(
+                roi[axis] - samples.shift,
+                max(roi[axis + 2] - roi[axis], samples.least) / side,
+                side,
+                bitmap.shape[axis],
+            )
+            for axis in (0, 1)
         )
         seen = bitmap[top : top + of_rows.shape[1], left : left + of_columns.shape[1]]
         shares[row] = of_rows @ seen.astype(np.float64) @ of_columns.T
     return shares
-
-
-def _cell_weights(low: float, high: float, side: int, pixels: int, samples: CellSamples) -> tuple[np.ndarray, int]:
-    """Returns how much of each pixel of an axis the cells take, (side, n), and which pixel the first of the n is.
-
-    A sample takes its value from the two nearest pixels. Beyond the first and the last one it has their value for up to a pixel, and
-    0 farther outside.
-    """
-    start, step = low - samples.shift, max(high - low, samples.least) / side
-    count = max(1, int(np.ceil(step)))
-    places = start + (np.arange(side * count) + 0.5) * (step / count)
-    inside = (places >= -1.0) & (places <= pixels)
-    places = np.clip(places, 0.0, pixels - 1.0)
-    lower = np.floor(places).astype(np.int64)
-    upper = np.minimum(lower + 1, pixels - 1)
-    first = int(lower.min())
-    weights = np.zeros((side, int(upper.max()) - first + 1))
-    cells, share = np.repeat(np.arange(side), count), places - lower
-    np.add.at(weights, (cells, lower - first), (1.0 - share) * inside / count)
-    np.add.at(weights, (cells, upper - first), share * inside / count)
-    return weights, first

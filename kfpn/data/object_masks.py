@@ -171,7 +171,7 @@ class ObjectMasks:
         """Returns the mask of one object in COCO's compressed run lengths: {"size": [H, W], "counts": bytes}."""
         if (self.matrices[index] == _SAME).all() and not self._is_cut(index):
             kept = rle_as_drawn(self.contents[index])
-            if kept is not None:
+            if kept is not None and kept["size"] == list(self.size):
                 return kept
         outline = unpack_outline(self.contents[index])
         if isinstance(outline, list) and not self._is_cut(index):

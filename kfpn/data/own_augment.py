@@ -63,12 +63,16 @@ class OwnAugment:
                 f"{picture.image.shape[1]} pixels, {len(labels)} boxes): mend {_place(error)}"
             ) from error
         try:
-            return self._checked(answer, has_masks=masks is not None)
+            return self._checked(answer, masks)
         except ValueError as error:
             raise ValueError(f"{self.name} must {error} (image {image})") from error
 
-    def _checked(self, answer: Any, *, has_masks: bool) -> Picture:
+    def _checked(self, answer: Any, given: np.ndarray | None) -> Picture:
         """Returns what the function answered as a picture.
+
+        Args:
+            answer: of the function.
+            given: the masks that it got.
 
         Raises:
             ValueError: "RULE, got VALUE: what to do".
@@ -79,7 +83,7 @@ class OwnAugment:
                 f"return image, boxes, labels and masks, got {got}: end it with `return image, boxes, labels, masks`"
             )
         image, boxes, labels, masks = answer
-        if masks is not None and not has_masks:
+        if masks is not None and given is None:
             raise ValueError(f"return None as masks, got {_kind(masks)}: masks come only with --mask")
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(
@@ -98,7 +102,7 @@ class OwnAugment:
                 f"return at most {self.most_boxes} boxes (twice the most of one image in the data), got {len(boxes)}: leave some out"
             )
         crowd = labels == CROWD
-        kept = masks_of_bitmaps(masks, len(boxes), image.shape[:2]) if has_masks else None
+        kept = None if given is None else masks_of_bitmaps(masks, len(boxes), image.shape[:2])
         boxes = _inside_image(boxes, image)[:, _XYXY]
         return Picture(image, boxes, np.where(crowd, 0, labels).astype(np.int32), crowd, kept)
 

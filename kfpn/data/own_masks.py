@@ -20,7 +20,7 @@ def masks_of_bitmaps(bitmaps: Any, count: int, size: tuple[int, ...]) -> ObjectM
     """Returns the masks that a function returned; one without a pixel is none.
 
     Args:
-        bitmaps: as the function returned them; None: no object has a mask.
+        bitmaps: as the function returned them; None only where it returned no boxes.
         count: of the boxes that it returned.
         size: height and width of its image.
 
@@ -28,8 +28,14 @@ def masks_of_bitmaps(bitmaps: Any, count: int, size: tuple[int, ...]) -> ObjectM
         ValueError: "RULE, got VALUE: what to do".
     """
     frame = (int(size[0]), int(size[1]))
+    if (
+        bitmaps is None and count
+    ):  # else a function written without masks in mind would silently leave nothing to learn them from
+        raise ValueError(
+            "return masks (N, H, W), got None: return those that came, moved as the image; zeros of an object without a mask"
+        )
     if bitmaps is None:
-        return ObjectMasks([NOTHING] * count, frame)
+        return ObjectMasks([], frame)
     try:
         drawn = np.asarray(bitmaps)
     except ValueError:

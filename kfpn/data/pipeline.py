@@ -59,7 +59,8 @@ def train_batches(
     (B, G) int32, -1 in rows without a box; `gt_crowd` (B, G) bool; `sample_index` (B,) int64, step x B + position;
     `record_index` (B,) int64. With a mask head also `gt_masks` (B, G, 112, 112) uint8, 1 where the object is, over its own box, and
     `gt_has_mask` (B, G) bool; where `config.masks_on_host`, `gt_outlines` (B, G) bytes stand for `gt_masks`, see
-    `ObjectMasks.serialized`. G is source.max_boxes, at least 1, twice as many with `augment`. Images of a batch share an aspect group, thus Hc, Wc.
+    `ObjectMasks.serialized`. G is source.max_boxes, at least 1, twice as many with `augment` or
+    copy-paste. Images of a batch share an aspect group, thus Hc, Wc.
 
     Raises:
         ValueError: when the source is empty, `start_step` negative or `augment` no function. An unreadable image surfaces from the iterator

@@ -70,6 +70,13 @@ def test_nothing_is_pasted_where_no_object_is_chosen_or_none_has_a_mask():
     assert paste_objects(below, picture(90, (0, 0, 5, 5)), 0.3, Chance(taken=0.9)) is below
 
 
+def test_an_object_whose_mask_has_no_pixel_is_not_pasted():
+    below, other = picture(10, (0, 0, 10, 10)), picture(90, (10, 10, 18, 20), (2, 12, 6, 20))
+    hidden = other.masks.without([np.ones((20, 30), bool), None])
+    made = paste_objects(below, other._replace(masks=hidden), 0.3, Chance())
+    assert made.boxes.tolist() == [[0, 0, 10, 10], [2, 12, 6, 20]]
+
+
 @pytest.mark.parametrize("size", [(40, 50), (12, 60), (8, 9)])
 def test_a_picture_of_another_size_is_cut_or_laid_within(size):
     other = picture(90, (0, 0, 6, 8), (size[0] - 4, size[1] - 4, *size), size=size)

@@ -109,6 +109,14 @@ def test_what_a_window_cut_off_does_not_come_back_when_the_frame_grows(outline):
 
 
 @pytest.mark.parametrize("outline", [[BOX], filled(2, 4, 8, 14)])
+def test_run_lengths_of_the_upper_left_part_have_its_size(outline):
+    part = ObjectMasks.of([outline], SIZE).moved(np.array([[1.0, 0, 0], [0, 1.0, 0]]), (6, 9))
+    assert part.rle(0)["size"] == [6, 9]
+    assert (coco_mask.decode(part.rle(0)) == filled(2, 4, 6, 9, (6, 9))).all()
+    assert part.areas().tolist() == [20]
+
+
+@pytest.mark.parametrize("outline", [[BOX], filled(2, 4, 8, 14)])
 @pytest.mark.parametrize("matrix", [None, MIRROR, UPSIDE_DOWN, QUARTER])
 def test_the_grid_of_a_box_twice_as_large_as_its_object_is_a_quarter_full(outline, matrix):
     masks, box = ObjectMasks.of([outline], SIZE), np.array([[2.0, 4, 14, 24]])
@@ -160,6 +168,7 @@ def test_what_covers_an_object_is_taken_from_its_mask():
         ([["a", "b", "c", "d", "e", "f"]], "polygons of numbers"),
         ([[1, 1, 5, 5, float("nan"), 9]], "finite pixels"),
         ([], "at least one polygon"),
+        ([[[1, 1], [5]]], "polygons of numbers"),
         (5, "be polygons or run lengths, got int"),
         ({"size": [20, 30]}, "have size and counts"),
         ({"size": [30, 20], "counts": [600]}, r"image's size 20 x 30 \(height x width\), got a mask of 30 x 20"),

@@ -232,8 +232,15 @@ def test_the_function_gets_masks_as_bitmaps_and_returns_them_so():
     assert picture.masks.exists.tolist() == [True, False]
     assert picture.masks.bitmap(0)[1:11, 18:38].all()
     assert picture.masks.areas().tolist() == [200, 0]
-    plain = answered(lambda image, boxes, labels, masks, generator: (image, boxes, labels, None), masked_picture())
-    assert not plain.masks.exists.any()
+
+
+def test_a_function_that_forgets_the_masks_is_refused():
+    with pytest.raises(
+        ValueError, match=r"must return masks \(N, H, W\), got None: return those that came, moved as the image"
+    ):
+        answered(lambda image, boxes, labels, masks, generator: (image, boxes, labels, None), masked_picture())
+    none = answered(lambda image, *_: (image, [], [], None), masked_picture())
+    assert len(none.masks) == 0
 
 
 @pytest.mark.parametrize("masks", [np.zeros((1, 20, 40)), np.zeros((2, 20, 39), bool), np.zeros((2, 20, 40)), "masks"])

@@ -8,7 +8,7 @@ from PIL import Image
 
 from kfpn.data.annotation_checks import AnnotationFaults
 from kfpn.data.mask_content import NOTHING, pack_bitmap
-from kfpn.data.mask_faults import OTHER_SIZE, UNREADABLE
+from kfpn.data.mask_faults import OTHER_SIZE, UNREADABLE, usable_mask
 from kfpn.data.upright_masks import upright_mask
 
 BORDER = 255
@@ -18,6 +18,7 @@ OTHER_COUNT = "pictures of masks with more numbers than the annotation has objec
 def masks_of_pictures(
     pictures: Sequence[Path | None],
     counts: np.ndarray,
+    boxes: np.ndarray,
     frames: np.ndarray,
     turned: np.ndarray,
     faults: AnnotationFaults,
@@ -27,6 +28,7 @@ def masks_of_pictures(
     Args:
         pictures: of N images; None: there is none.
         counts: (N,) objects of each image.
+        boxes: (M, 4) yxyx of the objects, in the pixels that the annotations lie in; a mask beside its box is left out.
         frames: (N, 2) height and width of each image after EXIF rotation.
         turned: (N,) EXIF orientation of images whose annotations lie in the stored pixels, else 1.
         faults: counts the pictures that are left out.
@@ -37,7 +39,8 @@ def masks_of_pictures(
         for number in range(1, int(counts[i]) + 1):
             drawn = numbers == number if numbers is not None else np.zeros((0, 0), bool)
             packed = pack_bitmap(drawn) if drawn.any() else NOTHING
-            masks.append(upright_mask(packed, (int(frames[i, 0]), int(frames[i, 1])), int(turned[i])))
+            fitting = usable_mask(packed, drawn.shape, f"object {number} in {picture}", faults, boxes[len(masks)])
+            masks.append(upright_mask(fitting, (int(frames[i, 0]), int(frames[i, 1])), int(turned[i])))
     return masks
 
 

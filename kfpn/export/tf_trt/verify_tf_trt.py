@@ -116,7 +116,9 @@ def masks_apart(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> 
             same = (classes[1] == classes[0][row]) & (overlaps[row] >= SAME_PLACE) & (scores[1] > 0.0)
             if same.any():
                 best = int(np.argmax(np.where(same, overlaps[row], -1.0)))
-                apart = max(apart, float(np.abs(masks[0][row] - masks[1][best]).mean()))
+                # A value that is not a number is as far away as can be; `max` would pass over it.
+                distance = np.nan_to_num(np.abs(masks[0][row] - masks[1][best]), nan=np.inf)
+                apart = max(apart, float(distance.mean()))
     return apart
 
 

@@ -216,6 +216,8 @@ def test_masks_of_the_same_detections_are_compared_in_the_mean():
     turned["detection_masks"][0, 2] = 1.0  # an empty row
     assert masks_apart(first, turned) == 0.25
     assert masks_apart({name: value for name, value in first.items() if name != "detection_masks"}, turned) == 0.0
+    turned["detection_masks"][0, 1, 0, 0] = np.nan
+    assert masks_apart(first, turned) > 1e9
 
 
 def test_images_are_resized_padded_and_shrunk_to_the_input(trained, photo):
