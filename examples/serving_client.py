@@ -180,7 +180,9 @@ def read_classes(path: Path | None) -> dict[int, str]:
 def pasted(mask: np.ndarray, box: np.ndarray, height: int, width: int) -> np.ndarray:
     """Puts a mask into an image: (height, width) bool.
 
-    A pixel's centre takes its value between the centres of the mask's cells, and belongs to the object from .5 on.
+    A pixel's centre takes its value between the centres of the mask's cells, and belongs to the object from .5 on. Where a model's
+    assets/classes.json says `"pasting": "resized"` (weights of torchvision), `kfpn.paste_masks` has the rule; this one differs from it
+    by about a pixel along the border.
 
     Args:
         mask: (M, M) 0..1, within the box.

@@ -59,13 +59,14 @@ def batch_masks(masks: ObjectMasks | None, boxes: np.ndarray, rows: int) -> tupl
         rows: at least M.
 
     Returns:
-        (rows, S, S) uint8, 0 or 1, each object's mask over its own box, S = 112; and (rows,) bool, whether there is one.
+        (rows, S, S) uint8, 0 or 1, each object's mask over its own box, S = 112; and (rows,) bool, whether there is one. A mask of
+        which a crop has left no cell is none.
     """
     grids = np.zeros((rows, GRID_SIDE, GRID_SIDE), np.uint8)
     has_mask = np.zeros(rows, bool)
     if masks is not None:
         grids[: len(masks)] = masks.grids(boxes)
-        has_mask[: len(masks)] = masks.exists
+        has_mask[: len(masks)] = masks.exists & grids[: len(masks)].any((1, 2))
     return grids, has_mask
 
 
