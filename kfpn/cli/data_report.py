@@ -11,6 +11,7 @@ from kfpn.cli.augmented_tiles import augmented_tiles, training_part
 from kfpn.cli.options import LookAtData
 from kfpn.config.checks import require_local
 from kfpn.config.run import Config
+from kfpn.data.annotations import have_masks
 from kfpn.data.class_table import describe_source
 from kfpn.data.dataset_checks import check_training_set
 from kfpn.data.formats import data_folder, named_splits, open_untouched, run_name, splits_itself
@@ -60,6 +61,7 @@ def report_data(command: LookAtData) -> int:
             [
                 f"kfpn train --data {command.data} would choose on this machine:",
                 *_choices(command, first, "validation" in splits),
+                *(["  --mask would learn the masks as well"] if have_masks(first) else []),
             ]
         )
     )
@@ -76,14 +78,18 @@ def _draw(command: LookAtData, source: Source, output: Path, has_validation: boo
     """Draws the contact sheet and says what is on it."""
     if not command.augmented:
         draw_contact_sheet(source.name, _tiles(source, command.images), source.class_names, output)
-        print(f"{output}: {min(command.images, len(source))} of {len(source)} images with their boxes")
+        print(f"{output}: {min(command.images, len(source))} of {len(source)} images with their {_drawn(source)}")
         return
     part = training_part(command, source, has_validation)
     for line in describe_order(part, command.input):
         print(line)
     title = f"{part.name}, as training sees it"
     draw_contact_sheet(title, augmented_tiles(command, part), source.class_names, output)
-    print(f"{output}: the first {command.images} images of training, resized and augmented, with their boxes")
+    print(f"{output}: the first {command.images} images of training, resized and augmented, with their {_drawn(part)}")
+
+
+def _drawn(source: Source) -> str:
+    return "boxes and masks" if have_masks(source) else "boxes"
 
 
 def _own_split(data: str, source: Source) -> str:

@@ -30,6 +30,7 @@ Your own data, a folder or files with their form before the colon:
   kfpn train --data my_folder
   kfpn train --data coco:train.json,images --val-data coco:val.json,images
   kfpn train --data voc:my_folder --steps 3000
+  kfpn train --data my_folder --mask                 # instance segmentation: data with masks, a mask for each detection
 
 The preset auto looks at the data, the machine and the weights, and chooses the size of the input, anchors, network, batch, rate and
 steps. Each choice is printed with its reason and kept in config.json. An option that is given wins. The defaults below are not its.

@@ -109,7 +109,7 @@ class ModelConfig:
     min_detection_size: float = 0.0
     """Detections with a side shorter than this, in pixels, are dropped before NMS (torchvision: 0.01)."""
     mask: Annotated[bool, tyro.conf.arg(aliases=("--mask",))] = False
-    """Masks of the detections as well (Mask R-CNN, He et al. 2017)."""
+    """Instance segmentation: a mask of each detection as well (Mask R-CNN, He et al. 2017). The training data must have masks."""
     mask_classes: MaskClasses = "each"
     """The mask head gives a mask for each class (the paper), or one for all: agnostic."""
     mask_channels: int | None = None
