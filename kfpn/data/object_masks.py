@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from kfpn.data.mask_content import NOTHING, pack_bitmap, pack_outline, rle_as_drawn, unpack_outline
+from kfpn.data.mask_content import NOTHING, pack_bitmap, pack_outline, rle_as_drawn, size_as_drawn, unpack_outline
 from kfpn.data.mask_raster import (
     bitmap_of_polygons,
     grid_of_bitmap,
@@ -169,10 +169,9 @@ class ObjectMasks:
 
     def rle(self, index: int) -> dict[str, Any]:
         """Returns the mask of one object in COCO's compressed run lengths: {"size": [H, W], "counts": bytes}."""
-        if (self.matrices[index] == _SAME).all() and not self._is_cut(index):
-            kept = rle_as_drawn(self.contents[index])
-            if kept is not None:
-                return kept
+        # A part that begins at the corner of the image has its matrix, and another size.
+        if not self.is_moved(index) and size_as_drawn(self.contents[index]) == self.size:
+            return rle_as_drawn(self.contents[index])
         outline = unpack_outline(self.contents[index])
         if isinstance(outline, list) and not self._is_cut(index):
             return rle_of_polygons(moved_polygons(outline, self.matrices[index]), self.size)
@@ -219,6 +218,10 @@ class ObjectMasks:
             contents[i] = pack_bitmap(self.bitmap(i) & ~cover)
             matrices[i], clips[i] = _SAME, (0.0, 0.0, *self.size)
         return ObjectMasks(contents, self.size, matrices, clips)
+
+    def is_moved(self, index: int) -> bool:
+        """Says whether the mask of an object lies elsewhere than it was drawn, or is cut."""
+        return bool((self.matrices[index] != _SAME).any()) or self._is_cut(index)
 
     def _is_cut(self, index: int) -> bool:
         top, left, bottom, right = self.clips[index]
