@@ -29,12 +29,14 @@ def paste_objects(picture: Picture, other: Picture, least: float, chance: np.ran
         return picture
     laid = _laid_over(other, other.masks, (picture.image.shape[0], picture.image.shape[1]), draws, least)
     chosen = taken[laid.places] & laid.masks.exists & ~other.crowd[laid.places]
+    cover = np.zeros(picture.image.shape[:2], bool)
+    for i in np.flatnonzero(chosen).tolist():
+        drawn = laid.masks.bitmap(i)
+        chosen[i] = drawn.any()  # A part of a box may hold nothing of its object.
+        cover |= drawn
     if not chosen.any():
         return picture
     places, masks = laid.places[chosen], laid.masks.take(chosen)
-    cover = np.zeros(picture.image.shape[:2], bool)
-    for i in range(len(masks)):
-        cover |= masks.bitmap(i)
     below = _under(picture, picture.masks, cover, least)
     image = picture.image.copy()
     image[cover] = laid.image[cover]
