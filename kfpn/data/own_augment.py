@@ -98,8 +98,8 @@ class OwnAugment:
                 f"return at most {self.most_boxes} boxes (twice the most of one image in the data), got {len(boxes)}: leave some out"
             )
         crowd = labels == CROWD
-        kept = masks_of_bitmaps(masks, len(boxes), image.shape[:2]) if has_masks else None
         boxes = _inside_image(boxes, image)[:, _XYXY]
+        kept = masks_of_bitmaps(masks, boxes, image.shape[:2]) if has_masks else None
         return Picture(image, boxes, np.where(crowd, 0, labels).astype(np.int32), crowd, kept)
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from kfpn.data.annotation_checks import AnnotationFaults
 from kfpn.data.mask_content import NOTHING, pack_bitmap
-from kfpn.data.mask_faults import OTHER_SIZE, UNREADABLE
+from kfpn.data.mask_faults import OTHER_SIZE, UNREADABLE, usable_mask
 from kfpn.data.upright_masks import upright_mask
 
 BORDER = 255
@@ -20,6 +20,7 @@ def masks_of_pictures(
     counts: np.ndarray,
     frames: np.ndarray,
     turned: np.ndarray,
+    boxes: np.ndarray,
     faults: AnnotationFaults,
 ) -> list[bytes]:
     """Returns the masks of all objects, image after image, in the order of their annotations; empty where one has none.
@@ -29,15 +30,18 @@ def masks_of_pictures(
         counts: (N,) objects of each image.
         frames: (N, 2) height and width of each image after EXIF rotation.
         turned: (N,) EXIF orientation of images whose annotations lie in the stored pixels, else 1.
+        boxes: (M, 4) yxyx of all objects, image after image, in the pixels that the annotations lie in.
         faults: counts the pictures that are left out.
     """
     masks: list[bytes] = []
     for i, picture in enumerate(pictures):
-        numbers = _object_numbers(picture, int(counts[i]), tuple(frames[i].tolist()), int(turned[i]), faults)
+        frame = (int(frames[i, 0]), int(frames[i, 1]))
+        numbers = _object_numbers(picture, int(counts[i]), frame, int(turned[i]), faults)
         for number in range(1, int(counts[i]) + 1):
             drawn = numbers == number if numbers is not None else np.zeros((0, 0), bool)
             packed = pack_bitmap(drawn) if drawn.any() else NOTHING
-            masks.append(upright_mask(packed, (int(frames[i, 0]), int(frames[i, 1])), int(turned[i])))
+            usable = usable_mask(packed, drawn.shape, f"{picture}: object {number}", faults, boxes[len(masks)])
+            masks.append(upright_mask(usable, frame, int(turned[i])))
     return masks
 
 
