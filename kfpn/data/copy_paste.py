@@ -31,11 +31,9 @@ def paste_objects(picture: Picture, other: Picture, least: float, chance: np.ran
     laid = _laid_over(other, other.masks, (picture.image.shape[0], picture.image.shape[1]), draws, least)
     chosen = taken[laid.places] & laid.masks.exists & ~other.crowd[laid.places]
     cover = np.zeros(picture.image.shape[:2], bool)
-    for i in np.flatnonzero(chosen):
+    for i in np.flatnonzero(chosen).tolist():
         drawn = laid.masks.bitmap(i)
-        chosen[i] = (
-            drawn.any()
-        )  # Of a mask below a pixel, or in the part that is not seen, a box without an object would be left.
+        chosen[i] = drawn.any()  # A part of a box may hold nothing of its object.
         cover |= drawn
     if not chosen.any():
         return picture

@@ -29,7 +29,7 @@ def usable_mask(
     if drawn_at is not None and drawn_at != tuple(size):
         faults.add(OTHER_SIZE, f"{where}: {drawn_at[1]} x {drawn_at[0]} in an image of {size[1]} x {size[0]}")
         return NOTHING
-    around = _box_around(content)
+    around = _sides_around(content)
     if around is None or not _touch(around, np.array([0, 0, *size])):
         faults.add(OUTSIDE_IMAGE, where)
         return NOTHING
@@ -39,7 +39,7 @@ def usable_mask(
     return content
 
 
-def _box_around(content: bytes) -> np.ndarray | None:
+def _sides_around(content: bytes) -> np.ndarray | None:
     """Returns the box yxyx around a mask, in pixels; None where it has no pixel."""
     outline = unpack_outline(content)
     if isinstance(outline, list):

@@ -220,6 +220,10 @@ class ObjectMasks:
             matrices[i], clips[i] = _SAME, (0.0, 0.0, *self.size)
         return ObjectMasks(contents, self.size, matrices, clips)
 
+    def is_moved(self, index: int) -> bool:
+        """Says whether the mask of an object lies elsewhere than it was drawn, or is cut."""
+        return bool((self.matrices[index] != _SAME).any()) or self._is_cut(index)
+
     def _is_cut(self, index: int) -> bool:
         top, left, bottom, right = self.clips[index]
         height, width = self.size

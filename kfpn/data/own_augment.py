@@ -102,8 +102,8 @@ class OwnAugment:
                 f"return at most {self.most_boxes} boxes (twice the most of one image in the data), got {len(boxes)}: leave some out"
             )
         crowd = labels == CROWD
-        kept = None if given is None else masks_of_bitmaps(masks, len(boxes), image.shape[:2])
         boxes = _inside_image(boxes, image)[:, _XYXY]
+        kept = masks_of_bitmaps(masks, boxes, image.shape[:2]) if given is not None else None
         return Picture(image, boxes, np.where(crowd, 0, labels).astype(np.int32), crowd, kept)
 
 

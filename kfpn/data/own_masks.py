@@ -16,21 +16,21 @@ def bitmaps_of(masks: ObjectMasks) -> np.ndarray:
     return drawn
 
 
-def masks_of_bitmaps(bitmaps: Any, count: int, size: tuple[int, ...]) -> ObjectMasks:
+def masks_of_bitmaps(bitmaps: Any, boxes: np.ndarray, size: tuple[int, ...]) -> ObjectMasks:
     """Returns the masks that a function returned; one without a pixel is none.
 
     Args:
         bitmaps: as the function returned them; None only where it returned no boxes.
-        count: of the boxes that it returned.
+        boxes: (N, 4) yxyx that it returned.
         size: height and width of its image.
 
     Raises:
         ValueError: "RULE, got VALUE: what to do".
     """
-    frame = (int(size[0]), int(size[1]))
+    frame, count = (int(size[0]), int(size[1])), len(boxes)
     if (
         bitmaps is None and count
-    ):  # else a function written without masks in mind would silently leave nothing to learn them from
+    ):  # else a function written without masks in mind would leave nothing to learn them from
         raise ValueError(
             "return masks (N, H, W), got None: return those that came, moved as the image; zeros of an object without a mask"
         )
@@ -46,4 +46,11 @@ def masks_of_bitmaps(bitmaps: Any, count: int, size: tuple[int, ...]) -> ObjectM
         raise ValueError(
             f"return masks (N, H, W) of 0 and 1, here {(count, *frame)}, got {drawn.dtype} {drawn.shape}: one of the image's size for each box"
         )
+    for number, (one, box) in enumerate(zip(drawn, boxes, strict=True)):
+        # A pixel of room, because a turned mask is rounded.
+        begin, end = np.maximum(np.floor(box[:2]) - 1, 0).astype(int), np.ceil(box[2:]).astype(int) + 1
+        if one.any() and not one[begin[0] : end[0], begin[1] : end[1]].any():
+            raise ValueError(
+                f"return masks that lie in their boxes, got mask {number} beside its box: move masks and boxes as the image"
+            )
     return ObjectMasks([pack_bitmap(one) if one.any() else NOTHING for one in drawn != 0], frame)

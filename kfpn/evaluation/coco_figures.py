@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from kfpn.data.record import Record
-from kfpn.evaluation.coco_rows import boxed, detections_to_coco, ground_truth, masked
+from kfpn.evaluation.coco_rows import boxed, detections_to_coco, ground_truth, masked, require_outlines
 
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """The twelve figures, in the order in which pycocotools gives them."""
@@ -60,10 +60,17 @@ def evaluate_coco(
 
     Raises:
         ValueError: if an image id is not among the records, or twice among them or among the detections, a label is
-            outside 0..K-1, or the boxes, scores and labels of a detection differ in number.
+            outside 0..K-1, the boxes, scores and labels of a detection differ in number, or masks are missing or of another size.
     """
     detections = list(detections)
     with_masks = any("segmentations" in detection for detection in detections)
+    lacking = [
+        int(detection["image_id"])
+        for detection in detections
+        if with_masks and "segmentations" not in detection and len(detection["boxes"])
+    ]
+    if lacking:
+        raise ValueError(f"detections must have segmentations in all images or in none, got none in image {lacking[0]}")
     truth = ground_truth(records, class_names, with_masks)
     known = {image["id"] for image in truth["images"]}
     results: list[dict[str, Any]] = []
@@ -101,7 +108,9 @@ def evaluate_coco_json(
         if unknown:
             raise ValueError(f"{results_path}: {key} must occur in {annotations_path}, got {min(unknown)}")
     with_masks = any("segmentation" in result for result in results)
-    return _all_figures(truth, boxed(results, truth) if with_masks else results, limit, with_masks)
+    if with_masks:
+        require_outlines(truth)
+    return _all_figures(truth, results, limit, with_masks)
 
 
 def coco_evaluation(
@@ -136,6 +145,8 @@ def coco_evaluation(
 
 
 def _all_figures(truth: dict[str, Any], results: list[dict[str, Any]], limit: int, with_masks: bool) -> dict[str, Any]:
+    if with_masks:
+        results = boxed(results, truth)
     figures = _figures_of(truth, results, limit, "bbox")
     if not with_masks:
         return figures

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from kfpn.data.mask_content import pack_outline
 from kfpn.data.record import Record
+from kfpn.data.run_lengths import run_lengths, size_of_runs
 
 
 def detections_to_coco(
@@ -51,6 +53,10 @@ def _rows_of_image(detection: Mapping[str, Any], category_ids: Sequence[int] | N
         for box, score, label in zip(to_xywh(boxes), scores, labels, strict=True)
     ]
     if "segmentations" in detection:
+        if len(detection["segmentations"]) != len(rows):
+            raise ValueError(
+                f"detections of image {image_id}: segmentations must be one for each box ({len(rows)}), got {len(detection['segmentations'])}"
+            )
         for row, segmentation in zip(rows, detection["segmentations"], strict=True):
             row["segmentation"] = segmentation
     return rows
@@ -152,14 +158,36 @@ def boxed(results: Iterable[Mapping[str, Any]], truth: dict[str, Any]) -> list[d
     rows = []
     for number, result in enumerate(results):
         segmentation, size = result.get("segmentation"), sizes[result["image_id"]]
-        if not isinstance(segmentation, dict) or not isinstance(segmentation.get("counts"), str):
+        if not isinstance(segmentation, dict) or not isinstance(segmentation.get("counts"), str | bytes):
             raise ValueError(
                 f"results[{number}]: segmentation must be COCO's compressed run lengths, as in all rows with masks, got "
                 f"{str(segmentation)[:60]}"
             )
-        if list(segmentation["size"]) != size:
+        try:
+            got = list(size_of_runs(segmentation))
+            if got == size:  # pycocotools reads any text as run lengths, and may never come back
+                run_lengths(segmentation)
+        except ValueError as error:
+            raise ValueError(f"results[{number}]: segmentation must {error}") from None
+        if got != size:
             raise ValueError(
-                f"results[{number}]: segmentation must have the size of image {result['image_id']}, {size}, got {segmentation['size']}"
+                f"results[{number}]: segmentation must have the size of image {result['image_id']}, {size}, got {got}"
             )
         rows.append({"bbox": coco_mask.toBbox(segmentation).tolist(), **result})
     return rows
+
+
+def require_outlines(truth: dict[str, Any]) -> None:
+    """Makes sure that pycocotools can draw the masks of an annotations file: it fails on some faults, and never comes back from others.
+
+    Raises:
+        ValueError: naming the first annotation with a mask that can't be drawn.
+    """
+    sizes = {image["id"]: (image["height"], image["width"]) for image in truth["images"]}
+    for annotation in truth["annotations"]:
+        if not annotation.get("segmentation"):
+            continue
+        try:
+            pack_outline(annotation["segmentation"], sizes[annotation["image_id"]])
+        except ValueError as error:
+            raise ValueError(f"annotation {annotation['id']}: segmentation must {error}") from None

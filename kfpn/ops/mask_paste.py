@@ -55,10 +55,10 @@ def paste_masks(masks, boxes, height: int, width: int, threshold: float | None =
     To show detections in an image of another size, scale the boxes and paste anew. A pasted mask that is resized is another mask.
 
     Args:
-        masks: (D, M, M) float32 in 0..1, of one image's detections: tensors, or NumPy arrays.
+        masks: (D, M, M) float32 in 0..1, of one image's detections: tensors, or NumPy arrays (lists become some).
         boxes: (D, 4) float32 yxyx, pixels of that image.
         height, width: of the image, pixels: ints, or scalar int tensors where `masks` is a tensor.
-        threshold: a pixel belongs to the object where its value is at least this; None: the values themselves.
+        threshold: above 0, at most 1: a pixel belongs to the object where its value is at least this; None: the values themselves.
         rule: "sampled" (detectron2) or "resized" (torchvision), the field `pasting` of `ModelConfig`, which comes with the
             weights.
 
@@ -67,15 +67,19 @@ def paste_masks(masks, boxes, height: int, width: int, threshold: float | None =
         empty is empty. Beside the result there is memory for one detection at a time.
 
     Raises:
-        ValueError: for arrays of other shapes, sizes below 1, or an unknown rule.
+        ValueError: for arrays of other shapes, sizes below 1, a threshold that is none, or an unknown rule.
     """
+    masks, boxes = (np.asarray(given) if isinstance(given, list | tuple) else given for given in (masks, boxes))
     _check_arrays(masks, boxes, height, width, rule)
+    _check_threshold(threshold)
     if isinstance(masks, np.ndarray):
         dtype = np.float32 if threshold is None else bool
         pasted = np.zeros((len(masks), height, width), dtype)
         for row, part in enumerate(paste_one_by_one(masks, boxes, height, width, threshold, rule)):
             pasted[row][part.window] = part.pixels
         return pasted
+    if masks.shape[0] == 0:
+        return ops.zeros((0, height, width), "float32" if threshold is None else "bool")
     rows, columns = (ops.cast(ops.arange(side), "float32") for side in (height, width))
     boxes = ops.cast(boxes, "float32")
     return ops.map(lambda parts: paste_one(parts[0], parts[1], (rows, columns), threshold, rule), (masks, boxes))
@@ -120,13 +124,16 @@ def paste_one_by_one(
 ) -> Iterator[Part]:
     """Gives pasted masks one after another, each as far as it reaches: the arguments of `paste_masks`, as NumPy arrays."""
     _check_arrays(masks, boxes, height, width, rule)
+    dtype = np.float32 if threshold is None else bool
     for mask, box in zip(masks, np.asarray(boxes, np.float32), strict=True):
+        if not (np.isfinite(box).all() and (box[2:] > box[:2]).all()):
+            yield Part((slice(0, 0), slice(0, 0)), np.zeros((0, 0), dtype))
+            continue
         # A cell beyond the box on each side, and a pixel for the rounding of the box.
         reach = (box[2:] - box[:2]) / mask.shape[0] + 2.0
         first = np.clip(np.floor(box[:2] - reach), 0, (height, width)).astype(int)
         last = np.clip(np.ceil(box[2:] + reach), 0, (height, width)).astype(int)
-        if not (box[2:] > box[:2]).all() or (last <= first).any():
-            dtype = np.float32 if threshold is None else bool
+        if (last <= first).any():
             yield Part((slice(0, 0), slice(0, 0)), np.zeros((0, 0), dtype))
             continue
         of_rows, of_columns = (
@@ -153,3 +160,10 @@ def _check_arrays(masks, boxes, height: int, width: int, rule: str) -> None:
         raise ValueError(f"height and width must be at least 1, got {height} and {width}")
     if rule not in _RULES:
         raise ValueError(f"rule must be {' or '.join(map(repr, _RULES))}, got {rule!r}")
+
+
+def _check_threshold(threshold: float | None) -> None:
+    if isinstance(threshold, int | float) and not 0.0 < threshold <= 1.0:
+        raise ValueError(
+            f"threshold must be above 0 and at most 1, or None, got {threshold:g}: at 0 all of the image would be the object"
+        )

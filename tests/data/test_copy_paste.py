@@ -111,3 +111,10 @@ def test_copy_paste_without_masks_is_refused():
         Config(data="one", input=InputConfig(copy_paste=0.5))
     mask = dataclasses.replace(Config(), model=ModelConfig(mask=True), input=InputConfig(copy_paste=0.5))
     assert mask.input.copy_paste == 0.5
+
+
+def test_a_part_without_a_pixel_of_its_object_is_not_pasted():
+    corner = [[0.0, 20, 10, 20, 10, 30, 0, 30]]  # of a box that reaches beyond the picture below
+    other = picture(90, (0, 0, 30, 10), size=(30, 10))._replace(masks=ObjectMasks.of([corner], (30, 10)))
+    made = paste_objects(picture(10, (0, 0, 5, 5), size=(20, 10)), other, 0.3, Chance())
+    assert made.boxes.tolist() == [[0, 0, 5, 5]]

@@ -211,3 +211,9 @@ def test_ten_thousand_corners_are_drawn():
     masks = ObjectMasks.of([[round_one]], (640, 640))
     assert masks.areas()[0] == pytest.approx(np.pi * 200**2, rel=0.01)
     assert masks.grids(np.array([[120.0, 120, 520, 520]]))[0].mean() == pytest.approx(np.pi / 4, abs=0.01)
+
+
+def test_the_run_lengths_of_a_part_at_the_images_corner_are_of_the_parts_size():
+    part = ObjectMasks.of([blob()], SIZE).moved(np.eye(2, 3), (9, 12))
+    assert part.rle(0) == coco_mask.encode(np.asfortranarray(blob()[:9, :12].astype(np.uint8)))
+    assert part.areas().tolist() == [blob()[:9, :12].sum()]

@@ -213,6 +213,13 @@ def test_the_function_works_in_training_with_numbers_of_seed_and_sample(folder):
     assert np.array_equal(image, samples[2][0])
 
 
+def test_a_mask_beside_its_box_is_refused():
+    beside = np.zeros((2, 20, 40), np.uint8)
+    beside[0, :, 30:] = 1
+    with pytest.raises(ValueError, match=r"own:change must return masks that lie in their boxes, got mask 0 .*photo 5"):
+        answered(lambda image, boxes, labels, masks, _: (image, boxes, labels, beside), masked_picture())
+
+
 def masked_picture():
     return PICTURE._replace(masks=ObjectMasks.of([[[2.0, 1, 22, 1, 22, 11, 2, 11]], None], (20, 40)))
 

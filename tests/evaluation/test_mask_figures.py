@@ -177,3 +177,43 @@ def test_a_results_file_with_other_masks_is_refused(tmp_path, segmentation, mess
     (tmp_path / "results.json").write_text(json.dumps(rows))
     with pytest.raises(ValueError, match=message):
         evaluate_coco_json(tmp_path / "truth.json", tmp_path / "results.json")
+
+
+@pytest.mark.parametrize("counts", ["zzzzzzzz", "", "P4"])
+def test_text_that_is_no_run_lengths_is_refused_and_does_not_hang(tmp_path, counts):
+    truth = {
+        "images": [{"id": 1, "height": 20, "width": 30}],
+        "categories": [{"id": 1, "name": "a"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [2, 2, 6, 6], "area": 36, "iscrowd": 0}],
+    }
+    row = {"image_id": 1, "category_id": 1, "score": 0.9, "segmentation": {"size": [20, 30], "counts": counts}}
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    (tmp_path / "results.json").write_text(json.dumps([row]))
+    with pytest.raises(ValueError, match=r"results\[0\]: segmentation must have counts"):
+        evaluate_coco_json(tmp_path / "truth.json", tmp_path / "results.json")
+
+
+@pytest.mark.parametrize(
+    ("outline", "said"),
+    [
+        ([[2, 2, 8, 8]], "annotation 7: segmentation must have polygons of at least three points"),
+        ("poly", "annotation 7: segmentation must be polygons or run lengths"),
+        ({"size": [30, 20], "counts": [0, 600]}, "annotation 7: segmentation must be of the image's size 20 x 30"),
+        ({"size": [20, 30], "counts": [0, 60000]}, "annotation 7: segmentation must have counts whose sum is"),
+    ],
+)
+def test_an_annotations_file_whose_masks_cannot_be_drawn_is_refused(tmp_path, outline, said):
+    bitmap = coco_mask.encode(np.zeros((20, 30), np.uint8, order="F"))
+    annotation = {"id": 7, "image_id": 1, "category_id": 1, "bbox": [2, 2, 6, 6], "area": 36, "iscrowd": 0}
+    truth = {
+        "images": [{"id": 1, "height": 20, "width": 30}],
+        "categories": [{"id": 1, "name": "a"}],
+        "annotations": [{**annotation, "segmentation": outline}],
+    }
+    found = {"size": [20, 30], "counts": bitmap["counts"].decode()}
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    (tmp_path / "results.json").write_text(
+        json.dumps([{"image_id": 1, "category_id": 1, "score": 0.9, "segmentation": found}])
+    )
+    with pytest.raises(ValueError, match=said):
+        evaluate_coco_json(tmp_path / "truth.json", tmp_path / "results.json")

@@ -146,3 +146,19 @@ def test_sides_may_be_tensors_in_a_graph():
 def test_wrong_arguments_are_named(masks, boxes, size, rule, words):
     with pytest.raises(ValueError, match=words):
         paste_masks(masks, boxes, *size, rule=rule)
+
+
+@pytest.mark.parametrize("threshold", [0, 0.0, -1.0, 1.5, float("nan")])
+def test_a_threshold_that_is_none_is_refused(threshold):
+    with pytest.raises(ValueError, match="threshold must be above 0 and at most 1, or None, got"):
+        paste_masks(ones(), box(0, 0, 2, 2), 4, 4, threshold)
+
+
+def test_no_detection_at_all_and_lists_are_pasted():
+    assert paste_masks(ops.zeros((0, 28, 28)), ops.zeros((0, 4)), 5, 6).shape == (0, 5, 6)
+    assert paste_masks(np.zeros((0, 28, 28)), np.zeros((0, 4)), 5, 6).shape == (0, 5, 6)
+    assert paste_masks(ones().tolist(), [[1, 1, 3, 3]], 5, 6).sum() == 4
+
+
+def test_a_box_that_is_not_finite_is_empty():
+    assert not paste_masks(ones(), box(0, 0, np.nan, 2), 4, 4).any()

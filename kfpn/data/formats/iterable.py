@@ -9,7 +9,8 @@ from kfpn.data.annotation_checks import AnnotationFaults, in_stored_pixels, requ
 from kfpn.data.annotations import AnnotatedSource, ImageTable, RawObjects, collect
 from kfpn.data.box_orders import YXYX, check_box_order
 from kfpn.data.image_checks import read_headers
-from kfpn.data.mask_content import NOTHING
+from kfpn.data.mask_content import NOTHING, pack_bitmap
+from kfpn.data.mask_faults import usable_mask
 from kfpn.data.object_masks import ObjectMasks
 from kfpn.data.record import Record
 
@@ -65,7 +66,7 @@ class IterableSource(AnnotatedSource):
             np.concatenate([np.zeros(0, bool), *(record.crowd for record in held)]),
             np.concatenate([np.zeros(0), *(record.areas for record in held)]),
             where=lambda m: names[of_image[m]],
-            masks=_masks_of_records(held),
+            masks=_masks_of_records(held, names, faults),
         )
         check_box_order(name, "boxes", YXYX, objects.boxes, sizes[of_image])
         image_ids = [record.image_id for record in held]
@@ -75,13 +76,24 @@ class IterableSource(AnnotatedSource):
         self.report(faults)
 
 
-def _masks_of_records(records: list[Record]) -> list[bytes] | None:
-    """Returns the masks of all objects, empty where one has none; None where no record has masks."""
+def _masks_of_records(records: list[Record], names: list[str], faults: AnnotationFaults) -> list[bytes] | None:
+    """Returns the masks of all objects, empty where one has none that can be used; None where no record has masks."""
     if all(record.masks is None for record in records):
         return None
     rows: list[bytes] = []
-    for record in records:
-        rows += [NOTHING] * len(record.boxes) if record.masks is None else list(record.masks.serialized())
+    for record, name in zip(records, names, strict=True):
+        rows += (
+            [NOTHING] * len(record.boxes) if record.masks is None else _usable_rows(record, record.masks, name, faults)
+        )
+    return rows
+
+
+def _usable_rows(record: Record, masks: ObjectMasks, name: str, faults: AnnotationFaults) -> list[bytes]:
+    rows = list(masks.serialized())
+    for i, box in enumerate(np.asarray(record.boxes, np.float64).reshape(-1, 4)):
+        content = pack_bitmap(masks.bitmap(i)) if masks.is_moved(i) and rows[i] else masks.contents[i]
+        if not usable_mask(content, masks.size, f"object {i} of {name}", faults, box):
+            rows[i] = NOTHING
     return rows
 
 

@@ -59,5 +59,8 @@ def masks_of_example(
         drawn = [numbers == i + 1 for i in range(count)]
     else:
         return [NOTHING] * count
-    fitting = [usable_mask(pack_bitmap(picture), stored, where, faults) for picture in drawn]
+    boxes = np.asarray(example["objects"]["bbox"], np.float64).reshape(-1, 4) * (*stored, *stored)
+    fitting = [
+        usable_mask(pack_bitmap(picture), stored, where, faults, box) for picture, box in zip(drawn, boxes, strict=True)
+    ]
     return [upright_mask(content, (height, width), orientation) for content in fitting]

@@ -77,7 +77,7 @@ class VocSource(AnnotatedSource):
         drawn = None
         if masks:
             counts = np.bincount(of_image, minlength=len(files))
-            drawn = masks_of_pictures(object_pictures(opened, stems), counts, raw.boxes, sizes, turns, faults)
+            drawn = masks_of_pictures(object_pictures(opened, stems), counts, sizes, turns, raw.boxes, faults)
         super().__init__(
             name=name,
             class_names=class_names,

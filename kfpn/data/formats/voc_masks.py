@@ -18,9 +18,9 @@ OTHER_COUNT = "pictures of masks with more numbers than the annotation has objec
 def masks_of_pictures(
     pictures: Sequence[Path | None],
     counts: np.ndarray,
-    boxes: np.ndarray,
     frames: np.ndarray,
     turned: np.ndarray,
+    boxes: np.ndarray,
     faults: AnnotationFaults,
 ) -> list[bytes]:
     """Returns the masks of all objects, image after image, in the order of their annotations; empty where one has none.
@@ -28,19 +28,20 @@ def masks_of_pictures(
     Args:
         pictures: of N images; None: there is none.
         counts: (N,) objects of each image.
-        boxes: (M, 4) yxyx of the objects, in the pixels that the annotations lie in; a mask beside its box is left out.
         frames: (N, 2) height and width of each image after EXIF rotation.
         turned: (N,) EXIF orientation of images whose annotations lie in the stored pixels, else 1.
+        boxes: (M, 4) yxyx of all objects, image after image, in the pixels that the annotations lie in.
         faults: counts the pictures that are left out.
     """
     masks: list[bytes] = []
     for i, picture in enumerate(pictures):
-        numbers = _object_numbers(picture, int(counts[i]), tuple(frames[i].tolist()), int(turned[i]), faults)
+        frame = (int(frames[i, 0]), int(frames[i, 1]))
+        numbers = _object_numbers(picture, int(counts[i]), frame, int(turned[i]), faults)
         for number in range(1, int(counts[i]) + 1):
             drawn = numbers == number if numbers is not None else np.zeros((0, 0), bool)
             packed = pack_bitmap(drawn) if drawn.any() else NOTHING
-            fitting = usable_mask(packed, drawn.shape, f"object {number} in {picture}", faults, boxes[len(masks)])
-            masks.append(upright_mask(fitting, (int(frames[i, 0]), int(frames[i, 1])), int(turned[i])))
+            usable = usable_mask(packed, drawn.shape, f"{picture}: object {number}", faults, boxes[len(masks)])
+            masks.append(upright_mask(usable, frame, int(turned[i])))
     return masks
 
 

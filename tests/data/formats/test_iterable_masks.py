@@ -44,3 +44,18 @@ def test_the_masks_of_a_part_are_those_of_its_images():
 def test_masks_that_do_not_fit_are_refused(masks, said):
     with pytest.raises(ValueError, match=said):
         kfpn.IterableSource([record(masks)], ["a"])
+
+
+def test_masks_without_a_pixel_or_beside_their_box_are_left_out_and_said(caplog):
+    empty, beside = np.zeros((10, 12), bool), [8.0, 8, 11, 8, 11, 10, 8, 10]
+    cut = kfpn.ObjectMasks.of([[SQUARE], [SQUARE]], (10, 12)).moved(np.array([[1.0, 0, 9], [0, 1.0, 0]]), (10, 12))
+    with caplog.at_level("WARNING", "kfpn"):
+        source = kfpn.IterableSource(
+            [record(kfpn.ObjectMasks.of([empty, [beside]], (10, 12))), record(cut, 1)], ["a"], name="mine"
+        )
+    assert not source[0].masks.exists.any()
+    assert not source[1].masks.exists.any()
+    assert (
+        "masks without a pixel in their image, left out; the boxes stay: 1 (first: object 0 of mine.png)" in caplog.text
+    )
+    assert "beside their object's box, left out; the boxes stay: 3 (first: object 1 of mine.png)" in caplog.text
