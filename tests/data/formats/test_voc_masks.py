@@ -76,14 +76,6 @@ def test_a_picture_that_does_not_fit_is_left_out_in_one_line(folder, caplog, num
     assert re.search(said, caplog.text)
 
 
-def test_a_mask_beside_the_box_of_its_object_is_left_out(folder, caplog):
-    swapped = np.where(numbered() == 1, 2, np.where(numbered() == 2, 1, 0)).astype(np.uint8)
-    write(folder, swapped)
-    with caplog.at_level(logging.WARNING, "kfpn"):
-        assert not VocSource(folder, masks=True)[0].masks.exists.any()
-    assert re.search("masks that lie beside their object's box.*: 2 .first: .*a.png: object 1", caplog.text)
-
-
 def test_a_damaged_picture_is_left_out(folder, caplog):
     (folder / "SegmentationObject" / "a.png").write_bytes(b"\x89PNG broken")
     with caplog.at_level(logging.WARNING, "kfpn"):
