@@ -154,6 +154,8 @@ def paste_one_by_one(
 def _check_arrays(masks, boxes, height: int, width: int, rule: str) -> None:
     if len(masks.shape) != 3 or masks.shape[1] != masks.shape[2]:
         raise ValueError(f"masks must be (D, M, M), got {tuple(masks.shape)}: paste the detections of one image")
+    if isinstance(masks, np.ndarray) and masks.size and not (masks.min() >= 0.0 and masks.max() <= 1.0):
+        raise ValueError(f"masks must be in 0..1, got {masks.min():g} to {masks.max():g}: divide what is 0..255 by 255")
     if tuple(boxes.shape) != (masks.shape[0], 4):
         raise ValueError(f"boxes must be ({masks.shape[0]}, 4), a box a mask, got {tuple(boxes.shape)}")
     if isinstance(height, int) and isinstance(width, int) and min(height, width) < 1:
