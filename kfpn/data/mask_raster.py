@@ -1,6 +1,7 @@
 """Draws outlines and bitmaps of objects into other frames: moved, scaled, mirrored, turned by quarters, cut."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -137,47 +138,75 @@ def grid_of_bitmap(bitmap: Bitmap, matrix: np.ndarray, box: np.ndarray, side: in
     """
     turned, (scale_x, shift_x), (scale_y, shift_y) = axes_of(matrix)
     of_x, of_y = (box[0::2], box[1::2]) if turned else (box[1::2], box[0::2])
-    (columns, from_x), (rows, from_y) = (
-        cell_weights(begin - 0.5, (end - begin) / side, side, pixels)
+    columns, rows = (
+        CellSamples.along(begin - 0.5, (end - begin) / side, side, pixels)
         for begin, end, pixels in (
             (*(of_x * scale_x + shift_x), bitmap.size[1]),
             (*(of_y * scale_y + shift_y), bitmap.size[0]),
         )
     )
-    begin = max(from_x - bitmap.first, 0)
-    end = min(from_x + columns.shape[1] - bitmap.first, bitmap.pixels.shape[1])
-    if end <= begin:
-        return np.zeros((side, side), np.uint8)
-    seen = bitmap.pixels[from_y : from_y + rows.shape[1], begin:end].astype(np.float64)
-    columns = columns[:, begin + bitmap.first - from_x : end + bitmap.first - from_x]
-    average = rows @ seen @ columns.T
+    average = cell_averages(bitmap.pixels, rows, columns, bitmap.first)
     return ((average.T if turned else average) >= 0.5 - 1e-6).astype(np.uint8)
 
 
-def cell_weights(start: float, step: float, side: int, pixels: int) -> tuple[np.ndarray, int]:
-    """Returns how much of each pixel of an axis the cells along it take, as RoIAlign does with a sample for each pixel.
+class CellSamples(NamedTuple):
+    """Says from which pixels of an axis the cells along it take their samples, as RoIAlign does with a sample for each pixel.
 
     A sample takes its value from the two nearest pixels. Beyond the first and the last one it has their value for up to a pixel, and
     0 farther outside.
 
-    Args:
-        start: where the first cell begins, in pixels whose centres are whole numbers.
-        step: pixels of a cell, below 0 in a mirrored frame.
-        side: cells.
-        pixels: of the axis.
-
-    Returns:
-        (side, n) float64, and which pixel the first of the n is.
+    Attributes:
+        lower, upper: (side x samples,) int64, the two pixels of each sample.
+        weights: two of (side x samples,) float64, of the lower and of the upper pixel.
+        samples: of a cell.
     """
-    samples = max(1, int(np.ceil(abs(step))))
-    places = start + (np.arange(side * samples) + 0.5) * (step / samples)
-    inside = (places >= -1.0) & (places <= pixels)
-    places = np.clip(places, 0.0, pixels - 1.0)
-    lower = np.floor(places).astype(np.int64)
-    upper = np.minimum(lower + 1, pixels - 1)
-    first = int(lower.min())
-    weights = np.zeros((side, int(upper.max()) - first + 1))
-    cells, share = np.repeat(np.arange(side), samples), places - lower
-    np.add.at(weights, (cells, lower - first), (1.0 - share) * inside / samples)
-    np.add.at(weights, (cells, upper - first), share * inside / samples)
-    return weights, first
+
+    lower: np.ndarray
+    upper: np.ndarray
+    weights: tuple[np.ndarray, np.ndarray]
+    samples: int
+
+    @classmethod
+    def along(cls, start: float, step: float, side: int, pixels: int) -> "CellSamples":
+        """Returns the samples along an axis.
+
+        Args:
+            start: where the first cell begins, in pixels whose centres are whole numbers.
+            step: pixels of a cell, below 0 in a mirrored frame.
+            side: cells.
+            pixels: of the axis.
+        """
+        samples = max(1, int(np.ceil(abs(step))))
+        places = start + (np.arange(side * samples) + 0.5) * (step / samples)
+        inside = (places >= -1.0) & (places <= pixels)
+        places = np.clip(places, 0.0, pixels - 1.0)
+        lower = np.floor(places).astype(np.int64)
+        share = places - lower
+        return cls(lower, np.minimum(lower + 1, pixels - 1), ((1.0 - share) * inside, share * inside), samples)
+
+    def averages(self, values: np.ndarray, first: int = 0) -> np.ndarray:
+        """Averages the samples of each cell along the first axis: (n, m) pixels from number `first` on -> (side, m) float64.
+
+        Pixels that are not given are 0.
+        """
+        total = np.zeros((len(self.lower), values.shape[1]))
+        # No matrix product: BLAS would wake its threads for each small one, beside those of the training.
+        for pixels, weights in zip((self.lower, self.upper), self.weights, strict=True):
+            given = (pixels >= first) & (pixels < first + len(values))
+            total[given] += values[pixels[given] - first] * weights[given, None]
+        return total.reshape(len(total) // self.samples, self.samples, values.shape[1]).mean(1)
+
+
+def cell_averages(pixels: np.ndarray, rows: CellSamples, columns: CellSamples, first_column: int = 0) -> np.ndarray:
+    """Averages an image within cells, as RoIAlign does: (H, w) -> (cells of rows, cells of columns) float64.
+
+    Args:
+        pixels: columns `first_column` to `first_column` + w - 1 of the image; all others are 0.
+        rows: the samples along the columns of the image.
+        columns: those along its rows.
+        first_column: number.
+    """
+    begin = max(int(columns.lower.min()) - first_column, 0)
+    end = max(int(columns.upper.max()) + 1 - first_column, begin)
+    seen = pixels[:, begin:end]
+    return columns.averages(rows.averages(seen).T, first_column + begin).T

@@ -5,12 +5,12 @@ from typing import NamedTuple
 import numpy as np
 
 from kfpn.config.run import MaskTargets
-from kfpn.data.mask_raster import cell_weights
+from kfpn.data.mask_raster import CellSamples, cell_averages
 from kfpn.data.object_masks import ObjectMasks
 
 
-class CellSamples(NamedTuple):
-    """Says how the cells of RoIs sample a bitmap.
+class BoxRule(NamedTuple):
+    """Says where the cells of a RoI lie in a bitmap.
 
     Attributes:
         shift: pixels that are subtracted from the box: 0.5 where pixel 0 has its centre at 0 (RoIAlign's `aligned`).
@@ -21,9 +21,9 @@ class CellSamples(NamedTuple):
     least: float
 
 
-DETECTRON2 = CellSamples(0.5, 0.0)
+DETECTRON2 = BoxRule(0.5, 0.0)
 """Of detectron2's `BitMasks.crop_and_resize`."""
-TORCHVISION = CellSamples(0.0, 1.0)
+TORCHVISION = BoxRule(0.0, 1.0)
 """Of torchvision's `project_masks_on_boxes`."""
 
 
@@ -57,29 +57,28 @@ def exact_mask_targets(
     return targets
 
 
-def bitmap_shares(bitmap: np.ndarray, rois: np.ndarray, side: int, samples: CellSamples) -> np.ndarray:
+def bitmap_shares(bitmap: np.ndarray, rois: np.ndarray, side: int, rule: BoxRule) -> np.ndarray:
     """Returns the share of the object in each cell of each RoI: RoIAlign of its bitmap, with ceil(cell's side) samples an axis.
 
     Args:
         bitmap: (H, W) bool, of one object.
         rois: (P, 4) yxyx pixels.
         side: M, cells an axis.
-        samples: `DETECTRON2`, whose targets are the shares of at least .5, or `TORCHVISION`, whose targets are the shares.
+        rule: `DETECTRON2`, whose targets are the shares of at least .5, or `TORCHVISION`, whose targets are the shares.
 
     Returns:
         (P, M, M) float64 in 0..1.
     """
     shares = np.zeros((len(rois), side, side))
     for row, roi in enumerate(np.asarray(rois, np.float64)):
-        (of_rows, top), (of_columns, left) = (
-            cell_weights(
-                roi[axis] - samples.shift,
-                max(roi[axis + 2] - roi[axis], samples.least) / side,
+        rows, columns = (
+            CellSamples.along(
+                roi[axis] - rule.shift,
+                max(roi[axis + 2] - roi[axis], rule.least) / side,
                 side,
                 bitmap.shape[axis],
             )
             for axis in (0, 1)
         )
-        seen = bitmap[top : top + of_rows.shape[1], left : left + of_columns.shape[1]]
-        shares[row] = of_rows @ seen.astype(np.float64) @ of_columns.T
+        shares[row] = cell_averages(bitmap, rows, columns)
     return shares
