@@ -15,6 +15,7 @@ from kfpn.ops import boxes as box_ops
 from kfpn.ops.boxes import gather_rows
 from kfpn.ops.padding import padded_up
 from kfpn.ops.pyramid_levels import anchors_a_cell, stride
+from kfpn.ops.roi_align import stored
 
 
 class TrainingDetector(Detector):
@@ -69,6 +70,7 @@ class TrainingDetector(Detector):
         """Pools the sampled RoIs; for a head that learns from positives alone, the first rows, where these stand."""
         if getattr(find_loss(head), "LOOKS_AT", "sample") == "positives":
             boxes = boxes[:, : positive_rows(self.run_config.sampling)]
+            return stored(super().pool(levels, boxes, image_sizes, head))
         return super().pool(levels, boxes, image_sizes, head)
 
     def anchor_targets(self, levels: dict) -> Targets:
