@@ -9,13 +9,13 @@ from kfpn.data.object_masks import ObjectMasks
 from kfpn.data.record import Record
 
 
-class WithMasks(IterableSource):
+def with_masks(records, class_names, name) -> IterableSource:
     """Gives each object a mask: the upper left half of its square, cut along the diagonal."""
-
-    def __getitem__(self, index):
-        record = super().__getitem__(index)
+    drawn = []
+    for record in records:
         triangles = [[[x1, y1, x2, y1, x1, y2]] for y1, x1, y2, x2 in record.boxes.tolist()]
-        return dataclasses.replace(record, masks=ObjectMasks.of(triangles, (record.height, record.width)))
+        drawn.append(dataclasses.replace(record, masks=ObjectMasks.of(triangles, (record.height, record.width))))
+    return IterableSource(drawn, class_names, name=name)
 
 
 def source(first: int, count: int, class_names=("green", "red"), name="records", kind=IterableSource) -> IterableSource:

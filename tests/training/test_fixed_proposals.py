@@ -17,9 +17,9 @@ from kfpn.modeling.submodels import build_submodels
 from kfpn.runs.load import load_submodels, load_trained_detector
 from kfpn.runs.workdir import Workdir
 from kfpn.training.train import train
-from tests.training.made_up import WithMasks, source
+from tests.training.made_up import source, with_masks
 
-TRAIN, VALIDATION = source(0, 4, name="seen", kind=WithMasks), source(100, 2, name="unseen", kind=WithMasks)
+TRAIN, VALIDATION = source(0, 4, name="seen", kind=with_masks), source(100, 2, name="unseen", kind=with_masks)
 
 
 def near_objects(data, seed):
@@ -134,7 +134,7 @@ def test_bad_proposals_are_refused_before_anything_is_written(config, tmp_path):
     with pytest.raises(ValueError, match=r"none', which is not there"):
         train(missing, TRAIN, VALIDATION)
     with pytest.raises(ValueError, match=r"every image of seen, got none in .*kept\.npz for picture 4;"):
-        train(replace(config, workdir=str(tmp_path / "a")), source(0, 6, name="seen"), VALIDATION)
+        train(replace(config, workdir=str(tmp_path / "a")), source(0, 6, name="seen", kind=with_masks), VALIDATION)
     with pytest.raises(ValueError, match=r"must be of strange, got .*kept.npz' with those of seen, unseen$"):
-        train(replace(config, workdir=str(tmp_path / "a")), TRAIN, source(100, 2, name="strange"))
+        train(replace(config, workdir=str(tmp_path / "a")), TRAIN, source(100, 2, name="strange", kind=with_masks))
     assert not (tmp_path / "a").exists()

@@ -24,7 +24,7 @@ def settings(rule, **changes):
 
 
 def batch_of(config):
-    return next(iter(train_batches(made_up.source(0, 8, kind=made_up.WithMasks), config)))
+    return next(iter(train_batches(made_up.source(0, 8, kind=made_up.with_masks), config)))
 
 
 def test_a_batch_has_the_mask_of_each_object_over_its_own_box_flipped_with_the_image():

@@ -15,7 +15,7 @@ from kfpn.modeling.submodels import build_submodels
 from kfpn.training.exact_masks import run_functions
 from kfpn.training.sampler_noise import sampler_noise
 from kfpn.training.validation_loss import ValidationLoss
-from tests.training.made_up import WithMasks, source
+from tests.training.made_up import source, with_masks
 
 
 @pytest.fixture(scope="module", params=["grid", "polygons"])
@@ -42,7 +42,7 @@ def submodels(config):
 @pytest.fixture(scope="module")
 def measured(config, submodels):
     """The losses of three images, in batches of two: the last one is filled up."""
-    validation = ValidationLoss(submodels, config, source(0, 3, kind=WithMasks))
+    validation = ValidationLoss(submodels, config, source(0, 3, kind=with_masks))
     before = [variable.numpy() for variable in submodels.weights_model.variables]
     losses = [validation.measure(), validation.measure()]
     after = [variable.numpy() for variable in submodels.weights_model.variables]
@@ -57,7 +57,7 @@ def test_equal_weights_have_equal_losses_and_no_statistic_changes(measured):
 
 
 def test_they_are_means_over_the_images_of_the_training_losses(config, submodels, measured):
-    images = source(0, 3, kind=WithMasks)
+    images = source(0, 3, kind=with_masks)
     one = replace(config, batch_size=1)
     batches = {int(b["record_index"][0]): b for b in train_batches(images, one).take(3)}
     assert len(batches) == 3  # each image once

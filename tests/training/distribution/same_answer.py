@@ -58,7 +58,7 @@ def run_detector(config: Config, strategy: tf.distribute.Strategy, permuted=Fals
         submodels = build_submodels(config.model)
         optimizer = Optimizer(config, submodels.weights_model.trainable_variables)
     step = build_train_step(submodels, config, optimizer, strategy)
-    batches = train_batches(made_up.source(0, 8, kind=made_up.WithMasks), config)
+    batches = train_batches(made_up.source(0, 8, kind=made_up.with_masks), config)
     if permuted:  # adds the same sums in another order, which shows how much rounding alone changes
         batches = batches.map(lambda batch: {name: tf.gather(value, [2, 0, 3, 1]) for name, value in batch.items()})
     iterator = iter(strategy.experimental_distribute_dataset(batches))

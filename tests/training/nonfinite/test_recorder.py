@@ -116,7 +116,7 @@ def test_an_infinite_scaled_gradient_of_a_finite_loss_is_not_recorded(tmp_path):
 @pytest.fixture(scope="module")
 def healthy():
     config = same_answer.detector_config(steps=2, mask=True)
-    batch = next(iter(train_batches(made_up.source(0, 8, kind=made_up.WithMasks), config)))
+    batch = next(iter(train_batches(made_up.source(0, 8, kind=made_up.with_masks), config)))
     return build_submodels(config.model), config, batch
 
 
