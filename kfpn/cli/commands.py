@@ -10,6 +10,7 @@ from kfpn.cli.auto_options import AutoTraining, train_automatically
 from kfpn.cli.evaluate_command import TILES_OF_TRAINING, evaluate_and_print, require_place
 from kfpn.cli.exports import EXPORTS
 from kfpn.cli.idle_gpu import warn_of_idle_gpu
+from kfpn.cli.report_command import Report, report_and_print
 from kfpn.config.checks import require_local
 from kfpn.config.run import Config
 from kfpn.config.test_scales import parse_scales
@@ -22,7 +23,7 @@ DEFAULT_MIN_SCORE = 0.5
 """The least score of a detection of `kfpn predict`, where nothing else is known."""
 Command = (
     Config | AutoTraining | options.LookAtData | options.Evaluate | options.Predict | options.Propose | options.Visualize | options.ReplayNan
-    | options.ImportWeights | options.ListPretrained | options.Benchmark | options.Export
+    | options.ImportWeights | options.ListPretrained | options.Benchmark | options.Export | Report
 )  # fmt: skip
 
 
@@ -205,6 +206,7 @@ _RUN: dict[type, Callable[[Any], int]] = {
     AutoTraining: train_automatically,
     options.LookAtData: _look_at_data,
     options.Evaluate: evaluate_and_print,
+    Report: report_and_print,
     options.Predict: _predict,
     options.Visualize: _visualize,
     options.ReplayNan: _replay_nan,
