@@ -30,6 +30,8 @@ Command = (
 def run(command: Command) -> int:
     """Does what a parsed command says, and returns the exit code."""
     work = _WORK_OF_A_GPU.get(type(command))
+    if isinstance(command, Report) and command.detections:  # then no network runs
+        work = None
     if work is not None and not getattr(command, "cpu_devices", None):  # who splits the CPU wants to train on it
         warn_of_idle_gpu(work)
     return _RUN[type(command)](command)
@@ -220,6 +222,7 @@ _WORK_OF_A_GPU: dict[type, str] = {
     Config: "training",
     AutoTraining: "training",
     options.Evaluate: "evaluation",
+    Report: "evaluation",
     options.Predict: "prediction",
     options.Visualize: "the detector",
     options.ReplayNan: "the step",

@@ -1,4 +1,4 @@
-"""Draws an image twice, with its objects and with its detections, and marks those that went wrong in red."""
+"""Draws an image with its objects or its detections, and marks those that went wrong with black and white frames."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,8 +9,9 @@ from PIL import Image, ImageDraw
 from kfpn.plotting.draw_boxes import draw_detections
 from kfpn.plotting.draw_masks import chosen_masks, enlarged_masks
 
-RED = (230, 0, 0)
-SMALLEST, LARGEST = 360, 560
+MARKS = (("white", 2), ("black", 4))
+"""Colour and distance from the box in pixels of the two lines of a mark: no class has these colours."""
+SMALLEST, LARGEST = 420, 560
 """Pixels of the longer side of a panel: smaller images are enlarged, larger ones made smaller."""
 GAP_BETWEEN = 8
 """Pixels between two panels."""
@@ -44,15 +45,14 @@ def error_panel(
         masks = enlarged_masks(masks, image.shape[:2], resized.shape[:2])
     scores = drawn.get("scores")
     scores = None if scores is None else np.asarray(scores)[chosen]
-    panel = draw_detections(
-        resized, boxes[chosen], np.asarray(drawn["labels"])[chosen], scores, class_names, text_size=12, masks=masks
-    )
-    picture = Image.fromarray(panel)
+    picture = Image.fromarray(resized)
     canvas = ImageDraw.Draw(picture)
     for y1, x1, y2, x2 in boxes[np.asarray(wrong, np.int64)]:
-        # Around the box, so that its own colour stays.
-        canvas.rectangle((x1 - 3, y1 - 3, max(x1, x2) + 2, max(y1, y2) + 2), outline=RED, width=3)
-    return np.asarray(picture)
+        for color, apart in MARKS:  # around the box and under the names, so that both stay
+            corners = (x1 - apart, y1 - apart, max(x1, x2) + apart - 1, max(y1, y2) + apart - 1)
+            canvas.rectangle(corners, outline=color, width=2)
+    marked, labels = np.asarray(picture), np.asarray(drawn["labels"])[chosen]
+    return draw_detections(marked, boxes[chosen], labels, scores, class_names, text_size=12, masks=masks)
 
 
 def in_one_row(panels: Sequence[np.ndarray]) -> np.ndarray:

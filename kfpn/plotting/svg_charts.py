@@ -4,10 +4,10 @@ import html
 from collections.abc import Sequence
 from typing import NamedTuple
 
-WIDTH, HEIGHT = 420, 300
-"""Pixels of a chart of lines."""
+WIDTH, HEIGHT = 370, 280
+"""Pixels of a chart of lines, without its legend below."""
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 10, 40
-_ROW, _NAMES, _BARS, _NOTES = 26, 190, 300, 170
+_ROW, _NAMES, _BARS, _NOTES = 26, 165, 185, 230
 """Pixels of a chart of bars: the height of a row; the widths of names, bars and notes."""
 
 
@@ -53,13 +53,14 @@ def line_chart(title: str, x_title: str, y_title: str, lines: Sequence[ChartLine
             f'<polyline fill="none" stroke="{line.color}" stroke-width="2" points="{points}" {line.attributes}>'
             f"<title>{html.escape(line.name)}</title></polyline>"
         )
-    for row, line in enumerate(line for line in lines if line.listed):
-        y = _TOP + 14 + 16 * row
+    listed = [line for line in lines if line.listed]
+    for number, line in enumerate(listed):  # below the chart, in two columns
+        x, y = _LEFT + (number % 2) * (WIDTH - _LEFT) // 2, HEIGHT + 12 + 16 * (number // 2)
         parts.append(
-            f'<line x1="{_LEFT + 8}" x2="{_LEFT + 26}" y1="{y}" y2="{y}" stroke="{line.color}" stroke-width="3"/>'
-            f'<text x="{_LEFT + 31}" y="{y + 4}">{html.escape(line.name)}</text>'
+            f'<line x1="{x}" x2="{x + 18}" y1="{y}" y2="{y}" stroke="{line.color}" stroke-width="3"/>'
+            f'<text x="{x + 23}" y="{y + 4}">{html.escape(_shortened(line.name, 22))}</text>'
         )
-    return _svg(title, WIDTH, HEIGHT, parts)
+    return _svg(title, WIDTH, HEIGHT + 16 * -(-len(listed) // 2) + 4, parts)
 
 
 def bar_chart(title: str, bars: Sequence[ChartBar], most: float) -> str:

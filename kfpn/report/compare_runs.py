@@ -148,7 +148,7 @@ def _changed_images(before: GatheredRun, after: GatheredRun) -> str:
     figures = "".join(_figure_of_both(before, after, index, rank) for rank, index in enumerate(chosen))
     note = (
         f"{better:,} of {len(changes):,} images became better, {worse:,} worse: a missed object weighs 1, a wrong detection its score, "
-        f"from {after.request.min_score:g} on. Left the ground truth, then before, then after; red frames mark what is wrong, and what both "
+        f"from {after.request.min_score:g} on. Left the ground truth, then before, then after; black and white frames mark what is wrong, and what both "
         "runs miss."
     )
     return section(
@@ -172,6 +172,6 @@ def _figure_of_both(before: GatheredRun, after: GatheredRun, index: int, rank: i
     ]
     labels = " ".join(sorted({label for one in errors for label in classes_of(one).split()}, key=int))
     return (
-        f'<figure class="image" data-rank="{rank}" data-kinds="" data-classes="{labels}"><figcaption><b class="{verdict}">{verdict}</b> '
-        f"<b>{text_of(record.name or f'image {record.image_id}')}</b><br>{'<br>'.join(lists)}</figcaption>{picture}</figure>"
+        f'<figure class="image" data-rank="{rank}" data-kinds="" data-classes="{labels}">{picture}<figcaption><b class="{verdict}">{verdict}</b> '
+        f"<b>{text_of(record.name or f'image {record.image_id}')}</b><br>{'<br>'.join(lists)}</figcaption></figure>"
     )

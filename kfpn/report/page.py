@@ -23,7 +23,8 @@ tr.on td { background: #fff4d6 } .wide { overflow-x: auto }
 .tile { background: #fff; border: 1px solid #dde2e8; border-radius: 8px; padding: 8px 16px } .tile b { display: block; font-size: 24px }
 svg { max-width: 100%; height: auto } svg text { font: 12px system-ui, sans-serif; fill: #3a4653 }
 polyline.pr { stroke-opacity: .55 } polyline.pr.off { stroke-opacity: .08 } polyline.pr.on { stroke-opacity: 1; stroke-width: 4 }
-figure { margin: 14px 0; border-top: 1px solid #eef1f5; padding-top: 12px } figure img { max-width: 100% } figcaption ul { margin: 2px 0 6px; padding-left: 20px }
+figure { margin: 14px 0; border-top: 1px solid #eef1f5; padding-top: 12px; display: flex; flex-wrap: wrap; gap: 6px 20px; align-items: flex-start }
+figure img { max-width: 100% } figcaption { flex: 1 1 250px; font-size: 13px } figcaption ul { margin: 4px 0; padding-left: 18px }
 .kind { color: #fff; border-radius: 4px; padding: 1px 7px; font-size: 12px } .better { color: #1a7f37 } .worse { color: #c0392b }
 .swatch { display: inline-block; width: 11px; height: 11px; border-radius: 2px; margin-right: 6px } summary { cursor: pointer; color: #3b6ea8; margin: 6px 0 }
 .menus { display: flex; flex-wrap: wrap; gap: 6px 20px; font-size: 13px; margin: 8px 0 } [hidden] { display: none }

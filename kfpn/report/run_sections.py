@@ -5,6 +5,7 @@ from typing import Any
 
 from kfpn.config.run import Config, to_dict
 from kfpn.data.record import Source
+from kfpn.evaluation.detection_limit import images_at_limit, limit_line
 from kfpn.report.gather import GatheredRun
 from kfpn.report.html_parts import Cell, folded, paragraph, section, share, table, text_of
 from kfpn.report.pictures import picture_of_curves
@@ -26,7 +27,10 @@ def head_of_report(run: GatheredRun) -> str:
         f"{text_of(model.backbone)} with the pyramid {text_of(model.pyramid)}, measured on <b>{text_of(source.name)}</b>, at most "
         f"{model.max_detections} detections an image.{made}"
     )
-    return f'<h1>{text_of(run.name)}</h1>{paragraph(what)}<div class="tiles">{shown}</div>{paragraph(_costs_most(run))}'
+    cut = images_at_limit(list(run.detections.values()), model.max_detections)
+    line = text_of(limit_line(cut, len(source), model.max_detections, "--model.max-detections")) if cut else ""
+    below = paragraph(_costs_most(run)) + paragraph(line)
+    return f'<h1>{text_of(run.name)}</h1>{paragraph(what)}<div class="tiles">{shown}</div>{below}'
 
 
 def _costs_most(run: GatheredRun) -> str:

@@ -112,13 +112,13 @@ def section_of_properties(run: GatheredRun) -> str:
         charts = []
         for title, rows in analysis.properties.items():
             bars = [
-                ChartBar(row.name, row.ap, f"AP {share(row.ap)}, AP50 {share(row.ap50)}; {row.objects:,}")
+                ChartBar(row.name, row.ap, f"AP {share(row.ap)}, AP50 {share(row.ap50)}; {row.objects:,} objects")
                 for row in rows
             ]
             charts.append(f"<h3>{KIND_NAMES[analysis.kind]}: {title}</h3>" + bar_chart(title, bars, 1.0))
         parts.append(beside(*charts))
     note = (
-        "Behind each bar the number of objects: of few, AP says little. By size and by aspect ratio objects outside of the range are "
+        "Of few objects, AP says little. By size and by aspect ratio objects outside of the range are "
         "ignored, as COCO does it; by crowding the images count."
     )
     return section("properties", "By size, shape and crowding", *parts, paragraph(f'<span class="note">{note}</span>'))

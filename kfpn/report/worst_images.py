@@ -35,15 +35,13 @@ def section_of_images(run: GatheredRun) -> str:
     explained = paragraph(
         f"{wrong:,} of {len(run.errors):,} images have an error, counting detections with a score of {least} or more, by their boxes. "
         f"The {len(chosen)} worst are here: a missed object weighs 1, a wrong detection its score. Left the ground truth, right the "
-        "detections; <b style='color:#e60000'>red frames</b> mark what was missed and what is wrong."
+        "detections; <b>black and white frames</b> mark what was missed and what is wrong."
     )
     kinds = [kind for kind in KINDS if any(kind in run.errors[index].counts for index in chosen)]
     menus = (
         '<div class="menus">'
         + choice("order", "Order", [("kind", "by what went wrong"), ("rank", "the worst first")])
-        + choice(
-            "kind", "What went wrong", [("", "anything"), *((kind, f"{kind}: {MEANINGS[kind]}") for kind in kinds)]
-        )
+        + choice("kind", "What went wrong", [("", "anything"), *((kind, kind) for kind in kinds)])
         + '<span id="shown"></span></div>'
     )
     figures = [_figure(run, index, rank) for rank, index in enumerate(chosen)]
@@ -65,7 +63,7 @@ def _figure(run: GatheredRun, index: int, rank: int) -> str:
     return (
         f'<figure class="image" data-rank="{rank}" data-kind="{KINDS.index(errors.main_kind)}" '
         f'data-kinds="{" ".join(kind for kind in KINDS if kind in errors.counts)}" data-classes="{classes_of(errors)}">'
-        f"<figcaption>{kind_label(errors.main_kind)} <b>{caption}</b>: {right}<ul>{points}</ul></figcaption>{picture}</figure>"
+        f"{picture}<figcaption>{kind_label(errors.main_kind)} <b>{caption}</b>: {right}<ul>{points}</ul></figcaption></figure>"
     )
 
 
