@@ -74,6 +74,7 @@ def report_and_print(command: Report) -> int:
     else:
         before, after = gather_two(*requests)
         write_comparison(before, after, output)
+        print(describe_source(after.source))
         print(f"AP {before.figures['AP']:.4f} -> {after.figures['AP']:.4f}")
     print(f"{output}: {output.stat().st_size / 1e6:.1f} MB; open it in a browser")
     return 0

@@ -7,7 +7,7 @@ from kfpn.data.record import Source
 from kfpn.evaluation.coco_figures import FIGURES, OF_MASKS
 from kfpn.evaluation.image_errors import error_sentences
 from kfpn.plotting.svg_charts import ChartLine, line_chart
-from kfpn.report.gather import GatheredRun, ReportRequest, gather_run
+from kfpn.report.gather import GatheredRun, ReportRequest, gather_run, require_gathered, validation_data_of
 from kfpn.report.html_parts import (
     BLUE,
     ORANGE,
@@ -27,6 +27,7 @@ from kfpn.report.run_sections import changed_settings, classes_menu
 from kfpn.report.sections import KIND_NAMES, mean_curve
 from kfpn.report.worst_images import classes_of
 from kfpn.runs.atomic_files import write_aside
+from kfpn.runs.workdir import Workdir
 
 ANCHORS = (
     ("figures", "Figures"),
@@ -43,10 +44,19 @@ def gather_two(before: ReportRequest, after: ReportRequest) -> tuple[GatheredRun
     Raises:
         ValueError: as `gather_run`, or if the runs' data differ.
     """
-    first = gather_run(before)
-    second = gather_run(dataclasses.replace(after, data=after.data or first.source))
+    for request in (before, after):  # what is wrong with the second is said before the work on the first
+        require_gathered(request)
+    data = before.data or _data_of_both(before, after)
+    first, second = (gather_run(dataclasses.replace(one, data=one.data or data)) for one in (before, after))
     _require_same(first.source, second.source)
     return first, second
+
+
+def _data_of_both(before: ReportRequest, after: ReportRequest) -> Source:
+    """Opens the validation data of the first run, with masks if one of both has them."""
+    config, other = (Workdir(request.workdir).read_config() for request in (before, after))
+    model = dataclasses.replace(config.model, mask=config.model.mask or other.model.mask)
+    return validation_data_of(dataclasses.replace(config, model=model), before.split)
 
 
 def _require_same(first: Source, second: Source) -> None:

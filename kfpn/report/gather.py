@@ -85,15 +85,14 @@ def gather_run(request: ReportRequest) -> GatheredRun:
             are of other data.
         OSError: if the file of detections can't be read.
     """
-    workdir = Workdir(request.workdir)
+    require_gathered(request)
     if request.detections is None:
         evaluation = open_evaluation(EvaluationRequest(request.workdir, request.data, split=request.split))
         config, source = evaluation.source_pass.config, evaluation.source
         _require_objects(source)  # before the long work
         figures, detections = evaluation.measure()
     else:
-        require_trained(workdir, workdir.config, rpn=False)
-        config = workdir.read_config()
+        config = Workdir(request.workdir).read_config()
         source = _opened(request, config)
         _require_objects(source)
         detections = read_results(Path(request.detections), source)
@@ -126,14 +125,33 @@ def _limit_of(config: Config) -> int:
     return max(config.model.max_detections, COCO_LIMITS[-1])
 
 
+def require_gathered(request: ReportRequest) -> None:
+    """Checks that a work directory is there, with weights where detections are not given.
+
+    Raises:
+        ValueError: as `require_trained`.
+    """
+    workdir = Workdir(request.workdir)
+    require_trained(workdir, workdir.config if request.detections is not None else None, rpn=False)
+
+
 def _opened(request: ReportRequest, config: Config) -> Source:
     """Opens the data as `open_evaluation` does."""
     if not request.data:
-        source = open_validation(config, request.split)
-        if source is None:
-            raise ValueError(f"{config.data} has no validation split: say what to report on with --data")
-        return source
+        return validation_data_of(config, request.split)
     return open_source(request.data, request.split, config.check_images, config.model.mask)
+
+
+def validation_data_of(config: Config, split: str) -> Source:
+    """Opens the validation data of a run.
+
+    Raises:
+        ValueError: if it has none.
+    """
+    source = open_validation(config, split)
+    if source is None:
+        raise ValueError(f"{config.data} has no validation split: say what to report on with --data")
+    return source
 
 
 def _require_objects(source: Source) -> None:

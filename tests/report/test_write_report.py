@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 from kfpn.cli.command_line import main
+from kfpn.config.presets import preset
+from kfpn.config.run import to_dict
 from kfpn.data.formats import open_source
 from kfpn.evaluation.coco_figures import evaluate_coco_json
 from kfpn.report.compare_runs import comparison_page, gather_two
@@ -15,7 +17,7 @@ from kfpn.report.gather import ReportRequest, gather_run
 from kfpn.report.results_file import read_results
 from kfpn.report.worst_images import worst_images
 from kfpn.report.write_report import SECTIONS, report_page
-from tests.report.made_runs import NAMES, RIGHT, WRONG, write_data, write_detections, write_run
+from tests.report.made_runs import RIGHT, WRONG, write_data, write_detections, write_run
 
 EMPTY = {"meta", "img", "br", "link", "input", "hr"}
 
@@ -188,6 +190,15 @@ def test_two_runs_lie_beside_each_other(made):
     assert all(one["src"].startswith("data:image/jpeg") for one in page.all("img"))
 
 
+def test_masks_of_the_data_are_there_if_one_of_two_runs_has_them(made, tmp_path):
+    folder, data = made
+    run = write_run(tmp_path / "run", data, model={**to_dict(preset("shapes").model), "mask": True})
+    requests = [ReportRequest(place, detections=folder / "right.json") for place in (folder / "run", run)]
+    for before, after in (gather_two(*requests), gather_two(*requests[::-1])):
+        assert before.source is after.source
+        assert before.source[0].masks is not None
+
+
 def test_two_runs_on_other_data_are_refused(made, tmp_path):
     folder, _ = made
     other = write_data(tmp_path / "data", names=("cat", "cow"))
@@ -319,6 +330,10 @@ def test_masks_have_figures_errors_and_curves_of_their_own(tmp_path):
         (["--workdir", "a", "--output", "report.pdf"], "output must end in .html, got report.pdf"),
         (["--workdir", "a", "--images", "-1"], "images must be an integer of at least 0, got -1"),
         (["--workdir", "nowhere"], "workdir must be a folder, got 'nowhere', which does not exist"),
+        (
+            ["{run}", "nowhere", "--detections", "x", "y"],
+            "workdir must be a folder, got 'nowhere', which does not exist",
+        ),
         (["--workdir", "{run}"], "workdir must hold trained weights, got"),
         (["--workdir", "{run}", "--output", "{run}/no/report.html"], "must lie in a folder that is there"),
         (["--workdir", "{run}", "--detections", "nowhere.json"], "No such file or directory: 'nowhere.json'"),
@@ -338,4 +353,3 @@ def test_data_without_objects_are_refused(made, tmp_path):
     run = write_run(tmp_path / "run", data)
     with pytest.raises(ValueError, match="data must have objects to find, got none in the 3 images"):
         gather_run(ReportRequest(run, detections=made[0] / "wrong.json"))
-    assert NAMES[0] == "cat"
