@@ -5,8 +5,10 @@ import json
 import re
 
 import pytest
+import tensorflow as tf
 from PIL import Image
 
+import kfpn.runs.load
 from kfpn.cli.command_line import main
 from kfpn.config.presets import preset
 from kfpn.config.run import to_dict
@@ -17,7 +19,7 @@ from kfpn.report.gather import ReportRequest, gather_run
 from kfpn.report.results_file import read_results
 from kfpn.report.worst_images import worst_images
 from kfpn.report.write_report import SECTIONS, report_page
-from tests.report.made_runs import RIGHT, WRONG, write_data, write_detections, write_run
+from tests.report.made_runs import IDS, NAMES, RIGHT, WRONG, write_data, write_detections, write_run
 
 EMPTY = {"meta", "img", "br", "link", "input", "hr"}
 
@@ -283,6 +285,39 @@ def test_the_command_writes_the_file_and_says_where(made, tmp_path, capsys):
     assert main(words) == 0
     assert "->" in capsys.readouterr().out
     assert "became better" in output.read_text(encoding="utf-8")
+
+
+class UpperLeft:
+    """Stands in for a detector: detects a cat of score .9 in the upper left quarter of an image, and a dog of score .3 everywhere."""
+
+    class_names, category_ids = NAMES, IDS
+
+    def __call__(self, inputs):
+        size = tf.cast(inputs["image_sizes"], tf.float32)
+        origin, rows = tf.zeros_like(size), tf.shape(size)[0]
+        return {
+            "boxes": tf.stack([tf.concat([origin, size / 2], 1), tf.concat([origin, size], 1)], axis=1),
+            "scores": tf.tile([[0.9, 0.3]], [rows, 1]),
+            "labels": tf.tile([[0, 1]], [rows, 1]),
+            "num_detections": tf.fill([rows], 2),
+        }
+
+
+def test_what_a_detector_finds_and_what_a_file_has_of_it_give_the_same_page(tmp_path, monkeypatch, capsys):
+    data = write_data(tmp_path / "data")
+    run = write_run(tmp_path / "run", data, jit_compile=False)
+    (run / "detector.weights.h5").touch()
+    monkeypatch.setattr(kfpn.runs.load, "load_trained_detector", lambda workdir, *_, **__: UpperLeft())
+    file = tmp_path / "found.json"
+    assert main(["evaluate", "--workdir", str(run), "--detections", str(file)]) == 0
+    live = gather_run(ReportRequest(run))
+    of_file = gather_run(ReportRequest(run, detections=file))
+    assert len(live.detections[1]["scores"]) == 2
+    assert live.figures == of_file.figures
+    said = f" Detections: {file}."
+    assert said in report_page(of_file)
+    assert report_page(live) == report_page(of_file).replace(said, "")
+    capsys.readouterr()
 
 
 def test_masks_have_figures_errors_and_curves_of_their_own(tmp_path):
