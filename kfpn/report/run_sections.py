@@ -51,7 +51,9 @@ def section_of_run(run: GatheredRun) -> str:
         if uri is None
         else f'<img src="{uri}" alt="curves of losses, learning rate and AP" style="max-width:100%">'
     )
-    rows = [[text_of(name), Cell(text_of(value), 'class="left"')] for name, value in _settings_of(to_dict(run.config))]
+    rows: list[list[str | Cell]] = [
+        [text_of(name), Cell(text_of(value), 'class="left"')] for name, value in _settings_of(to_dict(run.config))
+    ]
     return section(
         "run", "The run", curves, folded(f"config.json: {len(rows)} settings", table(["setting", "value"], rows))
     )
@@ -70,7 +72,7 @@ def changed_settings(before: Config, after: Config) -> str:
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     if not names:
         return paragraph("None.")
-    rows = [
+    rows: list[list[str | Cell]] = [
         [text_of(name), *(Cell(text_of(one.get(name, "—")), 'class="left"') for one in (old, new))] for name in names
     ]
     return table(["setting", "before", "after"], rows)
@@ -80,7 +82,7 @@ def section_of_data(run: GatheredRun) -> str:
     """Returns what the check of the data left out or changed."""
     parts = []
     for name, faults in run.faults.items():
-        rows = [
+        rows: list[list[str | Cell]] = [
             [Cell(text_of(kind), 'class="left"'), f"{count:,}", Cell(text_of(first), 'class="left"')]
             for kind, (count, first) in faults.items()
         ]
