@@ -10,6 +10,7 @@ from kfpn.cli.auto_options import AutoTraining, train_automatically
 from kfpn.cli.evaluate_command import TILES_OF_TRAINING, evaluate_and_print, require_place
 from kfpn.cli.exports import EXPORTS
 from kfpn.cli.idle_gpu import warn_of_idle_gpu
+from kfpn.cli.report_command import Report, report_and_print
 from kfpn.config.checks import require_local
 from kfpn.config.run import Config
 from kfpn.config.test_scales import parse_scales
@@ -22,13 +23,15 @@ DEFAULT_MIN_SCORE = 0.5
 """The least score of a detection of `kfpn predict`, where nothing else is known."""
 Command = (
     Config | AutoTraining | options.LookAtData | options.Evaluate | options.Predict | options.Propose | options.Visualize | options.ReplayNan
-    | options.ImportWeights | options.ListPretrained | options.Benchmark | options.Export
+    | options.ImportWeights | options.ListPretrained | options.Benchmark | options.Export | Report
 )  # fmt: skip
 
 
 def run(command: Command) -> int:
     """Does what a parsed command says, and returns the exit code."""
     work = _WORK_OF_A_GPU.get(type(command))
+    if isinstance(command, Report) and command.detections:  # then no network runs
+        work = None
     if work is not None and not getattr(command, "cpu_devices", None):  # who splits the CPU wants to train on it
         warn_of_idle_gpu(work)
     return _RUN[type(command)](command)
@@ -205,6 +208,7 @@ _RUN: dict[type, Callable[[Any], int]] = {
     AutoTraining: train_automatically,
     options.LookAtData: _look_at_data,
     options.Evaluate: evaluate_and_print,
+    Report: report_and_print,
     options.Predict: _predict,
     options.Visualize: _visualize,
     options.ReplayNan: _replay_nan,
@@ -218,6 +222,7 @@ _WORK_OF_A_GPU: dict[type, str] = {
     Config: "training",
     AutoTraining: "training",
     options.Evaluate: "evaluation",
+    Report: "evaluation",
     options.Predict: "prediction",
     options.Visualize: "the detector",
     options.ReplayNan: "the step",

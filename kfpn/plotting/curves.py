@@ -10,9 +10,18 @@ def plot_curves(metrics_path: str | Path, png_path: str | Path) -> None:
     """Plots the losses, the learning rate and the AP of a run over its steps.
 
     Args:
+        metrics_path: as `draw_curves` takes it.
+        png_path: the picture to write.
+    """
+    draw_curves(metrics_path).savefig(png_path, dpi=110)
+
+
+def draw_curves(metrics_path: str | Path) -> Any:
+    """Returns matplotlib's figure of the losses, the learning rate and the AP of a run over its steps.
+
+    Args:
         metrics_path: a run's `metrics.jsonl`. Each row has a `step`, and either losses and `lr` or the figures of an
             evaluation. A row that a crash cut short is left out.
-        png_path: the picture to write.
     """
     # matplotlib's object-oriented interface opens no window and leaves the global state of pyplot alone.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -42,7 +51,7 @@ def plot_curves(metrics_path: str | Path, png_path: str | Path) -> None:
             axes.legend(fontsize=8)
     panels[0].set_ylim(bottom=0)
     panels[2].set_ylim(0, 1)
-    figure.savefig(png_path, dpi=110)
+    return figure
 
 
 def _read_rows(path: str | Path) -> list[dict[str, Any]]:
