@@ -1,6 +1,7 @@
 """Compares kfpn's numbers with torchvision's and detectron2's, stage by stage, with the same weights.
 
-    python benchmarks/parity.py --reference ../shared/parity          # prints the table and writes docs/parity.md
+    python benchmarks/parity.py --reference ../shared/parity          # prints the tables and writes docs/parity.md
+    python benchmarks/parity.py --tables masks                        # only that of masks
 
 The two libraries themselves computed the reference numbers. Their weights follow from a rule: the script makes them again,
 writes them in the library's own file format, and imports that file as it imports a user's. A difference is given in units
@@ -8,14 +9,14 @@ of the tensor's own standard deviation.
 """
 
 import argparse
-import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from parity_masks import MASK_FOLDERS, mask_detection_rows, mask_rows, mask_target_rows
 from parity_reference import FOLDERS, XYXY, Imported, Reference, Row, image_of, import_reference, nchw, to_xyxy
 from parity_training import training_rows
 
@@ -24,6 +25,7 @@ from kfpn.modeling.pooling import RoIAlign
 from kfpn.modeling.proposals import ProposalRule, level_anchors, select_proposals, usable_anchors
 from kfpn.ops import boxes as box_ops
 
+Stage = Callable[[Imported], Iterator[Row]]
 LEVELS = ("P2", "P3", "P4", "P5", "P6")
 
 
@@ -156,27 +158,33 @@ def match_sets(
 
 
 STAGES = (feature_rows, proposal_rows, roi_rows, detection_rows, training_rows)
+MASK_STAGES = (mask_rows, mask_detection_rows, mask_target_rows, training_rows)
+TABLES: dict[str, tuple[Sequence[str], Sequence[Stage]]] = {
+    "table": (FOLDERS, STAGES),
+    "masks": (MASK_FOLDERS, MASK_STAGES),
+}
+"""Name of a table, as it stands in the page's comments -> its references and its stages."""
 
 
-def rows(folder: Path) -> list[Row]:
-    """Returns the table of one reference."""
+def rows(folder: Path, stages: Sequence[Stage]) -> list[Row]:
+    """Returns the rows of one reference."""
     imported = import_reference(Reference(folder))
-    return [row for stage in STAGES for row in stage(imported)]
+    return [row for stage in stages for row in stage(imported)]
 
 
 def table(tables: dict[str, list[Row]]) -> str:
     """Writes the rows of all references beside each other, as one Markdown table."""
     lines = [f"| stage | {' | '.join(tables)} | at most |", f"|---|{'---|' * len(tables)}---|"]
-    for line in itertools.zip_longest(*tables.values()):  # the rows of training are the last, and not all have them
-        rows = [row for row in line if row is not None]
-        first = rows[0]
+    by_stage = [{row.stage: row for row in rows} for rows in tables.values()]
+    for stage in dict.fromkeys(row.stage for rows in tables.values() for row in rows):  # not all have all rows
+        line = [rows.get(stage) for rows in by_stage]
+        first = next(row for row in line if row is not None)
         counts = first.unit.startswith(("found", "of "))
         shown = [
             "-" if row is None else f"{row.value:.0f} {row.unit}" if counts else f"{row.value:.1e}" for row in line
         ]
-        name = first.stage if len({row.stage for row in rows}) == 1 else " / ".join(row.stage for row in rows)
-        limit = f"at least {first.limit:.0f}" if first.unit.startswith("found") else f"{first.limit:g} {first.unit}"
-        lines.append(f"| {name} | {' | '.join(shown)} | {limit if not first.unit.startswith('of ') else '0'} |")
+        limit = f"at least {first.limit:.0f}" if first.unit.startswith("found") else f"{first.limit:g}"
+        lines.append(f"| {stage} | {' | '.join(shown)} | {limit}{'' if counts else f' {first.unit}'} |")
     return "\n".join(lines)
 
 
@@ -184,17 +192,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reference", type=Path, default=Path("../shared/parity"))
     parser.add_argument("--page", type=Path, default=Path("docs/parity.md"), help="the page whose table is replaced")
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES), help="the tables to make")
     args = parser.parse_args()
-    if not all((args.reference / name / "infer.npz").exists() for name in FOLDERS):
-        parser.error(f"--reference must hold {' and '.join(FOLDERS)}, got {args.reference}")
-    tables = {name: rows(args.reference / name) for name in FOLDERS}
-    text = table(tables)
-    print(text)
-    if args.page.exists():
-        before, _, rest = args.page.read_text().partition("<!-- table -->")
-        _, _, after = rest.partition("<!-- /table -->")
-        args.page.write_text(f"{before}<!-- table -->\n{text}\n<!-- /table -->{after}")
-    failed = [f"{name}: {row}" for name, lines in tables.items() for row in lines if not row.holds]
+    folders = [folder for name in args.tables for folder in TABLES[name][0]]
+    if not all((args.reference / name / "infer.npz").exists() for name in folders):
+        parser.error(f"--reference must hold {' and '.join(folders)}, got {args.reference}")
+    failed = []
+    for name in args.tables:
+        of_table, stages = TABLES[name]
+        tables = {folder: rows(args.reference / folder, stages) for folder in of_table}
+        text = table(tables)
+        print(text)
+        if args.page.exists():
+            before, _, rest = args.page.read_text().partition(f"<!-- {name} -->")
+            _, _, after = rest.partition(f"<!-- /{name} -->")
+            args.page.write_text(f"{before}<!-- {name} -->\n{text}\n<!-- /{name} -->{after}")
+        failed += [f"{folder}: {row}" for folder, lines in tables.items() for row in lines if not row.holds]
     if failed:
         raise SystemExit("\n".join(["these rows break their limit:", *failed]))
 

@@ -3,6 +3,7 @@
     python benchmarks/speed.py                      # R50-FPN, float32, 512 x 512
     python benchmarks/speed.py --size 800 1216      # a COCO image
     python benchmarks/speed.py --what parts         # where an inference spends its time
+    python benchmarks/speed.py --mask               # the same with masks of the 100 detections
 
 It measures inference (batch 1, 1000 RoIs) and a training step (batch 2, 512 RoIs an image). It prints seconds (median and best),
 GFLOP of the matrix products and convolutions in the graph, GFLOP/s, the fraction of the peak, and the peak memory of the process.
@@ -24,7 +25,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from kfpn.export.measure import conv_peak, gigaflops, timed
 
 
-def build(size, batch):
+def build(size, batch, mask):
     """Returns (config, submodels, batch of random images with ground truth, noise)."""
     import dataclasses
 
@@ -32,12 +33,15 @@ def build(size, batch):
     import tensorflow as tf
 
     from kfpn.config.presets import preset
+    from kfpn.data.object_masks import GRID_SIDE
     from kfpn.losses.training_losses import noise_shapes
     from kfpn.modeling.submodels import build_submodels
 
     config = preset("coco")
     # The stride stands where torchvision has it: that detector has 127.0 GFLOP at 512 x 512, as published figures do.
-    config = dataclasses.replace(config, batch_size=batch, model=dataclasses.replace(config.model, stride_on="3x3"))
+    config = dataclasses.replace(
+        config, batch_size=batch, model=dataclasses.replace(config.model, stride_on="3x3", mask=mask)
+    )
     rng = np.random.default_rng(0)
     start = rng.uniform(0, 0.6, (batch, 20, 2))
     boxes = np.concatenate([start, start + rng.uniform(0.05, 0.4, (batch, 20, 2))], -1) * (*size, *size)
@@ -47,19 +51,21 @@ def build(size, batch):
         "gt_boxes": tf.constant(boxes, tf.float32),
         "gt_labels": tf.constant(rng.integers(0, 80, (batch, 20)), tf.int32),
         "gt_crowd": tf.zeros((batch, 20), tf.bool),
+        "gt_masks": tf.constant(rng.integers(0, 2, (batch, 20, GRID_SIDE, GRID_SIDE)), tf.uint8),
+        "gt_has_mask": tf.ones((batch, 20), tf.bool),
     }
     shapes = noise_shapes(config, *size, 20)
     noise = {name: tf.random.uniform((batch, *shape)) for name, shape in shapes.items()}
     return config, build_submodels(config.model), data, noise
 
 
-def measure_inference(size, batch, runs, jit):
+def measure_inference(size, batch, runs, jit, mask):
     """Returns the figures of inference as a dict."""
     import tensorflow as tf
 
     from kfpn.modeling.detector import inference_model
 
-    config, submodels, data, _ = build(size, batch)
+    config, submodels, data, _ = build(size, batch, mask)
     model = inference_model(submodels, config.model)
     images = tf.cast(data["images"], tf.float32)
     detect = tf.function(lambda images: model(images, training=False), jit_compile=jit)
@@ -67,13 +73,13 @@ def measure_inference(size, batch, runs, jit):
     return report(lambda: detect(images)["boxes"].numpy(), gflop, runs)
 
 
-def measure_training(size, batch, runs, jit):
+def measure_training(size, batch, runs, jit, mask):
     """Returns the figures of a training step (forward, backward, update) as a dict."""
     import tensorflow as tf
 
     from kfpn.losses.training_losses import training_losses
 
-    config, submodels, data, noise = build(size, batch)
+    config, submodels, data, noise = build(size, batch, mask)
     variables = submodels.weights_model.trainable_variables
     import keras
 
@@ -120,13 +126,13 @@ def report(call, gflop, runs):
     }
 
 
-def measure_parts(size, batch, runs, jit):
+def measure_parts(size, batch, runs, jit, mask):
     """Returns the median seconds of each part of an inference, compiled on its own."""
     import tensorflow as tf
 
     from kfpn.modeling.detector import Detector, Rois
 
-    config, submodels, data, _ = build(size, batch)
+    config, submodels, data, _ = build(size, batch, mask)
     detector = Detector(submodels, config.model, padded=False)
     images, sizes = tf.cast(data["images"], tf.float32), data["image_sizes"]
     results = {}
@@ -143,7 +149,10 @@ def measure_parts(size, batch, runs, jit):
     boxes, scores = part("proposals", lambda x, y: detector.propose(x, y, sizes)[:2], levels, outputs)
     pooled = part("roi_align", lambda x, y: detector.pool(x, y, sizes), levels, boxes)
     head_outputs = part("box_head", lambda x: detector.heads({"box": x}), pooled)
-    part("detections", lambda x, y, z: detector.select(x, Rois(y, z), sizes), head_outputs, boxes, scores)
+    selected = part("detections", lambda x, y, z: detector.select(x, Rois(y, z), sizes), head_outputs, boxes, scores)
+    if mask:
+        pooled = part("mask_align", lambda x, y: detector.pool(x, y, sizes, "mask"), levels, selected["boxes"])
+        part("mask_head", lambda x: detector.heads({"mask": x}), pooled)
     return results
 
 
@@ -157,11 +166,18 @@ def main():
     parser.add_argument("--size", type=int, nargs=2, default=(512, 512), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--no-jit", action="store_true", help="TensorFlow's kernels instead of XLA")
+    parser.add_argument(
+        "--mask", action="store_true", help="with a mask head, on the detections and on the positive RoIs"
+    )
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         batch = 2 if options.what == "training" else 1
-        print(json.dumps(MEASURES[options.what](tuple(options.size), batch, options.runs, not options.no_jit)))
+        print(
+            json.dumps(
+                MEASURES[options.what](tuple(options.size), batch, options.runs, not options.no_jit, options.mask)
+            )
+        )
         return
     for what in MEASURES if options.what == "all" else (options.what,):
         command = [sys.executable, __file__, *sys.argv[1:], "--what", what, "--child"]

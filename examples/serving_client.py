@@ -4,6 +4,7 @@
     python serving_client.py photo.jpg --protocol rest --label canary --output found --classes classes.json
 
 Prints one line a detection: file, class, score, box (y1 x1 y2 x2 in pixels of the image as displayed). All files go in one request.
+Where the model has masks, the pictures in --output show them.
 This file stands alone: it needs NumPy and Pillow, and for gRPC `pip install tensorflow-serving-api`; kfpn is not needed.
 """
 
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageColor, ImageDraw, ImageOps
 
 PORTS = {"grpc": 8500, "rest": 8501}
 COLORS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#808000")
@@ -176,15 +177,64 @@ def read_classes(path: Path | None) -> dict[int, str]:
         raise Failure(f"{path} must be a model's assets/classes.json, got {error!r}") from error
 
 
-def draw(path: Path, found: list[tuple[str, float, np.ndarray, int]], target: Path) -> None:
-    """Draws detections on a copy of an image.
+def pasted(mask: np.ndarray, box: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Puts a mask into an image: (height, width) bool.
+
+    A pixel's centre takes its value between the centres of the mask's cells, and belongs to the object from .5 on. Where a model's
+    assets/classes.json says `"pasting": "resized"` (weights of torchvision), `kfpn.paste_masks` has the rule; this one differs from it
+    by about a pixel along the border.
 
     Args:
-        path: of the image.
+        mask: (M, M) 0..1, within the box.
+        box: (4,) yxyx in pixels of the image.
+        height, width: of the image.
+    """
+    weights = []
+    for low, high, pixels in ((box[0], box[2], height), (box[1], box[3], width)):
+        at = (np.arange(pixels) + 0.5 - low) / max(high - low, 1e-6) * len(mask) - 0.5
+        weights.append(np.maximum(1.0 - np.abs(at[:, None] - np.arange(len(mask))), 0.0))
+    return weights[0] @ mask @ weights[1].T >= 0.5
+
+
+def masks_of(outputs: dict, index: int, row: int, height: int, width: int) -> np.ndarray | None:
+    """Returns the mask (height, width) bool of one detection of one image; None where the model has no masks.
+
+    An export with --full-masks has pasted them. They lie in the size of the largest image of the request.
+    """
+    if "detection_masks_reframed" in outputs:
+        return outputs["detection_masks_reframed"][index, row, :height, :width] > 0
+    if "detection_masks" in outputs:
+        return pasted(
+            outputs["detection_masks"][index, row], outputs["detection_boxes_pixels"][index, row], height, width
+        )
+    return None
+
+
+def fill(picture: Image.Image, outputs: dict, index: int, rows: list[tuple[int, int]]) -> Image.Image:
+    """Returns a picture with the masks of detections in the colours of their classes.
+
+    Args:
+        picture: RGB.
+        outputs: of the server.
+        index: of the image in the request.
+        rows: of detections, the best first, with the category id of each.
+    """
+    pixels = np.array(picture, np.float32)
+    for row, category in reversed(rows):
+        mask = masks_of(outputs, index, row, *pixels.shape[:2])
+        if mask is not None:
+            pixels[mask] += 0.45 * (np.array(ImageColor.getrgb(COLORS[category % len(COLORS)])) - pixels[mask])
+    return Image.fromarray(pixels.round().astype(np.uint8))
+
+
+def draw(picture: Image.Image, found: list[tuple[str, float, np.ndarray, int]], target: Path) -> None:
+    """Draws detections on a picture.
+
+    Args:
+        picture: RGB, which is changed.
         found: name, score, box (4,) yxyx in pixels, and category id of each.
         target: file that is written.
     """
-    picture = _opened(path)
     canvas = ImageDraw.Draw(picture)
     for name, score, (y1, x1, y2, x2), category in reversed(found):  # the best on top
         color = COLORS[category % len(COLORS)]
@@ -205,10 +255,10 @@ def show(paths: list[Path], outputs: dict, classes: dict[int, str], min_score: f
         count = int(outputs["num_detections"][index])
         names = ("detection_scores", "detection_classes", "detection_boxes_pixels")
         rows = zip(*(outputs[name][index, :count] for name in names), strict=True)
+        kept = [(row, one) for row, one in enumerate(rows) if one[0] >= min_score]
         found = [
             (classes.get(int(category), str(int(category))), float(score), box, int(category))
-            for score, category, box in rows
-            if score >= min_score
+            for _, (score, category, box) in kept
         ]
         for name, score, box, _ in found:
             print(f"{path}: {name} {score:.3f} " + " ".join(f"{side:.1f}" for side in box))
@@ -219,7 +269,8 @@ def show(paths: list[Path], outputs: dict, classes: dict[int, str], min_score: f
         if folder is not None and not errors[index]:
             stem = path.stem if path.stem not in taken else f"{path.stem}-{index}"
             taken.add(stem)
-            draw(path, found, folder / f"{stem}.png")
+            picture = fill(_opened(path), outputs, index, [(row, int(category)) for row, (_, category, _) in kept])
+            draw(picture, found, folder / f"{stem}.png")
 
 
 def bad_files(outputs: dict, count: int) -> list[str]:

@@ -17,6 +17,7 @@ LONGEST_FUNCTION = 50
 MOST_PARAMETERS = 6
 
 MANY_PARAMETERS: dict[str, str] = {
+    "draw_detections": "public: what people choose are keyword arguments with defaults",
     "evaluate": "public: what people choose are keyword arguments with defaults",
     "export_saved_model": "public: what people choose are keyword arguments with defaults",
 }
@@ -38,7 +39,7 @@ CALLED_BY_ONE_NAME = {
 }
 """Names that several modules give to a function, because a table or a recipe calls it by this name; and what these modules are."""
 
-ONE_NAME_FOR_TWO_MODULES = {"box": "a head and its loss"}
+ONE_NAME_FOR_TWO_MODULES = {"box": "a head and its loss", "mask": "a head and its loss"}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,6 +18,7 @@ ROOMS = (
     "runs",
     "weights",
     "inference",
+    "report",
     "training",
     "export",
     "cli",
@@ -25,7 +26,8 @@ ROOMS = (
 """The packages of kfpn: each imports only packages that stand before it here."""
 
 APART = (("data", "modeling"), ("data", "losses"), ("plotting", "modeling"), ("plotting", "losses"),
-         ("plotting", "data"), ("evaluation", "modeling"), ("evaluation", "losses"), ("training", "inference"))  # fmt: skip
+         ("plotting", "data"), ("evaluation", "modeling"), ("evaluation", "losses"), ("training", "inference"),
+         ("training", "report"))  # fmt: skip
 """Pairs (importer, imported) that are forbidden although the order allows them: data, plots and figures use no network."""
 
 FACE = "kfpn"

@@ -2,22 +2,26 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
+from PIL import Image
 
 from kfpn.cli.options import LookAtData
+from kfpn.config.model import ModelConfig
 from kfpn.config.run import Config
+from kfpn.data.annotations import have_masks
 from kfpn.data.formats import splits_itself
 from kfpn.data.own_split import SHARE, part_of, validation_images
 from kfpn.data.record import Source
 from kfpn.plotting.contact_sheet import Tile
 
 
-def training_config(command: LookAtData) -> Config:
-    """Returns a configuration that has what decides the batches of the training that a sheet shows."""
+def training_config(command: LookAtData, *, has_masks: bool = False) -> Config:
+    """Returns a configuration that has what decides the batches of the training that a sheet shows, with masks or without."""
     fields = {name: getattr(command, name) for name in ("data", "input", "augment", "seed", "batch_size")}
-    return dataclasses.replace(Config(), **fields)
+    # The masks that the data have are drawn too.
+    return dataclasses.replace(Config(), model=ModelConfig(mask=has_masks), **fields)
 
 
 def training_part(command: LookAtData, source: Source, has_validation: bool) -> Source:
@@ -37,8 +41,8 @@ def augmented_tiles(command: LookAtData, source: Source) -> Iterator[Tile]:
     # TensorFlow takes seconds to import, and the plain sheet does without it.
     from kfpn.data.pipeline import named_errors, train_batches
 
-    left = command.images
-    for batch in named_errors(train_batches(source, training_config(command))):
+    left, has_masks = command.images, have_masks(source)
+    for batch in named_errors(train_batches(source, training_config(command, has_masks=has_masks))):
         arrays = {name: value.numpy() for name, value in batch.items()}
         for row in range(min(left, len(arrays["images"]))):
             yield _tile({name: value[row] for name, value in arrays.items()}, source)
@@ -55,4 +59,26 @@ def _tile(sample: dict[str, np.ndarray], source: Source) -> Tile:
     name = os.path.basename(record.name) if isinstance(record.image, str) else record.name
     count = int((~crowd).sum())
     caption = f"{name[-20:]}: {count} object{'' if count == 1 else 's'}, {width} x {height}"
-    return Tile(sample["images"][:height, :width], sample["gt_boxes"][real], sample["gt_labels"][real], crowd, caption)
+    boxes = sample["gt_boxes"][real]
+    mask_of = _mask_on_tile(sample, boxes, (height, width)) if "gt_masks" in sample else None
+    return Tile(sample["images"][:height, :width], boxes, sample["gt_labels"][real], crowd, caption, mask_of)
+
+
+def _mask_on_tile(
+    sample: dict[str, np.ndarray], boxes: np.ndarray, size: tuple[int, int]
+) -> Callable[[int], np.ndarray | None]:
+    """Returns the function that draws the mask of object i from its grid over its box, as training gets it."""
+    real = np.flatnonzero(sample["gt_labels"] >= 0)
+
+    def mask_of(i: int) -> np.ndarray | None:
+        if not sample["gt_has_mask"][real[i]]:
+            return None
+        top, left, bottom, right = (round(float(side)) for side in boxes[i])
+        drawn = np.zeros(size, bool)
+        if bottom > top and right > left:
+            cells = Image.fromarray(sample["gt_masks"][real[i]] * np.uint8(255))
+            inside = np.asarray(cells.resize((right - left, bottom - top), Image.Resampling.BILINEAR)) > 127
+            drawn[top:bottom, left:right] = inside[: size[0] - top, : size[1] - left]
+        return drawn
+
+    return mask_of

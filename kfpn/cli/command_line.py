@@ -32,6 +32,7 @@ from kfpn.cli.options import (
     ReplayNan,
     Visualize,
 )
+from kfpn.cli.report_command import Report
 from kfpn.cli.sheet_options import sheet_defaults
 from kfpn.config.checks import require_local
 from kfpn.config.model import ModelConfig
@@ -165,6 +166,7 @@ def _parse_once(args: list[str], model: ModelConfig, start: Config) -> Any:
         Annotated[Config, subcommand("train", default=start)]
         | Annotated[LookAtData, subcommand("data", default=sheet_defaults(args, option_value, train_defaults))]
         | Annotated[Evaluate, subcommand("evaluate")]
+        | Annotated[Report, subcommand("report")]
         | Annotated[Predict, subcommand("predict")]
         | Annotated[Visualize, subcommand("visualize")]
         | Annotated[ReplayNan, subcommand("replay-nan")]

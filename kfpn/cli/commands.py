@@ -10,6 +10,7 @@ from kfpn.cli.auto_options import AutoTraining, train_automatically
 from kfpn.cli.evaluate_command import TILES_OF_TRAINING, evaluate_and_print, require_place
 from kfpn.cli.exports import EXPORTS
 from kfpn.cli.idle_gpu import warn_of_idle_gpu
+from kfpn.cli.report_command import Report, report_and_print
 from kfpn.config.checks import require_local
 from kfpn.config.run import Config
 from kfpn.config.test_scales import parse_scales
@@ -22,13 +23,15 @@ DEFAULT_MIN_SCORE = 0.5
 """The least score of a detection of `kfpn predict`, where nothing else is known."""
 Command = (
     Config | AutoTraining | options.LookAtData | options.Evaluate | options.Predict | options.Propose | options.Visualize | options.ReplayNan
-    | options.ImportWeights | options.ListPretrained | options.Benchmark | options.Export
+    | options.ImportWeights | options.ListPretrained | options.Benchmark | options.Export | Report
 )  # fmt: skip
 
 
 def run(command: Command) -> int:
     """Does what a parsed command says, and returns the exit code."""
     work = _WORK_OF_A_GPU.get(type(command))
+    if isinstance(command, Report) and command.detections:  # then no network runs
+        work = None
     if work is not None and not getattr(command, "cpu_devices", None):  # who splits the CPU wants to train on it
         warn_of_idle_gpu(work)
     return _RUN[type(command)](command)
@@ -65,7 +68,8 @@ def _run_config(workdir: str) -> Config:
 
 def _predict(command: options.Predict) -> int:
     from kfpn.data.decode_limits import decoding_at_most
-    from kfpn.inference.predict import find_images, predict_images
+    from kfpn.inference.images_of_user import find_images
+    from kfpn.inference.predict_files import predict_images
     from kfpn.runs.load import limited, load_trained_detector
 
     require_local("output", command.output)
@@ -97,8 +101,8 @@ def _least_score(command: options.Predict, model: Any) -> Any:
 
 
 def _visualize(command: options.Visualize) -> int:
+    from kfpn.inference.images_of_user import find_images
     from kfpn.inference.inspect_pyramid import page_paths, visualize_images
-    from kfpn.inference.predict import find_images
     from kfpn.runs.load import load_submodels, require_trained
     from kfpn.runs.workdir import Workdir
 
@@ -178,6 +182,7 @@ def _list_pretrained(_: options.ListPretrained) -> int:
     )
     for known in list_pretrained():
         accuracy = "" if known.box_ap is None else f", box AP {known.box_ap}"
+        accuracy += "" if known.mask_ap is None else f", mask AP {known.mask_ap}"
         size = "" if known.size is None else f", {known.size / 1e6:.0f} MB"
         print(f"{known.name}\n    {known.what}{accuracy}{size}; {known.licence}\n    {known.url}")
     return 0
@@ -203,6 +208,7 @@ _RUN: dict[type, Callable[[Any], int]] = {
     AutoTraining: train_automatically,
     options.LookAtData: _look_at_data,
     options.Evaluate: evaluate_and_print,
+    Report: report_and_print,
     options.Predict: _predict,
     options.Visualize: _visualize,
     options.ReplayNan: _replay_nan,
@@ -216,6 +222,7 @@ _WORK_OF_A_GPU: dict[type, str] = {
     Config: "training",
     AutoTraining: "training",
     options.Evaluate: "evaluation",
+    Report: "evaluation",
     options.Predict: "prediction",
     options.Visualize: "the detector",
     options.ReplayNan: "the step",

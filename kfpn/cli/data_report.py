@@ -2,13 +2,16 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import numpy as np
 
 from kfpn.cli.augmented_tiles import augmented_tiles, training_part
 from kfpn.cli.options import LookAtData
 from kfpn.config.checks import require_local
 from kfpn.config.run import Config
+from kfpn.data.annotations import have_masks
 from kfpn.data.class_table import describe_source
 from kfpn.data.dataset_checks import check_training_set
 from kfpn.data.formats import data_folder, named_splits, open_untouched, run_name, splits_itself
@@ -16,7 +19,7 @@ from kfpn.data.image import load_image
 from kfpn.data.object_sizes import describe_objects, example_images
 from kfpn.data.own_augment import load_function
 from kfpn.data.own_split import SHARE, validation_images
-from kfpn.data.record import Source
+from kfpn.data.record import Record, Source
 from kfpn.data.repeat_factors import describe_order
 from kfpn.plotting.contact_sheet import Tile, draw_contact_sheet
 from kfpn.training.automatic import choose_for_run, start_config
@@ -38,7 +41,7 @@ def report_data(command: LookAtData) -> int:
     output = _output(command)
     first: Source | None = None
     for split, name in splits.items():
-        source = open_untouched(name, split)
+        source = open_untouched(name, split, masks=True)
         print("\n".join(filter(None, (describe_source(source), describe_objects(source)))), flush=True)
         first = source if first is None or split == "train" else first
     if first is None:
@@ -58,6 +61,7 @@ def report_data(command: LookAtData) -> int:
             [
                 f"kfpn train --data {command.data} would choose on this machine:",
                 *_choices(command, first, "validation" in splits),
+                *(["  --mask would learn the masks as well"] if have_masks(first) else []),
             ]
         )
     )
@@ -74,14 +78,18 @@ def _draw(command: LookAtData, source: Source, output: Path, has_validation: boo
     """Draws the contact sheet and says what is on it."""
     if not command.augmented:
         draw_contact_sheet(source.name, _tiles(source, command.images), source.class_names, output)
-        print(f"{output}: {min(command.images, len(source))} of {len(source)} images with their boxes")
+        print(f"{output}: {min(command.images, len(source))} of {len(source)} images with their {_drawn(source)}")
         return
     part = training_part(command, source, has_validation)
     for line in describe_order(part, command.input):
         print(line)
     title = f"{part.name}, as training sees it"
     draw_contact_sheet(title, augmented_tiles(command, part), source.class_names, output)
-    print(f"{output}: the first {command.images} images of training, resized and augmented, with their boxes")
+    print(f"{output}: the first {command.images} images of training, resized and augmented, with their {_drawn(part)}")
+
+
+def _drawn(source: Source) -> str:
+    return "boxes and masks" if have_masks(source) else "boxes"
 
 
 def _own_split(data: str, source: Source) -> str:
@@ -100,7 +108,21 @@ def _tiles(source: Source, count: int) -> Iterator[Tile]:
         crowd = int(record.crowd.sum())
         numbers = f"{len(record.boxes) - crowd} objects{f', {crowd} crowd' if crowd else ''}"
         name = os.path.basename(record.name) if isinstance(record.image, str) else record.name
-        yield Tile(load_image(record), record.boxes, record.labels, record.crowd, f"{name[-28:]}: {numbers}")
+        yield Tile(
+            load_image(record),
+            record.boxes,
+            record.labels,
+            record.crowd,
+            f"{name[-28:]}: {numbers}",
+            _masks_on_tile(record),
+        )
+
+
+def _masks_on_tile(record: Record) -> Callable[[int], np.ndarray | None] | None:
+    masks = record.masks
+    if masks is None or not masks.exists.any():
+        return None
+    return lambda i: masks.bitmap(i) if masks.exists[i] else None
 
 
 def _output(command: LookAtData) -> Path:

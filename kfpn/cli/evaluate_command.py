@@ -16,12 +16,14 @@ _OF_REQUEST = (
 """Options of the command that `EvaluationRequest` has under the same name."""
 TILES_OF_TRAINING = "looks at tiles of {} pixels, as the run trained; --tiles 0 looks at whole images only"
 
+WITHOUT_MASKS = "{}: no object has a mask, so only boxes are measured; the other figures are empty"
+
 
 def evaluate_and_print(command: Evaluate) -> int:
     """Evaluates a detector, prints the figures and writes the files that were asked for; returns the exit code."""
     from kfpn.data.class_table import describe_source
     from kfpn.evaluation.best_thresholds import threshold_table
-    from kfpn.evaluation.coco_figures import detections_to_coco
+    from kfpn.evaluation.coco_rows import detections_to_coco
     from kfpn.evaluation.detection_limit import images_at_limit, limit_line
     from kfpn.evaluation.recall import recall_line
     from kfpn.inference.evaluate import EvaluationRequest, open_evaluation
@@ -42,6 +44,8 @@ def evaluate_and_print(command: Evaluate) -> int:
         print(TILES_OF_TRAINING.format(evaluation.tiles.side), flush=True)
     figures, detections = evaluation.measure()
     print(f"{evaluation.source.name}: {len(evaluation.source)} images\n{_figures_table(figures)}")
+    if figures.get("mask_AP", 0.0) is None and figures["AP"] is not None:
+        print(WITHOUT_MASKS.format(evaluation.source.name))
     limit = evaluation.source_pass.config.model.max_detections
     if cut := images_at_limit(detections, limit):
         print(limit_line(cut, len(evaluation.source), limit, "--max-detections"))
@@ -72,17 +76,25 @@ def require_place(name: str, path: str) -> None:
 
 
 def _figures_table(metrics: dict[str, Any]) -> str:
-    """Lays out the figures: the twelve in two rows, those at the detector's own limit, then the classes."""
-    from kfpn.evaluation.coco_figures import FIGURES
+    """Lays out the figures: the twelve in two rows, those at the detector's own limit, the same of masks, then the classes."""
+    from kfpn.evaluation.coco_figures import FIGURES, OF_MASKS
     from kfpn.evaluation.detection_limit import own_limit_figures
 
     def shown(value: float | None) -> str:
         return "   -  " if value is None else f"{value:6.4f}"
 
-    own = own_limit_figures(metrics)
-    parts = (FIGURES[:6], FIGURES[6:], *([own] if own else []))
-    rows = ["  ".join(f"{name:>5} {shown(metrics[name])}" for name in part) for part in parts]
+    of_masks = OF_MASKS + FIGURES[0] in metrics
+    rows, own = [], own_limit_figures(metrics)
+    for prefix, title in (("", "boxes:"), (OF_MASKS, "masks:"))[: 2 if of_masks else 1]:
+        at_limit = tuple(name.removeprefix(OF_MASKS) for name in own if name.startswith(OF_MASKS) == bool(prefix))
+        parts = (FIGURES[:6], FIGURES[6:], *([at_limit] if at_limit else []))
+        rows += [title] if of_masks else []
+        rows += ["  ".join(f"{name:>5} {shown(metrics[prefix + name])}" for name in part) for part in parts]
     width = max(map(len, metrics["per_class"]), default=0)
-    rows += ["AP of each class:"]
-    rows += [f"  {name:<{width}}  {shown(value)}" for name, value in metrics["per_class"].items()]
+    kinds = ("per_class", OF_MASKS + "per_class")[: 2 if of_masks else 1]
+    rows += ["AP of each class, boxes and masks:" if of_masks else "AP of each class:"]
+    rows += [
+        f"  {name:<{width}}  " + "  ".join(shown(metrics[kind][name]) for kind in kinds)
+        for name in metrics["per_class"]
+    ]
     return "\n".join(rows)

@@ -16,6 +16,15 @@ def option_value(args: Sequence[str], name: str) -> str | None:
     return value
 
 
+def asks_for_masks(args: Sequence[str]) -> bool:
+    """Tells whether the line turns masks on; the last of its words counts, as in the parser."""
+    asked = False
+    for word in args:
+        if word in ("--mask", "--model.mask", "--no-mask", "--model.no-mask"):
+            asked = not word.endswith("no-mask")
+    return asked
+
+
 def with_found_init(args: list[str]) -> list[str]:
     """Returns the words of `kfpn train` with the checkpoint that was found in the place of `--init auto`.
 
@@ -36,7 +45,8 @@ def with_found_init(args: list[str]) -> list[str]:
 
         resolver = resolve_cluster()
         worker, several = int(resolver.task_id or 0), resolver.cluster_spec().num_tasks("worker") > 1
-    weights = auto_init(option_value(args, "model.backbone") or "resnet50", workdir, worker, several)
+    backbone = option_value(args, "model.backbone") or "resnet50"
+    weights = auto_init(backbone, workdir, worker, several, asks_for_masks(args))
     return _without_option(args, "init") + ([] if weights is None else ["--init", weights])
 
 

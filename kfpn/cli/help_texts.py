@@ -30,6 +30,7 @@ Your own data, a folder or files with their form before the colon:
   kfpn train --data my_folder
   kfpn train --data coco:train.json,images --val-data coco:val.json,images
   kfpn train --data voc:my_folder --steps 3000
+  kfpn train --data my_folder --mask                 # instance segmentation: data with masks, a mask for each detection
 
 The preset auto looks at the data, the machine and the weights, and chooses the size of the input, anchors, network, batch, rate and
 steps. Each choice is printed with its reason and kept in config.json. An option that is given wins. The defaults below are not its.
@@ -61,6 +62,14 @@ Examples:
   kfpn evaluate --workdir runs/cars --scales 480,640,800 --flip
   kfpn evaluate --workdir runs/birds --tiles 640 --overlap .2    # large photographs of small objects, in tiles
   kfpn evaluate --workdir runs/shapes --proposals""",
+    "report": """\
+Write what a detector gets right and wrong into one HTML file: kinds of errors, worst images, curves, confusions, calibration.
+
+Examples:
+  kfpn report --workdir runs/shapes
+  kfpn report --workdir runs/cars --data coco:test.json,images --output cars.html
+  kfpn report --workdir runs/cars --detections found.json    # of kfpn evaluate --detections: the network does not run again
+  kfpn report runs/before runs/after                         # two runs beside each other: what became better, what worse""",
     "predict": """\
 Detect objects in images: an annotated PNG of each, and detections.json in COCO's results form.
 

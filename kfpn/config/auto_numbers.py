@@ -130,6 +130,7 @@ SMALL = Network(
         "model.freeze_stages": 0,
         "model.pyramid_channels": 64,
         "model.head_width": 256,
+        "model.mask_channels": 32,
         "model.norm_heads": True,
         "model.pre_nms_train": 300,
         "model.pre_nms_test": 300,

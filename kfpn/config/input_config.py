@@ -43,6 +43,9 @@ class InputConfig:
     """Training: probability of a vertical flip, for pictures from above or through a microscope."""
     turn: float = 0.0
     """Training: probability of a turn by 90, 180 or 270 degrees, each as likely. A turned image is made to fit its canvas."""
+    copy_paste: float = 0.0
+    """Training with masks: probability that objects of another image, cut out by their masks, are pasted into an image (Ghiasi et al.
+    2021)."""
     color_jitter: tuple[float, ...] = ()
     """Training: one strength from 0 to 1, or four: brightness, contrast, saturation, hue (hue at most 0.5; of one strength it is a
     quarter). None (the option without values): off."""
@@ -72,14 +75,14 @@ class InputConfig:
         area = ("be LOW HIGH with 0.01 <= LOW <= HIGH <= 1", lambda v: len(v) == 2 and 0.01 <= v[0] <= v[1] <= 1.0)
         check(self, "input.", "crop_area", area)
         check(self, "input.", "crop_keep", SHARE_ABOVE_0)
-        check(self, "input.", "flip flip_vertical crop turn repeat_threshold", SHARE)
+        check(self, "input.", "flip flip_vertical crop turn copy_paste repeat_threshold", SHARE)
         strength = "be one strength in 0..1, or four of which the last, hue, lies in 0..0.5, or nothing"
         check(self, "input.", "color_jitter", (strength, _is_color_jitter))
         check(self, "input.", "divisor max_canvases", whole(1))
 
     def moves_boxes(self) -> str | None:
         """Returns the first option in force, other than `flip` and `scale_jitter`, by which training moves boxes; None: there is none."""
-        names = ("tile", "crop", "large_scale_jitter", "flip_vertical", "turn")
+        names = ("tile", "crop", "large_scale_jitter", "flip_vertical", "turn", "copy_paste")
         return next((f"input.{name}" for name in names if getattr(self, name)), None)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import tyro.conf
 
 from kfpn.config.backbone_names import BackboneName
-from kfpn.config.checks import NOT_NEGATIVE, POSITIVE, SHARE, check, is_int, one_of, positive, whole
+from kfpn.config.checks import NOT_NEGATIVE, POSITIVE, SHARE, WHOLE_OR_NONE, check, is_int, one_of, positive, whole
 from kfpn.config.field_types import require_types
 
 Pyramid = Literal["fpn", "bottom_up", "top_down", "finest", "c4", "c5"]
@@ -15,6 +15,8 @@ Merge = Literal["sum", "average"]
 Norm = Literal["frozen_bn", "bn", "sync_bn", "gn"]
 AnchorStrides = Literal["level", "image"]
 Padding = Literal["zero", "foreign"]
+MaskClasses = Literal["each", "agnostic"]
+Pasting = Literal["sampled", "resized"]
 
 SINGLE_LEVEL: dict[str, tuple[str, ...]] = {"finest": ("P2",), "c4": ("C4",), "c5": ("C5",)}
 """Pyramid -> its level, for the pyramids that have only one."""
@@ -106,6 +108,15 @@ class ModelConfig:
     """Detections an image at most."""
     min_detection_size: float = 0.0
     """Detections with a side shorter than this, in pixels, are dropped before NMS (torchvision: 0.01)."""
+    mask: Annotated[bool, tyro.conf.arg(aliases=("--mask",))] = False
+    """Instance segmentation: a mask of each detection as well (Mask R-CNN, He et al. 2017). The training data must have masks."""
+    mask_classes: MaskClasses = "each"
+    """The mask head gives a mask for each class (the paper), or one for all: agnostic."""
+    mask_channels: int | None = None
+    """Channels of the mask head's convolutions. None: as many as the pyramid has (256 in the paper)."""
+    pasting: Pasting = "sampled"
+    """How a mask is put into its image. sampled: each pixel's centre takes its value of the 28 x 28 cells (detectron2). resized: the
+    cells, with a ring of zeros, are enlarged to whole pixels (torchvision)."""
     pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     """Subtracted from R, G, B (0-255)."""
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
@@ -115,6 +126,7 @@ class ModelConfig:
         require_types(self, "model.")
         counts = "num_classes backbone_width pyramid_channels pre_nms_train pre_nms_test post_nms_train post_nms_test"
         check(self, "model.", f"{counts} roi_size head_width max_detections", whole(1))
+        check(self, "model.", "mask_channels", WHOLE_OR_NONE)
         check(self, "model.", "sampling_ratio", whole(0))
         check(self, "model.", "backbone", one_of(BackboneName))
         check(self, "model.", "norm", one_of(Norm))
@@ -122,6 +134,8 @@ class ModelConfig:
         check(self, "model.", "freeze_stages", ("be 0, 1, 2, 3, 4 or 5", lambda v: is_int(v) and 0 <= v <= 5))
         check(self, "model.", "anchor_strides", one_of(AnchorStrides))
         check(self, "model.", "padding", one_of(Padding))
+        check(self, "model.", "mask_classes", one_of(MaskClasses))
+        check(self, "model.", "pasting", one_of(Pasting))
         check(self, "model.", "canonical_size", POSITIVE)
         check(self, "model.", "norm_epsilon min_proposal_size min_detection_size", NOT_NEGATIVE)
         self._check_pyramid()
@@ -141,7 +155,7 @@ class ModelConfig:
     @property
     def heads(self) -> tuple[str, ...]:
         """The heads that look at RoIs: modules of `kfpn.modeling.heads`, with their losses in `kfpn.losses`."""
-        return ("box",)
+        return ("box", "mask") if self.mask else ("box",)
 
     def _check_pyramid(self) -> None:
         check(self, "model.", "pyramid", one_of(Pyramid))

@@ -40,7 +40,7 @@ _DETECTRON2 = Config(
     eval_every=_EVALUATIONS,
     model=ModelConfig(padding="foreign", post_nms_train=1000, sampling_ratio=0, pixel_std=(1.0, 1.0, 1.0)),
     input=InputConfig(train_short_sides=_DETECTRON2_SIDES, keep_empty=False),
-    sampling=SamplingConfig(rpn_box_beta=0.0, roi_box_beta=0.0),
+    sampling=SamplingConfig(rpn_box_beta=0.0, roi_box_beta=0.0, mask_targets="polygons"),
     optimizer=OptimizerConfig(decay_biases=True),
 )
 _TORCHVISION = Config(
@@ -56,9 +56,10 @@ _TORCHVISION = Config(
         min_proposal_size=1e-3,
         aligned=False,
         min_detection_size=0.01,
+        pasting="resized",
     ),
     input=InputConfig(keep_empty=False),
-    sampling=SamplingConfig(rpn_box_beta=1.0 / 9.0, roi_box_beta=1.0 / 9.0),
+    sampling=SamplingConfig(rpn_box_beta=1.0 / 9.0, roi_box_beta=1.0 / 9.0, mask_targets="soft"),
     optimizer=OptimizerConfig(decay_biases=True, milestones=(16 / 26, 22 / 26)),
 )
 
@@ -108,6 +109,7 @@ PRESETS: dict[str, Config] = {
             anchor_sizes=(10.0, 20.0, 40.0, 80.0, 130.0),
             canonical_size=75.0,
             head_width=256,
+            mask_channels=32,
             pre_nms_train=300,
             pre_nms_test=300,
             post_nms_train=300,

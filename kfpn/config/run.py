@@ -40,6 +40,7 @@ REFUSED = {
 Precision = Literal["float32", "mixed_float16", "mixed_bfloat16"]
 OnNan = Literal["stop", "skip"]
 CheckImages = Literal["full", "once", "none"]
+MaskTargets = Literal["grid", "polygons", "bitmaps", "soft"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +65,9 @@ class SamplingConfig:
     """The error at which the RPN's smooth L1 turns from a square to a line; 0 is plain L1 (detectron2)."""
     roi_box_beta: float = 1.0
     """The same for the box head: 1 in Fast R-CNN, 1/9 in torchvision, 0 in detectron2."""
+    mask_targets: MaskTargets = "grid"
+    """What the mask head learns for a RoI. grid: the cells that lie at least half in the object, from its mask of 112 x 112, within the
+    compiled step. Exactly as others, on the host: polygons or bitmaps (detectron2), soft (torchvision: each cell's share)."""
 
     def __post_init__(self) -> None:
         require_types(self, "sampling.")
@@ -73,6 +77,7 @@ class SamplingConfig:
         check(self, "sampling.", "rpn_batch roi_batch", whole(1))
         check(self, "sampling.", "rpn_positive_fraction roi_positive_fraction", SHARE_ABOVE_0)
         check(self, "sampling.", "rpn_box_beta roi_box_beta", NOT_NEGATIVE)
+        check(self, "sampling.", "mask_targets", one_of(MaskTargets))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,11 +192,20 @@ class Config:
         check(self, "", "check_images", one_of(CheckImages))
         check(self, "", "data workdir", ("not be empty", bool))
         require_function_name(self.augment)
+        if self.input.copy_paste and not self.model.mask:
+            raise ValueError(
+                f"input.copy_paste must be 0 without masks, got {self.input.copy_paste:g}: it cuts objects out by their masks, add --mask"
+            )
         if self.proposals and (moving := self.input.moves_boxes() or (self.augment and "augment")):
             raise ValueError(
                 f"{moving} must be off with fixed proposals, got {self.proposals}: they go with input.flip and input.scale_jitter alone"
             )
         parse_profile(self.profile)
+
+    @property
+    def masks_on_host(self) -> bool:
+        """Whether what the mask head learns is made by an exact rule, which needs the compressed masks and the host."""
+        return self.model.mask and self.sampling.mask_targets != "grid"
 
 
 def to_dict(config: Any) -> dict[str, Any]:

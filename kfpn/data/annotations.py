@@ -3,14 +3,19 @@
 import copy
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from kfpn.data.annotation_checks import AnnotationFaults, usable_boxes, warn_of_similar_names
 from kfpn.data.box_conventions import require_pixels_of_boxes
+from kfpn.data.mask_column import MaskColumn
+from kfpn.data.object_masks import ObjectMasks
 from kfpn.data.record import Record
+
+ANNOTATION_ARRAYS = ("offsets", "boxes", "labels", "crowd", "areas")
+"""The fields of `Annotations` that each data set has."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +28,7 @@ class Annotations:
         labels: (M,) int32, 0-based.
         crowd: (M,) bool.
         areas: (M,) float32 square pixels.
+        masks: of the M objects, compressed; None: they were not asked for, or there are none.
     """
 
     offsets: np.ndarray
@@ -30,6 +36,28 @@ class Annotations:
     labels: np.ndarray
     crowd: np.ndarray
     areas: np.ndarray
+    masks: MaskColumn | None = None
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> "Annotations":
+        """Returns what `arrays` was called on."""
+        masks = MaskColumn(arrays["mask_content"], arrays["mask_offsets"]) if "mask_offsets" in arrays else None
+        offsets, boxes, labels, crowd, areas = (arrays[key] for key in ANNOTATION_ARRAYS)
+        return cls(offsets, boxes, labels, crowd, areas, masks)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Returns all that is held as plain arrays, to keep them in a file."""
+        held = {key: getattr(self, key) for key in ANNOTATION_ARRAYS}
+        if self.masks is None:
+            return held
+        return held | {"mask_content": self.masks.content, "mask_offsets": self.masks.offsets}
+
+    def masks_of(self, image: int, size: tuple[int, int]) -> ObjectMasks | None:
+        """Returns the masks of one image's objects, by the image's index and its height and width."""
+        if self.masks is None:
+            return None
+        begin, end = self.offsets[image : image + 2].tolist()
+        return ObjectMasks.from_serialized(self.masks.rows(begin, end), size)
 
     def image_of_box(self) -> np.ndarray:
         """Returns the index of each box's image, (M,) int64."""
@@ -47,6 +75,7 @@ class RawObjects:
         crowd: (M,) bool.
         areas: (M,) square pixels; what is not positive stands for the box's own area.
         where: function of m: the file of object m, for warnings.
+        masks: M compressed masks in the image after EXIF rotation, empty where an object has none; None: of no object.
     """
 
     image_index: Sequence[int] | np.ndarray
@@ -55,6 +84,7 @@ class RawObjects:
     crowd: Sequence[bool] | np.ndarray
     areas: Sequence[float] | np.ndarray
     where: Callable[[int], str]
+    masks: Sequence[bytes] | None = None
 
 
 def collect(objects: RawObjects, sizes: np.ndarray, faults: AnnotationFaults) -> Annotations:
@@ -83,6 +113,7 @@ def collect(objects: RawObjects, sizes: np.ndarray, faults: AnnotationFaults) ->
         labels=np.asarray(objects.labels, np.int32)[kept],
         crowd=np.asarray(objects.crowd, bool)[kept],
         areas=np.where(np.isfinite(areas) & (areas > 0), areas, own).astype(np.float32),
+        masks=None if objects.masks is None else MaskColumn.of([objects.masks[m] for m in kept.tolist()]),
     )
 
 
@@ -181,7 +212,11 @@ class AnnotatedSource:
         part.name, part.sizes, part.image_ids = name, self.sizes[indices], self.image_ids[indices]
         part.annotations = Annotations(
             np.concatenate([[0], np.cumsum(counts[indices])]).astype(np.int64),
-            *(column[rows] for column in (held.boxes, held.labels, held.crowd, held.areas)),
+            held.boxes[rows],
+            held.labels[rows],
+            held.crowd[rows],
+            held.areas[rows],
+            None if held.masks is None else held.masks.take(rows),
         )
         part.max_boxes = int(counts[indices].max())
         part._images, part._image_names = _Picked(self._images, indices), _Picked(self._image_names, indices)
@@ -214,4 +249,11 @@ class AnnotatedSource:
             crowd=self.annotations.crowd[of_image],
             areas=self.annotations.areas[of_image],
             name=self._image_names[index],
+            masks=self.annotations.masks_of(index, (int(self.sizes[index, 0]), int(self.sizes[index, 1]))),
         )
+
+
+def have_masks(source: Any) -> bool:
+    """Returns whether a source keeps annotations of which one or more have masks."""
+    masks = source.annotations.masks if isinstance(source, AnnotatedSource) else None
+    return masks is not None and bool(masks.exists.any())

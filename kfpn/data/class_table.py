@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kfpn.data.annotations import AnnotatedSource
+from kfpn.data.annotations import AnnotatedSource, have_masks
 from kfpn.data.object_counts import classes_of_images
 from kfpn.data.record import Source
 
@@ -60,8 +60,21 @@ def describe_source(source: Source) -> str:
     crowd = f" and {counts.crowd.sum():,} of crowd" if counts.crowd.any() else ""
     empty = f"; images without a box: {counts.empty_images:,}" if counts.empty_images else ""
     lines = [f"{head}, {_count(counts.objects.sum(), 'object')}{crowd}{empty}", *_rows(source.class_names, counts)]
+    lines += _mask_lines(source)
     lines += [f"  {kind}: {count:,} (first: {first})" for kind, (count, first) in source.fault_counts.items()]
     return "\n".join(lines)
+
+
+def _mask_lines(source: AnnotatedSource) -> list[str]:
+    """Returns a line on how many objects have masks; none where they were not asked for, or the data set has none."""
+    masks = source.annotations.masks
+    if masks is None or not have_masks(source):
+        return []
+    has_mask, count = int(masks.exists.sum()), len(masks)
+    without = (
+        "" if has_mask == count else f"; objects with a box alone are left out of the mask loss: {count - has_mask:,}"
+    )
+    return [f"  masks: {has_mask:,} of {count:,} boxes have one{without}"]
 
 
 def _count(number: int, what: str) -> str:

@@ -148,7 +148,7 @@ def _require_shape(record: Record, dtype: np.dtype, shape: tuple[int, ...]) -> N
         )
 
 
-def load_picture(image: str | os.PathLike[str] | bytes, name: str) -> np.ndarray:
+def load_picture(image: str | os.PathLike[str] | bytes, name: str | None = None) -> np.ndarray:
     """Decodes an image file.
 
     EXIF rotation is applied; gray, palette and CMYK images become RGB; of more than 8 bits the upper 8 are kept; alpha is
@@ -157,7 +157,7 @@ def load_picture(image: str | os.PathLike[str] | bytes, name: str) -> np.ndarray
 
     Args:
         image: path of an image file, or its encoded bytes.
-        name: what messages call it.
+        name: what messages call it; None: its path.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -165,6 +165,8 @@ def load_picture(image: str | os.PathLike[str] | bytes, name: str) -> np.ndarray
     Raises:
         ValueError: when it cannot be decoded, or its pixels are floats or integers outside of 0..65535.
     """
+    if name is None:
+        name = "the image" if isinstance(image, bytes) else os.fspath(image)
     return decode_picture(image, name).pixels
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from kfpn.config.input_config import require_function_name
+from kfpn.data.own_masks import bitmaps_of, masks_of_bitmaps
 from kfpn.data.picture_changes import Picture
 
 ARGUMENTS = "image, boxes, labels, masks, generator"
@@ -44,7 +45,8 @@ class OwnAugment:
         """Returns the changed picture.
 
         Args:
-            picture: as it is after all other augmentations. The function gets copies, which it may change.
+            picture: as it is after all other augmentations. The function gets copies, which it may change; masks as bitmaps, see
+                `bitmaps_of`.
             chance: generator of this sample.
             image: name of the image, for messages.
 
@@ -52,20 +54,25 @@ class OwnAugment:
             ValueError: naming the function, the image and what to do, if the function fails or returns what can't be used.
         """
         labels = np.where(picture.crowd, CROWD, picture.labels).astype(np.int32)
+        masks = None if picture.masks is None else bitmaps_of(picture.masks)
         try:
-            answer = self.function(picture.image.copy(), picture.boxes[:, _XYXY], labels, None, chance)
+            answer = self.function(picture.image.copy(), picture.boxes[:, _XYXY], labels, masks, chance)
         except Exception as error:
             raise ValueError(
                 f"{self.name} must not fail, got {_told(error)} for {image} ({picture.image.shape[0]} x "
                 f"{picture.image.shape[1]} pixels, {len(labels)} boxes): mend {_place(error)}"
             ) from error
         try:
-            return self._checked(answer)
+            return self._checked(answer, masks)
         except ValueError as error:
             raise ValueError(f"{self.name} must {error} (image {image})") from error
 
-    def _checked(self, answer: Any) -> Picture:
+    def _checked(self, answer: Any, given: np.ndarray | None) -> Picture:
         """Returns what the function answered as a picture.
+
+        Args:
+            answer: of the function.
+            given: the masks that it got.
 
         Raises:
             ValueError: "RULE, got VALUE: what to do".
@@ -76,8 +83,8 @@ class OwnAugment:
                 f"return image, boxes, labels and masks, got {got}: end it with `return image, boxes, labels, masks`"
             )
         image, boxes, labels, masks = answer
-        if masks is not None:
-            raise ValueError(f"return None as masks, got {_kind(masks)}: there are no masks yet")
+        if masks is not None and given is None:
+            raise ValueError(f"return None as masks, got {_kind(masks)}: masks come only with --mask")
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(
                 f"return an image (H, W, 3) of uint8, got {_kind(image)}: values are 0..255, convert them with "
@@ -95,7 +102,9 @@ class OwnAugment:
                 f"return at most {self.most_boxes} boxes (twice the most of one image in the data), got {len(boxes)}: leave some out"
             )
         crowd = labels == CROWD
-        return Picture(image, _inside_image(boxes, image)[:, _XYXY], np.where(crowd, 0, labels).astype(np.int32), crowd)
+        boxes = _inside_image(boxes, image)[:, _XYXY]
+        kept = masks_of_bitmaps(masks, boxes, image.shape[:2]) if given is not None else None
+        return Picture(image, boxes, np.where(crowd, 0, labels).astype(np.int32), crowd, kept)
 
 
 def _boxes(values: Any) -> np.ndarray:

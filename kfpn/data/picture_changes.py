@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from kfpn.config.input_config import InputConfig
+from kfpn.data.object_masks import ObjectMasks
 
 _LUMA = np.array([0.299, 0.587, 0.114])
 _TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]])
@@ -21,12 +22,14 @@ class Picture(NamedTuple):
         boxes: (M, 4) float32 yxyx pixels.
         labels: (M,) int32.
         crowd: (M,) bool.
+        masks: of the M objects, in the picture's pixels; None without a mask head.
     """
 
     image: np.ndarray
     boxes: np.ndarray
     labels: np.ndarray
     crowd: np.ndarray
+    masks: ObjectMasks | None = None
 
 
 def color_jitter(picture: Picture, config: InputConfig, chance: np.random.Generator) -> Picture:

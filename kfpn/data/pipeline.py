@@ -17,6 +17,7 @@ from kfpn.data.augment import draw, draw_short_side, largest_training_input, res
 from kfpn.data.eval_order import eval_order
 from kfpn.data.image import decode_record
 from kfpn.data.jpeg_fraction import AnyImage, as_decoded
+from kfpn.data.object_masks import GRID_SIDE
 from kfpn.data.plan import WHOLE_BATCH, BatchShare, TrainPlan, group_by_aspect
 from kfpn.data.record import Source
 from kfpn.data.repeat_factors import repeat_factors
@@ -56,7 +57,10 @@ def train_batches(
     A batch is a dict of `images` (B, Hc, Wc, 3) uint8, zeros below and right of each image; `image_sizes` (B, 2)
     int32, its true height and width; `gt_boxes` (B, G, 4) float32 yxyx pixels of the resized image; `gt_labels`
     (B, G) int32, -1 in rows without a box; `gt_crowd` (B, G) bool; `sample_index` (B,) int64, step x B + position;
-    `record_index` (B,) int64. G is source.max_boxes, at least 1, twice as many with `augment`. Images of a batch share an aspect group, thus Hc, Wc.
+    `record_index` (B,) int64. With a mask head also `gt_masks` (B, G, 112, 112) uint8, 1 where the object is, over its own box, and
+    `gt_has_mask` (B, G) bool; where `config.masks_on_host`, `gt_outlines` (B, G) bytes stand for `gt_masks`, see
+    `ObjectMasks.serialized`. G is source.max_boxes, at least 1, twice as many with `augment` or
+    copy-paste. Images of a batch share an aspect group, thus Hc, Wc.
 
     Raises:
         ValueError: when the source is empty, `start_step` negative or `augment` no function. An unreadable image surfaces from the iterator
@@ -81,29 +85,41 @@ def train_batches(
             yield kept[batch.records[rows]], samples[rows], groups.canvases[batch.group]
 
     load = training_sample(source, config)
-    most_boxes = box_rows(source, config)
+    specs = {
+        "images": tf.TensorSpec((None, None, 3), tf.uint8),
+        "image_sizes": tf.TensorSpec((2,), tf.int32),
+        **truth_specs(box_rows(source, config), config),
+    }
 
     def sample(record_index: tf.Tensor, sample_index: tf.Tensor, canvas: tf.Tensor) -> dict[str, tf.Tensor]:
         chance = draw(config.input, config.seed, sample_index)
         short_side = draw_short_side(config.input, config.seed, sample_index)
-        images, image_sizes, boxes, labels, crowd = tf.numpy_function(
+        arrays = tf.numpy_function(
             load,
             [record_index, sample_index, chance.flip, chance.factor, short_side, canvas],
-            [tf.uint8, tf.int32, tf.float32, tf.int32, tf.bool],
+            [spec.dtype for spec in specs.values()],
         )
-        return {
-            "images": tf.ensure_shape(images, (None, None, 3)),
-            "image_sizes": tf.ensure_shape(image_sizes, (2,)),
-            "gt_boxes": tf.ensure_shape(boxes, (most_boxes, 4)),
-            "gt_labels": tf.ensure_shape(labels, (most_boxes,)),
-            "gt_crowd": tf.ensure_shape(crowd, (most_boxes,)),
-            "sample_index": sample_index,
-            "record_index": record_index,
-        }
+        made = {name: tf.ensure_shape(array, specs[name].shape) for name, array in zip(specs, arrays, strict=True)}
+        return made | {"sample_index": sample_index, "record_index": record_index}
 
     batches = _batched(planned, sample, rows.stop - rows.start, size // share.replicas)
     # Data whose end is not known costs a sum over all workers, and a wait for it, before each batch.
     return batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
+
+
+def truth_specs(rows: int, config: Config) -> dict[str, tf.TensorSpec]:
+    """Returns name -> spec of the ground truth of one image, with so many rows of boxes, in the order in which it is made."""
+    specs = {
+        "gt_boxes": tf.TensorSpec((rows, 4), tf.float32),
+        "gt_labels": tf.TensorSpec((rows,), tf.int32),
+        "gt_crowd": tf.TensorSpec((rows,), tf.bool),
+    }
+    if config.model.mask:
+        # An exact rule draws the outlines for each RoI; the grid would be made for nothing.
+        grid = tf.TensorSpec((rows, GRID_SIDE, GRID_SIDE), tf.uint8)
+        specs |= {"gt_outlines": tf.TensorSpec((rows,), tf.string)} if config.masks_on_host else {"gt_masks": grid}
+        specs["gt_has_mask"] = tf.TensorSpec((rows,), tf.bool)
+    return specs
 
 
 def eval_batches(

@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from kfpn.data.image_part import ImagePart
+from kfpn.data.object_masks import ObjectMasks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,8 +23,9 @@ class Record:
         crowd: (M,) bool, True for crowd regions and VOC's difficult objects: never trained on
             and neither right nor wrong in evaluation.
         areas: (M,) float32 square pixels, by which evaluation sorts small, medium and large
-            (the mask's area where the data set has masks, else the box's).
+            (the annotation's own area where it has one, as COCO's is that of the mask; else the box's).
         name: str, what messages call the image (its path, or the data set and id).
+        masks: of the M objects, in the image after EXIF rotation; None where they were not asked for, or the data set has none.
     """
 
     image: str | bytes | np.ndarray | ImagePart
@@ -35,6 +37,7 @@ class Record:
     crowd: np.ndarray
     areas: np.ndarray
     name: str = ""
+    masks: ObjectMasks | None = None
 
 
 @runtime_checkable

@@ -12,13 +12,15 @@ import numpy as np
 from kfpn.data.annotations import AnnotatedSource, Annotations, ImageTable
 from kfpn.data.check_memory import STAMP, CheckMemory, absolute, file_stamps, pack, remembering, settled, unpack
 from kfpn.data.image_files import BY_LAST_PART, SPELT
+from kfpn.data.mask_column import MaskColumn
 from kfpn.data.opening_warnings import warn_of_data, warnings_kept
 from kfpn.data.record import Source
 
 _RUN_FILES = {"config.json", "classes.json"}
 """Files by which a work directory of `kfpn train` is known."""
+OBJECT_PICTURES = "SegmentationObject"
+"""The folder in which VOC has the masks of objects, as pictures."""
 _ANNOTATION_ENDINGS = (".xml", ".txt", ".yaml", ".yml", ".names")
-_ARRAYS = ("ids", "offsets", "boxes", "labels", "crowd", "areas")
 
 
 def open_remembered(open_place: Callable[[], Source], memory: CheckMemory, made_from: Sequence[str]) -> Source:
@@ -53,9 +55,13 @@ def _annotation_stamps(files: Sequence[str]) -> np.ndarray:
     Images have stamps of their own in the memory, and a log that grows changes nothing.
     """
     stamps = np.zeros((len(files), STAMP), np.int64)
-    asked = [i for i, file in enumerate(files) if len(files) == 1 or file.lower().endswith(_ANNOTATION_ENDINGS)]
+    asked = [i for i, file in enumerate(files) if len(files) == 1 or _is_annotation(file)]
     stamps[asked] = file_stamps([files[i] for i in asked])
     return stamps
+
+
+def _is_annotation(file: str) -> bool:
+    return file.lower().endswith(_ANNOTATION_ENDINGS) or os.path.basename(os.path.dirname(file)) == OBJECT_PICTURES
 
 
 def _recall(memory: CheckMemory, made_from: Sequence[str], stamps: np.ndarray) -> Source | None:
@@ -71,7 +77,7 @@ def _recall(memory: CheckMemory, made_from: Sequence[str], stamps: np.ndarray) -
     words = json.loads(str(held["words"]))
     images = unpack(held["images"])
     table = ImageTable(images, images, held["ids"], held["rows"][:, :2])
-    annotations = Annotations(*(held[key] for key in _ARRAYS[1:]))
+    annotations = Annotations.from_arrays(held)
     _require_sound(annotations, table, len(words["class_names"]), len(words["category_ids"]))
     with warnings_kept() as said_now:
         source = AnnotatedSource(words["name"], words["class_names"], words["category_ids"], table, annotations)
@@ -90,8 +96,9 @@ def _require_sound(annotations: Annotations, table: ImageTable, classes: int, ca
         "offsets": (count + 1,), "boxes": (objects, 4), "labels": (objects,), "crowd": (objects,), "areas": (objects,),
     }  # fmt: skip
     kinds = {"offsets": np.int64, "boxes": np.float32, "labels": np.int32, "crowd": bool, "areas": np.float32}
-    arrays = vars(annotations)
+    arrays = annotations.arrays()
     sound = all(arrays[key].shape == shape and arrays[key].dtype == kinds[key] for key, shape in shapes.items())
+    sound = sound and _are_sound_masks(annotations.masks, objects)
     sound = sound and table.sizes.shape == (count, 2) and np.shape(table.ids) == (count,) and classes == category_ids
     if sound and objects:
         sizes = np.repeat(table.sizes, np.diff(offsets), axis=0)
@@ -100,6 +107,20 @@ def _require_sound(annotations: Annotations, table: ImageTable, classes: int, ca
         sound = sound and bool((boxes[:, 2:] <= sizes).all() and (boxes[:, :2] < boxes[:, 2:]).all())
     if not (sound and offsets[0] == 0 and offsets[-1] == objects and (np.diff(offsets) >= 0).all()):
         raise ValueError("the memory does not fit")
+
+
+def _are_sound_masks(masks: MaskColumn | None, objects: int) -> bool:
+    """Returns whether a column of masks has a place for each object. What is in it is checked when it is drawn."""
+    if masks is None:
+        return True
+    content, offsets = masks.content, masks.offsets
+    known = (
+        content.dtype == np.uint8
+        and content.ndim == 1
+        and offsets.dtype == np.int64
+        and offsets.shape == (objects + 1,)
+    )
+    return bool(known and offsets[0] == 0 and offsets[-1] == len(content) and (np.diff(offsets) >= 0).all())
 
 
 def _learn(memory: CheckMemory, source: Source, made: tuple[Sequence[str], np.ndarray], said: Sequence[str]) -> None:
@@ -127,7 +148,7 @@ def _learn(memory: CheckMemory, source: Source, made: tuple[Sequence[str], np.nd
         "images": pack([str(image) for image in images]),
         "ids": source.image_ids,
         "time": np.asarray(memory.time),
-        **vars(source.annotations),
+        **source.annotations.arrays(),
     }
     memory.changed = True
 

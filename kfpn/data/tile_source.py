@@ -10,6 +10,7 @@ import numpy as np
 from kfpn.config.tile_options import Tiles
 from kfpn.data.image import load_image
 from kfpn.data.image_part import ImagePart
+from kfpn.data.mask_moves import seen_masks
 from kfpn.data.record import Record, Source
 from kfpn.data.tile_grid import tile_grid
 from kfpn.data.views import cut_boxes
@@ -60,11 +61,12 @@ class TileSource:
         image = int(self.image_of_tile[index])
         record = self.source[image]
         top, left, bottom, right = (int(side) for side in self.windows[index])
-        boxes, kept = cut_boxes(record.boxes, record.crowd, (top, left, bottom, right), LEAST_SEEN)
+        window = (top, left, bottom, right)
+        boxes, kept = cut_boxes(record.boxes, record.crowd, window, LEAST_SEEN)
         sides = (record.boxes[kept, 2:] - record.boxes[kept, :2]).astype(np.float64)
         seen = (boxes[kept, 2:] - boxes[kept, :2]).astype(np.float64)
         return Record(
-            image=ImagePart(lambda: self._decoded.get(image, lambda: load_image(record)), (top, left, bottom, right)),
+            image=ImagePart(lambda: self._decoded.get(image, lambda: load_image(record)), window),
             image_id=index,
             height=bottom - top,
             width=right - left,
@@ -73,6 +75,9 @@ class TileSource:
             crowd=record.crowd[kept],
             areas=(record.areas[kept] * (seen.prod(-1) / np.maximum(sides.prod(-1), 1e-12))).astype(np.float32),
             name=record.name,
+            masks=seen_masks(
+                None if record.masks is None else record.masks.take(kept), window, (bottom - top, right - left)
+            ),
         )
 
 

@@ -1,5 +1,6 @@
 """Makes the arrays of one training sample from its record: decoded, cut, resized, turned, coloured and padded."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -16,20 +17,33 @@ from kfpn.data.augment import (
     size_rule,
     turn_boxes,
 )
+from kfpn.data.copy_paste import paste_objects
 from kfpn.data.image import decode_record
 from kfpn.data.jpeg_fraction import DecodedImage, SizeRule
+from kfpn.data.mask_moves import (
+    batch_masks,
+    batch_outlines,
+    flip_masks,
+    flip_masks_vertical,
+    resize_masks,
+    seen_masks,
+    turn_masks,
+)
 from kfpn.data.own_augment import OwnAugment, load_function
 from kfpn.data.picture_changes import PICTURE_CHANGES, Picture
 from kfpn.data.record import Record, Source
 from kfpn.data.views import View, choose_view, cut_boxes, fitting_size, random_numbers, training_sizes
 
 ROOM = 2
-"""Rows of boxes with a function of one's own, in the most boxes of one image: it may paste objects."""
+"""Rows of boxes with a function of one's own or copy-paste, in the most boxes of one image: both may paste objects."""
+
+_OTHERS = 1 << 62
+"""Is added to the number of a sample for the image that is pasted into it: its view has other random numbers."""
 
 
 def box_rows(source: Source, config: Config) -> int:
     """Returns how many rows of boxes each training image has, at least 1."""
-    return max(1, source.max_boxes) * (ROOM if config.augment else 1)
+    return max(1, source.max_boxes) * (ROOM if config.augment or config.input.copy_paste else 1)
 
 
 def training_sample(source: Source, config: Config) -> Callable[..., tuple[np.ndarray, ...]]:
@@ -50,26 +64,42 @@ def training_sample(source: Source, config: Config) -> Callable[..., tuple[np.nd
     if config.augment:
         own = OwnAugment(config.augment, load_function(config.augment), len(source.class_names), rows)
 
-    def load(
-        record_index: int, sample_index: int, flip: bool, factor: float, short_side: int, canvas: np.ndarray
-    ) -> tuple[np.ndarray, ...]:
-        record, sample = source[int(record_index)], int(sample_index)
+    def seen(
+        record: Record, sample: int, flip: bool, factor: float, short_side: int
+    ) -> tuple[Picture, tuple[int, int]]:
+        if not config.model.mask:
+            record = dataclasses.replace(record, masks=None)
         view = choose_view((record.height, record.width), record.boxes[~record.crowd], options, config.seed, sample)
-        rule = size_rule(options, float(factor), int(short_side))
+        rule = size_rule(options, factor, short_side)
         needed = largest if view is None else _larger(largest, rule, view)
         decoded = decode_record(record, None if options.tile else needed)
         height, width = training_sizes(np.array(decoded.size), options).tolist()
         limit = rule((height, width))
-        picture = _seen_picture(decoded, record, view, limit, options.crop_keep)
-        picture = _turned(picture, bool(flip), view)
+        return _turned(_seen_picture(decoded, record, view, limit, options.crop_keep), flip, view), limit
+
+    def with_pasted(picture: Picture, sample: int, factor: float, short_side: int) -> Picture:
+        chance = random_numbers(config.seed, sample, "copy_paste")
+        if chance.random() >= options.copy_paste:
+            return picture
+        flip = bool(chance.random() < options.flip)
+        record = source[int(chance.integers(len(source)))]
+        other, _ = seen(record, sample + _OTHERS, flip, factor, short_side)
+        return paste_objects(picture, other, options.crop_keep, chance)
+
+    def load(
+        record_index: int, sample_index: int, flip: bool, factor: float, short_side: int, canvas: np.ndarray
+    ) -> tuple[np.ndarray, ...]:
+        record, sample = source[int(record_index)], int(sample_index)
+        picture, limit = seen(record, sample, bool(flip), float(factor), int(short_side))
+        if options.copy_paste:
+            picture = with_pasted(picture, sample, float(factor), int(short_side))
         for name, change in changes:
             picture = change(picture, options, random_numbers(config.seed, sample, name))
         if own is not None:
             name = record.name or f"image {record.image_id}"
             picture = own(picture, random_numbers(config.seed, sample, "augment"), name)
             picture = _fitted(picture, limit)
-        size = np.array(picture.image.shape[:2], np.int32)
-        return padded(picture.image, canvas), size, *_rows_of_boxes(record, picture, rows)
+        return (*_arrays(record, picture, canvas, rows), *_arrays_of_masks(picture, rows, config))
 
     return load
 
@@ -97,7 +127,8 @@ def _seen_picture(
     if view is None or view.window == whole:
         size = limit if view is None else view.resized(limit)
         image = resize_image(decoded.pixels, size, decoded.box)
-        return Picture(image, resize_boxes(record.boxes, decoded.size, size), record.labels, record.crowd)
+        masks = resize_masks(record.masks, size)
+        return Picture(image, resize_boxes(record.boxes, decoded.size, size), record.labels, record.crowd, masks)
     size, window = view.resized(limit), view.window
     boxes, kept = cut_boxes(record.boxes, record.crowd, window, least)
     sides = window[2] - window[0], window[3] - window[1]
@@ -106,6 +137,7 @@ def _seen_picture(
         resize_boxes(boxes[kept], sides, size),
         record.labels[kept],
         record.crowd[kept],
+        seen_masks(None if record.masks is None else record.masks.take(kept), window, size),
     )
 
 
@@ -123,15 +155,18 @@ def _part(decoded: DecodedImage, window: tuple[int, int, int, int]) -> tuple[flo
 
 
 def _turned(picture: Picture, flip: bool, view: View | None) -> Picture:
-    image, boxes = picture.image, picture.boxes
+    image, boxes, masks = picture.image, picture.boxes, picture.masks
     if flip:
         image, boxes = flip_image(image), flip_boxes(boxes, image.shape[1])
+        masks = flip_masks(masks)
     if view is not None and view.flip_vertical:
         image, boxes = image[::-1], flip_boxes_vertical(boxes, image.shape[0])
+        masks = flip_masks_vertical(masks)
     if view is not None and view.turns:
         boxes = turn_boxes(boxes, (image.shape[0], image.shape[1]), view.turns)
         image = np.rot90(image, view.turns)
-    return picture._replace(image=image, boxes=boxes)
+        masks = turn_masks(masks, view.turns)
+    return picture._replace(image=image, boxes=boxes, masks=masks)
 
 
 def _fitted(picture: Picture, limit: tuple[int, int]) -> Picture:
@@ -141,7 +176,8 @@ def _fitted(picture: Picture, limit: tuple[int, int]) -> Picture:
         return picture
     size = fitting_size((height, width), limit)
     image = resize_image(np.ascontiguousarray(picture.image), size)
-    return picture._replace(image=image, boxes=resize_boxes(picture.boxes, (height, width), size))
+    masks = resize_masks(picture.masks, size)
+    return picture._replace(image=image, boxes=resize_boxes(picture.boxes, (height, width), size), masks=masks)
 
 
 def padded(image: np.ndarray, canvas: np.ndarray) -> np.ndarray:
@@ -151,6 +187,21 @@ def padded(image: np.ndarray, canvas: np.ndarray) -> np.ndarray:
     whole = np.zeros((*canvas, 3), np.uint8)
     whole[: image.shape[0], : image.shape[1]] = image
     return whole
+
+
+def _arrays(record: Record, picture: Picture, canvas: np.ndarray, rows: int) -> tuple[np.ndarray, ...]:
+    """Returns the padded image, its size, and the rows of boxes, labels and crowd."""
+    size = np.array(picture.image.shape[:2], np.int32)
+    return padded(picture.image, canvas), size, *_rows_of_boxes(record, picture, rows)
+
+
+def _arrays_of_masks(picture: Picture, rows: int, config: Config) -> tuple[np.ndarray, ...]:
+    """Returns the rows of masks and which of them exist, in the form that the run's targets are made from; nothing without masks."""
+    if not config.model.mask:
+        return ()
+    if config.masks_on_host:
+        return batch_outlines(picture.masks, rows)
+    return batch_masks(picture.masks, picture.boxes, rows)
 
 
 def _rows_of_boxes(record: Record, picture: Picture, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -10,7 +10,8 @@ import numpy as np
 
 from kfpn.data.class_table import printable
 from kfpn.data.record import Source
-from kfpn.evaluation.coco_figures import coco_evaluation, detections_to_coco, ground_truth
+from kfpn.evaluation.coco_figures import coco_evaluation
+from kfpn.evaluation.coco_rows import detections_to_coco, ground_truth
 
 IOU = 0.5
 """A detection that overlaps an object of its class by at least this IoU is right."""

@@ -1,22 +1,22 @@
-"""Computes COCO's average precision and recall with pycocotools, from records and detections.
-
-Boxes are yxyx in kfpn and xywh in COCO's files; they are converted here, once.
-"""
+"""Computes COCO's average precision and recall of boxes and of masks with pycocotools, from records and detections."""
 
 import contextlib
 import io
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from kfpn.data.record import Record
+from kfpn.evaluation.coco_rows import boxed, detections_to_coco, ground_truth, masked, require_outlines
 
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """The twelve figures, in the order in which pycocotools gives them."""
+
+OF_MASKS = "mask_"
+"""Stands before the names of the figures of masks."""
 
 COCO_LIMITS = (1, 10, 100)
 """The detections that count in COCO's figures, of an image and a class."""
@@ -37,28 +37,41 @@ def evaluate_coco(
     class_names: Sequence[str],
     limit: int = COCO_LIMITS[-1],
 ) -> dict[str, Any]:
-    """Returns COCO's twelve figures and the AP of each class.
+    """Returns COCO's twelve figures and the AP of each class; with masks as well those of masks.
 
     Detections on crowd objects count neither as right nor as wrong. Objects are sorted into small (below 32 x 32 pixels),
     medium and large (from 96 x 96 pixels) by `Record.areas`. The best 1, 10 and 100 detections of an image and a class
-    count, which are pycocotools' `maxDets`. Above 100 the detector's own limit is measured beside them.
+    count, which are pycocotools' `maxDets`. Above 100 the detector's own limit is measured beside them. The size of a detection is
+    the area of its box for boxes, and that of its mask for masks. An object without a mask is, for masks, a crowd in its box:
+    detections there count neither as right nor as wrong.
 
     Args:
-        records: the ground truth, each image once.
+        records: the ground truth, each image once; for masks with `masks`.
         detections: one mapping an image, in any order (an image may be missing): `image_id` int, `boxes` (n, 4) float
-            yxyx in pixels of the original image, `scores` (n,) float, `labels` (n,) int in 0..K-1.
+            yxyx in pixels of the original image, `scores` (n,) float, `labels` (n,) int in 0..K-1; where one has
+            `segmentations` (n,), see `segmented`, masks are measured as well.
         class_names: the K names of the labels.
         limit: the most detections of an image that the detector gives.
 
     Returns:
         dict: the twelve `FIGURES`, those of `figures_at(limit)` and `per_class`, {name: AP} of 100 detections. Each is a
-        float in 0..1, or None where there is no ground truth to measure it on.
+        float in 0..1, or None where there is no ground truth to measure it on. With masks the same of masks behind them, each
+        name with `mask_` before it.
 
     Raises:
         ValueError: if an image id is not among the records, or twice among them or among the detections, a label is
-            outside 0..K-1, or the boxes, scores and labels of a detection differ in number.
+            outside 0..K-1, the boxes, scores and labels of a detection differ in number, or masks are missing or of another size.
     """
-    truth = ground_truth(records, class_names)
+    detections = list(detections)
+    with_masks = any("segmentations" in detection for detection in detections)
+    lacking = [
+        int(detection["image_id"])
+        for detection in detections
+        if with_masks and "segmentations" not in detection and len(detection["boxes"])
+    ]
+    if lacking:
+        raise ValueError(f"detections must have segmentations in all images or in none, got none in image {lacking[0]}")
+    truth = ground_truth(records, class_names, with_masks)
     known = {image["id"] for image in truth["images"]}
     results: list[dict[str, Any]] = []
     seen: set[int] = set()
@@ -69,8 +82,8 @@ def evaluate_coco(
         if image_id in seen:
             raise ValueError(f"detections: image_id must occur once, got {image_id} twice")
         seen.add(image_id)
-        results.extend(_results(detection, category_ids=range(len(class_names))))
-    return _figures_of(truth, results, limit)
+        results.extend(detections_to_coco([detection], category_ids=range(len(class_names))))
+    return _all_figures(truth, results, limit, with_masks)
 
 
 def evaluate_coco_json(
@@ -80,7 +93,8 @@ def evaluate_coco_json(
 
     Args:
         annotations_path: an `instances_*.json`.
-        results_path: a list of {image_id, category_id, bbox (xywh), score}.
+        results_path: a list of {image_id, category_id, bbox (xywh), score}, with masks {..., segmentation}: then the box is that
+            of the mask where a row has none.
         limit: as `evaluate_coco` takes it.
 
     Raises:
@@ -93,113 +107,25 @@ def evaluate_coco_json(
         unknown = {result[key] for result in results} - {row["id"] for row in rows}
         if unknown:
             raise ValueError(f"{results_path}: {key} must occur in {annotations_path}, got {min(unknown)}")
-    return _figures_of(truth, results, limit)
+    with_masks = any("segmentation" in result for result in results)
+    if with_masks:
+        require_outlines(truth)
+    return _all_figures(truth, results, limit, with_masks)
 
 
-def detections_to_coco(
-    detections: Iterable[Mapping[str, Any]], category_ids: Sequence[int] | None = None
-) -> list[dict[str, Any]]:
-    """Returns detections as a COCO results list: {image_id, category_id, bbox (xywh, pixels), score}.
-
-    Args:
-        detections: as `evaluate_coco` takes them.
-        category_ids: the data set's own ids of labels 0 .. K-1. None: the labels themselves.
-
-    Raises:
-        ValueError: if a label has no category id, or the boxes, scores and labels of a detection differ in number.
-    """
-    return [result for detection in detections for result in _results(detection, category_ids)]
-
-
-def _results(detection: Mapping[str, Any], category_ids: Sequence[int] | None) -> list[dict[str, Any]]:
-    image_id = int(detection["image_id"])
-    boxes = np.asarray(detection["boxes"], np.float64).reshape(-1, 4)
-    scores, labels = np.asarray(detection["scores"]), np.asarray(detection["labels"])
-    if not len(boxes) == len(scores) == len(labels):
-        raise ValueError(
-            f"detections of image {image_id}: boxes, scores and labels must be of one length, "
-            f"got {len(boxes)}, {len(scores)} and {len(labels)}"
-        )
-    if category_ids is not None and len(labels) and not 0 <= labels.min() <= labels.max() < len(category_ids):
-        raise ValueError(
-            f"detections of image {image_id}: labels must lie in 0..{len(category_ids) - 1}, "
-            f"got {labels.min()}..{labels.max()}"
-        )
-    return [
-        {
-            "image_id": image_id,
-            "category_id": int(label if category_ids is None else category_ids[label]),
-            "bbox": box,
-            "score": float(score),
-        }
-        for box, score, label in zip(to_xywh(boxes), scores, labels, strict=True)
-    ]
-
-
-def to_xywh(boxes: np.ndarray) -> list[list[float]]:
-    """Returns boxes (n, 4) yxyx as COCO's xywh, rounded to a thousandth of a pixel.
-
-    The rounding restores the decimals of the annotation file, which float32 changes a little. So an IoU of exactly .50 or
-    .75 stays exact, and the figures are those of the file.
-    """
-    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-    return np.concatenate([boxes[:, 1::-1], boxes[:, :1:-1] - boxes[:, 1::-1]], axis=1).round(3).tolist()
-
-
-def ground_truth(records: Iterable[Record], class_names: Sequence[str]) -> dict[str, Any]:
-    """Returns records as the dict of an annotations file; category ids are the labels.
-
-    Args:
-        records: each image once.
-        class_names: the names of the labels.
-
-    Raises:
-        ValueError: for a label that has no name, or an image id that occurs twice.
-    """
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for record in records:
-        if len(record.labels) and not 0 <= record.labels.min() <= record.labels.max() < len(class_names):
-            raise ValueError(
-                f"{record.name or record.image_id}: labels must lie in 0..{len(class_names) - 1}, "
-                f"got {record.labels.min()}..{record.labels.max()}"
-            )
-        images.append({"id": int(record.image_id), "height": record.height, "width": record.width})
-        for box, label, crowd, area in zip(
-            to_xywh(record.boxes), record.labels, record.crowd, record.areas, strict=True
-        ):
-            annotations.append(
-                {
-                    # Ids begin at 1, because pycocotools takes a match with id 0 for no match.
-                    "id": len(annotations) + 1,
-                    "image_id": int(record.image_id),
-                    "category_id": int(label),
-                    "bbox": box,
-                    "area": float(area),
-                    "iscrowd": int(crowd),
-                }
-            )
-    twice = [image_id for image_id, count in Counter(image["id"] for image in images).items() if count > 1]
-    if twice:
-        raise ValueError(f"records: image_id must be unique, got {twice[0]} twice")
-    categories = [{"id": label, "name": name} for label, name in enumerate(_distinct(class_names))]
-    return {"images": images, "annotations": annotations, "categories": categories}
-
-
-def _distinct(names: Sequence[str]) -> list[str]:
-    """Adds the label to a name that several labels share, so that `per_class` has a figure for each of them."""
-    counts = Counter(names)
-    return [name if counts[name] == 1 else f"{name} ({label})" for label, name in enumerate(names)]
-
-
-def coco_evaluation(truth: dict[str, Any], results: list[dict[str, Any]]) -> Any:
-    """Returns pycocotools' COCOeval of boxes, before its `evaluate()`; that one prints, so redirect stdout.
+def coco_evaluation(
+    truth: dict[str, Any], results: list[dict[str, Any]], kind: Literal["bbox", "segm"] = "bbox"
+) -> Any:
+    """Returns pycocotools' COCOeval of boxes or masks, before its `evaluate()`; that one prints, so redirect stdout.
 
     Args:
         truth: of `ground_truth`, or of an annotations file.
-        results: {image_id, category_id, bbox (xywh), score} each, all of images and categories of the truth.
+        results: {image_id, category_id, bbox (xywh), score} each, for masks with `segmentation`; all of images and categories of
+            the truth.
+        kind: "bbox", of boxes, or "segm", of masks.
     """
     # Imported here, because `kfpn --help` and the first steps of training do not need it.
+    from pycocotools import mask as coco_mask
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -207,19 +133,32 @@ def coco_evaluation(truth: dict[str, Any], results: list[dict[str, Any]]) -> Any
         truth_index, result_index = COCO(), COCO()
         truth_index.dataset = truth
         truth_index.createIndex()
-        # pycocotools' loadRes fails on an empty list, so the three fields that it adds are added here.
-        annotations = [
-            {**result, "id": number, "area": result["bbox"][2] * result["bbox"][3], "iscrowd": 0}
-            for number, result in enumerate(results, start=1)
-        ]
+        # pycocotools' loadRes fails on an empty list, and takes the box's area for a mask's. So its three fields are added here.
+        annotations = []
+        for number, result in enumerate(results, start=1):
+            width, height = result["bbox"][2:]
+            area = width * height if kind == "bbox" else float(coco_mask.area(truth_index.annToRLE(result)))
+            annotations.append({**result, "id": number, "area": area, "iscrowd": 0})
         result_index.dataset = {**truth, "annotations": annotations}
         result_index.createIndex()
-        return COCOeval(truth_index, result_index, "bbox")
+        return COCOeval(truth_index, result_index, kind)
 
 
-def _figures_of(truth: dict[str, Any], results: list[dict[str, Any]], limit: int) -> dict[str, Any]:
+def _all_figures(truth: dict[str, Any], results: list[dict[str, Any]], limit: int, with_masks: bool) -> dict[str, Any]:
+    if with_masks:
+        results = boxed(results, truth)
+    figures = _figures_of(truth, results, limit, "bbox")
+    if not with_masks:
+        return figures
+    of_masks = _figures_of(masked(truth), results, limit, "segm")
+    return figures | {OF_MASKS + name: value for name, value in of_masks.items()}
+
+
+def _figures_of(
+    truth: dict[str, Any], results: list[dict[str, Any]], limit: int, kind: Literal["bbox", "segm"]
+) -> dict[str, Any]:
     own_names = figures_at(limit)
-    evaluation = coco_evaluation(truth, results)
+    evaluation = coco_evaluation(truth, results, kind)
     if not evaluation.params.imgIds or not evaluation.params.catIds:
         nothing = dict.fromkeys((*FIGURES, *own_names))
         return {**nothing, "per_class": {row["name"]: None for row in truth["categories"]}}

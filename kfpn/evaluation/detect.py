@@ -1,6 +1,6 @@
 """Runs a detector over images and whole sources, and gives its boxes in pixels of the original images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ from kfpn.data.pipeline import prepare_image
 from kfpn.data.record import Source
 from kfpn.evaluation.coco_figures import COCO_LIMITS, evaluate_coco
 from kfpn.evaluation.detection_limit import FOUND_IN_ALL
+from kfpn.evaluation.detection_rows import take_rows
+from kfpn.evaluation.segmentations import segmented
 from kfpn.evaluation.source_pass import SourcePass, detect_function, outputs_by_image
 
 
@@ -93,8 +95,7 @@ def source_labels(source: Source, class_names: Sequence[str]) -> np.ndarray | No
 def _relabelled(detection: dict[str, Any], labels: np.ndarray) -> dict[str, Any]:
     """Gives detections the labels of `source_labels`, and drops those of classes that the source does not have."""
     own = labels[detection["labels"]]
-    rows = {name: detection[name][own >= 0] for name in ("boxes", "scores")}
-    return {**detection, **rows, "labels": own[own >= 0], FOUND_IN_ALL: len(own)}
+    return {**take_rows({**detection, "labels": own}, own >= 0), FOUND_IN_ALL: len(own)}
 
 
 def detect_source(model: Callable, source_pass: SourcePass) -> list[dict[str, Any]]:
@@ -107,17 +108,31 @@ def detect_source(model: Callable, source_pass: SourcePass) -> list[dict[str, An
 
     Returns:
         list: one dict an image, in the order of the batches: `image_id` int, `boxes` (n, 4) float32 yxyx, pixels of
-        the original image, `scores` (n,) float32 from high to low, `labels` (n,) int32.
+        the original image, `scores` (n,) float32 from high to low, `labels` (n,) int32. A model with masks gives
+        `segmentations` as well, see `segmented`.
 
     Raises:
         ValueError: if the source is empty, the batch size is below 1 or an image can't be read.
     """
-    outputs = outputs_by_image(model, source_pass)
-    return [{"image_id": image_id, **original_detections(row)} for image_id, row in outputs]
+    return list(detections_by_image(model, source_pass))
+
+
+def detections_by_image(model: Callable, source_pass: SourcePass) -> Iterator[dict[str, Any]]:
+    """Yields what `detect_source` returns, image by image: all that an evaluation does but its figures.
+
+    Args:
+        model, source_pass: as `detect_source` takes them.
+
+    Raises:
+        ValueError: as `detect_source`.
+    """
+    rule = source_pass.config.model.pasting
+    for image_id, row in outputs_by_image(model, source_pass):
+        yield {"image_id": image_id, **segmented(original_detections(row), row["original_sizes"], rule)}
 
 
 def detect_image(model: Callable, image: AnyImage, resize_rule: InputConfig, image_id: int = 0) -> dict[str, Any]:
-    """Returns the detections of one image, as `detect_source` gives them.
+    """Returns the detections of one image, as `detect_source` gives them, but with `masks` (n, M, M) where a model has them.
 
     Args:
         model: as `detect_source` takes it.
@@ -167,13 +182,16 @@ def original_detections(row: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         row: of `outputs_by_image`.
 
     Returns:
-        dict: `boxes`, `scores` and `labels` of `detect_source`.
+        dict: `boxes`, `scores` and `labels` of `detect_source`; of a model with masks also `masks` (n, M, M) float32 in 0..1,
+        within their boxes.
     """
     count = int(row["num_detections"])
+    masks = {"masks": row["masks"][:count].astype(np.float32)} if "masks" in row else {}
     return {
         "boxes": to_original(row["boxes"][:count], row["image_sizes"], row["original_sizes"]),
         "scores": row["scores"][:count].astype(np.float32),
         "labels": row["labels"][:count].astype(np.int32),
+        **masks,
     }
 
 

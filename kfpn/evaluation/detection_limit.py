@@ -5,7 +5,7 @@ from typing import Any
 
 from kfpn.data.object_counts import objects_of_images
 from kfpn.data.record import Source
-from kfpn.evaluation.coco_figures import COCO_LIMITS, figures_at
+from kfpn.evaluation.coco_figures import COCO_LIMITS, OF_MASKS, figures_at
 
 FOUND_IN_ALL = "found_in_all"
 """Key of the number of detections that an image had before those of classes that the data lacks were left out."""
@@ -51,5 +51,6 @@ def deciding_figure(source: Source, limit: int) -> str:
 
 
 def own_limit_figures(figures: Mapping[str, Any]) -> tuple[str, ...]:
-    """Returns the names of the figures at the detector's own limit that an evaluation has: AP@N, AP50@N, AP75@N and AR@N."""
-    return tuple(name for name in figures if name.partition("@")[0] in ("AP", "AP50", "AP75", "AR") and "@" in name)
+    """Returns the names of the figures at the detector's own limit that an evaluation has: AP@N, AP50@N, AP75@N, AR@N, also of masks."""
+    kinds = ("AP", "AP50", "AP75", "AR")
+    return tuple(name for name in figures if "@" in name and name.removeprefix(OF_MASKS).partition("@")[0] in kinds)

@@ -10,7 +10,8 @@ import numpy as np
 
 from kfpn.config.run import Config
 from kfpn.data.record import Record, Source
-from kfpn.evaluation.coco_figures import coco_evaluation, ground_truth, measured_mean, to_xywh
+from kfpn.evaluation.coco_figures import coco_evaluation, measured_mean
+from kfpn.evaluation.coco_rows import ground_truth, to_xywh
 from kfpn.evaluation.detect import to_original
 from kfpn.evaluation.source_pass import SourcePass, outputs_by_image
 

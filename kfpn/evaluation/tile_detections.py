@@ -9,7 +9,10 @@ from kfpn.config.model import ModelConfig
 from kfpn.data.tile_source import TileSource
 from kfpn.data.views import parts_in_windows
 from kfpn.evaluation.detect import original_detections
+from kfpn.evaluation.detection_rows import take_rows
+from kfpn.evaluation.mask_means import compact_masks
 from kfpn.evaluation.merged import merge_detections
+from kfpn.evaluation.segmentations import segmented
 from kfpn.evaluation.source_pass import SourcePass, outputs_by_image
 
 NEAR = 2.0
@@ -32,7 +35,7 @@ class TileDetections:
 
     def __init__(self, tile_source: TileSource, config: ModelConfig) -> None:
         self.tile_source, self.config = tile_source, config
-        self._held: dict[int, list[dict[str, np.ndarray]]] = {}
+        self._held: dict[int, list[dict[str, Any]]] = {}
 
     def add(self, tile: int, row: dict[str, np.ndarray]) -> None:
         """Adds what was found in a tile.
@@ -45,19 +48,22 @@ class TileDetections:
         shrunk = (row["original_sizes"] / row["image_sizes"]).max()
         boxes = collected["boxes"] + np.tile(window[:2], 2).astype(np.float32)
         cut, elsewhere = cut_by_border(boxes, window, self.tile_source.neighbours[tile], NEAR * max(1.0, float(shrunk)))
-        rows = {"boxes": boxes, "scores": collected["scores"], "labels": collected["labels"], "cut": cut}
+        rows = take_rows(compact_masks({**collected, "boxes": boxes}), ~elsewhere)
         of_image = self._held.setdefault(int(self.tile_source.image_of_tile[tile]), [])
-        of_image.append({name: values[~elsewhere] for name, values in rows.items()})
+        of_image.append({**rows, "cut": cut[~elsewhere], "view": tile})
 
     def merged(self) -> list[dict[str, Any]]:
-        """Returns the detections of each image, as `detect_source` gives them, in the order of the source."""
-        return [
-            {
-                "image_id": int(self.tile_source.source[image].image_id),
-                **merge_detections(_uncovered(held), self.config),
-            }
-            for image, held in sorted(self._held.items())
-        ]
+        """Returns the detections of each image, as `detect_image` gives them, in the order of the source."""
+        return [self._merged(image) for image in sorted(self._held)]
+
+    def merged_segmentations(self) -> list[dict[str, Any]]:
+        """Returns the detections of each image, as `detect_source` gives them: masks one image at a time."""
+        sizes, rule = self.tile_source.source.sizes, self.config.pasting
+        return [segmented(self._merged(image), sizes[image], rule) for image in sorted(self._held)]
+
+    def _merged(self, image: int) -> dict[str, Any]:
+        merged = merge_detections(_uncovered(self._held[image]), self.config)
+        return {"image_id": int(self.tile_source.source[image].image_id), **merged}
 
 
 def cut_by_border(
@@ -83,7 +89,7 @@ def cut_by_border(
     return (begins | ends).any(-1), (seen_before | seen_behind).any(-1)
 
 
-def _uncovered(held: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+def _uncovered(held: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Returns the tiles of an image without the cut boxes that a whole one of their class covers."""
     whole = {name: np.concatenate([tile[name][~tile["cut"]] for tile in held]) for name in ("boxes", "labels")}
     kept = []
@@ -91,7 +97,7 @@ def _uncovered(held: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]
         cut = np.flatnonzero(tile["cut"])
         _, shares = parts_in_windows(tile["boxes"][cut], whole["boxes"])
         covers = (shares >= COVERED) & (whole["labels"][:, None] == tile["labels"][cut])
-        kept.append({name: np.delete(values, cut[covers.any(0)], axis=0) for name, values in tile.items()})
+        kept.append(take_rows(tile, np.delete(np.arange(len(tile["boxes"])), cut[covers.any(0)])))
     return kept
 
 
@@ -111,4 +117,4 @@ def detect_tile_source(model: Callable, source_pass: SourcePass) -> list[dict[st
     collected = TileDetections(tile_source, source_pass.config.model)
     for tile, row in outputs_by_image(model, source_pass):
         collected.add(tile, row)
-    return collected.merged()
+    return collected.merged_segmentations()

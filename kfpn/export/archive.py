@@ -20,7 +20,8 @@ def detection_outputs(
     """Names detections as clients of the TensorFlow Object Detection API expect them, all float32.
 
     Args:
-        detections: of the detector: scores (B, D), labels (B, D) int32, -1 in empty rows, and num_detections (B,).
+        detections: of the detector: scores (B, D), labels (B, D) int32, -1 in empty rows, num_detections (B,), and with a
+            mask head masks (B, D, M, M).
         normalised: (B, D, 4) float32 yxyx, the boxes divided by the image's sides.
         pixels: (B, D, 4) float32 yxyx, the boxes in pixels.
         category_ids: the data set's own ids of labels 0, 1, and so on.
@@ -28,7 +29,9 @@ def detection_outputs(
     # Empty rows have the label -1. They get the id behind the last class, which is 0.
     ids = tf.constant((*category_ids, 0), tf.float32)
     labels = tf.where(detections["labels"] < 0, len(category_ids), detections["labels"])
+    masks = {"detection_masks": tf.cast(detections["masks"], tf.float32)} if "masks" in detections else {}
     return {
+        **masks,
         "detection_boxes": normalised,
         "detection_boxes_pixels": pixels,
         "detection_scores": tf.cast(detections["scores"], tf.float32),
@@ -62,8 +65,15 @@ def write_archive(path: Path, endpoints: Mapping[str, tuple[Callable[..., Any], 
 
 
 def write_classes(path: Path, trained: TrainedDetector) -> None:
-    """Writes class names, category ids and thresholds, where it has them, into the assets of a SavedModel, the folder `path`."""
+    """Writes class names and category ids, and thresholds and the rule of pasting masks where it has them, into a SavedModel's assets.
+
+    Args:
+        path: the SavedModel's folder.
+        trained: the detector.
+    """
     file = path / CLASSES
     file.parent.mkdir(exist_ok=True)
-    own = {} if trained.thresholds is None else {"thresholds": list(trained.thresholds)}
+    own: dict[str, Any] = {} if trained.thresholds is None else {"thresholds": list(trained.thresholds)}
+    if trained.config.model.mask:
+        own["pasting"] = trained.config.model.pasting
     write_json(file, {"class_names": list(trained.class_names), "category_ids": list(trained.category_ids), **own})

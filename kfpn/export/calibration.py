@@ -10,7 +10,7 @@ from kfpn.config.spread import evenly_spread
 from kfpn.data.formats import open_source
 from kfpn.data.image import load_image, load_picture
 from kfpn.data.image_endings import images_among
-from kfpn.inference.predict import find_images
+from kfpn.inference.images_of_user import find_images
 
 
 def calibration_pictures(data: str, count: int) -> Iterator[np.ndarray]:

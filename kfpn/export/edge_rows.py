@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 Rows = tuple[np.ndarray, ...]
-"""Boxes (N, 4) yxyx pixels, scores (N,) and labels (N,) of one image."""
+"""Boxes (N, 4) yxyx pixels, scores (N,) and labels (N,) of one image, and behind them masks (N, M, M) where there are any."""
 
 RIVAL = "NMS may keep it or one that it overlaps"
 MOST_LINES = 10

@@ -18,6 +18,10 @@ class RawDetector(Detector):
         )  # fmt: skip
         return {"boxes": boxes, "scores": scores}
 
+    def finish(self, stages, image_sizes):
+        """Ends with that selection: there are no detections that other heads could look at."""
+        return self.select(stages.outputs, stages.rois, image_sizes)
+
 
 def candidate_rows(raw: dict[str, np.ndarray], image: int, least_score: float) -> Rows:
     """Returns boxes, scores and labels of one image's rows before NMS that have a score of at least `least_score`.

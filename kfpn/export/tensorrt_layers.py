@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from kfpn.modeling.heads.mask import Deconvolution
 from kfpn.modeling.layers import PointwiseConv2D
 from kfpn.modeling.pyramid import Upsample, UpsampleAdd
 from kfpn.modeling.submodels import Submodels
@@ -41,37 +42,38 @@ class ResizeAdd(Resize, UpsampleAdd):
     """`UpsampleAdd` that enlarges as `Resize` does."""
 
 
-class PointwiseAsConv(keras.layers.Layer):
-    """A `PointwiseConv2D` that computes as a 1x1 convolution, with that layer's weights.
+class AsConvolution(keras.layers.Layer):
+    """Computes a layer that is written as a matrix product as the convolution that it stands for, with that layer's weights.
 
     TensorRT keeps a chain of convolutions in one layout and fuses bias and ReLU into them. A matrix product between two
     convolutions would need a transposition before and behind it, and would not be computed in INT8.
 
     Args:
-        pointwise: the layer.
+        product: the layer.
     """
 
-    def __init__(self, pointwise: PointwiseConv2D):
-        super().__init__(name=pointwise.name, dtype=pointwise.dtype_policy)
-        self.pointwise = pointwise
+    def __init__(self, product: PointwiseConv2D | Deconvolution):
+        super().__init__(name=product.name, dtype=product.dtype_policy)
+        self.product = product
         self.built = True
 
     def call(self, inputs):
-        """Returns (B, ceil(H / stride), ceil(W / stride), filters) of (B, H, W, C)."""
-        layer = self.pointwise
-        outputs = ops.conv(inputs, layer.kernel, strides=layer.strides, padding="valid", data_format="channels_last")
+        """Returns what the layer returns."""
+        layer = self.product
+        convolve = ops.conv_transpose if isinstance(layer, Deconvolution) else ops.conv
+        outputs = convolve(inputs, layer.kernel, strides=layer.strides, padding="valid", data_format="channels_last")
         if layer.bias is not None:
             outputs = ops.add(outputs, layer.bias)
         return layer.activation(outputs)
 
     def compute_output_spec(self, inputs):
         """Returns the shape and dtype that the layer's output has."""
-        return self.pointwise.compute_output_spec(inputs)
+        return self.product.compute_output_spec(inputs)
 
 
 def _tensorrt_layer(layer):
-    if isinstance(layer, PointwiseConv2D):
-        return PointwiseAsConv(layer)
+    if isinstance(layer, PointwiseConv2D | Deconvolution):
+        return AsConvolution(layer)
     if isinstance(layer, Upsample):
         return (ResizeAdd if isinstance(layer, UpsampleAdd) else Resize).from_config(layer.get_config())
     return layer

@@ -16,6 +16,12 @@ BOX_LIMIT = 0.05
 """Largest difference of a box's side, in pixels of the network's input."""
 SCORE_LIMIT = 1e-3
 """Largest difference of a score."""
+MASK_LIMIT = 1e-2
+"""Largest difference of a cell of a mask, 0..1, of two detections whose boxes and scores agree."""
+
+
+MASK_ROW = 3
+"""Place of the masks in `Rows`, behind boxes, scores and labels, where a detector has a mask head."""
 
 
 class ExportMismatch(ValueError):
@@ -53,6 +59,8 @@ class Difference(NamedTuple):
         rows: int, rows of the first set.
         proposals: bool, whether the rows are proposals.
         edge: the rows of either set that have no counterpart and need none, see `edge_rows`.
+        mask: float, largest difference of a cell of the masks of two rows that belong together.
+        masks: int, pairs of masks that were compared.
     """
 
     box: float = 0.0
@@ -61,6 +69,8 @@ class Difference(NamedTuple):
     rows: int = 0
     proposals: bool = False
     edge: tuple[EdgeRow, ...] = ()
+    mask: float = 0.0
+    masks: int = 0
 
     def plus(self, other: "Difference") -> "Difference":
         """Returns the difference over both comparisons: the larger distances, the sums of the counts."""
@@ -71,7 +81,21 @@ class Difference(NamedTuple):
             self.rows + other.rows,
             self.proposals or other.proposals,
             self.edge + other.edge,
+            max(self.mask, other.mask),
+            self.masks + other.masks,
         )
+
+    @property
+    def of_masks(self) -> str:
+        """Returns what a line says of the masks: empty where none were compared."""
+        return f"; masks: {self.mask:.2g} at most in {self.masks}" if self.masks else ""
+
+    def require_equal_masks(self, name: str) -> None:
+        """Raises ExportMismatch if masks differ by more than `MASK_LIMIT`; `name` is what gave them."""
+        if self.mask > MASK_LIMIT:
+            raise ExportMismatch(
+                f"{name} must give masks within {MASK_LIMIT} of the Keras model, got a cell that differs by {self.mask:.2g}"
+            )
 
 
 def compare_as_sets(
@@ -80,14 +104,15 @@ def compare_as_sets(
     """Compares detections as sets: rows with equal scores may change places, and a row at an edge may be missing.
 
     Args:
-        expected: boxes (N, 4), scores (N,), classes (N,) of Keras.
+        expected: boxes (N, 4), scores (N,), classes (N,) of Keras, and perhaps masks (N, M, M).
         actual: the same of the export, of any number of rows.
         selection: how the rows of both were selected; it tells which rows may come or go, see `edge_rows`.
         score_limit: float; rows whose scores differ by more, or whose sides by more than `BOX_LIMIT`, are unmatched.
     """
     paired = np.zeros(len(expected[1]), bool), np.zeros(len(actual[1]), bool)
-    box_difference, score_difference = 0.0, 0.0
-    for i, (box, score, label) in enumerate(zip(*expected, strict=True)):
+    box_difference, score_difference, mask_difference = 0.0, 0.0, 0.0
+    with_masks = len(expected) > MASK_ROW
+    for i, (box, score, label) in enumerate(zip(*expected[:MASK_ROW], strict=True)):
         sides = np.abs(actual[0] - box).max(-1, initial=0.0)
         scores = np.abs(actual[1] - score)
         usable = ~paired[1] & (actual[2] == label) & (sides <= BOX_LIMIT) & (scores <= score_limit)
@@ -96,10 +121,21 @@ def compare_as_sets(
             paired[0][i] = paired[1][best] = True
             box_difference = max(box_difference, float(sides[best]))
             score_difference = max(score_difference, float(scores[best]))
+            if with_masks:
+                mask_difference = max(mask_difference, _farthest(expected[MASK_ROW][i], actual[MASK_ROW][best]))
     limits = Limits(BOX_LIMIT, score_limit)
-    edge = tuple(edge_rows((expected, actual), (~paired[0], ~paired[1]), selection, limits))
+    results = expected[:MASK_ROW], actual[:MASK_ROW]
+    edge = tuple(edge_rows(results, (~paired[0], ~paired[1]), selection, limits))
     unmatched = int(sum((~own).sum() for own in paired)) - len(edge)
-    return Difference(box_difference, score_difference, unmatched, len(expected[1]), edge=edge)
+    masks = int(paired[0].sum()) if with_masks else 0
+    return Difference(
+        box_difference, score_difference, unmatched, len(expected[1]), edge=edge, mask=mask_difference, masks=masks
+    )
+
+
+def _farthest(mask: np.ndarray, other: np.ndarray) -> float:
+    # A value that is not a number is as far away as can be.
+    return float(np.nan_to_num(np.abs(mask - other), nan=np.inf).max(initial=0.0))
 
 
 def drawn_picture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:

@@ -202,7 +202,7 @@ def _open_data(request: EvaluationRequest, config: Config) -> Source:
         if source is None:
             raise ValueError(f"{config.data} has no validation split: say what to evaluate on with --data")
     else:
-        source = formats.open_source(request.data, request.split, config.check_images)
+        source = formats.open_source(request.data, request.split, config.check_images, config.model.mask)
     check_validation_set(source)
     return source
 
@@ -243,7 +243,7 @@ def evaluate(
     Returns:
         dict: COCO's twelve figures `AP` to `ARl`, floats in 0..1, or None where there is no ground truth; `per_class`,
         {name: AP}; where the detector may give N detections of an image and N is above COCO's 100, also `AP@N`, `AP50@N`,
-        `AP75@N` and `AR@N`; with `scales` or `flip` also `image_pyramid`, see `ImagePyramid.cost`, and in tiles `tiles` instead; with `proposals` also
+        `AP75@N` and `AR@N`; of a detector with masks the same of masks, `mask_AP` to `mask_per_class`; with `scales` or `flip` also `image_pyramid`, see `ImagePyramid.cost`, and in tiles `tiles` instead; with `proposals` also
         `proposals`, see `evaluate_proposals`; with `best_thresholds` also `thresholds`, a list of the fields of `ClassThreshold`, one for each label.
 
     Raises:

@@ -1,7 +1,7 @@
 """Runs a detector on several sizes of an image, and on its mirror images: an image pyramid (FPN, figure 1 a).
 
 A feature pyramid replaces it, because an image pyramid takes several times as long (FPN, introduction). As in detectron2's
-`GeneralizedRCNNWithTTA`, every pass gives final detections, and NMS within each class merges those of all passes.
+`GeneralizedRCNNWithTTA`, every pass gives final detections, and NMS within each class merges those of all passes; masks are averaged.
 """
 
 import dataclasses
@@ -24,7 +24,9 @@ from kfpn.evaluation.detect import (
     original_detections,
     source_labels,
 )
+from kfpn.evaluation.mask_means import compact_masks
 from kfpn.evaluation.merged import merge_detections
+from kfpn.evaluation.segmentations import segmented
 from kfpn.evaluation.source_pass import SourcePass, detect_function, outputs_by_image
 
 TIMED = 3
@@ -94,9 +96,11 @@ class ImagePyramid:
                 bar.set_description(f"detect at {one.name}, {number} of {len(self.passes)}")
                 source_pass = SourcePass(source, one.config, batch_size, progress=False, largest=self.largest)
                 for image_id, row in outputs_by_image(one, source_pass):
-                    by_image.setdefault(image_id, []).append(original_detections(row))
+                    by_image.setdefault(image_id, []).append(compact_masks(original_detections(row)))
                     if one is self.passes[-1]:
-                        merged.append({"image_id": image_id, **self._merge(by_image.pop(image_id))})
+                        of_image = self._merge(by_image.pop(image_id))
+                        of_image = segmented(of_image, row["original_sizes"], self.config.model.pasting)
+                        merged.append({"image_id": image_id, **of_image})
                     bar.update()
         self._time_own_size(source, batch_size)
         return merged
@@ -199,7 +203,7 @@ class TimedDetector:
     Args:
         detect: `tf.function` of {images, image_sizes}; all passes share it and what it has compiled.
         config: of the run, with the resize rule of this size.
-        mirrored: mirror the images, and mirror the boxes back.
+        mirrored: mirror the images, and mirror the boxes and masks back.
     """
 
     def __init__(self, detect: Any, config: Config, mirrored: bool = False) -> None:
@@ -242,4 +246,6 @@ class TimedDetector:
         if self.mirrored:
             rows = zip(arrays["boxes"], np.asarray(widths), strict=True)
             arrays["boxes"] = np.stack([flip_boxes(boxes, width) for boxes, width in rows])
+            if "masks" in arrays:
+                arrays["masks"] = arrays["masks"][..., ::-1]
         return arrays

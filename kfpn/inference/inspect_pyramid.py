@@ -3,18 +3,20 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from kfpn.config.checks import require_local
-from kfpn.config.model import ModelConfig
+from kfpn.config.model import ModelConfig, Pasting
 from kfpn.config.run import Config
 from kfpn.data.image_endings import image_endings
 from kfpn.data.jpeg_fraction import AnyImage
 from kfpn.data.pipeline import prepare_image
-from kfpn.inference.predict import picture_paths, readable_images
+from kfpn.evaluation.segmentations import parts_of, segmented
+from kfpn.inference.images_of_user import picture_paths, readable_images
 from kfpn.modeling.detector import Detector, ImageSizes
 from kfpn.modeling.pyramid import PYRAMIDS
 from kfpn.modeling.submodels import Submodels
@@ -101,7 +103,15 @@ def view_image(model: keras.Model, config: Config, image: AnyImage, class_names:
         labels=detections["labels"][rows],
         scores=detections["scores"][rows],
         class_names=class_names,
+        **_masks(detections, rows, size, config.model.pasting),
     )
+
+
+def _masks(detections: Mapping[str, np.ndarray], rows: slice, size: Sequence[int], rule: Pasting) -> dict[str, Any]:
+    if "masks" not in detections:
+        return {}
+    shown = {name: detections[name][rows] for name in ("boxes", "masks")}
+    return {"masks": shown["masks"], "parts": parts_of(segmented(shown, size, rule))}
 
 
 def _inside(values: np.ndarray, step: int, size: Sequence[int]) -> np.ndarray:

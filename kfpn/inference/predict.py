@@ -1,36 +1,23 @@
-"""Detects objects in a user's images: as arrays in Python, or as annotated pictures and one file of detections."""
+"""Detects objects in a user's images, and gives them as arrays."""
 
-import glob
-import json
-import logging
 import os
-import sys
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, cast
 
 import keras
 import numpy as np
-from PIL import Image
-from tqdm import tqdm
 
 from kfpn.config.checks import require_local
-from kfpn.config.run import Config, InputConfig
+from kfpn.config.run import InputConfig
 from kfpn.config.tile_options import Tiles, tiles_in_force
 from kfpn.data.augment import size_rule
-from kfpn.data.image import decode_picture, load_picture
-from kfpn.data.image_endings import image_endings, images_among, is_image_name
-from kfpn.data.jpeg_fraction import AnyImage, DecodedImage
-from kfpn.evaluation.coco_figures import detections_to_coco
+from kfpn.data.image import decode_picture
+from kfpn.data.jpeg_fraction import AnyImage
 from kfpn.evaluation.detect import detect_image, detect_unpadded
-from kfpn.evaluation.detection_limit import limit_line
+from kfpn.evaluation.detection_rows import ROWS, take_rows
 from kfpn.evaluation.source_pass import detect_function
-from kfpn.inference.image_pyramid import ImagePyramid
 from kfpn.inference.model_tiles import detect_with_model
-from kfpn.plotting.draw_boxes import draw_detections
 from kfpn.weights.assign import load_detector
-
-LOGGER = logging.getLogger("kfpn")
 
 ImageLike = str | os.PathLike | np.ndarray
 LeastScore = float | Sequence[float]
@@ -58,7 +45,9 @@ def predict(
 
     Returns:
         list: one dict an image, also where a single image was given: `boxes` (n, 4) float32 yxyx in pixels of the original
-        image, `scores` (n,) float32 from high to low, `labels` (n,) int32 in 0..K-1, `names` list of n str.
+        image, `scores` (n,) float32 from high to low, `labels` (n,) int32 in 0..K-1, `names` list of n str; of a detector with
+        masks also `masks` (n, M, M) float32 in 0..1, each within its box: `kfpn.paste_masks` puts them into the image, by the rule
+        that is the detector's attribute `pasting`.
 
     Raises:
         ValueError: if an image can't be read or is another array, the detector is another model or can't be loaded, or
@@ -123,144 +112,14 @@ def _detect_one(model: keras.Model, picture: ImageLike, tiles: Tiles | None) -> 
 
 
 def _named(detections: dict[str, Any], class_names: Sequence[str], min_score: LeastScore) -> dict[str, Any]:
-    best = _above(detections, min_score)
+    best = above_score(detections, min_score)
     return {
-        **{name: best[name] for name in ("boxes", "scores", "labels")},
+        **{name: best[name] for name in ROWS if name in best},
         "names": [class_names[label] for label in best["labels"]],
     }
 
 
-def _above(detections: dict[str, Any], min_score: LeastScore) -> dict[str, Any]:
+def above_score(detections: dict[str, Any], min_score: LeastScore) -> dict[str, Any]:
+    """Returns the detections of an image that have at least a score: one for all, or one for each label."""
     least = min_score if isinstance(min_score, int | float) else np.asarray(min_score)[detections["labels"]]
-    keep = detections["scores"] >= least
-    return detections | {name: detections[name][keep] for name in ("boxes", "scores", "labels")}
-
-
-def predict_images(
-    model: keras.Model,
-    config: Config,
-    paths: Sequence[Path],
-    output: Path,
-    min_score: LeastScore,
-    pyramid: ImagePyramid | None = None,
-) -> tuple[list[dict[str, Any]], list[Path]]:
-    """Writes an annotated PNG of each image, and `detections.json`.
-
-    An image that can't be read is named on stderr, and the others go on.
-
-    Args:
-        model: from `load_detector(workdir, padded=True)`.
-        config: of the run; its `input` says how images are resized.
-        paths: image files.
-        output: folder, made if it is not there.
-        min_score: detections below it are left out: one score, or one for each label.
-        pyramid: of the model, to look at each image in several sizes or in tiles; None: at the run's own size.
-
-    Returns:
-        The content of `detections.json`: a COCO results list whose rows also have `category_name` and `file_name`, with
-        image ids that count the paths from 1; and the paths that could not be read.
-
-    Raises:
-        ValueError: if `output` can't be written.
-    """
-    require_local("output", output)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        why = "it is a file" if output.is_file() else str(error)
-        raise ValueError(f"output must be a folder that can be written, got {str(output)!r}: {why}") from error
-    detect, pictures = detect_function(model), picture_paths(paths, output)
-    results: list[dict[str, Any]] = []
-    failed: list[Path] = []
-    cut, limit = 0, config.model.max_detections
-    rule = pyramid.largest if pyramid else config.input
-    for image_id, path, image in readable_images(paths, "predict", failed, rule):
-        detections = (
-            pyramid.detect_image(image, image_id) if pyramid else detect_image(detect, image, config.input, image_id)
-        )
-        best = _above(detections, min_score)
-        cut += len(best["scores"]) >= limit
-        whole = image.pixels if image.is_whole() else load_picture(path, str(path))
-        drawn = draw_detections(whole, best["boxes"], best["labels"], best["scores"], model.class_names)
-        Image.fromarray(drawn).save(pictures[path])
-        for row, label in zip(detections_to_coco([best], model.category_ids), best["labels"], strict=True):
-            results.append({**row, "category_name": model.class_names[label], "file_name": str(path)})
-    (output / "detections.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    if cut:
-        LOGGER.warning("%s", limit_line(cut, len(paths) - len(failed), limit, "--max-detections"))
-    return results, failed
-
-
-def readable_images(
-    paths: Sequence[Path], task: str, failed: list[Path], rule: InputConfig
-) -> Iterator[tuple[int, Path, DecodedImage]]:
-    """Yields the images that can be read, with a bar of progress; the others are named on stderr.
-
-    Args:
-        paths: image files.
-        task: str, what the bar says.
-        failed: takes the paths that cannot be read.
-        rule: makes the largest image of each, see `decode_picture`.
-
-    Yields:
-        The number of the path, counted from 1, the path, and the image.
-    """
-    for number, path in enumerate(tqdm(paths, desc=task, unit="image", leave=False), start=1):
-        try:
-            image = decode_picture(path, str(path), size_rule(rule))
-        except ValueError as error:
-            failed.append(path)
-            tqdm.write(f"kfpn: error: {error}", file=sys.stderr)
-        else:
-            yield number, path, image
-
-
-def find_images(names: Sequence[str]) -> list[Path]:
-    """Returns the image files that names, folders and patterns stand for, in order, each once.
-
-    A name that does not exist is returned as it is, so that it is reported with the images that can't be read. Of a folder
-    and of a pattern, files that are no images by their ending, hidden files and folders are passed over, which is said in one line.
-
-    Raises:
-        ValueError: if a folder holds no image, or a name is an address (`https://...`).
-    """
-    paths: list[Path] = []
-    for name in names:
-        require_local("images", name)
-        path = Path(name)
-        if path.is_dir():
-            paths += _named_images(name, path.iterdir())
-        elif path.exists() or not (matches := sorted(glob.glob(name))):
-            paths.append(path)  # A name that exists is not a pattern: a file may be called a[1].jpg.
-        else:
-            files = [file for match in matches if (file := Path(match)).is_file()]
-            # A pattern may name images of any ending, but of photos/* only the images are meant.
-            paths += _named_images(name, map(Path, matches)) if any(map(is_image_name, files)) else files
-    return list(dict.fromkeys(paths))
-
-
-def _named_images(name: str, paths: Iterable[Path]) -> list[Path]:
-    held = images_among(paths)
-    if not held.files:
-        there = f": there are only {held.passed_over_line()}" if held.passed_over else ""
-        raise ValueError(f"{name} must hold images ({', '.join(sorted(image_endings()))}), got none{there}")
-    if held.passed_over:
-        LOGGER.warning("%s: %d images; passed over: %s", name, len(held.files), held.passed_over_line())
-    return held.files
-
-
-def picture_paths(paths: Sequence[Path], output: Path, ending: str = "") -> dict[Path, Path]:
-    """Returns the path of the picture that is made of each image: its name and `ending`, .png, with a number where it is taken.
-
-    No two images have the same picture, and no picture overwrites one of the images.
-    """
-    taken = {path.resolve() for path in paths}
-    pictures = {}
-    for path in paths:
-        number, picture = 1, output / f"{path.stem}{ending}.png"
-        while picture.resolve() in taken:
-            number += 1
-            picture = output / f"{path.stem}{ending}-{number}.png"
-        taken.add(picture.resolve())
-        pictures[path] = picture
-    return pictures
+    return take_rows(detections, detections["scores"] >= least)

@@ -67,7 +67,7 @@ class TiledPyramid(ImagePyramid):
             title = f"detect in tiles at {one.name}, {number} of {len(self.passes)}"
             for tile, row in outputs_by_image(one, SourcePass(tile_source, one.config, batch_size, progress), title):
                 collected.add(tile, row)
-        merged = self._merge_tiles(collected)
+        merged = self._timed(collected.merged_segmentations, len(tile_source))
         self._time_own_size(source, batch_size)
         return merged
 
@@ -89,7 +89,7 @@ class TiledPyramid(ImagePyramid):
         collected = detect_in_tiles(passes, tile_source, self.config.model, at_once)
         self._most = at_once.images
         self._time_own_size_of_image(image)
-        return self._merge_tiles(collected)[0]
+        return self._timed(collected.merged, len(tile_source))[0]
 
     def cost(self) -> dict[str, Any]:
         """Returns the measured time of an image so far, as `ImagePyramid.cost` does, and of what it was.
@@ -126,11 +126,11 @@ class TiledPyramid(ImagePyramid):
             f"{self.config.input.short_side} (without compilation and reading files)"
         )
 
-    def _merge_tiles(self, collected: TileDetections) -> list[dict[str, Any]]:
+    def _timed(self, merge: Callable[[], list[dict[str, Any]]], tiles: int) -> list[dict[str, Any]]:
         start = time.perf_counter()
-        merged = collected.merged()
+        merged = merge()
         self._merge_seconds += time.perf_counter() - start
-        self._images, self._tile_count = self._images + len(merged), self._tile_count + len(collected.tile_source)
+        self._images, self._tile_count = self._images + len(merged), self._tile_count + tiles
         self._merged_images = self._images
         return merged
 

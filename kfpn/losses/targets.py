@@ -20,6 +20,7 @@ class Targets:
         labels: (B, S) int32, class of the matched box; the background's label where not positive.
         deltas: (B, S, 4) float32 (dy, dx, dh, dw) to the matched box; meaningless where not positive.
         boxes: (B, S, 4) float32 yxyx, the sampled candidates.
+        gt_index: (B, S) int32, the matched box of each; meaningless where not positive.
     """
 
     index: Any
@@ -28,6 +29,12 @@ class Targets:
     labels: Any
     deltas: Any
     boxes: Any
+    gt_index: Any = None
+
+
+def positive_rows(sampling: SamplingConfig) -> int:
+    """Returns P: in the first P rows of a sample of RoIs stand all positives. It is at least 1, so that no shape is empty."""
+    return max(1, int(sampling.roi_batch * sampling.roi_positive_fraction))
 
 
 def rpn_targets(anchors, usable, gt, sampling: SamplingConfig, noise) -> Targets:
@@ -69,4 +76,4 @@ def _targets_of(drawn: Sample, candidates, gt_index, gt, background, delta_scale
     boxes, gt_index = gather_rows(candidates, drawn.index), gather_rows(gt_index, drawn.index)
     labels = ops.where(drawn.positive, gather_rows(gt["gt_labels"], gt_index), background)
     deltas = box_ops.encode_boxes(gather_rows(gt["gt_boxes"], gt_index), boxes, delta_scale)
-    return Targets(*drawn, labels, deltas, boxes)
+    return Targets(*drawn, labels, deltas, boxes, gt_index)

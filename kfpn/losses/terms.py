@@ -1,4 +1,4 @@
-"""Computes the four losses, one value an image: RPN class and box, RoI class and box (Faster R-CNN, eq. 1)."""
+"""Computes the losses, one value an image: RPN class and box, RoI class and box (Faster R-CNN, eq. 1), masks."""
 
 from keras import ops
 
@@ -16,6 +16,12 @@ def smooth_l1(difference, beta):
     return ops.where(size < beta, 0.5 * ops.square(size) / beta, size - 0.5 * beta)
 
 
+def cross_entropy(logits, targets):
+    """Returns the binary cross-entropy of each logit: (...) float; `targets` (...) float in 0..1."""
+    # In this form, max(x, 0) - x t + log(1 + exp(-|x|)), no large logit of either sign overflows.
+    return ops.maximum(logits, 0.0) - logits * targets + ops.log1p(ops.exp(-ops.abs(logits)))
+
+
 def rpn_class_loss(logits, positive, valid, normalizer):
     """Returns the binary cross-entropy of sampled anchors: (B,) float32.
 
@@ -25,9 +31,7 @@ def rpn_class_loss(logits, positive, valid, normalizer):
         valid: (B, S) bool, False in slots that no anchor fills.
         normalizer: float, what the sum is divided by: the sample's nominal size.
     """
-    target = ops.cast(positive, logits.dtype)
-    # In this form, max(x, 0) - x t + log(1 + exp(-|x|)), no large logit of either sign overflows.
-    loss = ops.maximum(logits, 0.0) - logits * target + ops.log1p(ops.exp(-ops.abs(logits)))
+    loss = cross_entropy(logits, ops.cast(positive, logits.dtype))
     return ops.sum(ops.where(valid, loss, 0.0), axis=-1) / normalizer
 
 
@@ -43,6 +47,20 @@ def box_loss(deltas, targets, positive, normalizer, beta):
     # The target of a row that is not positive may be any number, even NaN, so it is left out before the loss.
     difference = ops.where(positive[..., None], deltas - targets, 0.0)
     return ops.sum(smooth_l1(difference, beta), axis=(-2, -1)) / normalizer
+
+
+def mask_loss(logits, targets, counted):
+    """Returns the mean binary cross-entropy of the masks that count (Mask R-CNN, section 3): (B,) float32, 0 where none does.
+
+    Args:
+        logits: (B, P, M, M) float, of each RoI's own class.
+        targets: (B, P, M, M) float in 0..1.
+        counted: (B, P) bool, the positive RoIs whose object has a mask.
+    """
+    cells = logits.shape[-2] * logits.shape[-1]
+    loss = ops.where(counted, ops.sum(cross_entropy(logits, targets), axis=(-2, -1)), 0.0)
+    masks = ops.sum(ops.cast(counted, logits.dtype), axis=-1)
+    return ops.sum(loss, axis=-1) / (ops.maximum(masks, 1.0) * cells)
 
 
 def roi_class_loss(logits, labels, valid, normalizer):

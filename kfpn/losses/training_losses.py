@@ -7,7 +7,7 @@ from keras import ops
 
 from kfpn.config.run import Config
 from kfpn.losses import find_loss, terms
-from kfpn.losses.targets import Targets, roi_targets, rpn_targets
+from kfpn.losses.targets import Targets, positive_rows, roi_targets, rpn_targets
 from kfpn.modeling.detector import Detector, Rois
 from kfpn.modeling.proposals import ProposalRule, level_anchors, select_proposals, usable_anchors
 from kfpn.modeling.submodels import Submodels
@@ -15,10 +15,11 @@ from kfpn.ops import boxes as box_ops
 from kfpn.ops.boxes import gather_rows
 from kfpn.ops.padding import padded_up
 from kfpn.ops.pyramid_levels import anchors_a_cell, stride
+from kfpn.ops.roi_align import stored
 
 
 class TrainingDetector(Detector):
-    """The detector in training: its heads look at a sample of the proposals and the ground truth.
+    """The detector in training: all its heads look at a sample of the proposals and the ground truth.
 
     Args:
         submodels: of `build_submodels`.
@@ -28,6 +29,8 @@ class TrainingDetector(Detector):
 
     def __init__(self, submodels: Submodels, config: Config, batch: dict, noise: dict):
         super().__init__(submodels, config.model)
+        # Heads that look at detections elsewhere learn from the sample as well: there are no detections yet.
+        self.proposal_heads, self.detection_heads = list(submodels.heads), []
         self.run_config = config
         self.batch = batch
         self.noise = noise
@@ -62,6 +65,13 @@ class TrainingDetector(Detector):
         )
         sampled = roi_targets(boxes, usable, batch, self.config.num_classes, config.sampling, noise)
         return Rois(ops.stop_gradient(sampled.boxes), targets=sampled)
+
+    def pool(self, levels: dict, boxes, image_sizes, head: str = "box"):
+        """Pools the sampled RoIs; for a head that learns from positives alone, the first rows, where these stand."""
+        if getattr(find_loss(head), "LOOKS_AT", "sample") == "positives":
+            boxes = boxes[:, : positive_rows(self.run_config.sampling)]
+            return stored(super().pool(levels, boxes, image_sizes, head))
+        return super().pool(levels, boxes, image_sizes, head)
 
     def anchor_targets(self, levels: dict) -> Targets:
         """Samples anchors, and finds what the RPN should predict for them."""
@@ -159,12 +169,13 @@ def training_losses(submodels: Submodels, config: Config, batch: dict, noise: di
         submodels: of `build_submodels`; batch-norm statistics are updated in place.
         config: the whole configuration.
         batch: dict of images (B, H, W, 3), image_sizes (B, 2) int32, gt_boxes (B, G, 4) float32 yxyx pixels,
-            gt_labels (B, G) int32 with -1 in padding, gt_crowd (B, G) bool.
+            gt_labels (B, G) int32 with -1 in padding, gt_crowd (B, G) bool; with `model.mask` also what
+            `kfpn.losses.mask.losses` reads.
         noise: dict of rpn (B, N) and roi (B, N + G) float32, uniform in 0..1, see `noise_shapes`.
         training: False: batch norms use their statistics and change none.
 
     Returns:
-        {"rpn_class", "rpn_box", "roi_class", "roi_box"}: (B,) float32 each, one loss an image.
+        {"rpn_class", "rpn_box", "roi_class", "roi_box"}, and with `model.mask` "roi_mask": (B,) float32 each, one loss an image.
     """
     detector = TrainingDetector(submodels, config, batch, noise)
     stages = detector.run(batch["images"], batch["image_sizes"], training=training)
@@ -186,7 +197,7 @@ def fixed_proposal_losses(
         training: see `training_losses`.
 
     Returns:
-        {"roi_class", "roi_box"}: (B,) float32 each, one loss an image.
+        {"roi_class", "roi_box"}, and with `model.mask` "roi_mask": (B,) float32 each, one loss an image.
     """
     detector = FixedProposalsTraining(submodels, config, batch, noise)
     stages = detector.run(batch["images"], batch["image_sizes"], training=training)

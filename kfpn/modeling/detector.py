@@ -161,10 +161,9 @@ class Detector:
         return self.heads(pooled, training)
 
     def run(self, images, image_sizes, training: bool | None = None) -> Stages:
-        """Runs both stages up to the heads' outputs. In training all heads look at the same boxes."""
+        """Runs both stages up to the outputs of the heads that look at proposals."""
         stages = self.first_stage(images, image_sizes, training)
-        names = list(self.submodels.heads) if training else None
-        outputs = self.second_stage(stages.levels, stages.rois.boxes, image_sizes, training, names)
+        outputs = self.second_stage(stages.levels, stages.rois.boxes, image_sizes, training)
         return stages._replace(outputs=outputs)
 
     def finish(self, stages: Stages, image_sizes) -> dict:
@@ -205,7 +204,10 @@ def inference_model(
     images = inputs["images"]
     sizes = inputs["image_sizes"] if padded else ImageSizes(name="image_sizes")(images)
     detections = Detector(submodels, config, padded, nms)(images, sizes)
-    return DetectorModel(inputs if padded else images, detections, name="faster_rcnn_fpn")
+    model = DetectorModel(inputs if padded else images, detections, name="faster_rcnn_fpn")
+    if config.mask:
+        model.pasting = config.pasting
+    return model
 
 
 def build_detector(
@@ -236,7 +238,8 @@ def build_detector(
         A functional `keras.Model` with the attributes `class_names` and `category_ids`, tuples with one entry a label. Its
             output is a dict: boxes (B, D, 4) float32 yxyx in pixels of the input, scores
         (B, D) float32, labels (B, D) int32 in 0..K-1, num_detections (B,) int32. Rows past num_detections have zero
-        boxes, zero scores and the label -1.
+        boxes, zero scores and the label -1. With `mask=True` also masks (B, D, 28, 28) float32 in 0..1, each within its box,
+        zeros in empty rows; the attribute `pasting` is the rule by which `kfpn.paste_masks` puts them into the image.
 
     Raises:
         ValueError: for a setting that does not exist or a value out of range.

@@ -22,6 +22,7 @@ class DetectorModel(keras.Model):
         category_ids: tuple of int, the data set's own id of each label.
         thresholds: tuple of float, the best score threshold of each label; only models with measured thresholds have it.
         input_config: InputConfig, the rule by which images are resized; detectors with fresh weights have none.
+        pasting: str, the rule by which masks are put into their image, see `kfpn.paste_masks`; only models with masks have it.
     """
 
     def get_config(self) -> dict[str, Any]:
@@ -32,6 +33,8 @@ class DetectorModel(keras.Model):
                 name: list(value) if isinstance(value, tuple) else value
                 for name, value in dataclasses.asdict(self.input_config).items()
             }
+        if hasattr(self, "pasting"):
+            facts["pasting"] = self.pasting
         return {**super().get_config(), "kfpn": facts}
 
     @classmethod
@@ -45,4 +48,6 @@ class DetectorModel(keras.Model):
                 setattr(model, name, tuple(facts[name]))
         if "input_config" in facts:
             model.input_config = from_dict(InputConfig, facts["input_config"])
+        if "pasting" in facts:
+            model.pasting = facts["pasting"]
         return model

@@ -75,4 +75,7 @@ def fast_rcnn_model(submodels: Submodels, config: ModelConfig) -> keras.Model:
     images = image_inputs()
     proposals = keras.Input((config.post_nms_test, 4), name="proposals", dtype="float32")
     detections = FastRCNN(submodels, config, proposals)(**images)
-    return DetectorModel({**images, "proposals": proposals}, detections, name="fast_rcnn_fpn")
+    model = DetectorModel({**images, "proposals": proposals}, detections, name="fast_rcnn_fpn")
+    if config.mask:
+        model.pasting = config.pasting
+    return model

@@ -202,3 +202,28 @@ def _per_level(values, level):
     for i, value in enumerate(values[1:], start=1):
         chosen = ops.where(level == i, value, chosen)
     return ops.cast(chosen, "int32")
+
+
+def stored(pooled):
+    """Returns pooled RoIs (N, size, size, C) as they are, copied in a loop, so that XLA keeps them in memory.
+
+    Before a convolution XLA on CPUs would compute all samples a second time for the gradient of its kernel, in the order of
+    channels, which makes each of them a miss of the cache: 280 of 770 ms of a training step with masks.
+    """
+    shape = pooled.shape
+    if shape[0] is None:
+        return pooled
+    half = -(-shape[0] // 2)
+
+    @ops.custom_gradient
+    def copied(values):
+        def copy_half(i, total):
+            start = (i * (shape[0] - half), 0, 0, 0)
+            return ops.slice_update(total, start, ops.slice(values, start, (half, *shape[1:])))
+
+        def gradient(*args, upstream=None):
+            return args[0] if upstream is None else upstream
+
+        return ops.fori_loop(0, 2, copy_half, ops.zeros_like(values)), gradient
+
+    return copied(pooled)

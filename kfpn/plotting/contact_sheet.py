@@ -1,6 +1,6 @@
 """Draws a contact sheet: small pictures of many images with their boxes, in rows under a list of the classes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +30,7 @@ class Tile(NamedTuple):
         labels: (n,) int class ids.
         crowd: (n,) bool, boxes that are drawn in gray.
         caption: stands below the picture.
+        mask_of: function of i, the mask of object i, (H, W) bool of the image's size, or None; None: there are no masks.
     """
 
     image: np.ndarray
@@ -37,6 +38,7 @@ class Tile(NamedTuple):
     labels: np.ndarray
     crowd: np.ndarray
     caption: str
+    mask_of: Callable[[int], np.ndarray | None] | None = None
 
 
 def draw_contact_sheet(title: str, tiles: Iterable[Tile], class_names: Sequence[str], path: str | Path) -> None:
@@ -78,7 +80,7 @@ def _picture(tile: Tile) -> Image.Image:
     height, width = tile.image.shape[:2]
     zoom = min(TILE / width, TILE / height)
     size = max(1, round(width * zoom)), max(1, round(height * zoom))
-    small = Image.fromarray(tile.image).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    small = Image.fromarray(_with_masks(tile)).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
     canvas = ImageDraw.Draw(small)
     thick = 2 if len(tile.boxes) < 50 else 1
     for box, label, crowd in zip(np.asarray(tile.boxes, np.float64) * zoom, tile.labels, tile.crowd, strict=True):
@@ -91,6 +93,19 @@ def _picture(tile: Tile) -> Image.Image:
     font = _font_of(text)
     ImageDraw.Draw(picture).text((0, size[1] + 4), text, fill="black", font=font)
     return picture
+
+
+def _with_masks(tile: Tile) -> np.ndarray:
+    """Returns a tile's image with its masks in the colours of their classes, half seen through."""
+    if tile.mask_of is None:
+        return tile.image
+    image = tile.image.copy()
+    for i, label in enumerate(tile.labels):
+        mask = tile.mask_of(i)
+        if mask is not None:
+            color = (128, 128, 128) if tile.crowd[i] else class_color(int(label))
+            image[mask] = image[mask] // 2 + np.array(color, np.uint8) // 2
+    return image
 
 
 def _font_of(text: str, size: int = _TEXT) -> ImageFont.FreeTypeFont:

@@ -10,9 +10,18 @@ def plot_curves(metrics_path: str | Path, png_path: str | Path) -> None:
     """Plots the losses, the learning rate and the AP of a run over its steps.
 
     Args:
+        metrics_path: as `draw_curves` takes it.
+        png_path: the picture to write.
+    """
+    draw_curves(metrics_path).savefig(png_path, dpi=110)
+
+
+def draw_curves(metrics_path: str | Path) -> Any:
+    """Returns matplotlib's figure of the losses, the learning rate and the AP of a run over its steps.
+
+    Args:
         metrics_path: a run's `metrics.jsonl`. Each row has a `step`, and either losses and `lr` or the figures of an
             evaluation. A row that a crash cut short is left out.
-        png_path: the picture to write.
     """
     # matplotlib's object-oriented interface opens no window and leaves the global state of pyplot alone.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -22,13 +31,14 @@ def plot_curves(metrics_path: str | Path, png_path: str | Path) -> None:
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 3)
-    own_limit = sorted({name for row in rows for name in row if name.startswith(("AP@", "AP50@"))})
-    shown = ("loss", "val_loss", "rpn_class", "rpn_box", "roi_class", "roi_box")
+    at_limit = ("AP@", "AP50@", "mask_AP@", "mask_AP50@")
+    own_limit = sorted({name for row in rows for name in row if name.startswith(at_limit)})
+    shown = ("loss", "val_loss", "rpn_class", "rpn_box", "roi_class", "roi_box", "roi_mask")
     losses = [name for name in shown if _series(rows, name)[0]]
     for axes, title, names in (
         (panels[0], "training loss" if "val_loss" not in losses else "training and validation loss", losses),
         (panels[1], "learning rate", ["lr"]),
-        (panels[2], "validation AP", ["AP", "AP50", "AP75", *own_limit]),
+        (panels[2], "validation AP", ["AP", "AP50", "AP75", "mask_AP", "mask_AP50", *own_limit]),
     ):
         for name in names:
             steps, values = _series(rows, name)
@@ -41,7 +51,7 @@ def plot_curves(metrics_path: str | Path, png_path: str | Path) -> None:
             axes.legend(fontsize=8)
     panels[0].set_ylim(bottom=0)
     panels[2].set_ylim(0, 1)
-    figure.savefig(png_path, dpi=110)
+    return figure
 
 
 def _read_rows(path: str | Path) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Draws labelled boxes on images."""
+"""Draws labelled boxes, and masks where there are any, on images."""
 
 import colorsys
 from collections.abc import Mapping, Sequence
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from kfpn.plotting.draw_masks import Masks, chosen_masks, draw_masks, enlarged_masks
 from kfpn.plotting.fonts import drawable, font_for, plain_font
 
 GOLDEN_RATIO = 0.618033988749895
@@ -38,8 +39,9 @@ def draw_detections(
     scores: np.ndarray | None = None,
     class_names: Sequence[str] | None = None,
     text_size: int | None = None,
+    masks: np.ndarray | Masks | None = None,
 ) -> np.ndarray:
-    """Draws boxes with their labels, the best box on top.
+    """Draws boxes with their labels, the best box on top, and masks under the boxes.
 
     Args:
         image: (H, W, 3) uint8 RGB; it is not changed.
@@ -49,24 +51,30 @@ def draw_detections(
             truth.
         class_names: names of labels 0 .. K-1; None: the label's number is written.
         text_size: pixels; None: it follows the image's size.
+        masks: (n, H, W) bool, as `kfpn.paste_masks` gives them; None: there are none. A function of the row, see
+            `kfpn.plotting.draw_masks`, keeps only one of them in memory.
 
     Returns:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        ValueError: if the image is not (H, W, 3) uint8, or boxes, labels and scores are not of one length.
+        ValueError: if the image is not (H, W, 3) uint8, or boxes, labels, scores and masks are not of one length, or the masks of
+            another size than the image.
     """
     _check_image(image)
     boxes, labels = np.asarray(boxes, np.float64).reshape(-1, 4), np.asarray(labels, np.int64).reshape(-1)
     if len(boxes) != len(labels) or (scores is not None and len(scores) != len(boxes)):
         lengths = [len(part) for part in (boxes, labels, scores) if part is not None]
         raise ValueError(f"boxes, labels and scores must be of one length, got {lengths}")
-    picture = Image.fromarray(image)
-    canvas = ImageDraw.Draw(picture)
     side = max(image.shape[:2])
     width, text_size = max(2, round(side / 400)), text_size or max(11, round(side / 45))
     order = np.arange(len(boxes)) if scores is None else np.argsort(scores, kind="stable")
     shown = [index for index in order if labels[index] >= 0]
+    if masks is not None:
+        _check_masks(masks, (len(boxes), *image.shape[:2]))
+        image, width = draw_masks(image, masks, labels, shown, class_color), max(1, width // 2)
+    picture = Image.fromarray(image)
+    canvas = ImageDraw.Draw(picture)
     for index in shown:
         _draw_box(canvas, boxes[index], class_color(int(labels[index])), width, image.shape)
     # Texts are drawn after all boxes, so that no line runs through a text.
@@ -91,8 +99,9 @@ def side_by_side(
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        truth: `boxes` (m, 4) yxyx pixels of the image, `labels` (m,) int class ids.
-        detections: `boxes` (n, 4) yxyx pixels, `labels` (n,) int class ids, `scores` (n,) in 0..1.
+        truth: `boxes` (m, 4) yxyx pixels of the image, `labels` (m,) int class ids; `masks`, a function of the row, if there are
+            any.
+        detections: `boxes` (n, 4) yxyx pixels, `labels` (n,) int class ids, `scores` (n,) in 0..1; `masks` as those of `truth`.
         class_names: names of labels 0 .. K-1.
         min_score: detections with a lower score are not drawn; the title gives this limit.
 
@@ -107,8 +116,14 @@ def side_by_side(
     keep = scores >= min_score
     gt_boxes = np.asarray(truth["boxes"]).reshape(-1, 4) * zoom
     boxes = np.asarray(detections["boxes"]).reshape(-1, 4)[keep] * zoom
-    left = draw_detections(enlarged, gt_boxes, truth["labels"], None, class_names)
-    right = draw_detections(enlarged, boxes, np.asarray(detections["labels"])[keep], scores[keep], class_names)
+    rows = np.flatnonzero(keep)
+    masks = [
+        one and enlarged_masks(one, image.shape[:2], enlarged.shape[:2])
+        for one in (truth.get("masks"), chosen_masks(detections.get("masks"), rows))
+    ]
+    left = draw_detections(enlarged, gt_boxes, truth["labels"], None, class_names, masks=masks[0])
+    labels = np.asarray(detections["labels"])[keep]
+    right = draw_detections(enlarged, boxes, labels, scores[keep], class_names, masks=masks[1])
     font = plain_font(max(14, round(max(size) / 32)))
     bar, gap = 2 * font.size, max(4, font.size // 2)
     sheet = Image.new("RGB", (2 * size[0] + gap, size[1] + round(bar)), "white")
@@ -117,6 +132,13 @@ def side_by_side(
         sheet.paste(Image.fromarray(panel), (x, round(bar)))
         ImageDraw.Draw(sheet).text((x + gap, bar / 2), title, fill="black", font=font, anchor="lm")
     return np.asarray(sheet)
+
+
+def _check_masks(masks: np.ndarray | Masks, shape: tuple[int, ...]) -> None:
+    if not callable(masks) and np.shape(masks) != shape:
+        raise ValueError(
+            f"masks must be {shape}, a picture of the image's size for each box, got {np.shape(masks)}: use kfpn.paste_masks"
+        )
 
 
 def _check_image(image: np.ndarray) -> None:

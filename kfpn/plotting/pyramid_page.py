@@ -8,6 +8,8 @@ import numpy as np
 from PIL import Image
 
 from kfpn.plotting.draw_boxes import class_color, draw_detections
+from kfpn.plotting.draw_masks import chosen_masks, enlarged_masks
+from kfpn.plotting.mask_row import rows_of_logits
 from kfpn.plotting.panels import Color, Draw, Panel, Row, Sheet, draw_rows
 from kfpn.plotting.pyramid_view import FeatureMap, PyramidView, level_counts
 
@@ -68,7 +70,7 @@ def draw_page(view: PyramidView, path: str | Path, min_score: float = 0.5, drawn
 
     The first row shows the image, its best proposals, its RoIs in the colours of the levels that they are pooled from, and
     its detections. The other rows show the backbone's maps, the pyramid's maps and the RPN's objectness, each laid over
-    the image (see `spread_over_image`).
+    the image (see `spread_over_image`), and the mask logits of the best detections, each laid over its box.
 
     Args:
         view: all that the page shows.
@@ -76,7 +78,8 @@ def draw_page(view: PyramidView, path: str | Path, min_score: float = 0.5, drawn
         min_score: detections with a lower score are not drawn.
         drawn: the largest number of proposals and of RoIs to draw, best first; the legend counts all of them.
     """
-    draw_rows([_first_row(view, min_score, drawn), *_map_rows(view)], view.image.shape[0] / view.image.shape[1], path)
+    rows = [_first_row(view, min_score, drawn), *_map_rows(view), *rows_of_logits(view, min_score)]
+    draw_rows(rows, view.image.shape[0] / view.image.shape[1], path)
 
 
 def _first_row(view: PyramidView, min_score: float, drawn: int) -> Row:
@@ -96,16 +99,20 @@ def _first_row(view: PyramidView, min_score: float, drawn: int) -> Row:
 
 def _image_drawing(image: np.ndarray) -> Draw:
     def draw(sheet: Sheet, left: int, top: int, width: int, height: int) -> None:
-        sheet.axes(left, top, width, height).imshow(_resized(image, width, height), aspect="auto")
+        sheet.axes(left, top, width, height).imshow(_resized_picture(image, width, height), aspect="auto")
 
     return draw
 
 
 def _detections_drawing(view: PyramidView, keep: np.ndarray) -> Draw:
     def draw(sheet: Sheet, left: int, top: int, width: int, height: int) -> None:
-        enlarged = _resized(view.image, width, height)
+        enlarged = _resized_picture(view.image, width, height)
         boxes = view.boxes[keep] * np.tile(np.divide(enlarged.shape[:2], view.image.shape[:2]), 2)
-        picture = draw_detections(enlarged, boxes, view.labels[keep], view.scores[keep], view.class_names, text_size=15)
+        masks = chosen_masks(view.parts, np.flatnonzero(keep))
+        picture = draw_detections(
+            enlarged, boxes, view.labels[keep], view.scores[keep], view.class_names, text_size=15,
+            masks=masks and enlarged_masks(masks, view.image.shape[:2], enlarged.shape[:2]),
+        )  # fmt: skip
         sheet.axes(left, top, width, height).imshow(picture, aspect="auto")
 
     return draw
@@ -191,7 +198,7 @@ def _map_panel(view: PyramidView, one: FeatureMap) -> Panel:
 def _map_drawing(view: PyramidView, values: np.ndarray, stride: int, colors: str) -> Draw:
     def draw(sheet: Sheet, left: int, top: int, width: int, height: int) -> None:
         axes, shape = sheet.axes(left, top, width, height), (height, width)
-        axes.imshow(_gray(_resized(view.image, width, height)), cmap="gray", vmin=0, vmax=255, aspect="auto")
+        axes.imshow(_gray(_resized_picture(view.image, width, height)), cmap="gray", vmin=0, vmax=255, aspect="auto")
         cells = spread_over_image(values, stride, view.image.shape[:2], shape)
         axes.imshow(cells, cmap=colors, vmin=0, vmax=1, alpha=OPACITY, interpolation="nearest", aspect="auto")
 
@@ -202,5 +209,5 @@ def _gray(image: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(image).convert("L"))
 
 
-def _resized(image: np.ndarray, width: int, height: int) -> np.ndarray:
+def _resized_picture(image: np.ndarray, width: int, height: int) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))

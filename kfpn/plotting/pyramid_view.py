@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from kfpn.plotting.draw_masks import Masks
+
 
 @dataclasses.dataclass(frozen=True)
 class FeatureMap:
@@ -57,6 +59,8 @@ class PyramidView:
         labels: (n,) int, the detections' class ids.
         scores: (n,) float32 in 0..1, the detections' scores.
         class_names: names of labels 0 .. K-1.
+        masks: (n, M, M) float32 in 0..1, the detections' masks, each within its box; None for a detector without masks.
+        parts: gives the pasted mask of a detection, see `kfpn.plotting.draw_masks`; None for a detector without masks.
     """
 
     image: np.ndarray
@@ -71,6 +75,8 @@ class PyramidView:
     labels: np.ndarray
     scores: np.ndarray
     class_names: Sequence[str]
+    masks: np.ndarray | None = None
+    parts: Masks | None = None
 
 
 def level_counts(view: PyramidView) -> dict[str, int]:

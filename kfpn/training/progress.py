@@ -57,7 +57,8 @@ class ProgressReport:
             total=steps, initial=step, unit="step", desc="train", dynamic_ncols=True, disable=not self._terminal
         )
         self._line_at = 0.0
-        self._start = (time.monotonic(), step)
+        # Counted from the first row on: before it the step is compiled, which may take as long as hundreds of steps.
+        self._first_row: tuple[float, int] | None = None
 
     def plan(self, steps: int | None, seconds_left: Callable[[], float | None]) -> None:
         """Takes another number of steps at the end of the run.
@@ -93,14 +94,16 @@ class ProgressReport:
         """Returns the time that is left, as the end of a line."""
         seconds = self._seconds_left()
         if seconds is None and self.steps is not None:
-            started, first = self._start
-            seconds = (time.monotonic() - started) / max(1, step - first) * (self.steps - step)
+            now = time.monotonic()
+            started, first = self._first_row = self._first_row or (now, step)
+            if step > first or step == self.steps:
+                seconds = (now - started) / max(1, step - first) * (self.steps - step)
         return "" if seconds is None else f", {tqdm.format_interval(seconds)} left"
 
     def evaluation_row(self, row: Mapping[str, Any]) -> None:
         """Writes and shows a row of an evaluation: `step` and the COCO figures."""
         self._write(row)
-        names = ("AP", "AP50", "AP75", "AR100", *own_limit_figures(row))
+        names = ("AP", "AP50", "AP75", "AR100", "mask_AP", "mask_AP50", *own_limit_figures(row))
         shown = (f"{name} {row[name]:.3f}" for name in names if row.get(name) is not None)
         say(f"step {row['step']}: {', '.join(shown) or 'nothing to measure AP on'}")
 

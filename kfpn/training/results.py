@@ -95,7 +95,7 @@ def write_final(
 
 def summary_line(final: dict[str, Any]) -> str:
     """Returns one line that says the main figures of final.json."""
-    names = ("AP", "AP50", "AP75", *own_limit_figures(final), "loss")
+    names = ("AP", "AP50", "AP75", "mask_AP", "mask_AP50", *own_limit_figures(final), "loss")
     figures = ", ".join(f"{name} {final[name]:.3f}" for name in names if final.get(name) is not None)
     kept = f"best step {final['best_step']}" + (f" by {final[BEST_BY]}" if BEST_BY in final else "")
     if measured_score(final) is None:

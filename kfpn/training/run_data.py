@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from kfpn.config.run import Config
-from kfpn.data.annotations import AnnotatedSource
+from kfpn.data.annotations import AnnotatedSource, have_masks
 from kfpn.data.augment import largest_training_input
 from kfpn.data.class_names import relabelled, with_classes_of
 from kfpn.data.dataset_checks import check_training_set, check_validation_set, warn_of_shared_images
@@ -68,14 +68,16 @@ def open_run_data(config: Config, source: Source | str | None, val_source: Sourc
             `config.data`, or the share of its images that `config.val_share` says.
 
     Raises:
-        ValueError: if `config.augment` can't be imported, data can't be used, validation data has objects of other classes, or
-            proposals are missing or of other images.
+        ValueError: if `config.augment` can't be imported, data can't be used or have no masks for a mask head, validation data has
+            objects of other classes, or proposals are missing or of other images.
     """
     if config.augment:
         load_function(config.augment)  # What is wrong with it comes before the data are read.
     opened, validation = _opened_sources(config, source, val_source)
     opened = _with_classes_of_run(opened, config)
     check_training_set(opened)
+    if config.model.mask:
+        _require_any_mask(opened)
     if validation is None:
         warnings.warn(
             "no validation data: AP is not measured, and the last weights are kept, not the best (--val-share .1 keeps a tenth of "
@@ -85,11 +87,21 @@ def open_run_data(config: Config, source: Source | str | None, val_source: Sourc
     else:
         validation = with_classes_of(opened, validation)
         check_validation_set(validation)
+        if config.model.mask and isinstance(validation, AnnotatedSource) and not have_masks(validation):
+            warnings.warn(f"{validation.name}: no object has a mask, so AP is measured of boxes alone", stacklevel=4)
         warn_of_shared_images(opened, validation)
     if not config.proposals:
         return RunData(opened, validation)
     val_proposals = None if validation is None else proposals_of(config.proposals, validation)
     return RunData(opened, validation, proposals_of(config.proposals, opened), val_proposals)
+
+
+def _require_any_mask(source: Source) -> None:
+    """Raises ValueError where no object of a data set has a mask. Sources of other classes are not asked: that would read all of it."""
+    if isinstance(source, AnnotatedSource) and not have_masks(source):
+        raise ValueError(
+            f"{source.name} must have objects with masks for --mask, got none: leave --mask out, or name data with outlines (docs/masks.md)"
+        )
 
 
 def _without_effect(config: Config) -> str:
@@ -103,10 +115,10 @@ def _opened_sources(
 ) -> tuple[Source, Source | None]:
     if source is None and val_source is None:
         return open_run_sources(config)
-    opened = open_source(config.data if source is None else source, "train", config.check_images)
+    opened = open_source(config.data if source is None else source, "train", config.check_images, config.model.mask)
     val_data: Any = val_source if val_source is not None else config.val_data
     if val_data is not None:
-        return opened, open_source(val_data, "validation", config.check_images)
+        return opened, open_source(val_data, "validation", config.check_images, config.model.mask)
     return split_by_image(opened, config.val_share, config.seed) if config.val_share else (opened, None)
 
 

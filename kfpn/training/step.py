@@ -188,7 +188,7 @@ def announce_shapes(step: Callable, config: Config, strategy: tf.distribute.Stra
         shape = local_shape(batch, strategy)
         if shape not in seen:
             seen.add(shape)
-            verb = "compiles" if config.jit_compile else "traces"
+            verb = "compiles" if config.jit_compile and not config.masks_on_host else "traces"
             say(f"{verb} the step for images of {shape[1]} x {shape[2]}; this takes a while, once")
         return step(batch)
 
@@ -214,6 +214,13 @@ def _has_synchronized(model: Any) -> bool:
 
 
 def _compiles(config: Config, synchronizes: bool) -> bool:
+    if config.jit_compile and config.masks_on_host:
+        warnings.warn(
+            f"the step is not compiled: sampling.mask_targets {config.sampling.mask_targets} makes the masks' targets on the host, "
+            "which XLA can't call; --sampling.mask-targets grid makes them in a compiled step, nearly the same",
+            stacklevel=3,
+        )
+        return False
     if config.jit_compile and synchronizes:
         # sync_bn sums statistics over replicas inside the graph, which TensorFlow can't do in a compiled function.
         warnings.warn(

@@ -19,7 +19,6 @@ from kfpn.data.pipeline import named_errors
 from kfpn.data.plan import BatchShare
 from kfpn.data.record import Source
 from kfpn.data.repeat_factors import describe_order
-from kfpn.losses.training_losses import training_functions
 from kfpn.runs.checkpoint import Checkpoints, Progress
 from kfpn.runs.command_start import command_start
 from kfpn.runs.lock import sole_training
@@ -32,6 +31,7 @@ from kfpn.training.distribution.replica_batches import distributed_batches
 from kfpn.training.distribution.run_strategy import make_run_strategy, split_cpu, with_norms_of_batch
 from kfpn.training.distribution.strategy import describe_strategy, replica_batch_size
 from kfpn.training.distribution.worker_stubs import ReadWorkdir
+from kfpn.training.exact_masks import run_functions
 from kfpn.training.frozen_weights import warn_of_frozen_weights
 from kfpn.training.interrupt import Interrupted, Interruption
 from kfpn.training.loop import Loop, Run
@@ -181,7 +181,7 @@ def _loop(setup: Setup, trainee: Trainee, checkpoints: Checkpoints, progress: Pr
     evaluate = None
     if data.val_source is not None:
         evaluate = ValidationRun(config, workdir, submodels, data.val_source, data.val_proposals, strategy)
-    losses, noise_shapes = training_functions(config)
+    losses, noise_shapes = run_functions(config)
     step = build_train_step(submodels, config, optimizer, strategy, losses, noise_shapes)
     step = explain_memory(announce_shapes(step, config, strategy), config, strategy)
     if isinstance(pace, TimeBudget):

@@ -7,11 +7,13 @@ import tensorflow as tf
 
 from kfpn.config.run import Config
 from kfpn.data.augment import resize_boxes
-from kfpn.data.pipeline import eval_batches, named_errors
+from kfpn.data.mask_moves import batch_masks, batch_outlines, resize_masks
+from kfpn.data.object_masks import ObjectMasks
+from kfpn.data.pipeline import eval_batches, named_errors, truth_specs
 from kfpn.data.proposal_table import ProposalTable, with_proposals
 from kfpn.data.record import Source
-from kfpn.losses.training_losses import training_functions
 from kfpn.modeling.submodels import Submodels
+from kfpn.training.exact_masks import run_functions
 from kfpn.training.sampler_noise import noise_of, with_noise
 
 PREFIX = "val_"
@@ -35,7 +37,7 @@ class ValidationLoss:
         self, submodels: Submodels, config: Config, source: Source, proposals: ProposalTable | None = None
     ) -> None:
         self.config, self.source, self.proposals = config, source, proposals
-        losses, self._noise_shapes = training_functions(config)
+        losses, self._noise_shapes = run_functions(config)
 
         def measure(batch: dict[str, tf.Tensor], noise: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             return losses(submodels, config, batch, noise, training=False)
@@ -64,25 +66,33 @@ class ValidationLoss:
 
     def _with_truth(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Adds the ground truth to a batch, as training has it, and the numbers of the samples: those of the images."""
-        boxes = max(1, self.source.max_boxes)
         size = batch["record_index"].shape[0]
+        specs = truth_specs(max(1, self.source.max_boxes), self.config)
         truth = tf.numpy_function(
             self._truth,
             [batch["record_index"], batch["original_sizes"], batch["image_sizes"]],
-            [tf.float32, tf.int32, tf.bool],
+            [spec.dtype for spec in specs.values()],
         )
-        names, shapes = ("gt_boxes", "gt_labels", "gt_crowd"), ((size, boxes, 4), (size, boxes), (size, boxes))
-        shaped = {name: tf.ensure_shape(value, shape) for name, value, shape in zip(names, truth, shapes, strict=True)}
+        shaped = {
+            name: tf.ensure_shape(value, (size, *spec.shape))
+            for (name, spec), value in zip(specs.items(), truth, strict=True)
+        }
         return {**batch, **shaped, "sample_index": batch["record_index"]}
 
     def _truth(self, records: np.ndarray, originals: np.ndarray, sizes: np.ndarray) -> tuple[Any, ...]:
         shape = len(records), max(1, self.source.max_boxes)
         boxes, labels = np.zeros((*shape, 4), np.float32), np.full(shape, -1, np.int32)
         crowd = np.zeros(shape, np.bool_)
+        masks: list[tuple[np.ndarray, np.ndarray]] = []
         for row, index in enumerate(records):
+            drawn: ObjectMasks | None = None
             if index >= 0:
                 record = self.source[int(index)]
                 count = len(record.boxes)
                 boxes[row, :count] = resize_boxes(record.boxes, tuple(originals[row]), tuple(sizes[row]))
                 labels[row, :count], crowd[row, :count] = record.labels, record.crowd
-        return boxes, labels, crowd
+                drawn = resize_masks(record.masks, tuple(sizes[row].tolist()))
+            if self.config.model.mask:
+                on_host, rows = self.config.masks_on_host, shape[1]
+                masks.append(batch_outlines(drawn, rows) if on_host else batch_masks(drawn, boxes[row], rows))
+        return boxes, labels, crowd, *(np.stack(part) for part in zip(*masks, strict=True))

@@ -17,10 +17,11 @@ from kfpn.data.proposal_table import ProposalTable
 from kfpn.data.record import Source
 from kfpn.data.tile_source import TileSource, tiles_without_images
 from kfpn.evaluation.compilation import worth_compiling
-from kfpn.evaluation.detect import evaluate_detections, evaluate_source
+from kfpn.evaluation.detect import detections_by_image, evaluate_detections, evaluate_source
 from kfpn.evaluation.detection_limit import deciding_figure, images_at_limit, limit_line
 from kfpn.evaluation.images_at_once import ImagesAtOnce
-from kfpn.evaluation.source_pass import SourcePass, detect_function, outputs_by_image
+from kfpn.evaluation.segmentations import parts_of, truth_parts
+from kfpn.evaluation.source_pass import SourcePass, detect_function
 from kfpn.evaluation.tile_detections import detect_tile_source
 from kfpn.modeling.detector import inference_model
 from kfpn.modeling.fast_rcnn import fast_rcnn_model
@@ -117,7 +118,7 @@ class ValidationRun:
         config, source = self.config, self._tile_source
         with self._memory().under_way() as at_once:
             cost = estimate_cost(
-                lambda: outputs_by_image(self._detect, self._pass(at_once, progress=False)),
+                lambda: detections_by_image(self._detect, self._pass(at_once, progress=False)),
                 images=len(source),
                 batch=at_once.rows,
                 canvases=eval_order(source.sizes, config).distinct,
@@ -136,8 +137,10 @@ class ValidationRun:
         workdir, source = self.workdir, self.source
         for index in range(min(self.config.samples, len(source))):
             record = source[index]
-            truth = {"boxes": record.boxes, "labels": record.labels}
-            picture = side_by_side(load_image(record), truth, by_image[record.image_id], source.class_names)
+            detections = by_image[record.image_id]
+            truth = {"boxes": record.boxes, "labels": record.labels, "masks": truth_parts(record)}
+            detections = {**detections, "masks": parts_of(detections)}
+            picture = side_by_side(load_image(record), truth, detections, source.class_names)
             with warn_on_write_error(workdir.samples):
                 workdir.samples.mkdir(exist_ok=True)
                 Image.fromarray(picture).save(workdir.samples / f"{index:03d}.png")

@@ -31,10 +31,16 @@ FOUND = "init.json"
 """The file in the work directory by which the first worker tells the others what it has found."""
 
 
-def coco_checkpoints(backbone: str) -> tuple[Pretrained, ...]:
-    """Returns the published detectors with a backbone, those with the highest box AP first."""
+def coco_checkpoints(backbone: str, mask: bool = False) -> tuple[Pretrained, ...]:
+    """Returns the published detectors with a backbone, those with the highest box AP first.
+
+    Args:
+        backbone: such as resnet50.
+        mask: put those with masks before those without. Else those with masks are left out.
+    """
     fitting = [known for known in list_pretrained() if known.box_ap is not None and _backbone_of(known) == backbone]
-    return tuple(sorted(fitting, key=lambda known: -(known.box_ap or 0.0)))
+    fitting = [known for known in fitting if mask or known.mask_ap is None]
+    return tuple(sorted(fitting, key=lambda known: (known.mask_ap is None, -(known.box_ap or 0.0))))
 
 
 def _backbone_of(known: Pretrained) -> str:
@@ -51,7 +57,9 @@ def places_of(known: Pretrained) -> tuple[Path, ...]:
     return download_folder() / known.file_name, Path(file), torch_home / "hub" / "checkpoints" / file, iopath / address
 
 
-def auto_init(backbone: str, workdir: str | os.PathLike, worker: int = 0, several: bool = False) -> str | None:
+def auto_init(
+    backbone: str, workdir: str | os.PathLike, worker: int = 0, several: bool = False, mask: bool = False
+) -> str | None:
     """Returns the checkpoint that a run starts from, and says in one line what it is or what was tried.
 
     A run that has begun keeps what it took: it is read from its config.json. Of several workers only the first one looks. It
@@ -62,6 +70,7 @@ def auto_init(backbone: str, workdir: str | os.PathLike, worker: int = 0, severa
         workdir: of the run.
         worker: number of this process.
         several: whether there are other processes.
+        mask: whether the network has a mask head.
 
     Returns:
         The path of a file; None: random weights.
@@ -75,10 +84,10 @@ def auto_init(backbone: str, workdir: str | os.PathLike, worker: int = 0, severa
         print(f"init auto: {init or 'random weights'}, as {run.config} has it", flush=True)
         return init
     if not several:
-        return _found(backbone)
+        return _found(backbone, mask)
     record = run.path / FOUND
     if worker == 0 and not record.exists():
-        weights = _found(backbone)
+        weights = _found(backbone, mask)
         run.check_writable()
         if weights is not None:
             shared = run.path / Path(weights).name
@@ -105,8 +114,8 @@ def _told_by_the_first(record: Path) -> str | None:
     return weights
 
 
-def _found(backbone: str) -> str | None:
-    known = coco_checkpoints(backbone)
+def _found(backbone: str, mask: bool) -> str | None:
+    known = coco_checkpoints(backbone, mask)
     if not known:
         LOGGER.warning("init auto: no known COCO checkpoint has the backbone %s; starts from random weights", backbone)
         return None

@@ -1,6 +1,8 @@
 """Tells which settings weights bring to the run that starts from them."""
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 from kfpn.config.auto_facts import WeightFacts
 from kfpn.runs.workdir import WEIGHTS, Workdir
@@ -8,6 +10,8 @@ from kfpn.runs.workdir import WEIGHTS, Workdir
 
 def settings_of_weights(init: str, workdir: str) -> WeightFacts:
     """Returns the fields of the sections model, sampling and input that come with weights.
+
+    Whether the run has masks is not among them: its data must have masks too, so a person says it (--mask).
 
     Args:
         init: the weights, as for `kfpn train --init`.
@@ -22,8 +26,14 @@ def settings_of_weights(init: str, workdir: str) -> WeightFacts:
         run = Workdir(os.path.expanduser(init).removesuffix(WEIGHTS) or ".")
     if run.config.exists():
         config = run.read_config()
-        return WeightFacts(vars(config.model), vars(config.sampling), vars(config.input), is_detector=True)
+        return WeightFacts(
+            _without_mask(vars(config.model)), vars(config.sampling), vars(config.input), is_detector=True
+        )
     from kfpn.weights.identify import read_trained_weights
 
     trained = read_trained_weights(init)
-    return WeightFacts(trained.model, trained.sampling, trained.input, trained.is_detector)
+    return WeightFacts(_without_mask(trained.model), trained.sampling, trained.input, trained.is_detector)
+
+
+def _without_mask(model: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in model.items() if name != "mask"}

@@ -27,6 +27,7 @@ class Pretrained:
         size: bytes; None: not known.
         what: one line: the network, and the data that it was trained on.
         md5: 32 hexadecimal digits, or the first ones if only these are known; None: not known.
+        mask_ap: mask AP on COCO val2017 in percent, as the makers give it; None: without masks.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Pretrained:
     size: int | None
     what: str
     md5: str | None = None
+    mask_ap: float | None = None
 
     @property
     def file_name(self) -> str:
@@ -44,18 +46,28 @@ class Pretrained:
         return self.name.replace(":", "_") + Path(self.url).suffix
 
 
-def _torchvision(name: str, file: str, sha256: str, size: int | None, box_ap: float | None = None) -> Pretrained:
-    what = (
-        "Faster R-CNN R-50-FPN, COCO train2017, 91 classes" if box_ap else "ResNet, ImageNet-1k, " + name[-2:].upper()
-    )
+def _torchvision(name: str, file: str, sha256: str, size: int | None, *aps: float) -> Pretrained:
+    box_ap, mask_ap = (*aps, None, None)[:2]
+    what = f"{_network(mask_ap)} R-50-FPN, COCO train2017, 91 classes"
+    if box_ap is None:
+        what = "ResNet, ImageNet-1k, " + name[-2:].upper()
     url = f"https://download.pytorch.org/models/{file}"
-    return Pretrained(f"torchvision:{name}", url, sha256, box_ap, BSD, size, what)
+    return Pretrained(f"torchvision:{name}", url, sha256, box_ap, BSD, size, what, mask_ap=mask_ap)
 
 
-def _detectron2(name: str, run: str, md5: str, box_ap: float, sha256: str | None, size: int | None) -> Pretrained:
-    url = f"https://dl.fbaipublicfiles.com/detectron2/COCO-Detection/{name}/{run}/model_final_{md5}.pkl"
-    what = f"Faster R-CNN {name.removeprefix('faster_rcnn_').replace('_', '-')}, COCO train2017"
-    return Pretrained(f"detectron2:{name}", url, sha256, box_ap, CC, size, what, md5)
+def _network(mask_ap: float | None) -> str:
+    return "Faster R-CNN" if mask_ap is None else "Mask R-CNN"
+
+
+def _detectron2(
+    name: str, run: str, md5: str, *aps: float, known: tuple[str | None, int | None] = (None, None)
+) -> Pretrained:
+    """Returns an entry of detectron2's zoo; `known` is the SHA-256 and the size of its file."""
+    box_ap, mask_ap = (*aps, None)[:2]
+    task = "COCO-Detection" if mask_ap is None else "COCO-InstanceSegmentation"
+    url = f"https://dl.fbaipublicfiles.com/detectron2/{task}/{name}/{run}/model_final_{md5}.pkl"
+    what = f"{_network(mask_ap)} {name[name.index('R_') :].replace('_', '-')}, COCO train2017"
+    return Pretrained(f"detectron2:{name}", url, known[0], box_ap, CC, known[1], what, md5, mask_ap)
 
 
 def _msra(name: str) -> Pretrained:
@@ -74,8 +86,8 @@ def _keras(name: str, md5: str, sha256: str | None, size: int) -> Pretrained:
 # Where the hashes, sizes and licences come from:
 # - torchvision: each file's name has the first 8 digits of its SHA-256, which torch.hub itself checks. All 64 digits come
 #   from public repositories that downloaded the files, from at least two that do not depend on each other. Of
-#   resnet152-f82ba261 only the first 8 digits were found. The sizes come from the same places.
-# - detectron2: MODEL_ZOO.md gives the box APs and the licence. It says that a file's name has the first 6 digits of its MD5,
+#   resnet152-f82ba261 and maskrcnn_resnet50_fpn only the first 8 digits were found. The sizes come from the same places.
+# - detectron2: MODEL_ZOO.md gives the box and mask APs and the licence. It says that a file's name has the first 6 digits of its MD5,
 #   which is enough to find damage, but not forgery. The one SHA-256 agrees between a git-lfs pointer, which also has the
 #   size, and the install script of CompressAI-Vision. No hashes of R-50 and R-101 were found.
 # - keras.applications: the MD5s are those in keras/src/applications/resnet.py. The SHA-256 and the size of resnet50 agree
@@ -90,6 +102,7 @@ TABLE = (
         167502836,
         37.0,
     ),
+    _torchvision("maskrcnn_resnet50_fpn_coco", "maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth", "bf2d0c1e", None, 37.9, 34.6),
     _torchvision(
         "resnet18_imagenet1k_v1",
         "resnet18-f37072fd.pth",
@@ -133,16 +146,18 @@ TABLE = (
         None,
     ),
     _torchvision("resnet152_imagenet1k_v2", "resnet152-f82ba261.pth", "f82ba261", None),
-    _detectron2("faster_rcnn_R_50_FPN_1x", "137257794", "b275ba", 37.9, None, None),
+    _detectron2("faster_rcnn_R_50_FPN_1x", "137257794", "b275ba", 37.9),
     _detectron2(
         "faster_rcnn_R_50_FPN_3x",
         "137849458",
         "280758",
         40.2,
-        "3c25caca37baabbff3e22cc9eb0923db165a0c18b867871a3bf3570bac9b7ef0",
-        167266879,
+        known=("3c25caca37baabbff3e22cc9eb0923db165a0c18b867871a3bf3570bac9b7ef0", 167266879),
     ),
-    _detectron2("faster_rcnn_R_101_FPN_3x", "137851257", "f6e8b1", 42.0, None, None),
+    _detectron2("faster_rcnn_R_101_FPN_3x", "137851257", "f6e8b1", 42.0),
+    _detectron2("mask_rcnn_R_50_FPN_1x", "137260431", "a54504", 38.6, 35.2),
+    _detectron2("mask_rcnn_R_50_FPN_3x", "137849600", "f10217", 41.0, 37.2),
+    _detectron2("mask_rcnn_R_101_FPN_3x", "138205316", "a3ec72", 42.9, 38.6),
     _msra("R-50"),
     _msra("R-101"),
     _keras(

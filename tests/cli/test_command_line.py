@@ -18,7 +18,7 @@ from kfpn.config.presets import preset
 from kfpn.config.run import Config, to_dict
 from kfpn.data.formats.iterable import IterableSource
 from kfpn.data.record import Record
-from kfpn.inference.predict import find_images, picture_paths
+from kfpn.inference.images_of_user import find_images, picture_paths
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -273,7 +273,7 @@ def test_evaluate_prints_and_writes_the_figures(run, tmp_path, monkeypatch, caps
     opened = []
     checks = []
 
-    def open_source(data, split, check_images):
+    def open_source(data, split, check_images, masks):
         opened.append((data, split))
         checks.append(check_images)
         return source

@@ -65,6 +65,7 @@ AUGMENTATIONS = tuple(
         "crop_keep": 0.3,
         "flip_vertical": 0.0,
         "turn": 0.0,
+        "copy_paste": 0.0,
         "color_jitter": (),
     }.items()
 )
@@ -161,6 +162,11 @@ _DETECTRON2 = (
     Row("optimizer.decay_factor", 0.1, "SOLVER.GAMMA", 0.1, DEFAULTS),
     Row("optimizer.clip_norm", None, "SOLVER.CLIP_GRADIENTS.ENABLED", False, DEFAULTS),
     Row("optimizer.ema_decay", 0.0, "", None, NOT_THERE),
+    Row("model.mask", False, "MODEL.MASK_ON", False, ONE),
+    Row("model.mask_classes", "each", "MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK", False, DEFAULTS),
+    Row("model.mask_channels", None, "MODEL.ROI_MASK_HEAD.CONV_DIM, as FPN.OUT_CHANNELS", 256, DEFAULTS),
+    Row("model.pasting", "sampled", "paste_masks_in_image", "grid_sample", STAGES),
+    Row("sampling.mask_targets", "polygons", "INPUT.MASK_FORMAT", "polygon", DEFAULTS),
     Row("optimizer.name", "sgd", "build_optimizer", "torch.optim.SGD", SOLVER),
 )
 
@@ -234,6 +240,11 @@ TORCHVISION = (
     Row("optimizer.decay_factor", 0.1, "--lr-gamma", 0.1, TV_TRAIN),
     Row("optimizer.clip_norm", None, "", None, NOT_THERE),
     Row("optimizer.ema_decay", 0.0, "", None, NOT_THERE),
+    Row("model.mask", False, "fasterrcnn_resnet50_fpn", "no mask head", TV_MODEL),
+    Row("model.mask_classes", "each", "MaskRCNNPredictor(num_classes)", "a mask for each", STAGES),
+    Row("model.mask_channels", None, "MaskRCNNHeads(layers), as out_channels", (256, 256, 256, 256), STAGES),
+    Row("model.pasting", "resized", "paste_masks_in_image", "expand_masks, interpolate", STAGES),
+    Row("sampling.mask_targets", "soft", "project_masks_on_boxes", "roi_align", TV_HEADS),
     Row("optimizer.name", "sgd", "optimizer", "torch.optim.SGD", TV_TRAIN),
 )
 
@@ -308,6 +319,11 @@ PAPER_ROWS = (
     Row("optimizer.decay_factor", 0.1, "0.02 ... 0.002", 0.002 / 0.02, _TEXT),
     Row("optimizer.clip_norm", None, "", None, NOT_THERE),
     Row("optimizer.ema_decay", 0.0, "", None, NOT_THERE),
+    Row("model.mask", False, "", None, NOT_THERE),
+    Row("model.mask_classes", "each", "", None, _CHOICE),
+    Row("model.mask_channels", None, "", None, _CHOICE),
+    Row("model.pasting", "sampled", "", None, _CHOICE),
+    Row("sampling.mask_targets", "grid", "", None, _CHOICE),
     Row("optimizer.name", "sgd", "Synchronized SGD", "SGD", _TEXT),
 )
 

@@ -5,8 +5,8 @@ from PIL import Image
 
 from kfpn.data.image_endings import image_endings, images_among
 from kfpn.export.calibration import calibration_pictures
+from kfpn.inference.images_of_user import find_images
 from kfpn.inference.inspect_pyramid import page_paths
-from kfpn.inference.predict import find_images
 
 USUAL = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".avif", ".jp2",
          ".mpo", ".ppm", ".pgm", ".pbm", ".tga", ".ico"}  # fmt: skip

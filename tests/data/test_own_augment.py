@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kfpn.config.run import Config, InputConfig
+from kfpn.data.object_masks import ObjectMasks
 from kfpn.data.own_augment import OwnAugment, load_function
 from kfpn.data.picture_changes import Picture
 from kfpn.data.training_sample import training_sample
@@ -133,7 +134,7 @@ BOX = [2.0, 1.0, 22.0, 11.0]
         (returning(labels=np.array([True, False])), r"return labels \(N,\) of integers, got bool \(2,\)"),
         (returning(labels=np.zeros((2, 1), int)), r"return labels \(N,\) of integers, got int64 \(2, 1\)"),
         (returning(labels=3), r"return labels \(N,\) of integers, got int"),
-        (returning(masks=np.zeros(3)), r"return None as masks, got float64 \(3,\): there are no masks yet"),
+        (returning(masks=np.zeros(3)), r"return None as masks, got float64 \(3,\): masks come only with --mask"),
         (
             returning(boxes=[BOX] * 4, labels=[0] * 4),
             r"return at most 3 boxes \(twice the most of one image in the data\), got 4",
@@ -210,3 +211,48 @@ def test_the_function_works_in_training_with_numbers_of_seed_and_sample(folder):
     assert labels.tolist() == [0, 1, -1, -1]
     assert image[0, 0, 0] != samples[1][0][0, 0, 0]
     assert np.array_equal(image, samples[2][0])
+
+
+def test_a_mask_beside_its_box_is_refused():
+    beside = np.zeros((2, 20, 40), np.uint8)
+    beside[0, :, 30:] = 1
+    with pytest.raises(ValueError, match=r"own:change must return masks that lie in their boxes, got mask 0 .*photo 5"):
+        answered(lambda image, boxes, labels, masks, _: (image, boxes, labels, beside), masked_picture())
+
+
+def masked_picture():
+    return PICTURE._replace(masks=ObjectMasks.of([[[2.0, 1, 22, 1, 22, 11, 2, 11]], None], (20, 40)))
+
+
+def test_the_function_gets_masks_as_bitmaps_and_returns_them_so():
+    seen = []
+
+    def mirror(image, boxes, labels, masks, generator):
+        seen.append(masks)
+        boxes = boxes[:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + [40, 0, 40, 0]
+        return image[:, ::-1], boxes, labels, masks[:, :, ::-1]
+
+    picture = answered(mirror, masked_picture())
+    assert (seen[0].dtype, seen[0].shape) == (np.uint8, (2, 20, 40))
+    assert seen[0][0, 1:11, 2:22].all()
+    assert not seen[0][1].any()
+    assert picture.masks.exists.tolist() == [True, False]
+    assert picture.masks.bitmap(0)[1:11, 18:38].all()
+    assert picture.masks.areas().tolist() == [200, 0]
+
+
+def test_a_function_that_forgets_the_masks_is_refused():
+    with pytest.raises(
+        ValueError, match=r"must return masks \(N, H, W\), got None: return those that came, moved as the image"
+    ):
+        answered(lambda image, boxes, labels, masks, generator: (image, boxes, labels, None), masked_picture())
+    none = answered(lambda image, *_: (image, [], [], None), masked_picture())
+    assert len(none.masks) == 0
+
+
+@pytest.mark.parametrize("masks", [np.zeros((1, 20, 40)), np.zeros((2, 20, 39), bool), np.zeros((2, 20, 40)), "masks"])
+def test_masks_of_another_size_count_or_kind_are_refused(masks):
+    with pytest.raises(
+        ValueError, match=r"own:change must return masks \(N, H, W\) of 0 and 1, here \(2, 20, 40\), got .*photo 5"
+    ):
+        answered(lambda image, boxes, labels, _, generator: (image, boxes, labels, masks), masked_picture())

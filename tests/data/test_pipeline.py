@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kfpn.config.run import Config, InputConfig
+from kfpn.config.model import ModelConfig
+from kfpn.config.run import Config, InputConfig, SamplingConfig
+from kfpn.data.object_masks import ObjectMasks
 from kfpn.data.pipeline import eval_batches, named_errors, prepare_image, train_batches
 from kfpn.data.plan import BatchShare
 from kfpn.data.record import Record
@@ -311,3 +313,19 @@ def test_a_missing_image_is_named_in_one_line():
     for batches in (eval_batches(source, _config(1), 1), train_batches(source, _config(2))):
         with pytest.raises(ValueError, match=r"^gone\.jpg: does not exist$"):
             list(named_errors(batches))
+
+
+@pytest.mark.parametrize("rule", ["grid", "polygons"])
+def test_batches_have_masks_with_a_mask_head_alone(rule):
+    masks = ObjectMasks.of([[[8.0, 4, 40, 4, 40, 20, 8, 20]], None], (36, 80))
+    record = dataclasses.replace(_record(0, (36, 80), boxes=[(4, 8, 20, 40), (0, 0, 36, 80)]), masks=masks)
+    source = MemorySource([record])
+    assert not {"gt_masks", "gt_has_mask"} & set(_take(source, _config(1), 0, 1)[0])
+    config = dataclasses.replace(_config(1), model=ModelConfig(mask=True), sampling=SamplingConfig(mask_targets=rule))
+    (batch,) = _take(source, config, 0, 1)
+    assert batch["gt_has_mask"].tolist() == [[True, False, False]]
+    if rule == "grid":
+        assert batch["gt_masks"].dtype == np.uint8
+        assert batch["gt_masks"].mean((2, 3)).tolist() == [[1.0, 0.0, 0.0]]
+    else:
+        assert ObjectMasks.from_serialized(batch["gt_outlines"][0]).areas().tolist() == [512, 0, 0]

@@ -14,6 +14,7 @@ from kfpn.evaluation.detect import (
     source_labels,
     to_original,
 )
+from kfpn.evaluation.segmentations import parts_of
 from kfpn.evaluation.source_pass import SourcePass, detect_function
 
 CONFIG = dataclasses.replace(preset("shapes"), batch_size=2)
@@ -211,3 +212,39 @@ def test_memory_that_runs_out_is_one_line_with_the_images(error):
         detect_image(model, np.zeros((50, 60, 3), np.uint8), CONFIG.input)
     with pytest.raises(ValueError, match=r"enough for 1 image of \d+ x \d+ pixels at once"):
         detect_unpadded(model, np.zeros((50, 60, 3), np.uint8), CONFIG.input)
+
+
+def with_masks(detector, filled):
+    """Stands in for a detector with masks: the first share `filled` of each box's rows belongs to the object."""
+
+    def detect(inputs):
+        outputs = detector(inputs)
+        rows = tf.tile(tf.cast(tf.range(28) < int(28 * filled), tf.float32)[:, None], [1, 28])
+        return outputs | {"masks": tf.zeros_like(outputs["scores"])[..., None, None] + rows}
+
+    return detect
+
+
+def test_a_detector_with_masks_gives_them_for_an_image_and_their_run_lengths_for_a_source():
+    detector = with_masks(lower_right, 0.5)
+    one = detect_image(detector, Source()[0].image, CONFIG.input)
+    assert one["masks"].shape == (1, 28, 28)
+    for row in detect_source(detector, quiet(Source())):
+        assert row.keys() == {"image_id", "boxes", "scores", "labels", "segmentations"}
+        height, width = SIZES[row["image_id"] - 100]
+        (segmentation,) = row["segmentations"]
+        assert segmentation["size"] == [height, width]
+        window, pixels = parts_of(row)(0)
+        # The upper half of the lower right quarter.
+        assert (window[0].start, window[1].start, window[1].stop) == (height // 2, width // 2, width)
+        assert abs(window[0].stop - height * 3 // 4) <= 1
+        assert pixels.all()
+
+
+def test_masks_of_classes_that_the_source_lacks_are_left_out_with_their_boxes():
+    figures, detections = evaluate_source(
+        with_masks(detects(0, 1, 3), 1.0), quiet(TwoClasses()), ("dog", "cat", "other", "N/A")
+    )
+    assert [len(row["segmentations"]) for row in detections] == [1, 1, 1]
+    assert figures["AP"] == pytest.approx(1.0)
+    assert figures["mask_AP"] is None  # the source has no masks

@@ -10,7 +10,8 @@ from pycocotools.cocoeval import COCOeval
 from kfpn.config.presets import preset
 from kfpn.data.formats.iterable import IterableSource
 from kfpn.data.record import Record
-from kfpn.evaluation.coco_figures import evaluate_coco, ground_truth, to_xywh
+from kfpn.evaluation.coco_figures import evaluate_coco
+from kfpn.evaluation.coco_rows import ground_truth, to_xywh
 from kfpn.evaluation.recall import RECALLS, evaluate_proposals, proposal_recall, propose_source, recall_line
 from kfpn.evaluation.source_pass import SourcePass
 

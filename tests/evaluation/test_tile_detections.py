@@ -14,6 +14,7 @@ from kfpn.data.record import Record
 from kfpn.data.tile_source import TileSource
 from kfpn.evaluation.images_at_once import ImagesAtOnce
 from kfpn.evaluation.merged import AT_ONCE, merge_detections
+from kfpn.evaluation.segmentations import parts_of
 from kfpn.evaluation.source_pass import SourcePass
 from kfpn.evaluation.tile_detections import TileDetections, cut_by_border, detect_tile_source
 from kfpn.evaluation.tiles_of_image import detect_in_tiles, tiles_of_image
@@ -205,3 +206,44 @@ def plain_nms(rows, least):
         if rows["scores"][index] > least and not (inter / (1800 - inter) > 0.5).any():
             kept.append((box, label))
     return [box.tolist() for box, _ in kept]
+
+
+class MaskedSquares(Squares):
+    """Finds the same, and says that the lower half of each rectangle is the object."""
+
+    def __call__(self, inputs):
+        outputs = super().__call__(inputs)
+        masks = np.zeros((*outputs["labels"].shape, 28, 28), np.float32)
+        masks[..., 14:, :] = 1.0
+        return outputs | {"masks": masks}
+
+
+def test_masks_of_tiles_lie_at_their_place_in_the_image():
+    tiles, image = Tiles(SIDE, 0.25, whole=False), picture((200, 250), OBJECTS)
+    source = IterableSource([record_of(image, 5)], ["square"])
+    (collected,) = detect_tile_source(MaskedSquares(), SourcePass(TileSource(source, tiles), CONFIG, progress=False))
+    assert len(collected["segmentations"]) == len(OBJECTS)
+    parts = parts_of(collected)
+    for row, box in enumerate(collected["boxes"].round().astype(int).tolist()):
+        window, pixels = parts(row)
+        assert [window[0].start, window[1].start, window[0].stop, window[1].stop] == [
+            (box[0] + box[2]) // 2,
+            *box[1:3],
+            box[3],
+        ]
+        assert pixels.all()
+    looks = tiles_of_image(image, tiles, 5)
+    (alone,) = detect_in_tiles([(MaskedSquares(), INPUT)], looks, CONFIG.model, ImagesAtOnce(8)).merged()
+    assert alone["masks"].shape == (len(OBJECTS), 28, 28)
+    assert alone["masks"].dtype == np.float32
+
+
+def test_the_mask_of_a_whole_object_is_not_averaged_with_that_of_a_tile_that_cuts_it():
+    looks = tiles_of_image(np.zeros((64, 160, 3), np.uint8), Tiles(SIDE, 0.25))
+    collected = TileDetections(looks, ModelConfig())
+    for look, box, score, mask in ((0, [20, 30, 50, 70], 0.8, 1.0), (1, [20, 30, 50, 64], 0.9, 0.0)):
+        row = row_of([box], [0], tuple(looks.sizes[look].tolist()), [score])
+        collected.add(look, row | {"masks": np.full((1, 28, 28), mask, np.float32)})
+    (merged,) = collected.merged()
+    assert merged["boxes"].tolist() == [[20, 30, 50, 70]]
+    np.testing.assert_allclose(merged["masks"], 1.0)

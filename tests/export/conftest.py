@@ -47,6 +47,10 @@ def write_workdir(path, **model):
         # the weights are changed until the scores differ.
         if variable.path.endswith("kernel") and variable.path.startswith(("rpn_", "head_")):
             variable.assign(np.array(variable) + rng.normal(0.0, 0.05, variable.shape))
+    for variable in weights_model.variables:
+        # Fresh masks are .5 everywhere, which is where pasting decides.
+        if variable.path.startswith("mask_logits/kernel"):
+            variable.assign(rng.normal(0.0, 1.0, variable.shape))
     workdir = Workdir(path)
     workdir.check_writable()
     workdir.prepare(config, CLASS_NAMES, CATEGORY_IDS, "by hand")
@@ -58,6 +62,12 @@ def write_workdir(path, **model):
 def tiny_workdir(tmp_path_factory):
     """Returns the path of a work directory of three classes (norm "bn"). Tests share it and must not change it."""
     return write_workdir(tmp_path_factory.mktemp("tiny") / "run")
+
+
+@pytest.fixture(scope="session")
+def mask_workdir(tmp_path_factory):
+    """Returns the path of a work directory of the tiny detector with masks. Tests share it and must not change it."""
+    return write_workdir(tmp_path_factory.mktemp("masks") / "run", mask=True, mask_channels=8, max_detections=6)
 
 
 @pytest.fixture(scope="session")

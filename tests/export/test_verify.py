@@ -6,7 +6,7 @@ from kfpn.export.edge_rows import MOST_LINES, EdgeRow, Selection, edge_lines
 from kfpn.export.onnx import verify_onnx
 from kfpn.export.saved_model.verify_saved_model import verify_trained
 from kfpn.export.tf_trt.verify_tf_trt import found_again
-from kfpn.export.verify import Difference, compare_as_sets, full_float32
+from kfpn.export.verify import Difference, ExportMismatch, compare_as_sets, full_float32
 
 BOXES = np.array([[0, 0, 10, 10], [5, 5, 20, 20]], np.float32)
 ROWS = (BOXES, np.array([0.9, 0.8], np.float32), np.array([3, 7]))
@@ -211,3 +211,27 @@ def test_exports_are_verified_without_tf32(monkeypatch, tmp_path):
         verify_onnx.verify_onnx(None, tmp_path / "a.onnx", (1, 64, 64, 3), True)
     assert seen == [False, False]
     assert tf.config.experimental.tensor_float_32_execution_enabled()
+
+
+def test_masks_of_rows_that_belong_together_are_compared():
+    masks = np.zeros((2, 4, 4))
+    masks[0] = 1.0
+    found = compare_as_sets((*ROWS, masks), tuple(values[::-1] for values in (*ROWS, masks)))
+    assert (found.mask, found.masks, found.unmatched) == (0.0, 2, 0)
+    assert found.of_masks == "; masks: 0 at most in 2"
+    found.require_equal_masks("it")
+    other = masks.copy()
+    other[1, 2, 2] = 0.25
+    found = found.plus(compare_as_sets((*ROWS, masks), (*ROWS, other)))
+    assert (found.mask, found.masks) == (0.25, 4)
+    with pytest.raises(ExportMismatch, match=r"it must give masks within 0\.01 of the Keras model, got .* 0\.25"):
+        found.require_equal_masks("it")
+
+
+def test_a_mask_that_is_not_a_number_is_far_away():
+    masks = np.zeros((2, 4, 4))
+    assert compare_as_sets((*ROWS, masks), (*ROWS, masks * np.nan)).mask > 1e6
+
+
+def test_rows_without_masks_have_none_to_compare():
+    assert compare_as_sets(ROWS, ROWS).of_masks == ""

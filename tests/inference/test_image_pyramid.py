@@ -12,6 +12,7 @@ from kfpn.config.presets import preset
 from kfpn.data.formats.iterable import IterableSource
 from kfpn.data.record import Record
 from kfpn.evaluation.detect import detect_image, detect_source, evaluate_source
+from kfpn.evaluation.segmentations import parts_of
 from kfpn.evaluation.source_pass import SourcePass, detect_function
 from kfpn.inference.image_pyramid import ImagePyramid, TimedDetector, merge_detections
 from kfpn.modeling.detector import inference_model
@@ -372,3 +373,38 @@ def test_the_cost_is_compared_with_a_pass_at_the_runs_size_even_if_scales_leave_
         assert pyramid.cost_line().startswith(
             f"image pyramid: 1 pass ({scales[0]}), 2 s an image, 2.0 x one pass at 128"
         )
+
+
+# ---------------------------------------------------------------------------------------------------- masks
+
+
+def left_half(inputs):
+    """Stands in for a detector with masks: detects the bright rectangle, of which the left half is the object."""
+    outputs = bright_spot(inputs)
+    columns = tf.tile(tf.cast(tf.range(28) < 14, tf.float32)[None], [28, 1])
+    return outputs | {"masks": tf.zeros_like(outputs["scores"])[..., None, None] + columns}
+
+
+def test_masks_of_a_mirrored_image_are_mirrored_back_and_averaged():
+    image = bright_image(96, 128)
+    (mirrored,) = detect_image(ImagePyramid(left_half, CONFIG, flip=True).passes[1], image, CONFIG.input)["masks"]
+    assert not mirrored[:, :14].any()
+    assert mirrored[:, 14:].all()
+    merged = ImagePyramid(left_half, CONFIG, flip=True).detect_image(image)
+    assert len(merged["boxes"]) == 1
+    np.testing.assert_allclose(merged["masks"], 0.5, atol=0.01)
+
+
+def test_masks_of_several_sizes_are_those_of_one_pass_where_all_agree():
+    one, pyramid = (
+        detect_source(left_half, SourcePass(source(), CONFIG, progress=False)),
+        ImagePyramid(left_half, CONFIG, (128, 192)),
+    )
+    several = pyramid.detect_source(source(), progress=False)
+    assert len(several) == 3
+    by_image = {row["image_id"]: row for row in one}
+    for row in several:
+        expected, merged = (parts_of(rows)(0) for rows in (by_image[row["image_id"]], row))
+        assert merged.pixels.all()
+        edges = [[side.start, side.stop] for side in merged.window]
+        np.testing.assert_allclose(edges, [[side.start, side.stop] for side in expected.window], atol=1)

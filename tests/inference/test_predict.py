@@ -10,7 +10,7 @@ from kfpn.config.run import Config, InputConfig
 from kfpn.data.augment import size_rule
 from kfpn.data.image import decode_picture
 from kfpn.evaluation.detect import detect_image
-from kfpn.inference.predict import predict_images
+from kfpn.inference.predict_files import predict_images
 from kfpn.modeling.submodels import build_submodels
 from kfpn.runs.workdir import Workdir
 from tests.modeling import tiny

@@ -22,7 +22,8 @@ from kfpn.evaluation.source_pass import detect_function
 from kfpn.inference.evaluate import EvaluationRequest, open_evaluation
 from kfpn.inference.image_pyramid import ImagePyramid
 from kfpn.inference.model_tiles import _settings
-from kfpn.inference.predict import predict, predict_images
+from kfpn.inference.predict import predict
+from kfpn.inference.predict_files import predict_images
 from kfpn.inference.tiled_pyramid import TiledPyramid, pyramid_asked_for
 from kfpn.modeling.detector import inference_model
 from kfpn.modeling.heads.box import Detections

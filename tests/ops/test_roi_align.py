@@ -1,9 +1,10 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from kfpn.modeling.pooling import RoIAlign
-from kfpn.ops.roi_align import RoIAlignRule, roi_align, roi_levels
+from kfpn.ops.roi_align import RoIAlignRule, roi_align, roi_levels, stored
 
 SIDES = (16, 8, 4, 2)  # of P2..P5 of a 64 x 64 image
 
@@ -225,3 +226,14 @@ def test_adaptive_gradient_is_the_transpose_of_the_kernel_written_as_loops(jit):
 def test_the_layer_is_the_same_after_its_config():
     layer = RoIAlign(5, 0, False)
     assert RoIAlign.from_config(layer.get_config()).get_config() == layer.get_config()
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_stored_rois_and_their_gradients_are_the_same(count):
+    pooled = tf.random.stateless_normal((count, 3, 3, 2), (0, 1))
+    with tf.GradientTape() as tape:
+        tape.watch(pooled)
+        copied = stored(pooled)
+        loss = tf.reduce_sum(copied**2)
+    np.testing.assert_array_equal(copied, pooled)
+    np.testing.assert_array_equal(tape.gradient(loss, pooled), 2 * pooled)

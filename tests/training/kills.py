@@ -57,6 +57,9 @@ OPTIONS = [
     "2",
     "--optimizer.ema-decay",
     "0.9",
+    "--mask",
+    "--model.mask-channels",
+    "8",
 ]
 
 
@@ -72,7 +75,8 @@ def write_data(folder: Path) -> list[str]:
             y1, x1, y2, x2 = (float(side) for side in record.boxes[0])
             annotations.append(
                 {"id": index + 1, "image_id": index, "category_id": int(record.labels[0]) + 1, "iscrowd": 0,
-                 "bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)}
+                 "bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1),
+                 "segmentation": [[x1, y1, x2, y1, x1, y2]]}
             )  # fmt: skip
         categories = [{"id": 1, "name": "green"}, {"id": 2, "name": "red"}]
         content = {"images": images, "annotations": annotations, "categories": categories}

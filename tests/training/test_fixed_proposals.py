@@ -1,4 +1,4 @@
-"""Tests all of `train` with fixed proposals: on a few made-up pictures, for ten steps."""
+"""Tests all of `train` with fixed proposals and masks: on a few made-up pictures, for ten steps."""
 
 import json
 from dataclasses import replace
@@ -17,9 +17,9 @@ from kfpn.modeling.submodels import build_submodels
 from kfpn.runs.load import load_submodels, load_trained_detector
 from kfpn.runs.workdir import Workdir
 from kfpn.training.train import train
-from tests.training.made_up import source
+from tests.training.made_up import source, with_masks
 
-TRAIN, VALIDATION = source(0, 4, name="seen"), source(100, 2, name="unseen")
+TRAIN, VALIDATION = source(0, 4, name="seen", kind=with_masks), source(100, 2, name="unseen", kind=with_masks)
 
 
 def near_objects(data, seed):
@@ -53,7 +53,7 @@ def config(tmp_path_factory):
         log_every=1,
         jit_compile=False,
         samples=1,
-        model=replace(base.model, **small),
+        model=replace(base.model, mask=True, mask_channels=8, **small),
         input=InputConfig(64, 64, flip=0.5),
         sampling=replace(base.sampling, roi_batch=16),
         optimizer=replace(base.optimizer, learning_rate=0.05, warmup_steps=1, weight_decay=0.01),
@@ -70,7 +70,7 @@ def test_ten_steps_reduce_the_losses_and_there_are_none_of_the_rpn(config, final
     losses = [row["loss"] for row in rows if "loss" in row]
     assert len(losses) == 10
     assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:2])
-    assert {"roi_class", "roi_box", "AP"} <= final.keys()
+    assert {"roi_class", "roi_box", "roi_mask", "AP", "mask_AP"} <= final.keys()
     assert not {"rpn_class", "rpn_box", "proposals"} & final.keys()
 
 
@@ -134,7 +134,7 @@ def test_bad_proposals_are_refused_before_anything_is_written(config, tmp_path):
     with pytest.raises(ValueError, match=r"none', which is not there"):
         train(missing, TRAIN, VALIDATION)
     with pytest.raises(ValueError, match=r"every image of seen, got none in .*kept\.npz for picture 4;"):
-        train(replace(config, workdir=str(tmp_path / "a")), source(0, 6, name="seen"), VALIDATION)
+        train(replace(config, workdir=str(tmp_path / "a")), source(0, 6, name="seen", kind=with_masks), VALIDATION)
     with pytest.raises(ValueError, match=r"must be of strange, got .*kept.npz' with those of seen, unseen$"):
-        train(replace(config, workdir=str(tmp_path / "a")), TRAIN, source(100, 2, name="strange"))
+        train(replace(config, workdir=str(tmp_path / "a")), TRAIN, source(100, 2, name="strange", kind=with_masks))
     assert not (tmp_path / "a").exists()

@@ -4,6 +4,7 @@ import json
 import pytest
 from PIL import Image
 
+from kfpn.config.model import ModelConfig
 from kfpn.config.run import Config
 from kfpn.runs.workdir import Workdir
 from kfpn.training.run_data import open_run_data
@@ -33,6 +34,21 @@ def names(tmp_path):
 def opened(names, tmp_path):
     config = Config(data=names[0], val_data=names[1], workdir=str(tmp_path / "run"))
     return open_run_data(config, None, None)
+
+
+def test_data_without_a_mask_are_refused_for_a_mask_head(names, tmp_path):
+    config = Config(data=names[0], val_data=names[1], workdir=str(tmp_path / "run"), model=ModelConfig(mask=True))
+    with pytest.raises(ValueError, match=r"a.json must have objects with masks for --mask, got none: leave --mask out"):
+        open_run_data(config, None, None)
+
+
+def test_validation_data_without_a_mask_are_warned_of(names, tmp_path):
+    content = json.loads((tmp_path / "a.json").read_text())
+    content["annotations"][0]["segmentation"] = [[1, 2, 4, 2, 4, 6]]
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    config = Config(data=names[0], val_data=names[1], workdir=str(tmp_path / "run"), model=ModelConfig(mask=True))
+    with pytest.warns(UserWarning, match=r"b.json: no object has a mask, so AP is measured of boxes alone"):
+        assert open_run_data(config, None, None).source[0].masks.exists.all()
 
 
 def test_validation_data_have_the_labels_of_the_training_data(names, tmp_path):

@@ -62,6 +62,20 @@ def heads(units, classes=3, background_first=True, seed=0, **sizes):
     }
 
 
+def mask_head(classes=3, width=6, seed=0, channels=SMALL["channels"]):
+    """Returns {part: (weight, bias)} of a mask head, in PyTorch's layout; `classes` counts the background where it has a mask."""
+    rng = np.random.default_rng([seed, 3])
+    shapes = {f"mask{i}": (width, channels if i == 1 else width, 3, 3) for i in range(1, 5)}
+    shapes |= {"deconv": (width, width, 2, 2), "masks": (classes, width, 1, 1)}  # a deconvolution's is (in, out, h, w)
+    return {
+        part: (
+            rng.normal(0, (2 / (shape[1] * np.prod(shape[2:]))) ** 0.5, shape).astype(np.float32),
+            rng.uniform(-0.3, 0.3, shape[1] if part == "deconv" else shape[0]).astype(np.float32),
+        )
+        for part, shape in shapes.items()
+    }
+
+
 # ------------------------------------------------------------------------------------------------ names
 
 
@@ -108,6 +122,7 @@ def caffe2_backbone(units):
 
 
 def _named(layers, names):
+    """Returns the arrays of layers by their names there; `layers` may have a mask head, see `mask_head`."""
     weights = {f"{names[part]}.weight": weight for part, (weight, _) in layers.items()}
     return weights | {f"{names[part]}.bias": bias for part, (_, bias) in layers.items()}
 
@@ -120,6 +135,8 @@ def torchvision(units, layers, old=False):
     names |= {"conv": "rpn.head.conv" if old else "rpn.head.conv.0.0", "logits": "rpn.head.cls_logits"}
     names |= {"deltas": "rpn.head.bbox_pred", "fc1": "roi_heads.box_head.fc6", "fc2": "roi_heads.box_head.fc7"}
     names |= {"cls": "roi_heads.box_predictor.cls_score", "box": "roi_heads.box_predictor.bbox_pred"}
+    names |= {f"mask{i}": f"roi_heads.mask_head.{f'mask_fcn{i}' if old else f'{i - 1}.0'}" for i in range(1, 5)}
+    names |= {"deconv": "roi_heads.mask_predictor.conv5_mask", "masks": "roi_heads.mask_predictor.mask_fcn_logits"}
     return torchvision_backbone(units, "backbone.body.") | _named(layers, names)
 
 
@@ -130,7 +147,9 @@ def detectron2(units, layers, **buffers):
     names |= {"conv": "proposal_generator.rpn_head.conv", "logits": "proposal_generator.rpn_head.objectness_logits"}
     names |= {"deltas": "proposal_generator.rpn_head.anchor_deltas", "fc1": "roi_heads.box_head.fc1"}
     names |= {"fc2": "roi_heads.box_head.fc2", "cls": "roi_heads.box_predictor.cls_score"}
-    names |= {"box": "roi_heads.box_predictor.bbox_pred"}
+    names |= {"box": "roi_heads.box_predictor.bbox_pred", "deconv": "roi_heads.mask_head.deconv"}
+    names |= {f"mask{i}": f"roi_heads.mask_head.mask_fcn{i}" for i in range(1, 5)}
+    names |= {"masks": "roi_heads.mask_head.predictor"}
     state = detectron2_backbone(units, "backbone.bottom_up.") | _named(layers, names)
     for i, cell in enumerate(buffers.pop("cells", ())):
         state[f"proposal_generator.anchor_generator.cell_anchors.{i}"] = np.asarray(cell, np.float32)
@@ -227,6 +246,16 @@ def box_head(layers, rois):
     x = linear(_torch().tensor(rois).double().flatten(1), *tensor("fc1")).relu()
     x = linear(x, *tensor("fc2")).relu()
     return linear(x, *tensor("cls")).numpy(), linear(x, *tensor("box")).numpy()
+
+
+def mask_logits(layers, rois):
+    """Returns the logits (R, K, 28, 28) of masks for RoI features (R, C, 14, 14)."""
+    x = _torch().tensor(rois)
+    for i in range(1, 5):
+        x = conv(layers[f"mask{i}"], x).relu()
+    weight, bias = (_torch().tensor(value).double() for value in layers["deconv"])
+    x = _torch().nn.functional.conv_transpose2d(x, weight, bias, stride=2).relu()
+    return conv(layers["masks"], x).numpy()
 
 
 def padded(image, multiple=32):

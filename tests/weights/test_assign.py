@@ -9,7 +9,16 @@ from kfpn.modeling.submodels import build_submodels
 from kfpn.weights.assign import model_config
 from kfpn.weights.built_detector import variables_of
 from kfpn.weights.identify import read_trained_weights
-from tests.weights.foreign import caffe2_backbone, detectron2, heads, torchvision, torchvision_backbone, trunk, write
+from tests.weights.foreign import (
+    caffe2_backbone,
+    detectron2,
+    heads,
+    mask_head,
+    torchvision,
+    torchvision_backbone,
+    trunk,
+    write,
+)
 
 UNITS = trunk()
 
@@ -207,6 +216,87 @@ def test_one_box_for_all_classes_is_refused(model, tmp_path):
         "class-agnostic|one box for all classes",
         class_names=("dog", "person", "cat"),
     )
+
+
+# ------------------------------------------------------------------------------------------------ masks
+
+MASKS = {"mask_logits/kernel", "mask_logits/bias"}
+
+
+def with_masks(path, classes=3, masks=None, seed=0):
+    """Writes a Mask R-CNN of torchvision; the background has a mask as well."""
+    return write(path, torchvision(UNITS, heads(UNITS, classes, seed=seed) | mask_head(masks or classes + 1)))
+
+
+def mask_head_of(model):
+    return {key for key in values(model) if key.startswith("mask_")}
+
+
+def test_weights_with_masks_load_into_a_detector_without_and_one_line_says_so(model, tmp_path):
+    path = with_masks(tmp_path / "m.safetensors")
+    expected = values(kfpn.load_detector(path))
+    with pytest.warns(
+        UserWarning, match=r"the mask head of .*m\.safetensors is left out: the model has none"
+    ) as caught:
+        kfpn.load_weights(model, path)
+    assert len(caught) == 1
+    assert mask_head_of(model) == set()
+    assert changed(expected, model) == set()
+
+
+def test_weights_without_masks_leave_a_mask_head_fresh_and_one_line_says_so(file):
+    model = kfpn.build_detector(**vars(model_config(read_trained_weights(file))) | {"mask": True, "mask_channels": 6})
+    before = values(model)
+    with pytest.warns(UserWarning, match=r"the mask head is left fresh: .*m\.safetensors has none") as caught:
+        kfpn.load_weights(model, file)
+    assert len(caught) == 1
+    assert len(mask_head_of(model)) == 12
+    fresh = mask_head_of(model)
+    assert {key for key in fresh if np.array_equal(values(model)[key], before[key])} == fresh
+    assert changed(values(kfpn.load_detector(file)), _box_part(model)) == set()
+
+
+def _box_part(model):
+    """Returns the part of a detector that one without masks has as well."""
+    return keras.Model(model.input, {name: model.output[name] for name in ("boxes", "scores", "labels")})
+
+
+@pytest.mark.parametrize("masks", [None, 1], ids=["each", "agnostic"])
+def test_masks_are_taken_by_the_names_of_their_classes(tmp_path, masks):
+    path = with_masks(tmp_path / "coco.safetensors", 90, masks)
+    config = vars(model_config(read_trained_weights(path))) | {"num_classes": 3}
+    model = kfpn.build_detector(**config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kfpn.load_weights(model, path, ("dog", "person", "toothbrush"))
+    kernel, bias = mask_head(masks or 91)["masks"]
+    rows = [18, 1, 90] if masks is None else [0]  # ids of COCO; mask 0 of 91 is the background's
+    np.testing.assert_array_equal(values(model)["mask_logits/kernel"][0, 0], kernel[rows, :, 0, 0].T)
+    np.testing.assert_array_equal(values(model)["mask_logits/bias"], bias[rows])
+
+
+@pytest.mark.parametrize(("masks", "fresh"), [(None, HEAD | MASKS), (1, HEAD)], ids=["each", "agnostic"])
+def test_with_other_classes_the_masks_of_each_class_start_fresh_and_one_for_all_is_kept(tmp_path, masks, fresh):
+    path = with_masks(tmp_path / "coco.safetensors", 90, masks)
+    model = kfpn.build_detector(**vars(model_config(read_trained_weights(path))) | {"num_classes": 3})
+    before, there = values(model), values(kfpn.load_detector(path))
+    what = "class logits and box deltas, masks" if masks is None else "class logits and box deltas"
+    with pytest.warns(UserWarning, match=rf"predictor \({what}\) .* left fresh: 90 classes there, 3 here") as caught:
+        kfpn.load_weights(model, path)
+    assert len(caught) == 1
+    after = values(model)
+    assert {key for key, value in after.items() if not np.array_equal(value, there[key])} == fresh
+    assert all(np.array_equal(after[key], before[key]) for key in fresh)
+
+
+@pytest.mark.parametrize(("change", "message"), [({"mask_channels": 7}, "of another shape"), ({}, None)])
+def test_a_mask_head_of_another_width_is_refused(tmp_path, change, message):
+    path = with_masks(tmp_path / "m.safetensors")
+    model = kfpn.build_detector(**vars(model_config(read_trained_weights(path))) | change)
+    if message is None:
+        kfpn.load_weights(model, path)
+    else:
+        assert "mask_conv1/kernel" in refused(model, path, message)
 
 
 # ------------------------------------------------------------------------------------------------ backbones

@@ -52,6 +52,25 @@ def test_the_detectors_of_a_backbone_come_best_first(monkeypatch):
     assert coco_checkpoints("resnet18") == ()
 
 
+def test_detectors_with_masks_come_first_for_a_network_with_masks_and_are_left_out_for_one_without(monkeypatch):
+    monkeypatch.undo()
+    names = [known.name for known in coco_checkpoints("resnet50", mask=True)]
+    assert names[:2] == ["detectron2:mask_rcnn_R_50_FPN_3x", "detectron2:mask_rcnn_R_50_FPN_1x"]
+    assert names[2:4] == ["torchvision:maskrcnn_resnet50_fpn_coco", "detectron2:faster_rcnn_R_50_FPN_3x"]
+    assert not any("mask" in known.name for known in coco_checkpoints("resnet50"))
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [([], False), (["--mask"], True), (["--model.mask"], True), (["--mask", "--no-mask"], False)],
+)
+def test_the_command_line_looks_for_masks_where_it_turns_them_on(monkeypatch, words, asked):
+    seen = []
+    monkeypatch.setattr(auto, "auto_init", lambda *args: seen.append(args))
+    with_found_init(["train", "--init", "auto", *words])
+    assert seen == [("resnet50", "runs/finetune", 0, False, asked)]
+
+
 @pytest.mark.parametrize("place", range(4), ids=["kfpn", "current folder", "PyTorch", "detectron2"])
 def test_a_file_that_lies_on_the_machine_is_taken(place, capsys):
     path = places_of(entry(CLOSED))[place]
@@ -112,7 +131,7 @@ def begin(init):
 @pytest.mark.parametrize("init", [None, "/gone.pkl"])
 def test_a_run_that_has_begun_does_not_look_again(init, monkeypatch, capsys):
     begin(init)
-    monkeypatch.setattr(auto, "_found", lambda backbone: pytest.fail("looked again"))
+    monkeypatch.setattr(auto, "_found", lambda backbone, mask: pytest.fail("looked again"))
     assert auto_init("resnet50", "run") == init
     assert capsys.readouterr().out == f"init auto: {init or 'random weights'}, as run/config.json has it\n"
     config = config_with_found_init(dataclasses.replace(preset("shapes"), workdir="run", init="auto"), Cluster())
@@ -124,7 +143,7 @@ def test_of_several_workers_the_first_one_looks_and_all_take_its_file(monkeypatc
     path.parent.mkdir(parents=True)
     path.write_bytes(DATA)
     looks, taken = [], {}
-    monkeypatch.setattr(auto, "_found", lambda backbone: looks.append(backbone) or str(path))
+    monkeypatch.setattr(auto, "_found", lambda backbone, mask: looks.append(backbone) or str(path))
 
     def work(index):
         taken[index] = auto_init("resnet50", "run", index, several=True)
@@ -156,7 +175,7 @@ def test_the_words_of_the_command_get_what_was_found(option, monkeypatch):
     monkeypatch.setattr(auto, "auto_init", lambda *given: asked.append(given) or "found.pkl")
     words = ["train", "--data", "voc:cars", *option, "--steps", "5"]
     assert with_found_init(words) == ["train", "--data", "voc:cars", "--steps", "5", "--init", "found.pkl"]
-    assert asked == [("resnet50", "runs/cars", 0, False)]
+    assert asked == [("resnet50", "runs/cars", 0, False, False)]
     monkeypatch.setattr(auto, "auto_init", lambda *given: None)
     assert with_found_init([*words, "--model.backbone", "resnet101"])[-2:] == ["--model.backbone", "resnet101"]
 

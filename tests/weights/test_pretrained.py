@@ -84,7 +84,8 @@ def test_an_entry_has_a_well_formed_name_address_and_hash(known):
     assert known.sha256 is None or re.fullmatch(r"[0-9a-f]{8}([0-9a-f]{56})?", known.sha256)
     assert known.md5 is None or re.fullmatch(r"[0-9a-f]{6}([0-9a-f]{26})?", known.md5)
     assert known.size is None or 40e6 < known.size < 300e6
-    assert (known.box_ap is not None) == ("faster" in known.name)
+    assert (known.box_ap is not None) == ("rcnn" in known.name)
+    assert (known.mask_ap is not None) == ("mask" in known.name) == known.what.startswith("Mask R-CNN")
     assert "\n" not in known.what
     # The first digits of the hash stand in the name of the maker's file.
     if known.name.startswith("torchvision:"):
@@ -105,6 +106,14 @@ def test_find_returns_the_entry_of_a_name():
     known = find_pretrained("torchvision:fasterrcnn_resnet50_fpn_coco")
     assert known.box_ap == 37.0
     assert known.sha256.startswith("258fb6c6")
+
+
+def test_detectors_with_masks_have_their_mask_ap_and_lie_among_detectron2s_segmentation():
+    known = find_pretrained("torchvision:maskrcnn_resnet50_fpn_coco")
+    assert (known.box_ap, known.mask_ap, known.md5) == (37.9, 34.6, None)
+    known = find_pretrained("detectron2:mask_rcnn_R_50_FPN_3x")
+    assert (known.box_ap, known.mask_ap, known.what) == (41.0, 37.2, "Mask R-CNN R-50-FPN-3x, COCO train2017")
+    assert known.url.endswith("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_3x/137849600/model_final_f10217.pkl")
 
 
 def test_the_error_for_an_unknown_name_gives_the_nearest_one():

@@ -2,7 +2,8 @@
 
 A format is a module here and a row of `FORMATS`. The module has
 
-- `open_place(place, split)`: returns the checked `Source`; `place` is the text behind the prefix;
+- `open_place(place, split, masks=False)`: returns the checked `Source`; `place` is the text behind the prefix; with `masks` its
+  records have the masks that the data set has;
 - `validation_data(place)`: returns the name of another split to validate on, for `open_source`, or None;
 - `annotation_files(place, split)`, where that is not the one file or folder that `place` names: returns the files that a split
   is made from, so that a change of one of them is noticed.
@@ -109,6 +110,7 @@ def open_source(
     data: str | os.PathLike[str] | Iterable[Record] | Source,
     split: str = "train",
     check_images: CheckImages = "once",
+    masks: bool = False,
 ) -> Source:
     """Opens and checks a data set.
 
@@ -116,6 +118,7 @@ def open_source(
         data: a name, in one of the forms of `FORMATS`, or a folder as a `Path`; a source is returned as it is.
         split: the split of `shapes`, `voc:` and `tfds:` when `data` does not name one.
         check_images: how the image files of `coco:` and `voc:` are checked, see `Config.check_images`.
+        masks: whether the objects' masks are kept too, where the data set has them; they take time and memory.
 
     Returns:
         The data set: its records in a fixed order.
@@ -134,36 +137,38 @@ def open_source(
         )
     if check_images not in get_args(CheckImages):
         raise ValueError(f"check_images must be one of {', '.join(get_args(CheckImages))}, got {check_images!r}")
-    return _open_named(data, split, check_images, beside_data=True)
+    return _open_named(data, split, check_images, beside_data=True, masks=masks)
 
 
-def open_untouched(data: str, split: str = "train") -> Source:
+def open_untouched(data: str, split: str = "train", *, masks: bool = False) -> Source:
     """Opens and checks a data set as `open_source` does, and writes nothing beside it.
 
     Args:
         data: a name, in one of the forms of `FORMATS`.
         split: as for `open_source`.
+        masks: as for `open_source`.
 
     Raises:
         ValueError: as `open_source`.
     """
-    return _open_named(data, split, "once", beside_data=False)
+    return _open_named(data, split, "once", beside_data=False, masks=masks)
 
 
-def _open_named(data: str, split: str, check_images: CheckImages, *, beside_data: bool) -> Source:
+def _open_named(data: str, split: str, check_images: CheckImages, *, beside_data: bool, masks: bool) -> Source:
     row, place = _row_and_place(data)
     module = _module(row)
     if row is _BARE_FOLDER:
         name, split = module.name_and_split(place, split)
-        return _open_named(name, split, check_images, beside_data=beside_data)
+        return _open_named(name, split, check_images, beside_data=beside_data, masks=masks)
     beside = existing_part(place) if row.sign else None
     files = _annotation_files(module, place, split, beside) if beside is not None else []
     if beside is None or not files:
-        return module.open_place(place, split)
+        return module.open_place(place, split, masks=masks)
     # The data set's files are named as its text names them, so a relative one is another from another folder.
     where = "" if all(Path(part).expanduser().is_absolute() for part in place.split(",")) else os.getcwd()
-    memory = CheckMemory(f"{data} {split} {where}", beside, check_images, beside_data=beside_data)
-    return open_remembered(lambda: module.open_place(place, split), memory, files)
+    kept = " with masks" if masks else ""
+    memory = CheckMemory(f"{data} {split} {where}{kept}", beside, check_images, beside_data=beside_data)
+    return open_remembered(lambda: module.open_place(place, split, masks=masks), memory, files)
 
 
 def _annotation_files(module: ModuleType, place: str, split: str, beside: Path) -> list[str]:

@@ -103,11 +103,11 @@ def splits_of(place: str) -> dict[str, str]:
     return names
 
 
-def open_place(place: str, split: str = "train") -> Source:
+def open_place(place: str, split: str = "train", *, masks: bool = False) -> Source:
     """Opens `FOLDER[,SPLIT]`."""
     from kfpn.data.formats import open_source
 
-    return open_source(*name_and_split(place, split))
+    return open_source(*name_and_split(place, split), masks=masks)
 
 
 def validation_data(place: str) -> str | None:

@@ -15,6 +15,7 @@ from kfpn.data.folder_entries import folders_in
 from kfpn.data.folder_index import FolderIndex
 from kfpn.data.formats.coco_fields import take_other_spellings
 from kfpn.data.formats.coco_json import Rows, existing_json, read_coco_json
+from kfpn.data.formats.coco_masks import masks_of_annotations
 from kfpn.data.formats.coco_objects import CocoObjects
 from kfpn.data.formats.coco_tables import Categories, IdTable
 from kfpn.data.image_checks import NAMED_FAULTS, listing, read_headers
@@ -34,15 +35,16 @@ class CocoSource(AnnotatedSource):
     Args:
         annotations: path of the JSON file (instances).
         images_dir: where the images are; None: beside the JSON file.
+        masks: whether the objects' `segmentation` is kept.
 
     Raises:
         ValueError: when files are missing or damaged, or the annotations contradict themselves; says which and why.
     """
 
-    def __init__(self, annotations: str | Path, images_dir: str | Path | None = None) -> None:
+    def __init__(self, annotations: str | Path, images_dir: str | Path | None = None, *, masks: bool = False) -> None:
         path = existing_json(Path(annotations).expanduser())
         name = f"coco:{annotations}"
-        content = read_coco_json(path, name)
+        content = read_coco_json(path, name, masks=masks)
         faults = AnnotationFaults(name)
         take_other_spellings(content, faults)
         images = _images(content["images"], faults)
@@ -53,16 +55,22 @@ class CocoSource(AnnotatedSource):
         sizes, orientations = read_headers(files, files, name)
         declared = np.asarray([_declared_size(image, name) for image in images], np.int64).reshape(-1, 2)
         stored = in_stored_pixels(declared, sizes, orientations, files, name)
-        objects = CocoObjects(table, categories, files, faults).read(content["annotations"])
+        reader = CocoObjects(table, categories, files, faults)
+        objects = reader.read(content["annotations"])
         of_image = objects.image_index
         check_corner_order(name, "bbox", XYWH, objects.boxes, sizes[of_image], orientations[of_image])
-        turned = upright_boxes(objects.boxes, sizes[of_image], np.where(stored, orientations, 1)[of_image])
+        orientation = np.where(stored, orientations, 1)[of_image]
+        turned = upright_boxes(objects.boxes, sizes[of_image], orientation)
+        drawn = None
+        if masks:
+            rows = [content["annotations"][number] for number in reader.numbers.tolist()]
+            drawn = masks_of_annotations(rows, objects.boxes, sizes[of_image], orientation, objects.where, faults)
         super().__init__(
             name=name,
             class_names=categories.names,
             category_ids=categories.ids,
             table=ImageTable(files, files, table.ids, sizes),
-            annotations=collect(dataclasses.replace(objects, boxes=turned), sizes, faults),
+            annotations=collect(dataclasses.replace(objects, boxes=turned, masks=drawn), sizes, faults),
         )
         self.left_out_classes = categories.left_out
         self.report(faults)
@@ -141,15 +149,16 @@ def _hint(file_name: str, folder: Path, path: Path, *, near: bool) -> str:
     )
 
 
-def open_place(place: str, split: str = "train") -> Source:
+def open_place(place: str, split: str = "train", *, masks: bool = False) -> Source:
     """Opens `ANNOTATIONS.json[,IMAGES_DIR]`; the format has no splits.
 
     The comma behind the JSON file counts, so that folders may have commas in their names.
     """
     if Path(place).expanduser().exists():
-        return CocoSource(place)
+        return CocoSource(place, masks=masks)
     head, comma, folder = place.partition(".json,")
-    return CocoSource(f"{head}.json", folder) if comma and folder else CocoSource(place.removesuffix(","))
+    named = (f"{head}.json", folder) if comma and folder else (place.removesuffix(","),)
+    return CocoSource(*named, masks=masks)
 
 
 def validation_data(place: str) -> None:

@@ -21,6 +21,7 @@ class Columns(NamedTuple):
         corners: (M, 4) float64 yxyx.
         crowd: (M,) bool.
         areas: (M,) float64; 0 where there is none.
+        numbers: (M,) int64, which annotation of the file each one is.
     """
 
     image_index: np.ndarray
@@ -28,6 +29,7 @@ class Columns(NamedTuple):
     corners: np.ndarray
     crowd: np.ndarray
     areas: np.ndarray
+    numbers: np.ndarray
 
 
 def plain_columns(
@@ -35,7 +37,7 @@ def plain_columns(
 ) -> Columns | None:
     """Returns what annotations hold; None: one of them is not plain, so each must be read by itself.
 
-    Plain rows have whole numbers as ids of known images and categories, four numbers as a box, 0 or 1 as `iscrowd`, a number
+    Their numbers count from the first of the rows. Plain rows have whole numbers as ids of known images and categories, four numbers as a box, 0 or 1 as `iscrowd`, a number
     as area, and no other flag that is set.
 
     Args:
@@ -60,7 +62,7 @@ def plain_columns(
             return None
     except (KeyError, TypeError):  # a field is missing, or a list where a number should be
         return None
-    return Columns(image_index, label_column, corners, np.asarray(crowd, bool), areas)
+    return Columns(image_index, label_column, corners, np.asarray(crowd, bool), areas, np.arange(len(rows)))
 
 
 def have_distinct_ids(rows: Rows) -> bool:
@@ -72,7 +74,8 @@ def have_distinct_ids(rows: Rows) -> bool:
 def joined(parts: list[Columns]) -> Columns:
     """Returns the columns of all parts, one behind the other."""
     if not parts:
-        return Columns(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 4)), np.zeros(0, bool), np.zeros(0))
+        none = np.zeros(0, np.int64)
+        return Columns(none, none, np.zeros((0, 4)), np.zeros(0, bool), np.zeros(0), none)
     return Columns(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from kfpn.data.encodings import decode_text
 from kfpn.data.field_values import shown
 from kfpn.data.formats.coco_fields import repeated_key
-from kfpn.data.formats.coco_outlines import box_around
+from kfpn.data.formats.coco_outlines import MASK, box_around, packed_segmentation
 from kfpn.data.memory_limit import memory_limit
 from kfpn.data.mistaken_files import HEAD, mistaken_for
 
@@ -34,12 +34,13 @@ def existing_json(path: Path) -> Path:
     return path
 
 
-def read_coco_json(path: Path, name: str) -> dict[str, Rows]:
+def read_coco_json(path: Path, name: str, *, masks: bool = False) -> dict[str, Rows]:
     """Reads a file in UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
 
     Args:
         path: of the file.
         name: what messages call the data set.
+        masks: whether the field `segmentation` is kept, packed, as the field `MASK`.
 
     Returns:
         The lists `images`, `annotations` and `categories`: their rows have the fields that are needed, of any type. Of the
@@ -48,7 +49,7 @@ def read_coco_json(path: Path, name: str) -> dict[str, Rows]:
     Raises:
         ValueError: when it can't be read, or a list, a row or a field is missing; says which.
     """
-    content = _parsed_json(path, name)
+    content = _parsed_json(path, name, masks=masks)
     if not isinstance(content, dict):
         raise ValueError(
             f"{name}: must hold an object with images, annotations and categories, got a {type(content).__name__}"
@@ -65,7 +66,7 @@ def read_coco_json(path: Path, name: str) -> dict[str, Rows]:
     return content
 
 
-def _parsed_json(path: Path, name: str) -> Any:
+def _parsed_json(path: Path, name: str, *, masks: bool) -> Any:
     repeated: list[str] = []
 
     def without_masks(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -75,6 +76,8 @@ def _parsed_json(path: Path, name: str) -> Any:
         outline = row.pop("segmentation", None)  # most of the file: dropped while parsing, so it never fills the memory
         if outline is not None and not row.get("bbox") and "image_id" in row:
             row["segmentation"] = box_around(outline)
+        if masks and outline is not None and "image_id" in row:
+            row[MASK] = packed_segmentation(outline)
         return row
 
     _require_memory(path, name)

@@ -31,12 +31,16 @@ class CocoObjects:
         categories: finds the labels.
         files: of the images, for messages.
         faults: counts what was left out or changed; its `source` is what messages call the data set.
+
+    Attributes:
+        numbers: (M,) int64, which annotation of the file each object is that was read.
     """
 
     def __init__(self, images: IdTable, categories: Categories, files: Sequence[str], faults: AnnotationFaults) -> None:
         self._images, self._categories, self._files, self._faults = images, categories, files, faults
         self._numbers = images.index_of_number, categories.label_of_number
         self._seen: set[str] = set()
+        self.numbers = np.zeros(0, np.int64)
 
     def read(self, annotations: Rows) -> RawObjects:
         """Returns all objects, in the order of the file.
@@ -49,15 +53,19 @@ class CocoObjects:
         for begin in range(0, len(annotations), _PART):
             rows = annotations[begin : begin + _PART]
             plain = plain_columns(rows, *self._numbers, _SET_ASIDE_BY) if quick else None
-            parts.append(self._one_by_one(rows, begin) if plain is None else plain)
+            if plain is None:
+                parts.append(self._one_by_one(rows, begin))
+            else:
+                parts.append(plain._replace(numbers=plain.numbers + begin))
         whole, files = joined(parts), self._files
+        self.numbers = whole.numbers
         of_image = whole.image_index
         return RawObjects(
             of_image, whole.corners, whole.labels, whole.crowd, whole.areas, where=lambda m: files[of_image[m]]
         )
 
     def _one_by_one(self, annotations: Rows, begin: int) -> Columns:
-        rows: list[tuple[int, int, bool, float]] = []
+        rows: list[tuple[int, int, bool, float, int]] = []
         corners: list[tuple[float, ...]] = []
         for number, annotation in enumerate(annotations, begin):
             what = f"annotation {shown(annotation['id'], 50) if 'id' in annotation else f'[{number}]'}"
@@ -70,16 +78,16 @@ class CocoObjects:
             label = self._categories.label(annotation.get("category_id"), said)
             x, y, width, height = _numbers(self._box(annotation, what), said)
             corners.append((y, x, y + height, x + width))
-            rows.append(
-                (index, label, _is_crowd(annotation, what, self._faults), _area(annotation, what, self._faults))
-            )
-        index_column, labels, crowd, areas = zip(*rows, strict=True) if rows else ((), (), (), ())
+            crowd = _is_crowd(annotation, what, self._faults)
+            rows.append((index, label, crowd, _area(annotation, what, self._faults), number))
+        index_column, labels, flags, areas, numbers = zip(*rows, strict=True) if rows else ((), (), (), (), ())
         return Columns(
             np.asarray(index_column, np.int64),
             np.asarray(labels, np.int64),
             np.asarray(corners, np.float64).reshape(-1, 4),
-            np.asarray(crowd, bool),
+            np.asarray(flags, bool),
             np.asarray(areas, np.float64),
+            np.asarray(numbers, np.int64),
         )
 
     def _image_of(self, annotation: dict[str, Any], what: str) -> int | None:

@@ -1,8 +1,14 @@
-"""Finds the box of an object of which COCO's JSON has only an outline."""
+"""Reads the outline of an object of COCO's JSON: as a mask, or as the box around it where there is no other."""
 
 import itertools
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
+from kfpn.data.mask_content import NOTHING, as_points, pack_outline, pack_polygons
+from kfpn.data.run_lengths import size_of_runs
+
+MASK = "packed segmentation"
+"""The field of an annotation in which `read_coco_json` leaves its mask, a `PackedMask`."""
 FROM_OUTLINE = "annotations without bbox, whose box is the one around their polygons"
 
 
@@ -21,3 +27,39 @@ def box_around(segmentation: Any) -> list[float] | None:
     if not all(type(number) in (int, float) and -1e9 < number < 1e9 for number in (*xs, *ys)):
         return None
     return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+
+
+class PackedMask(NamedTuple):
+    """Holds the mask of an annotation.
+
+    Attributes:
+        content: packed; empty where it has none, or one that can't be read.
+        fault: "RULE, got VALUE" where it, or one of its polygons, can't be read; else empty.
+    """
+
+    content: bytes = NOTHING
+    fault: str = ""
+
+
+def packed_segmentation(segmentation: Any) -> PackedMask:
+    """Returns the mask of an annotation, of any size; of several polygons those that can be read.
+
+    Args:
+        segmentation: as the file has it; null and an empty list are no mask.
+    """
+    if segmentation is None or segmentation == []:
+        return PackedMask()
+    try:
+        if isinstance(segmentation, Mapping):
+            return PackedMask(pack_outline(segmentation, size_of_runs(segmentation)))
+        if not isinstance(segmentation, list) or not isinstance(segmentation[0], list):
+            return PackedMask(pack_outline(segmentation, (0, 0)))
+    except ValueError as error:
+        return PackedMask(fault=str(error))
+    polygons, fault = [], ""
+    for polygon in segmentation:
+        try:
+            polygons.append(as_points(polygon))
+        except ValueError as error:
+            fault = fault or str(error)
+    return PackedMask(pack_polygons(polygons) if polygons else NOTHING, fault)

@@ -217,8 +217,9 @@ def _found_files(names: list[str], folder: Path, file: Path, faults: AnnotationF
     return [os.path.normpath(path) for path in paths if path is not None]
 
 
-def open_place(place: str, split: str = "train") -> Source:
-    """Opens `FILE.csv[,IMAGES_DIR]`; the format has no splits."""
+def open_place(place: str, split: str = "train", *, masks: bool = False) -> Source:
+    """Opens `FILE.csv[,IMAGES_DIR]`; the format has no splits, and no masks."""
+    del masks
     if Path(place).expanduser().exists():
         return CsvSource(place)
     begin = place.lower().find(".csv,")

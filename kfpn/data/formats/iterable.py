@@ -9,6 +9,9 @@ from kfpn.data.annotation_checks import AnnotationFaults, in_stored_pixels, requ
 from kfpn.data.annotations import AnnotatedSource, ImageTable, RawObjects, collect
 from kfpn.data.box_orders import YXYX, check_box_order
 from kfpn.data.image_checks import read_headers
+from kfpn.data.mask_content import NOTHING, pack_bitmap
+from kfpn.data.mask_faults import usable_mask
+from kfpn.data.object_masks import ObjectMasks
 from kfpn.data.record import Record
 
 _FLAGS, _NUMBERS, _WHOLE_NUMBERS = "0, 1, False or True", "numbers", "whole numbers"
@@ -47,6 +50,7 @@ class IterableSource(AnnotatedSource):
         names = [record.name or f"record {i}" if isinstance(record, Record) else "" for i, record in enumerate(held)]
         for index, record in enumerate(held):
             _check(record, f"{name}: {names[index] or f'item {index}'}", len(class_names))
+            _require_masks(record, f"{name}: {names[index]}")
         require_unique(class_names, "class_names", name)
         require_unique((record.image_id for record in held), "image ids", name)
         ids = range(1, len(class_names) + 1) if category_ids is None else category_ids
@@ -62,6 +66,7 @@ class IterableSource(AnnotatedSource):
             np.concatenate([np.zeros(0, bool), *(record.crowd for record in held)]),
             np.concatenate([np.zeros(0), *(record.areas for record in held)]),
             where=lambda m: names[of_image[m]],
+            masks=_masks_of_records(held, names, faults),
         )
         check_box_order(name, "boxes", YXYX, objects.boxes, sizes[of_image])
         image_ids = [record.image_id for record in held]
@@ -69,6 +74,43 @@ class IterableSource(AnnotatedSource):
         table = ImageTable(images, names, image_ids, sizes)
         super().__init__(name, class_names, ids, table, collect(objects, sizes, faults))
         self.report(faults)
+
+
+def _masks_of_records(records: list[Record], names: list[str], faults: AnnotationFaults) -> list[bytes] | None:
+    """Returns the masks of all objects, empty where one has none that can be used; None where no record has masks."""
+    if all(record.masks is None for record in records):
+        return None
+    rows: list[bytes] = []
+    for record, name in zip(records, names, strict=True):
+        rows += (
+            [NOTHING] * len(record.boxes) if record.masks is None else _usable_rows(record, record.masks, name, faults)
+        )
+    return rows
+
+
+def _usable_rows(record: Record, masks: ObjectMasks, name: str, faults: AnnotationFaults) -> list[bytes]:
+    rows = list(masks.serialized())
+    for i, box in enumerate(np.asarray(record.boxes, np.float64).reshape(-1, 4)):
+        content = pack_bitmap(masks.bitmap(i)) if masks.is_moved(i) and rows[i] else masks.contents[i]
+        if not usable_mask(content, masks.size, f"object {i} of {name}", faults, box):
+            rows[i] = NOTHING
+    return rows
+
+
+def _require_masks(record: Record, where: str) -> None:
+    masks = record.masks
+    if masks is None:
+        return
+    if not isinstance(masks, ObjectMasks):
+        raise ValueError(
+            f"{where}: masks must be kfpn.ObjectMasks, got {type(masks).__name__}: make them with ObjectMasks.of"
+        )
+    if len(masks) != len(record.boxes):
+        raise ValueError(f"{where}: masks must be one for each box, got {len(masks)} for {len(record.boxes)} boxes")
+    if masks.size != (record.height, record.width):
+        raise ValueError(
+            f"{where}: masks must be of the image's size {record.height} x {record.width} (height x width), got {masks.size[0]} x {masks.size[1]}"
+        )
 
 
 def _check(record: Record, where: str, num_classes: int) -> None:

@@ -4,9 +4,8 @@ import difflib
 import functools
 import logging
 import re
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -16,6 +15,8 @@ from kfpn.data.annotations import AnnotatedSource, Annotations, ImageTable, RawO
 from kfpn.data.field_values import number_column
 from kfpn.data.formats.place_and_split import place_and_split
 from kfpn.data.formats.tfds_cache import cache_file, read_cache, write_cache
+from kfpn.data.formats.tfds_examples import EncodedImages, ExampleNames, as_bytes, data_source
+from kfpn.data.formats.tfds_masks import OF_OBJECT, features_with_masks, masks_of_example
 from kfpn.data.image import read_header
 from kfpn.data.image_checks import progress
 from kfpn.data.record import Source
@@ -35,12 +36,15 @@ class TfdsSource(AnnotatedSource):
         builder: prepared, in the array_record format.
         split: a split of it, or a part as in "train[:80%]".
         name: what messages call the data set; None: "tfds:NAME,SPLIT".
+        masks: whether the masks of the objects are kept, where the data set has them, see `features_with_masks`.
 
     Raises:
         ValueError: when the split or the features needed are not there, or an image or label is unusable.
     """
 
-    def __init__(self, builder: tfds.core.DatasetBuilder, split: str = "train", name: str | None = None) -> None:
+    def __init__(
+        self, builder: tfds.core.DatasetBuilder, split: str = "train", name: str | None = None, *, masks: bool = False
+    ) -> None:
         name = name or f"tfds:{builder.info.full_name},{split}"
         features = _require_features(builder, name)
         inner = {field: features["objects"].feature[field] for field in _object_fields(features)}
@@ -49,9 +53,10 @@ class TfdsSource(AnnotatedSource):
             wanted["image/id"] = features["image/id"]
         self._where = f"{name} in {builder.data_dir}"
         self._features = tfds.features.FeaturesDict(wanted)  # nothing else (masks, captions) is parsed
-        self._examples = _data_source(builder, split, name)
+        self._scanned = features_with_masks(features, wanted) if masks else self._features
+        self._examples = data_source(builder, split, name)
         faults = AnnotationFaults(name)
-        cache = cache_file(builder, split)
+        cache = cache_file(builder, split, masks=masks)
         loaded = read_cache(cache, len(self._examples))
         if loaded is None:
             sizes, image_ids, annotations = self._scan(name, features["objects"]["label"].num_classes, faults)
@@ -59,15 +64,15 @@ class TfdsSource(AnnotatedSource):
         else:
             sizes, image_ids, annotations, faults.counts = loaded
         class_names = features["objects"]["label"].names
-        names = _Names(name, image_ids)
-        images = _Images(self._example, len(self._examples))
+        names = ExampleNames(name, image_ids)
+        images = EncodedImages(self._example, len(self._examples))
         table = ImageTable(images, names, image_ids, sizes)
         super().__init__(name, class_names, range(len(class_names)), table, annotations)
         self.report(faults)
 
-    def _example(self, index: int) -> dict[str, Any]:
+    def _example(self, index: int, features: tfds.features.FeaturesDict | None = None) -> dict[str, Any]:
         try:
-            return self._features.deserialize_example_np(
+            return (features or self._features).deserialize_example_np(
                 self._examples[index], decoders={"image": tfds.decode.SkipDecoding()}
             )
         except Exception as error:  # reader and parser raise many kinds, depending on the byte that is damaged
@@ -81,22 +86,25 @@ class TfdsSource(AnnotatedSource):
         self, name: str, num_classes: int, faults: AnnotationFaults
     ) -> tuple[np.ndarray, np.ndarray, Annotations]:
         count = len(self._examples)
-        headers, image_ids, objects = [], [], []
+        headers, image_ids, objects, masks = [], [], [], []
         for index in progress(range(count), count, f"checking {name} (once)"):
-            example = self._example(index)
+            example = self._example(index, self._scanned)
             image_ids.append(int(example.get("image/id", index)))
             try:
-                headers.append(read_header(_as_bytes(example["image"]), whole=True))
+                headers.append(read_header(as_bytes(example["image"]), whole=True))
             except ValueError as error:
                 raise ValueError(f"{name}: the image of example {index} {error}") from error
             fields = {
                 key: number_column(value, f"{name}: objects/{key}", flags=key in _FLAGS)
                 for key, value in example["objects"].items()
+                if key not in OF_OBJECT
             }
             labels = fields["label"]
             if len(labels) and (labels.min() < 0 or labels.max() >= num_classes):
                 raise ValueError(f"{name}: labels must lie in 0..{num_classes - 1}, got {labels} in example {index}")
             objects.append(fields)
+            if self._scanned is not self._features:
+                masks += masks_of_example(example, headers[-1], f"example {index}", faults)
         table = np.asarray(headers, np.int32).reshape(-1, 3)
         sizes, orientations = table[:, :2], table[:, 2]
         if len(set(image_ids)) != count or max(image_ids, default=0) >= 2**63:
@@ -113,6 +121,7 @@ class TfdsSource(AnnotatedSource):
             (_column(objects, "is_crowd") > 0) | (_column(objects, "is_difficult") > 0),
             _column(objects, "area"),
             where=lambda m: f"example {of_image[m]}",
+            masks=masks if self._scanned is not self._features else None,
         )
         return sizes, np.asarray(image_ids, np.int64), collect(raw, sizes, faults)
 
@@ -198,62 +207,14 @@ def _object_fields(features: tfds.features.FeaturesDict) -> list[str]:
     return [field for field in known if field in inner] if isinstance(inner, tfds.features.FeaturesDict) else []
 
 
-def _data_source(builder: tfds.core.DatasetBuilder, split: str, name: str) -> Sequence[bytes]:
-    try:
-        known = builder.info.splits[split].num_examples
-    except Exception as error:  # KeyError, ValueError or AssertionError, depending on how the split was misspelt
-        raise ValueError(f"{name}: there is no split {split!r}; there are {', '.join(builder.info.splits)}") from error
-    if not known:
-        raise ValueError(f"{name}: the split must have at least one example, got none")
-    return builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
-
-
 def _column(objects: list[dict[str, np.ndarray]], field: str) -> np.ndarray:
     return np.concatenate([item[field] if field in item else np.zeros(len(item["label"])) for item in objects])
 
 
-def _as_bytes(image: Any) -> bytes:
-    return image.item() if isinstance(image, np.ndarray) else bytes(image)
-
-
-class _Images(Sequence[bytes]):
-    """Encoded images, read when asked for."""
-
-    def __init__(self, example: Any, count: int) -> None:
-        self._example, self._count = example, count
-
-    def __len__(self) -> int:
-        return self._count
-
-    @overload
-    def __getitem__(self, index: int) -> bytes: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[bytes]: ...
-    def __getitem__(self, index: Any) -> Any:
-        return _as_bytes(self._example(index)["image"])
-
-
-class _Names(Sequence[str]):
-    """Names of examples: the data set and the image's id."""
-
-    def __init__(self, source: str, image_ids: np.ndarray) -> None:
-        self._source, self._image_ids = source, image_ids
-
-    def __len__(self) -> int:
-        return len(self._image_ids)
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[str]: ...
-    def __getitem__(self, index: Any) -> Any:
-        return f"{self._source} image {self._image_ids[index]}"
-
-
-def open_place(place: str, split: str = "train") -> Source:
+def open_place(place: str, split: str = "train", *, masks: bool = False) -> Source:
     """Opens `NAME[,SPLIT]`; the first time, the data set is downloaded and prepared."""
     name, split = place_and_split(place, split)
-    return TfdsSource(prepared(name), split, f"tfds:{name},{split}")
+    return TfdsSource(prepared(name), split, f"tfds:{name},{split}", masks=masks)
 
 
 def validation_data(place: str) -> str | None:

@@ -121,12 +121,12 @@ def builder(data_dir: str | None = None, config: str = "default") -> tfds.core.D
     return made
 
 
-def open_place(place: str, split: str = "train") -> Source:
+def open_place(place: str, split: str = "train", *, masks: bool = False) -> Source:
     """Opens `shapes[,SPLIT]`; the first time, the scenes are generated."""
     _, split = place_and_split(place, split)
     if split.partition("[")[0] not in _SPLITS:  # said before a minute goes into generating them
         raise ValueError(f"shapes: split must be one of {', '.join(_SPLITS)}, got {split!r}")
-    return TfdsSource(builder(), split, f"shapes,{split}")
+    return TfdsSource(builder(), split, f"shapes,{split}", masks=masks)
 
 
 def validation_data(place: str) -> str | None:

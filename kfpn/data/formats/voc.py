@@ -10,7 +10,8 @@ from kfpn.data.annotation_checks import AnnotationFaults, in_stored_pixels, upri
 from kfpn.data.annotations import AnnotatedSource, ImageTable, RawObjects, collect
 from kfpn.data.box_orders import XYXY, check_corner_order
 from kfpn.data.formats.place_and_split import place_and_split
-from kfpn.data.formats.voc_folder import VocFolder, images_of, open_folder, split_names, stems_of_split
+from kfpn.data.formats.voc_folder import VocFolder, images_of, object_pictures, open_folder, split_names, stems_of_split
+from kfpn.data.formats.voc_masks import masks_of_pictures
 from kfpn.data.formats.voc_xml import (
     corners,
     counts_from_zero,
@@ -39,12 +40,13 @@ class VocSource(AnnotatedSource):
     Args:
         folder: the folder that holds the three.
         split: a list in ImageSets/Main. A folder without lists is one split, `train`.
+        masks: whether the pictures in SegmentationObject are read too.
 
     Raises:
         ValueError: when files are missing or damaged, or contradict each other; says which and why.
     """
 
-    def __init__(self, folder: str | Path, split: str = "train") -> None:
+    def __init__(self, folder: str | Path, split: str = "train", *, masks: bool = False) -> None:
         name = f"voc:{folder},{split}"
         faults = AnnotationFaults(name)
         opened = open_folder(Path(folder).expanduser(), name)
@@ -70,13 +72,18 @@ class VocSource(AnnotatedSource):
         raw = _raw_objects(objects, class_names, faults, from_zero=from_zero)
         of_image = raw.image_index
         check_corner_order(name, "bndbox", XYXY, raw.boxes, sizes[of_image], orientations[of_image])
-        turned = upright_boxes(raw.boxes, sizes[of_image], np.where(stored, orientations, 1)[of_image])
+        turns = np.where(stored, orientations, 1)
+        turned = upright_boxes(raw.boxes, sizes[of_image], turns[of_image])
+        drawn = None
+        if masks:
+            counts = np.bincount(of_image, minlength=len(files))
+            drawn = masks_of_pictures(object_pictures(opened, stems), counts, sizes, turns, raw.boxes, faults)
         super().__init__(
             name=name,
             class_names=class_names,
             category_ids=range(1, len(class_names) + 1),
             table=ImageTable(files, files, range(1, len(files) + 1), sizes),
-            annotations=collect(dataclasses.replace(raw, boxes=turned), sizes, faults),
+            annotations=collect(dataclasses.replace(raw, boxes=turned, masks=drawn), sizes, faults),
         )
         self.report(faults)
 
@@ -122,10 +129,10 @@ def _raw_objects(objects: _Objects, class_names: list[str], faults: AnnotationFa
     )
 
 
-def open_place(place: str, split: str = "train") -> Source:
+def open_place(place: str, split: str = "train", *, masks: bool = False) -> Source:
     """Opens `DIR[,SPLIT]`; of a folder without lists the split is left out."""
     folder, named = place_and_split(place, "")
-    return VocSource(folder, named or (split if split_names(folder) else "train"))
+    return VocSource(folder, named or (split if split_names(folder) else "train"), masks=masks)
 
 
 def validation_data(place: str) -> str | None:

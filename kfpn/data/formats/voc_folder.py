@@ -102,6 +102,14 @@ def _inner_folders(root: Path) -> str:
     return f"; a VOC folder holds ImageSets/Main, Annotations and JPEGImages{hint}"
 
 
+def object_pictures(folder: VocFolder, stems: list[str]) -> list[Path | None]:
+    """Returns the picture of the objects' masks of each annotation, SegmentationObject/STEM.png; None where there is none."""
+    beside = _inner_folder(folder.root, "SegmentationObject")
+    there = {path.name for path in beside.iterdir()} if beside.is_dir() else set()
+    names = [f"{stem.rpartition('/')[2]}.png" for stem in stems]
+    return [beside / name if name in there else None for name in names]
+
+
 def split_names(folder: str | Path) -> list[str]:
     """Returns the names of the lists in ImageSets/Main of a VOC folder, sorted; none when there is no such folder."""
     paths = _list_folder(Path(folder).expanduser()).glob("*.txt")

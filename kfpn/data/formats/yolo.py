@@ -14,6 +14,7 @@ from kfpn.data.formats.yolo_images import YoloFiles, files_of_split, find_place
 from kfpn.data.formats.yolo_labels import LabelTable, require_centers
 from kfpn.data.formats.yolo_yaml import DataYaml
 from kfpn.data.image_checks import progress, read_headers
+from kfpn.data.mask_content import NOTHING, pack_polygons
 from kfpn.data.opening_warnings import warn_of_data
 from kfpn.data.record import Source
 
@@ -28,12 +29,13 @@ class YoloSource(AnnotatedSource):
     Args:
         place: a data.yaml; or a folder with a classes.txt, images and labels.
         split: "train", "validation" or "test".
+        masks: whether polygons are kept as masks too.
 
     Raises:
         ValueError: when files are missing or damaged, or contradict each other; says which and why.
     """
 
-    def __init__(self, place: str | Path, split: str = "train") -> None:
+    def __init__(self, place: str | Path, split: str = "train", *, masks: bool = False) -> None:
         split = _known_split(split)
         name = f"yolo:{place},{SPLITS[split][0]}"
         faults = AnnotationFaults(name)
@@ -44,7 +46,7 @@ class YoloSource(AnnotatedSource):
         for i, label in progress(list(enumerate(files.labels)), len(files.labels), f"reading the labels of {name}"):
             if label is not None:
                 objects.read(i, label, faults)
-        objects.report_polygons(faults)
+        objects.report_polygons(faults, masks=masks)
         require_centers(name, objects)
         of_image = np.asarray(objects.images, np.int64)
         sides = sizes[of_image].astype(np.float64)
@@ -56,6 +58,7 @@ class YoloSource(AnnotatedSource):
             np.zeros(len(of_image), bool),
             np.asarray(objects.areas, np.float64) * sides.prod(axis=1),
             where=lambda m: f"{files.labels[objects.images[m]]}, line {objects.lines[m]}",
+            masks=_masks_of_polygons(objects.polygons, sides) if masks else None,
         )
         plain = np.asarray(objects.plain, bool)
         check_corner_order(
@@ -69,6 +72,12 @@ class YoloSource(AnnotatedSource):
             annotations=collect(raw, sizes, faults),
         )
         self.report(faults)
+
+
+def _masks_of_polygons(polygons: list[np.ndarray | None], sides: np.ndarray) -> list[bytes]:
+    """Returns masks of polygons in shares of the sides (M, 2), height and width, of their images."""
+    pairs = zip(polygons, sides[:, ::-1], strict=True)
+    return [NOTHING if polygon is None else pack_polygons([polygon * of_image]) for polygon, of_image in pairs]
 
 
 def _known_split(text: str) -> str:
@@ -105,9 +114,9 @@ def _require_other_images(data: DataYaml, split: str, faults: AnnotationFaults) 
             )
 
 
-def open_place(place: str, split: str = "train") -> Source:
+def open_place(place: str, split: str = "train", *, masks: bool = False) -> Source:
     """Opens `DATA.yaml[,SPLIT]`, or a folder that holds a classes.txt."""
-    return YoloSource(*place_and_split(place, split))
+    return YoloSource(*place_and_split(place, split), masks=masks)
 
 
 def validation_data(place: str) -> str | None:

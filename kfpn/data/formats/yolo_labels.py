@@ -14,6 +14,7 @@ OVERSHOOT = 0.01
 """A share may lie this far outside of 0..1: some tools round, or let a box reach over the border. It is clipped, and counted."""
 BEYOND = f"labels with a share up to {OVERSHOOT:g} outside of 0..1, clipped"
 POLYGONS = "polygons, read as the boxes around them"
+OUTLINES = "polygons, read as masks and the boxes around them"
 FOUR_CORNERS = "objects of four corners (turned boxes or polygons), read as the upright boxes around them"
 KEYPOINTS = "boxes with keypoints, which are not read"
 MAYBE_KEYPOINTS = "polygons that may be boxes with keypoints (all have as many numbers, and fit both): for keypoints write kpt_shape into the yaml"
@@ -43,6 +44,7 @@ class LabelTable:
         areas: of each object's polygon, a share of the image's area; 0 for a box.
         lines: the number of each object's line in its file.
         plain: whether each object is a box, given by centre and size.
+        polygons: of each object (n, 2) x, y, shares of the sides; None for a box, and for points that are no numbers.
     """
 
     classes: int
@@ -54,6 +56,7 @@ class LabelTable:
     areas: list[float] = field(default_factory=list)
     lines: list[int] = field(default_factory=list)
     plain: list[bool] = field(default_factory=list)
+    polygons: list[np.ndarray | None] = field(default_factory=list)
     _lengths: set[int] = field(default_factory=set)
     _as_pose: int = 0
     _polygons: int = 0
@@ -97,12 +100,12 @@ class LabelTable:
             if len(words) == 1 + _BOX + self.keypoints and self.keypoints:
                 faults.add(KEYPOINTS, where)
 
-    def report_polygons(self, faults: AnnotationFaults) -> None:
-        """Counts the polygons, by what they may be."""
+    def report_polygons(self, faults: AnnotationFaults, *, masks: bool = False) -> None:
+        """Counts the polygons, by what they may be, and whether their masks are kept."""
         if not self._polygons:
             return
-        kind = POLYGONS
-        if self._lengths == {_CORNERS}:
+        kind = OUTLINES if masks else POLYGONS
+        if self._lengths == {_CORNERS} and not masks:
             kind = FOUR_CORNERS
         elif self._as_pose == len(self.boxes) >= _PATTERN and len(self._lengths) == 1 and min(self._lengths) > _CORNERS:
             kind = MAYBE_KEYPOINTS
@@ -151,6 +154,7 @@ class LabelTable:
         self.boxes.append((y - height / 2, x - width / 2, y + height / 2, x + width / 2))
         self.areas.append(0.0)
         self.plain.append(True)
+        self.polygons.append(None)
 
     def _add_polygon(self, values: list[float], where: str) -> None:
         points = np.asarray(values, np.float64).reshape(-1, 2)
@@ -161,7 +165,9 @@ class LabelTable:
         if not np.isfinite(points).all():  # it is left out with the other boxes that are not finite
             self.boxes.append((np.nan,) * 4)
             self.areas.append(0.0)
+            self.polygons.append(None)
             return
+        self.polygons.append(points)
         x, y = points.T
         self.boxes.append((y.min(), x.min(), y.max(), x.max()))
         self.areas.append(float(abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2))

@@ -17,14 +17,16 @@ from kfpn.data.image import decode_record
 from kfpn.data.own_split import open_validation
 from kfpn.data.pipeline import prepare_image
 from kfpn.data.record import Source
+from kfpn.evaluation.coco_figures import OF_MASKS
 from kfpn.evaluation.detect import detect_unpadded, evaluate_detections
+from kfpn.evaluation.segmentations import segmented
 from kfpn.export.calibration import calibration_pictures
 from kfpn.export.onnx.onnx_runtimes import in_onnxruntime
 from kfpn.export.trained import TrainedDetector
 from kfpn.export.verify import ExportMismatch
 
 # The last layers stay float32: in eight bits, boxes and scores themselves would be rounded to 256 steps.
-_PREDICTORS = ("rpn_logits", "rpn_deltas", "head_logits", "head_deltas")
+_PREDICTORS = ("rpn_logits", "rpn_deltas", "head_logits", "head_deltas", "mask_logits")
 FEWEST_IMAGES = 8
 
 
@@ -147,7 +149,7 @@ def _quiet_root_logger() -> Iterator[None]:
 def require_accuracy(
     trained: TrainedDetector, source: Source, full: Path, quantized: Path, options: Int8Options
 ) -> None:
-    """Measures the AP of both files on validation images, prints it, and limits the loss.
+    """Measures the AP of both files on validation images, of boxes and of masks where there are any, prints it, and limits the loss.
 
     Args:
         trained: the detector.
@@ -160,16 +162,21 @@ def require_accuracy(
         ExportMismatch: if the AP drops by more than `max_drop`.
     """
     rows = evenly_spread(len(source), options.check_images).tolist()
-    before, after = (
-        evaluate_onnx(path, source, rows, trained.config, trained.class_names)["AP"] or 0.0
-        for path in (full, quantized)
+    exact, rounded = (
+        evaluate_onnx(path, source, rows, trained.config, trained.class_names) for path in (full, quantized)
     )
-    print(f"verify INT8: AP {after:.4f}, float32 {before:.4f}, on {len(rows)} images of {source.name}")
-    if before - after > options.max_drop:
-        raise ExportMismatch(
-            f"INT8 must cost at most {options.max_drop} AP, got {before:.4f} to {after:.4f} on {len(rows)} images of "
-            f"{source.name}; calibrate on more or other images, or allow more with --max-drop"
-        )
+    for name in ("AP", OF_MASKS + "AP"):
+        if name not in exact or (
+            name != "AP" and exact[name] is None
+        ):  # no masks, or no object with one to measure them on
+            continue
+        before, after = exact[name] or 0.0, rounded[name] or 0.0
+        print(f"verify INT8: {name} {after:.4f}, float32 {before:.4f}, on {len(rows)} images of {source.name}")
+        if before - after > options.max_drop:
+            raise ExportMismatch(
+                f"INT8 must cost at most {options.max_drop} {name}, got {before:.4f} to {after:.4f} on {len(rows)} images of "
+                f"{source.name}; calibrate on more or other images, or allow more with --max-drop"
+            )
 
 
 def validation_source(config: Config) -> Source:
@@ -206,9 +213,13 @@ def evaluate_onnx(
         class_names: names of the file's labels.
         load: `in_onnxruntime` or `in_openvino`.
     """
-    detect, needed = load(path), size_rule(config.input)
+    detect, needed, rule = load(path), size_rule(config.input), config.model.pasting
     detections = [
-        detect_unpadded(detect, decode_record(record, needed), config.input, int(record.image_id))
+        segmented(
+            detect_unpadded(detect, decode_record(record, needed), config.input, int(record.image_id)),
+            (record.height, record.width),
+            rule,
+        )
         for record in tqdm(
             (source[row] for row in rows), total=len(rows), desc=f"evaluate {path.name}", unit="image", leave=False
         )

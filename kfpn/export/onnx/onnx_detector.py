@@ -12,12 +12,12 @@ from kfpn.export.class_thresholds import above_thresholds
 from kfpn.export.onnx.onnx_operations import OnnxOperations
 from kfpn.export.raw_detector import RawDetector
 from kfpn.export.tensorrt_layers import for_tensorrt
-from kfpn.modeling.detector import Rois
+from kfpn.modeling.detector import Detector, Rois
 from kfpn.modeling.proposals import ProposalRule, level_anchors, select_proposals
 from kfpn.modeling.submodels import Submodels
 from kfpn.ops.boxes import gather_rows
 from kfpn.ops.nms import suppress
-from kfpn.ops.pyramid_levels import pooled_size, stride
+from kfpn.ops.pyramid_levels import stride
 from kfpn.ops.roi_align import roi_levels
 
 
@@ -33,6 +33,10 @@ class PooledRois(NamedTuple):
     features: Any
     channels_first: bool
     order: Any = None
+
+    def channels_last(self) -> tf.Tensor:
+        """Returns the features as (R, size, size, C)."""
+        return tf.transpose(self.features, (0, 2, 3, 1)) if self.channels_first else self.features
 
 
 class OnnxDetector(RawDetector):
@@ -104,33 +108,33 @@ class OnnxDetector(RawDetector):
             index = tf.constant(np.repeat(np.arange(boxes.shape[0]), boxes.shape[1]))
         flat = tf.reshape(boxes, (-1, 4))
         if len(names) == 1:
-            return PooledRois(self._roi_align(levels, names[0], flat, index), channels_first=True)
+            return PooledRois(self._roi_align(levels, names[0], flat, index, head), channels_first=True)
         order = [tf.where(level == int(name[1:]))[:, 0] for name in names]
         parts = [
-            self._roi_align(levels, name, tf.gather(flat, own), tf.gather(index, own))
+            self._roi_align(levels, name, tf.gather(flat, own), tf.gather(index, own), head)
             for name, own in zip(names, order, strict=True)
         ]
         return PooledRois(tf.concat(parts, axis=0), channels_first=True, order=tf.concat(order, axis=0))
 
-    def _roi_align(self, levels, name: str, rois, batch_index):
-        """Pools RoIs (R, 4) yxyx from the level of a name: (R, C, size, size)."""
+    def _roi_align(self, levels, name: str, rois, batch_index, head: str):
+        """Pools RoIs (R, 4) yxyx for a head from the level of a name: (R, C, size, size)."""
         config = self.config
         attributes = {
             "sampling_ratio": config.sampling_ratio,
             "spatial_scale": 1.0 / stride(name),
             "coordinate_transformation_mode": "half_pixel" if config.aligned else "output_half_pixel",
         }
-        return self.operations.roi_align(levels[name], rois, batch_index, pooled_size(config), attributes)
+        return self.operations.roi_align(levels[name], rois, batch_index, self.aligns[head].size, attributes)
 
     def heads(self, pooled, training=None):
         """Reads the pooled boxes, and puts the outputs back into the boxes' own order."""
         outputs = {}
         for name, rois in pooled.items():
-            head = self._box_head(rois)
+            head = self._box_head(rois) if name == "box" else super().heads({name: rois.channels_last()})[name]
             if rois.order is not None:
                 order = rois.order
                 back = tf.scatter_nd(order[:, None], tf.range(tf.shape(order)[0]), tf.shape(order, tf.int64))
-                head = {key: tf.gather(value, back) for key, value in head.items()}
+                head = keras.tree.map_structure(lambda value, back=back: tf.gather(value, back), head)
             outputs[name] = head
         return outputs
 
@@ -139,9 +143,9 @@ class OnnxDetector(RawDetector):
 
         As a convolution that layer takes ONNX Runtime and OpenVINO five to twenty times as long.
         """
-        features = pooled.features
         if self.first_dense is None:
-            return self.rest_of_head(tf.transpose(features, (0, 2, 3, 1)) if pooled.channels_first else features)
+            return self.rest_of_head(pooled.channels_last())
+        features = pooled.features
         kernel, bias = self.first_dense
         if pooled.channels_first:
             size, channels = self.config.roi_size, features.shape[1]
@@ -157,6 +161,10 @@ class OnnxDetector(RawDetector):
         boxes, scores = candidates["boxes"], candidates["scores"]
         best = self._best_per_class(tf.transpose(boxes, (0, 2, 1, 3)), tf.transpose(scores, (0, 2, 1)))
         return above_thresholds(best, self.thresholds)
+
+    def finish(self, stages, image_sizes):
+        """Applies the heads that look at detections, unless the file is raw and has none."""
+        return super().finish(stages, image_sizes) if self.raw else Detector.finish(self, stages, image_sizes)
 
     def _best_per_class(self, boxes, scores) -> dict[str, tf.Tensor]:
         """Does what `select_per_class` does: boxes (B, K, R, 4), scores (B, K, R)."""

@@ -125,7 +125,7 @@ def _print_differences(total: dict[str, Difference], limit: float, ambiguous: in
     for name, difference in total.items():
         print(
             f"verify {name}: {difference.rows} rows; largest differences: box {difference.box:.2g} px, "
-            f"score {difference.score:.2g}"
+            f"score {difference.score:.2g}{difference.of_masks}"
         )
         for line in edge_lines(name, difference.edge):
             print(line)
@@ -148,6 +148,7 @@ def _require_counterparts(total: dict[str, Difference], limit: float, ambiguous:
                 f"the ONNX file must give what Keras gives, within {BOX_LIMIT} pixel and scores within {limit:.2g}, "
                 f"got {difference.unmatched} of {difference.rows} rows without counterpart in {name}"
             )
+        difference.require_equal_masks(name)
     if not any(difference.rows for difference in total.values()):
         raise ExportMismatch("the detector must find something in the test images, got nothing to compare")
 
@@ -232,7 +233,7 @@ def outputs_difference(
 
 def _detections_of_image(result: Outputs, row: int) -> tuple[np.ndarray, ...]:
     count = int(result["num_detections"][row])
-    return tuple(result[name][row, :count] for name in ("boxes", "scores", "labels"))
+    return tuple(result[name][row, :count] for name in ("boxes", "scores", "labels", "masks") if name in result)
 
 
 def _raw_difference(expected: Outputs, actual: Outputs, score_limit: float) -> Difference:

@@ -37,8 +37,8 @@ def export_onnx(
 
     The file's input is `images`, (B, H, W, 3) float32, RGB, 0..255, already resized. Its outputs are boxes (B, D, 4)
     float32 yxyx in pixels of the input, scores (B, D) float32, labels (B, D) int32, -1 in empty rows, and num_detections
-    (B,) int32. With `raw` they are boxes (B, R, K, 4) and scores (B, R, K), 0 in empty rows, of the R proposals.
-    Its metadata hold class_names, category_ids and the rule by which images are resized.
+    (B,) int32, and with a mask head masks (B, D, 28, 28) float32 in 0..1. With `raw` they are boxes (B, R, K, 4) and scores
+    (B, R, K), 0 in empty rows, of the R proposals. Its metadata hold class_names, category_ids and the rule by which images are resized.
 
     Args:
         workdir: of `kfpn train` or `kfpn import-weights`.
@@ -71,6 +71,10 @@ def export_onnx(
         trained = open_trained(workdir, best_thresholds)
         if shape is not None:
             _require_small_counts(trained.config)
+        if raw and trained.config.model.mask:
+            print(
+                "raw: masks are left out, because the mask head looks at detections and a raw file has none", flush=True
+            )
         if int8:
             # Opened now, so that a mistake in the options is found before minutes of work.
             inputs = list(calibration_inputs(trained.config, int8))
@@ -164,6 +168,7 @@ def file_metadata(trained: TrainedDetector, raw: bool) -> dict[str, str]:
         "input_rule": json.dumps({"short_side": rule.short_side, "long_side": rule.long_side, "filter": "bilinear"}),
         "boxes": "y1, x1, y2, x2 in pixels of the input",
         "raw": json.dumps(raw),
+        **({"pasting": trained.config.model.pasting} if trained.config.model.mask and not raw else {}),
         **({} if trained.thresholds is None else {"thresholds": json.dumps(list(trained.thresholds))}),
     }
 

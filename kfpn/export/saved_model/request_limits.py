@@ -8,7 +8,7 @@ from kfpn.data.decode_limits import MOST_PIXELS
 
 @dataclass(frozen=True)
 class RequestLimits:
-    """What a served model takes at most. Every limit is kept before any pixel is made.
+    """What a served model takes at most. Every limit is kept before any pixel is made; that of masks before the network runs.
 
     Attributes:
         max_pixels: int, pixels of an image as the client sends it.
@@ -16,6 +16,7 @@ class RequestLimits:
         max_batch_pixels: int, pixels of all images of a request, after resizing and padding.
         strict: bool, whether one bad file fails its whole request rather than itself alone.
         max_request_pixels: int, pixels of all images of a request as they are decoded; at least `max_pixels` count.
+        max_mask_pixels: int, pixels of all full masks of an answer, a byte each; only exports with full masks have them.
     """
 
     max_pixels: int = MOST_PIXELS
@@ -23,6 +24,7 @@ class RequestLimits:
     max_batch_pixels: int = 20_000_000
     strict: bool = False
     max_request_pixels: int = 400_000_000
+    max_mask_pixels: int = 1_000_000_000
 
     def __post_init__(self):
         for field in dataclasses.fields(self):

@@ -41,6 +41,8 @@ class SavedModelOptions:
     """gpu: select detections with operations that have kernels for GPUs. They are the same detections, later on a CPU (docs/gpu.md)."""
     devices: bool = False
     """Print which operations of the export have no kernel for GPUs, part by part."""
+    full_masks: bool = False
+    """Also give detection_masks_reframed (B, D, H, W) uint8: each mask in an image of the size that was sent. Answers grow large."""
     best_thresholds: bool = False
     """Leave out detections below the threshold of their class, which `kfpn evaluate --best-thresholds` has found."""
     verify: bool = False
@@ -53,6 +55,8 @@ class SavedModelOptions:
     """Most pixels of a request after resizing and padding; the network's memory grows with them."""
     max_request_pixels: int = RequestLimits.max_request_pixels
     """Most pixels of a request as they are decoded, before resizing: 32 photos of 12 megapixels. At least max_pixels count."""
+    max_mask_pixels: int = RequestLimits.max_mask_pixels
+    """With --full-masks: most pixels of all masks of an answer, a byte each."""
     strict: bool = False
     """Refuse a request with a bad file, rather than leave that file's row empty and name the fault in `errors`."""
 
@@ -82,11 +86,13 @@ def run(options: SavedModelOptions) -> int:
             nms_on=options.nms_on,
             best_thresholds=options.best_thresholds,
             verify=options.verify,
+            full_masks=options.full_masks,
             limits=RequestLimits(
                 max_pixels=options.max_pixels,
                 max_images=options.max_images,
                 max_batch_pixels=options.max_batch_pixels,
                 max_request_pixels=options.max_request_pixels,
+                max_mask_pixels=options.max_mask_pixels,
                 strict=options.strict,
             ),
         )

@@ -17,6 +17,7 @@ from kfpn.evaluation.detect import to_original
 from kfpn.export.edge_rows import Rows, Selection, edge_lines
 from kfpn.export.raw_detector import RawDetector, candidate_rows
 from kfpn.export.saved_model.graph_resize import resize
+from kfpn.export.saved_model.verify_full_masks import require_pasted
 from kfpn.export.trained import TrainedDetector, open_trained
 from kfpn.export.verify import (
     BOX_LIMIT,
@@ -69,6 +70,7 @@ def verify_trained(trained: TrainedDetector, path: Path) -> dict[str, Difference
         for name, signature in signatures.items():
             outputs = call_signature(signature, images)
             if outputs is not None:
+                require_pasted(outputs, images, trained.config.model.pasting)
                 difference = _compare_batch(trained, outputs, images, expected)
                 if difference.unmatched and not difference.proposals:
                     with_candidates = reference.with_candidates(images, expected)
@@ -79,7 +81,7 @@ def verify_trained(trained: TrainedDetector, path: Path) -> dict[str, Difference
     for name, difference in differences.items():
         print(
             f"verify {name}: {difference.rows} rows; largest differences: box {difference.box:.2g} px, "
-            f"score {difference.score:.2g}; without counterpart: {difference.unmatched}, "
+            f"score {difference.score:.2g}{difference.of_masks}; without counterpart: {difference.unmatched}, "
             f"and at the edge of the selection: {len(difference.edge)}"
         )
         if difference.edge and not difference.proposals:
@@ -103,6 +105,7 @@ def _require_equal(differences: dict[str, Difference]) -> None:
                 f"{name} must give boxes within {BOX_LIMIT} pixels and scores within {SCORE_LIMIT} of the Keras model, "
                 f"got {difference.unmatched} of {difference.rows} rows without counterpart"
             )
+        difference.require_equal_masks(name)
     if not sum(difference.rows for difference in differences.values()):
         raise ExportMismatch("the detector must find something in the test images, got nothing to compare")
 
@@ -145,7 +148,7 @@ class Reference:
         self.run = tf.function(both, input_signature=[specs], autograph=False)
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
-        """Returns size, boxes (in its pixels), scores, labels, proposal_boxes and proposal_scores of each image."""
+        """Returns size, boxes (in its pixels), scores, labels, proposal_boxes, proposal_scores and perhaps masks of each image."""
         padded, sizes = self._padded_batch(images)
         detections, (rois, logits) = self.run({"images": padded, "image_sizes": sizes})
         results = []
@@ -160,6 +163,7 @@ class Reference:
                     "labels": np.array(detections["labels"][i, :count]),
                     "proposal_boxes": to_original(np.array(rois[i])[kept], sizes[i], shape),
                     "proposal_scores": 1.0 / (1.0 + np.exp(-np.array(logits[i], np.float64)[kept])),
+                    **{name: np.array(detections[name][i, :count]) for name in ("masks",) if name in detections},
                 }
             )
         return results
@@ -250,7 +254,9 @@ def _detection_rows(
     """Returns boxes, scores and classes of Keras' and the export's detections in one image, and how they were selected."""
     config, scores = trained.config.model, reference["scores"]
     rows = np.arange(len(outputs["detection_scores"])) < outputs["num_detections"]
-    theirs = tuple(outputs[f"detection_{key}"][rows] for key in ("boxes", "scores", "classes"))
-    ours = reference["boxes"], scores, np.array(trained.category_ids)[reference["labels"]]
+    keys = ("boxes", "scores", "classes", *(("masks",) if config.mask else ()))
+    theirs = tuple(outputs[f"detection_{key}"][rows] for key in keys)
+    ours = (reference["boxes"], scores, np.array(trained.category_ids)[reference["labels"]])
+    ours += (reference["masks"],) if config.mask else ()
     candidates = reference.get("candidates")
     return ours, theirs, Selection(config.score_threshold, config.max_detections, config.nms_iou, candidates)

@@ -10,6 +10,7 @@ import tensorflow as tf
 from kfpn.config.run import InputConfig
 from kfpn.export.archive import detection_outputs, write_archive, write_classes
 from kfpn.export.class_thresholds import above_thresholds
+from kfpn.export.saved_model.full_masks import FULL_MASKS, full_masks_of, mask_check
 from kfpn.export.saved_model.graph_images import ImageBatch, batch_of_files, batch_of_pixels
 from kfpn.export.saved_model.request_limits import USUAL_LIMITS, RequestLimits
 from kfpn.export.saved_model.serving_files import (
@@ -47,6 +48,7 @@ def export_saved_model(
     best_thresholds: bool = False,
     verify: bool = False,
     limits: RequestLimits = USUAL_LIMITS,
+    full_masks: bool = False,
 ) -> Path:
     """Writes a trained detector as the next version of a served model.
 
@@ -62,6 +64,7 @@ def export_saved_model(
         best_thresholds: leave out detections below the threshold of their class, see `kfpn.evaluate`.
         verify: compare with the Keras model before the version appears, see `verify_saved_model`.
         limits: what the server takes at most, and whether one bad file fails its whole request.
+        full_masks: also give the masks pasted into images of the size that was sent, see `FULL_MASKS`.
 
     Returns:
         The new version's folder.
@@ -78,9 +81,12 @@ def export_saved_model(
     images = read_images(warmup, limits)
     target = next_version(directory)
     trained = open_trained(workdir, best_thresholds)
+    if full_masks and not trained.config.model.mask:
+        raise ValueError(f"full_masks must go with a detector that has masks, got {workdir}, which has none")
     check_batch_pixels(images, warmup_batch_sizes, trained.config.input, limits)
+    form = xla, limits, nms_on, full_masks
     with written_aside(target) as aside:
-        write_signatures(trained, aside, names, xla, limits, nms_on)
+        write_signatures(trained, aside, names, ServedDetector(trained, *form))
         if images:
             write_warmup(aside, images, [SIGNATURES[name] for name in names], warmup_batch_sizes, target.parent.name)
         if verify and trained.thresholds is None:
@@ -88,7 +94,7 @@ def export_saved_model(
         elif verify:
             # The thresholds hide most rows of a drawn picture. So the same export without them is compared with Keras.
             plain, all_rows = aside.with_name("plain"), dataclasses.replace(trained, thresholds=None)
-            write_signatures(all_rows, plain, names, xla, limits, nms_on)
+            write_signatures(all_rows, plain, names, ServedDetector(all_rows, *form))
             verify_trained(all_rows, plain)
             verify_served_thresholds(trained, plain, aside)
     if batching:
@@ -107,9 +113,7 @@ def write_signatures(
     trained: TrainedDetector,
     path: Path,
     names: Sequence[str] = tuple(SIGNATURES),
-    xla: bool = False,
-    limits: RequestLimits = USUAL_LIMITS,
-    nms_on: str = "cpu",
+    detector: "ServedDetector | None" = None,
 ) -> None:
     """Writes the SavedModel itself.
 
@@ -117,11 +121,9 @@ def write_signatures(
         trained: the detector.
         path: folder to make.
         names: keys of `SIGNATURES`.
-        xla: see `export_saved_model`.
-        limits: see `export_saved_model`.
-        nms_on: see `export_saved_model`.
+        detector: the form in which it is served; None: the usual one.
     """
-    detector = ServedDetector(trained, xla, limits, nms_on)
+    detector = detector or ServedDetector(trained)
     endpoints = {
         "image_bytes": (detector.detect_files, [_FILES]),
         "image_tensor": (detector.detect_pixels, [_PIXELS]),
@@ -139,6 +141,7 @@ class ServedDetector(Detector):
         xla: compile with XLA: features and RPN in one function, RoIAlign and the heads in another.
         limits: what a request may hold.
         nms_on: a key of `NMS_FORMS`.
+        full_masks: also give `FULL_MASKS`.
     """
 
     def __init__(
@@ -147,8 +150,10 @@ class ServedDetector(Detector):
         xla: bool = False,
         limits: RequestLimits = USUAL_LIMITS,
         nms_on: str = "cpu",
+        full_masks: bool = False,
     ):
         super().__init__(trained.submodels, trained.config.model, nms=NMS_FORMS[nms_on])
+        self.full_masks = full_masks
         self.input: InputConfig = trained.config.input
         self.category_ids = trained.category_ids
         self.thresholds = trained.thresholds
@@ -185,16 +190,36 @@ class ServedDetector(Detector):
     def detect_files(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """Detects in image files: (B,) string. A bad file gets a row of zeros, and a sentence in `errors`."""
         files = batch_of_files(image_bytes, self.input, self.limits)
-        outputs = self._detect(files.batch)
+        batch = self._with_checked_masks(files.batch, tf.size(image_bytes))
+        outputs, sizes = self._detect(batch), batch.original_sizes
         if self.limits.strict:
-            return outputs
+            return self._with_full_masks(outputs, sizes)
         # The row behind the last image is the one of files without an image.
         rows = {name: tf.concat([value, tf.zeros_like(value[:1])], axis=0) for name, value in outputs.items()}
-        return {**{name: tf.gather(value, files.rows) for name, value in rows.items()}, "errors": files.errors}
+        outputs = {name: tf.gather(value, files.rows) for name, value in rows.items()}
+        sizes = tf.gather(tf.concat([sizes, [[0, 0]]], axis=0), files.rows)
+        return {**self._with_full_masks(outputs, sizes), "errors": files.errors}
 
     def detect_pixels(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Detects in images of one size: (B, H, W, 3) uint8 RGB."""
-        return self._detect(batch_of_pixels(images, self.input, self.limits))
+        batch = self._with_checked_masks(batch_of_pixels(images, self.input, self.limits), tf.shape(images)[0])
+        return self._with_full_masks(self._detect(batch), batch.original_sizes)
+
+    def _with_checked_masks(self, batch: ImageBatch, files: tf.Tensor) -> ImageBatch:
+        """Returns the batch, which is refused where its full masks would be too large."""
+        if not self.full_masks:
+            return batch
+        with tf.control_dependencies(
+            [mask_check(batch.original_sizes, files, self.config.max_detections, self.limits)]
+        ):
+            return ImageBatch(*map(tf.identity, batch))
+
+    def _with_full_masks(self, outputs: dict[str, tf.Tensor], sizes: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns the outputs and, if they are asked for, the masks in images of the sizes (B, 2)."""
+        if not self.full_masks:
+            return outputs
+        masks, boxes = outputs["detection_masks"], outputs["detection_boxes_pixels"]
+        return {**outputs, FULL_MASKS: full_masks_of(masks, boxes, sizes, self.config.pasting)}
 
     def propose_in_pixels(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns the RPN's proposals for images of one size: (B, H, W, 3) uint8 RGB; empty rows are zeros."""

@@ -120,7 +120,7 @@ def _constant_reason(op):
     for at in CONSTANT_INPUTS.get(op.type, ()):
         if not constant[at]:
             return f"input {at % len(constant)} must be a constant"
-    if op.type == "Conv2D" and not constant[1]:
+    if op.type in ("Conv2D", "Conv2DBackpropInput") and not constant[1]:
         return "the kernel must be a constant"
     if op.type in NO_CONSTANTS and any(constant):
         return "both inputs must be tensors"

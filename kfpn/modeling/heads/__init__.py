@@ -12,9 +12,9 @@ detector has. The module has
 
 from types import ModuleType
 
-from kfpn.modeling.heads import box
+from kfpn.modeling.heads import box, mask
 
-HEADS: dict[str, ModuleType] = {"box": box}
+HEADS: dict[str, ModuleType] = {"box": box, "mask": mask}
 """Name -> module. All are imported at once, because Keras loads a saved detector only if its layers are known."""
 
 

@@ -12,14 +12,15 @@ from PIL import Image
 
 from kfpn.config.run import Config
 from kfpn.data.record import Source
-from kfpn.losses.training_losses import training_functions
 from kfpn.modeling.submodels import build_submodels
 from kfpn.plotting.draw_boxes import draw_detections
 from kfpn.runs.atomic_files import read_json, write_json
 from kfpn.runs.checkpoint import Checkpoints, Progress, named_variables
 from kfpn.runs.precision import dtype_policy
 from kfpn.runs.workdir import Workdir
+from kfpn.training.exact_masks import run_functions
 from kfpn.training.nonfinite.diagnose import Finding, diagnose
+from kfpn.training.nonfinite.kept_batch import read_batch, write_batch
 from kfpn.training.optimizer import Optimizer
 
 _BATCH, _STATE, _REPORT = "batch.npz", "state", "report.json"
@@ -85,7 +86,7 @@ class Recorder:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             batch = {name: value.numpy() for name, value in next(iter(self.batches(step - 1))).items()}
-            np.savez(folder / _BATCH, **batch)
+            write_batch(folder / _BATCH, batch)
             Checkpoints(folder / _STATE, self.variables, keep=1).save(progress)
             images = [self.source[int(index)].name for index in batch["record_index"]]
             report = {"step": step, "row": {name: str(value) for name, value in row.items()}, "images": images}
@@ -160,11 +161,7 @@ def replay(config: Config, workdir: Workdir) -> Finding:
         ValueError: naming the file, if batch or state can't be read or don't belong to the configuration.
     """
     path = workdir.nan / _BATCH
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            batch = {name: tf.constant(file[name]) for name in file.files}
-    except Exception as error:  # NumPy and zipfile raise errors of many types for a damaged file.
-        raise ValueError(f"{path} must be the batch that a run kept, got: {error}") from error
+    batch = {name: tf.constant(value) for name, value in read_batch(path).items()}
     with dtype_policy(config.precision):
         submodels = build_submodels(config.model)
         submodels.rpn.trainable = not config.proposals
@@ -174,4 +171,4 @@ def replay(config: Config, workdir: Workdir) -> Finding:
         if not state.steps():
             raise ValueError(f"{state.folder} must hold the state before the step, got no checkpoint")
         state.restore()
-        return diagnose(submodels, config, batch, optimizer.loss_scale, *training_functions(config))
+        return diagnose(submodels, config, batch, optimizer.loss_scale, *run_functions(config))

@@ -37,14 +37,19 @@ LAYOUTS: dict[str, Layout] = {
 }
 """Layer behind the backbone -> the order of its kernel's axes, in both libraries."""
 
+MASK_LAYERS = (*(f"mask_conv{i}" for i in range(1, 5)), "mask_deconv", "mask_logits")
+"""The layers of the mask head. A transposed convolution has (in, out, h, w) there and (h, w, out, in) here: the same turn of axes."""
 
-def detector_entries(names: Mapping[str, tuple[str, ...]]) -> list[Entry]:
-    """Returns the entries of pyramid, RPN and box head.
+
+def detector_entries(names: Mapping[str, tuple[str, ...]], mask: bool) -> list[Entry]:
+    """Returns the entries of pyramid, RPN and heads.
 
     Args:
-        names: the names that each layer of `LAYOUTS` may have in the file.
+        names: the names that each layer of `LAYOUTS` and `MASK_LAYERS` may have in the file.
+        mask: whether the file has a mask head.
     """
-    return [entry for layer, layout in LAYOUTS.items() for entry in layer_entries(layer, names[layer], layout)]
+    layouts = LAYOUTS | (dict.fromkeys(MASK_LAYERS, "conv") if mask else {})
+    return [entry for layer, layout in layouts.items() for entry in layer_entries(layer, names[layer], layout)]
 
 
 def to_kfpn_layout(
@@ -80,7 +85,31 @@ def to_kfpn_layout(
     if background_first:
         ordered = _background_last(ordered)
     sizes = {"pyramid_channels": channels, "head_width": tensors["head_fc2/bias"].value.size, "roi_size": side}
+    if "mask_logits/bias" in tensors:
+        ordered, of_masks = _masks_to_kfpn(path, ordered, logits, background_first)
+        sizes |= of_masks
     return ordered, sizes | {"num_classes": logits - 1}
+
+
+def _masks_to_kfpn(
+    path: str, tensors: Mapping[str, Tensor], logits: int, background_first: bool
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Drops the mask of the background, and returns the fields of `ModelConfig` that the mask head tells."""
+    bias, given = tensors["mask_logits/bias"], dict(tensors)
+    masks = bias.value.size
+    wanted = logits if background_first else logits - 1
+    if masks not in (wanted, 1):
+        raise ValueError(f"{path}: {bias.name} must have {wanted} values, a mask a class, or 1, got {masks}")
+    if background_first and masks > 1:
+        for part in ("kernel", "bias"):
+            tensor = tensors[f"mask_logits/{part}"]
+            given[f"mask_logits/{part}"] = tensor._replace(value=tensor.value[..., 1:])
+    settings = {
+        "mask": True,
+        "mask_channels": tensors["mask_conv1/bias"].value.size,
+        "mask_classes": "each" if masks > 1 or wanted == 1 else "agnostic",
+    }
+    return given, settings
 
 
 def _roi_features(path: str, tensors: Mapping[str, Tensor]) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Reads detectron2's `faster_rcnn_R_*_FPN` detectors, and the ImageNet ResNets that have its own names."""
+"""Reads detectron2's `faster_rcnn_R_*_FPN` and `mask_rcnn_R_*_FPN` detectors, and the ImageNet ResNets that have its own names."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -33,6 +33,7 @@ DETECTOR = {
     "sampling_ratio": 0,
     "aligned": True,
     "min_detection_size": 0.0,
+    "pasting": "sampled",
 }
 SAMPLING = {"rpn_box_beta": 0.0, "roi_box_beta": 0.0}
 
@@ -45,6 +46,9 @@ DETECTOR_NAMES: dict[str, tuple[str, ...]] = {
     "head_fc2": ("roi_heads.box_head.fc2",),
     "head_logits": ("roi_heads.box_predictor.cls_score",),
     "head_deltas": ("roi_heads.box_predictor.bbox_pred",),
+    **{f"mask_conv{i}": (f"roi_heads.mask_head.mask_fcn{i}",) for i in range(1, 5)},
+    "mask_deconv": ("roi_heads.mask_head.deconv",),
+    "mask_logits": ("roi_heads.mask_head.predictor",),
 }
 """kfpn's layer -> detectron2's names for it."""
 
@@ -52,7 +56,6 @@ CELL_ANCHORS = "proposal_generator.anchor_generator.cell_anchors."
 PIXELS = ("pixel_mean", "pixel_std")
 
 UNSUPPORTED = {
-    "roi_heads.mask_head.": "Mask R-CNN",
     "roi_heads.keypoint_head.": "Keypoint R-CNN",
     "roi_heads.res5.": "a C4 detector (its box head is the backbone's conv5)",
     "roi_heads.box_head.0.": "Cascade R-CNN",
@@ -78,7 +81,7 @@ def read(foreign: ForeignArrays) -> TrainedWeights:
     for start, network in UNSUPPORTED.items():
         if foreign.has(start):
             raise ValueError(
-                f"{foreign.path}: must be a Faster R-CNN with FPN or a ResNet of detectron2's, got {network}: not supported"
+                f"{foreign.path}: must be a Faster or Mask R-CNN with FPN or a ResNet of detectron2's, got {network}: not supported"
             )
     foreign, _ = foreign.drop_matching(r".*\.num_batches_tracked$")
     if foreign.has("backbone.bottom_up."):
@@ -101,8 +104,9 @@ def _detectron2_detector(foreign: ForeignArrays) -> TrainedWeights:
     buffers = {name: value for name, value in foreign.arrays.items() if name in PIXELS or name.startswith(CELL_ANCHORS)}
     layers = {name: value for name, value in foreign.arrays.items() if name not in buffers}
     names = PyTorchNames(BLOCK, detectron2_naming, "backbone.bottom_up.")
+    mask = foreign.has("roi_heads.mask_head.")
     tensors, backbone = read_pytorch(
-        dataclasses.replace(foreign, arrays=layers), names, BACKBONE, detector_entries(DETECTOR_NAMES)
+        dataclasses.replace(foreign, arrays=layers), names, BACKBONE, detector_entries(DETECTOR_NAMES, mask)
     )
     pixels, bgr, notes = _pixel_settings(foreign.path, buffers)
     settings: dict[str, Any] = {**DETECTOR, **_anchor_settings(foreign.path, buffers)}
@@ -110,9 +114,10 @@ def _detectron2_detector(foreign: ForeignArrays) -> TrainedWeights:
     tensors, sizes = to_kfpn_layout(foreign.path, tensors, ratios, background_first=False)
     model, classes = {**backbone, **pixels, **settings, **sizes}, sizes["num_classes"]
     class_names, category_ids = coco_classes(classes) if classes == 80 else (None, None)
-    kind = f"detectron2 Faster R-CNN {model['backbone']} FPN, {classes} classes"
+    kind = f"detectron2 {'Mask' if mask else 'Faster'} R-CNN {model['backbone']} FPN, {classes} classes"
     tensors = flip_channels(tensors) if bgr else tensors
-    return TrainedWeights(foreign.path, kind, model, SAMPLING, tensors, class_names, category_ids, notes)
+    sampling = {**SAMPLING, "mask_targets": "polygons"} if mask else SAMPLING
+    return TrainedWeights(foreign.path, kind, model, sampling, tensors, class_names, category_ids, notes)
 
 
 def _pixel_settings(path: str, buffers: Mapping[str, np.ndarray]) -> tuple[dict[str, Any], bool, tuple[str, ...]]:

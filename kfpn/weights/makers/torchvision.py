@@ -1,4 +1,4 @@
-"""Reads torchvision's `fasterrcnn_resnet*_fpn` detectors and its ImageNet ResNets."""
+"""Reads torchvision's `fasterrcnn_resnet*_fpn` and `maskrcnn_resnet*_fpn` detectors and its ImageNet ResNets."""
 
 from kfpn.weights.makers.coco_classes import coco_classes
 from kfpn.weights.makers.detector_layout import COMMON_SETTINGS, detector_entries, to_kfpn_layout
@@ -26,6 +26,7 @@ DETECTOR = {
     "sampling_ratio": 2,
     "aligned": False,
     "min_detection_size": 0.01,
+    "pasting": "resized",
 }
 SAMPLING = {"rpn_box_beta": 1 / 9, "roi_box_beta": 1 / 9}
 
@@ -43,12 +44,14 @@ DETECTOR_NAMES: dict[str, tuple[str, ...]] = {
     "head_fc2": ("roi_heads.box_head.fc7",),
     "head_logits": ("roi_heads.box_predictor.cls_score",),
     "head_deltas": ("roi_heads.box_predictor.bbox_pred",),
+    **{f"mask_conv{i + 1}": (f"roi_heads.mask_head.{i}.0", f"roi_heads.mask_head.mask_fcn{i + 1}") for i in range(4)},
+    "mask_deconv": ("roi_heads.mask_predictor.conv5_mask",),
+    "mask_logits": ("roi_heads.mask_predictor.mask_fcn_logits",),
 }
 """kfpn's layer -> torchvision's names for it, newest first."""
 
 UNSUPPORTED = {
     "backbone.body.0.0.weight": "a MobileNet backbone",
-    "roi_heads.mask_head": "Mask R-CNN",
     "roi_heads.keypoint_head": "Keypoint R-CNN",
     "head.classification_head": "RetinaNet, FCOS or SSD",
     "backbone.fpn.inner_blocks.0.1.weight": "fasterrcnn_resnet50_fpn_v2 (norms in the pyramid, another box head)",
@@ -75,7 +78,7 @@ def read(foreign: ForeignArrays) -> TrainedWeights:
     for start, network in UNSUPPORTED.items():
         if foreign.has(start):
             raise ValueError(
-                f"{foreign.path}: must be a fasterrcnn_resnet18..152_fpn or a ResNet of torchvision's, got {network}: not supported"
+                f"{foreign.path}: must be a fasterrcnn or maskrcnn_resnet18..152_fpn or a ResNet of torchvision's, got {network}: not supported"
             )
     # BatchNorm2d counts its batches and a frozen norm does not. Inference does not need the counters.
     foreign, counters = foreign.drop_matching(r".*\.num_batches_tracked$")
@@ -90,7 +93,8 @@ def read(foreign: ForeignArrays) -> TrainedWeights:
 
 def _torchvision_detector(foreign: ForeignArrays, frozen: bool) -> TrainedWeights:
     names = PyTorchNames(BLOCK, torchvision_naming, "backbone.body.")
-    tensors, backbone = read_pytorch(foreign, names, BACKBONE, detector_entries(DETECTOR_NAMES))
+    mask = foreign.has("roi_heads.mask_head.", "roi_heads.mask_predictor.")
+    tensors, backbone = read_pytorch(foreign, names, BACKBONE, detector_entries(DETECTOR_NAMES, mask))
     ratios = len(COMMON_SETTINGS["aspect_ratios"])
     tensors, sizes = to_kfpn_layout(foreign.path, tensors, ratios, background_first=True)
     model, classes = {**backbone, **DETECTOR, **sizes}, sizes["num_classes"]
@@ -104,5 +108,6 @@ def _torchvision_detector(foreign: ForeignArrays, frozen: bool) -> TrainedWeight
             "trained from those, say --model.norm-epsilon 1e-5",
         )
     class_names, category_ids = coco_classes(classes) if classes == 90 else (None, None)
-    kind = f"torchvision Faster R-CNN {model['backbone']} FPN, {classes} classes"
-    return TrainedWeights(foreign.path, kind, model, SAMPLING, tensors, class_names, category_ids, notes)
+    kind = f"torchvision {'Mask' if mask else 'Faster'} R-CNN {model['backbone']} FPN, {classes} classes"
+    sampling = {**SAMPLING, "mask_targets": "soft"} if mask else SAMPLING
+    return TrainedWeights(foreign.path, kind, model, sampling, tensors, class_names, category_ids, notes)

@@ -19,7 +19,7 @@ from kfpn.data.formats.voc import VocSource
 from kfpn.data.image import load_picture, read_header
 from kfpn.data.memory_limit import memory_limit
 from kfpn.data.pipeline import prepare_image
-from kfpn.inference.predict import find_images
+from kfpn.inference.images_of_user import find_images
 
 
 def chunk(kind, data):

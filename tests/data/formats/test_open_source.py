@@ -152,7 +152,7 @@ def test_help_errors_and_readme_list_the_forms_of_the_table(capsys):
 
 def test_a_new_format_needs_only_a_module_and_a_row(monkeypatch):
     made = types.ModuleType("kfpn.data.formats.made_up")
-    made.open_place = lambda place, split: (place, split)
+    made.open_place = lambda place, split, masks: (place, split)
     made.validation_data = lambda place: f"made:{place},other"
     monkeypatch.setitem(sys.modules, made.__name__, made)
     row = formats.DataFormat("made", "made:THING", "things", "made_up")

@@ -164,3 +164,51 @@ def test_a_damaged_record_file_is_named_by_folder_and_example(tmp_path, scanned)
         ValueError, match=rf"tfds:tiny/1\.0\.0,train in {tmp_path}.*: example 0 can't be read .*damaged"
     ):
         TfdsSource(builder)[0].image  # noqa: B018
+
+
+class Outlined(tfds.core.GeneratorBasedBuilder):
+    """Has a picture of numbered objects: the first one of two is the left half of the stored pixels of a turned image."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        inner = {"bbox": tfds.features.BBoxFeature(), "label": tfds.features.ClassLabel(names=["cat", "dog"])}
+        features = {
+            "image": tfds.features.Image(), "mask": tfds.features.Image(shape=(None, None, 1)),
+            "objects": tfds.features.Sequence(inner),
+        }  # fmt: skip
+        return tfds.core.DatasetInfo(
+            builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True
+        )
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples()}
+
+    def _generate_examples(self):
+        mask = np.zeros((20, 40, 1), np.uint8)
+        mask[:, :20] = 1
+        box = tfds.features.BBox(ymin=0.0, xmin=0.0, ymax=1.0, xmax=0.5)
+        objects = [{"bbox": box, "label": 1}, {"bbox": box, "label": 0}]
+        yield 0, {"image": encoded(6), "mask": mask, "objects": objects}
+        yield 1, {"image": encoded(), "mask": mask * 7, "objects": objects}
+
+
+def test_numbered_masks_turn_with_their_image_and_are_kept_in_the_cache(data_dir, monkeypatch):
+    builder = prepared("outlined", data_dir)
+    assert TfdsSource(builder)[0].masks is None
+    for _ in range(2):
+        source = TfdsSource(builder, masks=True)
+        record = source[0]
+        assert record.masks.exists.tolist() == [True, False]
+        assert record.boxes[0].tolist() == [0, 0, 20, 20]
+        assert record.masks.bitmap(0)[:20].all()
+        assert not record.masks.bitmap(0)[20:].any()
+        assert not source[1].masks.exists.any()  # it has the number 7, and two objects
+        monkeypatch.setattr(TfdsSource, "_scan", None)
+
+
+def test_masks_of_another_size_than_their_image_are_left_out(data_dir, caplog):
+    with caplog.at_level(logging.WARNING, "kfpn"):
+        record = TfdsSource(prepared("tiny", data_dir), masks=True)[0]
+    assert not record.masks.exists.any()
+    assert len([message for message in caplog.messages if "masks of another size" in message]) == 1

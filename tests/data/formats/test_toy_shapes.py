@@ -6,6 +6,7 @@ from PIL import Image
 
 from kfpn.data import toy_scenes as scenes
 from kfpn.data.formats import toy_shapes as shapes
+from kfpn.data.formats.tfds import TfdsSource
 from kfpn.data.toy_scenes import CLASS_NAMES, MAX_OBJECTS, SIZE, scene
 
 
@@ -122,3 +123,13 @@ def test_an_example_has_a_jpeg_image_and_a_gray_mask():
     made = shapes.example("train", 0)
     assert Image.open(io.BytesIO(made["image"].getvalue())).format == "JPEG"
     assert Image.open(io.BytesIO(made["mask"].getvalue())).mode == "L"
+
+
+def test_the_masks_are_what_one_sees_of_the_objects(tmp_path):
+    source = TfdsSource(shapes.builder(str(tmp_path), "tiny"), "validation", masks=True)
+    for record in source:
+        drawn = scene(np.random.default_rng([2017, 1, record.image_id]))
+        assert len(record.masks) == len(drawn.boxes)
+        for i in range(len(drawn.boxes)):
+            assert (record.masks.bitmap(i) == (drawn.mask == i + 1)).all()
+        assert record.masks.areas().tolist() == drawn.areas.tolist() == record.areas.tolist()

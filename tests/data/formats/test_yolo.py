@@ -401,3 +401,14 @@ def test_the_same_objects_in_yolo_and_in_coco_are_equal_within_half_a_pixel(shar
             assert len(mine.boxes) == len(theirs.boxes)
             gaps = np.abs(mine.boxes[:, None] - theirs.boxes[None]).max(axis=2)
             assert not len(gaps) or (gaps.min(axis=1) <= 0.5).all()
+
+
+def test_a_polygon_is_a_mask_too_where_masks_are_asked_for(tmp_path, caplog):
+    path = made(tmp_path, label="0 0.25 0.5 0.5 0.5 0.5 1.0 0.25 1.0\n1 0.5 0.5 0.25 0.5\n")
+    masks = YoloSource(path, masks=True)[0].masks
+    assert masks.exists.tolist() == [True, False]
+    expected = np.zeros((20, 40), bool)
+    expected[10:20, 10:20] = True
+    assert (masks.bitmap(0) == expected).all()
+    assert "polygons, read as masks and the boxes around them: 1" in caplog.text
+    assert YoloSource(path)[0].masks is None

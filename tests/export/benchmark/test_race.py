@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from kfpn.export.benchmark.race import Contestant, benchmark, benchmark_table, contestants, race
+from kfpn.export.benchmark.race import Contestant, benchmark, benchmark_table, contestants, gigaflops_of, race
 from kfpn.export.measure import gigaflops
 
 
@@ -71,3 +71,11 @@ def test_the_memory_of_a_model_does_not_include_that_of_the_process_that_starts_
     script = "from kfpn.export.benchmark.runners import peak_memory; print(peak_memory())"
     printed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert 1_000_000 < int(printed) < held.nbytes
+
+
+def test_the_operations_of_the_mask_head_count(tiny_workdir, mask_workdir):
+    # Six detections; 32 channels become 8. The deconvolution gives each of 14 x 14 cells four cells.
+    convolutions = 14 * 14 * 9 * (32 * 8 + 3 * 8 * 8)
+    of_masks = 2e-9 * 6 * (convolutions + 14 * 14 * 4 * 8 * 8 + 28 * 28 * 8 * 3)
+    without, with_masks = (gigaflops_of(workdir, (96, 128)) for workdir in (tiny_workdir, mask_workdir))
+    assert with_masks - without == pytest.approx(of_masks, rel=1e-6)

@@ -14,7 +14,7 @@ from kfpn.export.tf_trt.converter_rules import converters, graph_nodes
 from kfpn.export.tf_trt.run_tf_trt import run
 from kfpn.export.tf_trt.trt_inputs import calibration_batches, profile_inputs
 from kfpn.export.tf_trt.trt_options import TfTrtOptions
-from kfpn.export.tf_trt.verify_tf_trt import compare_saved_models
+from kfpn.export.tf_trt.verify_tf_trt import compare_saved_models, masks_apart
 from kfpn.export.tf_trt.write_tf_trt import (
     ServedTrtDetector,
     checked_report,
@@ -77,6 +77,16 @@ def test_r50_fpn_converts_in_at_most_four_segments(make_workdir, tmp_path, dynam
 
 
 @needs_tf_trt
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_a_detector_with_masks_converts_in_at_most_four_segments(mask_workdir, report, dynamic):
+    of_masks = conversion_report(mask_workdir, SHAPE, dynamic)
+    assert of_masks.flops > report.flops
+    assert of_masks.flop_share >= 0.98
+    assert len(of_masks.segments) <= 4
+    assert of_masks.uncounted == ()
+
+
+@needs_tf_trt
 def test_every_product_is_counted_for_dynamic_sizes_too(tiny_workdir, report):
     dynamic = conversion_report(tiny_workdir, SHAPE, dynamic=True)
     assert dynamic.uncounted == ()
@@ -107,6 +117,9 @@ def test_each_operation_has_its_flops_and_the_reason_why_it_does_not_convert():
         tf.cast(images, tf.int64, name="long")
         tf.math.top_k(tf.reshape(images, (-1,)), k=tf.shape(images)[1], name="best")
         tf.nn.conv2d(images, tf.compat.v1.placeholder(tf.float32, (1, 1, 3, 3)), 1, "SAME", name="loose")
+        kernel, out = tf.ones((2, 2, 5, 3)), (2, 16, 20, 5)
+        tf.nn.conv2d_transpose(images, kernel, out, 2, name="deconv")
+        tf.nn.conv2d_transpose(images, tf.compat.v1.placeholder(tf.float32, (2, 2, 5, 3)), out, 2, name="loose_deconv")
     nodes = {node.name: node for node in graph_nodes(graph, converters())[0]}
     # conv: 2 x 4 x 5 cells of 4 channels, with 27 multiply-adds each. depthwise: 160 cells of 6 channels, with 9 each.
     # product: 40 rows of 4 x 5.
@@ -114,6 +127,9 @@ def test_each_operation_has_its_flops_and_the_reason_why_it_does_not_convert():
     assert nodes["depthwise/depthwise" if "depthwise/depthwise" in nodes else "depthwise"].flops == 2 * 160 * 6 * 9
     assert nodes["product"].flops == 2 * 40 * 4 * 5
     assert nodes["conv"].reason == ""
+    # deconv: each of 2 x 8 x 10 cells of 3 channels goes into 4 cells of 5 channels.
+    assert (nodes["deconv"].flops, nodes["deconv"].reason) == (2 * 160 * 3 * 4 * 5, "")
+    assert nodes["loose_deconv"].reason == "the kernel must be a constant"
     assert nodes["broadcast"].reason == "no converter"
     assert nodes["long"].reason == "int64"
     assert nodes["best"].reason == "input 1 must be a constant"
@@ -184,6 +200,24 @@ def test_the_detector_written_for_tensorrt_has_the_detections_of_the_detector(tr
     np.testing.assert_array_equal(detections["detection_classes"], ids[np.array(expected["labels"])])
     scaled = np.array(detections["detection_boxes"]) * np.tile(sizes, 2)[:, None]
     np.testing.assert_allclose(scaled, detections["detection_boxes_pixels"], rtol=1e-5)
+
+
+def test_masks_of_the_same_detections_are_compared_in_the_mean():
+    first = {
+        "detection_boxes_pixels": np.array([[[0, 0, 9, 9], [20, 20, 40, 40], [0, 0, 0, 0]]], np.float32),
+        "detection_scores": np.array([[0.9, 0.8, 0.0]], np.float32),
+        "detection_classes": np.array([[3.0, 7.0, 0.0]]),
+        "detection_masks": np.zeros((1, 3, 4, 4)),
+    }
+    turned = {name: value[:, [1, 0, 2]] for name, value in first.items()}
+    assert masks_apart(first, turned) == 0.0
+    turned["detection_masks"] = turned["detection_masks"].copy()
+    turned["detection_masks"][0, 0, :2] = 0.5  # half of the cells of the second detection
+    turned["detection_masks"][0, 2] = 1.0  # an empty row
+    assert masks_apart(first, turned) == 0.25
+    assert masks_apart({name: value for name, value in first.items() if name != "detection_masks"}, turned) == 0.0
+    turned["detection_masks"][0, 1, 0, 0] = np.nan
+    assert masks_apart(first, turned) > 1e9
 
 
 def test_images_are_resized_padded_and_shrunk_to_the_input(trained, photo):

@@ -23,9 +23,10 @@ NORMS = ("frozen_bn", "gn", "sync_bn")
 PRECISIONS = {"": "float32", "_mixed": "mixed_bfloat16", "_fp16": "mixed_float16"}
 
 
-def detector_config(norm="gn", accumulate=1, precision="float32", steps=20, **settings) -> Config:
+def detector_config(norm="gn", accumulate=1, precision="float32", steps=20, mask=False, **settings) -> Config:
     """Returns the settings of a very small real detector: four pictures of 64 x 64 a step, clipped gradients, averaged weights."""
     base = preset("shapes")
+    masks = {"mask": mask, "mask_channels": 8 if norm != "gn" else 32}
     width = 32 if norm == "gn" else 8  # GroupNorm has 32 groups
     small = {"backbone": "resnet18", "backbone_width": width, "pyramid_channels": 16, "head_width": 32}
     few = {"pre_nms_train": 30, "post_nms_train": 30, "pre_nms_test": 30, "post_nms_test": 30}
@@ -41,7 +42,7 @@ def detector_config(norm="gn", accumulate=1, precision="float32", steps=20, **se
         precision=precision,
         jit_compile=False,
         log_every=1,
-        model=replace(base.model, norm=norm, num_classes=2, freeze_stages=0, **small, **few),
+        model=replace(base.model, norm=norm, num_classes=2, freeze_stages=0, **small, **few, **masks),
         input=InputConfig(64, 64),
         sampling=replace(base.sampling, rpn_batch=16, roi_batch=8),
         optimizer=OptimizerConfig(**optimizer),
@@ -57,7 +58,7 @@ def run_detector(config: Config, strategy: tf.distribute.Strategy, permuted=Fals
         submodels = build_submodels(config.model)
         optimizer = Optimizer(config, submodels.weights_model.trainable_variables)
     step = build_train_step(submodels, config, optimizer, strategy)
-    batches = train_batches(made_up.source(0, 8), config)
+    batches = train_batches(made_up.source(0, 8, kind=made_up.with_masks), config)
     if permuted:  # adds the same sums in another order, which shows how much rounding alone changes
         batches = batches.map(lambda batch: {name: tf.gather(value, [2, 0, 3, 1]) for name, value in batch.items()})
     iterator = iter(strategy.experimental_distribute_dataset(batches))
@@ -76,7 +77,7 @@ def run_case(case: str, steps: int, strategy: tf.distribute.Strategy, permuted=F
     parts = 2 if "_in_parts" in rest else 1
     precision = PRECISIONS["_mixed" if "_mixed" in rest else "_fp16" if "_fp16" in rest else ""]
     if network == "detector":
-        return run_detector(detector_config(norm, parts, precision, steps), strategy, permuted)
+        return run_detector(detector_config(norm, parts, precision, steps, mask=True), strategy, permuted)
     config = replace(standin.config(steps=steps, norm=norm, precision=precision), accumulate=parts)
     return standin.run(config, strategy, synchronized=norm == "sync_bn", batch_norm=norm == "sync_bn")
 

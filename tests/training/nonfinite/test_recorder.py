@@ -115,8 +115,8 @@ def test_an_infinite_scaled_gradient_of_a_finite_loss_is_not_recorded(tmp_path):
 
 @pytest.fixture(scope="module")
 def healthy():
-    config = same_answer.detector_config(steps=2)
-    batch = next(iter(train_batches(made_up.source(0, 8), config)))
+    config = same_answer.detector_config(steps=2, mask=True)
+    batch = next(iter(train_batches(made_up.source(0, 8, kind=made_up.with_masks), config)))
     return build_submodels(config.model), config, batch
 
 
@@ -126,11 +126,12 @@ def test_a_step_whose_values_are_all_finite_has_no_first_fault(healthy):
     assert all(np.isfinite(value) for value in [*finding.losses.values(), finding.grad_norm])
 
 
-@pytest.mark.parametrize("layer", ["features/stem_conv", "rpn/rpn_deltas", "box_head/head_fc2"])
+@pytest.mark.parametrize("layer", ["features/stem_conv", "rpn/rpn_deltas", "box_head/head_fc2", "mask_head/mask_conv2"])
 def test_the_layer_whose_output_overflows_first_is_named(healthy, layer):
     submodels, config, batch = healthy
     part, _, name = layer.partition("/")
-    models = {"features": submodels.features, "rpn": submodels.rpn, "box_head": submodels.heads["box"]}
+    models = {"features": submodels.features, "rpn": submodels.rpn}
+    models |= {f"{name}_head": head for name, head in submodels.heads.items()}
     kernel = models[part].get_layer(name).kernel
     old = kernel.numpy()
     kernel.assign(np.full(old.shape, 3e38, np.float32))

@@ -131,7 +131,6 @@ def without_pyramid(**more):
 
 
 UNSUPPORTED = {
-    "Mask R-CNN": lambda: detector() | {"roi_heads.mask_head.mask_fcn1.weight": ONE},
     "Keypoint R-CNN": lambda: detector() | {"roi_heads.keypoint_head.conv_fcn1.weight": ONE},
     "Cascade R-CNN": lambda: detector() | {"roi_heads.box_head.0.fc1.weight": ONE},
     "RetinaNet": lambda: {

@@ -123,7 +123,6 @@ def test_the_classifier_and_the_counters_of_an_imagenet_backbone_are_left_out(tm
 
 
 UNSUPPORTED = {
-    "Mask R-CNN": lambda: detector() | {"roi_heads.mask_head.0.0.weight": np.ones((4, 4, 3, 3), np.float32)},
     "Keypoint R-CNN": lambda: detector() | {"roi_heads.keypoint_head.0.weight": np.ones((4, 4, 3, 3), np.float32)},
     "RetinaNet": lambda: {
         **{name: value for name, value in detector().items() if name.startswith("backbone.")},

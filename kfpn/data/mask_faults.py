@@ -1,0 +1,55 @@
+"""Checks the mask of one object against its image, and counts what is left out."""
+
+import numpy as np
+
+from kfpn.data.annotation_checks import AnnotationFaults
+from kfpn.data.mask_content import NOTHING, size_as_drawn, unpack_outline
+
+UNREADABLE = "masks, or polygons of them, that can't be read, left out; the boxes stay"
+OTHER_SIZE = "masks of another size than their image, left out; the boxes stay"
+OUTSIDE_IMAGE = "masks without a pixel in their image, left out; the boxes stay"
+BESIDE_BOX = "masks that lie beside their object's box, left out; the boxes stay"
+
+
+def usable_mask(
+    content: bytes, size: tuple[int, int], where: str, faults: AnnotationFaults, box: np.ndarray | None = None
+) -> bytes:
+    """Returns a mask, or nothing where it does not fit its image or its box.
+
+    Args:
+        content: packed; empty: there is none.
+        size: height and width of the pixels that it was drawn in.
+        where: what warnings call it.
+        faults: counts the masks that are left out.
+        box: (4,) yxyx in the same pixels; None: the mask is not compared with a box.
+    """
+    if not content:
+        return NOTHING
+    drawn_at = size_as_drawn(content)
+    if drawn_at is not None and drawn_at != tuple(size):
+        faults.add(OTHER_SIZE, f"{where}: {drawn_at[1]} x {drawn_at[0]} in an image of {size[1]} x {size[0]}")
+        return NOTHING
+    around = _sides_around(content)
+    if around is None or not _touch(around, np.array([0, 0, *size])):
+        faults.add(OUTSIDE_IMAGE, where)
+        return NOTHING
+    if box is not None and not _touch(around, box):
+        faults.add(BESIDE_BOX, where)
+        return NOTHING
+    return content
+
+
+def _sides_around(content: bytes) -> np.ndarray | None:
+    """Returns the box yxyx around a mask, in pixels; None where it has no pixel."""
+    outline = unpack_outline(content)
+    if isinstance(outline, list):
+        points = np.concatenate(outline)
+        return np.concatenate([points.min(0)[::-1], points.max(0)[::-1]])
+    if outline is None or not outline.pixels.any():
+        return None
+    rows, columns = (np.flatnonzero(outline.pixels.any(axis)) for axis in (1, 0))
+    return np.array([rows[0], columns[0] + outline.first, rows[-1] + 1, columns[-1] + 1 + outline.first], np.float64)
+
+
+def _touch(first: np.ndarray, second: np.ndarray) -> bool:
+    return bool((first[:2] < second[2:]).all() and (first[2:] > second[:2]).all())

@@ -1,0 +1,93 @@
+"""Finds the image files that a user names, reads them, and names the pictures that are made of them."""
+
+import glob
+import logging
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from kfpn.config.checks import require_local
+from kfpn.config.run import InputConfig
+from kfpn.data.augment import size_rule
+from kfpn.data.image import decode_picture
+from kfpn.data.image_endings import image_endings, images_among, is_image_name
+from kfpn.data.jpeg_fraction import DecodedImage
+
+LOGGER = logging.getLogger("kfpn")
+
+
+def readable_images(
+    paths: Sequence[Path], task: str, failed: list[Path], rule: InputConfig
+) -> Iterator[tuple[int, Path, DecodedImage]]:
+    """Yields the images that can be read, with a bar of progress; the others are named on stderr.
+
+    Args:
+        paths: image files.
+        task: str, what the bar says.
+        failed: takes the paths that cannot be read.
+        rule: makes the largest image of each, see `decode_picture`.
+
+    Yields:
+        The number of the path, counted from 1, the path, and the image.
+    """
+    for number, path in enumerate(tqdm(paths, desc=task, unit="image", leave=False), start=1):
+        try:
+            image = decode_picture(path, str(path), size_rule(rule))
+        except ValueError as error:
+            failed.append(path)
+            tqdm.write(f"kfpn: error: {error}", file=sys.stderr)
+        else:
+            yield number, path, image
+
+
+def find_images(names: Sequence[str]) -> list[Path]:
+    """Returns the image files that names, folders and patterns stand for, in order, each once.
+
+    A name that does not exist is returned as it is, so that it is reported with the images that can't be read. Of a folder
+    and of a pattern, files that are no images by their ending, hidden files and folders are passed over, which is said in one line.
+
+    Raises:
+        ValueError: if a folder holds no image, or a name is an address (`https://...`).
+    """
+    paths: list[Path] = []
+    for name in names:
+        require_local("images", name)
+        path = Path(name)
+        if path.is_dir():
+            paths += _named_images(name, path.iterdir())
+        elif path.exists() or not (matches := sorted(glob.glob(name))):
+            paths.append(path)  # A name that exists is not a pattern: a file may be called a[1].jpg.
+        else:
+            files = [file for match in matches if (file := Path(match)).is_file()]
+            # A pattern may name images of any ending, but of photos/* only the images are meant.
+            paths += _named_images(name, map(Path, matches)) if any(map(is_image_name, files)) else files
+    return list(dict.fromkeys(paths))
+
+
+def _named_images(name: str, paths: Iterable[Path]) -> list[Path]:
+    held = images_among(paths)
+    if not held.files:
+        there = f": there are only {held.passed_over_line()}" if held.passed_over else ""
+        raise ValueError(f"{name} must hold images ({', '.join(sorted(image_endings()))}), got none{there}")
+    if held.passed_over:
+        LOGGER.warning("%s: %d images; passed over: %s", name, len(held.files), held.passed_over_line())
+    return held.files
+
+
+def picture_paths(paths: Sequence[Path], output: Path, ending: str = "") -> dict[Path, Path]:
+    """Returns the path of the picture that is made of each image: its name and `ending`, .png, with a number where it is taken.
+
+    No two images have the same picture, and no picture overwrites one of the images.
+    """
+    taken = {path.resolve() for path in paths}
+    pictures = {}
+    for path in paths:
+        number, picture = 1, output / f"{path.stem}{ending}.png"
+        while picture.resolve() in taken:
+            number += 1
+            picture = output / f"{path.stem}{ending}-{number}.png"
+        taken.add(picture.resolve())
+        pictures[path] = picture
+    return pictures

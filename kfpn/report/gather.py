@@ -1,0 +1,172 @@
+"""Gathers what a report shows: the figures, the detections and the errors of a run on a data set."""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+from kfpn.config.checks import SHARE, check, whole
+from kfpn.config.run import Config
+from kfpn.data.formats import open_source
+from kfpn.data.own_split import open_run_sources, open_validation
+from kfpn.data.record import Source
+from kfpn.evaluation.coco_figures import COCO_LIMITS, evaluate_coco
+from kfpn.evaluation.coco_rows import ground_truth
+from kfpn.evaluation.error_analysis import ErrorAnalysis, analyse_errors
+from kfpn.evaluation.image_errors import ImageErrors, errors_of_image
+from kfpn.inference.evaluate import EvaluationRequest, open_evaluation
+from kfpn.report.results_file import read_results
+from kfpn.runs.load import require_trained
+from kfpn.runs.workdir import Workdir
+
+
+@dataclasses.dataclass(frozen=True)
+class ReportRequest:
+    """Says what is reported on.
+
+    Attributes:
+        workdir: of `kfpn train` or `kfpn import-weights`.
+        data: as `EvaluationRequest` has it. None: the validation data of the run.
+        split: of the data, where their name does not say one.
+        detections: a file of detections on these data, in COCO's results form; None: the run's detector makes them.
+        min_score: detections below it are in no picture and in no confusion matrix.
+        images: pictures of the worst images, at most.
+    """
+
+    workdir: str | os.PathLike
+    data: str | Source | None = None
+    split: str = "validation"
+    detections: str | os.PathLike | None = None
+    min_score: float = 0.5
+    images: int = 20
+
+    def __post_init__(self) -> None:
+        check(self, "", "min_score", SHARE)
+        check(self, "", "images", whole(0))
+
+
+@dataclasses.dataclass(frozen=True)
+class GatheredRun:
+    """Holds what is shown of a run.
+
+    Attributes:
+        request: what is reported on.
+        workdir: of the run.
+        config: of the run.
+        source: the data.
+        figures: of `evaluate_coco`.
+        detections: image id -> its detections, with the labels of the data.
+        analyses: of boxes and, where there are any, of masks.
+        errors: of each image, in the order of the data.
+        faults: name of data -> what their check left out or changed, see `AnnotatedSource.fault_counts`.
+    """
+
+    request: ReportRequest
+    workdir: Workdir
+    config: Config
+    source: Source
+    figures: dict[str, Any]
+    detections: dict[int, dict[str, Any]]
+    analyses: tuple[ErrorAnalysis, ...]
+    errors: tuple[ImageErrors, ...]
+    faults: dict[str, dict[str, tuple[int, str]]]
+
+    @property
+    def name(self) -> str:
+        """Returns what the report calls the run."""
+        return str(self.workdir.path)
+
+
+def gather_run(request: ReportRequest) -> GatheredRun:
+    """Detects on all images, or reads detections, and analyses them.
+
+    Raises:
+        ValueError: if the work directory holds no trained detector, the data can't be opened or hold no object, or the detections
+            are of other data.
+        OSError: if the file of detections can't be read.
+    """
+    require_gathered(request)
+    if request.detections is None:
+        evaluation = open_evaluation(EvaluationRequest(request.workdir, request.data, split=request.split))
+        config, source = evaluation.source_pass.config, evaluation.source
+        _require_objects(source)  # before the long work
+        figures, detections = evaluation.measure()
+    else:
+        config = Workdir(request.workdir).read_config()
+        source = _opened(request, config)
+        _require_objects(source)
+        detections = read_results(Path(request.detections), source)
+        limit = max(_limit_of(config), *(len(one["scores"]) for one in detections))
+        figures = evaluate_coco((source[i] for i in range(len(source))), detections, source.class_names, limit)
+    return _gathered(request, config, source, figures, detections)
+
+
+def _gathered(
+    request: ReportRequest, config: Config, source: Source, figures: dict[str, Any], detections: list[dict[str, Any]]
+) -> GatheredRun:
+    with_masks = any("segmentations" in one for one in detections)
+    truth = ground_truth((source[i] for i in range(len(source))), source.class_names, with_masks)
+    limit = max(_limit_of(config), *(len(one["scores"]) for one in detections))
+    analyses = [analyse_errors(truth, detections, "bbox", limit, request.min_score)]
+    if with_masks and figures.get("mask_AP") is not None:
+        analyses.append(analyse_errors(truth, detections, "segm", limit, request.min_score))
+    of_image = {int(one["image_id"]): one for one in detections}
+    errors = tuple(
+        errors_of_image(record, of_image[int(record.image_id)], request.min_score)
+        for record in (source[i] for i in range(len(source)))
+    )
+    faults = {source.name: dict(getattr(source, "fault_counts", {}))} | _training_faults(request, config)
+    return GatheredRun(
+        request, Workdir(request.workdir), config, source, figures, of_image, tuple(analyses), errors, faults
+    )
+
+
+def _limit_of(config: Config) -> int:
+    return max(config.model.max_detections, COCO_LIMITS[-1])
+
+
+def require_gathered(request: ReportRequest) -> None:
+    """Checks that a work directory is there, with weights where detections are not given.
+
+    Raises:
+        ValueError: as `require_trained`.
+    """
+    workdir = Workdir(request.workdir)
+    require_trained(workdir, workdir.config if request.detections is not None else None, rpn=False)
+
+
+def _opened(request: ReportRequest, config: Config) -> Source:
+    """Opens the data as `open_evaluation` does."""
+    if not request.data:
+        return validation_data_of(config, request.split)
+    return open_source(request.data, request.split, config.check_images, config.model.mask)
+
+
+def validation_data_of(config: Config, split: str) -> Source:
+    """Opens the validation data of a run.
+
+    Raises:
+        ValueError: if it has none.
+    """
+    source = open_validation(config, split)
+    if source is None:
+        raise ValueError(f"{config.data} has no validation split: say what to report on with --data")
+    return source
+
+
+def _require_objects(source: Source) -> None:
+    if not any((~source[index].crowd).any() for index in range(len(source))):
+        raise ValueError(
+            f"data must have objects to find, got none in the {len(source)} images of {source.name}: there is nothing to report on"
+        )
+
+
+def _training_faults(request: ReportRequest, config: Config) -> dict[str, dict[str, tuple[int, str]]]:
+    """Returns what the check of the training data left out; nothing for a report on other data, or if they are gone."""
+    if request.data:
+        return {}
+    try:
+        source, _ = open_run_sources(config)
+    except (ValueError, OSError) as error:
+        return {config.data: {f"can't be opened any more: {error}": (1, config.data)}}
+    return {source.name: dict(getattr(source, "fault_counts", {}))}
