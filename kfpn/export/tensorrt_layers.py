@@ -1,10 +1,11 @@
 """Replaces layers by formulations that TensorRT takes: the same weights and numbers, other operations."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from kfpn.modeling.heads.mask import Deconvolution
-from kfpn.modeling.layers import PointwiseConv2D
+from kfpn.modeling.layers import MaskedGroupNormalization, PointwiseConv2D
 from kfpn.modeling.pyramid import Upsample, UpsampleAdd
 from kfpn.modeling.submodels import Submodels
 
@@ -71,6 +72,39 @@ class AsConvolution(keras.layers.Layer):
         return self.product.compute_output_spec(inputs)
 
 
+class GroupNormByProducts(keras.layers.Layer):
+    """Computes a group norm with its groups' means as products with a matrix, with that layer's weights.
+
+    OpenVINO can't follow an unknown number of RoIs through the reshapes of one group norm behind another.
+
+    Args:
+        norm: the layer, of maps without padding.
+    """
+
+    def __init__(self, norm: MaskedGroupNormalization):
+        super().__init__(name=norm.name, dtype=norm.dtype_policy)
+        self.norm = norm
+        self.built = True
+
+    def call(self, inputs):
+        """Returns (R, H, W, C) of the same."""
+        norm, x = self.norm, ops.cast(inputs, "float32")
+        size = inputs.shape[-1] // norm.groups
+        of_group = np.kron(np.eye(norm.groups), np.full((size, size), 1.0 / size)).astype("float32")
+        centred = x - ops.matmul(ops.mean(x, axis=(1, 2)), of_group)[:, None, None]
+        variance = ops.matmul(ops.mean(ops.square(centred), axis=(1, 2)), of_group)[:, None, None]
+        outputs = centred * ops.rsqrt(variance + norm.epsilon) * norm.gamma + norm.beta
+        return ops.cast(outputs, self.compute_dtype)
+
+    def compute_output_spec(self, inputs):
+        """Returns the shape and dtype that the layer's output has."""
+        return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
+
+
+def _mask_head_layer(layer):
+    return GroupNormByProducts(layer) if isinstance(layer, MaskedGroupNormalization) else _tensorrt_layer(layer)
+
+
 def _tensorrt_layer(layer):
     if isinstance(layer, PointwiseConv2D | Deconvolution):
         return AsConvolution(layer)
@@ -85,10 +119,12 @@ def for_tensorrt(submodels: Submodels) -> Submodels:
     Args:
         submodels: with folded norms. `weights_model` is returned unchanged.
     """
-    features, padded, rpn, *heads = (
+    features, padded, rpn = (
         keras.models.clone_model(model, clone_function=_tensorrt_layer)
-        for model in (submodels.features, submodels.padded_features, submodels.rpn, *submodels.heads.values())
+        for model in (submodels.features, submodels.padded_features, submodels.rpn)
     )
-    return submodels._replace(
-        features=features, padded_features=padded, rpn=rpn, heads=dict(zip(submodels.heads, heads, strict=True))
-    )
+    heads = {
+        name: keras.models.clone_model(head, clone_function=_mask_head_layer if name == "mask" else _tensorrt_layer)
+        for name, head in submodels.heads.items()
+    }
+    return submodels._replace(features=features, padded_features=padded, rpn=rpn, heads=heads)

@@ -119,7 +119,8 @@ def _eight_bit_nodes(graph: Any) -> list[str]:
         if node.op_type not in ("Conv", "MatMul") or node.input[1] not in weights:
             continue
         reads_the_image = node.op_type == "Conv" and weights[node.input[1]][1] == 3
-        if not reads_the_image and not any(name in node.name for name in _PREDICTORS):
+        averages = node.op_type == "MatMul" and "_norm" in node.name  # the means of groups, which stay float32
+        if not reads_the_image and not averages and not any(name in node.name for name in _PREDICTORS):
             chosen.append(node.name)
     return chosen
 
