@@ -67,7 +67,9 @@ def tiny_workdir(tmp_path_factory):
 @pytest.fixture(scope="session")
 def mask_workdir(tmp_path_factory):
     """Returns the path of a work directory of the tiny detector with masks. Tests share it and must not change it."""
-    return write_workdir(tmp_path_factory.mktemp("masks") / "run", mask=True, mask_channels=8, norm_heads=True, max_detections=6)
+    return write_workdir(
+        tmp_path_factory.mktemp("masks") / "run", mask=True, mask_channels=8, norm_heads=True, max_detections=6
+    )
 
 
 @pytest.fixture(scope="session")
