@@ -139,6 +139,7 @@ SMALL = Network(
         "sampling.rpn_batch": 128,
         "sampling.roi_batch": 64,
         "sampling.roi_positive_fraction": 0.5,
+        "sampling.mask_batch": 32,
         "sampling.roi_box_beta": 1.0 / 9.0,
         "optimizer.learning_rate": 0.1,
         "optimizer.reference_batch": 4,

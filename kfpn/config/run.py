@@ -65,6 +65,8 @@ class SamplingConfig:
     """The error at which the RPN's smooth L1 turns from a square to a line; 0 is plain L1 (detectron2)."""
     roi_box_beta: float = 1.0
     """The same for the box head: 1 in Fast R-CNN, 1/9 in torchvision, 0 in detectron2."""
+    mask_batch: int | None = None
+    """Positive RoIs an image in the mask head's loss, at most; more are drawn from at random. None: all, as in Mask R-CNN."""
     mask_targets: MaskTargets = "grid"
     """What the mask head learns for a RoI. grid: the cells that lie at least half in the object, from its mask of 112 x 112, within the
     compiled step. Exactly as others, on the host: polygons or bitmaps (detectron2), soft (torchvision: each cell's share)."""
@@ -77,6 +79,7 @@ class SamplingConfig:
         check(self, "sampling.", "rpn_batch roi_batch", whole(1))
         check(self, "sampling.", "rpn_positive_fraction roi_positive_fraction", SHARE_ABOVE_0)
         check(self, "sampling.", "rpn_box_beta roi_box_beta", NOT_NEGATIVE)
+        check(self, "sampling.", "mask_batch", WHOLE_OR_NONE)
         check(self, "sampling.", "mask_targets", one_of(MaskTargets))
 
 

@@ -37,6 +37,15 @@ def positive_rows(sampling: SamplingConfig) -> int:
     return max(1, int(sampling.roi_batch * sampling.roi_positive_fraction))
 
 
+def mask_rows(sampling: SamplingConfig) -> int:
+    """Returns how many rows of a sample of RoIs the mask head learns from: the first `mask_batch`, and P of `positive_rows` at most.
+
+    The positives of a sample stand in the order of their noise, so the first of them are a random choice.
+    """
+    rows = positive_rows(sampling)
+    return rows if sampling.mask_batch is None else min(rows, sampling.mask_batch)
+
+
 def rpn_targets(anchors, usable, gt, sampling: SamplingConfig, noise) -> Targets:
     """Samples anchors for the RPN losses; labels are 0 for objects, 1 for background.
 

@@ -7,7 +7,7 @@ from keras import ops
 
 from kfpn.config.run import Config
 from kfpn.losses import find_loss, terms
-from kfpn.losses.targets import Targets, positive_rows, roi_targets, rpn_targets
+from kfpn.losses.targets import Targets, mask_rows, roi_targets, rpn_targets
 from kfpn.modeling.detector import Detector, Rois
 from kfpn.modeling.proposals import ProposalRule, level_anchors, select_proposals, usable_anchors
 from kfpn.modeling.submodels import Submodels
@@ -69,7 +69,7 @@ class TrainingDetector(Detector):
     def pool(self, levels: dict, boxes, image_sizes, head: str = "box"):
         """Pools the sampled RoIs; for a head that learns from positives alone, the first rows, where these stand."""
         if getattr(find_loss(head), "LOOKS_AT", "sample") == "positives":
-            boxes = boxes[:, : positive_rows(self.run_config.sampling)]
+            boxes = boxes[:, : mask_rows(self.run_config.sampling)]
             return stored(super().pool(levels, boxes, image_sizes, head))
         return super().pool(levels, boxes, image_sizes, head)
 

@@ -166,6 +166,7 @@ _DETECTRON2 = (
     Row("model.mask_classes", "each", "MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK", False, DEFAULTS),
     Row("model.mask_channels", None, "MODEL.ROI_MASK_HEAD.CONV_DIM, as FPN.OUT_CHANNELS", 256, DEFAULTS),
     Row("model.pasting", "sampled", "paste_masks_in_image", "grid_sample", STAGES),
+    Row("sampling.mask_batch", None, "select_foreground_proposals", "all positives", STAGES),
     Row("sampling.mask_targets", "polygons", "INPUT.MASK_FORMAT", "polygon", DEFAULTS),
     Row("optimizer.name", "sgd", "build_optimizer", "torch.optim.SGD", SOLVER),
 )
@@ -244,6 +245,7 @@ TORCHVISION = (
     Row("model.mask_classes", "each", "MaskRCNNPredictor(num_classes)", "a mask for each", STAGES),
     Row("model.mask_channels", None, "MaskRCNNHeads(layers), as out_channels", (256, 256, 256, 256), STAGES),
     Row("model.pasting", "resized", "paste_masks_in_image", "expand_masks, interpolate", STAGES),
+    Row("sampling.mask_batch", None, "RoIHeads.forward", "all positives", STAGES),
     Row("sampling.mask_targets", "soft", "project_masks_on_boxes", "roi_align", TV_HEADS),
     Row("optimizer.name", "sgd", "optimizer", "torch.optim.SGD", TV_TRAIN),
 )
@@ -323,6 +325,7 @@ PAPER_ROWS = (
     Row("model.mask_classes", "each", "", None, _CHOICE),
     Row("model.mask_channels", None, "", None, _CHOICE),
     Row("model.pasting", "sampled", "", None, _CHOICE),
+    Row("sampling.mask_batch", None, "", None, _CHOICE),
     Row("sampling.mask_targets", "grid", "", None, _CHOICE),
     Row("optimizer.name", "sgd", "Synchronized SGD", "SGD", _TEXT),
 )

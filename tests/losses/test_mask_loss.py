@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from kfpn.config.run import Config, SamplingConfig
 from kfpn.losses import mask
-from kfpn.losses.targets import Targets, positive_rows
+from kfpn.losses.targets import Targets, mask_rows, positive_rows
 from kfpn.losses.training_losses import training_losses
 from kfpn.modeling.heads.mask import MASK_SIDE
 from kfpn.modeling.submodels import build_submodels
@@ -23,7 +23,7 @@ def loss_of(logits, labels, positive, has_mask, index, **settings):
     """The loss of one image whose objects fill their boxes; the logits (P, K) are those of all cells of a mask."""
     config = Config(model=tiny.config(mask=True, **settings), sampling=SAMPLING)
     outputs = np.broadcast_to(
-        np.asarray(logits, "float32")[:, None, None], (4, MASK_SIDE, MASK_SIDE, np.shape(logits)[1])
+        np.asarray(logits, "float32")[:, None, None], (len(logits), MASK_SIDE, MASK_SIDE, np.shape(logits)[1])
     )
     rest = 16 - 4
     pad = lambda values, value: np.array([[*values, *([value] * rest)]])  # noqa: E731
@@ -80,6 +80,18 @@ def test_positive_rows_are_at_least_one():
     assert positive_rows(SAMPLING) == 4
     assert positive_rows(dataclasses.replace(SAMPLING, roi_batch=3)) == 1
     assert positive_rows(SamplingConfig()) == 128
+
+
+@pytest.mark.parametrize(("most", "rows"), [(None, 4), (3, 3), (9, 4)])
+def test_the_mask_head_looks_at_no_more_rows_than_asked_for(most, rows):
+    assert mask_rows(dataclasses.replace(SAMPLING, mask_batch=most)) == rows
+
+
+def test_with_a_smaller_mask_batch_only_its_first_rows_are_in_the_loss(monkeypatch):
+    """The rows behind have wrong logits: with them the loss would be another."""
+    monkeypatch.setattr(f"{__name__}.SAMPLING", dataclasses.replace(SAMPLING, mask_batch=2))
+    first = loss_of([[2.0], [-1.0]], [0, 2, 1, 1], [True] * 4, [True, True], [0, 1, 0, 0], mask_classes="agnostic")
+    assert first == pytest.approx((entropy(2.0) + entropy(-1.0)) / 2, rel=1e-5)
 
 
 def with_masks(batch, seed=0):

@@ -84,7 +84,12 @@ def to_kfpn_layout(
     ordered = _deltas_to_yxyx({**tensors, "head_fc1/kernel": _cells_first(tensors["head_fc1/kernel"], channels)})
     if background_first:
         ordered = _background_last(ordered)
-    sizes = {"pyramid_channels": channels, "head_width": tensors["head_fc2/bias"].value.size, "roi_size": side}
+    sizes = {
+        "mask_channels": None,
+        "pyramid_channels": channels,
+        "head_width": tensors["head_fc2/bias"].value.size,
+        "roi_size": side,
+    }
     if "mask_logits/bias" in tensors:
         ordered, of_masks = _masks_to_kfpn(path, ordered, logits, background_first)
         sizes |= of_masks
