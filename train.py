@@ -7,7 +7,7 @@ every option, `--data coco:...` or `--data voc:...` trains on your own images.
 
 import sys
 
-from kfpn.cli import main
+from kfpn.cli import program
 
 if __name__ == "__main__":
-    sys.exit(main(["train", *sys.argv[1:]]))
+    sys.exit(program(["train", *sys.argv[1:]]))

@@ -2,7 +2,7 @@
 
 import sys
 
-from kfpn.cli import main
+from kfpn.cli import program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())
