@@ -33,7 +33,7 @@ UNUSED_SETTINGS = {
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """The network: backbone, pyramid, RPN, box head and final selection."""
+    """The network: backbone, pyramid, RPN, heads and final selection."""
 
     num_classes: int = 80
     """Object classes, background not counted. Training takes it from the data set."""

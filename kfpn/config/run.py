@@ -66,7 +66,7 @@ class SamplingConfig:
     roi_box_beta: float = 1.0
     """The same for the box head: 1 in Fast R-CNN, 1/9 in torchvision, 0 in detectron2."""
     mask_batch: int | None = None
-    """Positive RoIs an image in the mask head's loss, at most; more are drawn from at random. None: all, as in Mask R-CNN."""
+    """The mask head learns from at most so many positive RoIs of an image; of more, these are drawn at random. None: all (Mask R-CNN)."""
     mask_targets: MaskTargets = "grid"
     """What the mask head learns for a RoI. grid: the cells that lie at least half in the object, from its mask of 112 x 112, within the
     compiled step. Exactly as others, on the host: polygons or bitmaps (detectron2), soft (torchvision: each cell's share)."""

@@ -28,7 +28,7 @@ class Annotations:
         labels: (M,) int32, 0-based.
         crowd: (M,) bool.
         areas: (M,) float32 square pixels.
-        masks: of the M objects, compressed; None: they were not asked for, or there are none.
+        masks: of the M objects, compressed; None: they were not asked for, or the format has none.
     """
 
     offsets: np.ndarray

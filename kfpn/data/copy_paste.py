@@ -15,8 +15,8 @@ TAKEN = 0.5
 def paste_objects(picture: Picture, other: Picture, least: float, chance: np.random.Generator) -> Picture:
     """Returns a picture with some objects of another one in it.
 
-    The other picture is laid over this one at a place that chance chooses, and the pixels of its chosen objects are copied. What they cover
-    is taken from the masks below, and boxes shrink to what is left.
+    The other picture is laid over this one at a place that chance chooses, and the pixels of its chosen objects are copied. What they
+    cover is taken from the masks below, and boxes shrink to what is left.
 
     Args:
         picture: below, with masks.

@@ -157,7 +157,7 @@ def load_picture(image: str | os.PathLike[str] | bytes, name: str | None = None)
 
     Args:
         image: path of an image file, or its encoded bytes.
-        name: what messages call it; None: its path.
+        name: what messages call it; None: its path, or "the image" where it is bytes.
 
     Returns:
         (H, W, 3) uint8 RGB.

@@ -137,8 +137,7 @@ def _as_polygons(outline: Sequence[Any] | np.ndarray) -> list[np.ndarray]:
         raise ValueError("have at least one polygon, got an empty list")
     in_rows = isinstance(outline, np.ndarray) and outline.ndim == 2
     one = in_rows or not isinstance(outline[0], Sequence | np.ndarray)
-    polygons = [as_points(polygon) for polygon in ([outline] if one else outline)]
-    return polygons
+    return [as_points(polygon) for polygon in ([outline] if one else outline)]
 
 
 def as_points(polygon: Any) -> np.ndarray:

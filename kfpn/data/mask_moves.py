@@ -1,4 +1,4 @@
-"""Moves the masks of a picture as its image and boxes are moved: cut and resized, mirrored, turned by quarters; no masks stay none."""
+"""Moves the masks of a picture as its image and boxes are moved: cut and resized, mirrored, turned by quarters."""
 
 import numpy as np
 
@@ -50,6 +50,19 @@ def turn_masks(masks: ObjectMasks | None, turns: int) -> ObjectMasks | None:
     return masks
 
 
+def are_out_of_sight(masks: ObjectMasks, asked: np.ndarray) -> np.ndarray:
+    """Says of which objects nothing is seen, (M,) bool: they have a mask, and it has no pixel in its frame.
+
+    Args:
+        masks: of the M objects.
+        asked: (M,) bool, the objects whose masks are drawn to find out; of all others the answer is False.
+    """
+    hidden = np.zeros(len(masks), bool)
+    for i in np.flatnonzero(asked & masks.exists).tolist():
+        hidden[i] = not masks.bitmap(i).any()
+    return hidden
+
+
 def batch_masks(masks: ObjectMasks | None, boxes: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns the masks of a picture as a batch has them.
 
@@ -59,8 +72,8 @@ def batch_masks(masks: ObjectMasks | None, boxes: np.ndarray, rows: int) -> tupl
         rows: at least M.
 
     Returns:
-        (rows, S, S) uint8, 0 or 1, each object's mask over its own box, S = 112; and (rows,) bool, whether there is one. A mask of
-        which a crop has left no cell is none.
+        (rows, S, S) uint8, 0 or 1, each object's mask over its own box, S = 112; and (rows,) bool, whether there is one. A mask
+        without a cell in its box is none.
     """
     grids = np.zeros((rows, GRID_SIDE, GRID_SIDE), np.uint8)
     has_mask = np.zeros(rows, bool)

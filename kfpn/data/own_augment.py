@@ -84,7 +84,9 @@ class OwnAugment:
             )
         image, boxes, labels, masks = answer
         if masks is not None and given is None:
-            raise ValueError(f"return None as masks, got {_kind(masks)}: masks come only with --mask")
+            raise ValueError(
+                f"return None as masks, got {_kind(masks)}: masks come only with --mask, from data that has them"
+            )
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(
                 f"return an image (H, W, 3) of uint8, got {_kind(image)}: values are 0..255, convert them with "

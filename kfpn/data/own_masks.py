@@ -28,9 +28,8 @@ def masks_of_bitmaps(bitmaps: Any, boxes: np.ndarray, size: tuple[int, ...]) -> 
         ValueError: "RULE, got VALUE: what to do".
     """
     frame, count = (int(size[0]), int(size[1])), len(boxes)
-    if (
-        bitmaps is None and count
-    ):  # else a function written without masks in mind would leave nothing to learn them from
+    if bitmaps is None and count:
+        # A function that was written without masks in mind would leave nothing to learn them from.
         raise ValueError(
             "return masks (N, H, W), got None: return those that came, moved as the image; zeros of an object without a mask"
         )

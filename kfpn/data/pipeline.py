@@ -57,10 +57,11 @@ def train_batches(
     A batch is a dict of `images` (B, Hc, Wc, 3) uint8, zeros below and right of each image; `image_sizes` (B, 2)
     int32, its true height and width; `gt_boxes` (B, G, 4) float32 yxyx pixels of the resized image; `gt_labels`
     (B, G) int32, -1 in rows without a box; `gt_crowd` (B, G) bool; `sample_index` (B,) int64, step x B + position;
-    `record_index` (B,) int64. With a mask head also `gt_masks` (B, G, 112, 112) uint8, 1 where the object is, over its own box, and
-    `gt_has_mask` (B, G) bool; where `config.masks_on_host`, `gt_outlines` (B, G) bytes stand for `gt_masks`, see
-    `ObjectMasks.serialized`. G is source.max_boxes, at least 1, twice as many with `augment` or
-    copy-paste. Images of a batch share an aspect group, thus Hc, Wc.
+    `record_index` (B,) int64. G is source.max_boxes, at least 1, twice as many with `augment` or copy-paste. Images of a batch
+    share an aspect group, thus Hc, Wc.
+
+    With a mask head also `gt_has_mask` (B, G) bool, and `gt_masks` (B, G, 112, 112) uint8, 1 where the object is, over its own box;
+    where `config.masks_on_host`, `gt_outlines` (B, G) bytes in their stead, see `ObjectMasks.serialized`.
 
     Raises:
         ValueError: when the source is empty, `start_step` negative or `augment` no function. An unreadable image surfaces from the iterator

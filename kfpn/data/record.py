@@ -25,7 +25,7 @@ class Record:
         areas: (M,) float32 square pixels, by which evaluation sorts small, medium and large
             (the annotation's own area where it has one, as COCO's is that of the mask; else the box's).
         name: str, what messages call the image (its path, or the data set and id).
-        masks: of the M objects, in the image after EXIF rotation; None where they were not asked for, or the data set has none.
+        masks: of the M objects, in the image after EXIF rotation; None where they were not asked for, or the format has none.
     """
 
     image: str | bytes | np.ndarray | ImagePart

@@ -61,7 +61,8 @@ def _annotation_stamps(files: Sequence[str]) -> np.ndarray:
 
 
 def _is_annotation(file: str) -> bool:
-    return file.lower().endswith(_ANNOTATION_ENDINGS) or os.path.basename(os.path.dirname(file)) == OBJECT_PICTURES
+    folder = os.path.basename(os.path.dirname(file))
+    return file.lower().endswith(_ANNOTATION_ENDINGS) or folder.lower() == OBJECT_PICTURES.lower()
 
 
 def _recall(memory: CheckMemory, made_from: Sequence[str], stamps: np.ndarray) -> Source | None:
@@ -110,7 +111,7 @@ def _require_sound(annotations: Annotations, table: ImageTable, classes: int, ca
 
 
 def _are_sound_masks(masks: MaskColumn | None, objects: int) -> bool:
-    """Returns whether a column of masks has a place for each object. What is in it is checked when it is drawn."""
+    """Returns whether a column of masks has a place for each object. The masks themselves are not unpacked."""
     if masks is None:
         return True
     content, offsets = masks.content, masks.offsets

@@ -92,7 +92,7 @@ def runs_of_columns(runs: np.ndarray, height: int) -> tuple[np.ndarray, int, int
     """Leaves out the columns before and behind an object.
 
     Args:
-        runs: (N,) int64 of the whole image.
+        runs: (N,) int64 of the whole image; some may be 0.
         height: pixels of the image.
 
     Returns:
@@ -104,8 +104,9 @@ def runs_of_columns(runs: np.ndarray, height: int) -> tuple[np.ndarray, int, int
         return np.zeros(0, np.int64), 0, 0
     first = int(ends[filled[0] - 1]) // height
     behind = -(-int(ends[filled[-1]]) // height)
-    kept = runs[: filled[-1] + 1].copy()
-    kept[0] -= first * height
+    # From the run before the first pixel on: where runs of 0 stand before it, their pixels outside are one run.
+    kept = runs[filled[0] - 1 : filled[-1] + 1].copy()
+    kept[0] = ends[filled[0] - 1] - first * height
     rest = behind * height - int(ends[filled[-1]])
     return np.concatenate([kept, [rest]]) if rest else kept, first, behind - first
 
@@ -123,7 +124,9 @@ def _runs_of_numbers(counts: Any) -> np.ndarray:
 
 
 def _runs_of_text(text: str | bytes) -> np.ndarray:
-    signs = np.frombuffer(text.encode("utf-8") if isinstance(text, str) else text, np.uint8).astype(np.int64)
+    signs = np.frombuffer(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text, np.uint8).astype(
+        np.int64
+    )
     signs = signs - _FIRST_SIGN
     if not len(signs) or signs.min() < 0 or signs.max() >= 2 * _MORE or signs[-1] & _MORE:
         raise ValueError(f"have counts in COCO's compressed text, got {text[:40]!r}")

@@ -21,6 +21,7 @@ from kfpn.data.copy_paste import paste_objects
 from kfpn.data.image import decode_record
 from kfpn.data.jpeg_fraction import DecodedImage, SizeRule
 from kfpn.data.mask_moves import (
+    are_out_of_sight,
     batch_masks,
     batch_outlines,
     flip_masks,
@@ -35,7 +36,8 @@ from kfpn.data.record import Record, Source
 from kfpn.data.views import View, choose_view, cut_boxes, fitting_size, random_numbers, training_sizes
 
 ROOM = 2
-"""Rows of boxes with a function of one's own or copy-paste, in the most boxes of one image: both may paste objects."""
+"""With a function of one's own or copy-paste a training image has rows for this many times the most boxes of one image: both may
+paste objects."""
 
 _OTHERS = 1 << 62
 """Is added to the number of a sample for the image that is pasted into it: its view has other random numbers."""
@@ -122,7 +124,11 @@ def _larger(largest: SizeRule, rule: SizeRule, view: View) -> SizeRule:
 def _seen_picture(
     decoded: DecodedImage, record: Record, view: View | None, limit: tuple[int, int], least: float
 ) -> Picture:
-    """Returns the part of an image that is seen, resized, with its boxes."""
+    """Returns the part of an image that is seen, resized, with its objects.
+
+    Of an object that the part cuts, as much of the box as `cut_boxes` asks for must be seen, and a pixel of the mask where it has one:
+    the corner of a box may hold nothing of its object.
+    """
     whole = (0, 0, *decoded.size)
     if view is None or view.window == whole:
         size = limit if view is None else view.resized(limit)
@@ -131,13 +137,17 @@ def _seen_picture(
         return Picture(image, resize_boxes(record.boxes, decoded.size, size), record.labels, record.crowd, masks)
     size, window = view.resized(limit), view.window
     boxes, kept = cut_boxes(record.boxes, record.crowd, window, least)
+    masks = seen_masks(record.masks, window, size)
+    if masks is not None:
+        is_cut = (record.boxes[:, :2] < window[:2]).any(-1) | (record.boxes[:, 2:] > window[2:]).any(-1)
+        kept &= ~are_out_of_sight(masks, kept & is_cut & ~record.crowd)
     sides = window[2] - window[0], window[3] - window[1]
     return Picture(
         resize_image(decoded.pixels, size, _part(decoded, window)),
         resize_boxes(boxes[kept], sides, size),
         record.labels[kept],
         record.crowd[kept],
-        seen_masks(None if record.masks is None else record.masks.take(kept), window, size),
+        None if masks is None else masks.take(kept),
     )
 
 

@@ -3,8 +3,8 @@
 The loss of a head stands in a module of the head's name. The module has
 
 - `losses(outputs, targets, batch, config)`: the function, which returns name -> (B,) losses of the images;
-- `LOOKS_AT = "positives"`, if in training the head reads only the RoIs that can be positive, the first rows of the sample
-  (`kfpn.losses.targets.positive_rows`). Without it the head reads the whole sample.
+- `LOOKS_AT = "positives"`, if in training the head reads only RoIs that can be positive, the first rows of the sample
+  (`kfpn.losses.targets.mask_rows`). Without it the head reads the whole sample.
 """
 
 import importlib

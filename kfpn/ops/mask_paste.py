@@ -124,17 +124,17 @@ def paste_one_by_one(
 ) -> Iterator[Part]:
     """Gives pasted masks one after another, each as far as it reaches: the arguments of `paste_masks`, as NumPy arrays."""
     _check_arrays(masks, boxes, height, width, rule)
-    dtype = np.float32 if threshold is None else bool
+    nothing = Part((slice(0, 0), slice(0, 0)), np.zeros((0, 0), np.float32 if threshold is None else bool))
     for mask, box in zip(masks, np.asarray(boxes, np.float32), strict=True):
         if not (np.isfinite(box).all() and (box[2:] > box[:2]).all()):
-            yield Part((slice(0, 0), slice(0, 0)), np.zeros((0, 0), dtype))
+            yield nothing
             continue
         # A cell beyond the box on each side, and a pixel for the rounding of the box.
         reach = (box[2:] - box[:2]) / mask.shape[0] + 2.0
         first = np.clip(np.floor(box[:2] - reach), 0, (height, width)).astype(int)
         last = np.clip(np.ceil(box[2:] + reach), 0, (height, width)).astype(int)
         if (last <= first).any():
-            yield Part((slice(0, 0), slice(0, 0)), np.zeros((0, 0), dtype))
+            yield nothing
             continue
         of_rows, of_columns = (
             _RULES[rule](
@@ -158,7 +158,7 @@ def _check_arrays(masks, boxes, height: int, width: int, rule: str) -> None:
         raise ValueError(f"masks must be in 0..1, got {masks.min():g} to {masks.max():g}: divide what is 0..255 by 255")
     if tuple(boxes.shape) != (masks.shape[0], 4):
         raise ValueError(f"boxes must be ({masks.shape[0]}, 4), a box a mask, got {tuple(boxes.shape)}")
-    if isinstance(height, int) and isinstance(width, int) and min(height, width) < 1:
+    if isinstance(height, int | np.integer) and isinstance(width, int | np.integer) and min(height, width) < 1:
         raise ValueError(f"height and width must be at least 1, got {height} and {width}")
     if rule not in _RULES:
         raise ValueError(f"rule must be {' or '.join(map(repr, _RULES))}, got {rule!r}")

@@ -31,7 +31,7 @@ from kfpn.weights.shipped import SHIPPED
 PREDICTOR = ("head_logits/kernel", "head_logits/bias", "head_deltas/kernel", "head_deltas/bias")
 """The variables whose shapes depend on the classes."""
 MASK_PREDICTOR = ("mask_logits/kernel", "mask_logits/bias")
-"""Those of the mask head; with one mask for all classes they don't."""
+"""Those of the mask head, where it has a mask for each class; one mask for all classes fits any classes."""
 
 
 def load_weights(model: keras.Model, source: PathLike, class_names: Sequence[str] | None = None) -> TrainedWeights:
@@ -136,7 +136,7 @@ def _fresh_variables(
 ) -> set[str]:
     """Fits `tensors` in place to the model's classes, and returns the keys of the variables that stay as they are."""
     if not trained.is_detector:
-        warnings.warn(f"{trained.path} is a backbone: pyramid, RPN and box head are left fresh", stacklevel=4)
+        warnings.warn(f"{trained.path} is a backbone: pyramid, RPN and heads are left fresh", stacklevel=4)
         return variables.keys() - _backbone_keys(variables, trained)
     fresh = _fit_mask_head(trained, variables, tensors)
     old, new = trained.model["num_classes"], int(variables["head_logits/bias"].shape[0]) - 1

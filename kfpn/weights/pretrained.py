@@ -46,8 +46,9 @@ class Pretrained:
         return self.name.replace(":", "_") + Path(self.url).suffix
 
 
-def _torchvision(name: str, file: str, sha256: str, size: int | None, *aps: float) -> Pretrained:
-    box_ap, mask_ap = (*aps, None, None)[:2]
+def _torchvision(
+    name: str, file: str, sha256: str, size: int | None, box_ap: float | None = None, mask_ap: float | None = None
+) -> Pretrained:
     what = f"{_network(mask_ap)} R-50-FPN, COCO train2017, 91 classes"
     if box_ap is None:
         what = "ResNet, ImageNet-1k, " + name[-2:].upper()
@@ -60,10 +61,15 @@ def _network(mask_ap: float | None) -> str:
 
 
 def _detectron2(
-    name: str, run: str, md5: str, *aps: float, known: tuple[str | None, int | None] = (None, None)
+    name: str,
+    run: str,
+    md5: str,
+    box_ap: float,
+    mask_ap: float | None = None,
+    *,
+    known: tuple[str | None, int | None] = (None, None),
 ) -> Pretrained:
     """Returns an entry of detectron2's zoo; `known` is the SHA-256 and the size of its file."""
-    box_ap, mask_ap = (*aps, None)[:2]
     task = "COCO-Detection" if mask_ap is None else "COCO-InstanceSegmentation"
     url = f"https://dl.fbaipublicfiles.com/detectron2/{task}/{name}/{run}/model_final_{md5}.pkl"
     what = f"{_network(mask_ap)} {name[name.index('R_') :].replace('_', '-')}, COCO train2017"

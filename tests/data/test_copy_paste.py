@@ -90,9 +90,8 @@ def test_a_picture_of_another_size_is_cut_or_laid_within(size):
 
 
 def test_training_pastes_as_often_as_it_is_asked_and_a_sample_is_always_the_same():
-    load = training_sample(
-        marked_source(), config(copy_paste=0.5, flip=1.0)
-    )  # the mirrored image is pasted into itself
+    # The mirrored image is pasted into itself.
+    load = training_sample(marked_source(), config(copy_paste=0.5, flip=1.0))
     plain = training_sample(marked_source(), config())(0, 0, False, 1.0, 60, CANVAS)[0]
     changed = 0
     for sample in range(30):

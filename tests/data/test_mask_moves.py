@@ -6,39 +6,16 @@ import numpy as np
 import pytest
 
 from kfpn.config.model import ModelConfig
-from kfpn.config.run import Config, InputConfig, SamplingConfig
+from kfpn.config.run import Config, SamplingConfig
 from kfpn.config.tile_options import Tiles
 from kfpn.data.object_masks import ObjectMasks
 from kfpn.data.record import Record
 from kfpn.data.tile_source import TileSource
 from kfpn.data.training_sample import training_sample
+from kfpn.data.views import View
+from tests.data.test_views import INPUT, MOVES, OneImage
 
-INPUT = InputConfig(short_side=60, long_side=120, flip=0.0)
 CANVAS = np.array([64, 96])
-MOVES = {
-    "plain": {},
-    "crop": {"crop": 1.0},
-    "large": {"large_scale_jitter": (0.3, 2.0)},
-    "vertical": {"flip_vertical": 1.0},
-    "turn": {"turn": 1.0},
-    "tile": {"tile": 100},
-    "all": {"crop": 0.5, "large_scale_jitter": (0.3, 2.0), "flip_vertical": 0.5, "turn": 0.75, "flip": 0.5},
-}
-
-
-@dataclasses.dataclass
-class OneImage:
-    record: Record
-    name: str = "one"
-    class_names: tuple[str, ...] = ("a", "b")
-    category_ids: tuple[int, ...] = (1, 2)
-    max_boxes: int = 2
-
-    def __len__(self):
-        return 1
-
-    def __getitem__(self, index):
-        return self.record
 
 
 def marked_source(as_bitmap=False):
@@ -64,7 +41,7 @@ def config(**options):
 
 
 def pasted(grid, box, size):
-    """Looks up the cell of the grid under each pixel's centre: 1 inside, 0 outside, -1 where the pixel is near the box's border."""
+    """Says of each pixel whether the cell of the grid under its centre is 1; False outside of the box."""
     (y1, x1, y2, x2), side = box, len(grid)
     rows, columns = np.arange(size[0]) + 0.5, np.arange(size[1]) + 0.5
     row = np.floor((rows - y1) / (y2 - y1) * side).astype(int)
@@ -74,9 +51,9 @@ def pasted(grid, box, size):
 
 
 @pytest.mark.parametrize("as_bitmap", [False, True])
-@pytest.mark.parametrize("move", MOVES)
+@pytest.mark.parametrize("move", [*MOVES, "tile"])
 def test_pixels_under_a_mask_stay_under_it(move, as_bitmap):
-    options = config(**MOVES[move])
+    options = config(**{**MOVES, "tile": {"tile": 100}}[move])
     load, masks_seen = training_sample(marked_source(as_bitmap), options), 0
     for sample in range(12):
         image, size, boxes, labels, _, grids, has_mask = load(
@@ -94,6 +71,22 @@ def test_pixels_under_a_mask_stay_under_it(move, as_bitmap):
             assert (own[drawn] > 60).mean() > 0.8  # the rest is the border, which was blended
             assert drawn[own > 200].mean() > 0.9
     assert masks_seen >= 12
+
+
+@pytest.mark.parametrize("as_bitmap", [False, True])
+@pytest.mark.parametrize("rule", ["grid", "polygons"])
+def test_a_part_that_shows_no_pixel_of_a_mask_does_not_show_its_object(rule, as_bitmap, monkeypatch):
+    # A corner of the triangle's box, beyond its long side.
+    monkeypatch.setattr("kfpn.data.training_sample.choose_view", lambda *_: View((50, 80, 150, 240)))
+    source = marked_source(as_bitmap)
+    options = dataclasses.replace(config(crop_keep=0.1), sampling=SamplingConfig(mask_targets=rule))
+    labels_of = lambda: training_sample(source, options)(0, 0, False, 1.0, 60, CANVAS)[3].tolist()  # noqa: E731
+    assert labels_of() == [1, -1]
+    masks = source.record.masks
+    source.record = dataclasses.replace(source.record, masks=ObjectMasks([b"", masks.contents[1]], masks.size))
+    assert labels_of() == [0, 1]
+    source.record = dataclasses.replace(source.record, masks=masks, crowd=np.array([True, False]))
+    assert labels_of() == [0, 1]  # a crowd region stays as long as any part of its box is seen
 
 
 def test_an_object_without_a_mask_has_its_box_and_zeros():
@@ -134,9 +127,9 @@ def test_a_tile_has_the_masks_of_its_objects():
         record = tiles[i]
         top, left, bottom, right = tiles.windows[i].tolist()
         assert len(record.masks) == len(record.boxes)
-        for label, mask in zip(record.labels.tolist(), range(len(record.boxes)), strict=True):
+        for row, label in enumerate(record.labels.tolist()):
             whole = marked_source().record.masks.bitmap(label)[top:bottom, left:right]
-            assert (record.masks.bitmap(mask) == whole).all()
+            assert (record.masks.bitmap(row) == whole).all()
             seen += 1
     assert seen >= 2
 

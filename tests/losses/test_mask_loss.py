@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from kfpn.config.run import Config, SamplingConfig
 from kfpn.losses import mask
+from kfpn.losses.mask_targets import grid_targets
 from kfpn.losses.targets import Targets, mask_rows, positive_rows
 from kfpn.losses.training_losses import training_losses
 from kfpn.modeling.heads.mask import MASK_SIDE
@@ -88,7 +89,7 @@ def test_the_mask_head_looks_at_no_more_rows_than_asked_for(most, rows):
 
 
 def test_with_a_smaller_mask_batch_only_its_first_rows_are_in_the_loss(monkeypatch):
-    """The rows behind have wrong logits: with them the loss would be another."""
+    # All four rows are positive, and the head gave logits for two.
     monkeypatch.setattr(f"{__name__}.SAMPLING", dataclasses.replace(SAMPLING, mask_batch=2))
     first = loss_of([[2.0], [-1.0]], [0, 2, 1, 1], [True] * 4, [True, True], [0, 1, 0, 0], mask_classes="agnostic")
     assert first == pytest.approx((entropy(2.0) + entropy(-1.0)) / 2, rel=1e-5)
@@ -147,16 +148,20 @@ def test_an_images_mask_loss_does_not_depend_on_its_batch(detector):
 
 def test_a_function_of_exact_targets_takes_the_place_of_the_grids(detector):
     config, submodels, batch, noise = detector
+    batch = {**batch, "gt_has_mask": np.array([[True, True, True], [True, False, True]])}
     given = {name: value for name, value in batch.items() if name != "gt_masks"}
     asked = []
 
     def exact(rois, index, side):
-        asked.append((rois.shape, index.shape, side))
-        return tf.fill((2, 4, side, side), 0.5)
+        asked.append((rois.shape, np.array(index), side))
+        return grid_targets(batch["gt_masks"], batch["gt_boxes"], rois, tf.maximum(index, 0), side)
 
     losses = training_losses(submodels, config, {**given, "exact_masks": exact}, noise)
-    assert asked == [((2, 4, 4), (2, 4), MASK_SIDE)]
-    assert np.isfinite(losses["roi_mask"]).all()
+    np.testing.assert_array_equal(losses["roi_mask"], training_losses(submodels, config, batch, noise)["roi_mask"])
+    ((shape, index, side),) = asked
+    assert (shape, index.shape, side) == ((2, 4, 4), (2, 4), MASK_SIDE)
+    assert 1 not in index[1]  # an object without a mask counts for none
+    assert (index >= 0).any()
 
 
 def test_the_loss_of_masks_reaches_the_head_and_the_pyramid(detector):

@@ -62,7 +62,18 @@ def test_the_deconvolution_is_that_of_keras_with_the_same_weights():
     keras_own.build(images.shape)
     keras_own.set_weights(ours.get_weights())
     np.testing.assert_allclose(outputs, keras_own(images), atol=1e-5)
+    with_relu = Deconvolution.from_config({**ours.get_config(), "activation": "relu"})
+    with_relu.build(images.shape)
+    with_relu.set_weights(ours.get_weights())
+    np.testing.assert_array_equal(with_relu(images), np.maximum(outputs, 0.0))
     assert Deconvolution.from_config(ours.get_config()).get_config() == ours.get_config()
+
+
+def test_the_convolutions_start_from_weights_of_their_own():
+    head = build_submodels(tiny.config(**MASKS)).heads["mask"]
+    second, third, fourth = (np.array(head.get_layer(f"mask_conv{i}").kernel) for i in (2, 3, 4))
+    assert second.shape == third.shape == fourth.shape
+    assert not any(np.array_equal(one, other) for one, other in ((second, third), (third, fourth), (second, fourth)))
 
 
 def test_a_detector_with_masks_has_one_for_each_detection(model):

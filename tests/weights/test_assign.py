@@ -289,14 +289,10 @@ def test_with_other_classes_the_masks_of_each_class_start_fresh_and_one_for_all_
     assert all(np.array_equal(after[key], before[key]) for key in fresh)
 
 
-@pytest.mark.parametrize(("change", "message"), [({"mask_channels": 7}, "of another shape"), ({}, None)])
-def test_a_mask_head_of_another_width_is_refused(tmp_path, change, message):
+def test_a_mask_head_of_another_width_is_refused(tmp_path):
     path = with_masks(tmp_path / "m.safetensors")
-    model = kfpn.build_detector(**vars(model_config(read_trained_weights(path))) | change)
-    if message is None:
-        kfpn.load_weights(model, path)
-    else:
-        assert "mask_conv1/kernel" in refused(model, path, message)
+    model = kfpn.build_detector(**vars(model_config(read_trained_weights(path))) | {"mask_channels": 7})
+    assert "mask_conv1/kernel" in refused(model, path, "of another shape")
 
 
 # ------------------------------------------------------------------------------------------------ backbones
@@ -307,7 +303,7 @@ def test_loading_a_backbone_changes_only_the_backbone(model, tmp_path):
     path = write(
         tmp_path / "r18.safetensors", torchvision_backbone(units) | {"fc.weight": np.ones((9, 64), np.float32)}
     )
-    with pytest.warns(UserWarning, match=r"is a backbone: pyramid, RPN and box head are left fresh") as caught:
+    with pytest.warns(UserWarning, match=r"is a backbone: pyramid, RPN and heads are left fresh") as caught:
         kfpn.load_weights(model, path)
     assert len(caught) == 1
     assert changed(before, model) == {key for key in before if key.startswith(("stem_", "conv"))}

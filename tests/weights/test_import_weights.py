@@ -193,7 +193,7 @@ def test_a_backbone_becomes_a_detector_with_untrained_heads_and_a_warning(tmp_pa
     content = {"model": detectron2_backbone(UNITS), "__author__": "torchvision"}
     path = write(tmp_path / "r18.pkl", content)
     args = ["import-weights", str(path), "--output", str(tmp_path / "run"), "--class-names", "cat", "dog"]
-    with pytest.warns(UserWarning, match=r"r18\.pkl is a backbone: pyramid, RPN and box head are left fresh"):
+    with pytest.warns(UserWarning, match=r"r18\.pkl is a backbone: pyramid, RPN and heads are left fresh"):
         assert cli.main([*args, "--model.pyramid-channels", "8", "--model.head-width", "8"]) == 0
     detector = kfpn.load_detector(tmp_path / "run")
     assert detector.class_names == ("cat", "dog")

@@ -1,13 +1,10 @@
 """Compares all numbers of masks with torchvision's and detectron2's, stage by stage, with the limits of `benchmarks/parity_masks.py`."""
 
 import pytest
-from parity import MASK_STAGES, Reference, import_reference
+from parity import MASK_STAGES
 from parity_masks import MASK_FOLDERS
 
-
-@pytest.fixture(scope="module", params=MASK_FOLDERS)
-def imported(request, shared):
-    return import_reference(Reference(shared(f"parity/{request.param}")))
+pytestmark = pytest.mark.parametrize("imported", MASK_FOLDERS, indirect=True, scope="module")
 
 
 @pytest.mark.parametrize("stage", MASK_STAGES, ids=lambda stage: stage.__name__)

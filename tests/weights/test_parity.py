@@ -2,12 +2,9 @@
 
 import numpy as np
 import pytest
-from parity import FOLDERS, STAGES, Reference, import_reference, training_rows
+from parity import FOLDERS, STAGES, training_rows
 
-
-@pytest.fixture(scope="module", params=FOLDERS)
-def imported(request, shared):
-    return import_reference(Reference(shared(f"parity/{request.param}")))
+pytestmark = pytest.mark.parametrize("imported", FOLDERS, indirect=True, scope="module")
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.__name__)

@@ -35,9 +35,9 @@ class Columns(NamedTuple):
 def plain_columns(
     rows: Rows, images: Mapping[int, int] | None, labels: Mapping[int, int] | None, other_flags: tuple[str, ...]
 ) -> Columns | None:
-    """Returns what annotations hold; None: one of them is not plain, so each must be read by itself.
+    """Returns what annotations hold, with `numbers` from 0 on; None: one of them is not plain, so each must be read by itself.
 
-    Their numbers count from the first of the rows. Plain rows have whole numbers as ids of known images and categories, four numbers as a box, 0 or 1 as `iscrowd`, a number
+    Plain rows have whole numbers as ids of known images and categories, four numbers as a box, 0 or 1 as `iscrowd`, a number
     as area, and no other flag that is set.
 
     Args:

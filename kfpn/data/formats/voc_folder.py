@@ -7,6 +7,7 @@ from pathlib import Path
 from kfpn.data.annotation_checks import AnnotationFaults, require_unique
 from kfpn.data.folder_index import FolderIndex, Parts, is_hidden, readings
 from kfpn.data.image_endings import image_endings
+from kfpn.data.remembered_source import OBJECT_PICTURES
 from kfpn.data.text_files import lines_of, read_text
 
 OTHER_NAME = "annotations whose <filename> is an image of another name, taken"
@@ -104,10 +105,9 @@ def _inner_folders(root: Path) -> str:
 
 def object_pictures(folder: VocFolder, stems: list[str]) -> list[Path | None]:
     """Returns the picture of the objects' masks of each annotation, SegmentationObject/STEM.png; None where there is none."""
-    beside = _inner_folder(folder.root, "SegmentationObject")
-    there = {path.name for path in beside.iterdir()} if beside.is_dir() else set()
-    names = [f"{stem.rpartition('/')[2]}.png" for stem in stems]
-    return [beside / name if name in there else None for name in names]
+    index = FolderIndex(_inner_folder(folder.root, OBJECT_PICTURES), (".png",), deep=False)
+    found = [index.find_stem((stem.rpartition("/")[2],)).files for stem in stems]
+    return [Path(index.path(files[0])) if files else None for files in found]
 
 
 def split_names(folder: str | Path) -> list[str]:

@@ -24,7 +24,9 @@ class Deconvolution(keras.layers.Conv2DTranspose):
     A transposed convolution takes XLA on CPUs longer than all four convolutions before it.
 
     Args:
-        filters, and all others of `keras.layers.Conv2DTranspose` but the kernel's size, strides and padding.
+        filters: int, channels of the output.
+        kwargs: bias, activation and initializers as `keras.layers.Conv2DTranspose` has them. The kernel's size, strides, padding and
+            order of axes are fixed.
 
     Call:
         inputs: (R, H, W, C), of known H, W and C.
@@ -43,7 +45,7 @@ class Deconvolution(keras.layers.Conv2DTranspose):
         cells = ops.matmul(ops.reshape(inputs, (-1, channels)), kernel)
         cells = ops.reshape(cells, (-1, height, width, 2, 2, self.filters))
         cells = ops.reshape(ops.transpose(cells, (0, 1, 3, 2, 4, 5)), (-1, 2 * height, 2 * width, self.filters))
-        return cells if self.bias is None else cells + self.bias
+        return self.activation(cells if self.bias is None else cells + self.bias)
 
 
 def channels_of_masks(config: ModelConfig) -> int:
@@ -51,12 +53,17 @@ def channels_of_masks(config: ModelConfig) -> int:
     return config.mask_channels or config.pyramid_channels
 
 
+def _he_normal() -> keras.initializers.Initializer:
+    """Returns a new initializer for a convolution: He's normal by the fan-out, as in torchvision and detectron2."""
+    return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+
+
 def mask_features(config: ModelConfig, units: Units, x):
     """Applies the convolutions with ReLU: (R, 14, 14, C) -> (R, 14, 14, `channels_of_masks`)."""
-    he = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
     for i in range(1, CONVOLUTIONS + 1):
-        name = f"mask_conv{i}"
-        x = keras.layers.Conv2D(channels_of_masks(config), 3, padding="same", kernel_initializer=he, name=name)(x)
+        name, channels = f"mask_conv{i}", channels_of_masks(config)
+        # A new initializer for each layer: one that is shared would give all of them the same weights.
+        x = keras.layers.Conv2D(channels, 3, padding="same", kernel_initializer=_he_normal(), name=name)(x)
         if config.norm_heads:
             x = units.group_norm(x, f"{name}_norm", POOLED)
         x = keras.layers.ReLU(name=f"mask_relu{i}")(x)
@@ -74,10 +81,9 @@ def build(config: ModelConfig, channels: int, layers: SharedLayers, make_units: 
         layers: the set that the backbone is built over.
         make_units: builds the norms.
     """
-    he = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
     inputs = keras.Input((POOLED, POOLED, channels), name="mask_roi_features")
     x = mask_features(config, make_units(config, layers), inputs)
-    x = Deconvolution(channels_of_masks(config), kernel_initializer=he, name="mask_deconv")(x)
+    x = Deconvolution(channels_of_masks(config), kernel_initializer=_he_normal(), name="mask_deconv")(x)
     x = keras.layers.ReLU(name="mask_relu5")(x)
     classes = config.num_classes if config.mask_classes == "each" else 1
     start = keras.initializers.RandomNormal(stddev=0.001)

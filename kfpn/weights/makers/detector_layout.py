@@ -99,7 +99,13 @@ def to_kfpn_layout(
 def _masks_to_kfpn(
     path: str, tensors: Mapping[str, Tensor], logits: int, background_first: bool
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Drops the mask of the background, and returns the fields of `ModelConfig` that the mask head tells."""
+    """Drops the mask of the background, and returns the fields of `ModelConfig` that the mask head tells.
+
+    Args:
+        path, background_first: as for `to_kfpn_layout`.
+        tensors: with those of a mask head.
+        logits: K + 1, classes of the box head with the background.
+    """
     bias, given = tensors["mask_logits/bias"], dict(tensors)
     masks = bias.value.size
     wanted = logits if background_first else logits - 1

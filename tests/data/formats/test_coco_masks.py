@@ -115,9 +115,9 @@ def test_masks_of_annotations_of_an_unknown_image_are_left_out_with_them(tmp_pat
     content = json.loads(path.read_text())
     content["annotations"][0]["image_id"] = 8
     path.write_text(json.dumps(content))
-    (mask,) = (CocoSource(path, masks=True)[0].masks,)
-    assert (mask.bitmap(0) == drawn(SQUARE)).all()
-    assert len(mask) == 1
+    masks = CocoSource(path, masks=True)[0].masks
+    assert (masks.bitmap(0) == drawn(SQUARE)).all()
+    assert len(masks) == 1
 
 
 def test_masks_of_a_missing_class_are_an_error_that_names_the_image(tmp_path):

@@ -20,28 +20,28 @@ def encoded(orientation=1):
     return stream
 
 
-class Tiny(tfds.core.GeneratorBasedBuilder):
-    """Has two images: one is rotated, one is without objects."""
+class OneSplit(tfds.core.GeneratorBasedBuilder):
+    """Has images of one split, in the order in which they are made."""
 
     VERSION = tfds.core.Version("1.0.0")
 
-    def _info(self):
-        inner = {
-            "bbox": tfds.features.BBoxFeature(),
-            "label": tfds.features.ClassLabel(names=["cat", "dog"]),
-            "is_difficult": np.bool_,
-            "area": np.int64,
-        }
-        features = {
-            "image": tfds.features.Image(), "image/id": np.int64, "mask": tfds.features.Image(),
-            "objects": tfds.features.Sequence(inner),
-        }  # fmt: skip
-        return tfds.core.DatasetInfo(
-            builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True
-        )
-
     def _split_generators(self, dl_manager):
         return {"train": self._generate_examples()}
+
+    def _with_objects(self, more=None, **features):
+        """Returns the info of images with boxes and labels, `more` fields of each object, and other features."""
+        inner = {"bbox": tfds.features.BBoxFeature(), "label": tfds.features.ClassLabel(names=["cat", "dog"])}
+        objects = tfds.features.Sequence({**inner, **(more or {})})
+        whole = tfds.features.FeaturesDict({"image": tfds.features.Image(), **features, "objects": objects})
+        return tfds.core.DatasetInfo(builder=self, features=whole, disable_shuffling=True)
+
+
+class Tiny(OneSplit):
+    """Has two images: one is rotated, one is without objects."""
+
+    def _info(self):
+        fields = {"image/id": np.int64, "mask": tfds.features.Image()}
+        return self._with_objects({"is_difficult": np.bool_, "area": np.int64}, **fields)
 
     def _generate_examples(self):
         box = tfds.features.BBox(ymin=0.0, xmin=0.5, ymax=0.5, xmax=1.0)
@@ -54,17 +54,12 @@ class Tiny(tfds.core.GeneratorBasedBuilder):
         yield 1, {"image": encoded(), "image/id": 78, "mask": mask, "objects": []}
 
 
-class Bare(tfds.core.GeneratorBasedBuilder):
+class Bare(OneSplit):
     """Has images with one label and without boxes, as data for classification has."""
-
-    VERSION = tfds.core.Version("1.0.0")
 
     def _info(self):
         features = {"image": tfds.features.Image(), "label": tfds.features.ClassLabel(num_classes=2)}
         return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
-
-    def _split_generators(self, dl_manager):
-        return {"train": self._generate_examples()}
 
     def _generate_examples(self):
         yield 0, {"image": encoded(), "label": 1}
@@ -166,23 +161,11 @@ def test_a_damaged_record_file_is_named_by_folder_and_example(tmp_path, scanned)
         TfdsSource(builder)[0].image  # noqa: B018
 
 
-class Outlined(tfds.core.GeneratorBasedBuilder):
+class Outlined(OneSplit):
     """Has a picture of numbered objects: the first one of two is the left half of the stored pixels of a turned image."""
 
-    VERSION = tfds.core.Version("1.0.0")
-
     def _info(self):
-        inner = {"bbox": tfds.features.BBoxFeature(), "label": tfds.features.ClassLabel(names=["cat", "dog"])}
-        features = {
-            "image": tfds.features.Image(), "mask": tfds.features.Image(shape=(None, None, 1)),
-            "objects": tfds.features.Sequence(inner),
-        }  # fmt: skip
-        return tfds.core.DatasetInfo(
-            builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True
-        )
-
-    def _split_generators(self, dl_manager):
-        return {"train": self._generate_examples()}
+        return self._with_objects(mask=tfds.features.Image(shape=(None, None, 1)))
 
     def _generate_examples(self):
         mask = np.zeros((20, 40, 1), np.uint8)

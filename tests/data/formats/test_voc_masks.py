@@ -83,13 +83,16 @@ def test_a_damaged_picture_is_left_out(folder, caplog):
     assert "a.png must be a picture" in caplog.text
 
 
-def test_a_picture_that_changes_is_read_again(folder):
+@pytest.mark.parametrize("names", [("SegmentationObject", "a.png"), ("segmentationobject", "A.PNG")])
+def test_a_picture_that_changes_is_read_again_in_whatever_case_its_name_is(folder, names):
+    (folder / "SegmentationObject" / "a.png").rename(folder / "SegmentationObject" / names[1])
+    picture = (folder / "SegmentationObject").rename(folder / names[0]) / names[1]
     for file in folder.rglob("*.*"):
         os.utime(file, (1e9, 1e9))
     assert open_source(f"voc:{folder},train", masks=True)[0].masks.areas().tolist() == [144, 64]
     changed = numbered()
     changed[1:3, 11:19] = 0
-    write(folder, changed)
+    _with_palette(changed).save(picture)
     assert open_source(f"voc:{folder},train", masks=True)[0].masks.areas().tolist() == [144, 48]
 
 
