@@ -1,4 +1,4 @@
-"""Replaces layers by formulations that TensorRT takes: the same weights and numbers, other operations."""
+"""Replaces layers by formulations that TensorRT and OpenVINO take: the same weights and numbers, other operations."""
 
 import keras
 import numpy as np
@@ -43,66 +43,57 @@ class ResizeAdd(Resize, UpsampleAdd):
     """`UpsampleAdd` that enlarges as `Resize` does."""
 
 
-class AsConvolution(keras.layers.Layer):
-    """Computes a layer that is written as a matrix product as the convolution that it stands for, with that layer's weights.
+class Reformulated(keras.layers.Layer):
+    """Gives the numbers of a layer by other operations, with that layer's weights.
+
+    Args:
+        layer: the layer.
+    """
+
+    def __init__(self, layer: keras.layers.Layer):
+        super().__init__(name=layer.name, dtype=layer.dtype_policy)
+        self.layer = layer
+        self.built = True
+
+    def compute_output_spec(self, inputs):
+        """Returns the shape and dtype that the layer's output has."""
+        return self.layer.compute_output_spec(inputs)
+
+
+class AsConvolution(Reformulated):
+    """Computes a `PointwiseConv2D` or a `Deconvolution`, which are written as matrix products, as the convolution that it stands for.
 
     TensorRT keeps a chain of convolutions in one layout and fuses bias and ReLU into them. A matrix product between two
     convolutions would need a transposition before and behind it, and would not be computed in INT8.
-
-    Args:
-        product: the layer.
     """
-
-    def __init__(self, product: PointwiseConv2D | Deconvolution):
-        super().__init__(name=product.name, dtype=product.dtype_policy)
-        self.product = product
-        self.built = True
 
     def call(self, inputs):
         """Returns what the layer returns."""
-        layer = self.product
+        layer = self.layer
         convolve = ops.conv_transpose if isinstance(layer, Deconvolution) else ops.conv
         outputs = convolve(inputs, layer.kernel, strides=layer.strides, padding="valid", data_format="channels_last")
         if layer.bias is not None:
             outputs = ops.add(outputs, layer.bias)
         return layer.activation(outputs)
 
-    def compute_output_spec(self, inputs):
-        """Returns the shape and dtype that the layer's output has."""
-        return self.product.compute_output_spec(inputs)
 
+class GroupNormByProducts(Reformulated):
+    """Computes a `MaskedGroupNormalization` of maps without padding, the means over its groups as products with a matrix.
 
-class GroupNormByProducts(keras.layers.Layer):
-    """Computes a group norm with its groups' means as products with a matrix, with that layer's weights.
-
-    OpenVINO can't follow an unknown number of RoIs through the reshapes of one group norm behind another.
-
-    Args:
-        norm: the layer, of maps without padding.
+    OpenVINO loses the unknown number of RoIs in the reshapes of a group norm where one norm follows another.
     """
 
-    def __init__(self, norm: MaskedGroupNormalization):
-        super().__init__(name=norm.name, dtype=norm.dtype_policy)
-        self.norm = norm
-        self.built = True
-
     def call(self, inputs):
-        """Returns (R, H, W, C) of the same."""
-        norm, x = self.norm, ops.cast(inputs, "float32")
+        """Returns the normalised maps: (R, H, W, C), computed in float32."""
+        norm, x = self.layer, ops.cast(inputs, "float32")
         size = inputs.shape[-1] // norm.groups
-        of_group = np.kron(np.eye(norm.groups), np.full((size, size), 1.0 / size)).astype("float32")
-        centred = x - ops.matmul(ops.mean(x, axis=(1, 2)), of_group)[:, None, None]
-        variance = ops.matmul(ops.mean(ops.square(centred), axis=(1, 2)), of_group)[:, None, None]
-        outputs = centred * ops.rsqrt(variance + norm.epsilon) * norm.gamma + norm.beta
-        return ops.cast(outputs, self.compute_dtype)
-
-    def compute_output_spec(self, inputs):
-        """Returns the shape and dtype that the layer's output has."""
-        return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
-
-
-def _mask_head_layer(layer):
-    return GroupNormByProducts(layer) if isinstance(layer, MaskedGroupNormalization) else _tensorrt_layer(layer)
+        # A product of (R, C) with this (C, C) matrix gives each channel the mean over the channels of its group.
+        mean_of_group = np.kron(np.eye(norm.groups), np.full((size, size), 1.0 / size)).astype("float32")
+        centred = x - ops.matmul(ops.mean(x, axis=(1, 2)), mean_of_group)[:, None, None]
+        variance = ops.matmul(ops.mean(ops.square(centred), axis=(1, 2)), mean_of_group)[:, None, None]
+        normal = centred * ops.rsqrt(variance + norm.epsilon)
+        normal = normal * ops.cast(norm.gamma, "float32") + ops.cast(norm.beta, "float32")
+        return ops.cast(normal, self.compute_dtype)
 
 
 def _tensorrt_layer(layer):
@@ -113,8 +104,13 @@ def _tensorrt_layer(layer):
     return layer
 
 
+def _mask_head_layer(layer):
+    # The group norms of a box head (pyramid c4) load in OpenVINO as they are.
+    return GroupNormByProducts(layer) if isinstance(layer, MaskedGroupNormalization) else _tensorrt_layer(layer)
+
+
 def for_tensorrt(submodels: Submodels) -> Submodels:
-    """Returns submodels over the same weights in the formulations that TensorRT takes.
+    """Returns submodels over the same weights in the formulations that TensorRT takes, and OpenVINO for the mask head.
 
     Args:
         submodels: with folded norms. `weights_model` is returned unchanged.

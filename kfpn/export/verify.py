@@ -17,10 +17,9 @@ BOX_LIMIT = 0.05
 SCORE_LIMIT = 1e-3
 """Largest difference of a score."""
 MASK_LIMIT = 1e-2
-"""Largest difference of a cell of a mask, 0..1, of two detections whose boxes and scores agree."""
+"""Largest difference of a cell, 0..1, of the masks of two detections whose boxes and scores agree."""
 
-
-MASK_ROW = 3
+MASKS_AT = 3
 """Place of the masks in `Rows`, behind boxes, scores and labels, where a detector has a mask head."""
 
 
@@ -59,8 +58,8 @@ class Difference(NamedTuple):
         rows: int, rows of the first set.
         proposals: bool, whether the rows are proposals.
         edge: the rows of either set that have no counterpart and need none, see `edge_rows`.
-        mask: float, largest difference of a cell of the masks of two rows that belong together.
-        masks: int, pairs of masks that were compared.
+        mask: float, largest difference of a cell, 0..1, of the masks of two rows that belong together.
+        mask_pairs: int, pairs of masks that were compared.
     """
 
     box: float = 0.0
@@ -70,7 +69,7 @@ class Difference(NamedTuple):
     proposals: bool = False
     edge: tuple[EdgeRow, ...] = ()
     mask: float = 0.0
-    masks: int = 0
+    mask_pairs: int = 0
 
     def plus(self, other: "Difference") -> "Difference":
         """Returns the difference over both comparisons: the larger distances, the sums of the counts."""
@@ -82,13 +81,13 @@ class Difference(NamedTuple):
             self.proposals or other.proposals,
             self.edge + other.edge,
             max(self.mask, other.mask),
-            self.masks + other.masks,
+            self.mask_pairs + other.mask_pairs,
         )
 
     @property
     def of_masks(self) -> str:
-        """Returns what a line says of the masks: empty where none were compared."""
-        return f"; masks: {self.mask:.2g} at most in {self.masks}" if self.masks else ""
+        """Returns what a line says of the masks, behind boxes and scores: empty where none were compared."""
+        return f", cell of a mask {self.mask:.2g} (of {self.mask_pairs} masks)" if self.mask_pairs else ""
 
     def require_equal_masks(self, name: str) -> None:
         """Raises ExportMismatch if masks differ by more than `MASK_LIMIT`; `name` is what gave them."""
@@ -105,14 +104,14 @@ def compare_as_sets(
 
     Args:
         expected: boxes (N, 4), scores (N,), classes (N,) of Keras, and perhaps masks (N, M, M).
-        actual: the same of the export, of any number of rows.
+        actual: the same of the export, of any number of rows, with masks where `expected` has them.
         selection: how the rows of both were selected; it tells which rows may come or go, see `edge_rows`.
         score_limit: float; rows whose scores differ by more, or whose sides by more than `BOX_LIMIT`, are unmatched.
     """
     paired = np.zeros(len(expected[1]), bool), np.zeros(len(actual[1]), bool)
     box_difference, score_difference, mask_difference = 0.0, 0.0, 0.0
-    with_masks = len(expected) > MASK_ROW
-    for i, (box, score, label) in enumerate(zip(*expected[:MASK_ROW], strict=True)):
+    with_masks = len(expected) > MASKS_AT
+    for i, (box, score, label) in enumerate(zip(*expected[:MASKS_AT], strict=True)):
         sides = np.abs(actual[0] - box).max(-1, initial=0.0)
         scores = np.abs(actual[1] - score)
         usable = ~paired[1] & (actual[2] == label) & (sides <= BOX_LIMIT) & (scores <= score_limit)
@@ -122,19 +121,26 @@ def compare_as_sets(
             box_difference = max(box_difference, float(sides[best]))
             score_difference = max(score_difference, float(scores[best]))
             if with_masks:
-                mask_difference = max(mask_difference, _farthest(expected[MASK_ROW][i], actual[MASK_ROW][best]))
+                mask_difference = max(
+                    mask_difference, _largest_difference(expected[MASKS_AT][i], actual[MASKS_AT][best])
+                )
     limits = Limits(BOX_LIMIT, score_limit)
-    results = expected[:MASK_ROW], actual[:MASK_ROW]
+    results = expected[:MASKS_AT], actual[:MASKS_AT]
     edge = tuple(edge_rows(results, (~paired[0], ~paired[1]), selection, limits))
     unmatched = int(sum((~own).sum() for own in paired)) - len(edge)
-    masks = int(paired[0].sum()) if with_masks else 0
     return Difference(
-        box_difference, score_difference, unmatched, len(expected[1]), edge=edge, mask=mask_difference, masks=masks
+        box_difference,
+        score_difference,
+        unmatched,
+        len(expected[1]),
+        edge=edge,
+        mask=mask_difference,
+        mask_pairs=int(paired[0].sum()) if with_masks else 0,
     )
 
 
-def _farthest(mask: np.ndarray, other: np.ndarray) -> float:
-    # A value that is not a number is as far away as can be.
+def _largest_difference(mask: np.ndarray, other: np.ndarray) -> float:
+    # A value that is not a number counts as infinitely far, so that the limit refuses it.
     return float(np.nan_to_num(np.abs(mask - other), nan=np.inf).max(initial=0.0))
 
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from kfpn.config.run import Config
+from kfpn.modeling.heads.mask import channels_of_masks
 from kfpn.runs.workdir import Workdir
 from kfpn.training.distribution.cluster import Cluster
 from kfpn.training.progress import say
@@ -27,8 +28,11 @@ def config_with_found_init(config: Config, cluster: Cluster) -> Config:
     weights = auto_init(config.model.backbone, config.workdir, cluster.index, cluster.several, config.model.mask)
     if weights is not None and not begun:  # A run that has begun fits, and its file may be gone.
         own = read_trained_weights(weights).model
-        sizes = ("backbone_width", "pyramid_channels", "head_width")
-        if other := mismatched_settings((*SETTINGS_THAT_MUST_MATCH, *sizes), vars(config.model), own):
+        sizes = ["backbone_width", "pyramid_channels", "head_width"]
+        if own.get("mask"):
+            sizes.append("mask_channels")
+        built = {**vars(config.model), "mask_channels": channels_of_masks(config.model)}
+        if other := mismatched_settings((*SETTINGS_THAT_MUST_MATCH, *sizes), built, own):
             say(f"init auto: {weights} does not fit, it needs {', '.join(other)}; starts from random weights")
             weights = None
     return replace(config, init=weights)

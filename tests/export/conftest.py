@@ -85,6 +85,12 @@ def trained(tiny_workdir):
 
 
 @pytest.fixture(scope="session")
+def trained_masks(mask_workdir):
+    """Returns the tiny detector with masks, opened for export. Tests share it and must not change it."""
+    return open_trained(mask_workdir)
+
+
+@pytest.fixture(scope="session")
 def reference(trained):
     """Returns the tiny detector in Keras, before any export, as a function of images."""
     return Reference(trained)

@@ -217,13 +217,13 @@ def test_masks_of_rows_that_belong_together_are_compared():
     masks = np.zeros((2, 4, 4))
     masks[0] = 1.0
     found = compare_as_sets((*ROWS, masks), tuple(values[::-1] for values in (*ROWS, masks)))
-    assert (found.mask, found.masks, found.unmatched) == (0.0, 2, 0)
-    assert found.of_masks == "; masks: 0 at most in 2"
+    assert (found.mask, found.mask_pairs, found.unmatched) == (0.0, 2, 0)
+    assert found.of_masks == ", cell of a mask 0 (of 2 masks)"
     found.require_equal_masks("it")
     other = masks.copy()
     other[1, 2, 2] = 0.25
     found = found.plus(compare_as_sets((*ROWS, masks), (*ROWS, other)))
-    assert (found.mask, found.masks) == (0.25, 4)
+    assert (found.mask, found.mask_pairs) == (0.25, 4)
     with pytest.raises(ExportMismatch, match=r"it must give masks within 0\.01 of the Keras model, got .* 0\.25"):
         found.require_equal_masks("it")
 

@@ -11,7 +11,6 @@ from kfpn.data.mask_targets_exact import exact_mask_targets
 from kfpn.data.object_masks import ObjectMasks
 from kfpn.losses.training_losses import training_losses
 from kfpn.training.exact_masks import OUTLINES, run_functions, with_exact_masks
-from kfpn.training.nonfinite.kept_batch import read_batch, write_batch
 from kfpn.training.step import build_train_step
 from tests.modeling import tiny
 
@@ -80,25 +79,10 @@ def test_an_unknown_rule_is_refused():
 
 
 def test_a_step_that_needs_the_host_is_not_compiled_and_says_so():
-    class Variable:
+    class WithoutVariables:
         weights_model = type("Model", (), {"trainable_variables": [], "non_trainable_variables": [], "layers": []})
 
     with pytest.warns(
         UserWarning, match=r"the step is not compiled: sampling.mask_targets soft makes the masks' targets"
     ):
-        build_train_step(Variable, config("soft"), None, tf.distribute.get_strategy())
-
-
-def test_a_batch_with_compressed_masks_is_kept_without_pickles(tmp_path):
-    _, rows = outlines()
-    rows[1, 1] = b"ends with zeros\0\0"
-    batch = {"images": np.arange(6, dtype=np.uint8).reshape(2, 3), OUTLINES: rows}
-    write_batch(tmp_path / "batch.npz", batch)
-    kept = read_batch(tmp_path / "batch.npz")
-    assert set(kept) == set(batch)
-    np.testing.assert_array_equal(kept["images"], batch["images"])
-    assert kept[OUTLINES].tolist() == rows.tolist()
-    assert tf.constant(kept[OUTLINES]).dtype == tf.string
-    (tmp_path / "batch.npz").write_bytes(b"none")
-    with pytest.raises(ValueError, match=r"batch.npz must be the batch that a run kept, got"):
-        read_batch(tmp_path / "batch.npz")
+        build_train_step(WithoutVariables, config("soft"), None, tf.distribute.get_strategy())

@@ -9,6 +9,7 @@ import pytest
 
 from kfpn.cli import command_line as cli
 from kfpn.cli.found_init import with_found_init
+from kfpn.config.model import ModelConfig
 from kfpn.config.presets import preset
 from kfpn.config.run import Config
 from kfpn.runs.workdir import Workdir
@@ -208,3 +209,13 @@ def test_in_python_a_checkpoint_of_another_network_is_left_out(monkeypatch, caps
     same = dataclasses.replace(given, model=dataclasses.replace(given.model, stride_on="3x3"))
     assert config_with_found_init(same, Cluster()).init == "found.pkl"
     assert config_with_found_init(dataclasses.replace(given, init=None), Cluster()).init is None
+
+
+@pytest.mark.parametrize(("channels", "found"), [(None, "found.pkl"), (256, "found.pkl"), (32, None)])
+def test_in_python_a_checkpoint_whose_mask_head_has_another_width_is_left_out(monkeypatch, capsys, channels, found):
+    config = Config(workdir="run", init="auto", model=ModelConfig(mask=True, mask_channels=channels))
+    monkeypatch.setattr("kfpn.training.auto_weights.auto_init", lambda *_: "found.pkl")
+    trained = types.SimpleNamespace(model={"mask": True, "mask_channels": 256})
+    monkeypatch.setattr("kfpn.training.auto_weights.read_trained_weights", lambda path: trained)
+    assert config_with_found_init(config, Cluster()).init == found
+    assert ("it needs mask_channels=256 (the model has 32)" in capsys.readouterr().out) == (found is None)

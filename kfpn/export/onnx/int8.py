@@ -25,7 +25,7 @@ from kfpn.export.onnx.onnx_runtimes import in_onnxruntime
 from kfpn.export.trained import TrainedDetector
 from kfpn.export.verify import ExportMismatch
 
-# The last layers stay float32: in eight bits, boxes and scores themselves would be rounded to 256 steps.
+# The last layers stay float32: in eight bits, boxes, scores and masks themselves would be rounded to 256 steps.
 _PREDICTORS = ("rpn_logits", "rpn_deltas", "head_logits", "head_deltas", "mask_logits")
 FEWEST_IMAGES = 8
 
@@ -78,7 +78,8 @@ def quantize(source: Path, target: Path, inputs: Iterable[np.ndarray]) -> None:
     """Writes a copy of an ONNX file of kfpn whose convolutions and matrix products are INT8 (QuantizeLinear, DequantizeLinear).
 
     Weights are symmetric, channel by channel. Activations are unsigned; their ranges are the least and greatest values that
-    occur on the inputs. The first convolution, which reads the image, the predictors, boxes, RoIAlign and NMS stay float32.
+    occur on the inputs. The first convolution, which reads the image, the predictors, the mask head's deconvolution, group norms,
+    boxes, RoIAlign and NMS stay float32.
 
     Args:
         source: a file of `kfpn.export.onnx.write_onnx.write_onnx`.
@@ -110,7 +111,7 @@ def quantize(source: Path, target: Path, inputs: Iterable[np.ndarray]) -> None:
 
 
 def _eight_bit_nodes(graph: Any) -> list[str]:
-    """Returns the names of the nodes that compute in eight bits: products with weights, and the ReLUs, which fuse with them."""
+    """Returns the names of the nodes that compute in eight bits, see `quantize`: products with weights, and the ReLUs, which fuse with them."""
     weights = {tensor.name: tensor.dims for tensor in graph.initializer}
     chosen = []
     for node in graph.node:
@@ -119,8 +120,8 @@ def _eight_bit_nodes(graph: Any) -> list[str]:
         if node.op_type not in ("Conv", "MatMul") or node.input[1] not in weights:
             continue
         reads_the_image = node.op_type == "Conv" and weights[node.input[1]][1] == 3
-        averages = node.op_type == "MatMul" and "_norm" in node.name  # the means of groups, which stay float32
-        if not reads_the_image and not averages and not any(name in node.name for name in _PREDICTORS):
+        of_group_norm = node.op_type == "MatMul" and "_norm" in node.name  # see `GroupNormByProducts`
+        if not reads_the_image and not of_group_norm and not any(name in node.name for name in _PREDICTORS):
             chosen.append(node.name)
     return chosen
 
@@ -166,11 +167,10 @@ def require_accuracy(
     exact, rounded = (
         evaluate_onnx(path, source, rows, trained.config, trained.class_names) for path in (full, quantized)
     )
-    for name in ("AP", OF_MASKS + "AP"):
-        if name not in exact or (
-            name != "AP" and exact[name] is None
-        ):  # no masks, or no object with one to measure them on
-            continue
+    names = ["AP"]
+    if exact.get(OF_MASKS + "AP") is not None:  # None where no object of these images has a mask
+        names.append(OF_MASKS + "AP")
+    for name in names:
         before, after = exact[name] or 0.0, rounded[name] or 0.0
         print(f"verify INT8: {name} {after:.4f}, float32 {before:.4f}, on {len(rows)} images of {source.name}")
         if before - after > options.max_drop:

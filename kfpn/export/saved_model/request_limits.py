@@ -8,7 +8,7 @@ from kfpn.data.decode_limits import MOST_PIXELS
 
 @dataclass(frozen=True)
 class RequestLimits:
-    """What a served model takes at most. Every limit is kept before any pixel is made; that of masks before the network runs.
+    """What a served model takes at most. The limit of masks is kept before the network runs, all others before any pixel is made.
 
     Attributes:
         max_pixels: int, pixels of an image as the client sends it.

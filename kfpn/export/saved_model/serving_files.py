@@ -82,16 +82,33 @@ def check_batch_sizes(batch_sizes: Sequence[int], limits: RequestLimits) -> None
 
 
 def check_batch_pixels(
-    images: Sequence[tuple[bytes, np.ndarray]], batch_sizes: Sequence[int], config: InputConfig, limits: RequestLimits
+    images: Sequence[tuple[bytes, np.ndarray]],
+    batch_sizes: Sequence[int],
+    config: InputConfig,
+    limits: RequestLimits,
+    full_masks: int = 0,
 ) -> None:
-    """Raises ValueError where a warm-up request would have more pixels, before or after resizing, than the server takes."""
+    """Checks that the server takes the pixels of each warm-up request: before and after resizing, and of the answer's full masks.
+
+    Args:
+        images: of `read_images`.
+        batch_sizes: images in a request.
+        config: the resize rule and the divisor.
+        limits: what the server takes at most.
+        full_masks: number of full masks that the answer has of an image.
+
+    Raises:
+        ValueError: if one has more.
+    """
     for _, pixels in images:
         padded = padded_up(resized_sizes(np.array(pixels.shape[:2]), config), config.divisor)
-        for sides, most, where, option in (
+        sides = pixels.shape[:2]
+        for shape, most, where, option in (
             (padded, limits.max_batch_pixels, "after resizing and padding", "max_batch_pixels"),
-            (pixels.shape[:2], limits.request_pixels, "before resizing", "max_request_pixels"),
+            (sides, limits.request_pixels, "before resizing", "max_request_pixels"),
+            ((full_masks, *sides), limits.max_mask_pixels, "in the full masks of the answer", "max_mask_pixels"),
         ):
-            total = max(batch_sizes) * int(np.prod(sides))
+            total = max(batch_sizes) * int(np.prod(shape))
             if total > most:
                 raise ValueError(
                     f"warmup requests must have at most {most} pixels {where}, got {total}: "

@@ -27,7 +27,7 @@ def require_pasted(outputs: Mapping[str, np.ndarray], images: Sequence[np.ndarra
         The number of pixels that differ.
 
     Raises:
-        ExportMismatch: if more than `FEW` pixels and `ROUNDED` of all differ in a mask, or one in an empty row is set.
+        ExportMismatch: if in a mask more pixels differ than `FEW` and the share `ROUNDED` of it, or one is set in an empty row.
     """
     different = 0
     for i, image in enumerate(images if FULL_MASKS in outputs else ()):
@@ -38,7 +38,7 @@ def require_pasted(outputs: Mapping[str, np.ndarray], images: Sequence[np.ndarra
         wrong = (outputs[FULL_MASKS][i] != expected).sum((1, 2))
         if (wrong > FEW + ROUNDED * height * width).any() or wrong[count:].any():
             raise ExportMismatch(
-                f"{FULL_MASKS} must be the pasted detection_masks, got {wrong.max()} other pixels in one of {height} x {width}"
+                f"{FULL_MASKS} must be the pasted detection_masks, got one of {height} x {width} with {wrong.max()} other pixels"
             )
         different += int(wrong.sum())
     return different

@@ -148,7 +148,7 @@ class Reference:
         self.run = tf.function(both, input_signature=[specs], autograph=False)
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
-        """Returns size, boxes (in its pixels), scores, labels, proposal_boxes, proposal_scores and perhaps masks of each image."""
+        """Returns size, boxes (in its pixels), scores, labels, proposal_boxes, proposal_scores and, where there are any, masks of each image."""
         padded, sizes = self._padded_batch(images)
         detections, (rois, logits) = self.run({"images": padded, "image_sizes": sizes})
         results = []
@@ -163,9 +163,10 @@ class Reference:
                     "labels": np.array(detections["labels"][i, :count]),
                     "proposal_boxes": to_original(np.array(rois[i])[kept], sizes[i], shape),
                     "proposal_scores": 1.0 / (1.0 + np.exp(-np.array(logits[i], np.float64)[kept])),
-                    **{name: np.array(detections[name][i, :count]) for name in ("masks",) if name in detections},
                 }
             )
+            if "masks" in detections:
+                results[-1]["masks"] = np.array(detections["masks"][i, :count])
         return results
 
     def with_candidates(self, images: Sequence[np.ndarray], results: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -251,12 +252,11 @@ def _proposal_rows(
 def _detection_rows(
     trained: TrainedDetector, outputs: dict[str, np.ndarray], reference: dict[str, Any]
 ) -> tuple[Rows, Rows, Selection]:
-    """Returns boxes, scores and classes of Keras' and the export's detections in one image, and how they were selected."""
-    config, scores = trained.config.model, reference["scores"]
-    rows = np.arange(len(outputs["detection_scores"])) < outputs["num_detections"]
-    keys = ("boxes", "scores", "classes", *(("masks",) if config.mask else ()))
-    theirs = tuple(outputs[f"detection_{key}"][rows] for key in keys)
-    ours = (reference["boxes"], scores, np.array(trained.category_ids)[reference["labels"]])
-    ours += (reference["masks"],) if config.mask else ()
+    """Returns the rows of Keras' and the export's detections in one image, and how they were selected."""
+    config, masks = trained.config.model, ("masks",) if trained.config.model.mask else ()
+    exists = np.arange(len(outputs["detection_scores"])) < outputs["num_detections"]
+    theirs = tuple(outputs[f"detection_{key}"][exists] for key in ("boxes", "scores", "classes", *masks))
+    classes = np.array(trained.category_ids)[reference["labels"]]
+    ours = (reference["boxes"], reference["scores"], classes, *(reference[key] for key in masks))
     candidates = reference.get("candidates")
     return ours, theirs, Selection(config.score_threshold, config.max_detections, config.nms_iou, candidates)

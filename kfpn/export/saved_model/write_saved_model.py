@@ -64,26 +64,30 @@ def export_saved_model(
         best_thresholds: leave out detections below the threshold of their class, see `kfpn.evaluate`.
         verify: compare with the Keras model before the version appears, see `verify_saved_model`.
         limits: what the server takes at most, and whether one bad file fails its whole request.
-        full_masks: also give the masks pasted into images of the size that was sent, see `FULL_MASKS`.
+        full_masks: also give the masks pasted into images of the size that was sent, see `FULL_MASKS`. It takes a detector with
+            masks, and a signature other than "proposals".
 
     Returns:
         The new version's folder.
 
     Raises:
-        ValueError: for a work directory without weights or without the thresholds that are asked for, a place that cannot be written, an unknown signature, or an image
-            that cannot be read. No version appears then.
+        ValueError: for a work directory without weights or without the thresholds or masks that are asked for, a place that cannot
+            be written, an unknown signature, or an image that cannot be read. No version appears then.
         ExportMismatch: a ValueError, for an export that differs from Keras. No version appears then.
     """
     names = _checked_signatures(signatures)
     if nms_on not in NMS_FORMS:
         raise ValueError(f"nms_on must be {' or '.join(NMS_FORMS)}, got {nms_on!r}")
+    if full_masks and names == ("proposals",):
+        raise ValueError("full_masks must go with image_bytes or image_tensor, got the signature proposals alone")
     check_batch_sizes(warmup_batch_sizes, limits)
     images = read_images(warmup, limits)
     target = next_version(directory)
     trained = open_trained(workdir, best_thresholds)
     if full_masks and not trained.config.model.mask:
         raise ValueError(f"full_masks must go with a detector that has masks, got {workdir}, which has none")
-    check_batch_pixels(images, warmup_batch_sizes, trained.config.input, limits)
+    masks = trained.config.model.max_detections if full_masks else 0
+    check_batch_pixels(images, warmup_batch_sizes, trained.config.input, limits, masks)
     form = xla, limits, nms_on, full_masks
     with written_aside(target) as aside:
         write_signatures(trained, aside, names, ServedDetector(trained, *form))

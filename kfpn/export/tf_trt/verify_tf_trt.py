@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ LIMITS = {"FP32": (0.99, 1e-3), "FP16": (0.97, 0.02), "INT8": (0.85, 0.15)}
 
 The limits of INT8 are wide, because single scores do not tell what it costs in AP."""
 MASK_LIMITS = {"FP32": 0.01, "FP16": 0.05, "INT8": 0.2}
-"""Precision -> the largest mean difference of the cells, 0..1, of two masks of the same detection."""
+"""Precision -> how far the two masks of a detection may lie apart: the mean difference of their cells, 0..1."""
 SAME_PLACE = 0.9
 """IoU of two boxes that count as the same."""
 LEAST_SCORE = 0.1
@@ -36,29 +36,31 @@ def compare_saved_models(before: Path, after: Path, inputs: Sequence[dict[str, A
         Lines: how near the two are, and a table of times.
 
     Raises:
-        ValueError: if they differ by more than `LIMITS` allows.
+        ValueError: if they differ by more than `LIMITS` and `MASK_LIMITS` allow.
     """
     import tensorflow as tf
 
     # The loaded objects must live as long as their signatures.
     loaded = [tf.saved_model.load(str(path)) for path in (before, after)]
     functions = [each.signatures["serving_default"] for each in loaded]
-    again, total, apart, at_edge, masks = 0, 0, 0.0, 0, 0.0
+    again, total, apart, at_edge, mask_distance, has_masks = 0, 0, 0.0, 0, 0.0, False
     share, limit = LIMITS[precision]
     for batch in inputs:
         with full_float32():
             first, second = (_call(function, batch) for function in functions)
         matched, count, distance, spared = found_again(first, second, limit)
         again, total, apart, at_edge = again + matched, total + count, max(apart, distance), at_edge + spared
-        masks = max(masks, masks_apart(first, second))
+        mask_distance, has_masks = max(mask_distance, masks_apart(first, second)), "detection_masks" in first
     kept = again / total if total else 1.0
     line = f"{again} of {total} detections found again, their scores at most {apart:.2g} apart"
     if at_edge:
         line += f"; {at_edge} others stand at the edge of the selection, and need not be found"
-    if "detection_masks" in first:
-        line += f"; their masks {masks:.2g} in the mean"
-    if masks > MASK_LIMITS[precision]:
-        raise ValueError(f"{precision} must give masks within {MASK_LIMITS[precision]:g} in the mean, got {line}")
+    if has_masks:
+        line += f"; the cells of a mask differ by at most {mask_distance:.2g} on average"
+    if mask_distance > MASK_LIMITS[precision]:
+        raise ValueError(
+            f"{precision} must give masks whose cells differ by at most {MASK_LIMITS[precision]:g} on average, got {line}"
+        )
     if kept < share or apart > limit:
         raise ValueError(
             f"{precision} must find {share:.0%} of the detections again, with scores at most {limit:g} apart, got {line}"
@@ -85,41 +87,47 @@ def found_again(
     """
     matched, total, apart, at_edge = 0, 0, 0.0, 0
     for image in range(len(first["detection_scores"])):
-        boxes, scores, classes = (
-            [each[f"detection_{name}"][image] for each in (first, second)]
-            for name in ("boxes_pixels", "scores", "classes")
-        )
-        rows = np.flatnonzero(scores[0] >= LEAST_SCORE)
-        end = float(scores[0].min()) + limit  # 0 where there are empty rows
-        total += len(rows)
-        overlaps = np.array(box_ops.iou(boxes[0], boxes[1]))
-        for row in rows:
-            same = (classes[1] == classes[0][row]) & (overlaps[row] >= SAME_PLACE) & (scores[1] > 0.0)
+        scores, others = (each["detection_scores"][image] for each in (first, second))
+        end = float(scores.min()) + limit  # 0 where there are empty rows
+        for row, overlaps in _overlaps_of_rows(first, second, image):
+            same = overlaps >= SAME_PLACE
             if same.any():
-                matched += 1
-                apart = max(apart, float(np.abs(scores[1][same] - scores[0][row]).min()))
-            elif scores[0][row] <= end:
-                total, at_edge = total - 1, at_edge + 1
+                matched, total = matched + 1, total + 1
+                apart = max(apart, float(np.abs(others[same] - scores[row]).min()))
+            elif scores[row] <= end:
+                at_edge += 1
+            else:
+                total += 1
     return matched, total, apart, at_edge
 
 
 def masks_apart(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> float:
-    """Returns the largest mean difference of two masks of the same detection; 0 without masks."""
+    """Returns how far the masks of a detection lie apart at most: the mean difference of their cells, 0..1; 0 without masks."""
     apart = 0.0
     for image in range(len(first["detection_scores"]) if "detection_masks" in first else 0):
-        boxes, scores, classes, masks = (
-            [each[f"detection_{name}"][image] for each in (first, second)]
-            for name in ("boxes_pixels", "scores", "classes", "masks")
-        )
-        overlaps = np.array(box_ops.iou(boxes[0], boxes[1]))
-        for row in np.flatnonzero(scores[0] >= LEAST_SCORE):
-            same = (classes[1] == classes[0][row]) & (overlaps[row] >= SAME_PLACE) & (scores[1] > 0.0)
-            if same.any():
-                best = int(np.argmax(np.where(same, overlaps[row], -1.0)))
-                # A value that is not a number is as far away as can be; `max` would pass over it.
-                distance = np.nan_to_num(np.abs(masks[0][row] - masks[1][best]), nan=np.inf)
+        masks, others = (each["detection_masks"][image] for each in (first, second))
+        for row, overlaps in _overlaps_of_rows(first, second, image):
+            best = int(np.argmax(overlaps))
+            if overlaps[best] >= SAME_PLACE:
+                # A value that is not a number counts as infinitely far; `max` would pass over it.
+                distance = np.nan_to_num(np.abs(masks[row] - others[best]), nan=np.inf)
                 apart = max(apart, float(distance.mean()))
     return apart
+
+
+def _overlaps_of_rows(
+    first: dict[str, np.ndarray], second: dict[str, np.ndarray], image: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields each detection of the first outputs that is compared, and its IoU with those of the second: row, (D,).
+
+    The IoU with an empty row and with a detection of another class is -1.
+    """
+    boxes, scores, classes = (
+        [each[f"detection_{name}"][image] for each in (first, second)] for name in ("boxes_pixels", "scores", "classes")
+    )
+    overlaps = np.array(box_ops.iou(boxes[0], boxes[1]))
+    for row in np.flatnonzero(scores[0] >= LEAST_SCORE).tolist():
+        yield row, np.where((classes[1] == classes[0][row]) & (scores[1] > 0.0), overlaps[row], -1.0)
 
 
 def time_table(functions: Sequence, inputs: Sequence[dict[str, Any]], rounds: int = 20) -> list[str]:

@@ -13,21 +13,20 @@ from kfpn.export.saved_model.full_masks import FULL_MASKS, full_masks_of
 from kfpn.export.saved_model.request_limits import RequestLimits
 from kfpn.export.saved_model.verify_full_masks import require_pasted
 from kfpn.export.saved_model.write_saved_model import ServedDetector, export_saved_model
-from kfpn.export.trained import open_trained
 from kfpn.export.verify import ExportMismatch
 from kfpn.ops.mask_paste import paste_masks
 
 
 @pytest.fixture(scope="module")
-def trained_masks(mask_workdir):
-    return open_trained(mask_workdir)
+def served(trained_masks):
+    return ServedDetector(trained_masks, full_masks=True)
 
 
 @pytest.fixture(scope="module")
-def answer(trained_masks, photo, encoded):
-    """Returns the answer to a request of two images and a file that is none of them."""
+def answer(served, photo, encoded):
+    """Returns the answer to a request of three files: an image, one that can't be read, and another image."""
     files = [encoded(photo(96, 128)), b"no image", encoded(photo(150, 100, 1))]
-    outputs = ServedDetector(trained_masks, full_masks=True).detect_files(tf.constant(files))
+    outputs = served.detect_files(tf.constant(files))
     return {name: value.numpy() for name, value in outputs.items()}
 
 
@@ -56,12 +55,19 @@ def test_the_row_of_a_bad_file_has_no_masks(answer):
     assert not answer["detection_masks"][1].any()
 
 
+def test_a_request_of_bad_files_alone_is_answered_with_masks_without_pixels(served):
+    outputs = served.detect_files(tf.constant([b"no image", b"nor this"]))
+    assert outputs[FULL_MASKS].shape == (2, 6, 0, 0)
+    assert all(outputs["errors"].numpy())
+
+
 def test_more_pixels_of_masks_than_the_limit_are_refused(trained_masks, photo):
     images = tf.constant(photo(96, 128)[None])
     limits = RequestLimits(max_mask_pixels=6 * 96 * 128)
     ServedDetector(trained_masks, limits=limits, full_masks=True).detect_pixels(images)
     limits = RequestLimits(max_mask_pixels=6 * 96 * 128 - 1)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="full masks must have at most 73727 pixels in all"):
+    message = "full masks must have at most 73727 pixels in all, 6 masks an image, got 73728: send fewer"
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         ServedDetector(trained_masks, limits=limits, full_masks=True).detect_pixels(images)
 
 
@@ -97,11 +103,35 @@ def test_full_masks_need_a_detector_with_masks(tiny_workdir, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_full_masks_need_a_signature_that_detects(mask_workdir, tmp_path):
+    with pytest.raises(ValueError, match="full_masks must go with image_bytes or image_tensor, got the signature prop"):
+        export_saved_model(mask_workdir, tmp_path / "served", signatures=("proposals",), full_masks=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_warmup_requests_with_more_pixels_of_masks_than_the_server_takes_are_refused(
+    mask_workdir, tmp_path, photo, encoded
+):
+    (tmp_path / "photo.png").write_bytes(encoded(photo(96, 128)))
+    limits = RequestLimits(max_mask_pixels=2 * 6 * 96 * 128 - 1)
+    message = "at most 147455 pixels in the full masks of the answer, got 147456: make .* or max_mask_pixels larger"
+    with pytest.raises(ValueError, match=message):
+        export_saved_model(
+            mask_workdir,
+            tmp_path / "served",
+            warmup=[tmp_path / "photo.png"],
+            warmup_batch_sizes=(2,),
+            limits=limits,
+            full_masks=True,
+        )
+    assert not (tmp_path / "served").exists()
+
+
 def test_a_version_with_masks_is_verified_and_holds_the_rule_of_pasting(mask_workdir, tmp_path, capsys):
     path = export_saved_model(
         mask_workdir, tmp_path / "served", signatures=("image_tensor",), verify=True, full_masks=True
     )
-    assert "; masks: " in capsys.readouterr().out
+    assert ", cell of a mask " in capsys.readouterr().out
     assert json.loads((path / CLASSES).read_text())["pasting"] == "sampled"
     shapes = tf.saved_model.load(str(path)).signatures["image_tensor"].structured_outputs
     assert shapes["detection_masks"].shape.as_list() == [None, 6, 28, 28]

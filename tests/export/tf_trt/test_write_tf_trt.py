@@ -23,18 +23,12 @@ from kfpn.export.tf_trt.write_tf_trt import (
     write_native,
     write_tf_trt,
 )
-from kfpn.export.trained import open_trained
 
 WITH_TF_TRT = tf.__version__.startswith("2.17.")
 needs_tf_trt = pytest.mark.skipif(
     not WITH_TF_TRT, reason=f"needs TensorFlow 2.17, which has TF-TRT's list of converters; this is {tf.__version__}"
 )
 SHAPE = (1, 96, 128, 3)
-
-
-@pytest.fixture(scope="module")
-def trained(tiny_workdir):
-    return open_trained(tiny_workdir)
 
 
 @pytest.fixture(scope="module")

@@ -26,9 +26,9 @@ PRECISIONS = {"": "float32", "_mixed": "mixed_bfloat16", "_fp16": "mixed_float16
 def detector_config(norm="gn", accumulate=1, precision="float32", steps=20, mask=False, **settings) -> Config:
     """Returns the settings of a very small real detector: four pictures of 64 x 64 a step, clipped gradients, averaged weights."""
     base = preset("shapes")
-    masks = {"mask": mask, "mask_channels": 8 if norm != "gn" else 32}
     width = 32 if norm == "gn" else 8  # GroupNorm has 32 groups
     small = {"backbone": "resnet18", "backbone_width": width, "pyramid_channels": 16, "head_width": 32}
+    masks = {"mask": mask, "mask_channels": width}
     few = {"pre_nms_train": 30, "post_nms_train": 30, "pre_nms_test": 30, "post_nms_test": 30}
     # The norms of an untrained network enlarge rounding errors. At a rate of 0.01 even one replica ends with other weights
     # if its sums are added in another order. The coarser rounding of mixed precision has the same effect.
