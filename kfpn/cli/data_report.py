@@ -120,9 +120,9 @@ def _tiles(source: Source, count: int) -> Iterator[Tile]:
 
 def _masks_on_tile(record: Record) -> Callable[[int], np.ndarray | None] | None:
     masks = record.masks
-    if masks is None or not masks.exists.any():
+    if masks is None or not (exists := masks.exists).any():
         return None
-    return lambda i: masks.bitmap(i) if masks.exists[i] else None
+    return lambda i: masks.bitmap(i) if exists[i] else None
 
 
 def _output(command: LookAtData) -> Path:

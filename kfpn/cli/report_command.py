@@ -15,9 +15,9 @@ class Report:
     """Options of `kfpn report`."""
 
     workdirs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="WORKDIR")] = ()
-    """Work directories of `kfpn train`: one, or two that are laid beside each other, the one from before first."""
+    """Work directories of `kfpn train`: one; or two to compare, first the one from before."""
     workdir: str | None = None
-    """The same for one."""
+    """The work directory of one run, instead of naming it without an option."""
     data: str | None = None
     """What to report on, as for `kfpn train`. None: the validation data of the run, of two runs those of the first."""
     split: str = "validation"
@@ -25,7 +25,7 @@ class Report:
     output: str = "report.html"
     """The file to write."""
     detections: tuple[str, ...] = ()
-    """A file of detections for each run, in COCO's results form, as `kfpn evaluate --detections` writes it. None: the detector makes them."""
+    """A file of detections for each run, in COCO's results form, as `kfpn evaluate --detections` writes it. Without: the detector makes them."""
     images: int = 20
     """Pictures of the worst images, at most; of two runs, of the images that changed most."""
     min_score: float = 0.5

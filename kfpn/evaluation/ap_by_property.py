@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from kfpn.evaluation.coco_figures import measured_mean
-from kfpn.evaluation.fast_matching import ALL_AREAS, Kind, matched_evaluation, precision_of
+from kfpn.evaluation.coco_figures import Kind, measured_mean
+from kfpn.evaluation.fast_matching import ALL_AREAS, matched_evaluation, precision_of
 
 SIDES = (0, 16, 32, 64, 96, 192, 384)
 """Bounds of the root of an object's area in pixels; COCO's small and medium end at 32 and 96."""

@@ -10,7 +10,14 @@ from typing import Any, Literal
 import numpy as np
 
 from kfpn.data.record import Record
-from kfpn.evaluation.coco_rows import boxed, detections_to_coco, ground_truth, masked, require_outlines
+from kfpn.evaluation.coco_rows import (
+    boxed,
+    detections_to_coco,
+    ground_truth,
+    masked,
+    named_file,
+    require_outlines,
+)
 
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """The twelve figures, in the order in which pycocotools gives them."""
@@ -20,6 +27,9 @@ OF_MASKS = "mask_"
 
 COCO_LIMITS = (1, 10, 100)
 """The detections that count in COCO's figures, of an image and a class."""
+
+Kind = Literal["bbox", "segm"]
+"""What overlaps are measured of: boxes or masks, by pycocotools' names."""
 
 
 def figures_at(limit: int) -> tuple[str, ...]:
@@ -83,7 +93,7 @@ def evaluate_coco(
             raise ValueError(f"detections: image_id must occur once, got {image_id} twice")
         seen.add(image_id)
         results.extend(detections_to_coco([detection], category_ids=range(len(class_names))))
-    return _all_figures(truth, results, limit, with_masks)
+    return _all_figures(truth, boxed(results, truth) if with_masks else results, limit, with_masks)
 
 
 def evaluate_coco_json(
@@ -98,7 +108,8 @@ def evaluate_coco_json(
         limit: as `evaluate_coco` takes it.
 
     Raises:
-        ValueError: if a detection names an image or a category that the annotations don't have.
+        ValueError: naming the file, if a detection names an image or a category that the annotations don't have, or a mask of one of
+            the files can't be drawn, is missing or has another size than its image.
         OSError: if a file can't be read.
     """
     truth = json.loads(Path(annotations_path).read_text(encoding="utf-8"))
@@ -109,13 +120,14 @@ def evaluate_coco_json(
             raise ValueError(f"{results_path}: {key} must occur in {annotations_path}, got {min(unknown)}")
     with_masks = any("segmentation" in result for result in results)
     if with_masks:
-        require_outlines(truth)
+        with named_file(annotations_path):
+            require_outlines(truth)
+        with named_file(results_path):
+            results = boxed(results, truth)
     return _all_figures(truth, results, limit, with_masks)
 
 
-def coco_evaluation(
-    truth: dict[str, Any], results: list[dict[str, Any]], kind: Literal["bbox", "segm"] = "bbox"
-) -> Any:
+def coco_evaluation(truth: dict[str, Any], results: list[dict[str, Any]], kind: Kind = "bbox") -> Any:
     """Returns pycocotools' COCOeval of boxes or masks, before its `evaluate()`; that one prints, so redirect stdout.
 
     Args:
@@ -145,8 +157,6 @@ def coco_evaluation(
 
 
 def _all_figures(truth: dict[str, Any], results: list[dict[str, Any]], limit: int, with_masks: bool) -> dict[str, Any]:
-    if with_masks:
-        results = boxed(results, truth)
     figures = _figures_of(truth, results, limit, "bbox")
     if not with_masks:
         return figures
@@ -154,9 +164,7 @@ def _all_figures(truth: dict[str, Any], results: list[dict[str, Any]], limit: in
     return figures | {OF_MASKS + name: value for name, value in of_masks.items()}
 
 
-def _figures_of(
-    truth: dict[str, Any], results: list[dict[str, Any]], limit: int, kind: Literal["bbox", "segm"]
-) -> dict[str, Any]:
+def _figures_of(truth: dict[str, Any], results: list[dict[str, Any]], limit: int, kind: Kind) -> dict[str, Any]:
     own_names = figures_at(limit)
     evaluation = coco_evaluation(truth, results, kind)
     if not evaluation.params.imgIds or not evaluation.params.catIds:

@@ -3,8 +3,10 @@
 Boxes are yxyx in kfpn and xywh in COCO's files; they are converted here, once.
 """
 
+import contextlib
+import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -191,3 +193,12 @@ def require_outlines(truth: dict[str, Any]) -> None:
             pack_outline(annotation["segmentation"], sizes[annotation["image_id"]])
         except ValueError as error:
             raise ValueError(f"annotation {annotation['id']}: segmentation must {error}") from None
+
+
+@contextlib.contextmanager
+def named_file(path: str | os.PathLike) -> Iterator[None]:
+    """Puts the name of a file before the message of a ValueError about its rows."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{os.fspath(path)}: {error}") from None

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from kfpn.evaluation.ap_by_property import PropertyFigures, ap_by_properties
-from kfpn.evaluation.coco_figures import COCO_LIMITS, measured_mean
+from kfpn.evaluation.coco_figures import COCO_LIMITS, Kind, measured_mean
 from kfpn.evaluation.coco_rows import detections_to_coco, masked
-from kfpn.evaluation.fast_matching import Kind, matched_evaluation, precision_of
+from kfpn.evaluation.fast_matching import matched_evaluation, precision_of
 
 TIDE_KINDS = {
     "Cls": "class", "Loc": "place", "Both": "both", "Dupe": "duplicate", "Bkg": "background", "Miss": "missed",

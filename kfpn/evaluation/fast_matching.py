@@ -1,14 +1,12 @@
 """Matches detections with objects by hotcoco, which gives the figures of pycocotools and says more about errors."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from kfpn.evaluation.coco_figures import COCO_LIMITS
+from kfpn.evaluation.coco_figures import COCO_LIMITS, Kind
 
-Kind = Literal["bbox", "segm"]
-"""What overlaps are measured of: boxes or masks."""
 ALL_AREAS = (0.0, 1e10)
 """The range of areas that leaves nothing out, as pycocotools has it."""
 
@@ -29,13 +27,13 @@ def matched_evaluation(
         kind: "bbox", of boxes, or "segm", of masks.
         limit: the most detections of an image and a class that count; at least COCO's 100.
         image_ids: of the images that count; None: all.
-        ranges: (lowest, highest) `area` of objects, each measured apart, behind all areas. None: COCO's small, medium and large.
+        ranges: (lowest, highest) `area` of objects, each measured apart, behind all areas. Empty: COCO's small, medium and large.
     """
     # Imported here, because `kfpn --help` does not need it.
     import hotcoco
 
     annotations = [
-        {**result, "id": number, "area": result.get("area", _area_of(result, kind)), "iscrowd": 0}
+        {**result, "id": number, "area": result["area"] if "area" in result else _area_of(result, kind), "iscrowd": 0}
         for number, result in enumerate(results, start=1)
     ]
     evaluation = hotcoco.COCOeval(hotcoco.COCO(truth), hotcoco.COCO({**truth, "annotations": annotations}), kind)

@@ -10,9 +10,16 @@ import numpy as np
 from kfpn.data.record import Record
 from kfpn.evaluation.coco_rows import to_xywh
 
-KINDS = ("missed", "background", "class", "place", "duplicate", "both")
-"""The kinds of errors, as TIDE counts them: an object that nothing was found of; a detection where no object is, of another class than
-its object, beside its object, a second one of an object, and beside an object of another class."""
+KIND_MEANINGS = {
+    "missed": "an object that nothing was found of",
+    "background": "a detection where no object is",
+    "class": "an object taken for one of another class",
+    "place": "the right class, but the box overlaps its object by less than .5",
+    "duplicate": "a second detection of an object",
+    "both": "another class, and the box beside it",
+}
+"""The kinds of errors, as TIDE counts them, and what each is in words."""
+KINDS = tuple(KIND_MEANINGS)
 RIGHT_IOU, TOUCHING_IOU = 0.5, 0.1
 """From the first on, a detection is in the right place; below the second it touches no object. Those of TIDE."""
 
@@ -27,8 +34,9 @@ class DetectionError:
         label: of the detection; of a missed object its own.
         box: (4,) yxyx pixels of the image, of the detection or of the missed object.
         score: of the detection; None for a missed object.
-        taken_for: the label of the object that the detection touches most; None where there is none.
-        iou: with this object.
+        object_label: of the object that the detection touches: for "class" the one in its place, for "place" and "duplicate" its own,
+            for "both" the one that it overlaps most. None for the other kinds.
+        iou: with this object, 0..1; 0 without one.
     """
 
     kind: str
@@ -36,8 +44,13 @@ class DetectionError:
     label: int
     box: np.ndarray
     score: float | None = None
-    taken_for: int | None = None
+    object_label: int | None = None
     iou: float = 0.0
+
+    @property
+    def weight(self) -> float:
+        """Returns how bad the error is: a missed object counts 1, a wrong detection its score."""
+        return 1.0 if self.score is None else self.score
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,15 +69,15 @@ class ImageErrors:
 
     @property
     def weight(self) -> float:
-        """Returns how bad the image is: a missed object counts 1, a wrong detection its score."""
-        return sum(1.0 if error.score is None else error.score for error in self.errors)
+        """Returns how bad the image is: the sum of the weights of its errors."""
+        return sum(error.weight for error in self.errors)
 
     @property
     def main_kind(self) -> str:
         """Returns the kind of error that weighs most; "none" without errors."""
         weights: dict[str, float] = dict.fromkeys(KINDS, 0.0)
         for error in self.errors:
-            weights[error.kind] += 1.0 if error.score is None else error.score
+            weights[error.kind] += error.weight
         return max(KINDS, key=lambda kind: weights[kind]) if self.errors else "none"
 
     @property
@@ -87,8 +100,9 @@ def errors_of_image(record: Record, detections: Mapping[str, Any], min_score: fl
     """
     from pycocotools import mask as coco_mask
 
-    order = np.argsort(-np.asarray(detections["scores"]), kind="stable")
-    order = order[np.asarray(detections["scores"])[order] >= min_score]
+    scores = np.asarray(detections["scores"])
+    order = np.argsort(-scores, kind="stable")
+    order = order[scores[order] >= min_score]
     boxes = np.asarray(detections["boxes"], np.float64).reshape(-1, 4)[order]
     labels = np.asarray(detections["labels"], np.int64)[order]
     truth = np.asarray(record.labels, np.int64)
@@ -101,7 +115,7 @@ def errors_of_image(record: Record, detections: Mapping[str, Any], min_score: fl
         kind, touched = state.explained(int(row))
         errors.append(
             DetectionError(
-                kind, int(order[row]), int(labels[row]), boxes[row], float(np.asarray(detections["scores"])[order[row]]),
+                kind, int(order[row]), int(labels[row]), boxes[row], float(scores[order[row]]),
                 None if touched is None else int(truth[touched]), 0.0 if touched is None else float(overlaps[row, touched]),
             )
         )  # fmt: skip
@@ -166,9 +180,9 @@ def error_sentences(errors: Sequence[DetectionError], class_names: Sequence[str]
     """
     groups: dict[tuple[str, int, int | None], list[DetectionError]] = {}
     for error in errors:
-        other = error.taken_for if error.kind in ("class", "both") else None
+        other = error.object_label if error.kind in ("class", "both") else None
         groups.setdefault((error.kind, error.label, other), []).append(error)
-    weight = {key: sum(one.score or 1.0 for one in group) for key, group in groups.items()}
+    weight = {key: sum(one.weight for one in group) for key, group in groups.items()}
     return [_sentence(*key, groups[key], class_names) for key in sorted(groups, key=lambda key: -weight[key])]
 
 
@@ -180,11 +194,12 @@ def _sentence(
         sizes = [f"{box[3] - box[1]:.0f} x {box[2] - box[0]:.0f}" for box in (error.box for error in group[:3])]
         return f"{times}missed {name} ({', '.join(sizes)}{' …' if len(group) > 3 else ''} pixels)"
     scores = ", ".join(f"{100 * (error.score or 0):.0f}%" for error in group[:3]) + (" …" if len(group) > 3 else "")
+    object_name = "" if other is None else class_names[other]
     iou = f"IoU {max(error.iou for error in group):.2f}"
     return {
         "background": f"{times}{name} where there is none ({scores})",
-        "class": f"{times}{'' if other is None else class_names[other]} taken for {name} ({scores})",
+        "class": f"{times}{object_name} taken for {name} ({scores})",
         "place": f"{times}{name} beside its object ({scores}; {iou})",
         "duplicate": f"{times}{name} found a second time ({scores})",
-        "both": f"{times}{name} beside a {'' if other is None else class_names[other]} ({scores}; {iou})",
+        "both": f"{times}{name} beside a {object_name} ({scores}; {iou})",
     }[kind]

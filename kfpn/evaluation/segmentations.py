@@ -87,4 +87,5 @@ def truth_parts(record: Record) -> Callable[[int], Part | None] | None:
     masks = record.masks
     if masks is None:
         return None
-    return lambda row: decoded_part(masks.rle(row)) if masks.exists[row] else None
+    exists = masks.exists  # made anew each time that it is asked for
+    return lambda row: decoded_part(masks.rle(row)) if exists[row] else None

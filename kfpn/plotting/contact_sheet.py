@@ -16,6 +16,7 @@ COLUMNS = 4
 _TEXT = 15
 _LONGEST_CAPTION = 44  # characters
 _MOST_CLASSES = 24
+_CROWD_COLOR = (128, 128, 128)
 
 _Entry = tuple[int, tuple[int, int, int], str]
 """The left side in pixels, the colour and the name of a class in the list of classes."""
@@ -85,7 +86,7 @@ def _picture(tile: Tile) -> Image.Image:
     thick = 2 if len(tile.boxes) < 50 else 1
     for box, label, crowd in zip(np.asarray(tile.boxes, np.float64) * zoom, tile.labels, tile.crowd, strict=True):
         y1, x1, y2, x2 = box
-        color = (128, 128, 128) if crowd else class_color(int(label))
+        color = _CROWD_COLOR if crowd else class_color(int(label))
         canvas.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=color, width=thick)
     picture = Image.new("RGB", (TILE, size[1] + CAPTION), "white")
     picture.paste(small, (0, 0))
@@ -103,7 +104,7 @@ def _with_masks(tile: Tile) -> np.ndarray:
     for i, label in enumerate(tile.labels):
         mask = tile.mask_of(i)
         if mask is not None:
-            color = (128, 128, 128) if tile.crowd[i] else class_color(int(label))
+            color = _CROWD_COLOR if tile.crowd[i] else class_color(int(label))
             image[mask] = image[mask] // 2 + np.array(color, np.uint8) // 2
     return image
 

@@ -5,7 +5,7 @@ from PIL import Image
 
 from kfpn.plotting.draw_boxes import class_color
 from kfpn.plotting.fonts import font_for, plain_font
-from kfpn.plotting.panels import Draw, Panel, Row, Sheet
+from kfpn.plotting.panels import Draw, Panel, Row, Sheet, page_color
 from kfpn.plotting.pyramid_view import PyramidView
 
 COLUMNS = 6
@@ -36,7 +36,7 @@ def rows_of_logits(view: PyramidView, min_score: float) -> list[Row]:
         Panel(
             f"{title_of(view.class_names[view.labels[row]], int(view.labels[row]))} {100 * scores[row]:.0f}%",
             _logits_drawing(view, row, mask_logits(view.masks[row])),
-            _parts_of_one(class_color(int(view.labels[row]))),
+            page_color(class_color(int(view.labels[row]))),
         )
         for row in best
     ]
@@ -58,11 +58,6 @@ def mask_logits(mask: np.ndarray) -> np.ndarray:
     low = 1.0 / (1.0 + np.exp(MOST))
     inside = np.clip(np.asarray(mask, np.float64), low, 1.0 - low)
     return np.log(inside) - np.log1p(-inside)
-
-
-def _parts_of_one(color: tuple[int, int, int]) -> tuple[float, float, float]:
-    red, green, blue = color
-    return red / 255, green / 255, blue / 255
 
 
 def _logits_drawing(view: PyramidView, row: int, logits: np.ndarray) -> Draw:

@@ -17,6 +17,12 @@ Color = tuple[float, float, float]
 """RGB, 0..1."""
 
 
+def page_color(color: tuple[int, int, int]) -> Color:
+    """Returns a colour of red, green and blue in 0..255 as pages take it."""
+    red, green, blue = color
+    return red / 255, green / 255, blue / 255
+
+
 class Sheet(NamedTuple):
     """A matplotlib figure that is measured in pixels from its upper left corner.
 

@@ -10,7 +10,7 @@ from PIL import Image
 from kfpn.plotting.draw_boxes import class_color, draw_detections
 from kfpn.plotting.draw_masks import chosen_masks, enlarged_masks
 from kfpn.plotting.mask_row import rows_of_logits
-from kfpn.plotting.panels import Color, Draw, Panel, Row, Sheet, draw_rows
+from kfpn.plotting.panels import Color, Draw, Panel, Row, Sheet, draw_rows, page_color
 from kfpn.plotting.pyramid_view import FeatureMap, PyramidView, level_counts
 
 PERCENTILES = (1.0, 99.0)
@@ -23,8 +23,7 @@ FOOT = 60
 
 def level_color(number: int) -> Color:
     """Returns the RGB colour, 0..1 each, of the level with a number (2, 3, ...); it is the same on every page."""
-    red, green, blue = class_color(number - 2)
-    return red / 255, green / 255, blue / 255
+    return page_color(class_color(number - 2))
 
 
 def between_percentiles(strength: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from kfpn.data.record import Source
 from kfpn.evaluation.coco_figures import FIGURES, OF_MASKS
 from kfpn.evaluation.image_errors import error_sentences
 from kfpn.plotting.svg_charts import ChartLine, line_chart
-from kfpn.report.gather import GatheredRun, ReportRequest, gather_run, require_gathered, validation_data_of
+from kfpn.report.gather import GatheredRun, ReportRequest, gather_run, opened_data, require_gathered
 from kfpn.report.html_parts import (
     BLUE,
     ORANGE,
@@ -18,6 +18,7 @@ from kfpn.report.html_parts import (
     paragraph,
     section,
     share,
+    small_print,
     table,
     text_of,
 )
@@ -41,22 +42,28 @@ ANCHORS = (
 def gather_two(before: ReportRequest, after: ReportRequest) -> tuple[GatheredRun, GatheredRun]:
     """Gathers two runs on the same data: those that are asked for, or the validation data of the first.
 
+    Args:
+        before: the first run. Its data are opened once, for both, with masks if one of the runs has them.
+        after: the second run. None as its data, or the same as those of the first: the data of the first.
+
     Raises:
         ValueError: as `gather_run`, or if the runs' data differ.
     """
     for request in (before, after):  # what is wrong with the second is said before the work on the first
         require_gathered(request)
-    data = before.data or _data_of_both(before, after)
-    first, second = (gather_run(dataclasses.replace(one, data=one.data or data)) for one in (before, after))
+    data = _data_of_both(before, after)
+    first = gather_run(dataclasses.replace(before, data=data))
+    of_both = after.data is None or after.data == before.data
+    second = gather_run(dataclasses.replace(after, data=data) if of_both else after)
     _require_same(first.source, second.source)
     return first, second
 
 
 def _data_of_both(before: ReportRequest, after: ReportRequest) -> Source:
-    """Opens the validation data of the first run, with masks if one of both has them."""
+    """Opens the data of the first run, with masks if one of both runs has them."""
     config, other = (Workdir(request.workdir).read_config() for request in (before, after))
     model = dataclasses.replace(config.model, mask=config.model.mask or other.model.mask)
-    return validation_data_of(dataclasses.replace(config, model=model), before.split)
+    return opened_data(before, dataclasses.replace(config, model=model))
 
 
 def _require_same(first: Source, second: Source) -> None:
@@ -126,7 +133,7 @@ def _errors_of_both(before: GatheredRun, after: GatheredRun) -> str:
         head = [KIND_NAMES[old.kind], "before", "after", "cost before", "cost after", "AP50 gained"]
         parts.append(table(head, rows))
     note = "How many there are of each kind, and what they cost in AP50: what mending all of the kind would add."
-    return section("errors", "What goes wrong", beside(*parts), paragraph(f'<span class="note">{note}</span>'))
+    return section("errors", "What goes wrong", beside(*parts), small_print(note))
 
 
 def _classes_of_both(before: GatheredRun, after: GatheredRun) -> str:
@@ -149,15 +156,16 @@ def _classes_of_both(before: GatheredRun, after: GatheredRun) -> str:
 
 def _changed_images(before: GatheredRun, after: GatheredRun) -> str:
     changes = [new.weight - old.weight for old, new in zip(before.errors, after.errors, strict=True)]
-    better = sum(change < 0 for change in changes)
-    worse = sum(change > 0 for change in changes)
     order = sorted(range(len(changes)), key=lambda index: changes[index])
+    better = [index for index in order if changes[index] < 0]
+    worse = [index for index in order[::-1] if changes[index] > 0]
     most = after.request.images
-    chosen = [index for index in order[: most - most // 2] if changes[index] < 0]
-    chosen += [index for index in order[::-1][: most // 2] if changes[index] > 0]
+    # Half of each, and more where there are few of the others.
+    of_worse = min(len(worse), max(most // 2, most - len(better)))
+    chosen = better[: most - of_worse] + worse[:of_worse]
     figures = "".join(_figure_of_both(before, after, index, rank) for rank, index in enumerate(chosen))
     note = (
-        f"{better:,} of {len(changes):,} images became better, {worse:,} worse: a missed object weighs 1, a wrong detection its score, "
+        f"{len(better):,} of {len(changes):,} images became better, {len(worse):,} worse: a missed object weighs 1, a wrong detection its score, "
         f"from {after.request.min_score:g} on. Left the ground truth, then before, then after; black and white frames mark what is wrong, and what both "
         "runs miss."
     )

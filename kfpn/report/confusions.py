@@ -4,7 +4,8 @@ import numpy as np
 
 from kfpn.evaluation.error_analysis import ErrorAnalysis
 from kfpn.report.gather import GatheredRun
-from kfpn.report.html_parts import Cell, beside, paragraph, section, table, text_of
+from kfpn.report.html_parts import Cell, beside, section, small_print, table, text_of
+from kfpn.report.sections import KIND_NAMES
 
 MOST_CLASSES = 24
 """Classes of the matrix; of more, those with the most confusions are shown, and the others in one row."""
@@ -17,7 +18,7 @@ def section_of_confusions(run: GatheredRun) -> str:
     """Returns the confusion matrix, and the pairs that are confused most."""
     parts = []
     for analysis in run.analyses:
-        kind = "boxes" if analysis.kind == "bbox" else "masks"
+        kind = KIND_NAMES[analysis.kind]
         names, matrix = condensed(analysis)
         parts.append(f"<h3>{kind}: rows are objects, columns are detections</h3>" + _matrix(names, matrix))
         if pairs := _pairs(analysis):
@@ -28,7 +29,7 @@ def section_of_confusions(run: GatheredRun) -> str:
         f"At an IoU of .5, detections with a score of {run.request.min_score:g} or more, whatever their class: the best one of an object "
         "counts. The column background: missed objects. The row background: detections where no object is, and second ones of an object."
     )
-    return section("confusions", "Taken for each other", beside(*parts), paragraph(f'<span class="note">{note}</span>'))
+    return section("confusions", "Taken for each other", beside(*parts), small_print(note))
 
 
 def condensed(analysis: ErrorAnalysis) -> tuple[list[str], np.ndarray]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from kfpn.evaluation.coco_rows import ground_truth
 from kfpn.evaluation.error_analysis import ErrorAnalysis, analyse_errors
 from kfpn.evaluation.image_errors import ImageErrors, errors_of_image
 from kfpn.inference.evaluate import EvaluationRequest, open_evaluation
-from kfpn.report.results_file import read_results
+from kfpn.report.results_file import read_results, records_of
 from kfpn.runs.load import require_trained
 from kfpn.runs.workdir import Workdir
 
@@ -54,7 +55,7 @@ class GatheredRun:
         workdir: of the run.
         config: of the run.
         source: the data.
-        figures: of `evaluate_coco`.
+        figures: those of `evaluate_coco`, and of a detector that looks at tiles also their cost.
         detections: image id -> its detections, with the labels of the data.
         analyses: of boxes and, where there are any, of masks.
         errors: of each image, in the order of the data.
@@ -93,11 +94,10 @@ def gather_run(request: ReportRequest) -> GatheredRun:
         figures, detections = evaluation.measure()
     else:
         config = Workdir(request.workdir).read_config()
-        source = _opened(request, config)
+        source = opened_data(request, config)
         _require_objects(source)
         detections = read_results(Path(request.detections), source)
-        limit = max(_limit_of(config), *(len(one["scores"]) for one in detections))
-        figures = evaluate_coco((source[i] for i in range(len(source))), detections, source.class_names, limit)
+        figures = evaluate_coco(records_of(source), detections, source.class_names, _limit_of(config, detections))
     return _gathered(request, config, source, figures, detections)
 
 
@@ -105,15 +105,14 @@ def _gathered(
     request: ReportRequest, config: Config, source: Source, figures: dict[str, Any], detections: list[dict[str, Any]]
 ) -> GatheredRun:
     with_masks = any("segmentations" in one for one in detections)
-    truth = ground_truth((source[i] for i in range(len(source))), source.class_names, with_masks)
-    limit = max(_limit_of(config), *(len(one["scores"]) for one in detections))
+    truth = ground_truth(records_of(source), source.class_names, with_masks)
+    limit = _limit_of(config, detections)
     analyses = [analyse_errors(truth, detections, "bbox", limit, request.min_score)]
     if with_masks and figures.get("mask_AP") is not None:
         analyses.append(analyse_errors(truth, detections, "segm", limit, request.min_score))
     of_image = {int(one["image_id"]): one for one in detections}
     errors = tuple(
-        errors_of_image(record, of_image[int(record.image_id)], request.min_score)
-        for record in (source[i] for i in range(len(source)))
+        errors_of_image(record, of_image[int(record.image_id)], request.min_score) for record in records_of(source)
     )
     faults = {source.name: dict(getattr(source, "fault_counts", {}))} | _training_faults(request, config)
     return GatheredRun(
@@ -121,8 +120,9 @@ def _gathered(
     )
 
 
-def _limit_of(config: Config) -> int:
-    return max(config.model.max_detections, COCO_LIMITS[-1])
+def _limit_of(config: Config, detections: Sequence[Mapping[str, Any]]) -> int:
+    """Returns the most detections of an image: what the detector or COCO allows, or what a file has of one image."""
+    return max(config.model.max_detections, COCO_LIMITS[-1], *(len(one["scores"]) for one in detections))
 
 
 def require_gathered(request: ReportRequest) -> None:
@@ -135,27 +135,26 @@ def require_gathered(request: ReportRequest) -> None:
     require_trained(workdir, workdir.config if request.detections is not None else None, rpn=False)
 
 
-def _opened(request: ReportRequest, config: Config) -> Source:
-    """Opens the data as `open_evaluation` does."""
-    if not request.data:
-        return validation_data_of(config, request.split)
-    return open_source(request.data, request.split, config.check_images, config.model.mask)
+def opened_data(request: ReportRequest, config: Config) -> Source:
+    """Opens the data that are asked for, or the validation data of a run, as `open_evaluation` does.
 
-
-def validation_data_of(config: Config, split: str) -> Source:
-    """Opens the validation data of a run.
+    Args:
+        request: with `data` and `split`.
+        config: of the run; `model.mask` says whether masks are read.
 
     Raises:
-        ValueError: if it has none.
+        ValueError: if they can't be opened, or the run has no validation data.
     """
-    source = open_validation(config, split)
+    if request.data:
+        return open_source(request.data, request.split, config.check_images, config.model.mask)
+    source = open_validation(config, request.split)
     if source is None:
         raise ValueError(f"{config.data} has no validation split: say what to report on with --data")
     return source
 
 
 def _require_objects(source: Source) -> None:
-    if not any((~source[index].crowd).any() for index in range(len(source))):
+    if not any((~record.crowd).any() for record in records_of(source)):
         raise ValueError(
             f"data must have objects to find, got none in the {len(source)} images of {source.name}: there is nothing to report on"
         )

@@ -78,6 +78,11 @@ def paragraph(content: str) -> str:
     return f"<p>{content}</p>"
 
 
+def small_print(content: str) -> str:
+    """Returns a paragraph of HTML in small gray letters."""
+    return f'<p class="note">{content}</p>'
+
+
 def beside(*parts: str) -> str:
     """Returns parts that lie beside each other where there is room."""
     return f'<div class="beside">{"".join(f"<div>{part}</div>" for part in parts)}</div>'

@@ -1,18 +1,18 @@
 """Reads a file of detections in COCO's results form, and gives them as `detect_source` does."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kfpn.data.record import Source
-from kfpn.evaluation.coco_rows import boxed
+from kfpn.data.record import Record, Source
+from kfpn.evaluation.coco_rows import boxed, named_file
 from kfpn.runs.atomic_files import read_json
 
 OUTSIDE = 1.0
-"""Pixels by which a box may leave its image; farther ones are of other images."""
+"""Pixels by which a box may reach out of its image. One that reaches farther belongs to another image."""
 
 
 def read_results(path: Path, source: Source) -> list[dict[str, Any]]:
@@ -32,8 +32,7 @@ def read_results(path: Path, source: Source) -> list[dict[str, Any]]:
         raise ValueError(
             f"{path} must be a list of detections, as `kfpn evaluate --detections` writes it, got {_type_of(rows)}"
         )
-    records = [source[index] for index in range(len(source))]
-    sizes = {int(record.image_id): (record.height, record.width) for record in records}
+    sizes = {int(record.image_id): (record.height, record.width) for record in records_of(source)}
     labels = {int(number): label for label, number in enumerate(source.category_ids)}
     of_images: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in sizes}
     for number, row in enumerate(rows):
@@ -53,8 +52,14 @@ def read_results(path: Path, source: Source) -> list[dict[str, Any]]:
         of_images[row["image_id"]].append(row)
     if with_masks := any("segmentation" in row for row in rows):
         images = [{"id": image_id, "height": size[0], "width": size[1]} for image_id, size in sizes.items()]
-        boxed(rows, {"images": images})  # it checks the masks
+        with named_file(path):
+            boxed(rows, {"images": images})  # it checks the masks
     return [_of_one_image(image_id, own, labels, with_masks) for image_id, own in of_images.items()]
+
+
+def records_of(source: Source) -> Iterator[Record]:
+    """Yields the records of a source, in its order."""
+    return (source[index] for index in range(len(source)))
 
 
 def _check_row(place: str, row: Any) -> None:

@@ -22,14 +22,14 @@ def head_of_report(run: GatheredRun) -> str:
         ("images", f"{len(source):,}"), ("objects", f"{objects:,}"), ("classes", f"{len(source.class_names):,}"),
     ]  # fmt: skip
     shown = "".join(f'<div class="tile">{name}<b>{value}</b></div>' for name, value in tiles)
-    made = f" Detections: {text_of(run.request.detections)}." if run.request.detections is not None else ""
-    what = (
-        f"{text_of(model.backbone)} with the pyramid {text_of(model.pyramid)}, measured on <b>{text_of(source.name)}</b>, at most "
-        f"{model.max_detections} detections an image.{made}"
-    )
-    cut = images_at_limit(list(run.detections.values()), model.max_detections)
-    line = text_of(limit_line(cut, len(source), model.max_detections, "--model.max-detections")) if cut else ""
-    below = paragraph(_costs_most(run)) + paragraph(line)
+    below = paragraph(_costs_most(run))
+    if run.request.detections is None:
+        made = f", at most {model.max_detections} detections an image"
+        if cut := images_at_limit(list(run.detections.values()), model.max_detections):
+            below += paragraph(text_of(limit_line(cut, len(source), model.max_detections, "--model.max-detections")))
+    else:  # a file can have more detections of an image than the run's own limit allows
+        made = f". Detections: {text_of(run.request.detections)}"
+    what = f"{text_of(model.backbone)} with the pyramid {text_of(model.pyramid)}, measured on <b>{text_of(source.name)}</b>{made}."
     return f'<h1>{text_of(run.name)}</h1>{paragraph(what)}<div class="tiles">{shown}</div>{below}'
 
 

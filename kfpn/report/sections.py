@@ -5,6 +5,7 @@ import numpy as np
 from kfpn.evaluation.coco_figures import FIGURES, OF_MASKS, measured_mean
 from kfpn.evaluation.detection_limit import own_limit_figures
 from kfpn.evaluation.error_analysis import CURVE_IOUS, SCORE_BINS, ErrorAnalysis
+from kfpn.evaluation.image_errors import KIND_MEANINGS
 from kfpn.plotting.svg_charts import ChartBar, ChartLine, bar_chart, line_chart
 from kfpn.report.gather import GatheredRun
 from kfpn.report.html_parts import (
@@ -18,14 +19,15 @@ from kfpn.report.html_parts import (
     paragraph,
     section,
     share,
+    small_print,
     table,
     text_of,
 )
-from kfpn.report.worst_images import MEANINGS
 
 MOST_CURVES = 100
 """Classes whose curves are drawn, those with the most objects."""
 KIND_NAMES = {"bbox": "boxes", "segm": "masks"}
+"""What a page calls that which overlaps are measured of."""
 
 
 def section_of_figures(run: GatheredRun) -> str:
@@ -36,10 +38,18 @@ def section_of_figures(run: GatheredRun) -> str:
     note = (
         "By pycocotools. AP is the mean over classes and over IoUs of .50 to .95; AP50 and AP75 are those at one IoU; s, m, l: objects "
         "below 32 x 32 pixels, between, and from 96 x 96 pixels; AR: recall with 1, 10 and 100 detections an image and class."
+        + _why_no_masks(run)
     )
-    return section(
-        "figures", "COCO's figures", table(["", *names], rows), paragraph(f'<span class="note">{note}</span>')
-    )
+    return section("figures", "COCO's figures", table(["", *names], rows), small_print(note))
+
+
+def _why_no_masks(run: GatheredRun) -> str:
+    """Returns why detections with masks are measured by their boxes alone; nothing where they have none, or masks are measured."""
+    if OF_MASKS + "AP" not in run.figures or len(run.analyses) > 1:
+        return ""
+    if run.config.model.mask:
+        return " Masks are not measured, because no object has one."
+    return " Masks are not measured, because the run has no mask head: its data are read without masks."
 
 
 def section_of_errors(run: GatheredRun) -> str:
@@ -53,7 +63,7 @@ def section_of_errors(run: GatheredRun) -> str:
         ]
         title = f"{KIND_NAMES[analysis.kind]}: AP50 is {analysis.ap50:.3f}; mending all of a kind would add"
         parts.append(f"<h3>{title}</h3>{bar_chart(title, bars, max(most, 0.01))}")
-    meanings = "".join(f"<li><b>{kind}</b>: {text_of(meaning)}</li>" for kind, meaning in MEANINGS.items())
+    meanings = "".join(f"<li><b>{kind}</b>: {text_of(meaning)}</li>" for kind, meaning in KIND_MEANINGS.items())
     note = (
         "As TIDE counts them (Bolya et al. 2020), at an IoU of .5, detections of any score: so a background of low score costs little "
         "though there are many. Each gain is that of one kind alone; they don't add up."
@@ -70,7 +80,7 @@ def section_of_curves(run: GatheredRun) -> str:
             ChartLine(f"IoU {iou:g}: AP {share(measured_mean(analysis.curves[iou]))}", mean_curve(analysis, iou), color)
             for iou, color in zip(CURVE_IOUS, (BLUE, ORANGE), strict=True)
         ]
-        charts = [f"<h3>{name}, mean over the classes</h3>" + line_chart(f"{name}", "recall", "precision", overall)]
+        charts = [f"<h3>{name}, mean over the classes</h3>" + line_chart(name, "recall", "precision", overall)]
         for iou in CURVE_IOUS:
             title = f"{name}, each class at IoU {iou:g}"
             charts.append(f"<h3>{title}</h3>" + line_chart(title, "recall", "precision", _of_each_class(analysis, iou)))
@@ -78,13 +88,13 @@ def section_of_curves(run: GatheredRun) -> str:
     drawn = min(MOST_CURVES, len(run.source.class_names))
     left_out = "" if drawn == len(run.source.class_names) else f" Of the {drawn} classes with the most objects."
     note = f"The class that is chosen at the top stands out; the pointer on a curve shows its name.{left_out}"
-    return section("curves", "Precision and recall", *parts, paragraph(f'<span class="note">{note}</span>'))
+    return section("curves", "Precision and recall", *parts, small_print(note))
 
 
 def _of_each_class(analysis: ErrorAnalysis, iou: float) -> list[ChartLine]:
     values = analysis.curves[iou]
     order = sorted(range(len(analysis.classes)), key=lambda label: -analysis.classes[label].objects)[:MOST_CURVES]
-    lines = [
+    return [
         ChartLine(
             f"{analysis.classes[label].name}: {share(float(values[:, label].mean()))}", _points(values[:, label]), css_color(label),
             f'class="pr" data-class="{label}"', listed=len(analysis.classes) <= 6,
@@ -92,7 +102,6 @@ def _of_each_class(analysis: ErrorAnalysis, iou: float) -> list[ChartLine]:
         for label in sorted(order)
         if analysis.classes[label].objects
     ]  # fmt: skip
-    return lines
 
 
 def mean_curve(analysis: ErrorAnalysis, iou: float) -> list[tuple[float, float]]:
@@ -121,7 +130,7 @@ def section_of_properties(run: GatheredRun) -> str:
         "Of few objects, AP says little. By size and by aspect ratio objects outside of the range are "
         "ignored, as COCO does it; by crowding the images count."
     )
-    return section("properties", "By size, shape and crowding", *parts, paragraph(f'<span class="note">{note}</span>'))
+    return section("properties", "By size, shape and crowding", *parts, small_print(note))
 
 
 def section_of_calibration(run: GatheredRun) -> str:
@@ -143,9 +152,7 @@ def section_of_calibration(run: GatheredRun) -> str:
         f"Detections in {SCORE_BINS} bins of their scores; right: an IoU of .5 or more with an object of the class that no better "
         "detection has. Below the gray line the detector is too sure of itself, above it too shy."
     )
-    return section(
-        "calibration", "Can the scores be believed?", beside(*parts), paragraph(f'<span class="note">{note}</span>')
-    )
+    return section("calibration", "Can the scores be believed?", beside(*parts), small_print(note))
 
 
 def section_of_classes(run: GatheredRun) -> str:
@@ -175,4 +182,4 @@ def section_of_classes(run: GatheredRun) -> str:
     listed = table(head, rows, [f'data-class="{label}"' for label in order])
     note = "The class with the lowest AP first. Detections of any score; a class without objects has no AP."
     content = listed if len(rows) <= 100 else folded(f"{len(rows):,} classes", listed)
-    return section("classes", "Class by class", content, paragraph(f'<span class="note">{note}</span>'))
+    return section("classes", "Class by class", content, small_print(note))

@@ -7,16 +7,6 @@ from kfpn.report.gather import GatheredRun
 from kfpn.report.html_parts import COLORS, choice, paragraph, section, text_of
 from kfpn.report.pictures import picture_of_errors
 
-MEANINGS = {
-    "missed": "an object that nothing was found of",
-    "background": "a detection where no object is",
-    "class": "an object taken for one of another class",
-    "place": "the right class, but the box overlaps its object by less than .5",
-    "duplicate": "a second detection of an object",
-    "both": "another class, and the box beside it",
-}
-"""What each kind of error is, in words."""
-
 
 def worst_images(run: GatheredRun) -> list[int]:
     """Returns the indices of the images with the heaviest errors, the worst first; none without an error."""
@@ -29,8 +19,10 @@ def section_of_images(run: GatheredRun) -> str:
     wrong = sum(bool(one.errors) for one in run.errors)
     chosen = worst_images(run)
     if not chosen:
-        nothing = "no image has an error" if not wrong else "no picture was asked for"
-        return section("images", "The worst images", paragraph(f"{nothing}, of {len(run.errors):,} images."))
+        why = "" if not wrong else " No picture was asked for."
+        return section(
+            "images", "The worst images", paragraph(f"{wrong:,} of {len(run.errors):,} images have an error.{why}")
+        )
     least = f"{run.request.min_score:g}"
     explained = paragraph(
         f"{wrong:,} of {len(run.errors):,} images have an error, counting detections with a score of {least} or more, by their boxes. "
@@ -74,5 +66,5 @@ def kind_label(kind: str) -> str:
 
 def classes_of(errors: ImageErrors) -> str:
     """Returns the labels that the errors of an image have to do with, with blanks between them."""
-    labels: Sequence[int | None] = [label for one in errors.errors for label in (one.label, one.taken_for)]
+    labels: Sequence[int | None] = [label for one in errors.errors for label in (one.label, one.object_label)]
     return " ".join(str(label) for label in sorted({label for label in labels if label is not None}))

@@ -7,7 +7,8 @@ from PIL import Image
 
 from kfpn.data.formats.coco import CocoSource
 from kfpn.data.record import Record
-from kfpn.evaluation.coco_figures import FIGURES, detections_to_coco, evaluate_coco, evaluate_coco_json
+from kfpn.evaluation.coco_figures import FIGURES, evaluate_coco, evaluate_coco_json
+from kfpn.evaluation.coco_rows import detections_to_coco
 
 # The figures of ../shared/data/known_coco (SOURCE.txt there). Set 1 is the result of COCO's own demo notebook. Those who
 # collected the files computed all three sets again with pycocotools.

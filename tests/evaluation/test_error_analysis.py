@@ -85,6 +85,12 @@ def test_errors_are_said_in_words_the_heaviest_first():
     assert error_sentences((), NAMES) == []
 
 
+def test_a_detection_of_score_0_weighs_nothing():
+    errors = errors_of_image(record((BOX, 0)), detected((OTHER, 1, 0.0), ([0, 60, 9, 69], 0, 0.6), (BOX, 0, 0.5)), 0.0)
+    assert (errors.weight, errors.right) == (pytest.approx(0.6), 1)
+    assert error_sentences(errors.errors, NAMES) == ["cat where there is none (60%)", "dog where there is none (0%)"]
+
+
 def test_errors_are_counted_and_what_mending_them_gives_is_said():
     # Two cats, of which one is found and one missed: AP50 of the cat is 51 of 101 points, and mending the miss gives the rest.
     images = [record((BOX, 0), image_id=0), record((BOX, 0), image_id=1)]

@@ -17,7 +17,7 @@ SIZE = (100, 120)
 
 
 def rectangle(top, left, bottom, right):
-    """Returns COCO's polygon of a box, and its run lengths as a detection has them."""
+    """Returns the run lengths of a filled box, as a detection has them."""
     bitmap = np.zeros(SIZE, np.uint8)
     bitmap[top:bottom, left:right] = 1
     packed = coco_mask.encode(np.asfortranarray(bitmap))
@@ -175,7 +175,7 @@ def test_a_results_file_with_other_masks_is_refused(tmp_path, segmentation, mess
     rows = [{**row, "segmentation": rectangle(*BOX)}, {**row, "segmentation": segmentation}]
     (tmp_path / "truth.json").write_text(json.dumps(truth))
     (tmp_path / "results.json").write_text(json.dumps(rows))
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"results.json: .*{message}"):
         evaluate_coco_json(tmp_path / "truth.json", tmp_path / "results.json")
 
 
@@ -215,5 +215,5 @@ def test_an_annotations_file_whose_masks_cannot_be_drawn_is_refused(tmp_path, ou
     (tmp_path / "results.json").write_text(
         json.dumps([{"image_id": 1, "category_id": 1, "score": 0.9, "segmentation": found}])
     )
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=f"truth.json: {said}"):
         evaluate_coco_json(tmp_path / "truth.json", tmp_path / "results.json")

@@ -1,8 +1,5 @@
 import xml.etree.ElementTree as ElementTree
 
-import numpy as np
-
-from kfpn.plotting.error_panels import LARGEST, SMALLEST, error_panel, in_one_row
 from kfpn.plotting.svg_charts import ChartBar, ChartLine, bar_chart, line_chart
 
 
@@ -29,19 +26,3 @@ def test_a_bar_is_as_long_as_its_share_of_the_most_and_none_has_no_length():
     chart = ElementTree.fromstring(bar_chart("bars", [ChartBar(str(value), value, "") for value in values], 1.0))
     whole, *_ = lengths = [float(bar.attrib["width"]) for bar in chart.findall("rect")]
     assert lengths[1::2] == [whole / 2, whole, 0, 0]
-
-
-def test_a_panel_has_a_side_within_bounds_and_marks_what_is_wrong_in_black_and_white():
-    truth = {"boxes": np.array([[10, 10, 30, 30], [50, 50, 70, 70]]), "labels": np.array([0, 0])}
-    panels = [
-        error_panel(np.full((side, side, 3), 128, np.uint8), truth, [0, 1], wrong, ["cat"])
-        for side, wrong in ((100, []), (100, [1]), (2000, []))
-    ]
-    assert [panel.shape for panel in panels] == [(SMALLEST, SMALLEST, 3)] * 2 + [(LARGEST, LARGEST, 3)]
-    different = (panels[0] != panels[1]).any(-1)
-    rows, columns = np.nonzero(different)
-    zoom = SMALLEST / 100
-    assert rows.min() >= 50 * zoom - 5
-    assert columns.max() <= 70 * zoom + 5
-    assert {tuple(pixel) for pixel in panels[1][different].tolist()} == {(0, 0, 0), (255, 255, 255)}
-    assert in_one_row(panels[:2]).shape == (SMALLEST, 2 * SMALLEST + 8, 3)

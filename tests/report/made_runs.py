@@ -8,7 +8,7 @@ from PIL import Image
 from kfpn.config.presets import preset
 from kfpn.config.run import to_dict
 
-NAMES = ("cat", "<b>dog</b>")
+NAMES = ("cat", "<i>dog</i>")
 IDS = (17, 18)
 
 

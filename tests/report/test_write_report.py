@@ -1,4 +1,5 @@
 import base64
+import dataclasses
 import html.parser
 import io
 import json
@@ -7,6 +8,7 @@ import re
 import pytest
 import tensorflow as tf
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 import kfpn.runs.load
 from kfpn.cli.command_line import main
@@ -101,9 +103,8 @@ def test_a_page_has_all_sections_and_their_anchors(page):
 
 
 def test_names_of_classes_are_escaped(page):
-    assert page.all("b", **{})
-    assert "<b>dog</b>" in page.text
-    assert all(one[1] == {} or "class" in one[1] or "style" in one[1] for one in page.elements if one[0] == "b")
+    assert "<i>dog</i>" in page.text
+    assert page.all("i") == []
 
 
 def test_images_with_errors_are_shown_with_what_went_wrong_and_can_be_chosen_by_class(page):
@@ -114,8 +115,8 @@ def test_images_with_errors_are_shown_with_what_went_wrong_and_can_be_chosen_by_
     ]  # fmt: skip
     for words in (
         "missed cat (50 x 80 pixels)",
-        "<b>dog</b> where there is none (95%)",
-        "<b>dog</b> taken for cat (80%)",
+        "<i>dog</i> where there is none (95%)",
+        "<i>dog</i> taken for cat (80%)",
     ):
         assert words in page.text
     assert {"value": "1"} in page.all("option")
@@ -142,7 +143,7 @@ def test_a_run_without_an_error_and_without_curves_has_a_page(made, tmp_path):
     gathered = gather_run(ReportRequest(run, detections=folder / "right.json"))
     text = Page(report_page(gathered)).text
     assert worst_images(gathered) == []
-    assert "no image has an error, of 3 images" in text
+    assert "0 of 3 images have an error" in text
     assert "no metrics.jsonl" in text
     assert "No kind of error costs more than" in text
 
@@ -151,8 +152,9 @@ def test_the_number_of_pictures_is_kept(made):
     folder, _ = made
     few = gather_run(ReportRequest(folder / "run", detections=folder / "wrong.json", images=1))
     assert len(Page(report_page(few)).all("figure")) == 1
-    none = gather_run(ReportRequest(folder / "run", detections=folder / "wrong.json", images=0))
-    assert Page(report_page(none)).all("figure") == []
+    none = Page(report_page(dataclasses.replace(few, request=dataclasses.replace(few.request, images=0))))
+    assert none.all("figure") == []
+    assert "3 of 3 images have an error. No picture was asked for." in none.text
 
 
 def test_an_image_that_is_gone_leaves_its_words(made, tmp_path):
@@ -192,13 +194,38 @@ def test_two_runs_lie_beside_each_other(made):
     assert all(one["src"].startswith("data:image/jpeg") for one in page.all("img"))
 
 
-def test_masks_of_the_data_are_there_if_one_of_two_runs_has_them(made, tmp_path):
+@pytest.mark.parametrize("asked", [False, True])
+def test_masks_of_the_data_are_there_if_one_of_two_runs_has_them(made, tmp_path, asked):
     folder, data = made
     run = write_run(tmp_path / "run", data, model={**to_dict(preset("shapes").model), "mask": True})
-    requests = [ReportRequest(place, detections=folder / "right.json") for place in (folder / "run", run)]
+    requests = [
+        ReportRequest(place, data if asked else None, detections=folder / "right.json")
+        for place in (folder / "run", run)
+    ]
     for before, after in (gather_two(*requests), gather_two(*requests[::-1])):
         assert before.source is after.source
         assert before.source[0].masks is not None
+
+
+@pytest.mark.parametrize(
+    ("files", "most", "shown"),
+    [
+        (("wrong", "right"), 2, ["better", "better"]),
+        (("right", "wrong"), 1, ["worse"]),
+        (("mixed", "wrong"), 2, ["better", "worse"]),
+        (("right", "right"), 2, []),
+    ],
+)
+def test_the_pictures_of_two_runs_are_half_of_each_where_there_are_enough(made, files, most, shown):
+    folder, _ = made
+    # Image 2 becomes worse, for its cat is missed; image 3 better, for there was another dog where none is.
+    write_detections(folder / "mixed.json", *WRONG[:2], RIGHT[2], WRONG[2], (3, 18, [60, 40, 20, 20], 0.9))
+    runs = gather_two(
+        *(ReportRequest(folder / "run", detections=folder / f"{file}.json", images=most) for file in files)
+    )
+    page = Page(comparison_page(*runs))
+    assert [one["class"] for one in page.all("b") if one.get("class") in ("better", "worse")] == shown
+    assert len(page.all("figure")) == len(shown)
 
 
 def test_two_runs_on_other_data_are_refused(made, tmp_path):
@@ -256,33 +283,14 @@ def test_a_file_that_is_no_list_is_refused(made, tmp_path):
 def test_the_command_writes_the_file_and_says_where(made, tmp_path, capsys):
     folder, data = made
     output = tmp_path / "report.html"
-    words = [
-        "report",
-        "--workdir",
-        str(folder / "run"),
-        "--detections",
-        str(folder / "wrong.json"),
-        "--output",
-        str(output),
-    ]
-    assert main(words) == 0
+    wrong, right = (str(folder / name) for name in ("wrong.json", "right.json"))
+    assert main(["report", "--workdir", str(folder / "run"), "--detections", wrong, "--output", str(output)]) == 0
     said = capsys.readouterr().out
     assert "images with an error: 3 of 3" in said
     assert str(output) in said
     assert Page(output.read_text(encoding="utf-8")).all("figure")
-    both = [str(folder / "wrong.json"), str(folder / "right.json")]
-    words = [
-        "report",
-        str(folder / "run"),
-        str(folder / "later"),
-        "--data",
-        data,
-        "--output",
-        str(output),
-        "--detections",
-        *both,
-    ]
-    assert main(words) == 0
+    both = ["report", str(folder / "run"), str(folder / "later"), "--data", data, "--output", str(output)]
+    assert main([*both, "--detections", wrong, right]) == 0
     assert "->" in capsys.readouterr().out
     assert "became better" in output.read_text(encoding="utf-8")
 
@@ -314,46 +322,79 @@ def test_what_a_detector_finds_and_what_a_file_has_of_it_give_the_same_page(tmp_
     of_file = gather_run(ReportRequest(run, detections=file))
     assert len(live.detections[1]["scores"]) == 2
     assert live.figures == of_file.figures
-    said = f" Detections: {file}."
+    said = f". Detections: {file}."
     assert said in report_page(of_file)
-    assert report_page(live) == report_page(of_file).replace(said, "")
+    assert report_page(live) == report_page(of_file).replace(said, ", at most 100 detections an image.")
     capsys.readouterr()
 
 
-def test_masks_have_figures_errors_and_curves_of_their_own(tmp_path):
-    data = write_data(tmp_path / "data")
-    path = tmp_path / "data" / "data.json"
+def outline(x, y, w, h):
+    return [[x, y, x + w, y, x + w, y + h, x, y + h]]
+
+
+@pytest.fixture(scope="module")
+def with_masks(made):
+    """Returns a folder with data and detections `found.json`, all with masks, and the data's name."""
+    folder = made[0] / "masks"
+    data = write_data(folder / "data")
+    path = folder / "data" / "data.json"
     content = json.loads(path.read_text())
     for one in content["annotations"]:
-        x, y, w, h = one["bbox"]
-        one["segmentation"] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+        one["segmentation"] = outline(*one["bbox"])
     path.write_text(json.dumps(content))
-    run = write_run(tmp_path / "run", data)
-    config = json.loads((run / "config.json").read_text())
-    config["model"]["mask"] = True
-    (run / "config.json").write_text(json.dumps(config))
-    from pycocotools import mask as coco_mask
+    rows = json.loads(write_detections(folder / "found.json", *RIGHT).read_text())
+    for row in rows:
+        (packed,) = coco_mask.frPyObjects(outline(*row["bbox"]), 90, 120)
+        row["segmentation"] = {"size": [90, 120], "counts": packed["counts"].decode()}
+    (folder / "found.json").write_text(json.dumps(rows))
+    return folder, data
 
-    rows = []
-    for image, category, (x, y, w, h), score in RIGHT:
-        (packed,) = coco_mask.frPyObjects([[x, y, x + w, y, x + w, y + h, x, y + h]], 90, 120)
-        segmentation = {"size": [90, 120], "counts": packed["counts"].decode()}
-        rows.append(
-            {
-                "image_id": image,
-                "category_id": category,
-                "bbox": [x, y, w, h],
-                "score": score,
-                "segmentation": segmentation,
-            }
-        )
-    (tmp_path / "found.json").write_text(json.dumps(rows))
-    gathered = gather_run(ReportRequest(run, detections=tmp_path / "found.json"))
+
+def test_masks_have_figures_errors_and_curves_of_their_own(with_masks):
+    folder, data = with_masks
+    run = write_run(folder / "run", data, model={**to_dict(preset("shapes").model), "mask": True})
+    gathered = gather_run(ReportRequest(run, detections=folder / "found.json"))
     assert [one.kind for one in gathered.analyses] == ["bbox", "segm"]
     assert gathered.figures["mask_AP"] == pytest.approx(1)
+    page = Page(report_page(gathered))
+    assert "AP of masks" in page.text
+    assert "masks: AP50 is 1.000" in page.text
+    assert "masks, each class at IoU 0.5" in page.text
+    assert "Masks are not measured" not in page.text
+
+
+def test_masks_that_are_not_measured_are_said_with_the_reason(with_masks, made):
+    folder, data = with_masks
+    boxes = write_run(folder / "boxes", data)
+    masks = write_run(folder / "without", made[1], model={**to_dict(preset("shapes").model), "mask": True})
+    for run, reason in ((boxes, "the run has no mask head"), (masks, "no object has one")):
+        gathered = gather_run(ReportRequest(run, detections=folder / "found.json"))
+        assert [one.kind for one in gathered.analyses] == ["bbox"]
+        assert f"Masks are not measured, because {reason}" in Page(report_page(gathered)).text
+
+
+def test_a_file_whose_masks_have_another_size_is_named(with_masks, tmp_path):
+    folder, data = with_masks
+    rows = json.loads((folder / "found.json").read_text())
+    rows[1]["segmentation"]["size"] = [120, 90]
+    (tmp_path / "found.json").write_text(json.dumps(rows))
+    with pytest.raises(
+        ValueError, match=r"found\.json: results\[1\]: segmentation must have the size of image 1, \[90, 120\]"
+    ):
+        read_results(tmp_path / "found.json", open_source(data, "validation"))
+
+
+def test_a_file_may_have_more_detections_of_an_image_than_the_detector_gives(made, tmp_path):
+    _, data = made
+    run = write_run(tmp_path / "run", data, model={**to_dict(preset("shapes").model), "max_detections": 2})
+    file = write_detections(
+        tmp_path / "found.json", *RIGHT, *((1, 17, [80, 5, 5, 5], 0.1 + row / 1000) for row in range(120))
+    )
+    gathered = gather_run(ReportRequest(run, detections=file))
+    assert (gathered.analyses[0].limit, "AP@122" in gathered.figures) == (122, True)
     text = Page(report_page(gathered)).text
-    assert "AP of masks" in text
-    assert "masks: AP50 is 1.000" in text
+    assert "at most" not in text
+    assert "cut by model.max_detections" not in text
 
 
 @pytest.mark.parametrize(
