@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from kfpn.cli.report_command import report_on_training
 from kfpn.config.auto_draft import nested, with_settings
 from kfpn.config.auto_facts import WeightFacts
 from kfpn.config.auto_numbers import SHIPPED
@@ -107,7 +108,7 @@ def train_automatically(command: AutoTraining) -> int:
             say("\n".join(f"auto: {line}" for line in choices.lines))
         return command.complete(choices.settings)
 
-    train(command.config, choose=choose)
+    report_on_training(command.config, train(command.config, choose=choose))
     return 0
 
 

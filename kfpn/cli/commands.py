@@ -10,7 +10,7 @@ from kfpn.cli.auto_options import AutoTraining, train_automatically
 from kfpn.cli.evaluate_command import TILES_OF_TRAINING, evaluate_and_print, require_place
 from kfpn.cli.exports import EXPORTS
 from kfpn.cli.idle_gpu import warn_of_idle_gpu
-from kfpn.cli.report_command import Report, report_and_print
+from kfpn.cli.report_command import Report, report_and_print, report_on_training
 from kfpn.config.checks import require_local
 from kfpn.config.run import Config
 from kfpn.config.test_scales import parse_scales
@@ -40,7 +40,7 @@ def run(command: Command) -> int:
 def _train(config: Config) -> int:
     from kfpn.training.train import train
 
-    train(config)
+    report_on_training(config, train(config))
     return 0
 
 

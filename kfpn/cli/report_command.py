@@ -1,13 +1,16 @@
 """Carries out `kfpn report`: writes what a detector gets right and wrong into one HTML file."""
 
 import dataclasses
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from kfpn.cli.evaluate_command import require_place
 from kfpn.config.checks import SHARE, check, whole
+from kfpn.config.run import Config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +51,32 @@ class Report:
     def runs(self) -> tuple[str, ...]:
         """Returns the work directories."""
         return (*self.workdirs, *([self.workdir] if self.workdir else []))
+
+
+def report_on_training(config: Config, final: Mapping[str, Any]) -> None:
+    """Writes the report of a run at its end, of the detections that it has measured, and says where it is.
+
+    A report that can't be written does not change that the run has ended well: it is warned of.
+
+    Args:
+        config: with the run's work directory; its `report` says whether one is wanted.
+        final: what the training has returned; empty for a worker that is not the chief.
+    """
+    from kfpn.report.gather import ReportRequest, gather_run
+    from kfpn.report.write_report import write_report
+    from kfpn.runs.workdir import Workdir
+
+    run = Workdir(config.workdir)
+    if not (config.report and final and run.detections.exists()):
+        return
+    if run.report.exists() and run.report.stat().st_mtime >= run.detections.stat().st_mtime:
+        return  # of the same detections: the command was repeated
+    try:
+        write_report(gather_run(ReportRequest(config.workdir, detections=run.detections)), run.report)
+    except (ValueError, OSError) as error:
+        warnings.warn(f"{run.report} can't be written: {error}", stacklevel=2)
+        return
+    print(f"{run.report}: what the detector gets right and wrong; open it in a browser", flush=True)
 
 
 def report_and_print(command: Report) -> int:

@@ -159,6 +159,9 @@ class Config:
     nan/ of the work directory; then the run stops, or skips that step (and stops after 20 in a row)."""
     samples: int = 8
     """Validation images drawn with their ground truth and detections after each evaluation."""
+    report: bool = True
+    """At the end write report.html into the work directory: what the best weights get right and wrong on the validation data, as
+    `kfpn report` does. It is made of detections.json, the detections that were measured."""
     profile: str | None = None
     """Write a TensorBoard profile of N steps (5), or of the steps FIRST-LAST (100-104), to WORKDIR/profile. None: none."""
     model: ModelConfig = ModelConfig()

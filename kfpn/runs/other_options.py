@@ -22,6 +22,7 @@ MAY_DIFFER = (
     "log_every",
     "profile",
     "samples",
+    "report",
     "model.max_detections",
     "patience",
     "val_loss",

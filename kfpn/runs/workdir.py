@@ -44,6 +44,8 @@ class Workdir:
         self.data = self.path / "data.json"
         self.nan = self.path / "nan"
         self.evaluation = self.path / "evaluation.json"
+        self.detections = self.path / "detections.json"
+        self.report = self.path / "report.html"
         self.thresholds = self.path / "thresholds.json"
         self.minutes = self.path / "minutes.json"
         self.lock = self.path / ".lock"

@@ -39,6 +39,7 @@ class Run:
         checkpoints: of all variables of the run.
         progress: as it was restored; the loop keeps it up to date.
         evaluate: (step) -> COCO figures, called with the averaged weights in place; None: no validation data.
+        keep_evaluation: is called when the weights that `evaluate` has measured are saved; None: nothing else is kept.
         cluster: the processes that train together. The chief evaluates and writes, the others wait.
         recorder: keeps the first step without a finite loss; None: nothing is kept.
         pace: says when the run evaluates, saves and ends; None: after the steps that `config` says.
@@ -52,6 +53,7 @@ class Run:
     checkpoints: Checkpoints
     progress: Progress
     evaluate: Callable[[int], dict[str, Any]] | None = None
+    keep_evaluation: Callable[[], None] | None = None
     cluster: Cluster = field(default_factory=Cluster)
     recorder: Recorder | None = None
     pace: Pace | None = None

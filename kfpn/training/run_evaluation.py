@@ -36,6 +36,10 @@ class EvaluatedRun(Protocol):
     def evaluate(self) -> Callable[[int], dict[str, Any]] | None:
         """Function (step) -> figures; None: there is no validation data."""
 
+    @property
+    def keep_evaluation(self) -> Callable[[], None] | None:
+        """Is called when the weights that `evaluate` has measured are saved; None: nothing else is kept of an evaluation."""
+
 
 class RunEvaluation:
     """Measures the weights of a run, and keeps those that are the best so far.
@@ -81,6 +85,8 @@ class RunEvaluation:
                     return
         if better:
             progress.best_step, progress.best, progress.stale = progress.step, figures, 0
+            if figures and run.keep_evaluation:
+                run.keep_evaluation()
         else:
             progress.stale += 1
         progress.evaluated, progress.last = progress.step, figures

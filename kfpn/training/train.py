@@ -204,6 +204,7 @@ def _loop(setup: Setup, trainee: Trainee, checkpoints: Checkpoints, progress: Pr
         checkpoints=checkpoints,
         progress=progress,
         evaluate=evaluate,
+        keep_evaluation=evaluate.write_detections if evaluate is not None and config.report else None,
         cluster=setup.cluster,
         recorder=Recorder(config, workdir, trainee.variables, partial(data.batches, config), source),
         pace=pace,

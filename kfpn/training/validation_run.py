@@ -16,6 +16,7 @@ from kfpn.data.image import load_image
 from kfpn.data.proposal_table import ProposalTable
 from kfpn.data.record import Source
 from kfpn.data.tile_source import TileSource, tiles_without_images
+from kfpn.evaluation.coco_rows import detections_to_coco
 from kfpn.evaluation.compilation import worth_compiling
 from kfpn.evaluation.detect import detections_by_image, evaluate_detections, evaluate_source
 from kfpn.evaluation.detection_limit import deciding_figure, images_at_limit, limit_line
@@ -28,6 +29,7 @@ from kfpn.modeling.fast_rcnn import fast_rcnn_model
 from kfpn.modeling.submodels import Submodels
 from kfpn.plotting.curves import plot_curves
 from kfpn.plotting.draw_boxes import side_by_side
+from kfpn.runs.atomic_files import write_json
 from kfpn.runs.workdir import Workdir
 from kfpn.training.best_weights import BEST_BY
 from kfpn.training.distribution.replica_detector import ReplicaDetector, local_devices
@@ -84,6 +86,7 @@ class ValidationRun:
         # It is made at the first evaluation, by the process that evaluates, when the training has its memory.
         self._memory = functools.cache(lambda: EvaluationMemory(workdir.evaluation, config, self._tile_source, devices))
         self._decided_by = functools.cache(lambda: deciding_figure(source, config.model.max_detections))
+        self._detections: list[dict[str, Any]] = []
         self._loss = None
         if config.val_loss:
             self._loss = ValidationLoss(submodels, config, tiles_without_images(source, tiles), proposals)
@@ -92,6 +95,7 @@ class ValidationRun:
         """Returns the figures of the current weights; `step` changes nothing."""
         with self._memory().under_way() as at_once:
             figures, detections = self._measure(self._pass(at_once))
+        self._detections = detections
         if (decides := self._decided_by()) != "AP":
             figures[BEST_BY] = decides
         limit = self.config.model.max_detections
@@ -101,6 +105,11 @@ class ValidationRun:
             figures |= self._loss.measure()
         self._draw({detection["image_id"]: detection for detection in detections})
         return figures
+
+    def write_detections(self) -> None:
+        """Writes the detections that were measured last into detections.json, in COCO's results form."""
+        with warn_on_write_error(self.workdir.detections):
+            write_json(self.workdir.detections, detections_to_coco(self._detections, self.source.category_ids))
 
     def _measure(self, source_pass: SourcePass) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         names = self.source.class_names

@@ -3,7 +3,10 @@ import dataclasses
 import html.parser
 import io
 import json
+import os
 import re
+import shutil
+import time
 
 import pytest
 import tensorflow as tf
@@ -12,6 +15,7 @@ from pycocotools import mask as coco_mask
 
 import kfpn.runs.load
 from kfpn.cli.command_line import main
+from kfpn.cli.report_command import report_on_training
 from kfpn.config.presets import preset
 from kfpn.config.run import to_dict
 from kfpn.data.formats import open_source
@@ -21,6 +25,7 @@ from kfpn.report.gather import ReportRequest, gather_run
 from kfpn.report.results_file import read_results
 from kfpn.report.worst_images import worst_images
 from kfpn.report.write_report import SECTIONS, report_page
+from kfpn.runs.workdir import Workdir
 from tests.report.made_runs import IDS, NAMES, RIGHT, WRONG, write_data, write_detections, write_run
 
 EMPTY = {"meta", "img", "br", "link", "input", "hr"}
@@ -293,6 +298,35 @@ def test_the_command_writes_the_file_and_says_where(made, tmp_path, capsys):
     assert main([*both, "--detections", wrong, right]) == 0
     assert "->" in capsys.readouterr().out
     assert "became better" in output.read_text(encoding="utf-8")
+
+
+def test_at_the_end_of_a_training_its_detections_are_reported_on_once(made, tmp_path, capsys):
+    folder, data = made
+    run = Workdir(write_run(tmp_path / "run", data))
+    config, final = run.read_config(), {"AP": 0.3}
+    report_on_training(config, final)  # nothing was measured
+    shutil.copy(folder / "wrong.json", run.detections)
+    report_on_training(dataclasses.replace(config, report=False), final)
+    report_on_training(config, {})  # a worker that is not the chief
+    assert not run.report.exists()
+    report_on_training(config, final)
+    assert str(run.report) in capsys.readouterr().out
+    page = Page(run.report.read_text(encoding="utf-8"))
+    assert page.all("figure")
+    written = run.report.stat().st_mtime_ns
+    report_on_training(config, final)  # the command is repeated
+    assert run.report.stat().st_mtime_ns == written
+    os.utime(run.detections, (time.time() + 10,) * 2)
+    report_on_training(config, final)  # the run went on, and has better weights
+    assert run.report.stat().st_mtime_ns > written
+
+
+def test_a_report_that_can_t_be_written_leaves_the_training_as_it_is(made, tmp_path):
+    run = Workdir(write_run(tmp_path / "run", made[1]))
+    write_detections(run.detections, (77, 17, [1, 1, 5, 5], 0.9))
+    with pytest.warns(UserWarning, match=r"report\.html can't be written: .*77"):
+        report_on_training(run.read_config(), {"AP": 0.3})
+    assert not run.report.exists()
 
 
 class UpperLeft:

@@ -22,7 +22,7 @@ from kfpn.training.step import build_train_step
 from tests.training import standin
 
 
-def start(path, config, evaluate=None, interfere=None, strategy=None, losses=None, recorder=None):
+def start(path, config, evaluate=None, interfere=None, strategy=None, losses=None, recorder=None, keep_evaluation=None):
     """Trains as one more call of `train` does, from what the folder holds.
 
     `interfere(step)` is called before each step. `recorder(variables)` makes the recorder.
@@ -56,6 +56,7 @@ def start(path, config, evaluate=None, interfere=None, strategy=None, losses=Non
         checkpoints=checkpoints,
         progress=progress,
         evaluate=evaluate,
+        keep_evaluation=keep_evaluation,
         cluster=cluster,
         recorder=recorder and recorder(variables),
     )
@@ -142,13 +143,17 @@ def test_a_signal_ends_an_evaluation_at_once_and_the_restart_evaluates_again(tmp
 
 
 def test_the_best_evaluation_is_kept_with_its_weights(tmp_path):
-    sizes = {}
+    sizes, kept = {}, []
 
     def evaluate(step):
         sizes[step] = Workdir(tmp_path).weights.exists()
         return {"AP": {3: 0.5, 6: 0.25}[step]}
 
-    _, progress = start(tmp_path, standin.config(), evaluate)
+    def keep_evaluation():
+        kept.append((max(sizes), Workdir(tmp_path).weights.exists()))
+
+    _, progress = start(tmp_path, standin.config(), evaluate, keep_evaluation=keep_evaluation)
+    assert kept == [(3, True)]
     assert (progress.best_step, progress.best, progress.last) == (3, {"AP": 0.5}, {"AP": 0.25})
     assert sizes == {3: False, 6: True}
     assert [(row["step"], row["AP"]) for row in rows(tmp_path) if "AP" in row] == [(3, 0.5), (6, 0.25)]

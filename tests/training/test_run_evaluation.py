@@ -23,7 +23,7 @@ def test_without_time_no_evaluation_is_made_until_there_are_figures_to_compare_w
 
     run = SimpleNamespace(
         workdir=SimpleNamespace(save_weights=lambda model: None), weights_model=None, progress=Progress(),
-        optimizer=SimpleNamespace(averaged_weights=nullcontext), evaluate=evaluate,
+        optimizer=SimpleNamespace(averaged_weights=nullcontext), evaluate=evaluate, keep_evaluation=None,
     )  # fmt: skip
     evaluation = RunEvaluation(run, ShortPace(standin.config()), lambda: None, lambda row: None)
     for step in (10, 20):

@@ -14,8 +14,10 @@ import pytest
 from kfpn.config.presets import preset
 from kfpn.config.run import InputConfig
 from kfpn.data.formats.iterable import IterableSource
+from kfpn.evaluation.coco_figures import evaluate_coco
 from kfpn.evaluation.recall import RECALLS, evaluate_proposals
 from kfpn.modeling.fast_rcnn import proposals_model
+from kfpn.report.results_file import read_results
 from kfpn.runs.load import load_submodels, load_trained_detector
 from kfpn.runs.workdir import Workdir
 from kfpn.training.frozen_weights import warn_of_frozen_weights
@@ -51,8 +53,8 @@ def test_a_finished_run_has_written_all_its_files(config, final):
 
     workdir = Path(config.workdir)
     assert {path.name for path in workdir.iterdir()} == {
-        ".lock", "checkpoints", "classes.json", "config.json", "curves.png", "data.json", "detector.weights.h5", "final.json",
-        "metrics.jsonl", "samples", "tensorboard",
+        ".lock", "checkpoints", "classes.json", "config.json", "curves.png", "data.json", "detections.json", "detector.weights.h5",
+        "final.json", "metrics.jsonl", "samples", "tensorboard",
     }  # fmt: skip
     figures = {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"}
     assert figures | {"loss", "steps", "best_step", "last_AP", "seconds", "images_per_second"} <= final.keys()
@@ -65,6 +67,14 @@ def test_a_finished_run_has_written_all_its_files(config, final):
     assert json.loads((workdir / "config.json").read_text())["model"]["num_classes"] == 2
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [(row["step"], "AP" in row) for row in rows] == [(1, False), (2, False), (2, True)]
+
+
+def test_the_detections_that_were_measured_are_kept(config, final):
+    validation = source(100, 2)
+    detections = read_results(Workdir(config.workdir).detections, validation)
+    assert all(len(of_image["scores"]) for of_image in detections)
+    figures = evaluate_coco((validation[i] for i in range(2)), detections, validation.class_names)
+    assert {name: figures[name] for name in ("AP", "AR100")} == {name: final[name] for name in ("AP", "AR100")}
 
 
 def test_final_json_has_the_recall_of_the_saved_weights_proposals(config, final):
