@@ -116,7 +116,9 @@ PRESETS: dict[str, Config] = {
             post_nms_test=200,
         ),
         input=InputConfig(short_side=128, long_side=128),
-        sampling=SamplingConfig(rpn_batch=128, roi_batch=64, roi_positive_fraction=0.5, roi_box_beta=1.0 / 9.0),
+        sampling=SamplingConfig(
+            rpn_batch=128, roi_batch=64, roi_positive_fraction=0.5, roi_box_beta=1.0 / 9.0, mask_batch=8
+        ),
         optimizer=OptimizerConfig(
             learning_rate=0.1,
             reference_batch=4,
