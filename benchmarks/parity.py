@@ -184,7 +184,8 @@ def table(tables: dict[str, list[Row]]) -> str:
             "-" if row is None else f"{row.value:.0f} {row.unit}" if counts else f"{row.value:.1e}" for row in line
         ]
         limit = f"at least {first.limit:.0f}" if first.unit.startswith("found") else f"{first.limit:g}"
-        lines.append(f"| {stage} | {' | '.join(shown)} | {limit}{'' if counts else f' {first.unit}'} |")
+        unit = f" {first.unit}" if first.unit and not counts else ""
+        lines.append(f"| {stage} | {' | '.join(shown)} | {limit}{unit} |")
     return "\n".join(lines)
 
 

@@ -35,6 +35,7 @@ def _labels(imported: Imported, labels: np.ndarray) -> np.ndarray:
 
 
 def _head_rows(imported: Imported, key: str, boxes: np.ndarray, labels: np.ndarray, name: str) -> Iterator[Row]:
+    """Compares the mask head, layer by layer, on boxes (n, 4) yxyx and their labels (n,); `key` begins the reference's names."""
     reference = imported.reference
     _, sizes = image_of(reference.infer)
     pooled = Detector(imported.submodels, imported.config).pool(
@@ -60,6 +61,7 @@ def _head_rows(imported: Imported, key: str, boxes: np.ndarray, labels: np.ndarr
 
 
 def _pasting_rows(imported: Imported, key: str, boxes: np.ndarray, name: str) -> Iterator[Row]:
+    """Compares the reference's masks as they are pasted into its image and, for the detections, into a larger or smaller one."""
     infer, rule = imported.reference.infer, imported.config.pasting
     height, width = infer["image"].shape[:2]
     pasted = paste_masks(infer[f"{key}masks"], boxes, height, width, rule=rule)

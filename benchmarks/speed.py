@@ -3,7 +3,7 @@
     python benchmarks/speed.py                      # R50-FPN, float32, 512 x 512
     python benchmarks/speed.py --size 800 1216      # a COCO image
     python benchmarks/speed.py --what parts         # where an inference spends its time
-    python benchmarks/speed.py --mask               # the same with masks of the 100 detections
+    python benchmarks/speed.py --mask               # with masks: of the 100 detections, in training of the positive RoIs
 
 It measures inference (batch 1, 1000 RoIs) and a training step (batch 2, 512 RoIs an image). It prints seconds (median and best),
 GFLOP of the matrix products and convolutions in the graph, GFLOP/s, the fraction of the peak, and the peak memory of the process.
@@ -166,18 +166,13 @@ def main():
     parser.add_argument("--size", type=int, nargs=2, default=(512, 512), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--no-jit", action="store_true", help="TensorFlow's kernels instead of XLA")
-    parser.add_argument(
-        "--mask", action="store_true", help="with a mask head, on the detections and on the positive RoIs"
-    )
+    parser.add_argument("--mask", action="store_true", help="with a mask head")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         batch = 2 if options.what == "training" else 1
-        print(
-            json.dumps(
-                MEASURES[options.what](tuple(options.size), batch, options.runs, not options.no_jit, options.mask)
-            )
-        )
+        measure = MEASURES[options.what]
+        print(json.dumps(measure(tuple(options.size), batch, options.runs, not options.no_jit, options.mask)))
         return
     for what in MEASURES if options.what == "all" else (options.what,):
         command = [sys.executable, __file__, *sys.argv[1:], "--what", what, "--child"]
