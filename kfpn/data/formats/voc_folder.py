@@ -106,8 +106,8 @@ def _inner_folders(root: Path) -> str:
 def object_pictures(folder: VocFolder, stems: list[str]) -> list[Path | None]:
     """Returns the picture of the objects' masks of each annotation, SegmentationObject/STEM.png; None where there is none."""
     index = FolderIndex(_inner_folder(folder.root, OBJECT_PICTURES), (".png",), deep=False)
-    found = [index.find_stem((stem.rpartition("/")[2],)).files for stem in stems]
-    return [Path(index.path(files[0])) if files else None for files in found]
+    files_of_stem = [index.find_stem((stem.rpartition("/")[2],)).files for stem in stems]
+    return [Path(index.path(files[0])) if files else None for files in files_of_stem]
 
 
 def split_names(folder: str | Path) -> list[str]:
