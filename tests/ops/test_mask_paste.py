@@ -140,6 +140,7 @@ def test_sides_may_be_tensors_in_a_graph():
         (np.zeros((1, 2, 28, 28)), np.zeros((2, 4)), (9, 9), "sampled", "paste the detections of one image"),
         (np.zeros((2, 28, 28)), np.zeros((3, 4)), (9, 9), "sampled", r"boxes must be \(2, 4\), a box a mask"),
         (np.zeros((2, 28, 28)), np.zeros((2, 4)), (0, 9), "sampled", "height and width must be at least 1"),
+        (np.zeros((2, 28, 28)), np.zeros((2, 4)), np.array([9, 0]), "sampled", "height and width must be at least 1"),
         (
             np.full((2, 28, 28), 255, np.uint8),
             np.zeros((2, 4)),
