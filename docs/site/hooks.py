@@ -82,7 +82,8 @@ def source_of(folder: Path, target: str) -> Path | None:
     if not place.exists() or not place.is_relative_to(ROOT):
         return None  # MkDocs says that the link is broken
     inside = place.relative_to(ROOT).as_posix()
-    return None if inside in COPIED or inside.startswith("docs/") else place
+    of_the_site = inside in COPIED or (inside.startswith("docs/") and not inside.startswith("docs/site/"))
+    return None if of_the_site else place
 
 
 def source_page(source: Path) -> str:

@@ -1,6 +1,7 @@
 """Finds the calls of `kfpn` in the code blocks of pages, and gives them to the parser of the command line."""
 
 import contextlib
+import dataclasses
 import io
 import re
 import shlex
@@ -9,7 +10,10 @@ from docs.site.pages import Block
 from kfpn.cli import command_line
 from kfpn.cli.exports import EXPORTS
 from kfpn.cli.found_init import option_value
+from kfpn.cli.options import Benchmark, Evaluate, ImportWeights, LookAtData, Predict, Propose, ReplayNan, Visualize
+from kfpn.cli.report_command import Report
 from kfpn.config.model import ModelConfig
+from kfpn.config.run import Config
 
 SHELLS = ("sh", "bash", "console", "yaml")
 """Languages of blocks that hold commands: in console behind `$ `, in yaml behind exec."""
@@ -18,6 +22,7 @@ SCRIPTS = {"train.py": ["train"], "export/to_saved_model.py": ["export", "saved_
 """Scripts that stand for a command of kfpn."""
 BEFORE = re.compile(r"[A-Z_]+=.*|exec|srun|--[\w-]+=\S+|\S*python3?")
 """Words that may stand before kfpn or a script."""
+COMMANDS = (Benchmark, Evaluate, ImportWeights, LookAtData, Predict, Propose, ReplayNan, Report, Visualize)
 END = ("&&", "||", "|", ";")
 
 
@@ -36,7 +41,9 @@ def command_lines(block: Block) -> list[str]:
 def calls_of(line: str) -> list[list[str]]:
     """Returns the words behind `kfpn` of each call of it in a line, without `...`, which stands for options that are left out."""
     calls, part = [], []
-    for word in [*shlex.split(line, comments=True), ";"]:
+    words = shlex.shlex(line, posix=True, punctuation_chars=True)
+    words.whitespace_split = True
+    for word in [*words, ";"]:
         if word not in END:
             part.append(word)
             continue
@@ -76,3 +83,19 @@ def _without_init(words: list[str]) -> list[str]:
         return words
     place = words.index("--init")
     return words[:place] + words[place + 2 :]
+
+
+def known_options() -> set[str]:
+    """Returns the options of all commands of kfpn, as they are written: `--input.short-side`, `--no-report`."""
+    classes = [Config, *COMMANDS, *(row.options for row in EXPORTS)]
+    names = {name for cls in classes for name in _names_of(cls, "")} | {"mask", "pyramid", "help", "version"}
+    negated = {".".join([*name.split(".")[:-1], f"no-{name.split('.')[-1]}"]) for name in names}
+    return {f"--{name}" for name in names | negated}
+
+
+def _names_of(cls: type, prefix: str) -> list[str]:
+    names = []
+    for field in dataclasses.fields(cls):
+        name = prefix + field.name.replace("_", "-")
+        names += _names_of(field.type, f"{name}.") if dataclasses.is_dataclass(field.type) else [name]
+    return names

@@ -6,13 +6,17 @@ import re
 import pytest
 
 from docs.site.error_entries import HEADER, messages_of, rows_of, with_entries
-from docs.site.pages import COMMENT, NOT_RUN, ROOT, Block, blocks_of, broken_links, pages_of
+from docs.site.pages import CODE_SPAN, COMMENT, NOT_RUN, ROOT, Block, blocks_of, broken_links, pages_of
 from kfpn.config.presets import preset
 from kfpn.config.run import to_dict
-from tests.docs.commands import SHELLS, calls_of, command_lines, fault_of
+from tests.docs.commands import SHELLS, calls_of, command_lines, fault_of, known_options
 
 LANGUAGES = {*SHELLS, "python", "text"}
 COMMAND = re.compile(r"^(\$ |kfpn (?!:)|python3? |pip |docker |curl |git |\.venv/)", re.MULTILINE)
+OPTION = re.compile(r"(?<![\w-])--[a-z](?:[\w-]|\.(?=\w))*(?![\w.*-])")
+OF_OTHERS = ("--check", "--kill-on-bad-exit", "--cpus-per-task", "--tf_xla_persistent_cache_directory", "--rest_api_timeout_in_ms",
+             "--no-deps", "--gpus", "--port", "--rest-port")  # fmt: skip
+"""Options of ruff, Slurm, XLA, TensorFlow Serving, pip and Docker, and of the server in the tests, that pages name."""
 WITHOUT_LANGUAGE = ("<!-- tests -->", "<!-- models.config -->")
 """Marks of blocks that other programs read as they stand."""
 
@@ -82,7 +86,9 @@ def test_blocks_have_a_language_so_that_commands_are_known_as_commands():
 def test_a_reason_stands_before_a_block_and_has_words():
     for page in pages_of():
         text = page.read_text(encoding="utf-8")
-        given = [mark[1] for line in text.splitlines() if (mark := COMMENT.match(line)) and mark[1].startswith("not run")]
+        given = [
+            mark[1] for line in text.splitlines() if (mark := COMMENT.match(line)) and mark[1].startswith("not run")
+        ]
         reasons = [block.reason for block in blocks_of(text) if block.reason is not None]
         assert [f"{NOT_RUN} {reason}" for reason in reasons] == given, page
         assert all(len(reason.split()) > 1 for reason in reasons), page
@@ -111,9 +117,29 @@ def test_every_call_of_kfpn_in_the_pages_is_one_that_the_command_line_takes(tmp_
         for line in command_lines(block)
         for call in calls_of(line)
     }
-    assert len(calls) > 100
+    assert len(calls) > 80
     faults = {f"{place}: kfpn {' '.join(call)}": fault_of(list(call)) for call, place in calls.items()}
     assert {call: fault for call, fault in faults.items() if fault} == {}
+
+
+def test_every_option_that_a_page_names_is_one_of_kfpn_or_of_a_script():
+    scripts = {
+        option
+        for folder in ("benchmarks", "examples")
+        for path in (ROOT / folder).glob("*.py")
+        for option in OPTION.findall(path.read_text(encoding="utf-8"))
+    }
+    known = known_options() | scripts | set(OF_OTHERS)
+    assert "--input.short-side" in known
+    assert "--model.no-shared-rpn" in known
+    unknown = {
+        f"{page.relative_to(ROOT)}: {option}"
+        for page in pages_of()
+        for span in CODE_SPAN.finditer(page.read_text(encoding="utf-8").replace("```", ""))
+        for option in OPTION.findall(span[0])
+        if option not in known
+    }
+    assert unknown == set()
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def found_by_search(site):
 def test_the_search_finds_every_message_of_bad_input_in_an_entry_of_its_own(found_by_search):
     entries = [words for place, words in found_by_search.items() if place.startswith("bad_input/#")]
     messages = messages_of((ROOT / "docs" / "bad_input.md").read_text(encoding="utf-8"))
-    lost = [message for message in messages if not any(shown_text(message) in words for words in entries)]
+    lost = [message for message in messages if not any(" ".join(message.split()) in words for words in entries)]
     assert lost == []
     assert len(entries) > 250
 
@@ -53,7 +53,12 @@ def test_the_reference_shows_every_public_name(site):
 
 
 def test_the_site_has_the_pages_of_the_root_and_the_files_that_pages_link_to(site):
-    for page in ("index.html", "changelog/index.html", "contributing/index.html", "source/kfpn/modeling/detector.py/index.html"):
+    for page in (
+        "index.html",
+        "changelog/index.html",
+        "contributing/index.html",
+        "source/kfpn/modeling/detector.py/index.html",
+    ):
         assert (site / page).is_file(), page
     home = (site / "index.html").read_text(encoding="utf-8")
     assert 'href="source/kfpn/modeling/detector.py/"' in home
