@@ -1,6 +1,7 @@
 """Sets up TensorFlow for the tests, and finds the real data that is kept beside the repository."""
 
 import os
+import sys
 from pathlib import Path
 
 # This must run before TensorFlow is imported anywhere. With pytest-xdist each worker has its own TensorFlow, so it gets few threads.
@@ -18,6 +19,17 @@ from hypothesis import settings
 # `pytest --hypothesis-profile default` tries others each time.
 settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Gives each test the same random weights at each run, in whatever order the tests are run.
+
+    A hook and not a fixture, because weights are made in fixtures of modules too, and those come before a test's own.
+    """
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.set_random_seed(0)
+
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 

@@ -132,7 +132,9 @@ def test_a_proposals_model_has_as_many_proposals_as_asked_for_with_any_test_sett
     assert (exists.sum(1) > config.model.post_nms_test).all()
     assert (proposals["scores"][exists] > 0).all()
     assert (proposals["scores"] <= 1).all()
-    assert (np.diff(proposals["scores"]) <= 0).all()
+    # The order is that of the logits. TensorFlow's sigmoid can give a smaller score to the larger of two logits that are
+    # neighbours, by the last bit.
+    assert (np.diff(proposals["scores"]) <= 1.2e-7).all()
     assert not proposals["boxes"][~exists].any()
     assert not proposals["scores"][~exists].any()
     assert (proposals["boxes"][1, :, 2:] <= (50, 70)).all()
