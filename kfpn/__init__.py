@@ -13,6 +13,7 @@ __version__ = "0.2.0"
 
 _PLACES = {
     "Config": "kfpn.config.run",
+    "Detections": "kfpn.inference.detections",
     "ImagePyramid": "kfpn.inference.image_pyramid",
     "InputConfig": "kfpn.config.input_config",
     "IterableSource": "kfpn.data.formats.iterable",

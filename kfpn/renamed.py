@@ -119,6 +119,7 @@ NAMES: dict[str, str] = {
     "kfpn.export.shapes.input_shape": "kfpn.export.input_shape.parse_input_shape",
     "kfpn.export.source.Trained": "kfpn.export.trained.TrainedDetector",
     "kfpn.modeling.box_head.box_head": "kfpn.modeling.heads.box.build",
+    "kfpn.modeling.detections.Detections": "kfpn.modeling.heads.box.SelectDetections",
     "kfpn.modeling.fixed_proposals.fixed_noise_shapes": "kfpn.losses.training_losses.fixed_noise_shapes",
     "kfpn.modeling.fixed_proposals.fixed_proposal_losses": "kfpn.losses.training_losses.fixed_proposal_losses",
     "kfpn.modeling.fixed_proposals.storyboard": "kfpn.losses.training_losses.training_functions",

@@ -19,8 +19,6 @@ from kfpn.config.tile_options import asked_tiles
 if TYPE_CHECKING:
     from kfpn.inference.image_pyramid import ImagePyramid
 
-DEFAULT_MIN_SCORE = 0.5
-"""The least score of a detection of `kfpn predict`, where nothing else is known."""
 Command = (
     Config | AutoTraining | options.LookAtData | options.Evaluate | options.Predict | options.Propose | options.Visualize | options.ReplayNan
     | options.ImportWeights | options.ListPretrained | options.Benchmark | options.Export | Report
@@ -91,6 +89,8 @@ def _least_score(command: options.Predict, model: Any) -> Any:
     if command.min_score is not None:
         return command.min_score
     if not hasattr(model, "thresholds"):
+        from kfpn.inference.predict import DEFAULT_MIN_SCORE
+
         return DEFAULT_MIN_SCORE
     low, high = min(model.thresholds), max(model.thresholds)
     print(

@@ -12,7 +12,7 @@ from kfpn.data.jpeg_fraction import AnyImage
 from kfpn.evaluation.images_at_once import ImagesAtOnce
 from kfpn.evaluation.source_pass import detect_function
 from kfpn.evaluation.tiles_of_image import detect_in_tiles, tiles_at_once, tiles_of_image
-from kfpn.modeling.heads.box import Detections
+from kfpn.modeling.heads.box import SelectDetections
 
 
 def detect_with_model(model: keras.Model, image: AnyImage, tiles: Tiles) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def _of_pixels(detect: Any) -> Any:
 
 def _settings(model: keras.Model) -> ModelConfig:
     """Returns a configuration with the settings by which a model selects its detections."""
-    selects = next((layer for layer in model.layers if isinstance(layer, Detections)), Detections())
+    selects = next((layer for layer in model.layers if isinstance(layer, SelectDetections)), SelectDetections())
     return ModelConfig(
         nms_iou=float(selects.iou_threshold),
         score_threshold=float(selects.score_threshold),

@@ -13,15 +13,12 @@ from kfpn.config.checks import require_local
 from kfpn.config.run import Config
 from kfpn.data.image import load_picture
 from kfpn.data.jpeg_fraction import as_decoded
-from kfpn.evaluation.coco_rows import detections_to_coco
 from kfpn.evaluation.detect import detect_image
 from kfpn.evaluation.detection_limit import limit_line
-from kfpn.evaluation.segmentations import parts_of, segmented
 from kfpn.evaluation.source_pass import detect_function
+from kfpn.inference.detections import Labelling, LeastScore
 from kfpn.inference.image_pyramid import ImagePyramid
 from kfpn.inference.images_of_user import picture_paths, readable_images
-from kfpn.inference.predict import LeastScore, above_score
-from kfpn.plotting.draw_boxes import draw_detections
 
 LOGGER = logging.getLogger("kfpn")
 
@@ -62,21 +59,18 @@ def predict_images(
     detect, pictures = detect_function(model), picture_paths(paths, output)
     results: list[dict[str, Any]] = []
     failed: list[Path] = []
+    labelling = Labelling(model.class_names, min_score, model.category_ids, config.model.pasting)
     cut, limit = 0, config.model.max_detections
     rule = pyramid.largest if pyramid else config.input
     for image_id, path, image in readable_images(paths, "predict", failed, rule):
         detections = (
             pyramid.detect_image(image, image_id) if pyramid else detect_image(detect, image, config.input, image_id)
         )
-        best = segmented(above_score(detections, min_score), as_decoded(image).size, config.model.pasting)
-        cut += len(best["scores"]) >= limit
+        best = labelling.detections(detections, as_decoded(image).size)
+        cut += len(best) >= limit
         whole = image.pixels if image.is_whole() else load_picture(path, str(path))
-        drawn = draw_detections(
-            whole, best["boxes"], best["labels"], best["scores"], model.class_names, masks=parts_of(best)
-        )
-        Image.fromarray(drawn).save(pictures[path])
-        for row, label in zip(detections_to_coco([best], model.category_ids), best["labels"], strict=True):
-            results.append({**row, "category_name": model.class_names[label], "file_name": str(path)})
+        Image.fromarray(best.draw(whole)).save(pictures[path])
+        results += [{**row, "file_name": str(path)} for row in best.to_coco(image_id)]
     (output / "detections.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if cut:
         LOGGER.warning("%s", limit_line(cut, len(paths) - len(failed), limit, "--max-detections"))

@@ -82,7 +82,7 @@ class Detector:
         submodels: of `build_submodels`.
         config: the one that they were built with; its settings for inference are used here.
         padded: bool, whether images may be padded, below and right, and their true sizes count.
-        nms: "rounds", "kernel" or "gpu_kernel", see `Proposals` and `Detections`.
+        nms: "rounds", "kernel" or "gpu_kernel", see `Proposals` and `SelectDetections`.
     """
 
     def __init__(self, submodels: Submodels, config: ModelConfig, padded: bool = True, nms: str = "rounds"):
@@ -195,7 +195,7 @@ def inference_model(
         submodels: of `build_submodels`.
         config: the one that they were built with; its settings for inference are used here.
         padded: bool, whether the model has the second input `image_sizes`.
-        nms: "rounds", "kernel" or "gpu_kernel", see `Proposals` and `Detections`.
+        nms: "rounds", "kernel" or "gpu_kernel", see `Proposals` and `SelectDetections`.
 
     Returns:
         A functional model, see `build_detector`.

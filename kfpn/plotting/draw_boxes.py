@@ -37,7 +37,7 @@ def draw_detections(
     boxes: np.ndarray,
     labels: np.ndarray,
     scores: np.ndarray | None = None,
-    class_names: Sequence[str] | None = None,
+    class_names: Sequence[str] | Mapping[int, str] | None = None,
     text_size: int | None = None,
     masks: np.ndarray | Masks | None = None,
 ) -> np.ndarray:
@@ -49,7 +49,7 @@ def draw_detections(
         labels: (n,) int class ids; boxes with -1 (padding) are not drawn.
         scores: (n,) in 0..1, written as a percentage behind the class name; None: no number is written, as for ground
             truth.
-        class_names: names of labels 0 .. K-1; None: the label's number is written.
+        class_names: names of labels 0 .. K-1, or {label: name}; None: the label's number is written.
         text_size: pixels; None: it follows the image's size.
         masks: (n, H, W) bool, as `kfpn.paste_masks` gives them; None: there are none. A function of the row, see
             `kfpn.plotting.draw_masks`, keeps only one of them in memory.
@@ -81,7 +81,7 @@ def draw_detections(
     for index in shown:
         name = str(labels[index])
         if class_names is not None:
-            name = drawable(" ".join(str(class_names[labels[index]]).split()), name)
+            name = drawable(" ".join(str(class_names[int(labels[index])]).split()), name)
         text = name if scores is None else f"{name} {100 * scores[index]:.0f}%"
         font = font_for(text, text_size) or plain_font(text_size)
         _draw_text(canvas, boxes[index], text, class_color(int(labels[index])), font, image.shape)

@@ -189,8 +189,8 @@ def test_best_thresholds_are_printed_kept_and_used(opened, tmp_path, capsys):
     model = kfpn.load_detector(folder)
     assert model.thresholds == tuple(row["threshold"] for row in rows)
     (everything,), (best,) = (kfpn.predict(model, pictures / "0.png", min_score=least) for least in (0.0, "best"))
-    least = np.array(model.thresholds)[everything["labels"]]
-    assert best["scores"].tolist() == everything["scores"][everything["scores"] >= least].tolist()
+    least = np.array(model.thresholds)[everything.labels]
+    assert best.scores.tolist() == everything.scores[everything.scores >= least].tolist()
 
     command = ["predict", str(pictures), "--workdir", str(folder), "--output", str(tmp_path / "out")]
     assert cli.main(command) == 0
@@ -208,7 +208,7 @@ def test_a_detector_without_thresholds_has_one_score_for_all(run, tmp_path, caps
     model = kfpn.load_detector(run)
     with pytest.raises(ValueError, match=r"got 'best': kfpn evaluate --workdir WORKDIR --best-thresholds makes them"):
         kfpn.predict(model, tiny.image(64, 64), min_score="best")
-    with pytest.raises(ValueError, match=r"min_score must lie in 0..1 or be 'best', got 'good'"):
+    with pytest.raises(ValueError, match=r"min_score must lie in 0..1 or be 'best' or None, got 'good'"):
         kfpn.predict(model, tiny.image(64, 64), min_score="good")
 
 

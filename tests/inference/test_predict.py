@@ -38,26 +38,28 @@ def detector(run):
 
 
 def require_equal(detections, expected, atol=0.0):
-    assert detections["names"] == expected["names"]
+    assert detections.names == expected.names
     for key in KEYS:
-        np.testing.assert_allclose(detections[key], expected[key], rtol=0, atol=atol)
+        np.testing.assert_allclose(getattr(detections, key), getattr(expected, key), rtol=0, atol=atol)
 
 
 def test_arrays_and_files_give_the_detections_of_evaluation_in_original_pixels(detector, tmp_path):
     images = [tiny.image(50, 70, 1), tiny.image(128, 64, 2)]
     Image.fromarray(images[1]).save(tmp_path / "one.png")
-    answers = kfpn.predict(detector, [images[0], tmp_path / "one.png", str(tmp_path / "one.png")])
-    assert len(answers) == 3
+    same = [tmp_path / "one.png", str(tmp_path / "one.png"), (tmp_path / "one.png").read_bytes()]
+    answers = kfpn.predict(detector, iter([images[0], *same]), min_score=0)
+    assert [answer.image_size for answer in answers] == [(50, 70), (128, 64), (128, 64), (128, 64)]
     require_equal(answers[1], answers[2])
+    require_equal(answers[1], answers[3])
     for image, answer in zip(images, answers, strict=False):
         expected = detect_image(detector, image, CONFIG.input)
-        assert len(answer["boxes"]) > 5
+        assert len(answer.boxes) > 5
         for key in KEYS:
-            np.testing.assert_array_equal(answer[key], expected[key])
-            assert answer[key].dtype == expected[key].dtype
-        assert (answer["boxes"][:, 2:] <= image.shape[:2]).all()
-        assert answer["boxes"][:, 2:].max() > 40
-        assert answer["names"] == [NAMES[label] for label in answer["labels"]]
+            np.testing.assert_array_equal(getattr(answer, key), expected[key])
+            assert getattr(answer, key).dtype == expected[key].dtype
+        assert (answer.boxes[:, 2:] <= image.shape[:2]).all()
+        assert answer.boxes[:, 2:].max() > 40
+        assert answer.names == tuple(NAMES[label] for label in answer.labels)
 
 
 def test_a_large_jpeg_is_decoded_at_a_fraction_and_drawn_whole(detector, tmp_path):
@@ -68,12 +70,12 @@ def test_a_large_jpeg_is_decoded_at_a_fraction_and_drawn_whole(detector, tmp_pat
     image = decode_picture(path, "it", rule)
     assert image.pixels.shape == (202, 151, 3)
     expected = detect_image(detector, image, CONFIG.input)
-    (answer,) = kfpn.predict(detector, path)
+    (answer,) = kfpn.predict(detector, path, min_score=0)
     for key in KEYS:
-        np.testing.assert_array_equal(answer[key], expected[key])
-    assert 151 < answer["boxes"][:, 2].max() <= 403
+        np.testing.assert_array_equal(getattr(answer, key), expected[key])
+    assert 151 < answer.boxes[:, 2].max() <= 403
     rows, failed = predict_images(detector, CONFIG, [path], tmp_path / "out", 0.0)
-    assert len(rows) == len(answer["boxes"])
+    assert len(rows) == len(answer.boxes)
     assert failed == []
     assert Image.open(tmp_path / "out" / "large.png").size == (301, 403)
 
@@ -87,19 +89,19 @@ def test_predicting_a_single_image_returns_a_list_of_one(detector):
 
 def test_a_work_directory_and_a_model_without_padding_have_the_same_detections(run, detector):
     image = tiny.image(50, 70, 3)
-    (expected,) = kfpn.predict(detector, image)
-    require_equal(kfpn.predict(run, image)[0], expected)
-    require_equal(kfpn.predict(str(run), image)[0], expected)
-    require_equal(kfpn.predict(kfpn.load_detector(run), image)[0], expected, atol=1e-3)
+    (expected,) = kfpn.predict(detector, image, min_score=0)
+    require_equal(kfpn.predict(run, image, min_score=0)[0], expected)
+    require_equal(kfpn.predict(str(run), image, min_score=0)[0], expected)
+    require_equal(kfpn.predict(kfpn.load_detector(run), image, min_score=0)[0], expected, atol=1e-3)
 
 
 def test_detections_below_the_least_score_are_left_out(detector):
     image = tiny.image(64, 64)
-    (whole,) = kfpn.predict(detector, image)
-    limit = float(whole["scores"][3])
+    (whole,) = kfpn.predict(detector, image, min_score=0)
+    limit = float(whole.scores[3])
     (best,) = kfpn.predict(detector, image, min_score=limit)
-    count = int((whole["scores"] >= limit).sum())
-    assert len(best["boxes"]) == len(best["names"]) == count < len(whole["scores"])
+    count = int((whole.scores >= limit).sum())
+    assert len(best.boxes) == len(best.names) == count < len(whole.scores)
 
 
 def test_a_model_is_compiled_once(detector):
@@ -115,13 +117,17 @@ def test_a_model_is_compiled_once(detector):
         ("missing.png", "images must exist, got 'missing.png', which does not"),
         (["missing.png"], "images must exist, got 'missing.png', which does not"),
         ("text.png", r"text.png: is not an image"),
-        (np.zeros((8, 8), np.uint8), r"images must be paths or \(H, W, 3\) uint8 arrays, got uint8 of shape \(8, 8\)"),
+        (b"no image", r"images: the bytes of an image: is not an image"),
+        (
+            np.zeros((8, 8), np.uint8),
+            r"images must be paths, bytes or \(H, W, 3\) uint8 arrays, got uint8 of shape \(8, 8\)",
+        ),
         (np.zeros((8, 8, 4), np.uint8), r"got uint8 of shape \(8, 8, 4\)"),
         (np.zeros((2, 8, 8, 3), np.uint8), r"got uint8 of shape \(2, 8, 8, 3\)"),
         (np.zeros((8, 8, 3), np.float32), r"got float32 of shape \(8, 8, 3\)"),
         (np.zeros((0, 8, 3), np.uint8), r"got uint8 of shape \(0, 8, 3\)"),
-        ([None], r"images must be paths or \(H, W, 3\) uint8 arrays, got NoneType"),
-        (7, r"images must be paths or \(H, W, 3\) uint8 arrays, got int"),
+        ([None], r"images must be paths, bytes or \(H, W, 3\) uint8 arrays, got NoneType"),
+        (7, r"images must be paths, bytes or \(H, W, 3\) uint8 arrays, got int"),
     ],
 )
 def test_the_error_for_something_that_is_no_image_is_one_sentence(detector, tmp_path, monkeypatch, images, message):
@@ -139,5 +145,5 @@ def test_other_detectors_and_scores_are_refused(tmp_path, detector):
         kfpn.predict(os.fspath(tmp_path), image)
     with pytest.raises(ValueError, match=r"detector must be a model of kfpn\.load_detector"):
         kfpn.predict(keras.Sequential(), image)
-    with pytest.raises(ValueError, match=r"min_score must lie in 0\.\.1 or be 'best', got 2"):
+    with pytest.raises(ValueError, match=r"min_score must lie in 0\.\.1 or be 'best' or None, got 2"):
         kfpn.predict(detector, image, min_score=2)

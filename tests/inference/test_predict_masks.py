@@ -47,15 +47,15 @@ def detector(submodels):
 
 
 def test_predict_gives_a_mask_for_each_detection_and_the_model_its_rule_of_pasting(detector):
-    (answer,) = kfpn.predict(detector, IMAGE)
-    count = len(answer["boxes"])
+    (answer,) = kfpn.predict(detector, IMAGE, min_score=0)
+    count = len(answer.boxes)
     assert count > 5
-    assert answer["masks"].shape == (count, 28, 28)
-    assert 0.0 <= answer["masks"].min() < answer["masks"].max() <= 1.0
-    pasted = kfpn.paste_masks(answer["masks"], answer["boxes"], *IMAGE.shape[:2], rule=detector.pasting)
+    assert answer.box_masks.shape == (count, 28, 28)
+    assert 0.0 <= answer.box_masks.min() < answer.box_masks.max() <= 1.0
+    pasted = kfpn.paste_masks(answer.box_masks, answer.boxes, *IMAGE.shape[:2], rule=detector.pasting)
     assert (detector.pasting, pasted.shape, pasted.dtype) == ("resized", (count, 50, 70), bool)
-    (best,) = kfpn.predict(detector, IMAGE, min_score=float(answer["scores"][3]))
-    np.testing.assert_array_equal(best["masks"], answer["masks"][: len(best["boxes"])])
+    (best,) = kfpn.predict(detector, IMAGE, min_score=float(answer.scores[3]))
+    np.testing.assert_array_equal(best.box_masks, answer.box_masks[: len(best.boxes)])
 
 
 def test_the_rule_of_pasting_travels_with_the_file_of_a_model(detector, tmp_path):
@@ -79,16 +79,16 @@ class Compiled:
 
 def test_pictures_and_the_file_of_detections_have_the_pasted_masks(detector, tmp_path):
     Image.fromarray(IMAGE).save(tmp_path / "one.png")
-    (answer,) = kfpn.predict(detector, IMAGE)
+    (answer,) = kfpn.predict(detector, IMAGE, min_score=0)
     rows, failed = predict_images(Compiled(detector), CONFIG, [tmp_path / "one.png"], tmp_path / "out", 0.0)
     assert failed == []
     written = json.loads((tmp_path / "out" / "detections.json").read_text())
     assert written == rows
     masks = np.stack([coco_mask.decode(row["segmentation"]) for row in written]).astype(bool)
-    pasted = kfpn.paste_masks(answer["masks"], answer["boxes"], *IMAGE.shape[:2], rule="resized")
+    pasted = kfpn.paste_masks(answer.box_masks, answer.boxes, *IMAGE.shape[:2], rule="resized")
     np.testing.assert_array_equal(masks, pasted)
     picture = np.asarray(Image.open(tmp_path / "out" / "one.png"))
-    drawn = kfpn.draw_detections(IMAGE, answer["boxes"], answer["labels"], answer["scores"], NAMES, masks=pasted)
+    drawn = kfpn.draw_detections(IMAGE, answer.boxes, answer.labels, answer.scores, NAMES, masks=pasted)
     np.testing.assert_array_equal(picture, drawn)
 
 

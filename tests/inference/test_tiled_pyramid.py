@@ -26,7 +26,7 @@ from kfpn.inference.predict import predict
 from kfpn.inference.predict_files import predict_images
 from kfpn.inference.tiled_pyramid import TiledPyramid, pyramid_asked_for
 from kfpn.modeling.detector import inference_model
-from kfpn.modeling.heads.box import Detections
+from kfpn.modeling.heads.box import SelectDetections
 from kfpn.modeling.submodels import build_submodels
 from kfpn.runs.workdir import Workdir
 from kfpn.training.results import measure_recall
@@ -148,14 +148,14 @@ def test_python_predicts_in_tiles_with_padding_and_without(padded):
     image = np.zeros((100, 90, 3), np.uint8)
     image[70:80, 60:75] = 250
     model = types.SimpleNamespace(
-        class_names=("spot",), input_config=RUN.input, layers=[Detections()], input={} if padded else None,
+        class_names=("spot",), input_config=RUN.input, layers=[SelectDetections()], input={} if padded else None,
         compiled_detector=detect_function(bright if padded else lambda images: bright({"images": images})),
     )  # fmt: skip
     # Without tiles the object is looked at in 64 of 100 pixels.
     (collected,) = predict(model, image)
-    assert collected["boxes"][0].tolist() == [70, 60, 80, 75]
-    assert predict(model, image, tiles=kfpn.Tiles(64, 0.5, whole=False))[0]["boxes"].tolist() == [[70, 60, 80, 75]]
-    assert predict(model, image, tiles=0)[0]["boxes"].tolist() != [[70, 60, 80, 75]]
+    assert collected.boxes[0].tolist() == [70, 60, 80, 75]
+    assert predict(model, image, tiles=kfpn.Tiles(64, 0.5, whole=False))[0].boxes.tolist() == [[70, 60, 80, 75]]
+    assert predict(model, image, tiles=0)[0].boxes.tolist() != [[70, 60, 80, 75]]
     with pytest.raises(ValueError, match=r"tiles\.side must be an integer of at least 32"):
         predict(model, image, tiles=3)
 

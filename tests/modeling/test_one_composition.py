@@ -19,7 +19,7 @@ STAGES = {
     "propose": {"propose", "proposals", "Proposals", "select_proposals"},
     "pool": {"pool", "roi_align", "RoIAlign", "SparseRoIAlign"},
     "heads": {"heads"},
-    "select": {"select", "selections", "Detections", "scored_boxes", "select_per_class", "select_by_kernel"},
+    "select": {"select", "selections", "SelectDetections", "scored_boxes", "select_per_class", "select_by_kernel"},
 }
 """Stage of `Detector` -> the names that call it: its method, a submodel, a layer, or the function that the layer calls."""
 STAGE_OF = {name: stage for stage, names in STAGES.items() for name in names}
@@ -97,7 +97,7 @@ def detect(submodels, config, images, sizes):
     levels = submodels.features(images)
     boxes, _ = Proposals(config.anchor_sizes, name="proposals")(levels, submodels.rpn(levels), sizes)
     pooled = RoIAlign(7)(levels, boxes, sizes)
-    return Detections()(submodels.heads["box"](pooled), boxes, sizes)
+    return SelectDetections()(submodels.heads["box"](pooled), boxes, sizes)
 """
 SPREAD = """
 def maps(submodels, images):

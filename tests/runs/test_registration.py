@@ -68,10 +68,10 @@ def test_names_and_the_rule_of_resizing_travel_with_the_file(saved):
     assert loaded.input_config == model.input_config
     assert built_settings(loaded)["pixel_mean"] == built_settings(model)["pixel_mean"]
     image = tiny.image(50, 70)
-    one, other = (kfpn.predict(detector, image)[0] for detector in (model, loaded))
+    one, other = (kfpn.predict(detector, image, min_score=0)[0] for detector in (model, loaded))
     for name in ("boxes", "scores", "labels"):
-        np.testing.assert_array_equal(one[name], other[name])
-    assert set(one["names"]) <= {"猫", "dog"}
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    assert set(one.names) <= {"猫", "dog"}
 
 
 def test_a_file_names_classes_of_kfpn_alone(saved):

@@ -90,8 +90,9 @@ def scored_boxes(logits, deltas, rois, roi_scores, image_sizes, min_size):
     return boxes, ops.where(too_short, 0.0, scores)
 
 
-@keras.saving.register_keras_serializable("kfpn")
-class Detections(keras.layers.Layer):
+# Files of models call it "Detections", as it was called in 0.1.0.
+@keras.saving.register_keras_serializable("kfpn", name="Detections")
+class SelectDetections(keras.layers.Layer):
     """Selects the final detections.
 
     Args:
@@ -138,13 +139,13 @@ class Detections(keras.layers.Layer):
 
 
 def select(config: ModelConfig, nms: str = "rounds") -> Callable:
-    """Returns the function (outputs, rois, image_sizes) -> detections, see `kfpn.modeling.heads` and `Detections`.
+    """Returns the function (outputs, rois, image_sizes) -> detections, see `kfpn.modeling.heads` and `SelectDetections`.
 
     Args:
         config: the model's, with thresholds and counts.
-        nms: "rounds", "kernel" or "gpu_kernel", see `Detections`.
+        nms: "rounds", "kernel" or "gpu_kernel", see `SelectDetections`.
     """
-    layer = Detections(
+    layer = SelectDetections(
         config.score_threshold, config.nms_iou, config.max_detections, config.min_detection_size,
         nms, name="detections", dtype="float32",
     )  # fmt: skip

@@ -1,0 +1,97 @@
+import sys
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+
+import kfpn
+from kfpn.inference.detections import Labelling
+
+IMAGE = np.full((40, 60, 3), 90, np.uint8)
+FOUND = {
+    "boxes": np.array([[10, 20, 30, 50], [0, 0, 40, 60], [5, 5, 6, 7]], np.float32),
+    "scores": np.array([0.9, 0.6, 0.3], np.float32),
+    "labels": np.array([1, 0, 1], np.int32),
+}
+MASKS = np.zeros((3, 4, 4), np.float32)
+MASKS[0, :, :2] = 1.0  # the left half of its box
+MASKS[1] = 1.0
+
+
+def detections(paste=False, least=0.5, **found):
+    labelling = Labelling(("ant", "bee"), least, (7, 90))
+    return labelling.detections({**FOUND, **found}, IMAGE.shape[:2], paste)
+
+
+def test_what_is_sure_enough_has_names_and_the_size_of_its_image():
+    found = detections()
+    assert (len(found), found.names, found.image_size, found.masks) == (2, ("bee", "ant"), (40, 60), None)
+    np.testing.assert_array_equal(found.boxes, FOUND["boxes"][:2])
+    assert detections(least=(0.7, 0.2)).names == ("bee", "bee")
+    assert (len(detections(least=1.0)), detections(least=1.0).boxes.shape) == (0, (0, 4))
+
+
+def test_some_of_the_detections_are_picked_like_rows_of_an_array():
+    found = detections(True, 0.0, masks=MASKS)
+    best = found[found.scores > 0.5]
+    assert (best.names, best.masks.shape, best.category_ids.tolist()) == (("bee", "ant"), (2, 40, 60), [90, 7])
+    assert found[[2, 0]].scores.tolist() == found.scores[[2, 0]].tolist()
+    assert found[-1:].names == found[2].names == ("bee",)
+
+
+def test_coco_rows_have_the_categories_of_the_data_set_and_run_lengths():
+    rows = detections().to_coco(5)
+    assert rows[0] == {
+        "image_id": 5, "category_id": 90, "bbox": [20, 10, 30, 20], "score": pytest.approx(0.9), "category_name": "bee"
+    }  # fmt: skip
+    assert rows[1]["category_id"] == 7
+    for pasted in (False, True):
+        mask = coco_mask.decode(detections(pasted, masks=MASKS).to_coco(5)[0]["segmentation"])
+        assert (mask.shape, mask[10:30, 20:35].all(), mask.sum()) == ((40, 60), True, 20 * 15)
+
+
+def test_a_picture_has_the_boxes_and_the_masks():
+    found = detections(masks=MASKS)[:1]
+    drawn, pasted = found.draw(IMAGE), detections(True, masks=MASKS)[:1].draw(IMAGE)
+    np.testing.assert_array_equal(drawn, pasted)
+    expected = kfpn.draw_detections(
+        IMAGE, found.boxes, found.labels, found.scores, ("ant", "bee"), masks=detections(True, masks=MASKS).masks[:1]
+    )
+    np.testing.assert_array_equal(drawn, expected)
+    assert (drawn[20, 24] != IMAGE[20, 24]).any()
+    assert (drawn[20, 42] == IMAGE[20, 42]).all()
+    with pytest.raises(
+        ValueError, match=r"image must be \(40, 60, 3\), the image that was looked at, got \(40, 61, 3\)"
+    ):
+        found.draw(np.zeros((40, 61, 3), np.uint8))
+
+
+def test_keys_of_the_dict_of_before_still_give_what_they_gave():
+    found = detections(masks=MASKS)
+    with pytest.warns(FutureWarning, match=r"write found\.box_masks, not found\['masks'\]"):
+        assert found["masks"].shape == (2, 4, 4)
+    with pytest.warns(FutureWarning):
+        assert found["names"] == ["bee", "ant"]
+    with pytest.raises(KeyError, match="masks"):
+        detections()["masks"]
+
+
+def test_supervision_gets_boxes_masks_and_names():
+    supervision = pytest.importorskip("supervision", reason="needs the extra supervision")
+    found = detections(masks=MASKS).to_supervision()
+    assert isinstance(found, supervision.Detections)
+    assert found.xyxy.tolist() == [[20, 10, 50, 30], [0, 0, 60, 40]]
+    assert found.confidence.tolist() == pytest.approx([0.9, 0.6])
+    assert found.class_id.tolist() == [1, 0]
+    assert found.data["class_name"].tolist() == ["bee", "ant"]
+    np.testing.assert_array_equal(found.mask, detections(True, masks=MASKS).masks)
+    assert detections().to_supervision().mask is None
+    assert len(detections(least=1.0).to_supervision()) == 0
+    merged = supervision.Detections.merge([found, detections(least=1.0, masks=MASKS).to_supervision()])
+    assert merged[merged.data["class_name"] == "bee"].confidence.tolist() == pytest.approx([0.9])
+
+
+def test_without_supervision_one_line_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(ValueError, match=r'supervision must be installed .*: pip install "kfpn\[supervision\]"'):
+        detections().to_supervision()
