@@ -66,22 +66,22 @@ def _run_config(workdir: str) -> Config:
 
 def _predict(command: options.Predict) -> int:
     from kfpn.data.decode_limits import decoding_at_most
-    from kfpn.inference.images_of_user import find_images
-    from kfpn.inference.predict_files import predict_images
+    from kfpn.inference.predict_files import predict_files
+    from kfpn.inference.user_inputs import find_inputs
     from kfpn.runs.load import limited, load_trained_detector
 
     require_local("output", command.output)
-    paths, output = find_images(command.images), Path(command.output)
+    inputs, output = find_inputs(command.images), Path(command.output)
     model = load_trained_detector(command.workdir, True, command.max_detections)
     config = limited(_run_config(command.workdir), command.max_detections)
     pyramid = _image_pyramid(command, model, config)
     least = _least_score(command, model)
     with decoding_at_most(command.max_pixels):
-        results, failed = predict_images(model, config, paths, output, least, pyramid)
-    print(f"objects: {len(results)}; images: {len(paths) - len(failed)} of {len(paths)}; in {output}")
+        tally = predict_files(model, config, inputs, output, least, pyramid)
+    print(f"{tally.line()}; in {output}")
     if pyramid is not None:
         print(pyramid.cost_line())
-    return 1 if failed else 0
+    return 1 if tally.faults else 0
 
 
 def _least_score(command: options.Predict, model: Any) -> Any:

@@ -71,10 +71,12 @@ Examples:
   kfpn report --workdir runs/cars --detections found.json    # of kfpn evaluate --detections: the network does not run again
   kfpn report runs/before runs/after                         # two runs beside each other: what became better, what worse""",
     "predict": """\
-Detect objects in images: an annotated PNG of each, and detections.json in COCO's results form.
+Detect objects in images and videos: an annotated PNG or MP4 of each, and detections.json in COCO's results form.
 
 Example:
   kfpn predict --workdir runs/shapes photos/ one.jpg --output detected --min-score 0.7
+  kfpn predict --workdir runs/cars street.mp4 https://example.org/car.jpg --output detected
+  find photos -name "*.jpg" | kfpn predict --workdir runs/cars - --output detected
   kfpn predict --workdir runs/cars photos/ --output detected --scales 480,640,800 --flip
   kfpn predict --workdir runs/birds photos/ --output detected --tiles 640""",
     "visualize": """\

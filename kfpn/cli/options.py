@@ -104,11 +104,12 @@ class Predict:
     """Options of `kfpn predict`."""
 
     images: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="IMAGE [IMAGE ...]")]
-    """Image files, folders of images, or patterns ("photos/*.jpg")."""
+    """Image files, videos, folders, patterns ("photos/*.jpg"), http and https addresses of images, or - for a list on standard
+    input. Of a folder the images are taken, or the videos where there are no images (docs/predict.md)."""
     workdir: str
     """The work directory of `kfpn train`."""
     output: str
-    """Folder for the pictures and detections.json; made if it is not there."""
+    """Folder for the pictures, the videos and detections.json; made if it is not there."""
     min_score: float | None = None
     """Detections below this score are left out. None: each class has its own threshold where `kfpn evaluate
     --best-thresholds` has found them, else 0.5 counts for all."""

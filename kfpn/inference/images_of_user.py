@@ -14,6 +14,7 @@ from kfpn.data.augment import size_rule
 from kfpn.data.image import decode_picture
 from kfpn.data.image_endings import image_endings, images_among, is_image_name
 from kfpn.data.jpeg_fraction import DecodedImage
+from kfpn.inference.video_reader import is_video_name
 
 LOGGER = logging.getLogger("kfpn")
 
@@ -42,11 +43,15 @@ def readable_images(
             yield number, path, image
 
 
-def find_images(names: Sequence[str]) -> list[Path]:
+def find_images(names: Sequence[str], videos: bool = False) -> list[Path]:
     """Returns the image files that names, folders and patterns stand for, in order, each once.
 
     A name that does not exist is returned as it is, so that it is reported with the images that can't be read. Of a folder
     and of a pattern, files that are no images by their ending, hidden files and folders are passed over, which is said in one line.
+
+    Args:
+        names: as a user gives them.
+        videos: take the videos of a folder or of a pattern that has no images.
 
     Raises:
         ValueError: if a folder holds no image, or a name is an address (`https://...`).
@@ -56,21 +61,27 @@ def find_images(names: Sequence[str]) -> list[Path]:
         require_local("images", name)
         path = Path(name)
         if path.is_dir():
-            paths += _named_images(name, path.iterdir())
+            paths += _named_images(name, path.iterdir(), videos)
         elif path.exists() or not (matches := sorted(glob.glob(name))):
             paths.append(path)  # A name that exists is not a pattern: a file may be called a[1].jpg.
         else:
             files = [file for match in matches if (file := Path(match)).is_file()]
             # A pattern may name images of any ending, but of photos/* only the images are meant.
-            paths += _named_images(name, map(Path, matches)) if any(map(is_image_name, files)) else files
+            paths += _named_images(name, map(Path, matches), videos) if any(map(is_image_name, files)) else files
     return list(dict.fromkeys(paths))
 
 
-def _named_images(name: str, paths: Iterable[Path]) -> list[Path]:
+def _named_images(name: str, paths: Iterable[Path], videos: bool) -> list[Path]:
+    paths = list(paths)
     held = images_among(paths)
+    if not held.files and videos:
+        found = sorted(path for path in paths if is_video_name(path) and path.is_file() and path.name[0] != ".")
+        if found:
+            return found
     if not held.files:
         there = f": there are only {held.passed_over_line()}" if held.passed_over else ""
-        raise ValueError(f"{name} must hold images ({', '.join(sorted(image_endings()))}), got none{there}")
+        wanted = "images or videos" if videos else "images"
+        raise ValueError(f"{name} must hold {wanted} ({', '.join(sorted(image_endings()))}), got none{there}")
     if held.passed_over:
         LOGGER.warning("%s: %d images; passed over: %s", name, len(held.files), held.passed_over_line())
     return held.files
@@ -82,12 +93,20 @@ def picture_paths(paths: Sequence[Path], output: Path, ending: str = "") -> dict
     No two images have the same picture, and no picture overwrites one of the images.
     """
     taken = {path.resolve() for path in paths}
-    pictures = {}
-    for path in paths:
-        number, picture = 1, output / f"{path.stem}{ending}.png"
-        while picture.resolve() in taken:
-            number += 1
-            picture = output / f"{path.stem}{ending}-{number}.png"
-        taken.add(picture.resolve())
-        pictures[path] = picture
-    return pictures
+    return {path: free_path(output, f"{path.stem}{ending}", ".png", taken) for path in paths}
+
+
+def free_path(folder: Path, stem: str, suffix: str, taken: set[Path]) -> Path:
+    """Returns the path of a file that is not taken yet, with a number at its name's end where that is needed, and takes it.
+
+    Args:
+        folder: of the file.
+        stem, suffix: its name.
+        taken: resolved paths; the new one is added.
+    """
+    number, path = 1, folder / f"{stem}{suffix}"
+    while path.resolve() in taken:
+        number += 1
+        path = folder / f"{stem}-{number}{suffix}"
+    taken.add(path.resolve())
+    return path

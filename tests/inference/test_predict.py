@@ -1,3 +1,4 @@
+import json
 import os
 
 import keras
@@ -10,7 +11,8 @@ from kfpn.config.run import Config, InputConfig
 from kfpn.data.augment import size_rule
 from kfpn.data.image import decode_picture
 from kfpn.evaluation.detect import detect_image
-from kfpn.inference.predict_files import predict_images
+from kfpn.inference.predict_files import predict_files
+from kfpn.inference.user_inputs import find_inputs
 from kfpn.modeling.submodels import build_submodels
 from kfpn.runs.workdir import Workdir
 from tests.modeling import tiny
@@ -74,9 +76,9 @@ def test_a_large_jpeg_is_decoded_at_a_fraction_and_drawn_whole(detector, tmp_pat
     for key in KEYS:
         np.testing.assert_array_equal(getattr(answer, key), expected[key])
     assert 151 < answer.boxes[:, 2].max() <= 403
-    rows, failed = predict_images(detector, CONFIG, [path], tmp_path / "out", 0.0)
-    assert len(rows) == len(answer.boxes)
-    assert failed == []
+    tally = predict_files(detector, CONFIG, find_inputs([str(path)]), tmp_path / "out", 0.0)
+    assert tally.line() == f"objects: {len(answer)}; images: 1 of 1"
+    assert len(json.loads((tmp_path / "out" / "detections.json").read_text())) == len(answer)
     assert Image.open(tmp_path / "out" / "large.png").size == (301, 403)
 
 

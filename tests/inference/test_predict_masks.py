@@ -19,7 +19,8 @@ from kfpn.evaluation.coco_figures import FIGURES
 from kfpn.evaluation.detect import evaluate_source
 from kfpn.evaluation.source_pass import SourcePass, detect_function
 from kfpn.inference.inspect_pyramid import model_with_intermediates, view_image
-from kfpn.inference.predict_files import predict_images
+from kfpn.inference.predict_files import predict_files
+from kfpn.inference.user_inputs import find_inputs
 from kfpn.modeling.detector import inference_model
 from kfpn.modeling.submodels import build_submodels
 from tests.modeling import tiny
@@ -80,10 +81,8 @@ class Compiled:
 def test_pictures_and_the_file_of_detections_have_the_pasted_masks(detector, tmp_path):
     Image.fromarray(IMAGE).save(tmp_path / "one.png")
     (answer,) = kfpn.predict(detector, IMAGE, min_score=0)
-    rows, failed = predict_images(Compiled(detector), CONFIG, [tmp_path / "one.png"], tmp_path / "out", 0.0)
-    assert failed == []
+    predict_files(Compiled(detector), CONFIG, find_inputs([str(tmp_path / "one.png")]), tmp_path / "out", 0.0)
     written = json.loads((tmp_path / "out" / "detections.json").read_text())
-    assert written == rows
     masks = np.stack([coco_mask.decode(row["segmentation"]) for row in written]).astype(bool)
     pasted = kfpn.paste_masks(answer.box_masks, answer.boxes, *IMAGE.shape[:2], rule="resized")
     np.testing.assert_array_equal(masks, pasted)

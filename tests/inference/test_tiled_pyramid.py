@@ -23,8 +23,9 @@ from kfpn.inference.evaluate import EvaluationRequest, open_evaluation
 from kfpn.inference.image_pyramid import ImagePyramid
 from kfpn.inference.model_tiles import _settings
 from kfpn.inference.predict import predict
-from kfpn.inference.predict_files import predict_images
+from kfpn.inference.predict_files import predict_files
 from kfpn.inference.tiled_pyramid import TiledPyramid, pyramid_asked_for
+from kfpn.inference.user_inputs import UserInput
 from kfpn.modeling.detector import inference_model
 from kfpn.modeling.heads.box import SelectDetections
 from kfpn.modeling.submodels import build_submodels
@@ -123,7 +124,7 @@ def test_predict_decodes_a_large_jpeg_whole_for_tiles(tmp_path):
 
     model = Looks()
     pyramid = TiledPyramid(model, CONFIG, TILES)
-    predict_images(model, CONFIG, [tmp_path / "a.jpg"], tmp_path / "out", 0.5, pyramid)
+    predict_files(model, CONFIG, [UserInput(str(tmp_path / "a.jpg"), "image")], tmp_path / "out", 0.5, pyramid)
     assert max(int((image[..., 0] > 200).sum()) for image in seen) == 36
 
 

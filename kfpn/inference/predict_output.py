@@ -1,0 +1,118 @@
+"""Writes what was detected: annotated pictures and videos, and the file of detections, row after row."""
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from PIL import Image
+
+from kfpn.config.checks import require_local
+from kfpn.inference.detections import Detections
+from kfpn.inference.images_of_user import free_path
+from kfpn.inference.user_inputs import UserInput, UserPicture
+from kfpn.inference.video_writer import VideoWriter
+
+
+class RowsFile:
+    """Writes a JSON list row after row, aside, and renames it when it is closed: the list need not be in memory.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path):
+        self._path, self._aside, self._is_empty = path, path.with_name(path.name + ".tmp"), True
+        self._file = open(self._aside, "w", encoding="utf-8")  # noqa: SIM115  it is closed by `close`
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Adds a row, in the form that `json.dumps(rows, indent=1)` has."""
+        with self._named_errors():
+            self._file.write(("[\n " if self._is_empty else ",\n ") + json.dumps(row, indent=1).replace("\n", "\n "))
+        self._is_empty = False
+
+    def close(self) -> None:
+        """Ends the list, and puts the file in its place.
+
+        Raises:
+            OSError: naming the file.
+        """
+        with self._named_errors(), self._file:
+            self._file.write("[]\n" if self._is_empty else "\n]\n")
+        with self._named_errors():
+            os.replace(self._aside, self._path)
+
+    @contextlib.contextmanager
+    def _named_errors(self) -> Any:
+        try:
+            yield
+        except OSError as error:  # that of a full disk names no file
+            raise OSError(error.errno, error.strerror or str(error), str(self._path)) from error
+
+
+class PredictOutput:
+    """Is a folder with an annotated picture or video of each input, and `detections.json`.
+
+    It is a context manager: an error or Ctrl-C within its block leaves what was found before, in files that are complete.
+
+    Args:
+        folder: made if it is not there.
+        inputs: all that may come.
+
+    Raises:
+        ValueError: if the folder can't be written.
+    """
+
+    def __init__(self, folder: Path, inputs: Sequence[UserInput]):
+        require_local("output", folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._rows = RowsFile(folder / "detections.json")
+        except OSError as error:
+            why = "it is a file" if folder.is_file() else str(error)
+            raise ValueError(f"output must be a folder that can be written, got {str(folder)!r}: {why}") from error
+        taken = {Path(one.name).resolve() for one in inputs if one.kind != "address"}
+        self._paths = {
+            one: free_path(folder, one.stem, ".mp4" if one.kind == "video" else ".png", taken) for one in inputs
+        }
+        self._video: VideoWriter | None = None
+        self._video_source: UserInput | None = None
+
+    def add(self, one: UserPicture, found: Detections) -> None:
+        """Writes a picture with its detections.
+
+        Raises:
+            OSError: naming the file, if it can't be written.
+        """
+        drawn, place = found.draw(one.pixels), {}
+        if one.source is not self._video_source:
+            self._close_video()
+        if one.frame is None:
+            Image.fromarray(drawn).save(self._paths[one.source])
+        else:
+            if self._video is None:
+                self._video = VideoWriter(self._paths[one.source], one.frame.facts.rate)
+                self._video_source = one.source
+            self._video.add(drawn, one.frame.seconds)
+            place = {"frame": one.frame.number, "time": round(one.frame.seconds, 3)}
+        for row in found.to_coco(one.image_id):
+            self._rows.add({**row, "file_name": one.source.name, **place})
+
+    def _close_video(self) -> None:
+        video, self._video, self._video_source = self._video, None, None
+        if video is not None:
+            video.close()
+
+    def __enter__(self) -> "PredictOutput":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(*([OSError] if error else [])):  # the first error is the one to be told of
+            self._close_video()
+        with contextlib.suppress(*([OSError] if error else [])):
+            self._rows.close()

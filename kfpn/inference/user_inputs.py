@@ -1,0 +1,147 @@
+"""Finds what a user wants to have looked at: image files, videos and addresses; and reads their pictures one after another."""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import numpy as np
+
+from kfpn.config.run import InputConfig
+from kfpn.data.augment import size_rule
+from kfpn.data.image import decode_picture, load_picture
+from kfpn.data.jpeg_fraction import DecodedImage, whole_image
+from kfpn.inference.image_address import fetch_image, is_address, stem_of_address
+from kfpn.inference.images_of_user import find_images
+from kfpn.inference.video_reader import EndedEarly, Frame, is_video_name, read_frames, require_pyav
+
+STANDARD_INPUT = "-"
+"""The name that stands for a list of names on standard input."""
+
+
+@dataclass(frozen=True)
+class UserInput:
+    """Names one thing that is looked at.
+
+    Attributes:
+        name: a path, or an address.
+        kind: what it is, by its name.
+    """
+
+    name: str
+    kind: Literal["image", "video", "address"]
+
+    @property
+    def stem(self) -> str:
+        """Returns what a picture of it is called, without the ending."""
+        return stem_of_address(self.name) if self.kind == "address" else Path(self.name).stem
+
+
+@dataclass(frozen=True)
+class UserPicture:
+    """Holds a picture that was read: an image, or a frame of a video.
+
+    Attributes:
+        source: what it was read of.
+        image_id: counts images and frames of all sources, from 1; an image that could not be read counts.
+        image: as it was decoded for the network.
+        pixels: (H, W, 3) uint8 RGB, of the whole image.
+        frame: of a video; None: it is an image.
+    """
+
+    source: UserInput
+    image_id: int
+    image: DecodedImage
+    pixels: np.ndarray
+    frame: Frame | None = None
+
+
+@dataclass(frozen=True)
+class UnreadInput:
+    """Tells that an input could not be read.
+
+    Attributes:
+        source: the input.
+        line: what is wrong, with its name.
+        in_part: whether a part of it was read.
+    """
+
+    source: UserInput
+    line: str
+    in_part: bool = False
+
+
+def find_inputs(names: Sequence[str], standard_input: BinaryIO | None = None) -> list[UserInput]:
+    """Returns what names, folders, patterns, addresses and lists of them stand for, in order, each once.
+
+    Args:
+        names: as `find_images` takes them, and http and https addresses of images. "-" stands for the names on standard input, a
+            line each, or ended by zero bytes, as `find -print0` writes them.
+        standard_input: None: that of the process.
+
+    Raises:
+        ValueError: as `find_images`, for an address of a video, for an empty list, or if there are videos and PyAV is not installed.
+    """
+    found: list[UserInput] = []
+    for name in names:
+        listed = _listed_names(standard_input or sys.stdin.buffer) if name == STANDARD_INPUT else [name]
+        for one in listed:
+            if is_address(one):
+                if is_video_name(one.partition("?")[0]):
+                    raise ValueError(f"images must be files or addresses of images, got the video {one}: download it")
+                found.append(UserInput(one, "address"))
+            else:
+                paths = find_images([one], videos=True)
+                found += [UserInput(str(path), "video" if is_video_name(path) else "image") for path in paths]
+    if any(one.kind == "video" for one in found):
+        require_pyav()
+    return list(dict.fromkeys(found))
+
+
+def _listed_names(file: BinaryIO) -> list[str]:
+    content = file.read()
+    names = content.split(b"\0") if b"\0" in content else content.splitlines()
+    listed = [os.fsdecode(name) for name in names if name.strip()]
+    if not listed:
+        raise ValueError("images must be named on standard input, a line each, got nothing")
+    return listed
+
+
+def read_inputs(inputs: Sequence[UserInput], rule: InputConfig) -> Iterator[UserPicture | UnreadInput]:
+    """Yields the pictures of inputs, and which of them could not be read.
+
+    Args:
+        inputs: of `find_inputs`.
+        rule: makes the largest image of each, see `decode_picture`.
+    """
+    image_id = 0
+    for one in inputs:
+        if one.kind == "video":
+            try:
+                for frame in read_frames(Path(one.name)):
+                    image_id += 1
+                    yield UserPicture(one, image_id, whole_image(frame.pixels), frame.pixels, frame)
+            except ValueError as error:
+                yield UnreadInput(one, str(error), isinstance(error, EndedEarly))
+        else:
+            image_id += 1
+            try:
+                image, pixels = _read_image(one, rule)
+            except ValueError as error:
+                yield UnreadInput(one, str(error))
+            else:
+                yield UserPicture(one, image_id, image, pixels)
+
+
+def _read_image(one: UserInput, rule: InputConfig) -> tuple[DecodedImage, np.ndarray]:
+    """Returns an image as it is decoded for the network, and its own pixels."""
+    file: Path | bytes = Path(one.name)
+    if one.kind == "address":
+        try:
+            file = fetch_image(one.name)
+        except ValueError as error:
+            raise ValueError(f"{one.name}: {error}") from error
+    image = decode_picture(file, one.name, size_rule(rule))
+    return image, image.pixels if image.is_whole() else load_picture(file, one.name)
