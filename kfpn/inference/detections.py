@@ -145,12 +145,11 @@ class Detections:
         if isinstance(rows, str):
             return self._of_key(rows)
         picked = np.atleast_1d(np.arange(len(self))[rows])
-        arrays = {name: getattr(self, name) for name in _ARRAYS}
-        return replace(
-            self,
-            names=tuple(self.names[row] for row in picked),
-            **{name: None if array is None else array[picked] for name, array in arrays.items()},
-        )
+        changes: dict[str, Any] = {"names": tuple(self.names[row] for row in picked)}
+        for name in _ARRAYS:
+            array = getattr(self, name)
+            changes[name] = None if array is None else array[picked]
+        return replace(self, **changes)
 
     def _of_key(self, key: str) -> Any:
         now = {"boxes": "boxes", "scores": "scores", "labels": "labels", "names": "names", "masks": "box_masks"}
@@ -178,15 +177,15 @@ class Labelling:
     category_ids: Sequence[int] | None = None
     pasting: Pasting = "sampled"
 
-    def detections(self, found: dict[str, Any], image_size: Sequence[int], masks: bool = False) -> Detections:
+    def detections(self, outputs: dict[str, Any], image_size: Sequence[int], masks: bool = False) -> Detections:
         """Returns what was found in an image.
 
         Args:
-            found: of `detect_image`, with rows from high to low scores.
+            outputs: of `detect_image`, with rows from high to low scores.
             image_size: height and width of the image, pixels.
             masks: paste the masks, where there are any.
         """
-        best = above_score(found, self.least)
+        best = above_score(outputs, self.least)
         size = (int(image_size[0]), int(image_size[1]))
         boxes, labels, box_masks = best["boxes"], best["labels"], best.get("masks")
         pasted = masks and box_masks is not None

@@ -75,9 +75,9 @@ def _named_images(name: str, paths: Iterable[Path], videos: bool) -> list[Path]:
     paths = list(paths)
     held = images_among(paths)
     if not held.files and videos:
-        found = sorted(path for path in paths if is_video_name(path) and path.is_file() and path.name[0] != ".")
-        if found:
-            return found
+        clips = sorted(path for path in paths if is_video_name(path) and path.is_file() and path.name[0] != ".")
+        if clips:
+            return clips
     if not held.files:
         there = f": there are only {held.passed_over_line()}" if held.passed_over else ""
         wanted = "images or videos" if videos else "images"

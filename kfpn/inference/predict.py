@@ -71,13 +71,13 @@ def predict(
         )
     tiled = tiles_in_force(tiles, model.input_config)
     labelling = Labelling(
-        model.class_names, _least_score(model, min_score), getattr(model, "category_ids", None),
+        model.class_names, _asked_least(model, min_score), getattr(model, "category_ids", None),
         getattr(model, "pasting", "sampled"),
     )  # fmt: skip
     return [_detect_one(model, image, tiled, labelling, masks) for image in several]
 
 
-def _least_score(model: keras.Model, asked: float | str | None) -> LeastScore:
+def _asked_least(model: keras.Model, asked: float | str | None) -> LeastScore:
     """Returns the least score: the one that was asked for, that of each class, or the default."""
     if isinstance(asked, int | float):
         return asked
@@ -119,8 +119,8 @@ def _detect_one(
 ) -> Detections:
     _require_image(picture)
     image = _decoded_for(picture, None if tiles else model.input_config)
-    found = detect_with_model(model, image, tiles) if tiles else _detect_whole(model, image)
-    return labelling.detections(found, as_decoded(image).size, masks)
+    outputs = detect_with_model(model, image, tiles) if tiles else _detect_whole(model, image)
+    return labelling.detections(outputs, as_decoded(image).size, masks)
 
 
 def _detect_whole(model: keras.Model, image: AnyImage) -> dict[str, Any]:

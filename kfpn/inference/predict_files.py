@@ -101,7 +101,7 @@ def predict_files(
                 written.add(one, best)
                 tally.objects += len(best)
                 tally.cut += len(best) >= limit
-                _count(tally, one, bar)
+                _count_picture(tally, one, bar)
             bar.update(not (isinstance(one, UnreadInput) and one.in_part))
     if tally.cut:
         LOGGER.warning("%s", limit_line(tally.cut, tally.images + tally.frames, limit, "--max-detections"))
@@ -117,7 +117,7 @@ def _detector(
     return lambda image: detect_image(detect, image, config.input)
 
 
-def _count(tally: PredictTally, one: UserPicture, bar: tqdm) -> None:
+def _count_picture(tally: PredictTally, one: UserPicture, bar: tqdm) -> None:
     """Counts a picture; the bar learns at the first frame of a video how many will come."""
     if one.frame is None:
         tally.images += 1

@@ -81,13 +81,13 @@ class PredictOutput:
         self._video: VideoWriter | None = None
         self._video_source: UserInput | None = None
 
-    def add(self, one: UserPicture, found: Detections) -> None:
+    def add(self, one: UserPicture, detections: Detections) -> None:
         """Writes a picture with its detections.
 
         Raises:
             OSError: naming the file, if it can't be written.
         """
-        drawn, place = found.draw(one.pixels), {}
+        drawn, place = detections.draw(one.pixels), {}
         if one.source is not self._video_source:
             self._close_video()
         if one.frame is None:
@@ -98,7 +98,7 @@ class PredictOutput:
                 self._video_source = one.source
             self._video.add(drawn, one.frame.seconds)
             place = {"frame": one.frame.number, "time": round(one.frame.seconds, 3)}
-        for row in found.to_coco(one.image_id):
+        for row in detections.to_coco(one.image_id):
             self._rows.add({**row, "file_name": one.source.name, **place})
 
     def _close_video(self) -> None:

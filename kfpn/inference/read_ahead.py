@@ -22,12 +22,16 @@ def read_ahead(items: Iterator[Item], count: int = AHEAD) -> Iterator[Item]:
         count: items that wait at most.
     """
     end = object()
+
+    def advance() -> object:
+        return next(items, end)
+
     context = contextvars.copy_context()
     pool = ThreadPoolExecutor(1, thread_name_prefix="kfpn-read-ahead")
     try:
-        waiting = collections.deque(pool.submit(context.run, next, items, end) for _ in range(count))
+        waiting = collections.deque(pool.submit(context.run, advance) for _ in range(count))
         while (item := waiting.popleft().result()) is not end:
-            waiting.append(pool.submit(context.run, next, items, end))
+            waiting.append(pool.submit(context.run, advance))
             yield cast(Item, item)
     finally:
         pool.shutdown(cancel_futures=True)

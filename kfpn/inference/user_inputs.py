@@ -84,23 +84,23 @@ def find_inputs(names: Sequence[str], standard_input: BinaryIO | None = None) ->
     Raises:
         ValueError: as `find_images`, for an address of a video, for an empty list, or if there are videos and PyAV is not installed.
     """
-    found: list[UserInput] = []
+    inputs: list[UserInput] = []
     for name in names:
-        listed = _listed_names(standard_input or sys.stdin.buffer) if name == STANDARD_INPUT else [name]
+        listed = _names_listed_on(standard_input or sys.stdin.buffer) if name == STANDARD_INPUT else [name]
         for one in listed:
             if is_address(one):
                 if is_video_name(one.partition("?")[0]):
                     raise ValueError(f"images must be files or addresses of images, got the video {one}: download it")
-                found.append(UserInput(one, "address"))
+                inputs.append(UserInput(one, "address"))
             else:
                 paths = find_images([one], videos=True)
-                found += [UserInput(str(path), "video" if is_video_name(path) else "image") for path in paths]
-    if any(one.kind == "video" for one in found):
+                inputs += [UserInput(str(path), "video" if is_video_name(path) else "image") for path in paths]
+    if any(one.kind == "video" for one in inputs):
         require_pyav()
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(inputs))
 
 
-def _listed_names(file: BinaryIO) -> list[str]:
+def _names_listed_on(file: BinaryIO) -> list[str]:
     content = file.read()
     names = content.split(b"\0") if b"\0" in content else content.splitlines()
     listed = [os.fsdecode(name) for name in names if name.strip()]

@@ -44,7 +44,7 @@ class Frame:
     Attributes:
         pixels: (H, W, 3) uint8 RGB, turned upright as players show it.
         number: counts the frames that could be read, from 0.
-        seconds: from the first frame.
+        seconds: from the beginning of the video.
         facts: of its video.
     """
 
@@ -117,7 +117,8 @@ class _VideoFile:
 
     def frames(self) -> Iterator[Frame]:
         """Yields the frames, then raises what `read_frames` says."""
-        number, begin, seconds = 0, None, 0.0
+        number, seconds, stream = 0, 0.0, self._stream
+        begin = None if stream.start_time is None else float(stream.start_time * stream.time_base)
         for frame in self._decoded():
             try:
                 require_pixels_at_most(frame.width, frame.height)

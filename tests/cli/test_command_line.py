@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import warnings
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -429,6 +430,85 @@ def test_bad_images_are_named_and_the_others_are_predicted(run, tmp_path, capsys
     assert sorted(path.name for path in output.iterdir()) == ["detections.json", "good.png"]
 
 
+def clip(path, count=12):
+    """Writes a video of gray frames of 100 x 60, ten a second; skips the test without PyAV."""
+    pytest.importorskip("av", reason="needs PyAV, the extra video")
+    from kfpn.inference.video_writer import VideoWriter
+
+    video = VideoWriter(path, Fraction(10))
+    for number in range(count):
+        video.add(np.full((60, 100, 3), 128, np.uint8), number / 10)
+    video.close()
+    return path
+
+
+def test_predict_writes_a_video_with_boxes_and_rows_with_frame_numbers(run, tmp_path, capsys):
+    from kfpn.inference.video_reader import read_frames
+
+    video, image, output = clip(tmp_path / "clip.mp4"), save(tmp_path / "a.png"), tmp_path / "out"
+    args = ["predict", str(video), str(image), "--workdir", str(run), "--output", str(output)]
+    assert cli.main(args) == 0
+    text = (output / "detections.json").read_text()
+    rows = json.loads(text)
+    assert text == json.dumps(rows, indent=1) + "\n"
+    assert [(row["image_id"], row.get("frame"), row.get("time")) for row in rows] == [
+        *((number + 1, number, number / 10) for number in range(12)), (13, None, None)
+    ]  # fmt: skip
+    assert [row["file_name"] for row in rows] == [str(video)] * 12 + [str(image)]
+    drawn = list(read_frames(output / "clip.mp4"))
+    assert [round(frame.seconds, 3) for frame in drawn] == [number / 10 for number in range(12)]
+    for frame in drawn:  # the outline of the box from (0, 0) to (30, 50), and nothing beyond it
+        assert np.abs(frame.pixels[29, 5:45].astype(int) - 128).max(-1).min() > 50
+        assert np.abs(frame.pixels[35:, 55:].astype(int) - 128).max() < 8
+    printed = capsys.readouterr()
+    assert f"objects: 13; images: 1 of 1; videos: 1 of 1, 12 frames; in {output}" in printed.out
+    assert " images/s]" in printed.err
+
+
+def test_of_a_video_that_is_cut_off_the_beginning_is_predicted(run, tmp_path, capsys):
+    video, output = clip(tmp_path / "clip.mp4", 40), tmp_path / "out"
+    av = pytest.importorskip("av")
+    cut = tmp_path / "cut.mkv"  # an MP4 has its index at the end
+    with av.open(str(video)) as read, av.open(str(cut), "w") as written:
+        stream = written.add_stream_from_template(read.streams.video[0])
+        for packet in read.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                written.mux(packet)
+    whole = cut.read_bytes()
+    cut.write_bytes(whole[: len(whole) * 8 // 10])
+    assert (
+        cli.main(["predict", str(cut), str(tmp_path / "none.mp4"), "--workdir", str(run), "--output", str(output)]) == 1
+    )
+    rows = json.loads((output / "detections.json").read_text())
+    assert 1 <= len(rows) < 40
+    printed = capsys.readouterr()
+    assert f"kfpn: warning: {cut}: ended at frame {len(rows) - 1}, at " in printed.err
+    assert f"kfpn: error: {tmp_path / 'none.mp4'}: does not exist" in printed.err
+    assert f"objects: {len(rows)}; videos: 1 of 2, {len(rows)} frames; in {output}" in printed.out
+
+
+def test_ctrl_c_leaves_what_was_found_in_complete_files(run, tmp_path, monkeypatch, capsys):
+    from kfpn.inference import predict_files
+    from kfpn.inference.video_reader import read_frames
+
+    video, output, calls = clip(tmp_path / "clip.mp4"), tmp_path / "out", []
+    detect_image = predict_files.detect_image
+
+    def interrupted(*args):
+        calls.append(args)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return detect_image(*args)
+
+    monkeypatch.setattr(predict_files, "detect_image", interrupted)
+    assert cli.main(["predict", str(video), "--workdir", str(run), "--output", str(output)]) == 130
+    assert [row["frame"] for row in json.loads((output / "detections.json").read_text())] == [0, 1, 2]
+    assert len(list(read_frames(output / "clip.mp4"))) == 3
+    assert sorted(path.name for path in output.iterdir()) == ["clip.mp4", "detections.json"]
+    assert "kfpn: stopped" in capsys.readouterr().err
+
+
 def test_an_output_that_is_a_file_is_refused(run, tmp_path, capsys):
     image = save(tmp_path / "a.png")
     assert cli.main(["predict", str(image), "--workdir", str(run), "--output", str(image)]) == 2
@@ -486,7 +566,7 @@ def test_another_backend_of_keras_is_refused_before_the_work(monkeypatch, capsys
         ("evaluate --workdir gs://b/run", "workdir"),
         ("evaluate --workdir run --json gs://b/f.json", "json"),
         ("evaluate --workdir run --detections gs://b/f.json", "detections"),
-        ("predict --workdir run --output out https://example.org/a.jpg", "images"),
+        ("predict --workdir run --output out gs://bucket/a.jpg", "images"),
         ("predict --workdir run --output gs://b/out a.jpg", "output"),
         ("predict --workdir gs://b/run --output out a.jpg", "workdir"),
         ("visualize --workdir gs://b/run a.jpg", "workdir"),

@@ -81,7 +81,7 @@ def test_an_address_gives_the_bytes_of_its_image(server, path):
     [
         ("/missing.png", "the server answered 404 Not Found"),
         ("/elsewhere", "can't be fetched: the server answered 302 .*not allowed"),
-        ("/cut.png", f"the server broke off after {len(PNG.getvalue()) // 2} of {len(PNG.getvalue())} bytes"),
+        ("/cut.png", f"the server broke off after {len(PNG.getvalue()) // 2:,} of {len(PNG.getvalue()):,} bytes"),
         ("/huge.png", r"must have at most 100,000,000 bytes to be fetched, got 1,000,000,000,000"),
         ("/silent.png", r"the server was silent for 0\.3 seconds"),
         ("/endless.png", r"must be fetched in 0\.5 seconds, got [\d,]+ bytes in that time: download it"),
@@ -98,7 +98,7 @@ def test_more_bytes_than_the_limit_are_not_taken_and_nobody_may_answer(server, m
     monkeypatch.setattr(image_address, "MOST_BYTES", 5000)
     with pytest.raises(ValueError, match="must have at most 5,000 bytes to be fetched, got more: download it"):
         fetch_image(server + "/endless.png")
-    with pytest.raises(ValueError, match="can't be fetched: .*refused"):
+    with pytest.raises(ValueError, match=r"can't be fetched: .*refused"):
         fetch_image("http://127.0.0.1:1/a.png")
 
 
