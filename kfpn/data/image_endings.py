@@ -3,7 +3,7 @@
 import collections
 import functools
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,11 +51,12 @@ class FolderImages(NamedTuple):
         return ", ".join([*parts, *([f"{rest} others"] if rest else [])])
 
 
-def images_among(paths: Iterable[Path]) -> FolderImages:
+def images_among(paths: Iterable[Path], is_wanted: Callable[[Path], bool] = is_image_name) -> FolderImages:
     """Picks the image files out of what a folder holds; what lies in folders within it is not looked for.
 
     Args:
         paths: of a folder, or of a pattern.
+        is_wanted: picks files of another kind by their names.
 
     Returns:
         The images, and what was passed over.
@@ -67,7 +68,7 @@ def images_among(paths: Iterable[Path]) -> FolderImages:
             passed_over["hidden"] += 1
         elif path.is_dir():
             passed_over["folders"] += 1
-        elif not is_image_name(path):
+        elif not is_wanted(path):
             passed_over[path.suffix.lower() or "without ending"] += 1
         elif path.is_file():
             files.append(path)

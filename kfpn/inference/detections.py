@@ -1,9 +1,9 @@
 """Holds the detections of an image, and gives them to COCO's files, to supervision and to pictures."""
 
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, ItemsView, Iterator, KeysView, Sequence, ValuesView
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, overload
 
 import numpy as np
 
@@ -20,8 +20,53 @@ LeastScore = float | Sequence[float]
 _ARRAYS = ("boxes", "scores", "labels", "masks", "box_masks", "category_ids")
 
 
+class DictOfBefore:
+    """Answers as the dict that `kfpn.predict` gave before there was `Detections`, and warns of it once a process."""
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    names: tuple[str, ...]
+    box_masks: np.ndarray | None
+    _is_warned_of: ClassVar[bool] = False
+
+    def _as_before(self) -> dict[str, Any]:
+        if not DictOfBefore._is_warned_of:
+            DictOfBefore._is_warned_of = True
+            warnings.warn(
+                "kfpn.predict gives kfpn.Detections, no dict: write found.boxes, found.scores, found.labels, found.names, and "
+                "found.box_masks for found['masks']",
+                FutureWarning,
+                stacklevel=3,
+            )
+        old = {"boxes": self.boxes, "scores": self.scores, "labels": self.labels, "names": list(self.names)}
+        return old if self.box_masks is None else {**old, "masks": self.box_masks}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._as_before())
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._as_before()
+
+    def keys(self) -> KeysView[str]:
+        """Returns the keys of the dict."""
+        return self._as_before().keys()
+
+    def values(self) -> ValuesView[Any]:
+        """Returns the values of the dict."""
+        return self._as_before().values()
+
+    def items(self) -> ItemsView[str, Any]:
+        """Returns the keys of the dict, each with its value."""
+        return self._as_before().items()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Returns the value of a key, or the default."""
+        return self._as_before().get(key, default)
+
+
 @dataclass(frozen=True, eq=False)
-class Detections:
+class Detections(DictOfBefore):
     """Holds the N detections of one image, the surest first.
 
     Attributes:
@@ -42,10 +87,10 @@ class Detections:
     labels: np.ndarray
     names: tuple[str, ...]
     image_size: tuple[int, int]
-    masks: np.ndarray | None = None
-    box_masks: np.ndarray | None = None
-    pasting: Pasting = "sampled"
-    category_ids: np.ndarray | None = None
+    masks: np.ndarray | None = field(default=None, repr=False)
+    box_masks: np.ndarray | None = field(default=None, repr=False)
+    pasting: Pasting = field(default="sampled", repr=False)
+    category_ids: np.ndarray | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         """Returns N, the number of detections."""
@@ -62,9 +107,9 @@ class Detections:
             masks `segmentation` (COCO's compressed run lengths), and `category_name`, which COCO's tools pass over.
         """
         one: dict[str, Any] = {"image_id": image_id, "boxes": self.boxes, "scores": self.scores, "labels": self.labels}
-        of_row = self._mask_of_row()
-        if of_row is not None:
-            one["segmentations"] = [rle_of_part(of_row(row), self.image_size) for row in range(len(self))]
+        lengths = self._run_lengths()
+        if lengths is not None:
+            one["segmentations"] = lengths
         rows = detections_to_coco([one])
         if self.category_ids is not None:
             for row, category_id in zip(rows, self.category_ids, strict=True):
@@ -76,7 +121,8 @@ class Detections:
 
         Returns:
             supervision.Detections: `xyxy` (N, 4) float32, `confidence` (N,) float32, `class_id` (N,) int64, `data["class_name"]` (N,)
-            str and, of a detector with masks, `mask` (N, H, W) bool.
+            str and, of a detector with masks, `mask`: `masks` where there are any, else a `supervision.CompactMask`, which holds
+            run lengths and gives one mask of the image's size at a time.
 
         Raises:
             ValueError: if supervision is not installed.
@@ -89,12 +135,17 @@ class Detections:
             raise ValueError(
                 f'supervision must be installed for to_supervision, got none ({error}): pip install "kfpn[supervision]"'
             ) from error
-        masks = self.masks
-        if masks is None and self.box_masks is not None:
-            masks = paste_masks(self.box_masks, self.boxes, *self.image_size, rule=self.pasting)
+        mask, lengths = self.masks, None if self.masks is not None else self._run_lengths()
+        if lengths is not None:
+            from pycocotools import mask as coco_mask
+
+            # Each mask is kept as far as it reaches, which may be beyond its box.
+            low, size = np.split(np.array([coco_mask.toBbox(one) for one in lengths]).reshape(-1, 4), 2, axis=1)
+            corners = np.concatenate([low, low + size - 1], axis=1)
+            mask = supervision.CompactMask.from_coco_rle(lengths, corners, self.image_size)
         return supervision.Detections(
             xyxy=self.boxes[:, [1, 0, 3, 2]],
-            mask=masks,
+            mask=mask,
             confidence=self.scores,
             class_id=self.labels.astype(np.int64),
             data={"class_name": np.array(self.names, dtype=str)},
@@ -123,6 +174,11 @@ class Detections:
             image, self.boxes, self.labels, self.scores, names, text_size=text_size, masks=self._mask_of_row()
         )
 
+    def _run_lengths(self) -> list[dict[str, Any]] | None:
+        """Returns COCO's compressed run lengths of each mask; None without masks. One mask at a time has the image's size."""
+        of_row = self._mask_of_row()
+        return None if of_row is None else [rle_of_part(of_row(row), self.image_size) for row in range(len(self))]
+
     def _mask_of_row(self) -> Callable[[int], Part] | None:
         """Returns the function that gives the mask of one detection as far as it reaches; None without masks."""
         if self.masks is not None:
@@ -135,30 +191,26 @@ class Detections:
             paste_one_by_one(masks[row : row + 1], boxes[row : row + 1], *self.image_size, rule=self.pasting)
         )
 
+    @overload
+    def __getitem__(self, rows: str) -> Any: ...
+
+    @overload
+    def __getitem__(self, rows: int | slice | Sequence[int] | np.ndarray) -> "Detections": ...
+
     def __getitem__(self, rows: Any) -> Any:
         """Returns some of the detections, as `found[found.scores > 0.8]`.
 
         Args:
-            rows: (N,) bool, indices, or a slice. A string is a key of the dict that `kfpn.predict` gave before there was this
-                class: it still gives what the dict had, with a warning.
+            rows: (N,) bool, indices, or a slice. A key of the dict that `kfpn.predict` gave before still gives its value.
         """
         if isinstance(rows, str):
-            return self._of_key(rows)
+            return self._as_before()[rows]
         picked = np.atleast_1d(np.arange(len(self))[rows])
         changes: dict[str, Any] = {"names": tuple(self.names[row] for row in picked)}
         for name in _ARRAYS:
             array = getattr(self, name)
             changes[name] = None if array is None else array[picked]
         return replace(self, **changes)
-
-    def _of_key(self, key: str) -> Any:
-        now = {"boxes": "boxes", "scores": "scores", "labels": "labels", "names": "names", "masks": "box_masks"}
-        if key not in now or (key == "masks" and self.box_masks is None):
-            raise KeyError(key)
-        warnings.warn(
-            f"kfpn.predict gives Detections: write found.{now[key]}, not found[{key!r}]", FutureWarning, stacklevel=3
-        )
-        return list(self.names) if key == "names" else getattr(self, now[key])
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,8 @@ def fetch_image(address: str) -> bytes:
         with _opener().open(request, timeout=SILENT_SECONDS) as answer:
             return _content(answer, deadline)
     except urllib.error.HTTPError as error:
-        raise ValueError(f"can't be fetched: the server answered {error.code} {error.reason}") from error
+        reason = " ".join(str(error.reason).split())  # that of a circle of redirections has several lines
+        raise ValueError(f"can't be fetched: the server answered {error.code} {reason}") from error
     except TimeoutError as error:
         raise ValueError(_silent()) from error
     except urllib.error.URLError as error:

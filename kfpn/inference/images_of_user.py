@@ -54,7 +54,7 @@ def find_images(names: Sequence[str], videos: bool = False) -> list[Path]:
         videos: take the videos of a folder or of a pattern that has no images.
 
     Raises:
-        ValueError: if a folder holds no image, or a name is an address (`https://...`).
+        ValueError: if a folder holds no image, a pattern matches folders alone, or a name is an address (`https://...`).
     """
     paths: list[Path] = []
     for name in names:
@@ -66,24 +66,27 @@ def find_images(names: Sequence[str], videos: bool = False) -> list[Path]:
             paths.append(path)  # A name that exists is not a pattern: a file may be called a[1].jpg.
         else:
             files = [file for match in matches if (file := Path(match)).is_file()]
+            if not files:
+                raise ValueError(
+                    f"{name} must be a pattern of files, got folders alone: name {name}/* for what is in them"
+                )
             # A pattern may name images of any ending, but of photos/* only the images are meant.
-            paths += _named_images(name, map(Path, matches), videos) if any(map(is_image_name, files)) else files
+            is_known = any(is_image_name(file) or (videos and is_video_name(file)) for file in files)
+            paths += _named_images(name, map(Path, matches), videos) if is_known else files
     return list(dict.fromkeys(paths))
 
 
 def _named_images(name: str, paths: Iterable[Path], videos: bool) -> list[Path]:
     paths = list(paths)
-    held = images_among(paths)
-    if not held.files and videos:
-        clips = sorted(path for path in paths if is_video_name(path) and path.is_file() and path.name[0] != ".")
-        if clips:
-            return clips
+    held, kind = images_among(paths), "images"
+    if not held.files and videos and any(map(is_video_name, paths)):
+        held, kind = images_among(paths, is_video_name), "videos"
     if not held.files:
         there = f": there are only {held.passed_over_line()}" if held.passed_over else ""
         wanted = "images or videos" if videos else "images"
         raise ValueError(f"{name} must hold {wanted} ({', '.join(sorted(image_endings()))}), got none{there}")
     if held.passed_over:
-        LOGGER.warning("%s: %d images; passed over: %s", name, len(held.files), held.passed_over_line())
+        LOGGER.warning("%s: %d %s; passed over: %s", name, len(held.files), kind, held.passed_over_line())
     return held.files
 
 

@@ -18,8 +18,7 @@ from kfpn.evaluation.source_pass import detect_function
 from kfpn.inference.detections import Labelling, LeastScore
 from kfpn.inference.image_pyramid import ImagePyramid
 from kfpn.inference.predict_output import PredictOutput
-from kfpn.inference.read_ahead import read_ahead
-from kfpn.inference.user_inputs import UnreadInput, UserInput, UserPicture, read_inputs
+from kfpn.inference.user_inputs import UnreadInput, UserInput, UserPicture, read_ahead, read_inputs
 
 LOGGER = logging.getLogger("kfpn")
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}]"

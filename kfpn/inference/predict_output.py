@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,7 +30,7 @@ class RowsFile:
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Adds a row, in the form that `json.dumps(rows, indent=1)` has."""
-        with self._named_errors():
+        with _named_errors(self._path):
             self._file.write(("[\n " if self._is_empty else ",\n ") + json.dumps(row, indent=1).replace("\n", "\n "))
         self._is_empty = False
 
@@ -40,17 +40,10 @@ class RowsFile:
         Raises:
             OSError: naming the file.
         """
-        with self._named_errors(), self._file:
+        with _named_errors(self._path), self._file:
             self._file.write("[]\n" if self._is_empty else "\n]\n")
-        with self._named_errors():
+        with _named_errors(self._path):
             os.replace(self._aside, self._path)
-
-    @contextlib.contextmanager
-    def _named_errors(self) -> Any:
-        try:
-            yield
-        except OSError as error:  # that of a full disk names no file
-            raise OSError(error.errno, error.strerror or str(error), str(self._path)) from error
 
 
 class PredictOutput:
@@ -91,7 +84,8 @@ class PredictOutput:
         if one.source is not self._video_source:
             self._close_video()
         if one.frame is None:
-            Image.fromarray(drawn).save(self._paths[one.source])
+            with _named_errors(self._paths[one.source]):
+                Image.fromarray(drawn).save(self._paths[one.source])
         else:
             if self._video is None:
                 self._video = VideoWriter(self._paths[one.source], one.frame.facts.rate)
@@ -112,7 +106,19 @@ class PredictOutput:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        with contextlib.suppress(*([OSError] if error else [])):  # the first error is the one to be told of
-            self._close_video()
-        with contextlib.suppress(*([OSError] if error else [])):
-            self._rows.close()
+        later: OSError | None = None
+        for close in (self._close_video, self._rows.close):
+            try:
+                close()
+            except OSError as fault:
+                later = later or fault
+        if later and error is None:  # else the first error is the one to be told of
+            raise later
+
+
+@contextlib.contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:  # that of a full disk names no file
+        raise OSError(f"{path} can't be written: {error.strerror or error}") from error

@@ -1,11 +1,15 @@
-"""Finds what a user wants to have looked at: image files, videos and addresses; and reads their pictures one after another."""
+"""Finds what a user wants to have looked at: image files, videos and addresses; and reads their pictures ahead of the network."""
 
+import codecs
+import contextvars
 import os
+import queue
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, TypeVar
 
 import numpy as np
 
@@ -19,6 +23,11 @@ from kfpn.inference.video_reader import EndedEarly, Frame, is_video_name, read_f
 
 STANDARD_INPUT = "-"
 """The name that stands for a list of names on standard input."""
+AHEAD = 2
+"""Pictures that are read ahead: a large image takes half a gigabyte, so there are few."""
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_LAST_ITEM_SECONDS = 2.0  # of waiting for what the other thread is at, such as a frame of a video
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -86,7 +95,9 @@ def find_inputs(names: Sequence[str], standard_input: BinaryIO | None = None) ->
     """
     inputs: list[UserInput] = []
     for name in names:
-        listed = _names_listed_on(standard_input or sys.stdin.buffer) if name == STANDARD_INPUT else [name]
+        listed = [name]
+        if name == STANDARD_INPUT:  # `sys.stdin` is None where it is closed
+            listed = _names_listed_on(standard_input or getattr(sys.stdin, "buffer", None))
         for one in listed:
             if is_address(one):
                 if is_video_name(one.partition("?")[0]):
@@ -100,8 +111,11 @@ def find_inputs(names: Sequence[str], standard_input: BinaryIO | None = None) ->
     return list(dict.fromkeys(inputs))
 
 
-def _names_listed_on(file: BinaryIO) -> list[str]:
-    content = file.read()
+def _names_listed_on(file: BinaryIO | None) -> list[str]:
+    content = file.read() if file is not None else b""
+    if content.startswith(_UTF_16):  # as PowerShell writes lists
+        content = content.decode("utf-16", "replace").encode()
+    content = content.removeprefix(codecs.BOM_UTF8)
     names = content.split(b"\0") if b"\0" in content else content.splitlines()
     listed = [os.fsdecode(name) for name in names if name.strip()]
     if not listed:
@@ -145,3 +159,44 @@ def _read_image(one: UserInput, rule: InputConfig) -> tuple[DecodedImage, np.nda
             raise ValueError(f"{one.name}: {error}") from error
     image = decode_picture(file, one.name, size_rule(rule))
     return image, image.pixels if image.is_whole() else load_picture(file, one.name)
+
+
+def read_ahead(items: Iterator[Item], count: int = AHEAD) -> Iterator[Item]:
+    """Yields what an iterator gives, in its order; the next items are made in another thread meanwhile.
+
+    An exception of the iterator is raised where its item would have come. When this generator is closed, the iterator is closed too,
+    but nobody waits long for an item that is under way: a server may be slow.
+
+    Args:
+        items: is used in the other thread only, with the context variables of this one.
+        count: items that wait at most.
+    """
+    end: Any = object()
+    ready: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+    room, stop = threading.Semaphore(count), threading.Event()
+
+    def make() -> None:
+        item: Any = None
+        try:
+            while item is not end and room.acquire() and not stop.is_set():
+                item = next(items, end)
+                ready.put((item, None))
+        except BaseException as error:
+            ready.put((end, error))
+        finally:
+            if close := getattr(items, "close", None):
+                close()
+
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=context.run, args=(make,), name="kfpn-read-ahead", daemon=True)
+    thread.start()
+    try:
+        while (got := ready.get())[0] is not end:
+            room.release()
+            yield got[0]
+        if got[1] is not None:
+            raise got[1]
+    finally:
+        stop.set()
+        room.release()
+        thread.join(_LAST_ITEM_SECONDS)

@@ -1,5 +1,6 @@
 """Reads the frames of video files one after another, upright, and says where a damaged file ends."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -88,17 +89,17 @@ def read_frames(path: Path) -> Iterator[Frame]:
     av = require_pyav()
     if not path.is_file():
         raise ValueError(f"{path}: {'is not a file' if path.exists() else 'does not exist'}")
-    with open(path, "rb") as file:
-        if mistaken := mistaken_for(file.read(HEAD)):
-            raise ValueError(f"{path}: {mistaken}")
-        file.seek(0)
+    with contextlib.ExitStack() as opened:
         try:
+            file = opened.enter_context(open(path, "rb"))
+            if mistaken := mistaken_for(file.read(HEAD)):
+                raise ValueError(f"{path}: {mistaken}")
+            file.seek(0)
             # An open file, not its path: FFmpeg would take a colon in a name for a protocol, and follow what a file refers to.
-            container = av.open(file, mode="r", metadata_errors="replace")
+            container = opened.enter_context(av.open(file, mode="r", metadata_errors="replace"))
         except (av.FFmpegError, OSError) as error:
             raise ValueError(f"{path}: can't be read as a video: {_reason(error)}") from error
-        with container:
-            yield from _VideoFile(path, container).frames()
+        yield from _VideoFile(path, container).frames()
 
 
 class _VideoFile:
@@ -122,14 +123,15 @@ class _VideoFile:
         for frame in self._decoded():
             try:
                 require_pixels_at_most(frame.width, frame.height)
-            except ValueError as error:
-                raise ValueError(f"{self._path}: {error}") from error
+                pixels = _upright_pixels(frame)
+            except (self._errors, ValueError) as error:
+                raise ValueError(f"{self._path}: {_reason(error)}") from error
             if frame.time is not None:
                 begin = frame.time if begin is None else begin
                 seconds = max(seconds, frame.time - begin)
             elif number:
                 seconds += float(1 / self.facts.rate)
-            yield Frame(_upright_pixels(frame), number, seconds, self.facts)
+            yield Frame(pixels, number, seconds, self.facts)
             number += 1
         self._require_all(number, seconds)
 

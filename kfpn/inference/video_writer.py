@@ -11,7 +11,7 @@ from kfpn.inference.video_reader import require_pyav
 
 CODECS = ("libx264", "libopenh264", "mpeg4")
 """Encoders of PyAV, the best first: builds of it differ in which they have."""
-_TICKS = 90_000  # a second is divided into so many, as it is usual in MP4
+_TICKS = 60_000  # of a second: a whole number for all usual rates, also 30000/1001; MPEG-4 has at most 65535
 _BT709, _LIMITED_RANGE = 1, 1
 
 
@@ -50,17 +50,17 @@ class VideoWriter:
         )
         self._last = max(round(seconds * _TICKS), self._last + 1)
         frame.pts, frame.time_base = self._last, Fraction(1, _TICKS)
-        self._mux(frame)
+        with self._named_errors():
+            self._encode(frame)
 
     def close(self) -> None:
         """Writes what is left, and closes the file."""
-        try:
-            if self._stream is not None:
-                self._mux(None)
-            with self._named_errors():
+        with self._named_errors(), self._file:
+            try:
+                if self._stream is not None:
+                    self._encode(None)
+            finally:
                 self._container.close()
-        finally:
-            self._file.close()
 
     def _open_stream(self, height: int, width: int) -> Any:
         codec = next(name for name in CODECS if self._has(name))
@@ -82,10 +82,9 @@ class VideoWriter:
             return False
         return True
 
-    def _mux(self, frame: Any) -> None:
-        with self._named_errors():
-            for packet in self._stream.encode(frame):
-                self._container.mux(packet)
+    def _encode(self, frame: Any) -> None:
+        for packet in self._stream.encode(frame):
+            self._container.mux(packet)
 
     @contextlib.contextmanager
     def _named_errors(self) -> Any:

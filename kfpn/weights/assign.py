@@ -206,7 +206,7 @@ def load_detector(source: PathLike, padded: bool = False) -> keras.Model:
     Returns:
         The inference model under the current Keras dtype policy, with the attributes `class_names` and `category_ids`,
         tuples over labels, and `input_config`, the rule by which its images are resized. A work directory with best
-        thresholds (`kfpn evaluate --best-thresholds`) gives `thresholds` as well, for `kfpn.predict(..., min_score="best")`. A work directory gives the best weights that its evaluations have seen.
+        thresholds (`kfpn evaluate --best-thresholds`) gives `thresholds` as well, which `kfpn.predict` uses. A work directory gives the best weights that its evaluations have seen.
 
     Raises:
         ValueError: if the source does not exist, holds no detector or can't be read, see `read_trained_weights`.

@@ -1,11 +1,12 @@
 import sys
+import warnings
 
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
 import kfpn
-from kfpn.inference.detections import Labelling
+from kfpn.inference.detections import DictOfBefore, Labelling
 
 IMAGE = np.full((40, 60, 3), 90, np.uint8)
 FOUND = {
@@ -18,8 +19,8 @@ MASKS[0, :, :2] = 1.0  # the left half of its box
 MASKS[1] = 1.0
 
 
-def detections(paste=False, least=0.5, **found):
-    labelling = Labelling(("ant", "bee"), least, (7, 90))
+def detections(paste=False, least=0.5, pasting="sampled", **found):
+    labelling = Labelling(("ant", "bee"), least, (7, 90), pasting)
     return labelling.detections({**FOUND, **found}, IMAGE.shape[:2], paste)
 
 
@@ -68,14 +69,23 @@ def test_a_picture_has_the_boxes_and_the_masks():
         found.draw(np.zeros((40, 61, 3), np.uint8))
 
 
-def test_keys_of_the_dict_of_before_still_give_what_they_gave():
+def test_the_dict_of_before_is_still_answered_with_one_warning(monkeypatch):
+    monkeypatch.setattr(DictOfBefore, "_is_warned_of", False)
     found = detections(masks=MASKS)
-    with pytest.warns(FutureWarning, match=r"write found\.box_masks, not found\['masks'\]"):
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
         assert found["masks"].shape == (2, 4, 4)
-    with pytest.warns(FutureWarning):
         assert found["names"] == ["bee", "ant"]
-    with pytest.raises(KeyError, match="masks"):
-        detections()["masks"]
+        assert list(found) == list(found.keys()) == ["boxes", "scores", "labels", "names", "masks"]
+        assert ("masks" in found, "masks" in detections(), "category_ids" in found) == (True, False, False)
+        assert [key for key, _ in found.items()] == list({**found}) == list(dict(found))
+        assert dict(found)["boxes"] is found.get("boxes") is found.boxes
+        assert (detections().get("masks"), found.get("none", 3), len(found.values())) == (None, 3, 5)
+        with pytest.raises(KeyError, match="masks"):
+            detections()["masks"]
+    ((line, place),) = [(str(one.message), one.filename) for one in warned]
+    assert line.startswith("kfpn.predict gives kfpn.Detections, no dict: write found.boxes, found.scores")
+    assert place == __file__
 
 
 def test_supervision_gets_boxes_masks_and_names():
@@ -86,7 +96,15 @@ def test_supervision_gets_boxes_masks_and_names():
     assert found.confidence.tolist() == pytest.approx([0.9, 0.6])
     assert found.class_id.tolist() == [1, 0]
     assert found.data["class_name"].tolist() == ["bee", "ant"]
-    np.testing.assert_array_equal(found.mask, detections(True, masks=MASKS).masks)
+    dense = detections(True, masks=MASKS)
+    np.testing.assert_array_equal(dense.to_supervision().mask, dense.masks)
+    assert isinstance(found.mask, supervision.CompactMask)
+    np.testing.assert_array_equal(np.asarray(found.mask), dense.masks)
+    beyond = detections(masks=MASKS, pasting="resized", boxes=FOUND["boxes"] + 0.3)  # pixels beyond the box are kept
+    np.testing.assert_array_equal(
+        np.asarray(beyond.to_supervision().mask),
+        kfpn.paste_masks(MASKS[:2], beyond.boxes, 40, 60, rule="resized"),
+    )
     assert detections().to_supervision().mask is None
     assert len(detections(least=1.0).to_supervision()) == 0
     merged = supervision.Detections.merge([found, detections(least=1.0, masks=MASKS).to_supervision()])

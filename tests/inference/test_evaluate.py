@@ -188,18 +188,20 @@ def test_best_thresholds_are_printed_kept_and_used(opened, tmp_path, capsys):
 
     model = kfpn.load_detector(folder)
     assert model.thresholds == tuple(row["threshold"] for row in rows)
-    (everything,), (best,) = (kfpn.predict(model, pictures / "0.png", min_score=least) for least in (0.0, "best"))
+    (everything,), (best,), (usual,) = (
+        kfpn.predict(model, pictures / "0.png", min_score=least) for least in (0.0, "best", None)
+    )
     least = np.array(model.thresholds)[everything.labels]
-    assert best.scores.tolist() == everything.scores[everything.scores >= least].tolist()
+    assert usual.scores.tolist() == best.scores.tolist() == everything.scores[everything.scores >= least].tolist()
 
     command = ["predict", str(pictures), "--workdir", str(folder), "--output", str(tmp_path / "out")]
     assert cli.main(command) == 0
     said = capsys.readouterr().out
     assert said.startswith("each class has its own least score, ")
-    assert f"objects: {len(best['scores'])}; images: 1 of 1" in said
+    assert f"objects: {len(best)}; images: 1 of 1" in said
     assert cli.main([*command, "--min-score", "0"]) == 0
     said = capsys.readouterr()
-    assert f"objects: {len(everything['scores'])}; images: 1 of 1" in said.out
+    assert f"objects: {len(everything)}; images: 1 of 1" in said.out
     assert "least score" not in said.out
     assert "cut by model.max_detections: 1 of 1 images" in said.err
 

@@ -104,6 +104,8 @@ def test_detections_below_the_least_score_are_left_out(detector):
     (best,) = kfpn.predict(detector, image, min_score=limit)
     count = int((whole.scores >= limit).sum())
     assert len(best.boxes) == len(best.names) == count < len(whole.scores)
+    (usual,) = kfpn.predict(detector, image)
+    assert len(usual) == (whole.scores >= 0.5).sum()
 
 
 def test_a_model_is_compiled_once(detector):

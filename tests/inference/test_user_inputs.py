@@ -1,5 +1,6 @@
 """Finds what a user names, fetches images from a server of the test's own, and reads ahead."""
 
+import codecs
 import contextvars
 import http.server
 import io
@@ -12,10 +13,9 @@ import pytest
 from PIL import Image
 
 from kfpn.config.run import InputConfig
-from kfpn.inference import image_address
+from kfpn.inference import image_address, user_inputs
 from kfpn.inference.image_address import fetch_image, stem_of_address
-from kfpn.inference.read_ahead import read_ahead
-from kfpn.inference.user_inputs import UnreadInput, find_inputs, read_inputs
+from kfpn.inference.user_inputs import UnreadInput, find_inputs, read_ahead, read_inputs
 from tests.modeling import tiny
 
 PNG = io.BytesIO()
@@ -31,6 +31,8 @@ class Answers(http.server.BaseHTTPRequestHandler):
         kind = self.path.split("?")[0].rsplit("/", 1)[-1]
         if kind == "moved.png":
             content, status, headers = b"", 302, {"Location": "/deep/a.png"}
+        elif kind == "circle.png":
+            content, status, headers = b"", 302, {"Location": "/circle.png"}
         elif kind == "elsewhere":
             content, status, headers = b"", 302, {"Location": "file:///etc/passwd"}
         elif kind == "missing.png":
@@ -80,6 +82,7 @@ def test_an_address_gives_the_bytes_of_its_image(server, path):
     ("path", "message"),
     [
         ("/missing.png", "the server answered 404 Not Found"),
+        ("/circle.png", "^can't be fetched: the server answered 302 The HTTP server .* infinite loop.*$"),
         ("/elsewhere", "can't be fetched: the server answered 302 .*not allowed"),
         ("/cut.png", f"the server broke off after {len(PNG.getvalue()) // 2:,} of {len(PNG.getvalue()):,} bytes"),
         ("/huge.png", r"must have at most 100,000,000 bytes to be fetched, got 1,000,000,000,000"),
@@ -121,26 +124,31 @@ def test_images_of_files_and_addresses_are_read_and_faults_are_named(server, tmp
     np.testing.assert_array_equal(first.pixels, tiny.image(20, 30))
 
 
-def test_standard_input_lists_names_by_lines_or_zero_bytes(tmp_path):
+def test_standard_input_lists_names_by_lines_or_zero_bytes(tmp_path, monkeypatch):
     names = [tmp_path / "a 1.png", tmp_path / "b.png"]
     for name in names:
         name.write_bytes(PNG.getvalue())
-    for content in (b"%s\r\n\n%s\n", b"%s\0%s\0"):
-        listed = io.BytesIO(content % tuple(os.fsencode(name) for name in names))
-        assert [one.name for one in find_inputs(["-"], listed)] == [str(name) for name in names]
-    with pytest.raises(ValueError, match="images must be named on standard input, a line each, got nothing"):
-        find_inputs(["-"], io.BytesIO(b"\n"))
+    lists = [content % tuple(os.fsencode(name) for name in names) for content in (b"%s\r\n\n  \r\n%s", b"%s\0%s\0")]
+    for content in (*lists, codecs.BOM_UTF8 + lists[0], lists[0].decode().encode("utf-16")):
+        assert [one.name for one in find_inputs(["-"], io.BytesIO(content))] == [str(name) for name in names]
+    monkeypatch.setattr("sys.stdin", None)  # it is closed
+    for listed in (io.BytesIO(b"\n"), None):
+        with pytest.raises(ValueError, match="images must be named on standard input, a line each, got nothing"):
+            find_inputs(["-"], listed)
 
 
-def test_a_folder_without_images_gives_its_videos(tmp_path):
+def test_a_folder_without_images_gives_its_videos(tmp_path, caplog):
     pytest.importorskip("av", reason="needs PyAV, the extra video")
     for name in ("b.mp4", "a.mkv", "notes.txt"):
         (tmp_path / name).write_bytes(b"")
     both = [("video", str(tmp_path / "a.mkv")), ("video", str(tmp_path / "b.mp4"))]
-    for name in (tmp_path, tmp_path / "*.m[kp]*"):
+    for name in (tmp_path, tmp_path / "*", tmp_path / "*.m[kp]*"):
         assert [(one.kind, one.name) for one in find_inputs([str(name)])] == both
+    assert f"{tmp_path}: 2 videos; passed over: 1 .txt" in caplog.text
     (tmp_path / "photo.png").write_bytes(PNG.getvalue())
     assert [one.kind for one in find_inputs([str(tmp_path)])] == ["image"]
+    with pytest.raises(ValueError, match="must be a pattern of files, got folders alone: name "):
+        find_inputs([f"{tmp_path}*"])
 
 
 def test_videos_without_pyav_and_addresses_that_are_not_of_images_are_refused_at_once(tmp_path, monkeypatch):
@@ -183,3 +191,23 @@ def test_items_are_made_ahead_in_order_with_the_variables_of_the_caller():
     next(half)
     half.close()
     assert closed == [True, True]
+
+
+def test_nobody_waits_for_an_item_that_is_under_way_when_the_reading_ends(monkeypatch):
+    monkeypatch.setattr(user_inputs, "_LAST_ITEM_SECONDS", 0.0)
+    server_answers, closed = threading.Event(), threading.Event()
+
+    def items():
+        try:
+            yield 1
+            server_answers.wait(60)
+            yield 2
+        finally:
+            closed.set()
+
+    got = read_ahead(items())
+    assert next(got) == 1
+    got.close()  # returns although the second item is not there
+    assert not closed.is_set()
+    server_answers.set()
+    assert closed.wait(60)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from kfpn.data.decode_limits import decoding_at_most
+from kfpn.inference import video_writer
 from kfpn.inference.video_reader import EndedEarly, is_video_name, read_frames
 from kfpn.inference.video_writer import VideoWriter
 
@@ -126,11 +127,14 @@ def test_parts_that_can_not_be_decoded_are_passed_over_and_counted(clips, tmp_pa
         (b"no video at all" * 100, r"clip\.mp4: can't be read as a video: Invalid data"),
         (b"version https://git-lfs.github.com/spec/v1\n", r"clip\.mp4: is a git-lfs pointer"),
         (None, r"clip\.mp4: does not exist"),
+        ("folder", r"clip\.mp4: is not a file"),
     ],
 )
 def test_a_file_that_is_no_video_is_named(tmp_path, content, message):
     path = tmp_path / "clip.mp4"
-    if content is not None:
+    if content == "folder":
+        path.mkdir()
+    elif content is not None:
         path.write_bytes(content)
     with pytest.raises(ValueError, match=message):
         next(read_frames(path))
@@ -170,6 +174,26 @@ def test_a_written_video_has_its_pictures_at_their_times_in_their_colours(tmp_pa
         assert np.abs(frame.pixels[: HEIGHT + 1, : WIDTH - 1].astype(int) - pixels).mean() < 4
     corner = frames[0].pixels[2:8, 2:8].reshape(-1, 3).mean(0)
     assert np.abs(corner - (255, 0, 0)).max() < 8
+
+
+def test_a_full_disk_is_said_with_the_name_of_the_file(tmp_path):
+    path = tmp_path / "full.mp4"
+    path.symlink_to("/dev/full")
+    video = VideoWriter(path, Fraction(10))
+    with pytest.raises(OSError, match=r"^[^\n]*full\.mp4 can't be written: No space left on device$"):  # noqa: PT012  at either
+        video.add(picture(0), 0.0)
+        video.close()
+
+
+def test_without_h264_pictures_are_written_as_mpeg4(tmp_path, monkeypatch):
+    monkeypatch.setattr(video_writer, "CODECS", ("none", "mpeg4"))
+    video = VideoWriter(tmp_path / "a.mp4", Fraction(30000, 1001))
+    for number in range(3):
+        video.add(picture(number), number * 1001 / 30000)
+    video.close()
+    frames, said = read_all(tmp_path / "a.mp4")
+    assert said == ""
+    np.testing.assert_allclose([frame.seconds for frame in frames], np.arange(3) * 1001 / 30000, atol=1e-5)
 
 
 def test_videos_are_known_by_their_endings():
