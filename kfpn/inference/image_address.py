@@ -26,7 +26,7 @@ def is_address(name: str) -> bool:
 
 def stem_of_address(address: str) -> str:
     """Returns the name of the file that an address ends in, without its ending: what a picture of it is called."""
-    path = urllib.parse.unquote(urllib.parse.urlsplit(address).path)
+    path = urllib.parse.unquote(re.sub(r"^\w+://[^/?#]*|[?#].*$", "", address))
     stem = re.sub(r"[^\w.()+ -]", "_", PurePosixPath(path).stem)[:LONGEST_STEM].strip(". ")
     return stem or "image"
 
@@ -39,24 +39,29 @@ def fetch_image(address: str) -> bytes:
     """
     deadline = time.monotonic() + MOST_SECONDS
     quoted = urllib.parse.quote(address, safe="%/:=&?~#+!$,;'@()*[]")
-    request = urllib.request.Request(quoted, headers={"User-Agent": f"kfpn/{__version__}", "Accept": "image/*,*/*"})
     try:
-        with _opener().open(request, timeout=SILENT_SECONDS) as answer:
+        urllib.parse.urlsplit(quoted).port  # noqa: B018  it raises ValueError for a number that is no port
+        request = urllib.request.Request(quoted, headers={"User-Agent": f"kfpn/{__version__}", "Accept": "image/*,*/*"})
+        answer = _opener().open(request, timeout=SILENT_SECONDS)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise ValueError(f"can't be fetched: {_why_unfetched(error)}") from error
+    with answer:
+        try:
             return _content(answer, deadline)
-    except urllib.error.HTTPError as error:
-        reason = " ".join(str(error.reason).split())  # that of a circle of redirections has several lines
-        raise ValueError(f"can't be fetched: the server answered {error.code} {reason}") from error
-    except TimeoutError as error:
-        raise ValueError(_silent()) from error
-    except urllib.error.URLError as error:
-        why = _silent() if isinstance(error.reason, TimeoutError) else f"can't be fetched: {error.reason}"
-        raise ValueError(why) from error
-    except (OSError, http.client.HTTPException) as error:
-        raise ValueError(f"can't be fetched: {str(error) or type(error).__name__}") from error
+        except (OSError, http.client.HTTPException) as error:
+            raise ValueError(f"can't be fetched: {_why_unfetched(error)}") from error
 
 
-def _silent() -> str:
-    return f"can't be fetched: the server was silent for {SILENT_SECONDS:g} seconds"
+def _why_unfetched(error: Exception) -> str:
+    """Returns what is wrong as one line."""
+    cause = getattr(error, "reason", error)
+    if isinstance(cause, TimeoutError):
+        return f"the server was silent for {SILENT_SECONDS:g} seconds"
+    text = " ".join(str(cause).split()) or type(error).__name__
+    if isinstance(error, urllib.error.HTTPError):
+        is_endless = urllib.request.HTTPRedirectHandler.inf_msg in str(cause)
+        return f"the server answered {error.code} {'again and again' if is_endless else text}"
+    return text
 
 
 def _opener() -> urllib.request.OpenerDirector:

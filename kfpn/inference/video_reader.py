@@ -98,7 +98,9 @@ def read_frames(path: Path) -> Iterator[Frame]:
             # An open file, not its path: FFmpeg would take a colon in a name for a protocol, and follow what a file refers to.
             container = opened.enter_context(av.open(file, mode="r", metadata_errors="replace"))
         except (av.FFmpegError, OSError) as error:
-            raise ValueError(f"{path}: can't be read as a video: {_reason(error)}") from error
+            raise ValueError(
+                f"{path}: can't be read as a video ({_reason(error)}): it is damaged, not complete, or no video: copy it anew"
+            ) from error
         yield from _VideoFile(path, container).frames()
 
 

@@ -509,6 +509,19 @@ def test_ctrl_c_leaves_what_was_found_in_complete_files(run, tmp_path, monkeypat
     assert "kfpn: stopped" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the full device of Linux")
+def test_a_full_disk_is_one_line_and_what_was_found_before_is_kept(run, tmp_path, capsys):
+    images, output = [save(tmp_path / name) for name in ("a.png", "b.png")], tmp_path / "out"
+    output.mkdir()
+    (output / "b.png").symlink_to("/dev/full")
+    assert cli.main(["predict", *map(str, images), "--workdir", str(run), "--output", str(output)]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert f"kfpn: error: {output / 'b.png'} can't be written: No space left on device" in said
+    rows = json.loads((output / "detections.json").read_text())
+    assert {row["file_name"] for row in rows} == {str(images[0])}
+    assert (output / "a.png").is_file()
+
+
 def test_an_output_that_is_a_file_is_refused(run, tmp_path, capsys):
     image = save(tmp_path / "a.png")
     assert cli.main(["predict", str(image), "--workdir", str(run), "--output", str(image)]) == 2
