@@ -135,7 +135,8 @@ class Detections(DictOfBefore):
             raise ValueError(
                 f'supervision must be installed for to_supervision, got none ({error}): pip install "kfpn[supervision]"'
             ) from error
-        mask, lengths = self.masks, None if self.masks is not None else self._run_lengths()
+        mask: Any = self.masks
+        lengths = self._run_lengths() if mask is None else None
         if lengths is not None:
             from pycocotools import mask as coco_mask
 

@@ -47,7 +47,7 @@ def printed(tmp_path, monkeypatch, capsys):
         class_names=("square",), category_ids=(4,), input_config=kfpn.InputConfig(SIDE, SIDE), input={},
         compiled_detector=find_square,
     )  # fmt: skip
-    monkeypatch.setattr("kfpn.weights.assign.load_detector", lambda source, padded=False: model)
+    monkeypatch.setattr(kfpn, "load_detector", lambda source, padded=False: model)
     monkeypatch.chdir(tmp_path)
     Image.fromarray(scene(20)).save(tmp_path / "photo.jpg", quality=95)
 
