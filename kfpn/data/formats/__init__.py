@@ -261,6 +261,8 @@ def _suggestion(data: str) -> str:
     rows = {row.prefix: row for row in FORMATS}
     names = difflib.get_close_matches(prefix.partition(",")[0], rows, n=1, cutoff=0.6)
     if not names:
+        if "/" in data or os.sep in data:  # such as the data of a run that was started in another folder
+            return f", which does not exist, seen from {os.getcwd()}"
         return "; your own images: a folder that is there, coco:ANNOTATIONS.json,IMAGES_DIR or voc:DIR"
     near = rows[names[0]]
     return f"; the nearest is '{near.prefix}:{place}'" if place and near.has_place else f"; the nearest is {near.form}"

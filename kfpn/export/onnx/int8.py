@@ -67,9 +67,16 @@ def calibration_inputs(config: Config, options: Int8Options) -> Iterator[np.ndar
     """
     data = options.calibration_data or config.data
     number = 0
-    for picture in calibration_pictures(data, options.calibration_images):
-        number += 1
-        yield prepare_image(picture, config.input)[0][None]
+    try:
+        for picture in calibration_pictures(data, options.calibration_images):
+            number += 1
+            yield prepare_image(picture, config.input)[0][None]
+    except ValueError as error:
+        if options.calibration_data:
+            raise
+        raise ValueError(
+            f"{error}: these are the run's training data; --calibration-data names other images"
+        ) from error
     if number < FEWEST_IMAGES:
         raise ValueError(f"calibration_data must hold at least {FEWEST_IMAGES} images, got {number} in {data!r}")
 

@@ -87,6 +87,7 @@ def test_boxes_of_records_are_checked_too(caplog):
         ("nonsense", "must be shapes.*coco:.*voc:.*tfds:.*IterableSource"),
         ("shape", "the nearest is shapes"),
         ("foo", r"got 'foo'; your own images: a folder that is there, coco:ANNOTATIONS\.json,IMAGES_DIR or voc:DIR"),
+        ("mine/images", "got 'mine/images', which does not exist, seen from /"),
         ("cooc:a.json", "the nearest is 'coco:a.json'"),
         ("a/b.csv", "did you mean 'csv:a/b.csv'"),
         ("a/b.yaml", "did you mean 'yolo:a/b.yaml'"),

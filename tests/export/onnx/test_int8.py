@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -164,6 +165,13 @@ def test_calibration_data_that_cannot_be_opened_is_named():
         ValueError, match="calibration_data must be a folder of images or a data set, got 'voc:nowhere'"
     ):
         list(calibration_inputs(_config(), Int8Options("voc:nowhere")))
+
+
+def test_data_of_a_run_that_are_elsewhere_now_are_said_to_be_those_of_the_run():
+    with pytest.raises(
+        ValueError, match=r"'voc:nowhere'.*the run's training data; --calibration-data names other images"
+    ):
+        list(calibration_inputs(dataclasses.replace(_config(), data="voc:nowhere"), Int8Options()))
 
 
 def test_calibration_images_are_taken_from_the_whole_folder(photos):
