@@ -2,16 +2,14 @@
 
 import html
 import re
-import shutil
 import subprocess
 
 import pytest
 
 from kfpn.report.gather import ReportRequest, gather_run
 from kfpn.report.write_report import report_page
+from tests.browser import browser_path
 from tests.report.made_runs import WRONG, write_data, write_detections, write_run
-
-BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 
 PROBE = """<script>
 const shownFigures = () => all('figure.image').filter(figure => !figure.hidden).map(figure => figure.dataset.kinds).join(',');
@@ -25,9 +23,7 @@ const note = document.createElement('pre'); note.id = 'said'; note.textContent =
 @pytest.fixture
 def opened(tmp_path):
     """Returns a function that opens a page and returns the document after its scripts, and what the browser printed."""
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
-        pytest.skip(f"needs a browser, none of {', '.join(BROWSERS)} is installed")
+    browser = browser_path()
 
     def call(page):
         path = tmp_path / "page.html"

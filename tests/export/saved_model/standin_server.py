@@ -1,6 +1,6 @@
 """Stands in for TF Serving: offers its gRPC and REST protocols over a V1 session, in a process without kfpn and Keras.
 
-    python -I bare.py standin_server.py NAME=DIR... [--config FILE] [--port 0] [--rest-port 0]
+    python -I bare.py standin_server.py NAME=DIR... [--config FILE] [--port 0] [--rest-port 0] [--cors-port 0]
 
 It loads versions from DIR/<number>/ as `tensorflow_model_server` does: the latest one, or those that `--config`, a
 ModelServerConfig, names. It replays assets.extra/tf_serving_warmup_requests, prints one line of JSON with its ports, and
@@ -19,6 +19,7 @@ import time
 from concurrent import futures
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import unquote
 
 import grpc
@@ -201,12 +202,21 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
 
 class Rest(BaseHTTPRequestHandler):
     models = None
+    headers_of_all: ClassVar[dict[str, str]] = {}
 
     def do_GET(self):
         self.answer(self.status_or_metadata)
 
     def do_POST(self):
         self.answer(self.predict)
+
+    def do_OPTIONS(self):
+        self.answer(self.preflight)
+
+    def preflight(self):
+        if not re.search("https?://", self.headers.get("Origin", "")):
+            raise Refused("FAILED_PRECONDITION", "Origin header is missing in CORS preflight")
+        return {}
 
     def answer(self, method):
         try:
@@ -217,6 +227,8 @@ class Rest(BaseHTTPRequestHandler):
         self.send_response(code)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
+        for name, value in self.headers_of_all.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(content)
 
@@ -261,6 +273,16 @@ class Rest(BaseHTTPRequestHandler):
         pass
 
 
+class RestForPages(Rest):
+    """Answers as with `--rest_api_enable_cors_support=true`: pages of other addresses may read it."""
+
+    headers_of_all: ClassVar[dict[str, str]] = {
+        "Access-Control-Allow-Origin": "*",
+        "Access-Control-Allow-Methods": "POST, GET",
+        "Access-Control-Allow-Headers": "Content-Type",
+    }
+
+
 def config_of(arguments):
     config = model_server_config_pb2.ModelServerConfig()
     if arguments.config:
@@ -288,6 +310,9 @@ def main():
     parser.add_argument("--config")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--rest-port", type=int, default=0)
+    parser.add_argument(
+        "--cors-port", type=int, default=0, help="of a second REST that pages of other addresses may read"
+    )
     parser.add_argument("--follow", type=float, metavar="SECONDS", help="look for new versions so often")
     arguments = parser.parse_args()
     try:
@@ -300,16 +325,26 @@ def main():
         name, _, folder = model.partition("=")
         threading.Thread(target=models.follow, args=(name, Path(folder), arguments.follow), daemon=True).start()
     Rest.models = models
-    rest = ThreadingHTTPServer(("127.0.0.1", arguments.rest_port), Rest)
-    threading.Thread(target=rest.serve_forever, daemon=True).start()
+    rests = [
+        ThreadingHTTPServer(("127.0.0.1", port), answers)
+        for port, answers in ((arguments.rest_port, Rest), (arguments.cors_port, RestForPages))
+    ]
+    for rest in rests:
+        threading.Thread(target=rest.serve_forever, daemon=True).start()
     loaded = {name: {n: version.warmups for n, version in all.items()} for name, all in models.versions.items()}
     packages = sorted({name.partition(".")[0] for name in sys.modules})
-    ports = {"grpc": servers[0][1], "grpc_4mb": servers[1][1], "rest": rest.server_port}
+    ports = {
+        "grpc": servers[0][1],
+        "grpc_4mb": servers[1][1],
+        "rest": rests[0].server_port,
+        "rest_for_pages": rests[1].server_port,
+    }
     print(json.dumps({**ports, "warmups": loaded, "packages": packages}), flush=True)
     sys.stdin.read()
     for server, _ in servers:
         server.stop(None)
-    rest.shutdown()
+    for rest in rests:
+        rest.shutdown()
 
 
 if __name__ == "__main__":
