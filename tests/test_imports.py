@@ -19,6 +19,7 @@ ROOMS = (
     "weights",
     "inference",
     "report",
+    "demo",
     "training",
     "export",
     "cli",
@@ -27,7 +28,7 @@ ROOMS = (
 
 APART = (("data", "modeling"), ("data", "losses"), ("plotting", "modeling"), ("plotting", "losses"),
          ("plotting", "data"), ("evaluation", "modeling"), ("evaluation", "losses"), ("training", "inference"),
-         ("training", "report"))  # fmt: skip
+         ("training", "report"), ("training", "demo"))  # fmt: skip
 """Pairs (importer, imported) that are forbidden although the order allows them: data, plots and figures use no network."""
 
 FACE = "kfpn"

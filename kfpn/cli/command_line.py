@@ -17,6 +17,7 @@ import tyro
 from kfpn import __version__
 from kfpn.cli.auto_options import is_automatic, parse_automatic
 from kfpn.cli.commands import Command, run
+from kfpn.cli.demo_command import Demo
 from kfpn.cli.exports import EXPORTS, ExportRow, places_first
 from kfpn.cli.found_init import option_value, with_found_init
 from kfpn.cli.help_texts import DESCRIPTION, HELP
@@ -169,6 +170,7 @@ def _parse_once(args: list[str], model: ModelConfig, start: Config) -> Any:
         | Annotated[Report, subcommand("report")]
         | Annotated[Predict, subcommand("predict")]
         | Annotated[Visualize, subcommand("visualize")]
+        | Annotated[Demo, subcommand("demo")]
         | Annotated[ReplayNan, subcommand("replay-nan")]
         | Annotated[Propose, subcommand("proposals")]
         | Annotated[ImportWeights, subcommand("import-weights", default=import_defaults)]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kfpn.cli import options
 from kfpn.cli.auto_options import AutoTraining, train_automatically
+from kfpn.cli.demo_command import Demo, serve_until_stopped
 from kfpn.cli.evaluate_command import TILES_OF_TRAINING, evaluate_and_print, require_place
 from kfpn.cli.exports import EXPORTS
 from kfpn.cli.idle_gpu import warn_of_idle_gpu
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 Command = (
     Config | AutoTraining | options.LookAtData | options.Evaluate | options.Predict | options.Propose | options.Visualize | options.ReplayNan
-    | options.ImportWeights | options.ListPretrained | options.Benchmark | options.Export | Report
+    | options.ImportWeights | options.ListPretrained | options.Benchmark | options.Export | Report | Demo
 )  # fmt: skip
 
 
@@ -211,6 +212,7 @@ _RUN: dict[type, Callable[[Any], int]] = {
     Report: report_and_print,
     options.Predict: _predict,
     options.Visualize: _visualize,
+    Demo: serve_until_stopped,
     options.ReplayNan: _replay_nan,
     options.Propose: _propose,
     options.ImportWeights: _import_weights,
@@ -225,6 +227,7 @@ _WORK_OF_A_GPU: dict[type, str] = {
     Report: "evaluation",
     options.Predict: "prediction",
     options.Visualize: "the detector",
+    Demo: "the detector",
     options.ReplayNan: "the step",
     options.Propose: "the RPN",
     options.Benchmark: "every measurement",

@@ -12,6 +12,7 @@ Look at data, train, measure and use:
   kfpn train --strategy mirrored
   kfpn evaluate --workdir runs/shapes
   kfpn predict --workdir runs/shapes photo.jpg --output detected
+  kfpn demo --workdir runs/shapes
 
 With weights that others trained (torchvision, detectron2, keras.applications):
   kfpn import-weights fasterrcnn_resnet50_fpn_coco-258fb6c6.pth --output runs/coco
@@ -84,6 +85,12 @@ Draw what happens inside a detector: one page an image, with the maps of C2-C5 a
 
 Example:
   kfpn visualize --workdir runs/shapes photo.jpg --output photo_pyramid.png""",
+    "demo": """\
+Serve a page to try a detector on in a browser: drop pictures in, and boxes and masks come out. It needs pip install 'kfpn[demo]'.
+
+Only this machine reaches the page, and nothing is sent anywhere. Examples:
+  kfpn demo --workdir runs/shapes
+  kfpn demo --workdir runs/shapes --host 0.0.0.0 --port 8080    # for all machines of the network, without a password""",
     "replay-nan": """\
 Compute the step again at which a run met a loss that was not finite, and say which layer went first.
 
