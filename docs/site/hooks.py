@@ -63,7 +63,7 @@ def on_post_build(config: Any, **_: Any) -> None:
         PluginError: if one does; it names the file and what is loaded.
     """
     for path in sorted(Path(config.site_dir).rglob("*")):
-        if path.suffix in (".html", ".css") and (match := LOADED.search(path.read_text(encoding="utf-8"))):
+        if path.is_file() and path.suffix in (".html", ".css") and (match := LOADED.search(path.read_text(encoding="utf-8"))):
             raise PluginError(f"{path}: must load nothing from a network, got {match[0]}: keep it in docs/")
 
 
@@ -97,7 +97,7 @@ def shown_source(source: Path) -> str:
     if source.is_dir():
         rows = [f"| `{path.name}` | {first_sentence(path)} |" for path in sorted(source.iterdir()) if path.suffix]
         return f"{NO_SEARCH}# {name}/\n\n" + "\n".join(["| file | what it does |", "|---|---|", *rows]) + "\n"
-    language = {".py": "python", ".toml": "toml", ".c": "c"}.get(source.suffix, "text")
+    language = {".py": "python", ".html": "html", ".toml": "toml", ".c": "c"}.get(source.suffix, "text")
     text = source.read_text(encoding="utf-8")
     fence = "`" * max([3, *(len(run) + 1 for run in re.findall(r"`{3,}", text))])
     return f"{NO_SEARCH}# {name}\n\n{fence}{language}\n{text.rstrip()}\n{fence}\n"
