@@ -63,7 +63,11 @@ def on_post_build(config: Any, **_: Any) -> None:
         PluginError: if one does; it names the file and what is loaded.
     """
     for path in sorted(Path(config.site_dir).rglob("*")):
-        if path.is_file() and path.suffix in (".html", ".css") and (match := LOADED.search(path.read_text(encoding="utf-8"))):
+        if (
+            path.is_file()
+            and path.suffix in (".html", ".css")
+            and (match := LOADED.search(path.read_text(encoding="utf-8")))
+        ):
             raise PluginError(f"{path}: must load nothing from a network, got {match[0]}: keep it in docs/")
 
 

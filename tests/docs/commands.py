@@ -8,6 +8,7 @@ import shlex
 
 from docs.site.pages import Block
 from kfpn.cli import command_line
+from kfpn.cli.demo_command import Demo
 from kfpn.cli.exports import EXPORTS
 from kfpn.cli.found_init import option_value
 from kfpn.cli.options import Benchmark, Evaluate, ImportWeights, LookAtData, Predict, Propose, ReplayNan, Visualize
@@ -22,7 +23,7 @@ SCRIPTS = {"train.py": ["train"], "export/to_saved_model.py": ["export", "saved_
 """Scripts that stand for a command of kfpn."""
 BEFORE = re.compile(r"[A-Z_]+=.*|exec|srun|--[\w-]+=\S+|\S*python3?")
 """Words that may stand before kfpn or a script."""
-COMMANDS = (Benchmark, Evaluate, ImportWeights, LookAtData, Predict, Propose, ReplayNan, Report, Visualize)
+COMMANDS = (Benchmark, Demo, Evaluate, ImportWeights, LookAtData, Predict, Propose, ReplayNan, Report, Visualize)
 END = ("&&", "||", "|", ";")
 
 
