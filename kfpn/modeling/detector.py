@@ -217,7 +217,7 @@ def build_detector(
     pyramid: str = "fpn",
     padded: bool = False,
     class_names: Sequence[str] | None = None,
-    **settings,
+    **settings: Any,
 ) -> keras.Model:
     """Builds a Faster R-CNN with a Feature Pyramid Network, with fresh weights.
 

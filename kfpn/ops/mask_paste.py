@@ -1,7 +1,7 @@
 """Puts the masks of detections into their images, by the rules of detectron2 and torchvision."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from keras import ops
@@ -49,7 +49,9 @@ def _toward_zero(numbers, values):
 _RULES = {"sampled": _sampled, "resized": _resized}
 
 
-def paste_masks(masks, boxes, height: int, width: int, threshold: float | None = 0.5, rule: Pasting = "sampled"):
+def paste_masks(
+    masks: Any, boxes: Any, height: int, width: int, threshold: float | None = 0.5, rule: Pasting = "sampled"
+) -> Any:
     """Puts masks into an image of a given size.
 
     To show detections in an image of another size, scale the boxes and paste anew. A pasted mask that is resized is another mask.
