@@ -17,6 +17,7 @@ from kfpn.data.record import Source as Source
 from kfpn.evaluation.recall import evaluate_proposals as evaluate_proposals
 from kfpn.export.onnx.write_onnx import export_onnx as export_onnx
 from kfpn.export.saved_model.write_saved_model import export_saved_model as export_saved_model
+from kfpn.inference.detections import Detections as Detections
 from kfpn.inference.evaluate import evaluate as evaluate
 from kfpn.inference.image_pyramid import ImagePyramid as ImagePyramid
 from kfpn.inference.inspect_pyramid import model_with_intermediates as model_with_intermediates
