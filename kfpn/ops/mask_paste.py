@@ -95,7 +95,7 @@ def paste_one(mask, box, pixels, threshold: float | None = 0.5, rule: Pasting = 
         pixels: the numbers of the image's rows (height,) and of its columns (width,), float32.
         threshold, rule: of `paste_masks`.
     """
-    is_filled = ops.all(box[2:] > box[:2])
+    is_filled = ops.logical_and(ops.all(ops.isfinite(box)), ops.all(box[2:] > box[:2]))
     low, high = box[None, :2], ops.where(is_filled, box[2:], box[:2] + 1.0)[None]
     of_rows, of_columns = (
         _RULES[rule](ops, low[:, axis], high[:, axis], pixels[axis], mask.shape[axis])[0] for axis in (0, 1)

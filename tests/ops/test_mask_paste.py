@@ -169,5 +169,10 @@ def test_no_detection_at_all_and_lists_are_pasted():
     assert paste_masks(ones().tolist(), [[1, 1, 3, 3]], 5, 6).sum() == 4
 
 
-def test_a_box_that_is_not_finite_is_empty():
-    assert not paste_masks(ones(), box(0, 0, np.nan, 2), 4, 4).any()
+@pytest.mark.parametrize("side", [np.nan, np.inf])
+def test_a_box_that_is_not_finite_is_empty(side):
+    not_finite = box(0, 0, side, 2)
+    assert not paste_masks(ones(), not_finite, 4, 4).any()
+    assert not np.any(
+        ops.convert_to_numpy(paste_masks(ops.convert_to_tensor(ones()), not_finite, 4, 4, threshold=None))
+    )

@@ -1,0 +1,53 @@
+"""Finds places for the labels of boxes, where they hide neither one another nor other objects."""
+
+import numpy as np
+
+HIDES = 0.5
+"""A label hides an object if it covers more than this share of the object's box."""
+
+
+def overlaps(rectangle: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Returns the area that a rectangle (4,) shares with each of others (n, 4), all yxyx pixels, as (n,)."""
+    sides = np.minimum(rectangle[2:], others[:, 2:]) - np.maximum(rectangle[:2], others[:, :2])
+    return np.prod(np.maximum(sides, 0), axis=1)
+
+
+class LabelPlaces:
+    """Gives each box of a picture a place for its label, once, first come first served.
+
+    Args:
+        boxes: (n, 4) yxyx pixels of all objects that are drawn.
+        shape: the picture's height and width; more numbers are not read.
+    """
+
+    def __init__(self, boxes: np.ndarray, shape: tuple[int, ...]):
+        self._height, self._width = shape[:2]
+        self._boxes = np.clip(boxes, 0, [self._height, self._width, self._height, self._width])
+        self._areas = np.prod(np.maximum(self._boxes[:, 2:] - self._boxes[:, :2], 0), axis=1)
+        self._taken = np.zeros((0, 4))
+
+    def take(self, row: int, height: float, width: float) -> tuple[float, float] | None:
+        """Takes the first place that is free: above the box, inside its top, or below it.
+
+        Args:
+            row: number of the box.
+            height: pixels of the label.
+            width: pixels of the label.
+
+        Returns:
+            y and x of the label's upper left corner, inside the picture, or None where no place is free.
+        """
+        top, left, bottom = self._boxes[row, 0], self._boxes[row, 1], self._boxes[row, 2]
+        for choice, y in enumerate((top - height if top >= height else top, top, bottom)):
+            y, x = max(0.0, min(y, self._height - height)), max(0.0, min(left, self._width - width))
+            place = np.array([y, x, y + height, x + width])
+            if not overlaps(place, self._taken).any() and not self._hides(place, row if choice == 0 else None):
+                self._taken = np.concatenate([self._taken, place[None]])
+                return y, x
+        return None
+
+    def _hides(self, place: np.ndarray, own: int | None) -> bool:
+        hidden = overlaps(place, self._boxes) > HIDES * self._areas
+        if own is not None:  # at the upper border of a picture a label may cover its own small object
+            hidden[own] = False
+        return bool(hidden.any())
