@@ -71,7 +71,10 @@ def paste_masks(
     Raises:
         ValueError: for arrays of other shapes, sizes below 1, a threshold that is none, or an unknown rule.
     """
-    masks, boxes = (np.asarray(given) if isinstance(given, list | tuple) else given for given in (masks, boxes))
+    masks, boxes = (
+        np.asarray(given if len(given) else np.zeros(none)) if isinstance(given, list | tuple) else given
+        for given, none in ((masks, (0, 1, 1)), (boxes, (0, 4)))
+    )
     _check_arrays(masks, boxes, height, width, rule)
     _check_threshold(threshold)
     if isinstance(masks, np.ndarray):
@@ -154,20 +157,38 @@ def paste_one_by_one(
 
 
 def _check_arrays(masks, boxes, height: int, width: int, rule: str) -> None:
+    for name, given in (("masks", masks), ("boxes", boxes)):
+        if not hasattr(given, "shape") or (isinstance(given, np.ndarray) and given.dtype.kind not in "bfiu"):
+            raise ValueError(
+                f"{name} must be an array or a tensor of numbers, got {type(given).__name__} {str(given)[:40]!r}"
+            )
     if len(masks.shape) != 3 or masks.shape[1] != masks.shape[2]:
         raise ValueError(f"masks must be (D, M, M), got {tuple(masks.shape)}: paste the detections of one image")
+    if isinstance(masks, np.ndarray) and np.isnan(masks).any():
+        raise ValueError("masks must be in 0..1, got NaN, as an overflow of half precision gives")
     if isinstance(masks, np.ndarray) and masks.size and not (masks.min() >= 0.0 and masks.max() <= 1.0):
         raise ValueError(f"masks must be in 0..1, got {masks.min():g} to {masks.max():g}: divide what is 0..255 by 255")
     if tuple(boxes.shape) != (masks.shape[0], 4):
         raise ValueError(f"boxes must be ({masks.shape[0]}, 4), a box a mask, got {tuple(boxes.shape)}")
-    if isinstance(height, int | np.integer) and isinstance(width, int | np.integer) and min(height, width) < 1:
+    sides = (height, width)
+    if any(not hasattr(side, "shape") and not isinstance(side, int) for side in sides) or any(
+        isinstance(side, np.ndarray | np.generic) and (side.dtype.kind not in "iu" or side.ndim) for side in sides
+    ):
+        raise ValueError(f"height and width must be whole numbers, got {height!r} and {width!r}")
+    if all(isinstance(side, int | np.integer) for side in sides) and min(sides) < 1:
         raise ValueError(f"height and width must be at least 1, got {height} and {width}")
     if rule not in _RULES:
         raise ValueError(f"rule must be {' or '.join(map(repr, _RULES))}, got {rule!r}")
 
 
 def _check_threshold(threshold: float | None) -> None:
-    if isinstance(threshold, int | float) and not 0.0 < threshold <= 1.0:
+    if threshold is None or (hasattr(threshold, "shape") and not isinstance(threshold, np.ndarray | np.generic)):
+        return  # a tensor's value is not known here
+    if (
+        not isinstance(threshold, int | float | np.number | np.ndarray)
+        or np.shape(threshold)
+        or not 0.0 < threshold <= 1.0
+    ):
         raise ValueError(
-            f"threshold must be above 0 and at most 1, or None, got {threshold:g}: at 0 all of the image would be the object"
+            f"threshold must be above 0 and at most 1, or None, got {threshold!r}: at 0 all of the image would be the object"
         )

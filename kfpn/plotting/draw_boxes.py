@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from kfpn.plotting.draw_masks import Masks, chosen_masks, draw_masks, enlarged_masks
-from kfpn.plotting.label_places import LabelPlaces
 from kfpn.plotting.fonts import drawable, font_for, plain_font
+from kfpn.plotting.label_places import LabelPlaces
 
 GOLDEN_RATIO = 0.618033988749895
 PANEL_SIDE = 480
@@ -143,6 +143,10 @@ def _check_masks(masks: np.ndarray | Masks, shape: tuple[int, ...]) -> None:
     if not callable(masks) and np.shape(masks) != shape:
         raise ValueError(
             f"masks must be {shape}, a picture of the image's size for each box, got {np.shape(masks)}: use kfpn.paste_masks"
+        )
+    if not callable(masks) and np.asarray(masks).dtype.kind == "f":
+        raise ValueError(
+            f"masks must be bool, got {np.asarray(masks).dtype}: paste them with a threshold, or write masks >= 0.5"
         )
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-HIDES = 0.5
+HIDES = 0.25
 """A label hides an object if it covers more than this share of the object's box."""
 
 
@@ -27,7 +27,7 @@ class LabelPlaces:
         self._taken = np.zeros((0, 4))
 
     def take(self, row: int, height: float, width: float) -> tuple[float, float] | None:
-        """Takes the first place that is free: above the box, inside its top, or below it.
+        """Takes the first place that is free: above the box, inside its top, below it.
 
         Args:
             row: number of the box.
@@ -38,16 +38,18 @@ class LabelPlaces:
             y and x of the label's upper left corner, inside the picture, or None where no place is free.
         """
         top, left, bottom = self._boxes[row, 0], self._boxes[row, 1], self._boxes[row, 2]
-        for choice, y in enumerate((top - height if top >= height else top, top, bottom)):
+        above = top - height if top >= height else top
+        # The last resort may cover its own object: in a small picture there is no other place.
+        for y, own in ((above, None), (top, None), (bottom, None), (above, row)):
             y, x = max(0.0, min(y, self._height - height)), max(0.0, min(left, self._width - width))
             place = np.array([y, x, y + height, x + width])
-            if not overlaps(place, self._taken).any() and not self._hides(place, row if choice == 0 else None):
+            if not overlaps(place, self._taken).any() and not self._hides(place, own):
                 self._taken = np.concatenate([self._taken, place[None]])
                 return y, x
         return None
 
     def _hides(self, place: np.ndarray, own: int | None) -> bool:
         hidden = overlaps(place, self._boxes) > HIDES * self._areas
-        if own is not None:  # at the upper border of a picture a label may cover its own small object
+        if own is not None:
             hidden[own] = False
         return bool(hidden.any())
