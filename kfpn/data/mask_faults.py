@@ -10,8 +10,8 @@ UNREADABLE = "masks, or polygons of them, that can't be read, left out; the boxe
 OTHER_SIZE = "masks of another size than their image, left out; the boxes stay"
 OUTSIDE_IMAGE = "masks without a pixel in their image, left out; the boxes stay"
 BESIDE_BOX = "masks that lie beside their object's box, left out; the boxes stay"
-OTHER_EXTENT = "masks whose extent is another one than their object's box (IoU below .3), kept"
-_SAME_EXTENT = 0.3
+OTHER_EXTENT = "masks whose extent is another one than their object's box (IoU below .5), kept"
+_SAME_EXTENT = 0.5
 _SURE_OF_PIXELS = 16.0
 """Square pixels of the box around a polygon: smaller ones are drawn, to see whether they have a pixel."""
 

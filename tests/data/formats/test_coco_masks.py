@@ -96,6 +96,12 @@ def test_a_mask_that_cannot_be_used_is_left_out_in_one_line_and_its_box_stays(tm
     assert re.search(said.format(tmp_path), lines[0])
 
 
+def test_a_segmentation_with_a_capital_is_read(tmp_path):
+    path = written(tmp_path, [SQUARE])
+    path.write_text(path.read_text().replace('"segmentation"', '"Segmentation"'))
+    assert (CocoSource(path, masks=True)[0].masks.bitmap(0) == drawn(SQUARE)).all()
+
+
 def test_of_several_polygons_those_that_can_be_read_stay(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "kfpn"):
         masks = CocoSource(written(tmp_path, [[1, 1, 9, 9], SQUARE]), masks=True)[0].masks

@@ -59,7 +59,7 @@ def test_a_polygon_without_a_pixel_is_left_out_and_a_mask_of_another_extent_is_k
     assert (
         "masks without a pixel in their image, left out; the boxes stay: 1 (first: object 0 of mine.png)" in caplog.text
     )
-    assert "another one than their object's box (IoU below .3), kept: 1 (first: object 1 of mine.png)" in caplog.text
+    assert "another one than their object's box (IoU below .5), kept: 1 (first: object 1 of mine.png)" in caplog.text
 
 
 def test_masks_without_a_pixel_or_beside_their_box_are_left_out_and_said(caplog):
