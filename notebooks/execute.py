@@ -5,7 +5,7 @@ python notebooks/execute.py own_data                 # one
 python notebooks/execute.py --small --output FOLDER  # with the small values of each notebook, as the tests do
 
 A cell that fails, or an output that must not be published, is said in one line, and the old file stays. What a notebook must be is
-what faults.py checks; notebooks/README.md says how to add one.
+what faults.py checks; CONTRIBUTING.md says how to add one.
 """
 
 import argparse
@@ -32,8 +32,8 @@ from notebooks.notebook_files import (
     written,
 )
 
-CELL_SECONDS = 900
-"""A cell that takes longer is stopped."""
+CELL_SECONDS, START_SECONDS = 900, 300
+"""A cell that takes longer is stopped; a kernel that does not answer for so long at its start is given up."""
 
 
 def executed(notebook: Notebook, name: str, folder: Path) -> Notebook:
@@ -51,6 +51,7 @@ def executed(notebook: Notebook, name: str, folder: Path) -> Notebook:
         import nbformat
         from nbclient import NotebookClient
         from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+        from traitlets.config import Config
     except ImportError as error:
         raise ValueError(
             f'nbclient must be installed to execute notebooks, got none ({error}): pip install "kfpn[notebooks]"'
@@ -60,13 +61,20 @@ def executed(notebook: Notebook, name: str, folder: Path) -> Notebook:
         cell.update(outputs=[], execution_count=None)
     node = nbformat.from_dict(fresh)
     search = os.pathsep.join(filter(None, (str(NOTEBOOKS.parent), os.environ.get("PYTHONPATH"))))
-    client = NotebookClient(
-        node, timeout=CELL_SECONDS, kernel_name="python3", record_timing=False, resources={"metadata": {"path": folder}}
-    )
-    try:
-        client.execute(env={**os.environ, "PYTHONPATH": search})
-    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-        raise ValueError(f"{name}, {_failed_cell(node)}: must run, got {_said(error)}") from error
+    with tempfile.TemporaryDirectory() as sockets:  # in the place of ports; their path must be the same for the kernel
+        client = NotebookClient(
+            node,
+            timeout=CELL_SECONDS,
+            startup_timeout=START_SECONDS,
+            kernel_name="python3",
+            record_timing=False,
+            resources={"metadata": {"path": folder}},
+            config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
+        )
+        try:
+            client.execute(env={**os.environ, "PYTHONPATH": search})
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+            raise ValueError(f"{name}, {_failed_cell(node)}: must run, got {_said(error)}") from error
     return tidied(json.loads(nbformat.writes(node, version=4)))
 
 

@@ -65,7 +65,7 @@ def with_small_values(notebook: Notebook, name: str) -> Notebook:
     if len(places) != 1 or not small:
         raise ValueError(
             f"{name} must have one cell with the tag {PARAMETERS!r} and small values for it in metadata.kfpn.small, got "
-            f"{len(places)} and {len(small)}: see notebooks/README.md"
+            f"{len(places)} and {len(small)}: see CONTRIBUTING.md"
         )
     known = re.findall(r"^(\w+) = ", notebook["cells"][places[0]]["source"], re.MULTILINE)
     if unknown := [one for one in small if one not in known]:
