@@ -17,6 +17,13 @@ SMALL_CELL = "small-values"
 
 Notebook = dict[str, Any]
 
+_START_LINES = re.compile(
+    r"^(?:WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR|"
+    r"[IWE]0000 00:00:.*(?:cuda|TensorRT|oneDNN|cpu_feature|computation_placer).*)\n",
+    re.MULTILINE | re.IGNORECASE,
+)
+"""What TensorFlow writes when it is imported, in spite of its log level: about CUDA and the processor, on machines that differ."""
+
 
 def notebook_paths(names: Sequence[str] = ()) -> list[Path]:
     """Returns the notebooks with some names, or all of them.
@@ -95,7 +102,8 @@ def tidied(notebook: Notebook) -> Notebook:
                 merged.append({**output, "text": text})
         for output in merged:
             if output["output_type"] == "stream":  # a bar writes over its own line
-                output["text"] = re.sub(r"^.*\r(?!\n)", "", output["text"].replace("\r\n", "\n"), flags=re.MULTILINE)
+                text = re.sub(r"^.*\r(?!\n)", "", output["text"].replace("\r\n", "\n"), flags=re.MULTILINE)
+                output["text"] = _START_LINES.sub("", text)
         if "outputs" in cell:
             cell["outputs"] = [output for output in merged if output.get("text") != ""]
     own = notebook["metadata"].get("kfpn", {})
