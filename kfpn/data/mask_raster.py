@@ -179,8 +179,8 @@ class CellSamples(NamedTuple):
         samples = max(1, int(np.ceil(abs(step))))
         places = start + (np.arange(side * samples) + 0.5) * (step / samples)
         inside = (places >= -1.0) & (places <= pixels)
-        places = np.clip(places, 0.0, pixels - 1.0)
-        lower = np.floor(places).astype(np.int64)
+        places = np.minimum(np.maximum(places, 0.0), pixels - 1.0)  # np.clip takes twice as long for so few
+        lower = places.astype(np.int64)
         share = places - lower
         return cls(lower, np.minimum(lower + 1, pixels - 1), ((1.0 - share) * inside, share * inside), samples)
 
@@ -189,11 +189,19 @@ class CellSamples(NamedTuple):
 
         Pixels that are not given are 0.
         """
-        total = np.zeros((len(self.lower), values.shape[1]))
+        # A pixel that is not given becomes the row of zeros before the first one or behind the last one.
+        padded = np.zeros((len(values) + 2, values.shape[1]))
+        padded[1:-1] = values
         # No matrix product: BLAS would wake its threads for each small one, beside those of the training.
-        for pixels, weights in zip((self.lower, self.upper), self.weights, strict=True):
-            given = (pixels >= first) & (pixels < first + len(values))
-            total[given] += values[pixels[given] - first] * weights[given, None]
+        lower, upper = (
+            padded.take(np.minimum(np.maximum(pixels - (first - 1), 0), len(values) + 1), 0)
+            for pixels in (self.lower, self.upper)
+        )
+        lower *= self.weights[0][:, None]
+        upper *= self.weights[1][:, None]
+        total = lower + upper
+        if self.samples == 1:
+            return total
         return total.reshape(len(total) // self.samples, self.samples, values.shape[1]).mean(1)
 
 

@@ -136,8 +136,7 @@ def _runs_of_text(text: str | bytes) -> np.ndarray:
     place = np.arange(len(signs)) - starts[number]
     if place.max() > 7:  # 40 bits: no image has so many pixels
         raise ValueError(f"have counts of pixels, got a number of {int(place.max()) + 1} signs")
-    values = np.zeros(len(starts), np.int64)
-    np.add.at(values, number, (signs & _BITS) << (5 * place))
+    values = np.add.reduceat((signs & _BITS) << (5 * place), starts)
     ends = np.flatnonzero(last)
     negative = (signs[ends] & _SIGN) != 0
     values -= negative.astype(np.int64) << (5 * (place[ends] + 1))
