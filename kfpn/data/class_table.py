@@ -66,10 +66,12 @@ def describe_source(source: Source) -> str:
 
 
 def _mask_lines(source: AnnotatedSource) -> list[str]:
-    """Returns a line on how many objects have masks; none where they were not asked for, or the data set has none."""
+    """Returns a line on how many objects have masks; none where they were not asked for."""
     masks = source.annotations.masks
-    if masks is None or not have_masks(source):
+    if masks is None:
         return []
+    if not have_masks(source):
+        return ["  masks: none, boxes alone"]
     has_mask, count = int(masks.exists.sum()), len(masks)
     without = (
         "" if has_mask == count else f"; objects with a box alone are left out of the mask loss: {count - has_mask:,}"

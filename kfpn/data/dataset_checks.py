@@ -6,6 +6,7 @@ from kfpn.data.annotation_checks import CLIPPED, OUTSIDE
 from kfpn.data.annotations import AnnotatedSource
 from kfpn.data.box_conventions import odd_pattern
 from kfpn.data.class_table import ClassCounts, count_classes, printable
+from kfpn.data.mask_faults import BESIDE_BOX, OTHER_EXTENT, OUTSIDE_IMAGE
 from kfpn.data.record import Source
 
 LOGGER = logging.getLogger("kfpn")
@@ -100,6 +101,12 @@ def _warn_of_pattern(source: AnnotatedSource) -> None:
         LOGGER.warning(
             "%s: %d boxes reach outside their images, more than half of them: were the images resized after they were annotated, or "
             "are the boxes in another order of x and y?", source.name, past,
+        )  # fmt: skip
+    astray = sum(source.fault_counts.get(kind, (0, ""))[0] for kind in (OUTSIDE_IMAGE, BESIDE_BOX, OTHER_EXTENT))
+    if astray > max(_FEW, len(held.boxes)) / 2:
+        LOGGER.warning(
+            "%s: %d masks lie elsewhere than their objects' boxes, more than half of them: are x and y of the polygons swapped, or "
+            "given as shares of the image's sides? They must be x, y in pixels", source.name, astray,
         )  # fmt: skip
 
 

@@ -60,6 +60,7 @@ class Difference(NamedTuple):
         edge: the rows of either set that have no counterpart and need none, see `edge_rows`.
         mask: float, largest difference of a cell, 0..1, of the masks of two rows that belong together.
         mask_pairs: int, pairs of masks that were compared.
+        pasted: int, pixels of full masks that differ from the pasted masks; None: there are no full masks.
     """
 
     box: float = 0.0
@@ -70,6 +71,7 @@ class Difference(NamedTuple):
     edge: tuple[EdgeRow, ...] = ()
     mask: float = 0.0
     mask_pairs: int = 0
+    pasted: int | None = None
 
     def plus(self, other: "Difference") -> "Difference":
         """Returns the difference over both comparisons: the larger distances, the sums of the counts."""
@@ -82,12 +84,14 @@ class Difference(NamedTuple):
             self.edge + other.edge,
             max(self.mask, other.mask),
             self.mask_pairs + other.mask_pairs,
+            other.pasted if self.pasted is None else self.pasted + (other.pasted or 0),
         )
 
     @property
     def of_masks(self) -> str:
         """Returns what a line says of the masks, behind boxes and scores: empty where none were compared."""
-        return f", cell of a mask {self.mask:.2g} (of {self.mask_pairs} masks)" if self.mask_pairs else ""
+        pasted = "" if self.pasted is None else f", pixels of all full masks {self.pasted}"
+        return f", cell of a mask {self.mask:.2g} (of {self.mask_pairs} masks){pasted}" if self.mask_pairs else ""
 
     def require_equal_masks(self, name: str) -> None:
         """Raises ExportMismatch if masks differ by more than `MASK_LIMIT`; `name` is what gave them."""

@@ -201,7 +201,10 @@ def _load_evaluated(request: EvaluationRequest) -> keras.Model:
 
 def _open_data(request: EvaluationRequest, config: Config) -> Source:
     if request.data is None or request.data == "":
-        source = open_validation(config, request.split)
+        try:
+            source = open_validation(config, request.split)
+        except ValueError as error:
+            raise ValueError(f"{error}: these are the run's own data; --data names other ones") from error
         if source is None:
             raise ValueError(f"{config.data} has no validation split: say what to evaluate on with --data")
     else:

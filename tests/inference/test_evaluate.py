@@ -154,6 +154,9 @@ def test_evaluating_a_run_without_validation_data_is_refused(tmp_path):
     run = save_run(tmp_path / "run", val_data=None)
     with pytest.raises(ValueError, match=r"coco:seen.json has no validation split: say what to evaluate on"):
         kfpn.evaluate(run)
+    moved = save_run(tmp_path / "moved", val_data="coco:gone/a.json")
+    with pytest.raises(ValueError, match=r"gone.*: these are the run's own data; --data names other ones"):
+        kfpn.evaluate(moved)
 
 
 def test_a_limit_above_100_adds_the_figures_at_it_and_the_line_of_a_limit_that_cuts_names_the_option(

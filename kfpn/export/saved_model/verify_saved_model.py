@@ -70,11 +70,12 @@ def verify_trained(trained: TrainedDetector, path: Path) -> dict[str, Difference
         for name, signature in signatures.items():
             outputs = call_signature(signature, images)
             if outputs is not None:
-                require_pasted(outputs, images, trained.config.model.pasting)
+                pasted = require_pasted(outputs, images, trained.config.model.pasting)
                 difference = _compare_batch(trained, outputs, images, expected)
                 if difference.unmatched and not difference.proposals:
                     with_candidates = reference.with_candidates(images, expected)
                     difference = _compare_batch(trained, outputs, images, with_candidates)
+                difference = difference._replace(pasted=pasted)
                 differences[name] = differences.get(name, Difference()).plus(difference)
     if not differences:
         raise ValueError(f"{path} must have a signature that kfpn knows, got {', '.join(signatures) or 'none'}")

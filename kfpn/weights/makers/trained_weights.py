@@ -48,7 +48,7 @@ class TrainedWeights:
     kind: str
     model: dict[str, Any]
     sampling: dict[str, Any]
-    tensors: dict[str, Tensor]
+    tensors: dict[str, Tensor] = dataclasses.field(repr=False)  # a notebook prints what a cell ends with
     class_names: tuple[str, ...] | None = None
     category_ids: tuple[int, ...] | None = None
     notes: tuple[str, ...] = ()

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from kfpn.data.dataset_checks import check_training_set
 from kfpn.data.formats import open_source
 from kfpn.data.formats.coco import CocoSource
 
@@ -51,6 +52,15 @@ def test_polygons_and_both_kinds_of_run_lengths_become_masks(tmp_path):
     assert all((masks.bitmap(i) == both).all() for i in range(3))
     assert all((masks.bitmap(i) == drawn(TRIANGLE)).all() for i in (3, 4))
     assert masks.rle(0) == {"size": [30, 40], "counts": rle(both)["counts"].encode()}
+
+
+def test_polygons_of_swapped_axes_are_warned_of_where_they_are_most(tmp_path, caplog):
+    wide, bbox = [2, 20, 36, 20, 36, 26, 2, 26], [2, 20, 34, 6]
+    swapped = [20, 2, 20, 36, 26, 36, 26, 2]
+    check_training_set(CocoSource(written(tmp_path, [wide], [wide], [swapped], bbox=bbox), masks=True))
+    assert "elsewhere" not in caplog.text
+    check_training_set(CocoSource(written(tmp_path, [swapped], [swapped], [swapped], [wide], bbox=bbox), masks=True))
+    assert "3 masks lie elsewhere than their objects' boxes, more than half of them: are x and y" in caplog.text
 
 
 def test_a_crowd_region_has_its_mask(tmp_path):
