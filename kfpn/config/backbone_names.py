@@ -69,5 +69,6 @@ def backbone_module(name: str | os.PathLike) -> str:
     near = difflib.get_close_matches(str(name).lower(), everything, n=1, cutoff=0.7)
     hint = f": did you mean {near[0]}?" if near else ""
     raise ValueError(
-        f"model.backbone must be one of {', '.join(everything)}, or a file that ends with {KERAS_FILE}, got {name!r}{hint}"
+        f"model.backbone must be one of {', '.join(BACKBONES['resnet'])}, or {KERAS}NAME with {', '.join(APPLICATIONS)}, or a file "
+        f"FILE{KERAS_FILE}, got {name!r}{hint}"
     )

@@ -84,7 +84,8 @@ def maps_by_stride(model: keras.Model) -> dict[int, dict[str, keras.KerasTensor]
             output = layer.output
         except (AttributeError, ValueError):  # a layer of another graph as well, or one without an output
             continue
-        if isinstance(output, keras.KerasTensor) and len(output.shape) == 4:
+        is_input = isinstance(layer, keras.layers.InputLayer)
+        if isinstance(output, keras.KerasTensor) and len(output.shape) == 4 and not is_input:
             named[layer.name] = output
     strides = _strides(model, list(named.values()))
     maps: dict[int, dict[str, keras.KerasTensor]] = {}
