@@ -233,8 +233,8 @@ def build_detector(
         class_names: the name of each label, which the model keeps as an attribute, also in its file. None: "class 1" and so
             on.
         weights: "imagenet" for a backbone `keras:...`: Keras downloads its weights once. None: fresh weights.
-        settings: any other field of `ModelConfig`. With a Keras model or a file as backbone, `norm` is "bn" and `freeze_stages` 0
-            where they are not given: what trains in the model trains.
+        settings: any other field of `ModelConfig`. With a Keras model as backbone and without `weights`, `norm` is "bn" and
+            `freeze_stages` 0 where they are not given: what trains in the model trains.
 
     Call:
         images: (B, H, W, 3) uint8 or float, RGB, 0..255, any size. With `padded` a dict: images, zero padded below and

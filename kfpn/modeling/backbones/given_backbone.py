@@ -11,6 +11,10 @@ from kfpn.modeling.backbones.applications import build_application
 from kfpn.modeling.backbones.stage_outputs import require_images_of_any_size
 
 
+ALL_TRAINS: dict[str, Any] = {"norm": "bn", "freeze_stages": 0}
+"""Settings with which what trains in a model trains: `build_detector` has them where nobody says that the weights are trained."""
+
+
 def read_keras_file(path: str) -> keras.Model:
     """Reads a Keras model of a file.
 
@@ -57,7 +61,9 @@ def opened(
         )
     if is_application:
         backbone_module(backbone)
-        return backbone, build_application(backbone, weights) if weights else None, settings
+        if weights is None:
+            return backbone, None, {**ALL_TRAINS, **settings}
+        return backbone, build_application(backbone, weights), settings
     if isinstance(backbone, str) and not is_keras_file(backbone):
         return backbone, None, settings
     model = read_keras_file(backbone) if isinstance(backbone, str) else backbone
@@ -69,7 +75,7 @@ def opened(
                     f"{name} must be left out with a frozen backbone, got {settings[name]!r} with {model.name}, in which nothing "
                     "trains: leave it out, or set trainable = True on the model before"
                 )
-    return _name_of(backbone), model, {"norm": "bn", "freeze_stages": 0, **settings}
+    return _name_of(backbone), model, {**ALL_TRAINS, **settings}
 
 
 def _name_of(backbone: str | keras.Model) -> str:
