@@ -10,7 +10,6 @@ from kfpn.config.backbone_names import backbone_module, brings_pixel_rule, is_ke
 from kfpn.modeling.backbones.applications import build_application
 from kfpn.modeling.backbones.stage_outputs import require_images_of_any_size
 
-
 ALL_TRAINS: dict[str, Any] = {"norm": "bn", "freeze_stages": 0}
 """Settings with which what trains in a model trains: `build_detector` has them where nobody says that the weights are trained."""
 
@@ -79,4 +78,4 @@ def opened(
 
 
 def _name_of(backbone: str | keras.Model) -> str:
-    return backbone if isinstance(backbone, str) else f"{backbone.name}.keras"
+    return backbone if isinstance(backbone, str) else f"{getattr(backbone, 'name', backbone)}.keras"
