@@ -36,7 +36,7 @@ def make_backbone(name: str, config: ModelConfig) -> BackboneModel:
     return adopt(read(config.backbone), config)
 
 
-def backbone_of(units: Units) -> BackboneModel:
+def keras_backbone(units: Units) -> BackboneModel:
     """Returns the model of a detector's backbone, made at the first call."""
     return units.layers(BACKBONE, make_backbone, config=units.config)
 
@@ -58,7 +58,7 @@ def prepare(units: Units, images):
     """
     config = units.config
     if not brings_pixel_rule(config.backbone):
-        own = prepares_pixels(backbone_of(units))
+        own = prepares_pixels(keras_backbone(units))
         if own:
             _require_no_pixel_rule(config)
         std = (1.0, 1.0, 1.0) if own else config.pixel_std
@@ -91,7 +91,7 @@ def build(units: Units, images, last: int = 5) -> dict:
     Returns:
         {"C2": (B, ceil(H / 4), ceil(W / 4), C), ...} up to C`last`, with strides 4, 8, 16, 32.
     """
-    model = backbone_of(units)
+    model = keras_backbone(units)
     x = units.layers("pad_to_multiple", PadToMultiple)(images)
     if not brings_pixel_rule(units.config.backbone) and prepares_pixels(model):
         mean = tuple(-value for value in units.config.pixel_mean)

@@ -87,7 +87,7 @@ def maps_by_stride(model: keras.Model) -> dict[int, dict[str, keras.KerasTensor]
         is_input = isinstance(layer, keras.layers.InputLayer)
         if isinstance(output, keras.KerasTensor) and len(output.shape) == 4 and not is_input:
             named[layer.name] = output
-    strides = _strides(model, list(named.values()))
+    strides = strides_of(model, list(named.values()))
     maps: dict[int, dict[str, keras.KerasTensor]] = {}
     for (name, output), stride in zip(named.items(), strides, strict=True):
         if stride is not None:
@@ -95,7 +95,7 @@ def maps_by_stride(model: keras.Model) -> dict[int, dict[str, keras.KerasTensor]
     return maps
 
 
-def _strides(model: keras.Model, tensors: Sequence[keras.KerasTensor]) -> list[int | None]:
+def strides_of(model: keras.Model, tensors: Sequence[keras.KerasTensor]) -> list[int | None]:
     """Returns the stride of each map; None where it is no power of two, or a border is cut off or added."""
     if not tensors:
         return []
@@ -121,7 +121,7 @@ def _stride(shape: Sequence[int | None]) -> int | None:
 
 def _last_maps(model: keras.Model) -> dict[str, keras.KerasTensor]:
     outputs = [tensor for tensor in _tensors(model, "outputs") if len(tensor.shape) == 4]
-    own = {stride: tensor for tensor, stride in zip(outputs, _strides(model, outputs), strict=True)}
+    own = {stride: tensor for tensor, stride in zip(outputs, strides_of(model, outputs), strict=True)}
     if set(STRIDES.values()) <= own.keys():
         return {name: own[stride] for name, stride in STRIDES.items()}
     maps = maps_by_stride(model)
@@ -135,7 +135,7 @@ def _last_maps(model: keras.Model) -> dict[str, keras.KerasTensor]:
 
 
 def _of_right_strides(model: keras.Model, maps: dict[str, keras.KerasTensor]) -> dict[str, keras.KerasTensor]:
-    for (name, stride), actual in zip(STRIDES.items(), _strides(model, list(maps.values())), strict=True):
+    for (name, stride), actual in zip(STRIDES.items(), strides_of(model, list(maps.values())), strict=True):
         if actual != stride:
             raise ValueError(
                 f"backbone_layers must have stride {stride} for {name}, got {actual or 'no power of two'} in {model.name}, which "
