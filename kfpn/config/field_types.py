@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 _LARGEST = 10**300  # Python's integers have no limit, and floats have
 
@@ -21,11 +21,14 @@ def require_types(config: Any, section: str) -> None:
     """
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        kinds = get_args(field.type) if type(None) in get_args(field.type) else (field.type,)
+        declared: Any = field.type
+        if get_origin(declared) is Annotated:  # as the command line needs it
+            declared = get_args(declared)[0]
+        kinds = get_args(declared) if type(None) in get_args(declared) else (declared,)
         if type(None) in kinds and value is None:
             continue
         for kind, (rule, is_kept_by) in _RULES.items():
-            if (kind in kinds or get_origin(field.type) is kind) and not is_kept_by(value):
+            if (kind in kinds or get_origin(declared) is kind) and not is_kept_by(value):
                 raise ValueError(f"{section}{field.name} must {rule}, got {value!r:.100}")
 
 

@@ -18,7 +18,7 @@ def fingerprint(source: Source, validation: Source | None = None) -> dict[str, A
 
     Returns:
         dict: `images`, int; `sizes`, a digest of their heights and widths in order; of sources whose annotations are at hand
-        also `objects`, int, and digests of `image_ids`, `boxes`, `labels` and `crowd`.
+        also `objects`, int, and digests of `image_ids`, `boxes`, `labels`, `crowd`, and `masks` where they were read.
     """
     digests: dict[str, Any] = {"images": len(source), "sizes": _digest(source.sizes)}
     if isinstance(source, AnnotatedSource):
@@ -30,6 +30,8 @@ def fingerprint(source: Source, validation: Source | None = None) -> dict[str, A
             "labels": _digest(held.labels),
             "crowd": _digest(held.crowd),
         }
+        if held.masks is not None:
+            digests["masks"] = _digest(held.masks.content, held.masks.offsets)
     return digests if validation is None else {**digests, "validation": fingerprint(validation)}
 
 

@@ -59,8 +59,12 @@ def pack_outline(outline: Any, size: tuple[int, int]) -> bytes:
         if outline.shape != tuple(size):
             raise ValueError(f"be of the image's size {_sides(size)}, got a mask of {_sides(outline.shape)}")
         return _pack_runs(runs_of_bitmap(outline), (int(size[0]), int(size[1])))
-    if isinstance(outline, str | bytes) or not isinstance(outline, Sequence | np.ndarray):
+    if isinstance(outline, np.ndarray) and outline.shape == tuple(size) and outline.shape[1:] != (2,):
+        raise ValueError(f"be a bitmap of bool or whole numbers, got {outline.dtype}: write mask > 0.5")
+    if isinstance(outline, str | bytes) or not isinstance(outline, Sequence | np.ndarray) or _is_one_value(outline):
         raise ValueError(f"be polygons or run lengths, got {type(outline).__name__} {str(outline)[:40]!r}")
+    if isinstance(outline, Sequence) and _is_bitmap_of_lists(outline, size):
+        raise ValueError("be a NumPy array where it is a bitmap, got lists of 0 and 1, which would be polygons")
     return pack_polygons(_as_polygons(outline))
 
 
@@ -130,6 +134,15 @@ def _pack_runs(runs: np.ndarray, size: tuple[int, int]) -> bytes:
     # Columns without the object are left out: what is decoded later is as wide as the object.
     kept, first, count = runs_of_columns(runs, size[0])
     return _RUNS + _RUN_HEADER.pack(*size, first, count) + packed_runs(kept)
+
+
+def _is_one_value(outline: Any) -> bool:
+    return isinstance(outline, np.ndarray) and outline.ndim == 0
+
+
+def _is_bitmap_of_lists(outline: Sequence[Any], size: tuple[int, int]) -> bool:
+    rows = [row for row in outline if isinstance(row, Sequence | np.ndarray) and len(row) == size[1]]
+    return len(rows) == len(outline) == size[0] and all(number in (0, 1) for row in rows for number in row)
 
 
 def _as_polygons(outline: Sequence[Any] | np.ndarray) -> list[np.ndarray]:

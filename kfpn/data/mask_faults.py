@@ -4,11 +4,18 @@ import numpy as np
 
 from kfpn.data.annotation_checks import AnnotationFaults
 from kfpn.data.mask_content import NOTHING, size_as_drawn, unpack_outline
+from kfpn.data.mask_raster import bitmap_of_polygons
+from kfpn.ops.box_overlaps import areas, shared_areas
 
 UNREADABLE = "masks, or polygons of them, that can't be read, left out; the boxes stay"
 OTHER_SIZE = "masks of another size than their image, left out; the boxes stay"
 OUTSIDE_IMAGE = "masks without a pixel in their image, left out; the boxes stay"
 BESIDE_BOX = "masks that lie beside their object's box, left out; the boxes stay"
+OTHER_EXTENT = "masks whose extent is another one than their object's box (IoU below .5), kept"
+_SAME_EXTENT = 0.5
+"""IoU of the box around a mask and the object's box, from which both are taken for one extent."""
+_SURE_OF_PIXELS = 16.0
+"""Square pixels of an object's polygons: smaller ones are drawn, to see whether they have a pixel."""
 
 
 def usable_mask(
@@ -29,26 +36,41 @@ def usable_mask(
     if drawn_at is not None and drawn_at != tuple(size):
         faults.add(OTHER_SIZE, f"{where}: {drawn_at[1]} x {drawn_at[0]} in an image of {size[1]} x {size[0]}")
         return NOTHING
-    around = _sides_around(content)
+    around = _sides_around(content, size)
     if around is None or not _touch(around, np.array([0, 0, *size])):
         faults.add(OUTSIDE_IMAGE, where)
         return NOTHING
     if box is not None and not _touch(around, box):
         faults.add(BESIDE_BOX, where)
         return NOTHING
+    if box is not None and not _same_extent(around, box):
+        faults.add(OTHER_EXTENT, where)
     return content
 
 
-def _sides_around(content: bytes) -> np.ndarray | None:
-    """Returns the box yxyx around a mask, in pixels; None where it has no pixel."""
+def _sides_around(content: bytes, size: tuple[int, int]) -> np.ndarray | None:
+    """Returns the box yxyx around a mask, in pixels; None where it has no pixel in an image of this height and width."""
     outline = unpack_outline(content)
     if isinstance(outline, list):
         points = np.concatenate(outline)
-        return np.concatenate([points.min(0)[::-1], points.max(0)[::-1]])
+        low, high = points.min(0)[::-1], points.max(0)[::-1]
+        if sum(map(_area_of_polygon, outline)) < _SURE_OF_PIXELS and not bitmap_of_polygons(outline, size).any():
+            return None
+        return np.concatenate([low, high])
     if outline is None or not outline.pixels.any():
         return None
     rows, columns = (np.flatnonzero(outline.pixels.any(axis)) for axis in (1, 0))
     return np.array([rows[0], columns[0] + outline.first, rows[-1] + 1, columns[-1] + 1 + outline.first], np.float64)
+
+
+def _area_of_polygon(polygon: np.ndarray) -> float:
+    x, y = polygon.T
+    return abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1)))) / 2
+
+
+def _same_extent(first: np.ndarray, second: np.ndarray) -> bool:
+    shared = shared_areas(first, second[None])[0]
+    return bool(shared >= _SAME_EXTENT * (areas(np.stack([first, second])).sum() - shared))
 
 
 def _touch(first: np.ndarray, second: np.ndarray) -> bool:

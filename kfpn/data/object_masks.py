@@ -63,8 +63,9 @@ class ObjectMasks:
             size: height and width of the image.
 
         Raises:
-            ValueError: "mask i must RULE, got VALUE".
+            ValueError: "mask i must RULE, got VALUE"; for a size that is none.
         """
+        size = _checked_size(size)
         contents = []
         for i, outline in enumerate(outlines):
             try:
@@ -238,3 +239,10 @@ def _cells_inside(clip: np.ndarray, box: np.ndarray, cells: tuple[int, int]) -> 
     )
     inside_y, inside_x = (rows > clip[0]) & (rows < clip[2]), (columns > clip[1]) & (columns < clip[3])
     return np.outer(inside_y, inside_x).astype(np.uint8)
+
+
+def _checked_size(size: Any) -> tuple[int, int]:
+    sides = tuple(size) if isinstance(size, Sequence | np.ndarray) and not isinstance(size, str) else ()
+    if len(sides) != 2 or not all(isinstance(side, int | np.integer) and side >= 1 for side in sides):
+        raise ValueError(f"size must be height and width of the image, whole numbers of at least 1, got {size!r}")
+    return int(sides[0]), int(sides[1])

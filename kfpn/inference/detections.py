@@ -105,7 +105,12 @@ class Detections(DictOfBefore):
         Returns:
             list: N dicts of `image_id`, `category_id` (the data set's own), `bbox` (x, y, width, height in pixels), `score`, with
             masks `segmentation` (COCO's compressed run lengths), and `category_name`, which COCO's tools pass over.
+
+        Raises:
+            ValueError: if `image_id` is no whole number.
         """
+        if isinstance(image_id, bool) or not isinstance(image_id, int | np.integer):
+            raise ValueError(f"image_id must be a whole number, as COCO has it, got {image_id!r}")
         one: dict[str, Any] = {"image_id": image_id, "boxes": self.boxes, "scores": self.scores, "labels": self.labels}
         lengths = self._run_lengths()
         if lengths is not None:

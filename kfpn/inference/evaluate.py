@@ -13,6 +13,7 @@ from kfpn.config.test_scales import checked_scales
 from kfpn.config.tile_options import Tiles
 from kfpn.data import formats
 from kfpn.data.annotation_checks import LOGGER
+from kfpn.data.annotations import boxes_alone
 from kfpn.data.class_names import lacking_classes, listed
 from kfpn.data.dataset_checks import check_validation_set
 from kfpn.data.own_split import open_validation
@@ -159,6 +160,8 @@ def open_evaluation(request: EvaluationRequest) -> Evaluation:
     config = _asked_config(request)
     source = _open_data(request, config)
     source_labels(source, model.class_names)  # before the long work
+    if config.model.mask and (why := boxes_alone(source)):
+        LOGGER.warning("%s", why)
     if unused := lacking_classes(source, model.class_names)[1]:
         LOGGER.warning("%s: classes that the model lacks, without a box, not measured: %s", source.name, listed(unused))
     proposals = proposals_of(config.proposals, source) if config.proposals else None

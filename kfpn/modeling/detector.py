@@ -219,7 +219,7 @@ def build_detector(
     padded: bool = False,
     class_names: Sequence[str] | None = None,
     weights: str | None = None,
-    **settings,
+    **settings: Any,
 ) -> keras.Model:
     """Builds a Faster R-CNN with a Feature Pyramid Network, with fresh weights but for those of a Keras model as backbone.
 

@@ -1,7 +1,7 @@
 """Puts the masks of detections into their images, by the rules of detectron2 and torchvision."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from keras import ops
@@ -49,7 +49,9 @@ def _toward_zero(numbers, values):
 _RULES = {"sampled": _sampled, "resized": _resized}
 
 
-def paste_masks(masks, boxes, height: int, width: int, threshold: float | None = 0.5, rule: Pasting = "sampled"):
+def paste_masks(
+    masks: Any, boxes: Any, height: int, width: int, threshold: float | None = 0.5, rule: Pasting = "sampled"
+) -> Any:
     """Puts masks into an image of a given size.
 
     To show detections in an image of another size, scale the boxes and paste anew. A pasted mask that is resized is another mask.
@@ -69,7 +71,10 @@ def paste_masks(masks, boxes, height: int, width: int, threshold: float | None =
     Raises:
         ValueError: for arrays of other shapes, sizes below 1, a threshold that is none, or an unknown rule.
     """
-    masks, boxes = (np.asarray(given) if isinstance(given, list | tuple) else given for given in (masks, boxes))
+    masks, boxes = (
+        np.asarray(given if len(given) else np.zeros(none)) if isinstance(given, list | tuple) else given
+        for given, none in ((masks, (0, 1, 1)), (boxes, (0, 4)))
+    )
     _check_arrays(masks, boxes, height, width, rule)
     _check_threshold(threshold)
     if isinstance(masks, np.ndarray):
@@ -93,7 +98,7 @@ def paste_one(mask, box, pixels, threshold: float | None = 0.5, rule: Pasting = 
         pixels: the numbers of the image's rows (height,) and of its columns (width,), float32.
         threshold, rule: of `paste_masks`.
     """
-    is_filled = ops.all(box[2:] > box[:2])
+    is_filled = ops.logical_and(ops.all(ops.isfinite(box)), ops.all(box[2:] > box[:2]))
     low, high = box[None, :2], ops.where(is_filled, box[2:], box[:2] + 1.0)[None]
     of_rows, of_columns = (
         _RULES[rule](ops, low[:, axis], high[:, axis], pixels[axis], mask.shape[axis])[0] for axis in (0, 1)
@@ -152,20 +157,38 @@ def paste_one_by_one(
 
 
 def _check_arrays(masks, boxes, height: int, width: int, rule: str) -> None:
+    for name, given in (("masks", masks), ("boxes", boxes)):
+        if not hasattr(given, "shape") or (isinstance(given, np.ndarray) and given.dtype.kind not in "bfiu"):
+            raise ValueError(
+                f"{name} must be an array or a tensor of numbers, got {type(given).__name__} {str(given)[:40]!r}"
+            )
     if len(masks.shape) != 3 or masks.shape[1] != masks.shape[2]:
         raise ValueError(f"masks must be (D, M, M), got {tuple(masks.shape)}: paste the detections of one image")
+    if isinstance(masks, np.ndarray) and np.isnan(masks).any():
+        raise ValueError("masks must be in 0..1, got NaN, as an overflow of half precision gives")
     if isinstance(masks, np.ndarray) and masks.size and not (masks.min() >= 0.0 and masks.max() <= 1.0):
         raise ValueError(f"masks must be in 0..1, got {masks.min():g} to {masks.max():g}: divide what is 0..255 by 255")
     if tuple(boxes.shape) != (masks.shape[0], 4):
         raise ValueError(f"boxes must be ({masks.shape[0]}, 4), a box a mask, got {tuple(boxes.shape)}")
-    if isinstance(height, int | np.integer) and isinstance(width, int | np.integer) and min(height, width) < 1:
+    known = [side for side in (height, width) if not _is_tensor(side)]
+    if not all(isinstance(side, int | np.integer) for side in known):
+        raise ValueError(f"height and width must be whole numbers, got {height!r} and {width!r}: round them")
+    if min(known, default=1) < 1:
         raise ValueError(f"height and width must be at least 1, got {height} and {width}")
     if rule not in _RULES:
         raise ValueError(f"rule must be {' or '.join(map(repr, _RULES))}, got {rule!r}")
 
 
+def _is_tensor(value: Any) -> bool:
+    """Tells whether a value is a tensor of Keras' backend, which in a graph is not known yet."""
+    return hasattr(value, "shape") and not isinstance(value, np.ndarray | np.generic)
+
+
 def _check_threshold(threshold: float | None) -> None:
-    if isinstance(threshold, int | float) and not 0.0 < threshold <= 1.0:
+    if threshold is None or _is_tensor(threshold):
+        return
+    is_number = np.ndim(threshold) == 0 and np.asarray(threshold).dtype.kind in "iuf"
+    if not (is_number and 0.0 < threshold <= 1.0):
         raise ValueError(
-            f"threshold must be above 0 and at most 1, or None, got {threshold:g}: at 0 all of the image would be the object"
+            f"threshold must be above 0 and at most 1, or None, got {threshold!r}: at 0 all of the image would be the object"
         )

@@ -1,10 +1,14 @@
 """Sums RoIAlign's samples where their number grows with the RoI (ROIAlign with sampling_ratio 0)."""
 
+import inspect
+
 from keras import ops
 
 BLOCK = 32
 """RoIs that are pooled together: so few that most need the same number of samples, and that their sums stay in a processor's
 cache."""
+ADDS_ROWS = "reduction" in inspect.signature(ops.scatter_update).parameters
+"""Whether this Keras adds rows to a table at once: from 3.14 on."""
 
 
 def linear_taps(at, cells):
@@ -127,6 +131,13 @@ def _over_samples(parts, size, add, value):
     return ops.while_loop(lambda k, _value: k < most, add_sample, (start_at, value))[1]
 
 
+def _with_added_rows(table, index, rows):
+    """Returns a table (L, C) to whose rows, by their numbers (M, 1) int32, others (M, C) are added; a number may occur often."""
+    if ADDS_ROWS:
+        return ops.scatter_update(table, index, rows, reduction="add")
+    return table + ops.scatter(index, rows, ops.shape(table))  # slower: it fills and reads one more table
+
+
 def adaptive_sum(table, parts, size):
     """Pools RoIs with as many samples as each needs, in float32: loops over blocks of RoIs, and over a block's samples.
 
@@ -170,7 +181,7 @@ def adaptive_sum(table, parts, size):
                 def add(total, indices, weights):
                     index = ops.concatenate(indices)[:, None]
                     taps = ops.concatenate([above * weight for weight in weights])
-                    return ops.scatter_update(total, index, taps, reduction="add")
+                    return _with_added_rows(total, index, taps)
 
                 return _over_samples(block(i), size, add, total)
 

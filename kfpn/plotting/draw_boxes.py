@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from kfpn.plotting.draw_masks import Masks, chosen_masks, draw_masks, enlarged_masks
 from kfpn.plotting.fonts import drawable, font_for, plain_font
+from kfpn.plotting.label_places import LabelPlaces
 
 GOLDEN_RATIO = 0.618033988749895
 PANEL_SIDE = 480
@@ -42,6 +43,9 @@ def draw_detections(
     masks: np.ndarray | Masks | None = None,
 ) -> np.ndarray:
     """Draws boxes with their labels, the best box on top, and masks under the boxes.
+
+    A label that has no place where it hides neither another label nor another object is left out, the surest detections
+    first served. So a crowd of small objects stays visible.
 
     Args:
         image: (H, W, 3) uint8 RGB; it is not changed.
@@ -77,14 +81,15 @@ def draw_detections(
     canvas = ImageDraw.Draw(picture)
     for index in shown:
         _draw_box(canvas, boxes[index], class_color(int(labels[index])), width, image.shape)
-    # Texts are drawn after all boxes, so that no line runs through a text.
-    for index in shown:
+    # Texts are drawn after all boxes, so that no line runs through a text. The surest detection chooses its place first.
+    places = LabelPlaces(boxes[shown], image.shape)
+    for row, index in reversed(list(enumerate(shown))):
         name = str(labels[index])
         if class_names is not None:
             name = drawable(" ".join(str(class_names[int(labels[index])]).split()), name)
         text = name if scores is None else f"{name} {100 * scores[index]:.0f}%"
         font = font_for(text, text_size) or plain_font(text_size)
-        _draw_text(canvas, boxes[index], text, class_color(int(labels[index])), font, image.shape)
+        _draw_text(canvas, places, row, text, class_color(int(labels[index])), font)
     return np.asarray(picture)
 
 
@@ -139,6 +144,10 @@ def _check_masks(masks: np.ndarray | Masks, shape: tuple[int, ...]) -> None:
         raise ValueError(
             f"masks must be {shape}, a picture of the image's size for each box, got {np.shape(masks)}: use kfpn.paste_masks"
         )
+    if not callable(masks) and np.asarray(masks).dtype.kind == "f":
+        raise ValueError(
+            f"masks must be bool, got {np.asarray(masks).dtype}: paste them with a threshold, or write masks >= 0.5"
+        )
 
 
 def _check_image(image: np.ndarray) -> None:
@@ -155,17 +164,18 @@ def _draw_box(canvas: ImageDraw.ImageDraw, box: np.ndarray, color: Any, width: i
 
 def _draw_text(
     canvas: ImageDraw.ImageDraw,
-    box: np.ndarray,
+    places: LabelPlaces,
+    row: int,
     text: str,
     color: tuple[int, int, int],
     font: ImageFont.FreeTypeFont,
-    shape: tuple[int, ...],
 ) -> None:
     left, top, right, bottom = canvas.textbbox((0, 0), text, font=font)
     width, height = right - left + 4, bottom - top + 4
-    # The text stands above the box, or inside where there is no room above, and never leaves the picture.
-    y = box[0] - height if box[0] >= height else box[0]
-    x, y = max(0, min(box[1], shape[1] - width)), max(0, min(y, shape[0] - height))
+    place = places.take(row, height, width)
+    if place is None:
+        return
+    y, x = place
     canvas.rectangle((x, y, x + width, y + height), fill=color)
     dark = 0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2] < 128
     canvas.text((x + 2 - left, y + 2 - top), text, fill="white" if dark else "black", font=font)

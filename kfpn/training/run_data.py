@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from kfpn.config.run import Config
-from kfpn.data.annotations import AnnotatedSource, have_masks
+from kfpn.data.annotations import AnnotatedSource, boxes_alone, have_masks
 from kfpn.data.augment import largest_training_input
 from kfpn.data.class_names import relabelled, with_classes_of
 from kfpn.data.dataset_checks import check_training_set, check_validation_set, warn_of_shared_images
@@ -87,8 +87,8 @@ def open_run_data(config: Config, source: Source | str | None, val_source: Sourc
     else:
         validation = with_classes_of(opened, validation)
         check_validation_set(validation)
-        if config.model.mask and isinstance(validation, AnnotatedSource) and not have_masks(validation):
-            warnings.warn(f"{validation.name}: no object has a mask, so AP is measured of boxes alone", stacklevel=4)
+        if config.model.mask and (why := boxes_alone(validation)):
+            warnings.warn(why, stacklevel=4)
         warn_of_shared_images(opened, validation)
     if not config.proposals:
         return RunData(opened, validation)
@@ -99,9 +99,10 @@ def open_run_data(config: Config, source: Source | str | None, val_source: Sourc
 def _require_any_mask(source: Source) -> None:
     """Raises ValueError where no object of a data set has a mask. Sources of other classes are not asked: that would read all of it."""
     if isinstance(source, AnnotatedSource) and not have_masks(source):
-        raise ValueError(
-            f"{source.name} must have objects with masks for --mask, got none: leave --mask out, or name data with outlines (docs/masks.md)"
-        )
+        advice = "leave --mask out, or name data with outlines (docs/masks.md)"
+        if source.annotations.masks is None:
+            advice += "; in Python, kfpn.open_source(..., masks=True) reads them"
+        raise ValueError(f"{source.name} must have objects with masks for --mask, got none: {advice}")
 
 
 def _without_effect(config: Config) -> str:

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 
+from kfpn.config.model import ModelConfig
 from kfpn.config.run import Config, InputConfig, from_dict, to_dict
 
 
@@ -40,6 +41,8 @@ def test_a_value_of_any_type_is_taken_or_refused_in_one_line(value):
 def test_text_is_no_truth_value(value):
     with pytest.raises(ValueError, match=r"^input\.keep_empty must be True or False, got "):
         InputConfig(keep_empty=value)
+    with pytest.raises(ValueError, match=r"^model\.mask must be True or False, got "):
+        ModelConfig(mask=value)
 
 
 def test_a_number_is_no_text_and_none_that_json_lacks():

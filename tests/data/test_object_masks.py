@@ -195,11 +195,22 @@ def test_what_covers_an_object_is_taken_from_its_mask():
         ({"size": [20, 30], "counts": "ooooooooooooo0"}, "counts of pixels"),
         ({"size": "20", "counts": []}, "size of height and width"),
         (np.zeros((5, 5), bool), "image's size"),
+        (np.zeros(SIZE, np.float32), "be a bitmap of bool or whole numbers, got float32"),
+        (np.zeros(SIZE, int).tolist(), "be a NumPy array where it is a bitmap"),
+        (np.array(5), "be polygons or run lengths, got ndarray"),
     ],
 )
 def test_an_outline_that_is_none_is_refused_in_one_line(outline, said):
     with pytest.raises(ValueError, match=f"mask 1 must .*{said}"):
         ObjectMasks.of([None, outline], SIZE)
+
+
+@pytest.mark.parametrize("size", [None, (0, 5), (-5, 10), (4, 5, 3), "45", (4.0, 5.0)])
+def test_a_size_that_is_none_is_refused(size):
+    with pytest.raises(
+        ValueError, match="size must be height and width of the image, whole numbers of at least 1, got"
+    ):
+        ObjectMasks.of([[BOX]], size)
 
 
 def test_a_turn_by_another_angle_is_refused():

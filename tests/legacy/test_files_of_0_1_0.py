@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 
 import keras
@@ -16,7 +17,17 @@ from kfpn.runs.workdir import Workdir
 HERE = Path(__file__).parent
 
 
+def release(version):
+    return tuple(int(part) for part in version.split(".")[:2])
+
+
 def test_a_keras_file_of_0_1_0_loads_and_has_the_same_detections():
+    with zipfile.ZipFile(HERE / "detector_0.1.0.keras") as file:
+        written_by = json.loads(file.read("metadata.json"))["keras_version"]
+    if release(keras.__version__) < release(written_by):
+        pytest.skip(
+            f"Keras {written_by} wrote this file; Keras promises nothing for older versions, such as {keras.__version__}"
+        )
     kfpn.build_detector  # noqa: B018 - imports the layers, which Keras then knows
     model = keras.models.load_model(HERE / "detector_0.1.0.keras")
     image = np.random.default_rng(1).integers(0, 256, (1, 64, 96, 3)).astype("float32")

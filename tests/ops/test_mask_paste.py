@@ -148,7 +148,7 @@ def test_sides_may_be_tensors_in_a_graph():
             "sampled",
             "masks must be in 0..1, got 255 to 255",
         ),
-        (np.full((2, 28, 28), np.nan), np.zeros((2, 4)), (9, 9), "sampled", "masks must be in 0..1, got nan"),
+        (np.full((2, 28, 28), np.nan), np.zeros((2, 4)), (9, 9), "sampled", "masks must be in 0..1, got NaN"),
         (np.zeros((2, 28, 28)), np.zeros((2, 4)), (9, 9), "nearest", "rule must be 'sampled' or 'resized'"),
     ],
 )
@@ -157,7 +157,19 @@ def test_wrong_arguments_are_named(masks, boxes, size, rule, words):
         paste_masks(masks, boxes, *size, rule=rule)
 
 
-@pytest.mark.parametrize("threshold", [0, 0.0, -1.0, 1.5, float("nan")])
+@pytest.mark.parametrize("size", [(37.0, 53.0), ("37", 53), (None, 53), (np.float32(3), 4), ((3, 4), 5)])
+def test_sides_that_are_no_whole_numbers_are_refused(size):
+    with pytest.raises(ValueError, match="height and width must be whole numbers, got"):
+        paste_masks(ones(), box(0, 0, 2, 2), *size)
+
+
+@pytest.mark.parametrize(("masks", "name"), [(None, "masks"), ([["a"]], "masks"), (ones(), "boxes")])
+def test_what_is_no_array_of_numbers_is_named(masks, name):
+    with pytest.raises(ValueError, match=f"{name} must be an array or a tensor of numbers, got"):
+        paste_masks(masks, None, 4, 4)
+
+
+@pytest.mark.parametrize("threshold", [0, 0.0, -1.0, 1.5, float("nan"), np.float32(0), np.array(2.0), "0.5", [0.5]])
 def test_a_threshold_that_is_none_is_refused(threshold):
     with pytest.raises(ValueError, match="threshold must be above 0 and at most 1, or None, got"):
         paste_masks(ones(), box(0, 0, 2, 2), 4, 4, threshold)
@@ -166,8 +178,14 @@ def test_a_threshold_that_is_none_is_refused(threshold):
 def test_no_detection_at_all_and_lists_are_pasted():
     assert paste_masks(ops.zeros((0, 28, 28)), ops.zeros((0, 4)), 5, 6).shape == (0, 5, 6)
     assert paste_masks(np.zeros((0, 28, 28)), np.zeros((0, 4)), 5, 6).shape == (0, 5, 6)
+    assert paste_masks([], [], 5, 6).shape == (0, 5, 6)
     assert paste_masks(ones().tolist(), [[1, 1, 3, 3]], 5, 6).sum() == 4
 
 
-def test_a_box_that_is_not_finite_is_empty():
-    assert not paste_masks(ones(), box(0, 0, np.nan, 2), 4, 4).any()
+@pytest.mark.parametrize("side", [np.nan, np.inf])
+def test_a_box_that_is_not_finite_is_empty(side):
+    not_finite = box(0, 0, side, 2)
+    assert not paste_masks(ones(), not_finite, 4, 4).any()
+    assert not np.any(
+        ops.convert_to_numpy(paste_masks(ops.convert_to_tensor(ones()), not_finite, 4, 4, threshold=None))
+    )

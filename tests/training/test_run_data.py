@@ -6,6 +6,8 @@ from PIL import Image
 
 from kfpn.config.model import ModelConfig
 from kfpn.config.run import Config
+from kfpn.data.annotations import boxes_alone
+from kfpn.data.formats import open_source
 from kfpn.runs.workdir import Workdir
 from kfpn.training.run_data import open_run_data
 
@@ -40,6 +42,19 @@ def test_data_without_a_mask_are_refused_for_a_mask_head(names, tmp_path):
     config = Config(data=names[0], val_data=names[1], workdir=str(tmp_path / "run"), model=ModelConfig(mask=True))
     with pytest.raises(ValueError, match=r"a.json must have objects with masks for --mask, got none: leave --mask out"):
         open_run_data(config, None, None)
+
+
+def test_of_a_source_that_was_opened_without_masks_it_is_said_how_to_read_them(names, tmp_path):
+    config = Config(workdir=str(tmp_path / "run"), model=ModelConfig(mask=True))
+    source = open_source(names[0], "train")
+    with pytest.raises(
+        ValueError, match=r"got none: leave .*; in Python, kfpn.open_source\(..., masks=True\) reads them"
+    ):
+        open_run_data(config, source, None)
+    assert boxes_alone(source).endswith("measured of boxes alone; kfpn.open_source(..., masks=True) reads them")
+    assert boxes_alone(open_source(names[0], "train", masks=True)).endswith(
+        "no object has a mask, so AP is measured of boxes alone"
+    )
 
 
 def test_validation_data_without_a_mask_are_warned_of(names, tmp_path):

@@ -73,7 +73,8 @@ def _parsed_json(path: Path, name: str, *, masks: bool) -> Any:
         row = dict(pairs)
         if len(row) != len(pairs) and not repeated and (said := repeated_key(pairs)):
             repeated.append(said)
-        outline = row.pop("segmentation", None)  # most of the file: dropped while parsing, so it never fills the memory
+        # Most of the file: dropped while parsing, so it never fills the memory. Some files write it with a capital.
+        outline = row.pop("segmentation" if "segmentation" in row else "Segmentation", None)
         if outline is not None and not row.get("bbox") and "image_id" in row:
             row["segmentation"] = box_around(outline)
         if masks and outline is not None and "image_id" in row:

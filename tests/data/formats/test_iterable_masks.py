@@ -1,5 +1,7 @@
 """Records of one's own with masks."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -44,6 +46,28 @@ def test_the_masks_of_a_part_are_those_of_its_images():
 def test_masks_that_do_not_fit_are_refused(masks, said):
     with pytest.raises(ValueError, match=said):
         kfpn.IterableSource([record(masks)], ["a"])
+
+
+def test_points_on_one_slanted_line_are_no_mask(caplog):
+    line = [2.0, 2, 5, 5, 8, 8]
+    with caplog.at_level("WARNING", "kfpn"):
+        source = kfpn.IterableSource([record(kfpn.ObjectMasks.of([[line], None], (10, 12)))], ["a"])
+    assert not source[0].masks.exists.any()
+    assert "masks without a pixel in their image, left out; the boxes stay: 1" in caplog.text
+
+
+def test_a_polygon_without_a_pixel_is_left_out_and_a_mask_of_another_extent_is_kept_and_both_are_said(caplog):
+    speck, corner = [2.1, 2.1, 2.3, 2.1, 2.3, 2.3], [2.0, 2, 5, 2, 5, 5, 2, 5]
+    one = record(kfpn.ObjectMasks.of([[speck], [corner]], (10, 12)))
+    with caplog.at_level("WARNING", "kfpn"):
+        source = kfpn.IterableSource(
+            [dataclasses.replace(one, boxes=np.array([[2, 2, 8, 8], [1, 1, 9, 11]], np.float32))], ["a"]
+        )
+    assert source[0].masks.exists.tolist() == [False, True]
+    assert (
+        "masks without a pixel in their image, left out; the boxes stay: 1 (first: object 0 of mine.png)" in caplog.text
+    )
+    assert "another one than their object's box (IoU below .5), kept: 1 (first: object 1 of mine.png)" in caplog.text
 
 
 def test_masks_without_a_pixel_or_beside_their_box_are_left_out_and_said(caplog):
