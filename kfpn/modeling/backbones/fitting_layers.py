@@ -24,7 +24,8 @@ class CropToImage(keras.layers.Layer):
         self.stride = stride
 
     def call(self, x, images):
-        cells = [-(-side // self.stride) for side in ops.shape(images)[1:3]]
+        # Not -(-side // stride): ONNX divides integers towards zero, and -35 // 16 would be -2 there.
+        cells = [(side + (self.stride - 1)) // self.stride for side in ops.shape(images)[1:3]]
         # Where shapes are static and nothing is too much, no operation is left over.
         fits = all(isinstance(side, int) for side in cells) and tuple(x.shape[1:3]) == tuple(cells)
         return x if fits else x[:, : cells[0], : cells[1]]
