@@ -116,6 +116,10 @@ def export(workdir: Path) -> None:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Returns the rows as a table in Markdown."""
+
+    def figure(value: float | None) -> str:
+        return "-" if value is None else f"{value:.3f}"  # no evaluation fits into a very short run
+
     lines = [
         "| backbone | AP | AP50 | steps | weights, millions: backbone, all | ms an image | padding: P2, P5, in standard deviations | exports |",
         "|---|---|---|---|---|---|---|---|",
@@ -123,7 +127,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     for row in rows:
         padding = f"{row['padding']['P2']:.0e}, {row['padding']['P5']:.0e}"
         lines.append(
-            f"| `{row['backbone']}` | {row['AP']:.3f} | {row['AP50']:.3f} | {row['steps']} | {row['backbone_millions']:.1f}, "
+            f"| `{row['backbone']}` | {figure(row['AP'])} | {figure(row['AP50'])} | {row['steps']} | {row['backbone_millions']:.1f}, "
             f"{row['millions']:.1f} | {row['ms']:.0f} | {padding} | {'verified' if row['exported'] else 'not made'} |"
         )
     return "\n".join(lines)

@@ -2,6 +2,8 @@
 
 import difflib
 import os
+import zipfile
+from pathlib import Path
 
 APPLICATIONS = {
     "convnext_tiny": "ConvNeXtTiny",
@@ -42,6 +44,23 @@ BACKBONES: dict[str, tuple[str, ...]] = {
 def is_keras_file(name: str) -> bool:
     """Tells whether a backbone is a file that Keras wrote."""
     return name.endswith(KERAS_FILE)
+
+
+def require_keras_file(path: str | os.PathLike) -> None:
+    """Checks that a path is that of a file that Keras may have written.
+
+    Raises:
+        ValueError: naming the path, if nothing or a folder is there, or a file of another kind.
+    """
+    if not Path(path).exists():
+        why = "which does not exist"
+    elif not Path(path).is_file():
+        why = "which is a folder"
+    elif not zipfile.is_zipfile(path):
+        why = "which is a file of another kind, or damaged"
+    else:
+        return
+    raise ValueError(f"model.backbone must be a file that model.save() of Keras wrote, got {str(path)!r}, {why}")
 
 
 def is_keras_model(name: str) -> bool:

@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from kfpn.config.backbone_names import is_keras_file
+from kfpn.config.backbone_names import is_keras_file, require_keras_file
 from kfpn.config.run import Config
 
 KEPT = "backbone.keras"
@@ -22,7 +22,7 @@ def keep_backbone(folder: Path, backbone: str, is_begun: bool) -> None:
         is_begun: whether the run has kept weights or checkpoints.
 
     Raises:
-        ValueError: if the file is not there, or is another one than when the run began.
+        ValueError: if the file is not there, is no file of Keras, or is another one than when the run began.
     """
     if not is_keras_file(backbone):
         return
@@ -34,10 +34,7 @@ def keep_backbone(folder: Path, backbone: str, is_begun: bool) -> None:
                 f"{kept}: bring the old file back or name that copy, or start anew with another --workdir"
             )
         return
-    if not given.is_file():
-        raise ValueError(
-            f"model.backbone must be a file that model.save() of Keras wrote, got {backbone!r}, which does not exist"
-        )
+    require_keras_file(given)
     if kept.exists() and os.path.samefile(given, kept):
         return
     aside = kept.with_name(f"{KEPT}.tmp")

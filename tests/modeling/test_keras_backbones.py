@@ -1,5 +1,7 @@
 """Tests Keras models as backbones: their maps, their pixels, what is frozen, and what padding does."""
 
+import zipfile
+
 import keras
 import numpy as np
 import pytest
@@ -118,6 +120,16 @@ def test_a_frozen_model_with_settings_that_would_freeze_it_is_refused():
     assert not detector_on(model).get_layer("features").get_layer("backbone").trainable_weights
 
 
+def test_frozen_norms_stay_frozen_and_a_setting_that_says_otherwise_is_refused():
+    model = convolutions()
+    for i in range(1, 6):
+        model.get_layer(f"bn{i}").trainable = False
+    with pytest.raises(ValueError, match=r"^model\.norm must be frozen_bn with backbone mine\.keras, got 'sync_bn': its batch norms"):
+        detector_on(model, norm="sync_bn")
+    backbone = detector_on(model).get_layer("features").get_layer("backbone")
+    assert {variable.path.split("/")[-2] for variable in backbone.trainable_weights} == {f"conv{i}" for i in range(1, 6)}
+
+
 @pytest.mark.parametrize(
     ("settings", "trained"),
     [
@@ -161,6 +173,9 @@ def test_a_detector_on_a_named_network_prepares_pixels_as_the_whole_network_of_k
     np.testing.assert_allclose(ours, theirs(image, training=False), atol=1e-4)
     assert built_settings(detector)["backbone"] == "keras:mobilenet_v3_small"
     assert pixel_rule("keras:efficientnetv2-s").std != pixel_rule("keras:efficientnetv2-b1").std
+    # Keras' .999 would be too slow for a run of some thousand steps.
+    norms = [layer for layer in layers_within(features) if isinstance(layer, keras.layers.BatchNormalization)]
+    assert {layer.momentum for layer in norms} == {0.9}
 
 
 @pytest.mark.parametrize("preparing", [False, True])
@@ -180,6 +195,39 @@ def test_a_model_gets_pixels_of_0_to_255_only_if_it_prepares_them_itself(prepari
 
 
 # ------------------------------------------------------------------------------------------------ files
+
+
+def a_text(path):
+    path.write_text("no model")
+
+
+def an_archive(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("readme.txt", "no model")
+
+
+def a_lambda(path):
+    inputs = keras.Input((None, None, 3))
+    keras.Model(inputs, keras.layers.Lambda(lambda x: x + 1.0)(inputs)).save(path)
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (a_text, "which is a file of another kind, or damaged$"),
+        (lambda path: path.mkdir(), "which is a folder$"),
+        (an_archive, r".*config\.json"),
+        (a_lambda, ".*Lambda"),
+        (lambda path: convolutions(strides=(8, 1, 2, 2, 1)).save(path), "strides 4, 8, 16 and 32, got none of stride 4"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_backbone_is_refused_in_one_line(write, message, tmp_path):
+    path = tmp_path / "some.keras"
+    write(path)
+    with pytest.raises(ValueError, match=message) as error:
+        kfpn.build_detector(3, str(path))
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith("backbone must have maps" if "stride" in message else "model.backbone must be a file")
 
 
 @pytest.fixture(scope="module")

@@ -45,8 +45,13 @@ def adopt(model: keras.Model, config: ModelConfig) -> BackboneModel:
         config: `norm`, `freeze_stages` and `backbone_layers` count.
 
     Raises:
-        ValueError: if it has no such maps, see `stage_outputs`.
+        ValueError: if it has no such maps, see `stage_outputs`; or if its norms are frozen and `norm` says that they train.
     """
+    if config.norm != "frozen_bn" and has_frozen_norms(model):
+        raise ValueError(
+            f"model.norm must be frozen_bn with backbone {config.backbone}, got {config.norm!r}: its batch norms are frozen "
+            "(trainable = False). To train them, set trainable = True on these layers before"
+        )
     layers = None if config.backbone_layers is None else names_of_layers(config.backbone_layers)
     backbone = BackboneModel(model.inputs[0], stage_outputs(model, layers), name=BACKBONE)
     backbone.source = config.backbone
@@ -67,6 +72,12 @@ def freeze(backbone: BackboneModel, config: ModelConfig) -> None:
             if config.norm == "frozen_bn":
                 layer.trainable = False
             layer.synchronized = layer.synchronized or config.norm == "sync_bn"
+
+
+def has_frozen_norms(model: keras.Model) -> bool:
+    """Tells whether a model has batch norms, and none of them trains."""
+    norms = [layer for layer in layers_within(model) if isinstance(layer, keras.layers.BatchNormalization)]
+    return bool(norms) and not any(layer.trainable for layer in norms)
 
 
 def layers_within(layer: keras.layers.Layer, known: set[int] | None = None) -> Iterator[keras.layers.Layer]:

@@ -1,13 +1,13 @@
 """Opens the backbone that a call of `build_detector` or a file gives."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import keras
 
-from kfpn.config.backbone_names import backbone_module, brings_pixel_rule, is_keras_file
+from kfpn.config.backbone_names import backbone_module, brings_pixel_rule, is_keras_file, require_keras_file
 from kfpn.modeling.backbones.applications import build_application
+from kfpn.modeling.backbones.backbone_model import has_frozen_norms
 from kfpn.modeling.backbones.stage_outputs import require_images_of_any_size
 
 ALL_TRAINS: dict[str, Any] = {"norm": "bn", "freeze_stages": 0}
@@ -20,10 +20,7 @@ def read_keras_file(path: str) -> keras.Model:
     Raises:
         ValueError: naming the file, if it is not there, is none, or needs classes that nobody has registered.
     """
-    if not Path(path).is_file():
-        raise ValueError(
-            f"model.backbone must be a file that model.save() of Keras wrote, got {path!r}, which does not exist"
-        )
+    require_keras_file(path)
     try:
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras raises errors of many types for a file that it can't read
@@ -74,7 +71,8 @@ def opened(
                     f"{name} must be left out with a frozen backbone, got {settings[name]!r} with {model.name}, in which nothing "
                     "trains: leave it out, or set trainable = True on the model before"
                 )
-    return _name_of(backbone), model, {**ALL_TRAINS, **settings}
+    frozen = {"norm": "frozen_bn"} if has_frozen_norms(model) else {}
+    return _name_of(backbone), model, {**ALL_TRAINS, **frozen, **settings}
 
 
 def _name_of(backbone: str | keras.Model) -> str:
