@@ -5,9 +5,13 @@ import filecmp
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kfpn.config.backbone_names import is_keras_file, require_keras_file
 from kfpn.config.run import Config
+
+if TYPE_CHECKING:
+    import keras
 
 KEPT = "backbone.keras"
 """Name of the copy."""
@@ -40,6 +44,29 @@ def keep_backbone(folder: Path, backbone: str, is_begun: bool) -> None:
     aside = kept.with_name(f"{KEPT}.tmp")
     shutil.copyfile(given, aside)
     os.replace(aside, kept)
+
+
+def with_written_backbone(folder: Path, config: Config, features: "keras.Model") -> Config:
+    """Writes the Keras model that is a detector's backbone into a work directory, if the detector has one that no name builds.
+
+    Args:
+        folder: the work directory, which exists.
+        config: with the detector's settings.
+        features: of the detector's submodels.
+
+    Returns:
+        `config`, whose backbone is the file that was written; `config` itself for a backbone that a name builds.
+
+    Raises:
+        OSError: if it can't be written.
+    """
+    if not is_keras_file(config.model.backbone):
+        return config
+    kept = folder / KEPT
+    aside = kept.with_name(f"aside-{KEPT}")  # Keras wants this ending.
+    features.get_layer("backbone").save(aside)
+    os.replace(aside, kept)
+    return with_kept_backbone(folder, config)
 
 
 def with_kept_backbone(folder: Path, config: Config) -> Config:

@@ -24,8 +24,9 @@ from tests.modeling import tiny
 from tests.modeling.keras_models import convolutions
 from tests.training.made_up import source
 
-TRAIN, VALIDATION = source(0, 4, name="seen"), source(100, 2, name="unseen")
-FIRST = {"keras:mobilenet_v3_small": "conv", "mine.keras": "conv1"}
+TRAIN = source(0, 4, name="seen")
+NAMED = ("keras:mobilenet_v3_large", "keras:efficientnetv2-b0", "keras:convnext_tiny")
+"""Networks of keras.applications whose runs and exports are tested with -m slow; a small model of one's own is tested always."""
 
 
 def run_config(folder, backbone, steps=2):
@@ -34,13 +35,11 @@ def run_config(folder, backbone, steps=2):
     return dataclasses.replace(
         base,
         data="seen",
-        val_data="unseen",
         workdir=str(folder / "run"),
         steps=steps,
         batch_size=2,
         log_every=1,
         checkpoint_every=1,
-        eval_every=2,
         samples=0,
         report=False,
         jit_compile=False,
@@ -59,22 +58,18 @@ def run_on_a_file(tmp_path_factory):
     model = convolutions(preparing=True)
     model.save(folder / "mine.keras")
     config = run_config(folder, str(folder / "mine.keras"))
-    train(config, TRAIN, VALIDATION)
+    train(config, TRAIN)
     return config, model
 
 
-@pytest.fixture(scope="module")
-def run_on_a_name(tmp_path_factory):
-    """Returns the configuration of a run on a network of keras.applications."""
-    config = run_config(tmp_path_factory.mktemp("name"), "keras:mobilenet_v3_small")
-    train(config, TRAIN, VALIDATION)
+@pytest.fixture(scope="module", params=["file", *(pytest.param(name, marks=pytest.mark.slow) for name in NAMED)])
+def run(request, tmp_path_factory):
+    """Returns the configuration of a run on a file, or on a network of keras.applications."""
+    if request.param == "file":
+        return request.getfixturevalue("run_on_a_file")[0]
+    config = run_config(tmp_path_factory.mktemp("name"), request.param)
+    train(config, TRAIN)
     return config
-
-
-@pytest.fixture(params=["run_on_a_file", "run_on_a_name"])
-def run(request):
-    made = request.getfixturevalue(request.param)
-    return made[0] if isinstance(made, tuple) else made
 
 
 def backbone_in(workdir):
@@ -110,12 +105,12 @@ def test_the_work_directory_has_all_that_its_detector_needs(run, tmp_path):
 
 def test_a_run_on_a_file_goes_on_with_that_file_alone(run_on_a_file, tmp_path):
     config, _ = run_on_a_file
-    assert train(config, TRAIN, VALIDATION)["steps"] == 2
+    assert train(config, TRAIN)["steps"] == 2
     convolutions(width=4).save(tmp_path / "other.keras")
     other = dataclasses.replace(config, model=dataclasses.replace(config.model, backbone=str(tmp_path / "other.keras")))
     before = to_dict(Workdir(config.workdir).read_config())
     with pytest.raises(ValueError, match=r"model\.backbone must be the file that .*run began with, got .*other\.keras"):
-        train(other, TRAIN, VALIDATION)
+        train(other, TRAIN)
     assert to_dict(Workdir(config.workdir).read_config()) == before
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import kfpn
 from kfpn.modeling.backbones.applications import PIXEL_RULES, build_application, pixel_rule
-from kfpn.modeling.backbones.backbone_model import layers_within
+from kfpn.modeling.backbones.backbone_model import adopt, layers_within
 from kfpn.modeling.backbones.keras_model import prepares_pixels
 from kfpn.modeling.backbones.stage_outputs import stage_outputs
 from kfpn.modeling.submodels import build_submodels
@@ -124,10 +124,14 @@ def test_frozen_norms_stay_frozen_and_a_setting_that_says_otherwise_is_refused()
     model = convolutions()
     for i in range(1, 6):
         model.get_layer(f"bn{i}").trainable = False
-    with pytest.raises(ValueError, match=r"^model\.norm must be frozen_bn with backbone mine\.keras, got 'sync_bn': its batch norms"):
+    with pytest.raises(
+        ValueError, match=r"^model\.norm must be frozen_bn with backbone mine\.keras, got 'sync_bn': its batch norms"
+    ):
         detector_on(model, norm="sync_bn")
     backbone = detector_on(model).get_layer("features").get_layer("backbone")
-    assert {variable.path.split("/")[-2] for variable in backbone.trainable_weights} == {f"conv{i}" for i in range(1, 6)}
+    assert {variable.path.split("/")[-2] for variable in backbone.trainable_weights} == {
+        f"conv{i}" for i in range(1, 6)
+    }
 
 
 @pytest.mark.parametrize(
@@ -142,8 +146,8 @@ def test_frozen_norms_stay_frozen_and_a_setting_that_says_otherwise_is_refused()
 )
 def test_norm_and_freeze_stages_say_what_trains_in_the_model(settings, trained):
     model = convolutions()
-    built = build_submodels(tiny.config(backbone="mine.keras", **{"norm": "bn", **settings}), model)
-    inner = {layer.name: layer for layer in layers_within(built.features.get_layer("backbone"))}
+    backbone = adopt(model, tiny.config(backbone="mine.keras", **{"norm": "bn", **settings}))
+    inner = {layer.name: layer for layer in layers_within(backbone)}
     assert [
         name for name, layer in inner.items() if layer.trainable_weights and "_" not in name and name != "backbone"
     ] == trained.split()
@@ -163,6 +167,22 @@ def test_pixels_of_a_named_network_are_prepared_as_keras_does(start, module):
     np.testing.assert_allclose(ours[..., ::-1] if rule.bgr else ours, theirs, atol=1e-4)
 
 
+def test_a_detector_on_a_named_network_has_its_rule_of_pixels_no_dropout_and_norms_that_forget_fast(monkeypatch):
+    made = convolutions()
+    made.get_layer("bn1").momentum = 0.999  # MobileNets have it; a run of some thousand steps needs less.
+    made = keras.Model(made.inputs, keras.layers.Dropout(0.3)(made.output))
+    monkeypatch.setattr(keras.applications, "MobileNetV3Small", lambda **_: made)
+    features = detector_on("keras:mobilenet_v3_small").get_layer("features")
+    image = tiny.image(64, 96)[None].astype("float32")
+    ours = keras.Model(features.inputs, features.get_layer("C5").output)(image, training=False)
+    np.testing.assert_allclose(ours, made(image / 127.5 - 1.0, training=False), atol=1e-5)
+    inner = list(layers_within(features.get_layer("backbone")))
+    assert {layer.momentum for layer in inner if isinstance(layer, keras.layers.BatchNormalization)} == {0.9}
+    # Random numbers would depend on the number of replicas.
+    assert [layer.rate for layer in inner if isinstance(layer, keras.layers.Dropout)] == [0.0]
+
+
+@pytest.mark.slow
 def test_a_detector_on_a_named_network_prepares_pixels_as_the_whole_network_of_keras_does():
     detector = kfpn.build_detector(3, "keras:mobilenet_v3_small", **SETTINGS)
     features = detector.get_layer("features")
@@ -173,9 +193,6 @@ def test_a_detector_on_a_named_network_prepares_pixels_as_the_whole_network_of_k
     np.testing.assert_allclose(ours, theirs(image, training=False), atol=1e-4)
     assert built_settings(detector)["backbone"] == "keras:mobilenet_v3_small"
     assert pixel_rule("keras:efficientnetv2-s").std != pixel_rule("keras:efficientnetv2-b1").std
-    # Keras' .999 would be too slow for a run of some thousand steps.
-    norms = [layer for layer in layers_within(features) if isinstance(layer, keras.layers.BatchNormalization)]
-    assert {layer.momentum for layer in norms} == {0.9}
 
 
 @pytest.mark.parametrize("preparing", [False, True])
@@ -227,7 +244,9 @@ def test_a_file_that_is_no_backbone_is_refused_in_one_line(write, message, tmp_p
     with pytest.raises(ValueError, match=message) as error:
         kfpn.build_detector(3, str(path))
     assert "\n" not in str(error.value)
-    assert str(error.value).startswith("backbone must have maps" if "stride" in message else "model.backbone must be a file")
+    assert str(error.value).startswith(
+        "backbone must have maps" if "stride" in message else "model.backbone must be a file"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -262,8 +281,9 @@ def test_a_saved_detector_finds_the_same_when_it_is_loaded(mine, tmp_path):
 
 def test_weights_travel_between_two_detectors_whose_models_were_named_otherwise(mine):
     other = detector_on(convolutions(preparing=True), padded=True)
+    given = variables_of(mine[0])
     for key, variable in variables_of(other).items():
-        variable.assign(variables_of(mine[0])[key])
+        variable.assign(given[key])
     inputs = padded_batch(((33, 70), (60, 41)), (60, 75))
     for want, got in zip(tiny.detect(mine[0], inputs).values(), tiny.detect(other, inputs).values(), strict=True):
         np.testing.assert_array_equal(got, want)
@@ -318,8 +338,9 @@ def test_how_much_padding_there_is_changes_the_image_s_border_within_a_keras_mod
 def test_an_image_of_any_size_gives_the_same_alone_and_in_a_canvas_that_fits(mine):
     detector, model = mine
     alone = detector_on(model)
+    given = variables_of(detector)
     for key, variable in variables_of(alone).items():
-        variable.assign(variables_of(detector)[key])
+        variable.assign(given[key])
     batch = padded_batch(((75, 41),), (75, 41))
     for want, got in zip(
         tiny.detect(alone, batch["images"]).values(), tiny.detect(detector, batch).values(), strict=True
@@ -327,6 +348,7 @@ def test_an_image_of_any_size_gives_the_same_alone_and_in_a_canvas_that_fits(min
         np.testing.assert_allclose(got, want, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_networks_of_keras_draw_no_random_numbers():
     # EfficientNetV2's dropout would depend on the number of replicas.
     model = build_application("keras:efficientnetv2-b0")
