@@ -17,6 +17,7 @@ LONGEST_FUNCTION = 50
 MOST_PARAMETERS = 6
 
 MANY_PARAMETERS: dict[str, str] = {
+    "build_detector": "public: what people choose are keyword arguments with defaults",
     "draw_detections": "public: what people choose are keyword arguments with defaults",
     "evaluate": "public: what people choose are keyword arguments with defaults",
     "export_saved_model": "public: what people choose are keyword arguments with defaults",
@@ -26,6 +27,7 @@ MANY_PARAMETERS: dict[str, str] = {
 CALLED_BY_ONE_NAME = {
     "build": "backbones and heads",
     "build_last_stage": "backbones",
+    "prepare": "backbones",
     "settings_of_layers": "backbones",
     "unused_settings": "backbones",
     "select": "heads",

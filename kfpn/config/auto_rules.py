@@ -12,6 +12,7 @@ from kfpn.config.auto_anchors import choose_anchors
 from kfpn.config.auto_draft import ChoiceLine, Draft, nested
 from kfpn.config.auto_facts import Facts, MachineFacts
 from kfpn.config.auto_input import choose_input
+from kfpn.config.backbone_names import is_keras_model
 from kfpn.config.run import Config
 
 
@@ -71,6 +72,8 @@ def _choose_network(draft: Draft, facts: Facts) -> numbers.Network:
     of_random = numbers.LARGE if facts.machine.gpus and draft["init"] != numbers.SHIPPED else numbers.SMALL
     network = of_random if facts.weights is None else numbers.TRAINED
     settings = {name: value for name, value in network.settings.items() if not name.startswith("optimizer.")}
+    if is_keras_model(draft["model.backbone"]):
+        settings.pop("model.backbone_width", None)
     if settings:
         draft.put("network", settings, network.why)
     elif facts.weights is not None:
@@ -109,7 +112,11 @@ def _choose_norm(draft: Draft, facts: Facts) -> None:
         return
     at_once = draft["batch_size"] // draft["accumulate"]
     fits = draft["model.backbone_width"] % 32 == 0
-    if facts.machine.gpus and fits and draft["init"] != numbers.SHIPPED:
+    if is_keras_model(draft["model.backbone"]):
+        draft.put(
+            "norm", {"model.norm": "bn"}, "its batch norms train, if it has any; group norms can't take their place"
+        )
+    elif facts.machine.gpus and fits and draft["init"] != numbers.SHIPPED:
         draft.put("norm", {"model.norm": "gn"}, "group norm does not depend on the batch")
     elif at_once > 1 or not fits:
         draft.put(

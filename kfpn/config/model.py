@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import tyro.conf
 
-from kfpn.config.backbone_names import BackboneName
+from kfpn.config.backbone_settings import check_backbone
 from kfpn.config.checks import NOT_NEGATIVE, POSITIVE, SHARE, WHOLE_OR_NONE, check, is_int, one_of, positive, whole
 from kfpn.config.field_types import require_types
 
@@ -37,14 +37,19 @@ class ModelConfig:
 
     num_classes: int = 80
     """Object classes, background not counted. Training takes it from the data set."""
-    backbone: BackboneName = "resnet50"
-    """Which ResNet (He et al. 2016) gives C2-C5."""
+    backbone: str = "resnet50"
+    """What gives C2-C5: resnet18, resnet26, resnet34, resnet50, resnet101 or resnet152 (He et al. 2016); keras:NAME of keras.applications,
+    such as keras:efficientnetv2-b0; or the file of a Keras model, my_backbone.keras (docs/backbones.md)."""
+    backbone_layers: str | None = None
+    """With a Keras model as backbone: the layers that give C2, C3, C4 and C5, separated by commas. None: the last ones of strides 4, 8, 16
+    and 32."""
     backbone_width: int = 64
     """Channels of the stem; every stage scales with it. 64 is the paper's."""
     stride_on: Literal["1x1", "3x3"] = "1x1"
     """Where a bottleneck strides: its first 1x1 (the paper, detectron2) or its 3x3 (torchvision)."""
     norm: Norm = "frozen_bn"
-    """Normalisation of the backbone. frozen_bn needs pretrained weights; gn or bn train from scratch."""
+    """Normalisation of the backbone. frozen_bn needs pretrained weights; gn or bn train from scratch. A Keras model as backbone keeps its
+    own norms: this says whether its batch norms train."""
     norm_epsilon: float = 1e-5
     """Added to the variance by the backbone's norms."""
     freeze_stages: int = 2
@@ -128,7 +133,7 @@ class ModelConfig:
         check(self, "model.", f"{counts} roi_size head_width max_detections", whole(1))
         check(self, "model.", "mask_channels", WHOLE_OR_NONE)
         check(self, "model.", "sampling_ratio", whole(0))
-        check(self, "model.", "backbone", one_of(BackboneName))
+        check_backbone(self)
         check(self, "model.", "norm", one_of(Norm))
         check(self, "model.", "stride_on", ("be '1x1' or '3x3'", lambda v: v in ("1x1", "3x3")))
         check(self, "model.", "freeze_stages", ("be 0, 1, 2, 3, 4 or 5", lambda v: is_int(v) and 0 <= v <= 5))

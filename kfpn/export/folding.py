@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from kfpn.config.backbone_names import is_keras_model
 from kfpn.config.model import ModelConfig
 from kfpn.modeling.heads import find_head
 from kfpn.modeling.layers import SharedLayers
@@ -27,9 +28,9 @@ def fold_norms(submodels: Submodels, config: ModelConfig) -> Submodels:
 
     Args:
         submodels: with their trained weights.
-        config: the one they were built with. With norm "gn" the given submodels are returned.
+        config: the one they were built with. With norm "gn", and with a Keras model as backbone, the given submodels are returned.
     """
-    if config.norm == "gn":
+    if config.norm == "gn" or is_keras_model(config.backbone):
         return submodels
     layers = SharedLayers()
     features, padded_features = (features_model(config, layers, padded, FoldedUnits) for padded in (False, True))

@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from kfpn.config.model import ModelConfig
+from kfpn.modeling.backbones import given_backbone
 from kfpn.modeling.detector_model import DetectorModel
 from kfpn.modeling.heads import find_head
 from kfpn.modeling.pooling import RoIAlign
@@ -212,23 +213,28 @@ def inference_model(
 
 def build_detector(
     num_classes: int | None = None,
-    backbone: str = "resnet50",
+    backbone: str | keras.Model = "resnet50",
     *,
     pyramid: str = "fpn",
     padded: bool = False,
     class_names: Sequence[str] | None = None,
+    weights: str | None = None,
     **settings: Any,
 ) -> keras.Model:
-    """Builds a Faster R-CNN with a Feature Pyramid Network, with fresh weights.
+    """Builds a Faster R-CNN with a Feature Pyramid Network, with fresh weights but for those of a Keras model as backbone.
 
     Args:
         num_classes: int, object classes without the background. None: as many as `class_names`, or 80.
-        backbone: resnet18, resnet26, resnet34, resnet50, resnet101 or resnet152.
+        backbone: resnet18, resnet26, resnet34, resnet50, resnet101 or resnet152; a network of keras.applications, such as
+            "keras:efficientnetv2-b0"; a file that `model.save()` wrote, "my_backbone.keras"; or a functional `keras.Model` of images
+            (B, H, W, 3), whose layers and weights the detector shares. See docs/backbones.md.
         pyramid: fpn, or one of those the paper compares it with (tables 1 to 3): bottom_up, top_down, finest, c4, c5.
         padded: bool. True adds the input `image_sizes`, for batches of images of different sizes.
         class_names: the name of each label, which the model keeps as an attribute, also in its file. None: "class 1" and so
             on.
-        settings: any other field of `ModelConfig`.
+        weights: "imagenet" for a backbone `keras:...`: Keras downloads its weights once. None: fresh weights.
+        settings: any other field of `ModelConfig`. With a Keras model as backbone and without `weights`, `norm` is "bn" and
+            `freeze_stages` 0 where they are not given: what trains in the model trains.
 
     Call:
         images: (B, H, W, 3) uint8 or float, RGB, 0..255, any size. With `padded` a dict: images, zero padded below and
@@ -242,7 +248,8 @@ def build_detector(
         zeros in empty rows; the attribute `pasting` is the rule by which `kfpn.paste_masks` puts them into the image.
 
     Raises:
-        ValueError: for a setting that does not exist or a value out of range.
+        ValueError: for a setting that does not exist or a value out of range, a model that has no maps at strides 4 to 32, or
+            weights that can't be downloaded.
     """
     known = {field.name for field in dataclasses.fields(ModelConfig)}
     unknown = sorted(set(settings) - known)
@@ -252,10 +259,11 @@ def build_detector(
         )
     if num_classes is None:
         num_classes = 80 if class_names is None else len(class_names)
-    config = ModelConfig(num_classes=num_classes, backbone=backbone, pyramid=pyramid, **settings)  # type: ignore[arg-type]
+    name, model, settings = given_backbone.opened(backbone, weights, settings)
+    config = ModelConfig(num_classes=num_classes, backbone=name, pyramid=pyramid, **settings)  # type: ignore[arg-type]
     names = tuple(class_names or (f"class {label + 1}" for label in range(num_classes)))
     if len(names) != num_classes:
         raise ValueError(f"class_names must be {num_classes}, one a class, got {len(names)}")
-    model = inference_model(build_submodels(config), config, padded)
-    model.class_names, model.category_ids = names, tuple(range(1, num_classes + 1))
-    return model
+    detector = inference_model(build_submodels(config, model), config, padded)
+    detector.class_names, detector.category_ids = names, tuple(range(1, num_classes + 1))
+    return detector

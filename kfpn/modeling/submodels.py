@@ -5,9 +5,9 @@ from typing import NamedTuple
 import keras
 
 from kfpn.config.model import ModelConfig
-from kfpn.modeling.backbones import find_backbone, frozen_layers
+from kfpn.modeling.backbones import find_backbone, frozen_layers, keras_model
 from kfpn.modeling.heads import find_head
-from kfpn.modeling.layers import Normalize, PadToMultiple, SharedLayers
+from kfpn.modeling.layers import PadToMultiple, SharedLayers
 from kfpn.modeling.pyramid import PYRAMIDS
 from kfpn.modeling.rpn import rpn_head
 from kfpn.modeling.units import Units
@@ -56,12 +56,11 @@ def features_model(
     """
     inputs = image_inputs(padded)
     units = make_units(config, layers, inputs.get("image_sizes"))
-    x = layers("normalize", Normalize, mean=config.pixel_mean, std=config.pixel_std)(inputs["images"])
-    x = units.clear_padding(x, 1)
+    backbone, pyramid = find_backbone(config.backbone), PYRAMIDS[config.pyramid]
+    x = units.clear_padding(backbone.prepare(units, inputs["images"]), 1)
     if config.padding == "foreign":
         # From here on padding counts as image: units without sizes clear nothing, and their norms see all cells.
         x, units = layers("pad_to_multiple", PadToMultiple)(x), make_units(config, layers)
-    backbone, pyramid = find_backbone(config.backbone), PYRAMIDS[config.pyramid]
     stages = backbone.build(units, x, pyramid.last_stage)
     levels = pyramid.build(units, list(stages.values()))
     if list(levels) != list(config.levels):
@@ -72,9 +71,20 @@ def features_model(
     return keras.Model(inputs if padded else inputs["images"], levels, name="padded_features" if padded else "features")
 
 
-def build_submodels(config: ModelConfig) -> Submodels:
-    """Builds the submodels of a detector, with fresh weights."""
+def build_submodels(config: ModelConfig, backbone: keras.Model | None = None) -> Submodels:
+    """Builds the submodels of a detector, with fresh weights.
+
+    Args:
+        config: the model's.
+        backbone: a functional Keras model, whose layers and weights the detector takes over; None: the one that `config.backbone`
+            names.
+
+    Raises:
+        ValueError: if a Keras model can't be a backbone, see `kfpn.modeling.backbones.stage_outputs`.
+    """
     layers = SharedLayers(frozen_layers(config))
+    if backbone is not None:
+        keras_model.insert(layers, backbone, config)
     features, padded_features = (features_model(config, layers, padded) for padded in (False, True))
     channels = features.output[config.levels[0]].shape[-1]
     rpn = rpn_head(config, channels)

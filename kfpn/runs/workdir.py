@@ -16,6 +16,7 @@ from kfpn.config.checks import require_local
 from kfpn.config.run import Config, from_dict, to_dict
 from kfpn.data.fingerprint import changed_entries
 from kfpn.runs.atomic_files import read_json, sync_folder, without_nonfinite, write_aside, write_json
+from kfpn.runs.kept_backbone import keep_backbone, with_kept_backbone, with_old_name
 from kfpn.runs.other_options import compare_configs, other_options_message
 
 WEIGHTS = "detector.weights.h5"
@@ -65,16 +66,18 @@ class Workdir:
             raise ValueError(f"workdir must be a folder that can be written, got {str(self.path)!r}: {why}") from error
 
     def read_config(self) -> Config:
-        """Returns the configuration of the run.
+        """Returns the configuration of the run. A backbone that is a file is the copy of it that is kept here.
 
         Raises:
             ValueError: naming the file, if it can't be read, or has an unknown option or a bad value.
         """
+        return with_kept_backbone(self.path, self._config_as_written())
+
+    def _config_as_written(self) -> Config:
         try:
             return from_dict(Config, _read_object(self.config))
         except ValueError as error:
-            message = str(error) if str(self.config) in str(error) else f"{self.config}: {error}"
-            raise ValueError(message) from error
+            raise ValueError(str(error) if str(self.config) in str(error) else f"{self.config}: {error}") from error
 
     def read_classes(self) -> tuple[tuple[str, ...], tuple[int, ...]]:
         """Returns the class names and the category ids, one of each for a label.
@@ -115,7 +118,10 @@ class Workdir:
             "data": data,
         }
         # A run that failed before it kept anything does not prevent a new start with corrected options.
-        if self.config.exists() and self.holds_training():
+        is_begun = self.config.exists() and self.holds_training()
+        keep_backbone(self.path, config.model.backbone, is_begun)
+        if is_begun:
+            config = with_old_name(config, self._config_as_written())
             self._require_same_options(config, classes)
             if data_fingerprint is not None and self.data.exists():
                 self._require_same_data(data_fingerprint, data)
@@ -131,7 +137,7 @@ class Workdir:
         write_json(self.config, _read_object(self.config) | {"steps": steps})
 
     def _require_same_options(self, config: Config, classes: dict[str, Any]) -> None:
-        old = self.read_config()
+        old = self._config_as_written()
         changed = compare_configs(to_dict(old), to_dict(config))
         if self.classes.exists():
             old_classes = _read_object(self.classes)

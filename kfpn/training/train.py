@@ -21,6 +21,7 @@ from kfpn.data.record import Source
 from kfpn.data.repeat_factors import describe_order
 from kfpn.runs.checkpoint import Checkpoints, Progress
 from kfpn.runs.command_start import command_start
+from kfpn.runs.kept_backbone import with_kept_backbone
 from kfpn.runs.lock import sole_training
 from kfpn.runs.precision import dtype_policy
 from kfpn.runs.workdir import Workdir
@@ -130,6 +131,7 @@ def _open(
         "start every worker with the same command",
     )
     workdir.prepare(config, source.class_names, source.category_ids, source.name, data_fingerprint)
+    config = with_kept_backbone(workdir.path, config)
     return Setup(with_norms_of_batch(config, strategy), workdir, data, strategy, cluster, initial_weights, started)
 
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlparse
 
+from kfpn.config.backbone_names import KERAS
 from kfpn.runs.atomic_files import read_json, write_json
 from kfpn.runs.workdir import Workdir
 from kfpn.weights.pretrained import Pretrained, download_folder, fetch, file_difference, list_pretrained
@@ -117,7 +118,10 @@ def _told_by_the_first(record: Path) -> str | None:
 def _found(backbone: str, mask: bool) -> str | None:
     known = coco_checkpoints(backbone, mask)
     if not known:
-        LOGGER.warning("init auto: no known COCO checkpoint has the backbone %s; starts from random weights", backbone)
+        hint = f" (--init {backbone} starts from its ImageNet weights)" if backbone.startswith(KERAS) else ""
+        LOGGER.warning(
+            "init auto: no known COCO checkpoint has the backbone %s; starts from random weights%s", backbone, hint
+        )
         return None
     for one in known:
         for place in places_of(one):

@@ -29,6 +29,10 @@ def settings_of_weights(init: str, workdir: str) -> WeightFacts:
         return WeightFacts(
             _without_mask(vars(config.model)), vars(config.sampling), vars(config.input), is_detector=True
         )
+    from kfpn.weights.application_weights import brought_by_application, is_application
+
+    if is_application(init):  # Its network, too, is not built before the devices are chosen.
+        return WeightFacts(brought_by_application(init), {}, {}, is_detector=False)
     from kfpn.weights.identify import read_trained_weights
 
     trained = read_trained_weights(init)

@@ -12,6 +12,7 @@ import numpy as np
 from kfpn.config.checks import require_local
 from kfpn.runs.load import load_submodels, require_trained
 from kfpn.runs.workdir import WEIGHTS, Workdir
+from kfpn.weights.application_weights import is_application, read_application
 from kfpn.weights.built_detector import variables_of
 from kfpn.weights.formats.file_formats import File, read_file, sha256
 from kfpn.weights.makers import MAKERS
@@ -32,7 +33,7 @@ def read_trained_weights(source: PathLike) -> TrainedWeights:
     Args:
         source: a file (PyTorch, safetensors, detectron2's or Caffe2's pickle, HDF5 of keras.applications), a work directory
             or the `.weights.h5` in one, or a name of `list_pretrained()`, which is downloaded once, or `kfpn:small`, which
-            ships with the package.
+            ships with the package, or a backbone `keras:NAME` of keras.applications, with the ImageNet weights that Keras downloads.
 
     Raises:
         ValueError: with the file's name, if it can't be read, is damaged or unsafe, is of an unknown kind, or its tensors
@@ -42,6 +43,8 @@ def read_trained_weights(source: PathLike) -> TrainedWeights:
     text = os.path.expanduser(os.fspath(source))
     if text in SHIPPED:
         return read_shipped(text)
+    if is_application(text):
+        return read_application(text)
     path = fetch(text) if ":" in text and not os.path.exists(text) else Path(text)
     if path.is_dir():
         return _read_own(path / WEIGHTS)

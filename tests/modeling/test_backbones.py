@@ -22,7 +22,7 @@ def test_the_table_of_names_lists_the_resnets_that_their_module_builds():
 def test_every_backbone_module_offers_the_functions_that_callers_need(name):
     module = find_backbone(name)
     signatures = {
-        "build": ["units", "images", "last"], "build_last_stage": ["units", "x"], "unused_settings": ["name"],
+        "prepare": ["units", "images"], "build": ["units", "images", "last"], "build_last_stage": ["units", "x"], "unused_settings": ["name"],
         "settings_of_layers": ["layers"],
     }  # fmt: skip
     for function, parameters in signatures.items():

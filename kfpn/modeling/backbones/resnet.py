@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import keras
 
+from kfpn.modeling.layers import Normalize
 from kfpn.modeling.units import ConvUnit, Units
 
 STAGES = ("stem", "conv2", "conv3", "conv4", "conv5")
@@ -119,6 +120,12 @@ def residual_stage(units: Units, x, number: int):
         output_name = f"C{number}" if i == count - 1 else None
         x = row.block(units, x, Block(f"conv{number}_{i + 1}", filters, 2**number, step, output_name))
     return x
+
+
+def prepare(units: Units, images):
+    """Subtracts the mean colour of pixels (B, H, W, 3) of 0..255, and divides by the deviation."""
+    config = units.config
+    return units.layers("normalize", Normalize, mean=config.pixel_mean, std=config.pixel_std)(images)
 
 
 def build(units: Units, images, last: int = 5) -> dict:
