@@ -1,4 +1,4 @@
-"""Hooks of MkDocs: they make the site of what stands in the repository once (README, CHANGELOG, docstrings, source files), and keep it local.
+"""Hooks of MkDocs: they make the site of what stands in the repository once (README, CHANGELOG, docstrings, notebooks, source files), and keep it local.
 
 MkDocs calls the functions by their names, in the order in which they stand here.
 """
@@ -16,6 +16,7 @@ from mkdocs.structure.files import File
 sys.path.insert(0, str(Path(__file__).parent))  # MkDocs loads this file by its path
 
 from error_entries import with_entries
+from notebook_pages import notebooks, page_of, shown_notebook
 from pages import CODE_SPAN, FENCE, LINK, ROOT, is_address, links_of
 
 import kfpn
@@ -35,9 +36,14 @@ LOADED = re.compile(
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Adds the pages of the root folder, and a page for each file of the repository that a page links to."""
+    """Adds the pages of the root folder, those of the notebooks, and a page for each file of the repository that a page links to."""
     for name, place in COPIED.items():
         files.append(File.generated(config, place, content=(ROOT / name).read_text(encoding="utf-8")))
+    for notebook in notebooks():
+        text, belonging = shown_notebook(notebook)
+        files.append(File.generated(config, page_of(notebook), content=text))
+        for place, content in belonging.items():
+            files.append(File.generated(config, place, content=content))
     linked: set[Path] = set()
     for page in list(files.documentation_pages()):
         folder = original_of(page.src_uri).parent
@@ -73,8 +79,8 @@ def on_post_build(config: Any, **_: Any) -> None:
 
 def original_of(src_uri: str) -> Path:
     """Returns the file of the repository that a page of the site is made of."""
-    names = {place: name for name, place in COPIED.items()}
-    return ROOT / names[src_uri] if src_uri in names else ROOT / "docs" / src_uri
+    originals = {place: ROOT / name for name, place in COPIED.items()} | {page_of(path): path for path in notebooks()}
+    return originals.get(src_uri, ROOT / "docs" / src_uri)
 
 
 def source_of(folder: Path, target: str) -> Path | None:
@@ -86,7 +92,9 @@ def source_of(folder: Path, target: str) -> Path | None:
     if not place.exists() or not place.is_relative_to(ROOT):
         return None  # MkDocs says that the link is broken
     inside = place.relative_to(ROOT).as_posix()
-    of_the_site = inside in COPIED or (inside.startswith("docs/") and not inside.startswith("docs/site/"))
+    of_the_site = (
+        inside in COPIED or place in notebooks() or (inside.startswith("docs/") and not inside.startswith("docs/site/"))
+    )
     return None if of_the_site else place
 
 
@@ -139,7 +147,9 @@ def with_site_links(markdown: str, src_uri: str) -> str:
         if not place.is_relative_to(ROOT):
             return link[0]
         inside = place.relative_to(ROOT).as_posix()
-        if source := source_of(folder, link[1]):
+        if place in notebooks():
+            target = page_of(place)
+        elif source := source_of(folder, link[1]):
             target = source_page(source)
         else:
             target = COPIED.get(inside, inside.removeprefix("docs/"))
