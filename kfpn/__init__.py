@@ -48,6 +48,7 @@ _PLACES = {
     "preset": "kfpn.config.presets",
     "proposals_model": "kfpn.modeling.fast_rcnn",
     "train": "kfpn.training.train",
+    "trainable": "kfpn.training.trainable",
     "view_image": "kfpn.inference.inspect_pyramid",
 }
 """Public name -> the module that holds it. Keras and TensorFlow are imported only when a name is asked for."""

@@ -1,0 +1,282 @@
+"""Makes a Keras model with `compile` and `fit` of a detector, on every backend that trains: TensorFlow, JAX and PyTorch."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+from keras import ops
+
+from kfpn.config.input_config import InputConfig
+from kfpn.config.run import Config, SamplingConfig, from_dict, to_dict
+from kfpn.losses.training_losses import training_functions
+from kfpn.modeling.detector import inference_model
+from kfpn.weights.built_detector import layers_of
+from kfpn.weights.detector_parts import parts_of, settings_of
+
+BACKENDS = ("tensorflow", "jax", "torch")
+"""The backends of Keras that train."""
+NOISE = "noise_"
+"""What stands before the name of a sampler in a batch that brings its noise."""
+NEEDED = ("images", "image_sizes", "gt_boxes", "gt_labels", "gt_crowd")
+"""What every batch has."""
+MASKS = {True: "gt_outlines", False: "gt_masks"}
+"""Whether the targets of masks are made on the host -> what a batch for a mask head has for it, beside `gt_has_mask`."""
+
+
+def trainable(detector: keras.Model, *, seed: int | None = 0, **sampling: Any) -> "TrainableDetector":
+    """Returns a Keras model that trains a detector: with `compile`, `fit`, `evaluate`, `train_on_batch` and `save`.
+
+    The model has the detector's own variables, so `detector.predict` gives what the newest weights give.
+
+    Args:
+        detector: of `kfpn.build_detector` or `kfpn.load_detector`.
+        seed: int, of the samplers' noise, for batches that bring none; None: all batches bring it, as those of `kfpn.dataset` do.
+        sampling: fields of `kfpn.SamplingConfig`: which anchors and RoIs the losses see.
+
+    Call:
+        A batch of `kfpn.dataset`, or a dict with the same content: images (B, H, W, 3) uint8 or float, RGB, 0..255, zero padded
+        below and right; image_sizes (B, 2) int32, their true heights and widths in pixels; gt_boxes (B, G, 4) float32 yxyx pixels;
+        gt_labels (B, G) int32, -1 in rows without a box; gt_crowd (B, G) bool; for a mask head gt_has_mask (B, G) bool and
+        gt_masks (B, G, 112, 112) uint8, each object's mask over its own box. It may have record_index (B,) int, -1 for images
+        that count nothing, and the samplers' noise, noise_rpn (B, N) and noise_roi (B, N + G) float32 in 0..1.
+
+    Returns:
+        The model. Its outputs are the losses of each image, {"rpn_class", "rpn_box", "roi_class", "roi_box"} and with a mask head
+        "roi_mask": (B,) float32 each; means of them are its metrics, and `loss` is their sum.
+
+    Raises:
+        ValueError: if `detector` is no detector or was built for another way of training, a field of `sampling` does not exist or
+            has a bad value, or the backend does not train.
+    """
+    return TrainableDetector(detector, from_dict(SamplingConfig, sampling, "sampling."), seed)
+
+
+@keras.saving.register_keras_serializable("kfpn")
+class TrainableDetector(keras.Model):
+    """Trains a detector by Keras' own `fit`, see `kfpn.trainable`.
+
+    Args:
+        detector: the detector.
+        sampling: which anchors and RoIs the losses see.
+        seed: of the samplers' noise; None: batches bring it.
+
+    Attributes:
+        detector: the detector that is trained.
+        config: kfpn.Config with the settings of the detector and of its samplers; what belongs to a run has its defaults.
+    """
+
+    def __init__(self, detector: keras.Model, sampling: SamplingConfig, seed: int | None = 0, **options: Any):
+        policy = _policy_of(detector)
+        # Boxes keep all their digits: with `autocast` Keras would give them the precision of the policy.
+        super().__init__(**{"name": f"trainable_{detector.name}", **options, "dtype": policy, "autocast": False})
+        self.config = _config_of(detector, sampling)
+        self.detector = detector
+        self.seed = seed
+        parts = parts_of(detector)
+        # Keras must not see the submodels as layers of this model: their variables are the detector's.
+        self._of_network = _Network(parts, self.config)
+        self.noise = None if seed is None else keras.random.SeedGenerator(seed, name="samplers")
+        self.means = [keras.metrics.Mean(name=name) for name in self._of_network.loss_names]
+        self.supports_jit = not self.config.masks_on_host  # XLA can't call the host.
+        self.built = True
+
+    @property
+    def submodels(self) -> Any:
+        """The functional models that carry the detector's weights, see `kfpn.load_submodels`."""
+        return self._of_network.submodels
+
+    @property
+    def padded_detector(self) -> keras.Model:
+        """The detector with the second input `image_sizes`, over the same weights; made when it is first asked for."""
+        return self._of_network.padded_detector(self.detector)
+
+    def compile(self, optimizer: Any = "sgd", loss: Any = None, metrics: Any = None, **options: Any) -> None:
+        """Configures training as `keras.Model.compile` does; the losses are the detector's own.
+
+        Args:
+            optimizer: any optimizer of Keras, or its name.
+            loss, metrics: None.
+            options: `steps_per_execution`, `jit_compile`, `run_eagerly` and `auto_scale_loss`.
+
+        Raises:
+            ValueError: for a loss or a metric.
+        """
+        given = {"loss": loss, "metrics": metrics, **options}
+        for name in ("loss", "loss_weights", "metrics", "weighted_metrics"):
+            if given.get(name) is not None:
+                raise ValueError(
+                    f"{name} must be left out, got {given[name]!r}: a detector has losses of its own, and they are the metrics; "
+                    "kfpn.callbacks.CocoAP measures AP"
+                )
+        super().compile(optimizer=optimizer, **options)
+
+    def call(self, batch: Mapping[str, Any], training: bool | None = None) -> dict[str, Any]:
+        """Returns the losses of each image of a batch, see `kfpn.trainable`."""
+        inputs, noise = self._split(batch)
+        return self._of_network.losses(inputs, noise, bool(training))
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        """Returns the sum of the mean losses, and moves the metrics.
+
+        Args:
+            x: the batch.
+            y_pred: the losses of each image, of `call`.
+            y, sample_weight: None; what a batch says stands in `x`.
+            training: not used.
+        """
+        real = _real_images(x, y_pred)
+        count = ops.sum(real)
+        total = 0.0
+        for mean in self.means:
+            value = ops.sum(ops.where(real > 0.0, y_pred[mean.name], 0.0)) / ops.maximum(count, 1.0)
+            mean.update_state(value, sample_weight=count)
+            total = total + value
+        return total + sum(ops.sum(loss) for loss in self.losses)
+
+    def get_metrics_result(self) -> dict[str, Any]:
+        """Returns `loss` and its parts: means over the images since the metrics were reset, without those that count nothing."""
+        results = super().get_metrics_result()
+        if not self.losses:
+            results["loss"] = sum(mean.result() for mean in self.means)
+        return results
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what the model is made of: the detector, the sampling, the seed."""
+        detector = keras.saving.serialize_keras_object(self.detector)
+        return {
+            "name": self.name, "detector": detector, "sampling": to_dict(self.config.sampling), "seed": self.seed,
+            "trainable": self.trainable,
+        }  # fmt: skip
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> "TrainableDetector":
+        """Makes the model of a configuration."""
+        options = dict(config)
+        detector = keras.saving.deserialize_keras_object(options.pop("detector"), custom_objects=custom_objects)
+        return cls(detector, from_dict(SamplingConfig, options.pop("sampling")), **options)
+
+    def _split(self, batch: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Returns a batch without its noise, and its noise, drawn here where it brings none.
+
+        Raises:
+            ValueError: if something is missing.
+        """
+        needed = [*NEEDED, *(("gt_has_mask", MASKS[self.config.masks_on_host]) if self.config.model.mask else ())]
+        if not isinstance(batch, Mapping) or (missing := [name for name in needed if name not in batch]):
+            got = ", ".join(batch) if isinstance(batch, Mapping) else type(batch).__name__
+            raise ValueError(
+                f"batch must be a dict with {', '.join(needed)}, got {got}"
+                + (f": {', '.join(missing)} is missing" if isinstance(batch, Mapping) else "")
+                + "; kfpn.dataset makes such batches"
+            )
+        inputs = {name: batch[name] for name in needed}
+        _, height, width, _ = ops.shape(batch["images"])
+        boxes = ops.shape(batch["gt_boxes"])[1]
+        shapes = self._of_network.noise_shapes(self.config, height, width, boxes)
+        given = [name for name in shapes if f"{NOISE}{name}" in batch]
+        if given:
+            lacking = [name for name in shapes if name not in given]
+            if lacking:
+                raise ValueError(f"batch must have {NOISE}{lacking[0]} beside {NOISE}{given[0]}, got the latter alone: give both or none")
+            return inputs, {name: _checked_noise(name, batch[f"{NOISE}{name}"], shape) for name, shape in shapes.items()}
+        if self.noise is None:
+            names = " and ".join(f"{NOISE}{name}" for name in shapes)
+            raise ValueError(
+                f"batch must have {names}, got none: with seed None no noise is drawn; take batches of kfpn.dataset, or give "
+                "kfpn.trainable a seed"
+            )
+        size = ops.shape(batch["images"])[0]
+        return inputs, {
+            name: keras.random.uniform((size, *shape), dtype="float32", seed=self.noise) for name, shape in shapes.items()
+        }
+
+
+class _Network:
+    """Holds what Keras must not see as layers of the trainable model: the submodels, and what is computed with them.
+
+    Args:
+        submodels: of the detector.
+        config: with the settings of the detector and of its samplers.
+    """
+
+    def __init__(self, submodels: Any, config: Config):
+        self.submodels = submodels
+        self.config = config
+        self._losses, self.noise_shapes = _functions(config)
+        self._padded: keras.Model | None = None
+
+    @property
+    def loss_names(self) -> tuple[str, ...]:
+        """The names of the losses, in the order in which the network computes them."""
+        return ("rpn_class", "rpn_box", "roi_class", "roi_box", *(("roi_mask",) if self.config.model.mask else ()))
+
+    def losses(self, batch: dict[str, Any], noise: dict[str, Any], training: bool) -> dict[str, Any]:
+        """Computes the losses of each image, see `kfpn.losses.training_losses.training_losses`."""
+        losses = self._losses(self.submodels, self.config, batch, noise, training=training)
+        return {name: ops.cast(losses[name], "float32") for name in self.loss_names}
+
+    def padded_detector(self, detector: keras.Model) -> keras.Model:
+        """Returns the detector with the input `image_sizes`, and its facts."""
+        if self._padded is None:
+            self._padded = inference_model(self.submodels, self.config.model, padded=True)
+            self._padded.class_names, self._padded.category_ids = detector.class_names, detector.category_ids
+        return self._padded
+
+
+def _functions(config: Config) -> tuple[Callable, Callable]:
+    """Returns the losses and the shapes of their noise; exact targets of masks come from the host, through TensorFlow."""
+    if not config.masks_on_host:
+        return training_functions(config)
+    from kfpn.training.exact_masks import run_functions
+
+    return run_functions(config)
+
+
+def _config_of(detector: keras.Model, sampling: SamplingConfig) -> Config:
+    """Returns the configuration of a trainable detector, after the checks that backend and settings go together."""
+    backend = keras.backend.backend()
+    if backend not in BACKENDS:
+        raise ValueError(f"KERAS_BACKEND must be {', '.join(BACKENDS)} to train, got {backend!r}: it can only predict")
+    rule = getattr(detector, "input_config", None) or InputConfig()
+    config = Config(model=settings_of(detector), sampling=sampling, input=rule)
+    if config.masks_on_host and backend != "tensorflow":
+        raise ValueError(
+            f"sampling.mask_targets must be 'grid' with KERAS_BACKEND={backend}, got {sampling.mask_targets!r}: the host makes these "
+            "targets in the middle of a step, which is written for TensorFlow alone"
+        )
+    if config.model.norm == "sync_bn" and backend != "tensorflow":
+        raise ValueError(
+            f"model.norm must be bn, gn or frozen_bn with KERAS_BACKEND={backend}, got 'sync_bn': Keras has it on TensorFlow alone"
+        )
+    return config
+
+
+def _policy_of(detector: keras.Model) -> str:
+    """Returns the name of the dtype policy that a detector was built under: some of its layers are float32 in any case."""
+    layers = layers_of(detector).values() if isinstance(detector, keras.Model) else ()
+    names = {layer.dtype_policy.name for layer in layers}
+    return next((name for name in sorted(names) if name.startswith("mixed_")), "float32")
+
+
+def _real_images(batch: Any, losses: Mapping[str, Any]) -> Any:
+    """Returns (B,) float32, 1 for images that count and 0 for those that only fill up a batch."""
+    if isinstance(batch, Mapping) and "record_index" in batch:
+        return ops.cast(ops.convert_to_tensor(batch["record_index"]) >= 0, "float32")
+    return ops.ones_like(next(iter(losses.values())))
+
+
+def _checked_noise(name: str, noise: Any, shape: tuple) -> Any:
+    """Returns the noise of a batch, if it has as many values an image as the sampler needs.
+
+    Raises:
+        ValueError: if there are more or fewer; where sides are unknown when the step is traced, nothing can be checked.
+    """
+    got, wanted = noise.shape[1], shape[0]
+    if isinstance(wanted, int) and got is not None and got != wanted:
+        raise ValueError(
+            f"{NOISE}{name} must have {wanted} values an image, got {got}: the batch was made for other settings of the detector "
+            "(anchors, levels) or for another canvas"
+        )
+    return ops.cast(noise, "float32")
