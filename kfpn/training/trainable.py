@@ -1,22 +1,16 @@
 """Makes a Keras model with `compile` and `fit` of a detector, on every backend that trains: TensorFlow, JAX and PyTorch."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 from keras import ops
 
-from kfpn.config.input_config import InputConfig
 from kfpn.config.run import Config, SamplingConfig, from_dict, to_dict
-from kfpn.losses.training_losses import training_functions
-from kfpn.modeling.detector import inference_model
-from kfpn.weights.built_detector import layers_of
-from kfpn.weights.detector_parts import parts_of, settings_of
+from kfpn.training.drawn_noise import PREFIX
+from kfpn.training.trained_network import TrainedNetwork, config_of, policy_of, take_labels
+from kfpn.weights.detector_parts import parts_of
 
-BACKENDS = ("tensorflow", "jax", "torch")
-"""The backends of Keras that train."""
-NOISE = "noise_"
-"""What stands before the name of a sampler in a batch that brings its noise."""
 NEEDED = ("images", "image_sizes", "gt_boxes", "gt_labels", "gt_crowd")
 """What every batch has."""
 MASKS = {True: "gt_outlines", False: "gt_masks"}
@@ -63,21 +57,23 @@ class TrainableDetector(keras.Model):
     Attributes:
         detector: the detector that is trained.
         config: kfpn.Config with the settings of the detector and of its samplers; what belongs to a run has its defaults.
+        data_config: kfpn.Config of the batches of `kfpn.dataset` that `fit` was given last; None: it had other ones.
     """
 
     def __init__(self, detector: keras.Model, sampling: SamplingConfig, seed: int | None = 0, **options: Any):
-        policy = _policy_of(detector)
+        policy = policy_of(detector)
         # Boxes keep all their digits: with `autocast` Keras would give them the precision of the policy.
         super().__init__(**{"name": f"trainable_{detector.name}", **options, "dtype": policy, "autocast": False})
-        self.config = _config_of(detector, sampling)
+        self.config = config_of(detector, sampling)
         self.detector = detector
         self.seed = seed
         parts = parts_of(detector)
         # Keras must not see the submodels as layers of this model: their variables are the detector's.
-        self._of_network = _Network(parts, self.config)
+        self._of_network = TrainedNetwork(parts, self.config)
         self.noise = None if seed is None else keras.random.SeedGenerator(seed, name="samplers")
         self.means = [keras.metrics.Mean(name=name) for name in self._of_network.loss_names]
         self.supports_jit = not self.config.masks_on_host  # XLA can't call the host.
+        self.data_config: Config | None = None
         self.built = True
 
     @property
@@ -109,6 +105,20 @@ class TrainableDetector(keras.Model):
                     "kfpn.callbacks.CocoAP measures AP"
                 )
         super().compile(optimizer=optimizer, **options)
+
+    def fit(self, x: Any = None, *arguments: Any, **options: Any) -> Any:
+        """Trains as `keras.Model.fit` does; a detector whose classes were never named takes the names of the data.
+
+        Args:
+            x: batches of `kfpn.dataset`, or any data of Keras that give batches as `kfpn.trainable` describes them.
+            arguments, options: those of `keras.Model.fit`.
+
+        Raises:
+            ValueError: if batches of `kfpn.dataset` have other classes than the detector.
+        """
+        self.data_config = getattr(x, "config", None)
+        take_labels(self.detector, getattr(x, "class_names", None))
+        return super().fit(x, *arguments, **options)
 
     def call(self, batch: Mapping[str, Any], training: bool | None = None) -> dict[str, Any]:
         """Returns the losses of each image of a batch, see `kfpn.trainable`."""
@@ -175,89 +185,27 @@ class TrainableDetector(keras.Model):
         _, height, width, _ = ops.shape(batch["images"])
         boxes = ops.shape(batch["gt_boxes"])[1]
         shapes = self._of_network.noise_shapes(self.config, height, width, boxes)
-        given = [name for name in shapes if f"{NOISE}{name}" in batch]
+        given = [name for name in shapes if f"{PREFIX}{name}" in batch]
         if given:
             lacking = [name for name in shapes if name not in given]
             if lacking:
-                raise ValueError(f"batch must have {NOISE}{lacking[0]} beside {NOISE}{given[0]}, got the latter alone: give both or none")
-            return inputs, {name: _checked_noise(name, batch[f"{NOISE}{name}"], shape) for name, shape in shapes.items()}
+                raise ValueError(
+                    f"batch must have {PREFIX}{lacking[0]} beside {PREFIX}{given[0]}, got the latter alone: give both or none"
+                )
+            return inputs, {
+                name: _checked_noise(name, batch[f"{PREFIX}{name}"], shape) for name, shape in shapes.items()
+            }
         if self.noise is None:
-            names = " and ".join(f"{NOISE}{name}" for name in shapes)
+            names = " and ".join(f"{PREFIX}{name}" for name in shapes)
             raise ValueError(
                 f"batch must have {names}, got none: with seed None no noise is drawn; take batches of kfpn.dataset, or give "
                 "kfpn.trainable a seed"
             )
         size = ops.shape(batch["images"])[0]
         return inputs, {
-            name: keras.random.uniform((size, *shape), dtype="float32", seed=self.noise) for name, shape in shapes.items()
+            name: keras.random.uniform((size, *shape), dtype="float32", seed=self.noise)
+            for name, shape in shapes.items()
         }
-
-
-class _Network:
-    """Holds what Keras must not see as layers of the trainable model: the submodels, and what is computed with them.
-
-    Args:
-        submodels: of the detector.
-        config: with the settings of the detector and of its samplers.
-    """
-
-    def __init__(self, submodels: Any, config: Config):
-        self.submodels = submodels
-        self.config = config
-        self._losses, self.noise_shapes = _functions(config)
-        self._padded: keras.Model | None = None
-
-    @property
-    def loss_names(self) -> tuple[str, ...]:
-        """The names of the losses, in the order in which the network computes them."""
-        return ("rpn_class", "rpn_box", "roi_class", "roi_box", *(("roi_mask",) if self.config.model.mask else ()))
-
-    def losses(self, batch: dict[str, Any], noise: dict[str, Any], training: bool) -> dict[str, Any]:
-        """Computes the losses of each image, see `kfpn.losses.training_losses.training_losses`."""
-        losses = self._losses(self.submodels, self.config, batch, noise, training=training)
-        return {name: ops.cast(losses[name], "float32") for name in self.loss_names}
-
-    def padded_detector(self, detector: keras.Model) -> keras.Model:
-        """Returns the detector with the input `image_sizes`, and its facts."""
-        if self._padded is None:
-            self._padded = inference_model(self.submodels, self.config.model, padded=True)
-            self._padded.class_names, self._padded.category_ids = detector.class_names, detector.category_ids
-        return self._padded
-
-
-def _functions(config: Config) -> tuple[Callable, Callable]:
-    """Returns the losses and the shapes of their noise; exact targets of masks come from the host, through TensorFlow."""
-    if not config.masks_on_host:
-        return training_functions(config)
-    from kfpn.training.exact_masks import run_functions
-
-    return run_functions(config)
-
-
-def _config_of(detector: keras.Model, sampling: SamplingConfig) -> Config:
-    """Returns the configuration of a trainable detector, after the checks that backend and settings go together."""
-    backend = keras.backend.backend()
-    if backend not in BACKENDS:
-        raise ValueError(f"KERAS_BACKEND must be {', '.join(BACKENDS)} to train, got {backend!r}: it can only predict")
-    rule = getattr(detector, "input_config", None) or InputConfig()
-    config = Config(model=settings_of(detector), sampling=sampling, input=rule)
-    if config.masks_on_host and backend != "tensorflow":
-        raise ValueError(
-            f"sampling.mask_targets must be 'grid' with KERAS_BACKEND={backend}, got {sampling.mask_targets!r}: the host makes these "
-            "targets in the middle of a step, which is written for TensorFlow alone"
-        )
-    if config.model.norm == "sync_bn" and backend != "tensorflow":
-        raise ValueError(
-            f"model.norm must be bn, gn or frozen_bn with KERAS_BACKEND={backend}, got 'sync_bn': Keras has it on TensorFlow alone"
-        )
-    return config
-
-
-def _policy_of(detector: keras.Model) -> str:
-    """Returns the name of the dtype policy that a detector was built under: some of its layers are float32 in any case."""
-    layers = layers_of(detector).values() if isinstance(detector, keras.Model) else ()
-    names = {layer.dtype_policy.name for layer in layers}
-    return next((name for name in sorted(names) if name.startswith("mixed_")), "float32")
 
 
 def _real_images(batch: Any, losses: Mapping[str, Any]) -> Any:
@@ -276,7 +224,7 @@ def _checked_noise(name: str, noise: Any, shape: tuple) -> Any:
     got, wanted = noise.shape[1], shape[0]
     if isinstance(wanted, int) and got is not None and got != wanted:
         raise ValueError(
-            f"{NOISE}{name} must have {wanted} values an image, got {got}: the batch was made for other settings of the detector "
+            f"{PREFIX}{name} must have {wanted} values an image, got {got}: the batch was made for other settings of the detector "
             "(anchors, levels) or for another canvas"
         )
     return ops.cast(noise, "float32")

@@ -57,9 +57,16 @@ def parts_of(detector: keras.Model) -> Submodels:
     models = {layer.name: layer for layer in detector.layers if isinstance(layer, keras.Model)}
     features = {name: models[name] for name in ("features", "padded_features") if name in models}
     if not features or "rpn" not in models:
-        raise ValueError(f"detector must have features and an RPN, got {detector.name} with {', '.join(models) or 'none'}")
+        raise ValueError(
+            f"detector must have features and an RPN, got {detector.name} with {', '.join(models) or 'none'}"
+        )
     layers = BuiltLayers(next(iter(features.values())))
     for name in {"features", "padded_features"} - features.keys():
         features[name] = features_model(config, layers, padded=name == "padded_features")
     heads = {name: models[f"{name}_head"] for name in config.heads}
     return assemble(features["features"], features["padded_features"], models["rpn"], heads)
+
+
+def unnamed(count: int) -> tuple[str, ...]:
+    """Returns the names of the labels of a detector that was built without any, as `kfpn.build_detector` gives them."""
+    return tuple(f"class {label + 1}" for label in range(count))
