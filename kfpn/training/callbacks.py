@@ -97,7 +97,8 @@ class _Detecting(OfDetector):
         self._pass = SourcePass(source, data.config, progress=False)
         epochs = (self.params or {}).get("epochs") or 1
         compiled = worth_compiling(source, data.config, times=max(1, epochs // self.every))
-        self._detect = detect_function(self.trained.padded_detector, compiled)
+        detector = self.trained.network.padded_detector(self.trained.detector)
+        self._detect = detect_function(detector, compiled)
 
     def chosen(self, source: Source) -> Source:
         """Returns the images that are looked at: all."""
@@ -264,7 +265,7 @@ class WorkDirectory(OfDetector):
         if score is None and self._best is not None:
             return  # These weights were not measured, and better ones may be there.
         if score is None or self._best is None or score >= self._best:
-            self.workdir.save_weights(self.trained.submodels.weights_model)
+            self.workdir.save_weights(self.trained.network.submodels.weights_model)
             self._best = None if score is None else float(score)
 
 

@@ -56,6 +56,7 @@ class TrainableDetector(keras.Model):
 
     Attributes:
         detector: the detector that is trained.
+        network: computes the losses; `network.submodels` carry the detector's weights, see `kfpn.load_submodels`.
         config: kfpn.Config with the settings of the detector and of its samplers; what belongs to a run has its defaults.
         data_config: kfpn.Config of the batches of `kfpn.dataset` that `fit` was given last; None: it had other ones.
     """
@@ -68,23 +69,13 @@ class TrainableDetector(keras.Model):
         self.detector = detector
         self.seed = seed
         parts = parts_of(detector)
-        # Keras must not see the submodels as layers of this model: their variables are the detector's.
-        self._of_network = TrainedNetwork(parts, self.config)
+        # Keras must not see the submodels as layers of this model, nor save them: their variables are the detector's.
+        self.network = TrainedNetwork(parts, self.config)
         self.noise = None if seed is None else keras.random.SeedGenerator(seed, name="samplers")
-        self.means = [keras.metrics.Mean(name=name) for name in self._of_network.loss_names]
+        self.means = [keras.metrics.Mean(name=name) for name in self.network.loss_names]
         self.supports_jit = not self.config.masks_on_host  # XLA can't call the host.
         self.data_config: Config | None = None
         self.built = True
-
-    @property
-    def submodels(self) -> Any:
-        """The functional models that carry the detector's weights, see `kfpn.load_submodels`."""
-        return self._of_network.submodels
-
-    @property
-    def padded_detector(self) -> keras.Model:
-        """The detector with the second input `image_sizes`, over the same weights; made when it is first asked for."""
-        return self._of_network.padded_detector(self.detector)
 
     def compile(self, optimizer: Any = "sgd", loss: Any = None, metrics: Any = None, **options: Any) -> None:
         """Configures training as `keras.Model.compile` does; the losses are the detector's own.
@@ -106,6 +97,11 @@ class TrainableDetector(keras.Model):
                 )
         super().compile(optimizer=optimizer, **options)
 
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles a model from a file as the saved one was, so that it goes on from there."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
     def fit(self, x: Any = None, *arguments: Any, **options: Any) -> Any:
         """Trains as `keras.Model.fit` does; a detector whose classes were never named takes the names of the data.
 
@@ -120,10 +116,22 @@ class TrainableDetector(keras.Model):
         take_labels(self.detector, getattr(x, "class_names", None))
         return super().fit(x, *arguments, **options)
 
+    def evaluate(self, x: Any = None, *arguments: Any, **options: Any) -> Any:
+        """Measures the losses as `keras.Model.evaluate` does; `kfpn.evaluate` and `kfpn.callbacks.CocoAP` measure AP.
+
+        Args:
+            x, arguments, options: as for `fit`.
+
+        Raises:
+            ValueError: as `fit`.
+        """
+        take_labels(self.detector, getattr(x, "class_names", None))
+        return super().evaluate(x, *arguments, **options)
+
     def call(self, batch: Mapping[str, Any], training: bool | None = None) -> dict[str, Any]:
         """Returns the losses of each image of a batch, see `kfpn.trainable`."""
         inputs, noise = self._split(batch)
-        return self._of_network.losses(inputs, noise, bool(training))
+        return self.network.losses(inputs, noise, bool(training))
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
@@ -184,7 +192,7 @@ class TrainableDetector(keras.Model):
         inputs = {name: batch[name] for name in needed}
         _, height, width, _ = ops.shape(batch["images"])
         boxes = ops.shape(batch["gt_boxes"])[1]
-        shapes = self._of_network.noise_shapes(self.config, height, width, boxes)
+        shapes = self.network.noise_shapes(self.config, height, width, boxes)
         given = [name for name in shapes if f"{PREFIX}{name}" in batch]
         if given:
             lacking = [name for name in shapes if name not in given]

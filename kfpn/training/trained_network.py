@@ -42,7 +42,7 @@ class TrainedNetwork:
         return {name: ops.cast(losses[name], "float32") for name in self.loss_names}
 
     def padded_detector(self, detector: keras.Model) -> keras.Model:
-        """Returns the detector with the input `image_sizes`, and its facts."""
+        """Returns the detector with the second input `image_sizes`, over the same weights; it is made at the first call."""
         if self._padded is None:
             self._padded = inference_model(self.submodels, self.config.model, padded=True)
             self._padded.class_names, self._padded.category_ids = detector.class_names, detector.category_ids
