@@ -8,7 +8,7 @@ from PIL import Image
 
 from kfpn.config.run import InputConfig
 from kfpn.data.jpeg_fraction import AnyImage, SizeRule, as_decoded
-from kfpn.data.philox import uniform, whole_number
+from kfpn.data.philox import integer_below, uniform
 
 # Other users of (seed, sample_index), as the samplers, must draw other numbers.
 _SALT = 0x617567
@@ -58,7 +58,7 @@ def draw_short_side(config: InputConfig, seed: int, sample_index: int) -> int:
     if not config.train_short_sides:
         return config.short_side
     seeds = seed ^ (_SHORT_SIDE_SALT << 32), int(sample_index)
-    return config.train_short_sides[whole_number(seeds, len(config.train_short_sides))]
+    return config.train_short_sides[integer_below(seeds, len(config.train_short_sides))]
 
 
 def largest_training_input(config: InputConfig) -> InputConfig:

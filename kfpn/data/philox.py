@@ -38,7 +38,7 @@ def uniform(shape: tuple[int, ...], seeds: tuple[int, int], dtype: type = np.flo
     return (bits.view(np.float64) - 1.0).reshape(shape)
 
 
-def whole_number(seeds: tuple[int, int], limit: int) -> int:
+def integer_below(seeds: tuple[int, int], limit: int) -> int:
     """Returns what `tf.random.stateless_uniform((), seeds, maxval=limit, dtype=tf.int32, alg="philox")` returns, 0 to `limit` - 1."""
     return int(_words(1, seeds)[0]) % limit
 

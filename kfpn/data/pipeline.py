@@ -61,10 +61,10 @@ def made_batches(
     Args:
         samples: makes them.
         planned: returns the batches to make; each iterator calls it.
-        replicas: each planned batch becomes so many.
+        replicas: the batch of all processes is shared by so many.
     """
     count = samples.rows.stop - samples.rows.start
-    return _batched(samples, planned, count, count // replicas)
+    return _batched(samples, planned, count, samples.config.batch_size // replicas)
 
 
 def truth_specs(rows: int, config: Config) -> dict[str, tf.TensorSpec]:

@@ -76,7 +76,7 @@ def open_data(
     if isinstance(source, str | os.PathLike):
         name = os.fspath(source)
         config = dataclasses.replace(config, data=name, val_data=config.val_data if config.data == name else None)
-        opened = _part(config, train, alone=detector is not None)
+        opened = _named_part(config, train, alone=detector is not None)
     else:
         opened = formats.open_source(source)
         config = dataclasses.replace(config, data=opened.name, val_data=None)
@@ -91,7 +91,7 @@ def open_data(
     return OpenedData(opened, config)
 
 
-def _part(config: Config, train: bool, alone: bool) -> Source:
+def _named_part(config: Config, train: bool, alone: bool) -> Source:
     """Returns the part of named data to train on, or to evaluate on.
 
     Args:

@@ -9,7 +9,7 @@ from keras import ops
 from kfpn.config.run import Config, SamplingConfig, from_dict, to_dict
 from kfpn.training.drawn_noise import PREFIX
 from kfpn.training.trained_network import TrainedNetwork, config_of, policy_of, take_labels
-from kfpn.weights.detector_parts import parts_of
+from kfpn.weights.detector_parts import submodels_of
 
 NEEDED = ("images", "image_sizes", "gt_boxes", "gt_labels", "gt_crowd")
 """What every batch has."""
@@ -68,7 +68,7 @@ class TrainableDetector(keras.Model):
         self.config = config_of(detector, sampling)
         self.detector = detector
         self.seed = seed
-        parts = parts_of(detector)
+        parts = submodels_of(detector)
         # Keras must not see the submodels as layers of this model, nor save them: their variables are the detector's.
         self.network = TrainedNetwork(parts, self.config)
         self.noise = None if seed is None else keras.random.SeedGenerator(seed, name="samplers")

@@ -42,7 +42,7 @@ def settings_of(detector: Any) -> ModelConfig:
     raise ValueError(f"detector must be {made}, got {getattr(detector, 'name', None) or type(detector).__name__}")
 
 
-def parts_of(detector: keras.Model) -> Submodels:
+def submodels_of(detector: keras.Model) -> Submodels:
     """Returns the submodels of a detector, over its own weights.
 
     A detector holds the features either with or without the input `image_sizes`. The other graph is built over the same layers.

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kfpn.data.philox import uniform, whole_number
+from kfpn.data.philox import integer_below, uniform
 
 SEEDS = [(0, 0), (3 ^ (0x617567 << 32), 2**40 + 7), (2**31 - 1, -1), (-5, 123)]
 
@@ -21,4 +21,4 @@ def test_the_numbers_are_tensorflows_bit_for_bit(seeds, dtype):
 def test_whole_numbers_are_tensorflows(seeds):
     for limit in (1, 6, 1000):
         expected = tf.random.stateless_uniform((), seeds, maxval=limit, dtype=tf.int32, alg="philox")
-        assert whole_number(seeds, limit) == int(expected)
+        assert integer_below(seeds, limit) == int(expected)

@@ -10,7 +10,7 @@ from kfpn.training.backward import Backward
 from kfpn.training.distribution.strategy import make_strategy
 from kfpn.training.optimizer import Optimizer
 from kfpn.training.step import _ReplicaStep
-from kfpn.weights.detector_parts import parts_of
+from kfpn.weights.detector_parts import submodels_of
 from tests.training.small_detector import LOSSES, SAMPLING, batch, detector
 
 
@@ -38,7 +38,7 @@ def own_steps(built, batches):
     """Returns the losses of the project's own step on the same batches, without the graph that it makes of it."""
     rule = OptimizerConfig(learning_rate=0.01, reference_batch=2, weight_decay=0.0, warmup_steps=0, milestones=())
     config = Config(batch_size=2, model=built.model_config, sampling=SamplingConfig(**SAMPLING), optimizer=rule)
-    submodels, strategy = parts_of(built), make_strategy("one_device")
+    submodels, strategy = submodels_of(built), make_strategy("one_device")
     optimizer = Optimizer(config, submodels.weights_model.trainable_variables)
     step = _ReplicaStep(Backward(submodels, config, training_losses), config, optimizer, strategy, noise_shapes)
     batches = [{name: tf.constant(value) for name, value in one.items()} for one in batches]
@@ -123,7 +123,7 @@ def test_the_parts_of_a_detector_from_a_file_are_those_of_the_one_that_was_saved
     )
     built.save(tmp_path / "detector.keras")
     again = keras.models.load_model(tmp_path / "detector.keras")
-    own, loaded = parts_of(built), parts_of(again)
+    own, loaded = submodels_of(built), submodels_of(again)
     assert again.model_config == built.model_config
     own.weights_model.save_weights(tmp_path / "own.weights.h5")
     loaded.weights_model.load_weights(tmp_path / "own.weights.h5")
