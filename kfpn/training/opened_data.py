@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -15,6 +16,10 @@ from kfpn.weights.detector_parts import settings_of, unnamed
 
 AnySource = str | os.PathLike | Source | Iterable[Record]
 """What `kfpn.open_source` takes."""
+
+
+_SPLIT_TO_EVALUATE = re.compile(r",(validation|valid|val|test)(\[[^]]*\])?$")
+"""The end of a name that says a split to evaluate on: all of it is taken."""
 
 
 class OpenedData(NamedTuple):
@@ -39,6 +44,10 @@ def run_settings(settings: Any) -> Config:
         ValueError: if it is none of them, or a detector that does not say how images are resized.
     """
     if isinstance(settings, Config):
+        if settings.proposals:
+            raise ValueError(
+                f"proposals must be None for batches of kfpn.dataset, got {settings.proposals!r}: kfpn train trains on fixed proposals"
+            )
         return settings
     detector = getattr(settings, "detector", settings)
     model, rule = settings_of(detector), getattr(detector, "input_config", None)
@@ -99,7 +108,10 @@ def _named_part(config: Config, train: bool, alone: bool) -> Source:
         train: which part.
         alone: whether the part to evaluate on may keep its own labels: the detector's come later.
     """
-    training, validation = open_run_sources(config)
+    if not train and _SPLIT_TO_EVALUATE.search(config.data):
+        training = validation = formats.open_source(config.data, "validation", config.check_images, config.model.mask)
+    else:
+        training, validation = open_run_sources(config)
     if train:
         return training
     if validation is None:

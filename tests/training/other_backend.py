@@ -43,11 +43,21 @@ def fitted(folder):
         batches, epochs=2, verbose=0, validation_data=validation,
         callbacks=[figures, kfpn.callbacks.Pictures(val, f"{folder}/pictures", count=1), kfpn.callbacks.WorkDirectory(f"{folder}/run")],
     ).history  # fmt: skip
-    measured = kfpn.evaluate(f"{folder}/run", val)
+    measured = kfpn.evaluate(f"{folder}/run", val, proposals=True, flip=True)
+    plain = kfpn.evaluate(f"{folder}/run", val)
+    (seen,) = kfpn.predict(f"{folder}/run", val[0].image, min_score=0.0)
     model.save(f"{folder}/model.keras")
     again = keras.models.load_model(f"{folder}/model.keras")
     after = [float(m.evaluate(validation, verbose=0, return_dict=True)["loss"]) for m in (model, again)]
-    return {"history": history, "AP": [figures.figures["AP"], measured["AP"]], "after": after, "epoch": batches.epoch}
+    return {
+        "history": history,
+        "AP": plain["AP"],
+        "flipped": measured["AP"],
+        "recall": measured["proposals"]["AR@100"],
+        "seen": len(seen),
+        "after": after,
+        "epoch": batches.epoch,
+    }
 
 
 if __name__ == "__main__":
