@@ -4,7 +4,6 @@
 element spec (they differ by aspect group); the batch size and the number of box rows are fixed.
 """
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -15,7 +14,14 @@ from kfpn.data.augment import prepare_image
 from kfpn.data.plan import WHOLE_BATCH, BatchShare
 from kfpn.data.proposal_table import ProposalTable, rows_of_proposals
 from kfpn.data.record import Source
-from kfpn.data.sample_arrays import Arrays, EvaluationSamples, PlannedSamples, TrainingSamples, truth_arrays
+from kfpn.data.sample_arrays import (
+    Arrays,
+    EvaluationSamples,
+    PlannedSamples,
+    TrainingSamples,
+    named_cause,
+    truth_arrays,
+)
 
 __all__ = [
     "eval_batches", "finite_batches", "made_batches", "named_errors", "prepare_image", "train_batches", "truth_specs", "with_proposals",
@@ -135,10 +141,10 @@ def named_errors(batches: Iterable[Any]) -> Iterator[Any]:
         except StopIteration:
             return
         except tf.errors.OpError as error:
-            cause = re.search(r"ValueError: (.+)", error.message)
+            cause = named_cause(error)
             if cause is None:
                 raise
-            raise ValueError(cause[1].strip()) from error
+            raise ValueError(cause) from error
         yield batch
 
 

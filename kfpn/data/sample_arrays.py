@@ -4,6 +4,7 @@
 arrays. `kfpn.data.pipeline` makes data sets of TensorFlow of them, `kfpn.data.numpy_batches` batches without it.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -203,3 +204,13 @@ def require_records(source: Source) -> None:
     """Raises ValueError where a data set has no record."""
     if not len(source):
         raise ValueError(f"data set must have at least one record, got none in {source.name}")
+
+
+def named_cause(error: BaseException) -> str | None:
+    """Returns what a ValueError in the making of a sample said, which TensorFlow's errors quote; None where there was none.
+
+    Args:
+        error: of TensorFlow.
+    """
+    cause = re.search(r"ValueError: (.+)", str(error))
+    return None if cause is None else cause[1].strip()

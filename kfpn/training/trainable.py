@@ -8,7 +8,7 @@ from keras import ops
 
 from kfpn.config.run import Config, SamplingConfig, from_dict, to_dict
 from kfpn.training.drawn_noise import PREFIX
-from kfpn.training.trained_network import TrainedNetwork, config_of, policy_of, take_labels
+from kfpn.training.trained_network import TrainedNetwork, config_of, named_data_errors, policy_of, take_labels
 from kfpn.weights.detector_parts import submodels_of
 
 NEEDED = ("images", "image_sizes", "gt_boxes", "gt_labels", "gt_crowd")
@@ -110,11 +110,12 @@ class TrainableDetector(keras.Model):
             arguments, options: those of `keras.Model.fit`.
 
         Raises:
-            ValueError: if batches of `kfpn.dataset` have other classes than the detector.
+            ValueError: if batches of `kfpn.dataset` have other classes than the detector, or an image can't be read.
         """
         self.data_config = getattr(x, "config", None)
         take_labels(self.detector, getattr(x, "class_names", None))
-        return super().fit(x, *arguments, **options)
+        with named_data_errors():
+            return super().fit(x, *arguments, **options)
 
     def evaluate(self, x: Any = None, *arguments: Any, **options: Any) -> Any:
         """Measures the losses as `keras.Model.evaluate` does; `kfpn.evaluate` and `kfpn.callbacks.CocoAP` measure AP.
@@ -126,7 +127,8 @@ class TrainableDetector(keras.Model):
             ValueError: as `fit`.
         """
         take_labels(self.detector, getattr(x, "class_names", None))
-        return super().evaluate(x, *arguments, **options)
+        with named_data_errors():
+            return super().evaluate(x, *arguments, **options)
 
     def call(self, batch: Mapping[str, Any], training: bool | None = None) -> dict[str, Any]:
         """Returns the losses of each image of a batch, see `kfpn.trainable`."""

@@ -1,6 +1,7 @@
 """Computes the losses of a trainable detector: what Keras must not see as layers of its own, and what is checked first."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -8,6 +9,7 @@ from keras import ops
 
 from kfpn.config.input_config import InputConfig
 from kfpn.config.run import Config, SamplingConfig
+from kfpn.data.sample_arrays import named_cause
 from kfpn.losses.training_losses import training_functions
 from kfpn.modeling.detector import inference_model
 from kfpn.weights.built_detector import layers_of
@@ -103,3 +105,19 @@ def take_labels(detector: keras.Model, names: Sequence[str] | None) -> None:
             "kfpn.dataset(SOURCE, detector), or build the detector with the class_names of the data"
         )
     detector.class_names = tuple(names)
+
+
+@contextmanager
+def named_data_errors() -> Iterator[None]:
+    """Raises an error of one line where TensorFlow can't make a batch in a `with` block: its own is pages of tracebacks.
+
+    Raises:
+        ValueError: naming the image and what is wrong with it.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause = named_cause(error) if type(error).__module__.startswith("tensorflow") else None
+        if cause is None:
+            raise
+        raise ValueError(cause) from error

@@ -1,3 +1,5 @@
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from kfpn.training.distribution.strategy import make_strategy
 from kfpn.training.optimizer import Optimizer
 from kfpn.training.step import _ReplicaStep
 from kfpn.weights.detector_parts import submodels_of
+from tests.training import made_up
 from tests.training.small_detector import LOSSES, SAMPLING, batch, detector
 
 
@@ -145,3 +148,14 @@ def test_the_scale_of_the_loss_goes_with_the_policy_of_the_detector():
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
     losses = model.train_on_batch(batch(0), return_dict=True)
     assert all(np.isfinite(value) for value in losses.values())
+
+
+def test_an_image_that_can_not_be_read_is_named_in_one_line():
+    built = detector(num_classes=2)
+    built.input_config = kfpn.InputConfig(short_side=64, long_side=64)
+    records = made_up.source(0, 2)
+    damaged = [dataclasses.replace(records[0], image=b"no image"), records[1]]
+    model = kfpn.trainable(built, **SAMPLING)
+    model.compile("sgd", run_eagerly=True)
+    with pytest.raises(ValueError, match=r"^picture 0: .*image"):
+        model.fit(kfpn.dataset(kfpn.IterableSource(damaged, ("green", "red")), built, 2), verbose=0)
