@@ -130,6 +130,15 @@ class TrainableDetector(keras.Model):
         with named_data_errors():
             return super().evaluate(x, *arguments, **options)
 
+    def __call__(self, batch: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
+        """Returns the losses of each image of a batch, see `kfpn.trainable`.
+
+        Raises:
+            ValueError: if the batch lacks something. It is raised here, because Keras adds pages to what `call` raises.
+        """
+        self._checked_names(batch)
+        return super().__call__(batch, *arguments, **options)
+
     def call(self, batch: Mapping[str, Any], training: bool | None = None) -> dict[str, Any]:
         """Returns the losses of each image of a batch, see `kfpn.trainable`."""
         inputs, noise = self._split(batch)
@@ -178,44 +187,59 @@ class TrainableDetector(keras.Model):
         return cls(detector, from_dict(SamplingConfig, options.pop("sampling")), **options)
 
     def _split(self, batch: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Returns a batch without its noise, and its noise, drawn here where it brings none.
-
-        Raises:
-            ValueError: if something is missing.
-        """
-        needed = [*NEEDED, *(("gt_has_mask", MASKS[self.config.masks_on_host]) if self.config.model.mask else ())]
-        if not isinstance(batch, Mapping) or (missing := [name for name in needed if name not in batch]):
-            got = ", ".join(batch) if isinstance(batch, Mapping) else type(batch).__name__
-            raise ValueError(
-                f"batch must be a dict with {', '.join(needed)}, got {got}"
-                + (f": {', '.join(missing)} is missing" if isinstance(batch, Mapping) else "")
-                + "; kfpn.dataset makes such batches"
-            )
-        inputs = {name: batch[name] for name in needed}
-        _, height, width, _ = ops.shape(batch["images"])
-        boxes = ops.shape(batch["gt_boxes"])[1]
-        shapes = self.network.noise_shapes(self.config, height, width, boxes)
-        given = [name for name in shapes if f"{PREFIX}{name}" in batch]
+        """Returns a batch without its noise, and its noise, drawn here where it brings none; raises what `_checked_names` raises."""
+        given, shapes = self._checked_names(batch), self._shapes_of_noise(batch)
+        inputs = {name: batch[name] for name in self._needed}
         if given:
-            lacking = [name for name in shapes if name not in given]
-            if lacking:
-                raise ValueError(
-                    f"batch must have {PREFIX}{lacking[0]} beside {PREFIX}{given[0]}, got the latter alone: give both or none"
-                )
-            return inputs, {
-                name: _checked_noise(name, batch[f"{PREFIX}{name}"], shape) for name, shape in shapes.items()
-            }
-        if self.noise is None:
-            names = " and ".join(f"{PREFIX}{name}" for name in shapes)
-            raise ValueError(
-                f"batch must have {names}, got none: with seed None no noise is drawn; take batches of kfpn.dataset, or give "
-                "kfpn.trainable a seed"
-            )
+            return inputs, {name: ops.cast(batch[f"{PREFIX}{name}"], "float32") for name in given}
         size = ops.shape(batch["images"])[0]
         return inputs, {
             name: keras.random.uniform((size, *shape), dtype="float32", seed=self.noise)
             for name, shape in shapes.items()
         }
+
+    @property
+    def _needed(self) -> tuple[str, ...]:
+        return (*NEEDED, *(("gt_has_mask", MASKS[self.config.masks_on_host]) if self.config.model.mask else ()))
+
+    def _shapes_of_noise(self, batch: Mapping[str, Any]) -> dict[str, tuple]:
+        _, height, width, _ = ops.shape(batch["images"])
+        return self.network.noise_shapes(self.config, height, width, ops.shape(batch["gt_boxes"])[1])
+
+    def _checked_names(self, batch: Any) -> list[str]:
+        """Returns the samplers whose noise a batch brings: all or none.
+
+        Raises:
+            ValueError: if something is missing, or the noise is for other settings or another canvas; where sides are not known when
+                the step is traced, the latter can't be checked.
+        """
+        if not isinstance(batch, Mapping):
+            raise ValueError(f"batch must be a dict with {', '.join(self._needed)}, got a {type(batch).__name__}")
+        if missing := [name for name in self._needed if name not in batch]:
+            raise ValueError(
+                f"batch must have {', '.join(self._needed)}, got {', '.join(batch)}: {', '.join(missing)} is missing; kfpn.dataset makes "
+                "such batches"
+            )
+        shapes = self._shapes_of_noise(batch)
+        given = [name for name in shapes if f"{PREFIX}{name}" in batch]
+        lacking = [f"{PREFIX}{name}" for name in shapes if name not in given]
+        if given and lacking:
+            raise ValueError(
+                f"batch must have {lacking[0]} beside {PREFIX}{given[0]}, got the latter alone: give both or none"
+            )
+        if lacking and self.noise is None:
+            raise ValueError(
+                f"batch must have {' and '.join(lacking)}, got none: with seed None no noise is drawn; take batches of kfpn.dataset, "
+                "or give kfpn.trainable a seed"
+            )
+        for name in given:
+            got, wanted = batch[f"{PREFIX}{name}"].shape[1], shapes[name][0]
+            if isinstance(wanted, int) and got is not None and got != wanted:
+                raise ValueError(
+                    f"{PREFIX}{name} must have {wanted} values an image, got {got}: the batch was made for other settings of the "
+                    "detector (anchors, levels) or for another canvas"
+                )
+        return given
 
 
 def _real_images(batch: Any, losses: Mapping[str, Any]) -> Any:
@@ -223,18 +247,3 @@ def _real_images(batch: Any, losses: Mapping[str, Any]) -> Any:
     if isinstance(batch, Mapping) and "record_index" in batch:
         return ops.cast(ops.convert_to_tensor(batch["record_index"]) >= 0, "float32")
     return ops.ones_like(next(iter(losses.values())))
-
-
-def _checked_noise(name: str, noise: Any, shape: tuple) -> Any:
-    """Returns the noise of a batch, if it has as many values an image as the sampler needs.
-
-    Raises:
-        ValueError: if there are more or fewer; where sides are unknown when the step is traced, nothing can be checked.
-    """
-    got, wanted = noise.shape[1], shape[0]
-    if isinstance(wanted, int) and got is not None and got != wanted:
-        raise ValueError(
-            f"{PREFIX}{name} must have {wanted} values an image, got {got}: the batch was made for other settings of the detector "
-            "(anchors, levels) or for another canvas"
-        )
-    return ops.cast(noise, "float32")
