@@ -8,10 +8,10 @@ from contextlib import contextmanager
 def memory_errors() -> tuple[type[BaseException], ...]:
     """Returns what Python, and TensorFlow or PyTorch where they are in use, raise on CPUs and GPUs when memory is used up."""
     errors: list[type[BaseException]] = [MemoryError]
-    if "tensorflow" in sys.modules:
-        errors.append(sys.modules["tensorflow"].errors.ResourceExhaustedError)
-    if "torch" in sys.modules:
-        errors.append(sys.modules["torch"].OutOfMemoryError)
+    if (tensorflow := sys.modules.get("tensorflow")) is not None:
+        errors.append(tensorflow.errors.ResourceExhaustedError)
+    if (torch := sys.modules.get("torch")) is not None:
+        errors.append(torch.OutOfMemoryError)
     return tuple(errors)
 
 

@@ -69,7 +69,7 @@ def test_to_evaluate_each_image_is_there_once_and_black_ones_count_nothing():
     singles = kfpn.dataset(source, built, 1, train=False, kind="python")
     of_images = [model(singles[number], training=False) for number in range(5)]
     for name in small_detector.LOSSES:
-        assert figures[name] == pytest.approx(np.mean([float(one[name][0]) for one in of_images]), rel=1e-4)
+        assert figures[name] == pytest.approx(np.mean([float(one[name][0]) for one in of_images]), rel=1e-3)
     assert figures["loss"] == pytest.approx(sum(figures[name] for name in small_detector.LOSSES), rel=1e-6)
 
 
