@@ -109,9 +109,8 @@ def _named_part(config: Config, train: bool, alone: bool) -> Source:
         alone: whether the part to evaluate on may keep its own labels: the detector's come later.
     """
     if not train and _SPLIT_TO_EVALUATE.search(config.data):
-        training = validation = formats.open_source(config.data, "validation", config.check_images, config.model.mask)
-    else:
-        training, validation = open_run_sources(config)
+        return formats.open_source(config.data, "validation", config.check_images, config.model.mask)
+    training, validation = open_run_sources(config)
     if train:
         return training
     if validation is None:
