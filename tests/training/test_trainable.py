@@ -92,7 +92,7 @@ def test_noise_is_drawn_for_batches_that_bring_none_and_a_seed_draws_the_same():
             "^batch must have noise_rpn and noise_roi, got none",
         ),
         (lambda one: {k: v for k, v in one.items() if k != "noise_roi"}, "^batch must have noise_roi beside noise_rpn"),
-        (lambda one: {**one, "noise_rpn": one["noise_rpn"][:, :7]}, "^noise_rpn must have 6138 values an image, got 7"),
+        (lambda one: {**one, "noise_rpn": one["noise_rpn"][:, :7]}, "^noise_rpn must have 1536 values an image, got 7"),
         (lambda one: {k: v for k, v in one.items() if k != "gt_crowd"}, "gt_crowd is missing; kfpn.dataset makes"),
     ],
 )
