@@ -33,8 +33,7 @@ def dataset(
     """Returns the batches of a data set for `kfpn.trainable`: to train on, augmented and in a new order each epoch, or to evaluate on.
 
     An epoch has as many batches as the images fill. Order, augmentation and the samplers' noise depend on the seed, the epoch and the
-    image alone, and are those of `kfpn train`. (`fit` mixes the batches of an epoch of kind "python" unless it is given
-    `shuffle=False`.) To evaluate, each image is there once, without augmentation, and black images fill up the last batches; they count
+    image alone, and are those of `kfpn train`. To evaluate, each image is there once, without augmentation, and black images fill up the last batches; they count
     nothing.
 
     Args:

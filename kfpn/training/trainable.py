@@ -13,6 +13,8 @@ from kfpn.weights.detector_parts import submodels_of
 
 NEEDED = ("images", "image_sizes", "gt_boxes", "gt_labels", "gt_crowd")
 """What every batch has."""
+_SHUFFLE = 8
+"""Number of the argument `shuffle` among those of `keras.Model.fit` behind the data."""
 MASKS = {True: "gt_outlines", False: "gt_masks"}
 """Whether the targets of masks are made on the host -> what a batch for a mask head has for it, beside `gt_has_mask`."""
 
@@ -114,6 +116,8 @@ class TrainableDetector(keras.Model):
         """
         self.data_config = getattr(x, "config", None)
         take_labels(self.detector, getattr(x, "class_names", None))
+        if self.data_config is not None and len(arguments) < _SHUFFLE:
+            options.setdefault("shuffle", False)  # The batches have an order of their own, a new one each epoch.
         with named_data_errors():
             return super().fit(x, *arguments, **options)
 
