@@ -37,6 +37,8 @@ def fitted(folder):
     ).history  # fmt: skip
     measured = kfpn.evaluate(f"{folder}/run", val, proposals=True, flip=True)
     plain = kfpn.evaluate(f"{folder}/run", val)
+    image = val[0].image[None]
+    own, loaded = (m.predict(image, verbose=0)["boxes"] for m in (built, kfpn.load_detector(f"{folder}/run")))
     (seen,) = kfpn.predict(f"{folder}/run", val[0].image, min_score=0.0)
     model.save(f"{folder}/model.keras")
     again = keras.models.load_model(f"{folder}/model.keras")
