@@ -49,6 +49,7 @@ def fitted(folder):
         "flipped": measured["AP"],
         "recall": measured["proposals"]["AR@100"],
         "seen": len(seen),
+        "moved": float(abs(own - loaded).max()),
         "after": after,
         "epoch": batches.epoch,
     }
