@@ -5,6 +5,7 @@ import numpy as np
 from kfpn.data.annotation_checks import AnnotationFaults
 from kfpn.data.mask_content import NOTHING, size_as_drawn, unpack_outline
 from kfpn.data.mask_raster import bitmap_of_polygons
+from kfpn.ops.box_overlaps import areas, shared_areas
 
 UNREADABLE = "masks, or polygons of them, that can't be read, left out; the boxes stay"
 OTHER_SIZE = "masks of another size than their image, left out; the boxes stay"
@@ -12,8 +13,9 @@ OUTSIDE_IMAGE = "masks without a pixel in their image, left out; the boxes stay"
 BESIDE_BOX = "masks that lie beside their object's box, left out; the boxes stay"
 OTHER_EXTENT = "masks whose extent is another one than their object's box (IoU below .5), kept"
 _SAME_EXTENT = 0.5
+"""IoU of the box around a mask and the object's box, from which both are taken for one extent."""
 _SURE_OF_PIXELS = 16.0
-"""Square pixels of the box around a polygon: smaller ones are drawn, to see whether they have a pixel."""
+"""Square pixels of an object's polygons: smaller ones are drawn, to see whether they have a pixel."""
 
 
 def usable_mask(
@@ -41,7 +43,7 @@ def usable_mask(
     if box is not None and not _touch(around, box):
         faults.add(BESIDE_BOX, where)
         return NOTHING
-    if box is not None and _iou(around, box) < _SAME_EXTENT:
+    if box is not None and not _same_extent(around, box):
         faults.add(OTHER_EXTENT, where)
     return content
 
@@ -52,7 +54,7 @@ def _sides_around(content: bytes, size: tuple[int, int]) -> np.ndarray | None:
     if isinstance(outline, list):
         points = np.concatenate(outline)
         low, high = points.min(0)[::-1], points.max(0)[::-1]
-        if np.prod(high - low) < _SURE_OF_PIXELS and not bitmap_of_polygons(outline, size).any():
+        if sum(map(_area_of_polygon, outline)) < _SURE_OF_PIXELS and not bitmap_of_polygons(outline, size).any():
             return None
         return np.concatenate([low, high])
     if outline is None or not outline.pixels.any():
@@ -61,10 +63,14 @@ def _sides_around(content: bytes, size: tuple[int, int]) -> np.ndarray | None:
     return np.array([rows[0], columns[0] + outline.first, rows[-1] + 1, columns[-1] + 1 + outline.first], np.float64)
 
 
-def _iou(first: np.ndarray, second: np.ndarray) -> float:
-    shared = np.prod(np.maximum(np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2]), 0.0))
-    union = np.prod(first[2:] - first[:2]) + np.prod(second[2:] - second[:2]) - shared
-    return float(shared / union) if union > 0.0 else 1.0
+def _area_of_polygon(polygon: np.ndarray) -> float:
+    x, y = polygon.T
+    return abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1)))) / 2
+
+
+def _same_extent(first: np.ndarray, second: np.ndarray) -> bool:
+    shared = shared_areas(first, second[None])[0]
+    return bool(shared >= _SAME_EXTENT * (areas(np.stack([first, second])).sum() - shared))
 
 
 def _touch(first: np.ndarray, second: np.ndarray) -> bool:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from kfpn.ops.box_overlaps import areas, shared_areas
 from kfpn.ops.mask_paste import paste_masks
 
 
@@ -69,7 +70,6 @@ def _mean(rows: Mapping[str, np.ndarray], index: int, others: np.ndarray) -> np.
 
 def _ious(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     box, boxes = box.astype(np.float64), boxes.astype(np.float64)
-    sides = np.maximum(np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2]), 0.0)
-    inter = sides.prod(-1)
-    union = (box[2:] - box[:2]).prod() + (boxes[:, 2:] - boxes[:, :2]).prod(-1) - inter
+    inter = shared_areas(box, boxes)
+    union = areas(box[None]) + areas(boxes) - inter
     return inter / np.maximum(union, 1e-12)

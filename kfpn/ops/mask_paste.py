@@ -170,25 +170,25 @@ def _check_arrays(masks, boxes, height: int, width: int, rule: str) -> None:
         raise ValueError(f"masks must be in 0..1, got {masks.min():g} to {masks.max():g}: divide what is 0..255 by 255")
     if tuple(boxes.shape) != (masks.shape[0], 4):
         raise ValueError(f"boxes must be ({masks.shape[0]}, 4), a box a mask, got {tuple(boxes.shape)}")
-    sides = (height, width)
-    if any(not hasattr(side, "shape") and not isinstance(side, int) for side in sides) or any(
-        isinstance(side, np.ndarray | np.generic) and (side.dtype.kind not in "iu" or side.ndim) for side in sides
-    ):
-        raise ValueError(f"height and width must be whole numbers, got {height!r} and {width!r}")
-    if all(isinstance(side, int | np.integer) for side in sides) and min(sides) < 1:
+    known = [side for side in (height, width) if not _is_tensor(side)]
+    if not all(isinstance(side, int | np.integer) for side in known):
+        raise ValueError(f"height and width must be whole numbers, got {height!r} and {width!r}: round them")
+    if min(known, default=1) < 1:
         raise ValueError(f"height and width must be at least 1, got {height} and {width}")
     if rule not in _RULES:
         raise ValueError(f"rule must be {' or '.join(map(repr, _RULES))}, got {rule!r}")
 
 
+def _is_tensor(value: Any) -> bool:
+    """Tells whether a value is a tensor of Keras' backend, which in a graph is not known yet."""
+    return hasattr(value, "shape") and not isinstance(value, np.ndarray | np.generic)
+
+
 def _check_threshold(threshold: float | None) -> None:
-    if threshold is None or (hasattr(threshold, "shape") and not isinstance(threshold, np.ndarray | np.generic)):
-        return  # a tensor's value is not known here
-    if (
-        not isinstance(threshold, int | float | np.number | np.ndarray)
-        or np.shape(threshold)
-        or not 0.0 < threshold <= 1.0
-    ):
+    if threshold is None or _is_tensor(threshold):
+        return
+    is_number = np.ndim(threshold) == 0 and np.asarray(threshold).dtype.kind in "iuf"
+    if not (is_number and 0.0 < threshold <= 1.0):
         raise ValueError(
             f"threshold must be above 0 and at most 1, or None, got {threshold!r}: at 0 all of the image would be the object"
         )

@@ -2,14 +2,10 @@
 
 import numpy as np
 
+from kfpn.ops.box_overlaps import areas, shared_areas
+
 HIDES = 0.25
 """A label hides an object if it covers more than this share of the object's box."""
-
-
-def overlaps(rectangle: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Returns the area that a rectangle (4,) shares with each of others (n, 4), all yxyx pixels, as (n,)."""
-    sides = np.minimum(rectangle[2:], others[:, 2:]) - np.maximum(rectangle[:2], others[:, :2])
-    return np.prod(np.maximum(sides, 0), axis=1)
 
 
 class LabelPlaces:
@@ -23,7 +19,7 @@ class LabelPlaces:
     def __init__(self, boxes: np.ndarray, shape: tuple[int, ...]):
         self._height, self._width = shape[:2]
         self._boxes = np.clip(boxes, 0, [self._height, self._width, self._height, self._width])
-        self._areas = np.prod(np.maximum(self._boxes[:, 2:] - self._boxes[:, :2], 0), axis=1)
+        self._areas = areas(self._boxes)
         self._taken = np.zeros((0, 4))
 
     def take(self, row: int, height: float, width: float) -> tuple[float, float] | None:
@@ -43,13 +39,13 @@ class LabelPlaces:
         for y, own in ((above, None), (top, None), (bottom, None), (above, row)):
             y, x = max(0.0, min(y, self._height - height)), max(0.0, min(left, self._width - width))
             place = np.array([y, x, y + height, x + width])
-            if not overlaps(place, self._taken).any() and not self._hides(place, own):
+            if not shared_areas(place, self._taken).any() and not self._hides(place, own):
                 self._taken = np.concatenate([self._taken, place[None]])
                 return y, x
         return None
 
     def _hides(self, place: np.ndarray, own: int | None) -> bool:
-        hidden = overlaps(place, self._boxes) > HIDES * self._areas
+        hidden = shared_areas(place, self._boxes) > HIDES * self._areas
         if own is not None:
             hidden[own] = False
         return bool(hidden.any())

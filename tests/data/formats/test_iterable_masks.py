@@ -48,6 +48,14 @@ def test_masks_that_do_not_fit_are_refused(masks, said):
         kfpn.IterableSource([record(masks)], ["a"])
 
 
+def test_points_on_one_slanted_line_are_no_mask(caplog):
+    line = [2.0, 2, 5, 5, 8, 8]
+    with caplog.at_level("WARNING", "kfpn"):
+        source = kfpn.IterableSource([record(kfpn.ObjectMasks.of([[line], None], (10, 12)))], ["a"])
+    assert not source[0].masks.exists.any()
+    assert "masks without a pixel in their image, left out; the boxes stay: 1" in caplog.text
+
+
 def test_a_polygon_without_a_pixel_is_left_out_and_a_mask_of_another_extent_is_kept_and_both_are_said(caplog):
     speck, corner = [2.1, 2.1, 2.3, 2.1, 2.3, 2.3], [2.0, 2, 5, 2, 5, 5, 2, 5]
     one = record(kfpn.ObjectMasks.of([[speck], [corner]], (10, 12)))
