@@ -8,7 +8,9 @@ from keras import ops
 
 from kfpn.config.run import Config, SamplingConfig, from_dict, to_dict
 from kfpn.training.drawn_noise import PREFIX
-from kfpn.training.trained_network import TrainedNetwork, config_of, named_data_errors, policy_of, take_labels
+from kfpn.training.frozen_weights import require_what_trains
+from kfpn.training.trained_network import TrainedNetwork, config_of, named_data_errors, take_labels
+from kfpn.weights.built_detector import policy_of
 from kfpn.weights.detector_parts import submodels_of
 
 NEEDED = ("images", "image_sizes", "gt_boxes", "gt_labels", "gt_crowd")
@@ -112,8 +114,10 @@ class TrainableDetector(keras.Model):
             arguments, options: those of `keras.Model.fit`.
 
         Raises:
-            ValueError: if batches of `kfpn.dataset` have other classes than the detector, or an image can't be read.
+            ValueError: if batches of `kfpn.dataset` have other classes than the detector, an image can't be read, or all layers are
+                frozen. Frozen layers with random weights are warned of.
         """
+        require_what_trains(self.detector)
         self.data_config = getattr(x, "config", None)
         take_labels(self.detector, getattr(x, "class_names", None))
         if self.data_config is not None and len(arguments) < _SHUFFLE:

@@ -12,7 +12,6 @@ from kfpn.config.run import Config, SamplingConfig
 from kfpn.data.sample_arrays import named_cause
 from kfpn.losses.training_losses import training_functions
 from kfpn.modeling.detector import inference_model
-from kfpn.weights.built_detector import layers_of
 from kfpn.weights.detector_parts import settings_of, unnamed
 
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -77,13 +76,6 @@ def config_of(detector: keras.Model, sampling: SamplingConfig) -> Config:
             f"model.norm must be bn, gn or frozen_bn with KERAS_BACKEND={backend}, got 'sync_bn': Keras has it on TensorFlow alone"
         )
     return config
-
-
-def policy_of(detector: keras.Model) -> str:
-    """Returns the name of the dtype policy that a detector was built under: some of its layers are float32 in any case."""
-    layers = layers_of(detector).values() if isinstance(detector, keras.Model) else ()
-    names = {layer.dtype_policy.name for layer in layers}
-    return next((name for name in sorted(names) if name.startswith("mixed_")), "float32")
 
 
 def take_labels(detector: keras.Model, names: Sequence[str] | None) -> None:

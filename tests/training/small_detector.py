@@ -32,6 +32,9 @@ def batch(number=0, boxes=3, noise=True, size=(64, 96), **changes):
         "gt_labels": rng.integers(0, 3, (2, boxes)).astype("int32"),
         "gt_crowd": np.zeros((2, boxes), bool),
     }
+    if config.model.mask:
+        made["gt_has_mask"] = np.ones((2, boxes), bool)
+        made["gt_masks"] = rng.integers(0, 2, (2, boxes, 112, 112)).astype("uint8")
     shapes = noise_shapes(config, *size, boxes).items() if noise else ()
     return made | {f"noise_{name}": rng.uniform(size=(2, *shape)).astype("float32") for name, shape in shapes}
 

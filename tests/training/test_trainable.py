@@ -1,4 +1,7 @@
 import dataclasses
+import json
+import re
+import warnings
 
 import keras
 import numpy as np
@@ -7,14 +10,10 @@ import tensorflow as tf
 
 import kfpn
 from kfpn.config.run import Config, OptimizerConfig, SamplingConfig
-from kfpn.losses.training_losses import noise_shapes, training_losses
-from kfpn.training.backward import Backward
-from kfpn.training.distribution.strategy import make_strategy
-from kfpn.training.optimizer import Optimizer
-from kfpn.training.step import _ReplicaStep
 from kfpn.weights.detector_parts import submodels_of
+from tests.modeling import tiny
 from tests.training import made_up
-from tests.training.small_detector import LOSSES, SAMPLING, batch, detector
+from tests.training.small_detector import LOSSES, SAMPLING, SMALL, batch, detector
 
 
 class Rows(keras.callbacks.Callback):
@@ -29,36 +28,28 @@ class Rows(keras.callbacks.Callback):
         self.model.reset_metrics()  # Keras shows the mean of all steps of an epoch.
 
 
-def fitted(model, batches, **options):
-    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), **options)
-    rows = Rows()
-    stacked = {name: np.stack([one[name] for one in batches]) for name in batches[0]}
-    model.fit(tf.data.Dataset.from_tensor_slices(stacked), verbose=0, callbacks=[rows])
-    return rows.rows
-
-
-def own_steps(built, batches):
-    """Returns the losses of the project's own step on the same batches, without the graph that it makes of it."""
+def test_the_losses_of_twenty_steps_of_fit_are_those_of_kfpn_train(tmp_path):
+    source = made_up.source(0, 8)
     rule = OptimizerConfig(learning_rate=0.01, reference_batch=2, weight_decay=0.0, warmup_steps=0, milestones=())
-    config = Config(batch_size=2, model=built.model_config, sampling=SamplingConfig(**SAMPLING), optimizer=rule)
-    submodels, strategy = submodels_of(built), make_strategy("one_device")
-    optimizer = Optimizer(config, submodels.weights_model.trainable_variables)
-    step = _ReplicaStep(Backward(submodels, config, training_losses), config, optimizer, strategy, noise_shapes)
-    batches = [{name: tf.constant(value) for name, value in one.items()} for one in batches]
-    return [strategy.run(step.run, args=(one, step.trace(one))) for one in batches]
+    config = Config(
+        workdir=str(tmp_path), steps=20, batch_size=2, log_every=1, jit_compile=False, report=False, optimizer=rule,
+        model=tiny.config(**SMALL, num_classes=2), sampling=SamplingConfig(**SAMPLING), input=kfpn.InputConfig(64, 64),
+    )  # fmt: skip
+    kfpn.train(config, source)
+    own = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
 
-
-def test_the_losses_of_three_steps_of_fit_are_those_of_the_projects_own_step():
-    batches = [batch(number) for number in range(3)]
-    expected = own_steps(detector(), batches)
-    built = detector()
+    keras.utils.set_random_seed(config.seed)
+    built = kfpn.build_detector(**dataclasses.asdict(config.model))
     before = [variable.numpy() for variable in built.trainable_variables]
-    rows = fitted(kfpn.trainable(built, **SAMPLING), batches, run_eagerly=True)
-    assert [sorted(row) for row in rows] == [sorted((*LOSSES, "loss"))] * 3
-    for row, own in zip(rows, expected, strict=True):
+    model, rows = kfpn.trainable(built, **SAMPLING), Rows()
+    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), jit_compile=False)
+    model.fit(kfpn.dataset(source, config, 2), epochs=5, verbose=0, callbacks=[rows])
+
+    assert [sorted(row) for row in rows.rows] == [sorted((*LOSSES, "loss"))] * 20
+    for step, (row, expected) in enumerate(zip(rows.rows, own, strict=True)):
         for name, value in row.items():
-            assert value == pytest.approx(float(own[name]), rel=1e-4), name
-    assert rows[2]["loss"] != rows[0]["loss"]
+            assert value == pytest.approx(expected[name], rel=1e-3, abs=1e-6), (step, name)
+    assert rows.rows[19]["loss"] < rows.rows[0]["loss"]
     # The variables are the detector's own.
     assert any((old != new.numpy()).any() for old, new in zip(before, built.trainable_variables, strict=True))
 
@@ -112,6 +103,38 @@ def test_what_compile_and_trainable_can_not_do_is_refused_in_one_line():
         kfpn.trainable(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]))
 
 
+@pytest.mark.parametrize(
+    ("settings", "sampling", "message"),
+    [
+        ({"norm": "sync_bn"}, {}, "model.norm must be bn, gn or frozen_bn with KERAS_BACKEND=jax, got 'sync_bn'"),
+        (
+            {"mask": True},
+            {"mask_targets": "polygons"},
+            "sampling.mask_targets must be 'grid' with KERAS_BACKEND=jax, got 'polygons'",
+        ),
+    ],
+)
+def test_what_only_tensorflow_can_do_is_refused_on_other_backends(settings, sampling, message, monkeypatch):
+    built = detector(**settings)
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        kfpn.trainable(built, **sampling)
+
+
+def test_a_run_and_a_backend_that_can_not_train_are_refused_by_name(monkeypatch):
+    built = detector()
+    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
+    with pytest.raises(
+        ValueError, match=r"^KERAS_BACKEND must be tensorflow for kfpn\.train, got 'torch': unset it, or train by"
+    ):
+        kfpn.train(Config())
+    monkeypatch.setattr(keras.backend, "backend", lambda: "openvino")
+    with pytest.raises(
+        ValueError, match="^KERAS_BACKEND must be tensorflow, jax, torch to train, got 'openvino': it can only"
+    ):
+        kfpn.trainable(built)
+
+
 def test_the_parts_of_a_detector_from_a_file_are_those_of_the_one_that_was_saved(tmp_path):
     built = kfpn.build_detector(
         2,
@@ -159,3 +182,22 @@ def test_an_image_that_can_not_be_read_is_named_in_one_line():
     model.compile("sgd", run_eagerly=True)
     with pytest.raises(ValueError, match=r"^picture 0: .*image"):
         model.fit(kfpn.dataset(kfpn.IterableSource(damaged, ("green", "red")), built, 2), verbose=0)
+
+
+def test_frozen_layers_with_random_weights_are_warned_of_and_a_detector_that_is_all_frozen_is_refused():
+    built = detector(norm="frozen_bn", freeze_stages=2)
+    model = kfpn.trainable(built, **SAMPLING)
+    model.compile("sgd", run_eagerly=True)
+    text = r"22 layers of the backbone are frozen and have random weights, stem_conv and others: load trained weights"
+    with pytest.warns(UserWarning, match=text):
+        model.fit(batch(0), batch_size=2, verbose=0)
+    tiny.shake(built)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.fit(batch(0), batch_size=2, verbose=0)
+    built.trainable = False
+    model.compile("sgd", run_eagerly=True)
+    with pytest.raises(
+        ValueError, match=r"^detector must have layers that train, got faster_rcnn_fpn, whose layers are all frozen"
+    ):
+        model.fit(batch(0), batch_size=2, verbose=0)
