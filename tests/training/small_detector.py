@@ -17,12 +17,12 @@ LOSSES = ["rpn_class", "rpn_box", "roi_class", "roi_box"]
 def detector(class_names=None, **changes):
     """Returns a small detector with the same weights each time on one backend."""
     keras.utils.set_random_seed(5)
-    return kfpn.build_detector(**dataclasses.asdict(tiny.config(**SMALL, **changes)), class_names=class_names)
+    return kfpn.build_detector(**dataclasses.asdict(tiny.config(**{**SMALL, **changes})), class_names=class_names)
 
 
 def batch(number=0, boxes=3, noise=True, size=(64, 96), **changes):
     """Returns a batch of two images, with the samplers' noise."""
-    config = kfpn.Config(model=tiny.config(**SMALL, **changes))
+    config = kfpn.Config(model=tiny.config(**{**SMALL, **changes}))
     rng = np.random.default_rng(number)
     start = rng.uniform(0, 30, (2, boxes, 2))
     made = {
