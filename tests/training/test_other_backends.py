@@ -9,9 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.training import fitting, small_detector
 
+QUICKLY_COMPILED = {
+    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+"""Settings of JAX for programs that run once: to compile them well takes far longer than to run them."""
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -56,6 +63,8 @@ def test_a_detector_trains_and_is_evaluated_without_tensorflow_with_the_same_los
         pytest.skip(f"needs {backend}")
     path, expected = batch_file
     env = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)}
+    if backend == "jax":
+        env |= {**QUICKLY_COMPILED, "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled")}
     command = [sys.executable, "-m", "tests.training.other_backend", str(path), str(tmp_path)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
@@ -67,4 +76,8 @@ def test_a_detector_trains_and_is_evaluated_without_tensorflow_with_the_same_los
 
 
 def test_a_detector_trains_and_is_evaluated_on_tensorflow(tmp_path):
-    require_fitted(fitting.fitted(tmp_path), tmp_path)
+    tf.config.run_functions_eagerly(True)  # To build the graphs takes far longer than to run them.
+    try:
+        require_fitted(fitting.fitted(tmp_path), tmp_path)
+    finally:
+        tf.config.run_functions_eagerly(False)

@@ -42,7 +42,9 @@ def test_the_losses_of_twenty_steps_of_fit_are_those_of_kfpn_train(tmp_path):
     built = kfpn.build_detector(**dataclasses.asdict(config.model))
     before = [variable.numpy() for variable in built.trainable_variables]
     model, rows = kfpn.trainable(built, **SAMPLING), Rows()
-    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), jit_compile=False)
+    model.compile(
+        keras.optimizers.SGD(0.01, momentum=0.9), run_eagerly=True
+    )  # To trace the graph takes as long as 40 steps.
     model.fit(kfpn.dataset(source, config, 2), epochs=5, verbose=0, callbacks=[rows])
 
     assert [sorted(row) for row in rows.rows] == [sorted((*LOSSES, "loss"))] * 20
