@@ -86,10 +86,10 @@ def test_what_can_not_be_saved_is_refused_before_anything_is_written(detector, s
 
 
 def test_a_folder_of_hugging_face_is_loaded(detector, saved, tmp_path, monkeypatch):
-    hub = pytest.importorskip("huggingface_hub")
+    constants = pytest.importorskip("huggingface_hub.constants")
     commit = "0123456789abcdef0123456789abcdef01234567"
-    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     kept = tmp_path / "models--someone--pets"
     shutil.copytree(saved, kept / "snapshots" / commit)
     for name in ("main", "v1"):
