@@ -24,7 +24,7 @@ def stacked(samples: TrainingSamples | EvaluationSamples, planned: PlannedSample
         ValueError: naming an image that can't be read.
     """
     pairs = zip(planned.records, planned.samples, strict=True)
-    return _stack(samples, planned, [samples.make(record, sample, planned.canvas) for record, sample in pairs])
+    return _batch_of(samples, planned, [samples.make(record, sample, planned.canvas) for record, sample in pairs])
 
 
 def stacked_batches(
@@ -56,10 +56,10 @@ def stacked_batches(
 def _finished(
     samples: TrainingSamples | EvaluationSamples, planned: PlannedSamples, made: list[Future]
 ) -> dict[str, np.ndarray]:
-    return _stack(samples, planned, [one.result() for one in made])
+    return _batch_of(samples, planned, [one.result() for one in made])
 
 
-def _stack(
+def _batch_of(
     samples: TrainingSamples | EvaluationSamples, planned: PlannedSamples, made: list[tuple[np.ndarray, ...]]
 ) -> dict[str, np.ndarray]:
     arrays = {name: np.stack(parts) for name, parts in zip(samples.arrays, zip(*made, strict=True), strict=True)}
