@@ -28,6 +28,8 @@ _PLACES = {
     "Workdir": "kfpn.runs.workdir",
     "auto_config": "kfpn.training.automatic",
     "build_detector": "kfpn.modeling.detector",
+    "callbacks": "kfpn.training.callbacks",
+    "dataset": "kfpn.training.datasets",
     "describe_source": "kfpn.data.class_table",
     "draw_detections": "kfpn.plotting.draw_boxes",
     "draw_page": "kfpn.plotting.pyramid_page",
@@ -35,6 +37,7 @@ _PLACES = {
     "evaluate_proposals": "kfpn.evaluation.recall",
     "export_onnx": "kfpn.export.onnx.write_onnx",
     "export_saved_model": "kfpn.export.saved_model.write_saved_model",
+    "from_preset": "kfpn.weights.assign",
     "import_weights": "kfpn.weights.import_weights",
     "list_pretrained": "kfpn.weights.pretrained",
     "load_detector": "kfpn.weights.assign",
@@ -47,10 +50,15 @@ _PLACES = {
     "predict": "kfpn.inference.predict",
     "preset": "kfpn.config.presets",
     "proposals_model": "kfpn.modeling.fast_rcnn",
+    "save_detector": "kfpn.weights.save_detector",
     "train": "kfpn.training.train",
+    "trainable": "kfpn.training.trainable",
     "view_image": "kfpn.inference.inspect_pyramid",
 }
 """Public name -> the module that holds it. Keras and TensorFlow are imported only when a name is asked for."""
+
+_MODULES = ("callbacks",)
+"""Public names that are a module, and not something in one."""
 
 _IMPORTING = threading.RLock()
 
@@ -62,7 +70,8 @@ def __getattr__(name: str) -> Any:
         try:
             # Threads that ask for their first names at the same time would import parts of one another's modules.
             with _IMPORTING:
-                return getattr(importlib.import_module(_PLACES[name]), name)
+                module = importlib.import_module(_PLACES[name])
+                return module if name in _MODULES else getattr(module, name)
         except ModuleNotFoundError as error:
             if error.name and error.name == os.environ.get("KERAS_BACKEND"):
                 raise ModuleNotFoundError(

@@ -31,11 +31,16 @@ from kfpn.plotting.draw_boxes import draw_detections as draw_detections
 from kfpn.plotting.pyramid_page import draw_page as draw_page
 from kfpn.runs.load import load_submodels as load_submodels
 from kfpn.runs.workdir import Workdir as Workdir
+from kfpn.training import callbacks as callbacks
 from kfpn.training.automatic import auto_config as auto_config
+from kfpn.training.datasets import dataset as dataset
 from kfpn.training.train import train as train
+from kfpn.training.trainable import trainable as trainable
+from kfpn.weights.assign import from_preset as from_preset
 from kfpn.weights.assign import load_detector as load_detector
 from kfpn.weights.assign import load_weights as load_weights
 from kfpn.weights.import_weights import import_weights as import_weights
 from kfpn.weights.pretrained import list_pretrained as list_pretrained
+from kfpn.weights.save_detector import save_detector as save_detector
 
 __version__: str

@@ -73,15 +73,26 @@ def module_tree(name):
 def test_type_checkers_find_each_public_name_where_python_finds_it():
     rows = [node for node in types_file().body if isinstance(node, ast.ImportFrom)]
     places = {row.names[0].name: row.module for row in rows}
-    assert places == kfpn._PLACES
+    modules = {name: kfpn._PLACES[name].rpartition(".")[0] for name in kfpn._MODULES}
+    assert places == kfpn._PLACES | modules
     assert all(
         row.names[0].asname == row.names[0].name for row in rows
     )  # without it a checker takes the name for private
 
 
-@pytest.mark.parametrize("name", sorted(kfpn._PLACES))
-def test_every_parameter_of_a_public_name_has_a_type(name):
-    assert untyped_of(module_tree(kfpn._PLACES[name]), name) == {}
+def named_places():
+    """Returns (name, module) of each public name; of a public module those of what it offers."""
+    for name, place in kfpn._PLACES.items():
+        if name not in kfpn._MODULES:
+            yield name, place
+            continue
+        rows = [node for node in module_tree(place).body if isinstance(node, ast.ImportFrom)]
+        yield from ((offered.name, row.module) for row in rows for offered in row.names)
+
+
+@pytest.mark.parametrize(("name", "place"), sorted(named_places()))
+def test_every_parameter_of_a_public_name_has_a_type(name, place):
+    assert untyped_of(module_tree(place), name) == {}
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,11 @@ import dataclasses
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 from PIL import Image
 
 from kfpn.config.run import InputConfig
-from kfpn.data.jpeg_fraction import SizeRule
+from kfpn.data.jpeg_fraction import AnyImage, SizeRule, as_decoded
+from kfpn.data.philox import integer_below, uniform
 
 # Other users of (seed, sample_index), as the samplers, must draw other numbers.
 _SALT = 0x617567
@@ -19,31 +19,30 @@ class Draws(NamedTuple):
     """Holds what chance decides for one sample: whether it is mirrored, and the factor of its size.
 
     Attributes:
-        flip: bool tensor, scalar.
-        factor: float64 tensor, scalar, within `input.scale_jitter`.
+        flip: bool.
+        factor: float, within `input.scale_jitter`.
     """
 
-    flip: tf.Tensor
-    factor: tf.Tensor
+    flip: bool
+    factor: float
 
 
-def draw(config: InputConfig, seed: int, sample_index: tf.Tensor) -> Draws:
+def draw(config: InputConfig, seed: int, sample_index: int) -> Draws:
     """Draws the augmentation of one sample, a pure function of (seed, sample_index).
 
     Args:
         config: gives the probability of a flip and the range of the factor.
         seed: int, 0 .. 2^31 - 1.
-        sample_index: int64 scalar, the sample's number since the start of training.
+        sample_index: the sample's number since the start of training.
     """
-    # The indices of samples follow one another. The generator (Philox) scrambles its key, so neighbours differ as much as any.
-    key = tf.stack([tf.constant(seed ^ (_SALT << 32), tf.int64), tf.cast(sample_index, tf.int64)])
-    chance = tf.random.stateless_uniform((2,), key, dtype=tf.float64)
+    # The indices of samples follow one another. The generator scrambles its seeds, so neighbours differ as much as any.
+    chance = uniform((2,), (seed ^ (_SALT << 32), int(sample_index)), np.float64)
     low, high = config.scale_jitter
     # Rounding can make the product larger than `high`, and the canvas is made for `high`.
-    return Draws(chance[0] < config.flip, tf.minimum(low + (high - low) * chance[1], high))
+    return Draws(bool(chance[0] < config.flip), min(float(low + (high - low) * chance[1]), float(high)))
 
 
-def draw_short_side(config: InputConfig, seed: int, sample_index: tf.Tensor) -> tf.Tensor:
+def draw_short_side(config: InputConfig, seed: int, sample_index: int) -> int:
     """Draws one of `input.train_short_sides` for a sample, each as likely, a pure function of (seed, sample_index).
 
     It has random numbers of its own, so that flips and factors are the same with and without it.
@@ -51,16 +50,15 @@ def draw_short_side(config: InputConfig, seed: int, sample_index: tf.Tensor) -> 
     Args:
         config: gives the sides; without them it is `short_side`.
         seed: int, 0 .. 2^31 - 1.
-        sample_index: int64 scalar, the sample's number since the start of training.
+        sample_index: the sample's number since the start of training.
 
     Returns:
-        int32 scalar, pixels.
+        Pixels.
     """
     if not config.train_short_sides:
-        return tf.constant(config.short_side, tf.int32)
-    key = tf.stack([tf.constant(seed ^ (_SHORT_SIDE_SALT << 32), tf.int64), tf.cast(sample_index, tf.int64)])
-    sides = tf.constant(config.train_short_sides, tf.int32)
-    return sides[tf.random.stateless_uniform((), key, maxval=len(config.train_short_sides), dtype=tf.int32)]
+        return config.short_side
+    seeds = seed ^ (_SHORT_SIDE_SALT << 32), int(sample_index)
+    return config.train_short_sides[integer_below(seeds, len(config.train_short_sides))]
 
 
 def largest_training_input(config: InputConfig) -> InputConfig:
@@ -122,6 +120,24 @@ def resize_boxes(boxes: np.ndarray, old: tuple[int, int], new: tuple[int, int]) 
     limit = np.array([*new, *new], np.float32)
     scale = np.array([new[0] / old[0], new[1] / old[1]] * 2, np.float64)
     return np.clip((boxes * scale).astype(np.float32), 0.0, limit)
+
+
+def prepare_image(image: AnyImage, config: InputConfig) -> tuple[np.ndarray, tuple[int, int]]:
+    """Resizes one image for inference, exactly as evaluation does (without padding).
+
+    Args:
+        image: (H, W, 3) uint8 RGB, or an image as `decode_picture` gives it.
+        config: gives the resize rule, see `resized_sizes`.
+
+    Returns:
+        (h, w, 3) uint8 and (h, w).
+
+    Raises:
+        ValueError: when `image` is not such an array.
+    """
+    decoded = as_decoded(image)
+    height, width = size_rule(config)(decoded.size)
+    return resize_image(decoded.pixels, (height, width), decoded.box), (height, width)
 
 
 def flip_image(image: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 import logging
 
 from kfpn.data.annotation_checks import CLIPPED, OUTSIDE
-from kfpn.data.annotations import AnnotatedSource
+from kfpn.data.annotations import AnnotatedSource, have_masks
 from kfpn.data.box_conventions import odd_pattern
 from kfpn.data.class_table import ClassCounts, count_classes, printable
 from kfpn.data.mask_faults import BESIDE_BOX, OTHER_EXTENT, OUTSIDE_IMAGE
@@ -36,6 +36,15 @@ def check_training_set(source: Source) -> None:
     if counts.empty_images > len(source) // 2 and len(source) >= _FEW:
         LOGGER.warning("%s: images without a box: %d of %d", source.name, counts.empty_images, len(source))
     _warn_of_pattern(source)
+
+
+def require_any_mask(source: Source) -> None:
+    """Raises ValueError where no object of a data set has a mask. Sources of other classes are not asked: that would read all of it."""
+    if isinstance(source, AnnotatedSource) and not have_masks(source):
+        advice = "leave --mask out, or name data with outlines (docs/masks.md)"
+        if source.annotations.masks is None:
+            advice += "; in Python, kfpn.open_source(..., masks=True) reads them"
+        raise ValueError(f"{source.name} must have objects with masks for --mask, got none: {advice}")
 
 
 def check_validation_set(source: Source) -> None:

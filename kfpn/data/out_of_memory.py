@@ -1,12 +1,18 @@
 """Turns running out of memory into one line that says what was large, and which options help."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import tensorflow as tf
 
-MEMORY_ERRORS = (MemoryError, tf.errors.ResourceExhaustedError)
-"""What Python and TensorFlow raise, on CPUs and GPUs, when memory is used up."""
+def memory_errors() -> tuple[type[BaseException], ...]:
+    """Returns what Python, and TensorFlow or PyTorch where they are in use, raise on CPUs and GPUs when memory is used up."""
+    errors: list[type[BaseException]] = [MemoryError]
+    if (tensorflow := sys.modules.get("tensorflow")) is not None:
+        errors.append(tensorflow.errors.ResourceExhaustedError)
+    if (torch := sys.modules.get("torch")) is not None:
+        errors.append(torch.OutOfMemoryError)
+    return tuple(errors)
 
 
 class OutOfMemoryError(MemoryError, ValueError):
@@ -27,7 +33,7 @@ def explained_memory(describe: Callable[[], tuple[str, str]]) -> Iterator[None]:
         yield
     except OutOfMemoryError:
         raise
-    except MEMORY_ERRORS as error:
+    except memory_errors() as error:
         large, remedy = describe()
         raise OutOfMemoryError(f"memory must be enough for {large}, got no more of it: {remedy}") from error
 

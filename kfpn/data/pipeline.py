@@ -1,49 +1,33 @@
 """Makes padded batches of records in tf.data: endless ones for training, each record once for evaluation.
 
-`kfpn.data.plan` plans the order ahead, and `kfpn.data.augment` draws what chance decides. Here samples are made in parallel, those of
-training by `kfpn.data.training_sample`. Sides of a canvas are None in the element spec (they differ by aspect group); the
-batch size and the number of box rows are fixed.
+`kfpn.data.sample_arrays` plans the batches and makes their samples; here that is done in parallel. Sides of a canvas are None in the
+element spec (they differ by aspect group); the batch size and the number of box rows are fixed.
 """
 
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from kfpn.config.run import Config, InputConfig
-from kfpn.data.augment import draw, draw_short_side, largest_training_input, resize_image, size_rule
-from kfpn.data.eval_order import eval_order
-from kfpn.data.image import decode_record
-from kfpn.data.jpeg_fraction import AnyImage, as_decoded
-from kfpn.data.object_masks import GRID_SIDE
-from kfpn.data.plan import WHOLE_BATCH, BatchShare, TrainPlan, group_by_aspect
+from kfpn.data.augment import prepare_image
+from kfpn.data.plan import WHOLE_BATCH, BatchShare
+from kfpn.data.proposal_table import ProposalTable, rows_of_proposals
 from kfpn.data.record import Source
-from kfpn.data.repeat_factors import repeat_factors
-from kfpn.data.trained_records import trained_records
-from kfpn.data.training_sample import box_rows, padded, training_sample
-from kfpn.data.views import training_sizes
+from kfpn.data.sample_arrays import (
+    Arrays,
+    EvaluationSamples,
+    PlannedSamples,
+    TrainingSamples,
+    named_cause,
+    truth_arrays,
+)
+
+__all__ = [
+    "eval_batches", "finite_batches", "made_batches", "named_errors", "prepare_image", "train_batches", "truth_specs", "with_proposals",
+]  # fmt: skip
 
 _BATCHES_AHEAD = 2
-
-
-def prepare_image(image: AnyImage, config: InputConfig) -> tuple[np.ndarray, tuple[int, int]]:
-    """Resizes one image for inference, exactly as evaluation does (without padding).
-
-    Args:
-        image: (H, W, 3) uint8 RGB, or an image as `decode_picture` gives it.
-        config: gives the resize rule, see `kfpn.data.augment.resized_sizes`.
-
-    Returns:
-        (h, w, 3) uint8 and (h, w).
-
-    Raises:
-        ValueError: when `image` is not such an array.
-    """
-    decoded = as_decoded(image)
-    height, width = size_rule(config)(decoded.size)
-    return resize_image(decoded.pixels, (height, width), decoded.box), (height, width)
 
 
 def train_batches(
@@ -69,58 +53,33 @@ def train_batches(
     """
     if start_step < 0:
         raise ValueError(f"start_step must be at least 0, got {start_step}")
-    _require_records(source)
-    size = config.batch_size
-    kept = trained_records(source, config.input)
-    largest = largest_training_input(config.input)
-    seen = training_sizes(source.sizes[kept], config.input)
-    groups = group_by_aspect(seen, largest, size, factor=config.input.scale_jitter[1])
-    factors = repeat_factors(source, kept, config.input.repeat_threshold)
-    plan = TrainPlan(groups.members, size, config.seed, factors)
-
-    rows = share.rows(size)
-
-    def planned() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        for batch in plan.batches(start_step):
-            samples = np.arange(batch.step * size, (batch.step + 1) * size, dtype=np.int64)
-            yield kept[batch.records[rows]], samples[rows], groups.canvases[batch.group]
-
-    load = training_sample(source, config)
-    specs = {
-        "images": tf.TensorSpec((None, None, 3), tf.uint8),
-        "image_sizes": tf.TensorSpec((2,), tf.int32),
-        **truth_specs(box_rows(source, config), config),
-    }
-
-    def sample(record_index: tf.Tensor, sample_index: tf.Tensor, canvas: tf.Tensor) -> dict[str, tf.Tensor]:
-        chance = draw(config.input, config.seed, sample_index)
-        short_side = draw_short_side(config.input, config.seed, sample_index)
-        arrays = tf.numpy_function(
-            load,
-            [record_index, sample_index, chance.flip, chance.factor, short_side, canvas],
-            [spec.dtype for spec in specs.values()],
-        )
-        made = {name: tf.ensure_shape(array, specs[name].shape) for name, array in zip(specs, arrays, strict=True)}
-        return made | {"sample_index": sample_index, "record_index": record_index}
-
-    batches = _batched(planned, sample, rows.stop - rows.start, size // share.replicas)
+    samples = TrainingSamples(source, config, share)
+    batches = made_batches(samples, lambda: samples.planned(start_step), share.replicas)
     # Data whose end is not known costs a sum over all workers, and a wait for it, before each batch.
     return batches.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
 
+def made_batches(
+    samples: TrainingSamples, planned: Callable[[], Iterator[PlannedSamples]], replicas: int = 1
+) -> tf.data.Dataset:
+    """Returns planned training batches, as `train_batches` describes them.
+
+    Args:
+        samples: makes them.
+        planned: returns the batches to make; each iterator calls it.
+        replicas: the batch of all processes is shared by so many.
+    """
+    count = samples.rows.stop - samples.rows.start
+    return _batched(samples, planned, count, samples.config.batch_size // replicas)
+
+
 def truth_specs(rows: int, config: Config) -> dict[str, tf.TensorSpec]:
     """Returns name -> spec of the ground truth of one image, with so many rows of boxes, in the order in which it is made."""
-    specs = {
-        "gt_boxes": tf.TensorSpec((rows, 4), tf.float32),
-        "gt_labels": tf.TensorSpec((rows,), tf.int32),
-        "gt_crowd": tf.TensorSpec((rows,), tf.bool),
-    }
-    if config.model.mask:
-        # An exact rule draws the outlines for each RoI; the grid would be made for nothing.
-        grid = tf.TensorSpec((rows, GRID_SIDE, GRID_SIDE), tf.uint8)
-        specs |= {"gt_outlines": tf.TensorSpec((rows,), tf.string)} if config.masks_on_host else {"gt_masks": grid}
-        specs["gt_has_mask"] = tf.TensorSpec((rows,), tf.bool)
-    return specs
+    return _specs(truth_arrays(rows, config))
+
+
+def _specs(arrays: Arrays) -> dict[str, tf.TensorSpec]:
+    return {name: tf.TensorSpec(shape, tf.as_dtype(dtype)) for name, (shape, dtype) in arrays.items()}
 
 
 def eval_batches(
@@ -149,36 +108,21 @@ def eval_batches(
     Raises:
         ValueError: when the source is empty or `batch_size` below 1.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    _require_records(source)
     rows = batch_size if rows is None else rows
-    order = eval_order(source.sizes, config, batch_size)
-    needed = size_rule(largest or config.input)
+    samples = EvaluationSamples(source, config, batch_size, largest)
+    return finite_batches(samples, rows, start)
 
-    def planned() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        for records, canvas in order.batches(rows, start):
-            yield records, records, canvas
 
-    def load(record_index: np.ndarray, canvas: np.ndarray) -> tuple[np.ndarray, ...]:
-        if record_index < 0:
-            return np.zeros((*canvas, 3), np.uint8), canvas, canvas
-        image = decode_record(source[int(record_index)], needed)
-        resized, size = prepare_image(image, config.input)
-        return padded(resized, canvas), np.array(size, np.int32), np.array(image.size, np.int32)
+def finite_batches(samples: EvaluationSamples, rows: int, start: int = 0) -> tf.data.Dataset:
+    """Returns the batches of an evaluation, as `eval_batches` describes them, with ground truth where the samples have it.
 
-    def sample(record_index: tf.Tensor, _: tf.Tensor, canvas: tf.Tensor) -> dict[str, tf.Tensor]:
-        images, image_sizes, original_sizes = tf.numpy_function(
-            load, [record_index, canvas], [tf.uint8, tf.int32, tf.int32]
-        )
-        return {
-            "images": tf.ensure_shape(images, (None, None, 3)),
-            "image_sizes": tf.ensure_shape(image_sizes, (2,)),
-            "original_sizes": tf.ensure_shape(original_sizes, (2,)),
-            "record_index": record_index,
-        }
-
-    return _batched(planned, sample, rows, rows)
+    Args:
+        samples: makes them.
+        rows: images of a batch.
+        start: how many records are left out at the beginning.
+    """
+    batches = _batched(samples, lambda: samples.planned(rows, start), rows, rows)
+    return batches.map(lambda batch: {name: value for name, value in batch.items() if name != "sample_index"})
 
 
 def named_errors(batches: Iterable[Any]) -> Iterator[Any]:
@@ -197,30 +141,56 @@ def named_errors(batches: Iterable[Any]) -> Iterator[Any]:
         except StopIteration:
             return
         except tf.errors.OpError as error:
-            cause = re.search(r"ValueError: (.+)", error.message)
+            cause = named_cause(error)
             if cause is None:
                 raise
-            raise ValueError(cause[1].strip()) from error
+            raise ValueError(cause) from error
         yield batch
 
 
-def _require_records(source: Source) -> None:
-    if not len(source):
-        raise ValueError(f"data set must have at least one record, got none in {source.name}")
+def with_proposals(
+    batches: tf.data.Dataset, proposals: ProposalTable, config: Config, count: int, augmented: bool
+) -> tf.data.Dataset:
+    """Adds `proposals` to batches: (B, P, 4) float32 yxyx, pixels of the resized image, zeros in rows without one.
+
+    Args:
+        batches: of `train_batches` or `eval_batches`.
+        proposals, config, count, augmented: see `kfpn.data.proposal_table.rows_of_proposals`.
+    """
+    rows_of = rows_of_proposals(proposals, config, count, augmented)
+    names = ["record_index", "image_sizes", *(["sample_index"] if augmented else [])]
+
+    def add(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        def rows(*arrays: Any) -> Any:
+            return rows_of(dict(zip(names, arrays, strict=True)))
+
+        boxes = tf.numpy_function(rows, [batch[name] for name in names], tf.float32)
+        return {**batch, "proposals": tf.ensure_shape(boxes, (batch["record_index"].shape[0], count, 4))}
+
+    return batches.map(add, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(1)
 
 
 def _batched(
-    planned: Callable[[], Iterator[tuple[np.ndarray, ...]]],
-    sample: Callable[..., dict[str, tf.Tensor]],
+    samples: TrainingSamples | EvaluationSamples,
+    planned: Callable[[], Iterator[PlannedSamples]],
     planned_size: int,
     batch_size: int,
 ) -> tf.data.Dataset:
-    """Makes samples of plans (records (P,), samples (P,), canvas (2,)) in parallel, in batches of a divisor of P."""
+    """Makes the samples of plans of P records in parallel, in batches of a divisor of P."""
+    specs = _specs(samples.arrays)
+
+    def sample(record_index: tf.Tensor, sample_index: tf.Tensor, canvas: tf.Tensor) -> dict[str, tf.Tensor]:
+        arrays = tf.numpy_function(
+            samples.make, [record_index, sample_index, canvas], [spec.dtype for spec in specs.values()]
+        )
+        made = {name: tf.ensure_shape(array, specs[name].shape) for name, array in zip(specs, arrays, strict=True)}
+        return made | {"sample_index": sample_index, "record_index": record_index}
+
     indices = tf.TensorSpec((planned_size,), tf.int64)
     batches = tf.data.Dataset.from_generator(
         planned, output_signature=(indices, indices, tf.TensorSpec((2,), tf.int32))
     )
-    singles = batches.map(lambda records, samples, canvas: (records, samples, tf.repeat(canvas[None], planned_size, 0)))
+    singles = batches.map(lambda records, numbers, canvas: (records, numbers, tf.repeat(canvas[None], planned_size, 0)))
     dataset = singles.unbatch().map(sample, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     dataset = dataset.batch(batch_size, drop_remainder=True).prefetch(_BATCHES_AHEAD * planned_size // batch_size)
     options = tf.data.Options()

@@ -1,14 +1,13 @@
-"""Keeps proposals in a file and adds them to batches: what Fast R-CNN trains on (FPN, section 4.2 and table 2)."""
+"""Keeps proposals in a file and gives batches theirs: what Fast R-CNN trains on (FPN, section 4.2 and table 2)."""
 
 import dataclasses
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from kfpn.config.checks import require_local
 from kfpn.config.run import Config
@@ -170,36 +169,32 @@ def proposals_of(path: str | os.PathLike, source: Source) -> ProposalTable:
     return tables[source.name].of_source(source, path)
 
 
-def with_proposals(
-    batches: tf.data.Dataset, proposals: ProposalTable, config: Config, count: int, augmented: bool
-) -> tf.data.Dataset:
-    """Adds `proposals` to batches: (B, P, 4) float32 yxyx, pixels of the resized image, zeros in rows without one.
+def rows_of_proposals(
+    proposals: ProposalTable, config: Config, count: int, augmented: bool
+) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
+    """Returns the function that gives a batch its proposals: (B, P, 4) float32 yxyx, pixels of the resized image, zeros in rows without one.
 
     Args:
-        batches: of `train_batches` or `eval_batches`.
-        proposals: of the same source, in its order.
+        proposals: of the batches' source, in its order.
         config: the one of the batches: images that it mirrors have their proposals mirrored.
         count: int, P: the best of an image.
         augmented: bool, whether the batches are for training.
+
+    Call:
+        A batch with record_index (B,), image_sizes (B, 2) and, for training, sample_index (B,).
     """
 
-    def carried(record_index: np.ndarray, image_sizes: np.ndarray, flip: np.ndarray) -> np.ndarray:
-        rows = np.zeros((len(record_index), count, 4), np.float32)
-        for row, (index, size, mirrored) in enumerate(zip(record_index, image_sizes, flip, strict=True)):
+    def rows_of(batch: dict[str, np.ndarray]) -> np.ndarray:
+        records = batch["record_index"]
+        # The same draws as the images': they are a function of the seed and the sample's number.
+        samples = batch["sample_index"] if augmented else ()
+        flips = [draw(config.input, config.seed, sample).flip for sample in samples] or [False] * len(records)
+        rows = np.zeros((len(records), count, 4), np.float32)
+        for row, (index, size, mirrored) in enumerate(zip(records, batch["image_sizes"], flips, strict=True)):
             if index >= 0:
                 boxes = proposals.boxes[proposals.rows(index)][:count]
                 boxes = resize_boxes(boxes, tuple(proposals.sizes[index]), tuple(size))
                 rows[row, : len(boxes)] = flip_boxes(boxes, size[1]) if mirrored else boxes
         return rows
 
-    def add(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        if augmented:
-            # The same draws as the images': they are a function of the seed and the sample's number.
-            samples = tf.unstack(batch["sample_index"])
-            flip = tf.stack([draw(config.input, config.seed, sample).flip for sample in samples])
-        else:
-            flip = tf.zeros_like(batch["record_index"], tf.bool)
-        boxes = tf.numpy_function(carried, [batch["record_index"], batch["image_sizes"], flip], tf.float32)
-        return {**batch, "proposals": tf.ensure_shape(boxes, (batch["record_index"].shape[0], count, 4))}
-
-    return batches.map(add, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(1)
+    return rows_of

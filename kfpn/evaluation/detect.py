@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from kfpn.config.run import InputConfig
+from kfpn.data.augment import prepare_image
 from kfpn.data.class_names import lacking_classes, spelling_hint
 from kfpn.data.jpeg_fraction import AnyImage, as_decoded
 from kfpn.data.out_of_memory import explained_memory, large_images
-from kfpn.data.pipeline import prepare_image
 from kfpn.data.record import Source
 from kfpn.evaluation.coco_figures import COCO_LIMITS, evaluate_coco
 from kfpn.evaluation.detection_limit import FOUND_IN_ALL

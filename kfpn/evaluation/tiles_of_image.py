@@ -8,11 +8,11 @@ import numpy as np
 from kfpn.config.model import ModelConfig
 from kfpn.config.run import Config, InputConfig
 from kfpn.config.tile_options import Tiles
+from kfpn.data.augment import prepare_image
 from kfpn.data.formats.iterable import IterableSource
 from kfpn.data.image import load_image
 from kfpn.data.jpeg_fraction import AnyImage, as_decoded
-from kfpn.data.out_of_memory import MEMORY_ERRORS
-from kfpn.data.pipeline import prepare_image
+from kfpn.data.out_of_memory import memory_errors
 from kfpn.data.record import Record
 from kfpn.data.tile_source import TileSource
 from kfpn.evaluation.images_at_once import ImagesAtOnce, choose_images_at_once
@@ -91,7 +91,7 @@ def _rows_of_tiles(
         batch = _batch(tile_source, chosen, rule, divisor)
         try:
             outputs = {name: np.asarray(value) for name, value in call(batch).items()}
-        except MEMORY_ERRORS as error:
+        except memory_errors() as error:
             at_once.halve(batch["images"].shape[1:3], error)
             continue
         for row, tile in enumerate(chosen.tolist()):

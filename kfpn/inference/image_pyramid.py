@@ -5,17 +5,17 @@ A feature pyramid replaces it, because an image pyramid takes several times as l
 """
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from tqdm import tqdm
 
 from kfpn.config.run import Config
 from kfpn.config.test_scales import checked_scales, scaled_input
-from kfpn.data.augment import flip_boxes
+from kfpn.data.augment import flip_boxes, flip_image
 from kfpn.data.jpeg_fraction import AnyImage
 from kfpn.data.record import Source
 from kfpn.evaluation.detect import (
@@ -108,7 +108,8 @@ class ImagePyramid:
     def _time_own_size(self, source: Source, batch_size: int | None) -> None:
         """Runs a single pass at the run's own size on a few batches, where none of the passes is one."""
         if not self._own_size.images:
-            for batch in SourcePass(source, self.config, batch_size, largest=self.largest).batches().take(TIMED):
+            source_pass = SourcePass(source, self.config, batch_size, largest=self.largest)
+            for batch in itertools.islice(source_pass.batches(), TIMED):
                 self._own_size(batch)
 
     def detect_image(self, image: AnyImage, image_id: int = 0) -> dict[str, Any]:
@@ -201,7 +202,7 @@ class TimedDetector:
         rows: int, the images of all calls, those too.
 
     Args:
-        detect: `tf.function` of {images, image_sizes}; all passes share it and what it has compiled.
+        detect: of `detect_function`; all passes share it and what it has compiled.
         config: of the run, with the resize rule of this size.
         mirrored: mirror the images, and mirror the boxes and masks back.
     """
@@ -240,7 +241,9 @@ class TimedDetector:
         images, widths = inputs["images"], inputs["image_sizes"][:, 1]
         if self.mirrored:
             # Only the true columns of each image are reversed, so the padding stays on the right.
-            images = tf.reverse_sequence(images, widths, seq_axis=2, batch_axis=0)
+            images = np.array(images)
+            for image, width in zip(images, np.asarray(widths), strict=True):
+                image[:, :width] = flip_image(image[:, :width]).copy()
         outputs = self._detect({"images": images, "image_sizes": inputs["image_sizes"]})
         arrays = {name: np.asarray(value) for name, value in outputs.items()}
         if self.mirrored:

@@ -3,7 +3,6 @@
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from kfpn.config.model import ModelConfig
 from kfpn.config.run import Config
@@ -43,10 +42,10 @@ def detect_with_model(model: keras.Model, image: AnyImage, tiles: Tiles) -> dict
 def _of_pixels(detect: Any) -> Any:
     """Returns a function of {images, image_sizes} that calls one of images without padding."""
 
-    def call(inputs: dict[str, Any]) -> dict[str, tf.Tensor]:
-        return detect(tf.cast(inputs["images"], tf.float32))
+    def call(inputs: dict[str, Any]) -> Any:
+        return detect(keras.ops.cast(inputs["images"], "float32"))
 
-    return tf.function(call)
+    return detect_function(call)
 
 
 def _settings(model: keras.Model) -> ModelConfig:

@@ -19,7 +19,8 @@ def losses(outputs, targets: Targets, batch: dict, config: Config) -> dict:
     sampling, classes = config.sampling, config.model.num_classes
     logits = ops.reshape(outputs["logits"], (-1, sampling.roi_batch, classes + 1))
     deltas = ops.reshape(outputs["deltas"], (-1, sampling.roi_batch, classes, 4))
-    own_class = ops.one_hot(targets.labels, classes, dtype="float32")
+    # PyTorch has no row of zeros for the background's label, as the others have.
+    own_class = ops.one_hot(targets.labels, classes + 1, dtype="float32")[..., :classes]
     deltas = ops.sum(deltas * own_class[..., None], axis=2)
     size = float(sampling.roi_batch)
     return {

@@ -57,7 +57,8 @@ def match(candidates, gt, rule: MatchRule):
         matched: (B, N) int32, 1 positive, 0 negative, -1 ignored (between the thresholds, or in a crowd region).
         index: (B, N) int32, the ground-truth box of highest IoU (the first of equals).
     """
-    few = gt["gt_labels"].shape[1] <= BLOCK
+    boxes = gt["gt_labels"].shape[1]
+    few = boxes is not None and boxes <= BLOCK
     overlap = (_overlap if few else _overlap_in_blocks)(candidates, gt, rule.keep_best)
     positive = ops.logical_and(overlap.best >= rule.positive_iou, overlap.best > 0.0)
     positive = ops.logical_or(positive, overlap.is_best)
@@ -91,7 +92,7 @@ def _overlap_in_blocks(candidates, gt, keep_best: bool) -> Overlap:
         name: _cut(gt[name], value) for name, value in (("gt_boxes", 0.0), ("gt_labels", -1), ("gt_crowd", False))
     }
     labels = gt["gt_labels"]
-    places = ops.arange(1, labels.shape[1] + 1, dtype="int32")
+    places = ops.arange(1, ops.shape(labels)[1] + 1, dtype="int32")
     last = ops.max(ops.where(labels >= 0, places, 0))
     needed = (last + BLOCK - 1) // BLOCK
 
@@ -109,7 +110,7 @@ def _overlap_in_blocks(candidates, gt, keep_best: bool) -> Overlap:
             ops.maximum(block.in_crowd, sofar.in_crowd),
         )
 
-    shape = (labels.shape[0], candidates.shape[1])
+    shape = (ops.shape(labels)[0], ops.shape(candidates)[1])
     nothing = [ops.zeros(shape, dtype) for dtype in ("float32", "int32", "bool", "float32")]
     start = ops.zeros((), "int32")
     _, *totals = ops.while_loop(lambda number, *_: number < needed, add_block, (start, *nothing))
@@ -118,7 +119,7 @@ def _overlap_in_blocks(candidates, gt, keep_best: bool) -> Overlap:
 
 def _cut(rows, padding):
     """Cuts (B, G, ...) into blocks (B, G / BLOCK, BLOCK, ...), the last one filled up with a value."""
-    batch, count = rows.shape[:2]
+    batch, count = ops.shape(rows)[:2]
     missing = -count % BLOCK
     filled = ops.concatenate([rows, ops.full((batch, missing, *rows.shape[2:]), padding, rows.dtype)], axis=1)
     return ops.reshape(filled, (batch, -1, BLOCK, *rows.shape[2:]))
@@ -148,6 +149,10 @@ def sample(matched, noise, count, positive_fraction) -> Sample:
         positive_fraction: float, at most floor(count x this) are positive; negatives fill the rest.
     """
     candidates = matched.shape[1]
+    if candidates is None:
+        # A graph for images of any size knows no number: with so many more that are ignored there are enough for `top_k`.
+        more, candidates = ((0, 0), (0, count)), count
+        matched, noise = ops.pad(matched, more, constant_values=-1), ops.pad(noise, more)
     positives = min(int(count * positive_fraction), candidates)
     negatives = min(count, candidates)
     positive_noise, positive_index = ops.top_k(ops.where(matched == 1, noise, -1.0), positives)

@@ -49,7 +49,7 @@ class TrainingDetector(Detector):
         anchors, usable = self.anchors(levels)
         rule = ProposalRule.of_training(self.config)
         proposals, scores, origins = select_proposals(stop_gradient(rpn), anchors, usable, image_sizes, rule)
-        of_anchors = self.noise["roi"][:, : self.noise["rpn"].shape[1]]
+        of_anchors = self.noise["roi"][:, : ops.shape(self.noise["rpn"])[1]]
         return proposals, scores > -float("inf"), gather_rows(of_anchors, origins)
 
     def propose(self, levels: dict, rpn: dict | None, image_sizes) -> Rois:
@@ -58,7 +58,7 @@ class TrainingDetector(Detector):
         proposals, exists, noise = self.candidates(levels, rpn, image_sizes)
         boxes = ops.concatenate([proposals, batch["gt_boxes"]], axis=1)
         exists = ops.concatenate([exists, batch["gt_labels"] >= 0], axis=1)
-        of_gt_boxes = self.noise["roi"][:, self.noise["roi"].shape[1] - batch["gt_boxes"].shape[1] :]
+        of_gt_boxes = self.noise["roi"][:, ops.shape(self.noise["roi"])[1] - ops.shape(batch["gt_boxes"])[1] :]
         usable, noise = (
             ops.logical_and(exists, box_ops.area(boxes) > 0.0),
             ops.concatenate([noise, of_gt_boxes], axis=1),

@@ -206,6 +206,7 @@ def inference_model(
     sizes = inputs["image_sizes"] if padded else ImageSizes(name="image_sizes")(images)
     detections = Detector(submodels, config, padded, nms)(images, sizes)
     model = DetectorModel(inputs if padded else images, detections, name="faster_rcnn_fpn")
+    model.model_config = config
     if config.mask:
         model.pasting = config.pasting
     return model

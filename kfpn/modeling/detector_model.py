@@ -5,10 +5,11 @@ from typing import Any
 
 import keras
 
-from kfpn.config.run import InputConfig, from_dict
+from kfpn.config.model import ModelConfig
+from kfpn.config.run import InputConfig, from_dict, to_dict
 
 FACTS = ("class_names", "category_ids", "thresholds")
-"""Attributes that travel with the file, tuples with one entry a label; `input_config` travels as well."""
+"""Attributes that travel with the file, tuples with one entry a label; `input_config` and `model_config` travel as well."""
 
 
 @keras.saving.register_keras_serializable("kfpn")
@@ -22,6 +23,7 @@ class DetectorModel(keras.Model):
         category_ids: tuple of int, the data set's own id of each label.
         thresholds: tuple of float, the best score threshold of each label; only models with measured thresholds have it.
         input_config: InputConfig, the rule by which images are resized; detectors with fresh weights have none.
+        model_config: ModelConfig, by which the model was built; files of versions before 0.3.0 have none.
         pasting: str, the rule by which masks are put into their image, see `kfpn.paste_masks`; only models with masks have it.
     """
 
@@ -33,6 +35,8 @@ class DetectorModel(keras.Model):
                 name: list(value) if isinstance(value, tuple) else value
                 for name, value in dataclasses.asdict(self.input_config).items()
             }
+        if hasattr(self, "model_config"):
+            facts["model_config"] = to_dict(self.model_config)
         if hasattr(self, "pasting"):
             facts["pasting"] = self.pasting
         return {**super().get_config(), "kfpn": facts}
@@ -48,6 +52,8 @@ class DetectorModel(keras.Model):
                 setattr(model, name, tuple(facts[name]))
         if "input_config" in facts:
             model.input_config = from_dict(InputConfig, facts["input_config"])
+        if "model_config" in facts:
+            model.model_config = from_dict(ModelConfig, facts["model_config"])
         if "pasting" in facts:
             model.pasting = facts["pasting"]
         return model

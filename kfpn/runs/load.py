@@ -89,7 +89,8 @@ def load_proposals_model(workdir: str | os.PathLike) -> keras.Model:
     from kfpn.modeling.fast_rcnn import proposals_model
 
     opened = Workdir(workdir)
-    return proposals_model(load_submodels(opened), opened.read_config().model, nms="kernel")
+    nms = "kernel" if keras.backend.backend() == "tensorflow" else "rounds"
+    return proposals_model(load_submodels(opened), opened.read_config().model, nms=nms)
 
 
 def require_trained(workdir: Workdir, weights: Path | None = None, rpn: bool = True) -> None:

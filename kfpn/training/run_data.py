@@ -7,16 +7,21 @@ from typing import Any
 import tensorflow as tf
 
 from kfpn.config.run import Config
-from kfpn.data.annotations import AnnotatedSource, boxes_alone, have_masks
+from kfpn.data.annotations import AnnotatedSource, boxes_alone
 from kfpn.data.augment import largest_training_input
 from kfpn.data.class_names import relabelled, with_classes_of
-from kfpn.data.dataset_checks import check_training_set, check_validation_set, warn_of_shared_images
+from kfpn.data.dataset_checks import (
+    check_training_set,
+    check_validation_set,
+    require_any_mask,
+    warn_of_shared_images,
+)
 from kfpn.data.formats import open_source
 from kfpn.data.own_augment import load_function
 from kfpn.data.own_split import open_run_sources, split_by_image
-from kfpn.data.pipeline import train_batches
+from kfpn.data.pipeline import train_batches, with_proposals
 from kfpn.data.plan import WHOLE_BATCH, BatchShare, group_by_aspect
-from kfpn.data.proposal_table import ProposalTable, proposals_of, with_proposals
+from kfpn.data.proposal_table import ProposalTable, proposals_of
 from kfpn.data.record import Source
 from kfpn.data.trained_records import trained_records
 from kfpn.data.views import training_sizes
@@ -77,7 +82,7 @@ def open_run_data(config: Config, source: Source | str | None, val_source: Sourc
     opened = _with_classes_of_run(opened, config)
     check_training_set(opened)
     if config.model.mask:
-        _require_any_mask(opened)
+        require_any_mask(opened)
     if validation is None:
         warnings.warn(
             "no validation data: AP is not measured, and the last weights are kept, not the best (--val-share .1 keeps a tenth of "
@@ -94,15 +99,6 @@ def open_run_data(config: Config, source: Source | str | None, val_source: Sourc
         return RunData(opened, validation)
     val_proposals = None if validation is None else proposals_of(config.proposals, validation)
     return RunData(opened, validation, proposals_of(config.proposals, opened), val_proposals)
-
-
-def _require_any_mask(source: Source) -> None:
-    """Raises ValueError where no object of a data set has a mask. Sources of other classes are not asked: that would read all of it."""
-    if isinstance(source, AnnotatedSource) and not have_masks(source):
-        advice = "leave --mask out, or name data with outlines (docs/masks.md)"
-        if source.annotations.masks is None:
-            advice += "; in Python, kfpn.open_source(..., masks=True) reads them"
-        raise ValueError(f"{source.name} must have objects with masks for --mask, got none: {advice}")
 
 
 def _without_effect(config: Config) -> str:

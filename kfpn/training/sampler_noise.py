@@ -1,15 +1,14 @@
 """Draws the noise of the samplers for each image from its number, so that neither replicas nor restarts change it."""
 
-import zlib
 from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
 from kfpn.config.run import Config
+from kfpn.training.drawn_noise import PREFIX, salted_seed
 
 NoiseShapesFunction = Callable[..., Mapping[str, tuple]]
 """(config, height, width, max_boxes) -> name -> shape, see `kfpn.losses.training_losses.noise_shapes`."""
-_PREFIX = "noise_"
 
 
 def sampler_noise(seed: int, sample_index: tf.Tensor, shapes: Mapping[str, tuple]) -> dict[str, tf.Tensor]:
@@ -25,7 +24,7 @@ def sampler_noise(seed: int, sample_index: tf.Tensor, shapes: Mapping[str, tuple
     """
     noise = {}
     for name, shape in shapes.items():
-        salted = tf.constant(seed ^ zlib.crc32(name.encode()), tf.int64)
+        salted = tf.constant(salted_seed(seed, name), tf.int64)
         rows = [
             # TensorFlow's default algorithm differs between devices, and XLA's Philox gives other numbers than
             # TensorFlow's. So the algorithm is named, and the noise is drawn outside of the compiled part.
@@ -54,7 +53,7 @@ def with_noise(batches: tf.data.Dataset, config: Config, noise_shapes: NoiseShap
         canvas = tf.shape(batch["images"])
         shapes = noise_shapes(config, canvas[1], canvas[2], batch["gt_boxes"].shape[1])
         noise = sampler_noise(config.seed, batch["sample_index"], shapes)
-        return {**batch, **{f"{_PREFIX}{name}": value for name, value in noise.items()}}
+        return {**batch, **{f"{PREFIX}{name}": value for name, value in noise.items()}}
 
     return batches.map(add, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(1)
 
@@ -69,8 +68,8 @@ def noise_of(
         config: the run's.
         noise_shapes: of the run's losses.
     """
-    noise = {name.removeprefix(_PREFIX): value for name, value in batch.items() if name.startswith(_PREFIX)}
-    rest = {name: value for name, value in batch.items() if not name.startswith(_PREFIX)}
+    noise = {name.removeprefix(PREFIX): value for name, value in batch.items() if name.startswith(PREFIX)}
+    rest = {name: value for name, value in batch.items() if not name.startswith(PREFIX)}
     if not noise:
         _, height, width, _ = batch["images"].shape
         shapes = noise_shapes(config, height, width, batch["gt_boxes"].shape[1])
@@ -82,7 +81,7 @@ def specs_of(
     batch: Mapping[str, tf.Tensor], config: Config, noise_shapes: NoiseShapesFunction
 ) -> tuple[dict[str, tf.TensorSpec], dict[str, tf.TensorSpec]]:
     """Returns shapes and dtypes of what `noise_of` returns for one of the `accumulate` parts of a replica's batch."""
-    images = {name: value for name, value in batch.items() if not name.startswith(_PREFIX)}
+    images = {name: value for name, value in batch.items() if not name.startswith(PREFIX)}
     count, height, width, _ = batch["images"].shape
     size = count // config.accumulate
     shapes = noise_shapes(config, height, width, batch["gt_boxes"].shape[1])

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from kfpn.config.checks import require_local
@@ -73,11 +74,15 @@ def train(
         the recall; no figures without validation data, no recall on fixed proposals. Workers that are not the chief return {}.
 
     Raises:
-        ValueError: if the work directory can't be written, has other options or is in use, if data, proposals or weights can't be
+        ValueError: if TensorFlow is not Keras' backend, if the work directory can't be written, has other options or is in use, if data, proposals or weights can't be
             used, if the replicas can't share a batch, or if a loss is not finite (see `kfpn.training.nonfinite`).
         SystemExit: after Ctrl-C (130) or SIGTERM (0), when all is saved.
     """
     started = command_start()
+    if (backend := keras.backend.backend()) != "tensorflow":
+        raise ValueError(
+            f"KERAS_BACKEND must be tensorflow for kfpn.train, got {backend!r}: unset it, or train by kfpn.trainable(detector).fit"
+        )
     for name in ("workdir", "init", "proposals"):
         require_local(name, getattr(config, name))
     if strategy is None:

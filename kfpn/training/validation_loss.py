@@ -6,12 +6,10 @@ import numpy as np
 import tensorflow as tf
 
 from kfpn.config.run import Config
-from kfpn.data.augment import resize_boxes
-from kfpn.data.mask_moves import batch_masks, batch_outlines, resize_masks
-from kfpn.data.object_masks import ObjectMasks
-from kfpn.data.pipeline import eval_batches, named_errors, truth_specs
-from kfpn.data.proposal_table import ProposalTable, with_proposals
+from kfpn.data.pipeline import eval_batches, named_errors, truth_specs, with_proposals
+from kfpn.data.proposal_table import ProposalTable
 from kfpn.data.record import Source
+from kfpn.data.sample_arrays import truth_rows
 from kfpn.modeling.submodels import Submodels
 from kfpn.training.exact_masks import run_functions
 from kfpn.training.sampler_noise import noise_of, with_noise
@@ -80,19 +78,4 @@ class ValidationLoss:
         return {**batch, **shaped, "sample_index": batch["record_index"]}
 
     def _truth(self, records: np.ndarray, originals: np.ndarray, sizes: np.ndarray) -> tuple[Any, ...]:
-        shape = len(records), max(1, self.source.max_boxes)
-        boxes, labels = np.zeros((*shape, 4), np.float32), np.full(shape, -1, np.int32)
-        crowd = np.zeros(shape, np.bool_)
-        masks: list[tuple[np.ndarray, np.ndarray]] = []
-        for row, index in enumerate(records):
-            drawn: ObjectMasks | None = None
-            if index >= 0:
-                record = self.source[int(index)]
-                count = len(record.boxes)
-                boxes[row, :count] = resize_boxes(record.boxes, tuple(originals[row]), tuple(sizes[row]))
-                labels[row, :count], crowd[row, :count] = record.labels, record.crowd
-                drawn = resize_masks(record.masks, tuple(sizes[row].tolist()))
-            if self.config.model.mask:
-                on_host, rows = self.config.masks_on_host, shape[1]
-                masks.append(batch_outlines(drawn, rows) if on_host else batch_masks(drawn, boxes[row], rows))
-        return boxes, labels, crowd, *(np.stack(part) for part in zip(*masks, strict=True))
+        return truth_rows(self.source, self.config, records, originals, sizes)

@@ -7,12 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import tensorflow as tf
-from PIL import Image
 
 from kfpn.config.run import Config
 from kfpn.config.tile_options import tiles_in_force
 from kfpn.data.eval_order import eval_order
-from kfpn.data.image import load_image
 from kfpn.data.proposal_table import ProposalTable
 from kfpn.data.record import Source
 from kfpn.data.tile_source import TileSource, tiles_without_images
@@ -21,14 +19,12 @@ from kfpn.evaluation.compilation import worth_compiling
 from kfpn.evaluation.detect import detections_by_image, evaluate_detections, evaluate_source
 from kfpn.evaluation.detection_limit import deciding_figure, images_at_limit, limit_line
 from kfpn.evaluation.images_at_once import ImagesAtOnce
-from kfpn.evaluation.segmentations import parts_of, truth_parts
 from kfpn.evaluation.source_pass import SourcePass, detect_function
 from kfpn.evaluation.tile_detections import detect_tile_source
 from kfpn.modeling.detector import inference_model
 from kfpn.modeling.fast_rcnn import fast_rcnn_model
 from kfpn.modeling.submodels import Submodels
 from kfpn.plotting.curves import plot_curves
-from kfpn.plotting.draw_boxes import side_by_side
 from kfpn.runs.atomic_files import write_json
 from kfpn.runs.workdir import Workdir
 from kfpn.training.best_weights import BEST_BY
@@ -36,6 +32,7 @@ from kfpn.training.distribution.replica_detector import ReplicaDetector, local_d
 from kfpn.training.evaluation_cost import EvaluationCost, estimate_cost
 from kfpn.training.evaluation_memory import EvaluationMemory
 from kfpn.training.progress import say, warn_on_write_error
+from kfpn.training.sample_pictures import write_samples
 from kfpn.training.step_plan import MOST_EVALUATIONS
 from kfpn.training.validation_loss import ValidationLoss
 
@@ -144,15 +141,8 @@ class ValidationRun:
     def _draw(self, by_image: dict[int, dict[str, Any]]) -> None:
         """Draws some images with ground truth and detections, and the curves."""
         workdir, source = self.workdir, self.source
-        for index in range(min(self.config.samples, len(source))):
-            record = source[index]
-            detections = by_image[record.image_id]
-            truth = {"boxes": record.boxes, "labels": record.labels, "masks": truth_parts(record)}
-            detections = {**detections, "masks": parts_of(detections)}
-            picture = side_by_side(load_image(record), truth, detections, source.class_names)
-            with warn_on_write_error(workdir.samples):
-                workdir.samples.mkdir(exist_ok=True)
-                Image.fromarray(picture).save(workdir.samples / f"{index:03d}.png")
+        with warn_on_write_error(workdir.samples):
+            write_samples(workdir.samples, source, by_image, self.config.samples)
         if not workdir.metrics.exists():  # An evaluation may come before the first row.
             return
         with warn_on_write_error(workdir.curves):

@@ -23,6 +23,7 @@ from kfpn.weights.built_detector import (
     mismatched_settings,
     variables_of,
 )
+from kfpn.weights.hubs import downloaded_folder
 from kfpn.weights.identify import PathLike, read_trained_weights
 from kfpn.weights.makers.foreign_arrays import foreign_shape, raise_mismatches
 from kfpn.weights.makers.trained_weights import Tensor, TrainedWeights
@@ -199,8 +200,9 @@ def load_detector(source: PathLike, padded: bool = False) -> keras.Model:
     """Loads a trained detector: that of a work directory, or one that others trained.
 
     Args:
-        source: a work directory of `kfpn train` or `kfpn import-weights`, or a detector's weights, see
-            `read_trained_weights`.
+        source: a work directory of `kfpn train`, `kfpn.save_detector` or `kfpn import-weights`; a detector's weights, see
+            `read_trained_weights`; or such a folder on a hub, "hf://USER/NAME" or "kaggle://USER/MODEL/FRAMEWORK/VARIATION", which
+            its library downloads once.
         padded: give the model the second input `image_sizes`, see `build_detector`.
 
     Returns:
@@ -210,7 +212,9 @@ def load_detector(source: PathLike, padded: bool = False) -> keras.Model:
 
     Raises:
         ValueError: if the source does not exist, holds no detector or can't be read, see `read_trained_weights`.
+        ModuleNotFoundError: if the library of a hub is not installed.
     """
+    source = downloaded_folder(source) or source
     require_local("source", source)
     if os.path.isdir(source) or not (os.path.exists(source) or ":" in os.fspath(source)):
         return load_trained_detector(source, padded)
@@ -225,3 +229,18 @@ def load_detector(source: PathLike, padded: bool = False) -> keras.Model:
     model.class_names, model.category_ids = trained.names_of_classes()
     model.input_config = dataclasses.replace(preset("coco").input, **trained.input)
     return model
+
+
+def from_preset(source: PathLike, padded: bool = False) -> keras.Model:
+    """Loads a trained detector: `kfpn.load_detector` under the name that KerasHub gives to it.
+
+    Args:
+        source, padded: see `load_detector`.
+
+    Returns:
+        The inference model, see `load_detector`.
+
+    Raises:
+        ValueError, ModuleNotFoundError: as `load_detector`.
+    """
+    return load_detector(source, padded)

@@ -35,6 +35,13 @@ def layers_of(model: Any) -> dict[str, keras.layers.Layer]:
     return layers
 
 
+def policy_of(detector: keras.Model) -> str:
+    """Returns the name of the dtype policy that a detector was built under: some of its layers are float32 in any case."""
+    layers = layers_of(detector).values() if isinstance(detector, keras.Model) else ()
+    names = {layer.dtype_policy.name for layer in layers}
+    return next((name for name in sorted(names) if name.startswith("mixed_")), "float32")
+
+
 def variables_of(model: Any) -> dict[str, Any]:
     """Returns the variables of a network as {"layer/variable": variable}, of a Keras model as backbone {"backbone/NUMBER/variable": ...}.
 

@@ -6,8 +6,8 @@ import pytest
 
 from kfpn.config.run import Config, InputConfig
 from kfpn.data.formats.iterable import IterableSource
-from kfpn.data.pipeline import eval_batches, train_batches
-from kfpn.data.proposal_table import collect_proposals, proposals_of, read_proposals, with_proposals, write_proposals
+from kfpn.data.pipeline import eval_batches, train_batches, with_proposals
+from kfpn.data.proposal_table import collect_proposals, proposals_of, read_proposals, write_proposals
 from kfpn.data.record import Record
 
 PLAIN = InputConfig(short_side=40, long_side=80, flip=0.0, divisor=16)

@@ -1,0 +1,72 @@
+"""Takes a built detector apart: the settings and the submodels that it was made of, over the same weights."""
+
+from typing import Any
+
+import keras
+
+from kfpn.config.model import ModelConfig
+from kfpn.modeling.layers import SharedLayers
+from kfpn.modeling.submodels import Submodels, assemble, features_model
+
+
+class BuiltLayers(SharedLayers):
+    """Gives the layers of a model that is built, so that another graph over them shares its weights.
+
+    Args:
+        model: whose layers are taken, by name.
+    """
+
+    def __init__(self, model: keras.Model):
+        super().__init__()
+        self._layers.update({layer.name: layer for layer in model.layers})
+
+
+def settings_of(detector: Any) -> ModelConfig:
+    """Returns the settings that a detector was built with.
+
+    Args:
+        detector: of `kfpn.build_detector` or `kfpn.load_detector`, or loaded from a file that one of these was saved in.
+
+    Raises:
+        ValueError: if it is another object, or comes from a file that holds no settings.
+    """
+    settings = getattr(detector, "model_config", None)
+    if isinstance(settings, ModelConfig):
+        return settings
+    made = "a model of kfpn.build_detector or kfpn.load_detector"
+    if isinstance(detector, keras.Model) and {"rpn", "box_head"} <= {layer.name for layer in detector.layers}:
+        raise ValueError(
+            f"detector must be {made}, got {detector.name}, whose file does not say how it was built: files of kfpn 0.2.0 and "
+            "older do not; build the detector anew, and load_weights of the file"
+        )
+    raise ValueError(f"detector must be {made}, got {getattr(detector, 'name', None) or type(detector).__name__}")
+
+
+def submodels_of(detector: keras.Model) -> Submodels:
+    """Returns the submodels of a detector, over its own weights.
+
+    A detector holds the features either with or without the input `image_sizes`. The other graph is built over the same layers.
+
+    Args:
+        detector: as for `settings_of`.
+
+    Raises:
+        ValueError: as `settings_of`; or if the detector has no RPN, as one on given proposals.
+    """
+    config = settings_of(detector)
+    models = {layer.name: layer for layer in detector.layers if isinstance(layer, keras.Model)}
+    features = {name: models[name] for name in ("features", "padded_features") if name in models}
+    if not features or "rpn" not in models:
+        raise ValueError(
+            f"detector must have features and an RPN, got {detector.name} with {', '.join(models) or 'none'}"
+        )
+    layers = BuiltLayers(next(iter(features.values())))
+    for name in {"features", "padded_features"} - features.keys():
+        features[name] = features_model(config, layers, padded=name == "padded_features")
+    heads = {name: models[f"{name}_head"] for name in config.heads}
+    return assemble(features["features"], features["padded_features"], models["rpn"], heads)
+
+
+def unnamed(count: int) -> tuple[str, ...]:
+    """Returns the names of the labels of a detector that was built without any, as `kfpn.build_detector` gives them."""
+    return tuple(f"class {label + 1}" for label in range(count))

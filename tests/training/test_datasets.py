@@ -1,0 +1,144 @@
+import dataclasses
+import importlib.util
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import kfpn
+from kfpn.config.presets import preset
+from kfpn.data.pipeline import train_batches
+from kfpn.losses.training_losses import noise_shapes
+from kfpn.training.sampler_noise import with_noise
+from tests.modeling import tiny
+from tests.training import made_up, small_detector
+
+RULE = kfpn.InputConfig(short_side=64, long_side=64, scale_jitter=(0.5, 1.0), train_short_sides=(48, 64))
+CONFIG = dataclasses.replace(preset("coco"), input=RULE, model=tiny.config(num_classes=2), seed=3)
+
+
+def same(one, other):
+    assert set(one) == set(other)
+    for name, value in one.items():
+        assert value.dtype == other[name].dtype, name
+        np.testing.assert_array_equal(value, other[name], err_msg=name)
+
+
+@pytest.mark.parametrize("mask", [False, True], ids=["boxes", "masks"])
+def test_both_kinds_give_the_batches_of_a_run_epoch_after_epoch(mask):
+    config = dataclasses.replace(CONFIG, batch_size=4, model=dataclasses.replace(CONFIG.model, mask=mask))
+    source = made_up.source(0, 9)
+    if mask:
+        records = [source[index] for index in range(9)]
+        source = made_up.with_masks(records, source.class_names, "masks")
+    by_tensorflow = kfpn.dataset(source, config, 4)
+    by_python = kfpn.dataset(source, config, 4, kind="python")
+    of_run = with_noise(train_batches(source, config), config, noise_shapes).as_numpy_iterator()
+    assert int(by_tensorflow.cardinality()) == by_python.num_batches == 2
+    for epoch in range(2):
+        given = list(by_tensorflow.as_numpy_iterator())
+        assert len(given) == 2
+        for number, own in enumerate(given):
+            expected = next(of_run)
+            expected["record_index"] = expected["record_index"].astype(np.int32)
+            del expected["sample_index"]
+            same(own, expected)
+            same(by_python[number], expected)
+        by_python.on_epoch_end()
+        by_python.on_epoch_end()  # Keras calls it at other times as well.
+        assert by_python.epoch == epoch + 1
+    later = kfpn.dataset(source, config, 4, kind="python", first_epoch=1)
+    same(later[0], given[0])
+
+
+def test_to_evaluate_each_image_is_there_once_and_black_ones_count_nothing():
+    source = made_up.source(0, 5)
+    built = small_detector.detector(num_classes=2)
+    built.input_config = kfpn.InputConfig(short_side=64, long_side=64)
+    batches = list(kfpn.dataset(source, built, 2, train=False).as_numpy_iterator())
+    python = kfpn.dataset(source, built, 2, train=False, kind="python")
+    assert python.num_batches == len(batches) == 3
+    for number, one in enumerate(batches):
+        same(one, python[number])
+    assert np.concatenate([one["record_index"] for one in batches]).tolist() == [0, 1, 2, 3, 4, -1]
+    model = kfpn.trainable(built, **small_detector.SAMPLING)
+    model.compile("sgd", run_eagerly=True)
+    figures = model.evaluate(python, verbose=0, return_dict=True)
+    assert set(figures) == {"loss", *small_detector.LOSSES}
+    singles = kfpn.dataset(source, built, 1, train=False, kind="python")
+    of_images = [model(singles[number], training=False) for number in range(5)]
+    for name in small_detector.LOSSES:
+        assert figures[name] == pytest.approx(np.mean([float(one[name][0]) for one in of_images]), rel=1e-3)
+    assert figures["loss"] == pytest.approx(sum(figures[name] for name in small_detector.LOSSES), rel=1e-6)
+
+
+def test_the_labels_of_a_detector_count_whatever_order_the_data_have():
+    built = small_detector.detector(class_names=("red", "blue", "green"))
+    built.input_config = RULE
+    batch = next(iter(kfpn.dataset(made_up.source(0, 4), built, 4)))
+    labels = [2, 0]  # of green and red
+    wanted = [labels[index % 2] for index in batch["record_index"].numpy()]
+    assert batch["gt_labels"][:, 0].numpy().tolist() == wanted
+
+
+@pytest.mark.parametrize(
+    ("changes", "arguments", "message"),
+    [
+        ({}, {"batch_size": 0}, "batch_size must be an integer of at least 1, got 0"),
+        ({}, {"kind": "numpy"}, "kind must be 'auto', 'tf.data' or 'python', got 'numpy'"),
+        ({}, {"first_epoch": -1}, "first_epoch must be an integer of at least 0, got -1"),
+        ({"input_config": None}, {}, "detector must have an input_config, the rule by which images are resized"),
+        (
+            {"class_names": ("red", "blue")},
+            {},
+            "classes must be among those of the detector .*, got 'green': build it with",
+        ),
+        ({"class_names": ("class 1", "class 2", "class 3")}, {}, r"classes must be as many as the detector's 3, got 2"),
+    ],
+)
+def test_what_can_not_be_used_is_refused_in_one_line(changes, arguments, message):
+    built = kfpn.build_detector(2, "resnet18", norm="bn", backbone_width=8, pyramid_channels=8, head_width=8)
+    built.input_config = RULE
+    for name, value in changes.items():
+        setattr(built, name, value)
+    with pytest.raises(ValueError, match=message):
+        kfpn.dataset(made_up.source(0, 4), built, **{"batch_size": 2, **arguments})
+
+
+def test_a_configuration_takes_the_number_of_classes_from_the_data():
+    assert kfpn.dataset(made_up.source(0, 4), preset("coco"), 2, kind="python").config.model.num_classes == 2
+
+
+def test_without_tensorflow_tf_data_is_refused_with_the_way_out(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        ModuleNotFoundError, match=r"kind must be 'python' where TensorFlow is not installed, got 'tf\.data'"
+    ):
+        kfpn.dataset(made_up.source(0, 4), CONFIG, 2, kind="tf.data")
+
+
+def test_an_object_that_is_no_detector_is_refused():
+    with pytest.raises(
+        ValueError, match=r"detector must be a model of kfpn\.build_detector or kfpn\.load_detector, got int"
+    ):
+        kfpn.dataset(made_up.source(0, 4), 3, 2)
+
+
+def test_a_name_has_a_part_to_train_on_and_a_part_to_evaluate_on(tmp_path):
+    from PIL import Image
+
+    rows = ["image,x1,y1,x2,y2,class"]
+    for number in range(20):
+        Image.fromarray(np.full((40, 40, 3), number * 10, np.uint8)).save(tmp_path / f"{number}.png")
+        rows.append(f"{number}.png,2,2,20,20,cat")
+    (tmp_path / "boxes.csv").write_text("\n".join(rows))
+    name = f"csv:{tmp_path}/boxes.csv"
+    train, val = (kfpn.dataset(name, CONFIG, 1, train=part, kind="python") for part in (True, False))
+    assert (len(train.source), len(val.source)) == (18, 2)
+    assert val.config.data == name
+    batches = itertools.chain(
+        *(dataset[number]["images"].ravel()[:1] for dataset in (train, val) for number in range(dataset.num_batches))
+    )
+    assert len(list(batches)) == 20
+    assert not isinstance(train, tf.data.Dataset)

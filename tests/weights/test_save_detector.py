@@ -1,0 +1,123 @@
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import yaml
+
+import kfpn
+from kfpn.cli import main
+from tests.modeling import tiny
+
+NAMES = ("cat", "dog", "a cow")
+KAGGLE = "someone/pets/keras/small/3"
+
+
+@pytest.fixture(scope="module")
+def detector():
+    built = kfpn.build_detector(
+        **vars(tiny.config(backbone_width=8, pyramid_channels=16, norm="bn")), class_names=NAMES
+    )
+    tiny.shake(built)
+    built.category_ids = (7, 8, 90)
+    built.input_config = kfpn.InputConfig(short_side=64, long_side=96)
+    built.thresholds = (0.25, 0.5, 0.75)
+    return built
+
+
+@pytest.fixture(scope="module")
+def saved(detector, tmp_path_factory):
+    path = tmp_path_factory.mktemp("saved") / "pets"
+    kfpn.save_detector(detector, path, "Cats, dogs and cows on meadows.\n\nLicence: MIT.")
+    return path
+
+
+def require_same(loaded, detector):
+    image = tiny.image(64, 96)[None]
+    expected = tiny.detect(detector, image)
+    for name, value in tiny.detect(loaded, image).items():
+        np.testing.assert_array_equal(value, expected[name], name)
+
+
+@pytest.mark.parametrize("load", [kfpn.load_detector, kfpn.from_preset])
+def test_a_saved_detector_is_loaded_with_all_that_it_knows(load, detector, saved):
+    loaded = load(saved)
+    require_same(loaded, detector)
+    for name in ("class_names", "category_ids", "input_config", "model_config", "thresholds"):
+        assert getattr(loaded, name) == getattr(detector, name), name
+    assert {path.name for path in saved.iterdir()} == {
+        "README.md", "classes.json", "config.json", "detector.weights.h5", "thresholds.json",
+    }  # fmt: skip
+
+
+def test_the_model_card_says_what_the_detector_is(saved):
+    _, header, text = (saved / "README.md").read_text().split("---\n", 2)
+    assert yaml.safe_load(header) == {
+        "library_name": "kfpn", "pipeline_tag": "object-detection", "tags": ["keras", "object-detection"],
+    }  # fmt: skip
+    assert text.startswith("\n# pets\n\nCats, dogs and cows on meadows.\n\nLicence: MIT.\n")
+    assert "| classes | 3: cat, dog, a cow |" in text
+    assert "resnet18, fpn" in text
+
+
+def test_the_commands_and_further_training_take_the_folder(saved, detector, tmp_path):
+    from PIL import Image
+
+    Image.fromarray(tiny.image(64, 96)).save(tmp_path / "photo.png")
+    found = tmp_path / "found"
+    assert main(["predict", "--workdir", str(saved), str(tmp_path / "photo.png"), "--output", str(found)]) == 0
+    assert (found / "detections.json").exists()
+    other = kfpn.build_detector(**vars(detector.model_config))
+    kfpn.load_weights(other, saved)
+    require_same(other, detector)
+
+
+def test_what_can_not_be_saved_is_refused_before_anything_is_written(detector, saved, tmp_path):
+    with pytest.raises(
+        ValueError, match=r"path must be a folder without a run, got .*pets', which has one: name another"
+    ):
+        kfpn.save_detector(detector, saved)
+    fresh = kfpn.build_detector(**vars(detector.model_config))
+    with pytest.raises(ValueError, match="detector must have an input_config, the rule by which images are resized"):
+        kfpn.save_detector(fresh, tmp_path / "new")
+    with pytest.raises(ValueError, match=r"detector must be a model of kfpn\.build_detector .*, got int"):
+        kfpn.save_detector(3, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_of_hugging_face_is_loaded(detector, saved, tmp_path, monkeypatch):
+    constants = pytest.importorskip("huggingface_hub.constants")
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    kept = tmp_path / "models--someone--pets"
+    shutil.copytree(saved, kept / "snapshots" / commit)
+    for name in ("main", "v1"):
+        (kept / "refs").mkdir(exist_ok=True)
+        (kept / "refs" / name).write_text(commit)
+    for address in ("hf://someone/pets", "hf://someone/pets@v1"):
+        require_same(kfpn.load_detector(address), detector)
+    with pytest.raises(ValueError, match=r"^hf://someone/birds must be hf:// and USER/NAME, .* got: [^\n]+$"):
+        kfpn.load_detector("hf://someone/birds")
+
+
+def test_a_folder_of_kaggle_is_loaded(detector, saved, tmp_path, monkeypatch):
+    pytest.importorskip("kagglehub")
+    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path))
+    kept = tmp_path / "models" / KAGGLE
+    shutil.copytree(saved, kept)
+    (kept.parent / "3.complete").touch()
+    require_same(kfpn.load_detector(f"kaggle://{KAGGLE}"), detector)
+    with pytest.raises(
+        ValueError, match=r"^kaggle://someone must be kaggle:// and USER/MODEL/FRAMEWORK/VARIATION, [^\n]+$"
+    ):
+        kfpn.load_detector("kaggle://someone")
+
+
+@pytest.mark.parametrize(("address", "package"), [("hf://a/b", "huggingface_hub"), ("kaggle://a/b/c/d", "kagglehub")])
+def test_without_the_library_of_a_hub_the_error_says_what_to_install(address, package, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(
+        ModuleNotFoundError, match=f"^{address} needs {package}, which is not installed: pip install {package}$"
+    ):
+        kfpn.load_detector(address)
