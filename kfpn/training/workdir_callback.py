@@ -11,6 +11,7 @@ import keras
 
 from kfpn.config.run import Config
 from kfpn.evaluation.coco_figures import FIGURES, OF_MASKS
+from kfpn.runs.kept_backbone import with_written_backbone
 from kfpn.runs.workdir import Workdir
 from kfpn.training.detecting_callbacks import PREFIX, OfDetector
 from kfpn.training.trainable import TrainableDetector
@@ -51,6 +52,7 @@ class WorkDirectory(OfDetector):
                 f"path must be a folder without a run, got {str(self.workdir.path)!r}, which holds trained weights: name another folder"
             )
         names, ids = model.detector.class_names, model.detector.category_ids
+        config = with_written_backbone(self.workdir.path, config, model.network.submodels.features)
         self.workdir.prepare(config, names, ids, config.data)
         self.workdir.drop_metrics_after(steps, steps)
         self._best = self._best_before()

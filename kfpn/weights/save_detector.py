@@ -8,6 +8,7 @@ import keras
 from kfpn.config.checks import require_local
 from kfpn.config.run import Config
 from kfpn.runs.atomic_files import write_aside
+from kfpn.runs.kept_backbone import with_written_backbone
 from kfpn.runs.thresholds import weights_digest, write_thresholds
 from kfpn.runs.workdir import Workdir
 from kfpn.weights.built_detector import policy_of
@@ -19,8 +20,9 @@ def save_detector(detector: keras.Model, path: str | os.PathLike, description: s
     """Writes a detector into a folder, to share it: `kfpn.load_detector(path)` gives it back.
 
     The folder is a work directory as `kfpn import-weights` writes one: `kfpn evaluate`, `predict`, `export` and `train --init` take it.
-    It holds the settings (config.json), the names of the labels (classes.json), the weights (detector.weights.h5), the thresholds
-    of the classes if they were measured (thresholds.json), and a model card (README.md), with the fields that Hugging Face reads.
+    It holds the settings (config.json), the names of the labels (classes.json), the weights (detector.weights.h5), the backbone where
+    it is a Keras model that no name builds (backbone.keras), the thresholds of the classes if they were measured (thresholds.json), and
+    a model card (README.md), with the fields that Hugging Face reads.
 
     Args:
         detector: of `kfpn.build_detector` or `kfpn.load_detector`, with an `input_config`, the rule by which images are resized.
@@ -48,6 +50,7 @@ def save_detector(detector: keras.Model, path: str | os.PathLike, description: s
     folder.check_writable()
     # The weights come first, because a folder without a config.json does not count as a work directory yet.
     folder.save_weights(parts.weights_model)
+    config = with_written_backbone(folder.path, config, parts.features)
     if thresholds := getattr(detector, "thresholds", ()):
         rows = [{"name": name, "threshold": value} for name, value in zip(names, thresholds, strict=True)]
         write_thresholds(folder, rows, {"weights": weights_digest(folder)})

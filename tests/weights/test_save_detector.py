@@ -7,7 +7,7 @@ import yaml
 
 import kfpn
 from kfpn.cli import main
-from tests.modeling import tiny
+from tests.modeling import keras_models, tiny
 
 NAMES = ("cat", "dog", "a cow")
 KAGGLE = "someone/pets/keras/small/3"
@@ -48,6 +48,17 @@ def test_a_saved_detector_is_loaded_with_all_that_it_knows(load, detector, saved
     assert {path.name for path in saved.iterdir()} == {
         "README.md", "classes.json", "config.json", "detector.weights.h5", "thresholds.json",
     }  # fmt: skip
+
+
+def test_a_keras_model_that_is_the_backbone_is_saved_with_the_detector(tmp_path):
+    built = kfpn.build_detector(
+        num_classes=2, backbone=keras_models.convolutions(), pyramid_channels=16, head_width=16, post_nms_test=20
+    )
+    tiny.shake(built)
+    built.input_config = kfpn.InputConfig(short_side=64, long_side=96)
+    kfpn.save_detector(built, tmp_path / "mine")
+    moved = shutil.move(tmp_path / "mine", tmp_path / "moved")
+    require_same(kfpn.load_detector(moved), built)
 
 
 def test_the_model_card_says_what_the_detector_is(saved):
