@@ -1,7 +1,7 @@
 """Sets up TensorFlow for the tests, and finds the real data that is kept beside the repository."""
 
 import os
-import sys
+import random
 from pathlib import Path
 
 # This must run before TensorFlow is imported anywhere. With pytest-xdist each worker has its own TensorFlow, so it gets few threads.
@@ -12,6 +12,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the tolerances of the tests are those of a CPU
 
+import numpy as np
 import pytest
 from hypothesis import settings
 
@@ -25,10 +26,12 @@ settings.load_profile("repeatable")
 def pytest_runtest_setup(item):
     """Gives each test the same random weights at each run, in whatever order the tests are run.
 
-    A hook and not a fixture, because weights are made in fixtures of modules too, and those come before a test's own.
+    A hook and not a fixture, because weights are made in fixtures of modules too, and those come before a test's own. Keras
+    draws the seeds of its initializers from Python's generator. `keras.utils.set_random_seed` would also make TensorFlow
+    forget all functions that it has optimized, so that each test would spend seconds on that again.
     """
-    if "keras" in sys.modules:
-        sys.modules["keras"].utils.set_random_seed(0)
+    random.seed(0)
+    np.random.seed(0)
 
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"

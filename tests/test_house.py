@@ -3,6 +3,7 @@
 import ast
 import collections
 import dataclasses
+import functools
 import itertools
 import re
 from pathlib import Path
@@ -54,7 +55,9 @@ class Function:
     parameters: int
 
 
+@functools.cache
 def trees_of(root):
+    """Returns the syntax of each file of kfpn by its path; each is read once, for all tests."""
     return {
         path.relative_to(root): ast.parse(path.read_text(encoding="utf-8"))
         for path in sorted((root / "kfpn").rglob("*.py"))

@@ -9,7 +9,6 @@ import subprocess
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image, ImageDraw
 
 import kfpn
@@ -20,6 +19,7 @@ from kfpn.config.run import InputConfig
 from kfpn.modeling.submodels import build_submodels
 from kfpn.runs.workdir import Workdir
 from tests.docs.commands import SHELLS, calls_of, command_lines
+from tests.eager import eagerly
 from tests.modeling import tiny
 
 RUNS = ("shapes", "mine", "masks", "cars", "my_folder", "before", "after")
@@ -77,10 +77,8 @@ def save_run(path):
 
 @pytest.fixture(scope="module", autouse=True)
 def eager():
-    """Runs functions as Python does: the graphs of so small a network take far longer to build than to run."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+    with eagerly():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,10 @@
 """Makes a work directory with a detector that is small enough for every test, and image files for it."""
 
+import contextlib
 import dataclasses
+import fcntl
 import io
+import os
 
 import keras
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 from PIL import Image
 
 from kfpn.config.presets import preset
+from kfpn.export.onnx.write_onnx import export_onnx
 from kfpn.export.saved_model.verify_saved_model import Reference
 from kfpn.export.saved_model.write_saved_model import export_saved_model
 from kfpn.export.trained import open_trained
@@ -58,6 +62,18 @@ def write_workdir(path, **model):
     return workdir.path
 
 
+@contextlib.contextmanager
+def shared_folder(tmp_path_factory, name):
+    """Yields a folder that all workers of pytest-xdist share. One of them at a time is in the `with` block."""
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    folder = root / f"shared_{name}"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def tiny_workdir(tmp_path_factory):
     """Returns the path of a work directory of three classes (norm "bn"). Tests share it and must not change it."""
@@ -75,7 +91,20 @@ def mask_workdir(tmp_path_factory):
 @pytest.fixture(scope="session")
 def exported(tiny_workdir, tmp_path_factory):
     """Returns the path of the tiny detector's SavedModel with all signatures (version 1). Tests share it and must not change it."""
-    return export_saved_model(tiny_workdir, tmp_path_factory.mktemp("served") / "tiny")
+    with shared_folder(tmp_path_factory, "served") as folder:
+        version = folder / "tiny" / "1"
+        return version if version.exists() else export_saved_model(tiny_workdir, folder / "tiny")
+
+
+@pytest.fixture(scope="session")
+def onnx_file(tiny_workdir, tmp_path_factory):
+    """Returns the path of the tiny detector's ONNX file of any size, or skips. Tests share it and must not change it."""
+    for package in ("onnx", "tf2onnx", "onnxruntime"):
+        pytest.importorskip(package)
+    with shared_folder(tmp_path_factory, "onnx") as folder:
+        # The export itself compares the file with Keras, for two image sizes and two batch sizes.
+        path = folder / "model.onnx"
+        return path if path.exists() else export_onnx(tiny_workdir, path)
 
 
 @pytest.fixture(scope="session")

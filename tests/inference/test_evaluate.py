@@ -22,10 +22,17 @@ from kfpn.inference.evaluate import EvaluationRequest, open_evaluation
 from kfpn.modeling.fast_rcnn import proposals_model
 from kfpn.modeling.submodels import build_submodels
 from kfpn.runs.workdir import Workdir
+from tests.eager import eagerly
 from tests.modeling import tiny
 
 NAMES = ("ant", "bee", "cat")
 CONFIG = Config(data="coco:seen.json", val_data="unseen", batch_size=2, input=InputConfig(64, 96), model=tiny.config())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def eager():
+    with eagerly():
+        yield
 
 
 def source(name="unseen", class_names=NAMES):

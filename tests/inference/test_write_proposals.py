@@ -18,11 +18,18 @@ from kfpn.inference.write_proposals import propose
 from kfpn.modeling.fast_rcnn import proposals_model
 from kfpn.modeling.submodels import build_submodels
 from kfpn.runs.workdir import Workdir
+from tests.eager import eagerly
 from tests.modeling import tiny
 
 CONFIG = Config(
     data="seen", val_data="unseen", batch_size=2, input=InputConfig(64, 96), model=tiny.config(post_nms_train=25)
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def eager():
+    with eagerly():
+        yield
 
 
 def source(name, *sizes):

@@ -130,17 +130,17 @@ def test_images_with_crowd_boxes_only_have_no_box_loss():
     assert not np.array(losses["roi_box"]).any()
 
 
-def gradients(submodels, config, batch, noise, jit):
+def gradients(submodels, config, batch, noise, jit=False):
+    """Computes the gradients eagerly, because a graph takes longer to build than a few steps take, or compiled by XLA."""
     variables = [v.value for v in submodels.weights_model.trainable_variables]
 
-    @tf.function(jit_compile=jit)
     def run():
         with tf.GradientTape() as tape:
             losses = training_losses(submodels, config, batch, noise)
             total = sum(tf.reduce_sum(value) for value in losses.values())
         return tape.gradient(total, variables)
 
-    return run()
+    return (tf.function(run, jit_compile=True) if jit else run)()
 
 
 @pytest.mark.parametrize("settings", [{}, pytest.param(tiny.FOREIGN, marks=pytest.mark.slow)], ids=["own", "foreign"])
@@ -164,7 +164,7 @@ def test_three_steps_against_the_gradient_lower_the_loss():
 
     before = total()
     for _ in range(3):
-        steps = gradients(submodels, config, batch, noise, False)
+        steps = gradients(submodels, config, batch, noise)
         for variable, gradient in zip(submodels.weights_model.trainable_variables, steps, strict=True):
             variable.assign_sub(0.005 * gradient)
     assert total() < before
@@ -172,7 +172,7 @@ def test_three_steps_against_the_gradient_lower_the_loss():
 
 def test_with_a_frozen_backbone_the_gradients_of_pyramid_and_heads_are_finite():
     config, submodels = setup(freeze_stages=5)
-    values = gradients(submodels, config, *batch_of(config), False)
+    values = gradients(submodels, config, *batch_of(config))
     names = [v.path.split("/")[-2] for v in submodels.weights_model.trainable_variables]
     assert {"lateral_2", "lateral_5", "output_2", "rpn_conv", "head_fc1"} <= set(names)
     assert all(np.isfinite(np.array(g)).all() for g in values)

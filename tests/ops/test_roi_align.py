@@ -1,3 +1,5 @@
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -20,11 +22,14 @@ def random_levels(batch=1, channels=2, sides=SIDES, seed=0):
     return [rng.normal(size=(batch, side, side, channels)).astype("float32") for side in sides]
 
 
+def outside(at, side):
+    """Tells whether a sample counts as zero, by the rule for borders of Detectron's ROIAlign kernel."""
+    return at < -1 or at > side
+
+
 def bilinear(level, y, x):
-    """Returns the value at one sample, with the rule for borders of Detectron's ROIAlign kernel."""
+    """Returns the value at one sample that is not `outside`."""
     height, width, _ = level.shape
-    if y < -1 or y > height or x < -1 or x > width:
-        return np.zeros(level.shape[-1])
     y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
     y0, x0 = int(y), int(x)
     y1, x1 = min(y0 + 1, height - 1), min(x0 + 1, width - 1)
@@ -44,14 +49,16 @@ def slow_roi_align(features, roi, size, ratio, aligned):
     if not aligned:
         height, width = max(height, 1), max(width, 1)
     rows, columns = (ratio or max(int(np.ceil(side / size)), 0) for side in (height, width))
-    out = np.zeros((size, size, features[0].shape[-1]))
-    for i in range(size):
-        for j in range(size):
-            for a in range(rows):
-                for b in range(columns):
-                    y = box[0] + (i + (a + 0.5) / rows) * height / size
-                    x = box[1] + (j + (b + 0.5) / columns) * width / size
-                    out[i, j] += bilinear(features[level - 2], y, x) / (rows * columns)
+    values = features[level - 2]
+    out = np.zeros((size, size, values.shape[-1]))
+    for i, a in itertools.product(range(size), range(rows)):
+        y = box[0] + (i + (a + 0.5) / rows) * height / size
+        if outside(y, values.shape[0]):
+            continue
+        for j, b in itertools.product(range(size), range(columns)):
+            x = box[1] + (j + (b + 0.5) / columns) * width / size
+            if not outside(x, values.shape[1]):
+                out[i, j] += bilinear(values, y, x) / (rows * columns)
     return out
 
 

@@ -17,9 +17,16 @@ from kfpn.modeling.submodels import build_submodels
 from kfpn.runs.load import load_submodels, load_trained_detector
 from kfpn.runs.workdir import Workdir
 from kfpn.training.train import train
+from tests.eager import eagerly, graphs
 from tests.training.made_up import source, with_masks
 
 TRAIN, VALIDATION = source(0, 4, name="seen", kind=with_masks), source(100, 2, name="unseen", kind=with_masks)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def eager():
+    with eagerly():
+        yield
 
 
 def near_objects(data, seed):
@@ -126,7 +133,8 @@ def test_a_run_without_a_trained_rpn_is_refused_where_an_rpn_is_needed(config, f
 
 def test_another_run_can_start_from_its_weights(config, final, tmp_path):
     again = replace(config, init=config.workdir, workdir=str(tmp_path / "next"), steps=1)
-    assert train(again, TRAIN, VALIDATION)["steps"] == 1
+    with graphs():  # as it is for users
+        assert train(again, TRAIN, VALIDATION)["steps"] == 1
 
 
 def test_bad_proposals_are_refused_before_anything_is_written(config, tmp_path):

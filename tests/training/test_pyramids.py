@@ -1,4 +1,4 @@
-"""Trains every pyramid for ten steps on pictures of odd sizes, evaluates it, saves it and loads it."""
+"""Trains every pyramid for a few steps on pictures of odd sizes, evaluates it, saves it and loads it."""
 
 from dataclasses import replace
 
@@ -15,6 +15,7 @@ from kfpn.modeling.submodels import build_submodels
 from kfpn.runs.load import load_submodels, load_trained_detector
 from kfpn.runs.workdir import Workdir
 from kfpn.training.train import train
+from tests.eager import eagerly
 from tests.training.made_up import source
 
 WORDS = ("fpn", "bottom_up", "top_down", "finest", "c4", "c5")
@@ -24,16 +25,16 @@ OTHERS = {
 }
 
 
-def config(workdir, **model):
+def config(workdir, steps, **model):
     base = preset("shapes")
     small = {"backbone_width": 8, "pyramid_channels": 16, "head_width": 16, "pre_nms_train": 20, "post_nms_train": 20}
     return replace(
         base,
         workdir=str(workdir),
         strategy="one_device",
-        steps=10,
+        steps=steps,
         batch_size=2,
-        eval_every=10,
+        eval_every=steps,
         log_every=1,
         jit_compile=False,
         samples=0,
@@ -45,19 +46,30 @@ def config(workdir, **model):
     )
 
 
+PYRAMIDS = {**{word: {"pyramid": word} for word in WORDS}, **OTHERS}
 QUICK = ("fpn", "top_down", "c4", "unshared heads")
-"""Pyramids that are trained in each run of the tests: one of each kind of graph. The others are slow."""
+"""Pyramids that are trained in each run of the tests: one of each kind of graph."""
 
 
-@pytest.mark.parametrize("model", [
-    pytest.param(model, id=name, marks=() if name in QUICK else pytest.mark.slow)
-    for name, model in {**{word: {"pyramid": word} for word in WORDS}, **OTHERS}.items()
-])  # fmt: skip
-def test_a_pyramid_is_trained_for_ten_steps_evaluated_saved_and_loaded(model, tmp_path):
-    run = config(tmp_path / "run", **model)
+@pytest.mark.parametrize("name", QUICK)
+def test_a_pyramid_is_trained_for_four_steps_evaluated_saved_and_loaded(name, tmp_path):
+    """Trains eagerly. The graphs of these pyramids are built in the tests of exports, those of a step in test_train."""
+    with eagerly():
+        train_evaluate_and_load(PYRAMIDS[name], tmp_path, 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PYRAMIDS)
+def test_every_pyramid_is_trained_for_ten_steps_evaluated_saved_and_loaded(name, tmp_path):
+    """Trains with graphs. The test above is its small sibling."""
+    train_evaluate_and_load(PYRAMIDS[name], tmp_path, 10)
+
+
+def train_evaluate_and_load(model, tmp_path, steps):
+    run = config(tmp_path / "run", steps, **model)
     images, validation = source(0, 8), source(100, 3)
     final = train(run, images, validation)
-    assert final["steps"] == 10
+    assert final["steps"] == steps
     keras.utils.set_random_seed(run.seed)
     fresh = build_submodels(replace(run.model, num_classes=2)).weights_model.trainable_variables
     trained = load_submodels(Workdir(run.workdir)).weights_model.trainable_variables

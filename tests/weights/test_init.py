@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import kfpn
 from kfpn.cli import command_line as cli
@@ -20,6 +19,7 @@ from kfpn.training.train import train
 from kfpn.weights.assign import model_config
 from kfpn.weights.built_detector import variables_of
 from kfpn.weights.identify import read_trained_weights
+from tests.eager import eagerly
 from tests.weights.foreign import (
     detectron2,
     detectron2_backbone,
@@ -47,11 +47,9 @@ def source(count):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def eagerly():
-    """Runs steps eagerly, because tracing them takes four times as long."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+def eager():
+    with eagerly():
+        yield
 
 
 @pytest.fixture(scope="module")

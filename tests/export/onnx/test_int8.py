@@ -11,6 +11,7 @@ from PIL import Image
 from kfpn.config.run import Config, InputConfig
 from kfpn.data.formats import open_source
 from kfpn.export.calibration import calibration_pictures
+from kfpn.export.onnx import write_onnx
 from kfpn.export.onnx.int8 import FEWEST_IMAGES, Int8Options, calibration_inputs, evaluate_onnx, require_accuracy
 from kfpn.export.onnx.onnx_runtimes import in_onnxruntime, in_openvino
 from kfpn.export.onnx.verify_onnx import pictures
@@ -34,10 +35,13 @@ def photos(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def files(packages, tiny_workdir, photos, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("int8")
+def files(onnx_file, tiny_workdir, photos, tmp_path_factory):
+    """Returns the float32 file and the INT8 file. The float32 file that the second export begins with is the same, so it is copied."""
     options = Int8Options(str(photos), FEWEST_IMAGES, check_images=0)
-    return export_onnx(tiny_workdir, folder / "full.onnx"), export_onnx(tiny_workdir, folder / "i8.onnx", int8=options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(write_onnx, "_write_verified", lambda trained, path, shape, raw: shutil.copy(onnx_file, path))
+        quantized = export_onnx(tiny_workdir, tmp_path_factory.mktemp("int8") / "i8.onnx", int8=options)
+    return onnx_file, quantized
 
 
 def test_all_convolutions_and_products_but_the_last_ones_are_in_eight_bits(files):

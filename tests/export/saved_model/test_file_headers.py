@@ -19,15 +19,19 @@ INPUT = InputConfig(short_side=32, long_side=64)
 LIMITS = RequestLimits(max_pixels=100_000)
 
 
-@pytest.fixture(scope="module")
-def batch():
-    """Returns the function (files) -> FileBatch, traced once."""
+def batches(limits):
+    """Returns the function (files) -> FileBatch, traced once, because each call without a graph builds those of its data sets."""
 
     def of_files(files):
-        return batch_of_files(files, INPUT, LIMITS)
+        return batch_of_files(files, INPUT, limits)
 
     traced = tf.function(of_files, input_signature=[tf.TensorSpec((None,), tf.string)], autograph=False)
     return lambda files: traced(tf.constant(files, tf.string))
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return batches(LIMITS)
 
 
 def got(batch, file):
@@ -218,13 +222,14 @@ def test_the_usual_limit_of_pixels_is_that_of_predict():
 def test_a_request_of_too_many_resized_pixels_is_refused():
     limits = RequestLimits(max_batch_pixels=3 * 32 * 64)
     files = [png(10, 20), png(1, 2), png(100, 200)]  # 32 x 64 each
-    assert batch_of_files(tf.constant(files), INPUT, limits).batch.images.shape == (3, 64, 32, 3)
+    batch = batches(limits)
+    assert batch(files).batch.images.shape == (3, 64, 32, 3)
     message = r"image_bytes must have at most 6144 pixels in a request .* got 4 x 64 x 32: send fewer"
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
-        batch_of_files(tf.constant([*files, png(1, 2)]), INPUT, limits)
+        batch([*files, png(1, 2)])
     message = r"got 3 x 64 x 64"  # one lies, so all are padded to a square
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
-        batch_of_files(tf.constant([*files[:2], png(20, 10)]), INPUT, limits)
+        batch([*files[:2], png(20, 10)])
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"images must have at most 6144 .* got 4 x 64 x 32"):
         batch_of_pixels(tf.zeros((4, 2, 1, 3), tf.uint8), INPUT, limits)
 

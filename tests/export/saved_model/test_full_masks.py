@@ -16,6 +16,13 @@ from kfpn.export.saved_model.verify_full_masks import require_pasted
 from kfpn.export.saved_model.write_saved_model import ServedDetector, export_saved_model
 from kfpn.export.verify import ExportMismatch
 from kfpn.ops.mask_paste import paste_masks
+from tests.eager import eagerly, graphs
+
+
+@pytest.fixture(scope="module", autouse=True)
+def eager():
+    with eagerly():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -129,9 +136,10 @@ def test_warmup_requests_with_more_pixels_of_masks_than_the_server_takes_are_ref
 
 
 def test_a_version_with_masks_is_verified_and_holds_the_rule_of_pasting(mask_workdir, tmp_path, capsys):
-    path = export_saved_model(
-        mask_workdir, tmp_path / "served", signatures=("image_tensor",), verify=True, full_masks=True
-    )
+    with graphs():
+        path = export_saved_model(
+            mask_workdir, tmp_path / "served", signatures=("image_tensor",), verify=True, full_masks=True
+        )
     assert re.search(r", cell of a mask .* masks\), pixels of all full masks \d+; ", capsys.readouterr().out)
     assert json.loads((path / CLASSES).read_text())["pasting"] == "sampled"
     shapes = tf.saved_model.load(str(path)).signatures["image_tensor"].structured_outputs

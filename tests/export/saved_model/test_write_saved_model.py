@@ -176,7 +176,7 @@ def test_a_full_disk_is_an_error_that_leaves_nothing(tiny_workdir, tmp_path, mon
 
     monkeypatch.setattr(tf.saved_model, "save", full)
     with pytest.raises(ValueError, match="must have room for a SavedModel, got No space left on device"):
-        export_saved_model(tiny_workdir, tmp_path / "served")
+        export_saved_model(tiny_workdir, tmp_path / "served", signatures=("proposals",))
     assert os.listdir(tmp_path / "served") == []
 
 

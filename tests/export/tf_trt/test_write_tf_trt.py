@@ -52,8 +52,9 @@ def test_the_convolutions_of_a_detector_convert_in_at_most_four_segments(report)
 
 
 @needs_tf_trt
-@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("dynamic", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_r50_fpn_converts_in_at_most_four_segments(make_workdir, tmp_path, dynamic):
+    """Checks the detector of the paper. Its fixed size is slow; that of the tiny detector is the small sibling."""
     sizes = {
         "backbone_width": 64,
         "pyramid_channels": 256,

@@ -15,6 +15,7 @@ from kfpn.runs.checkpoint import Checkpoints
 from kfpn.training.nonfinite.diagnose import diagnose
 from kfpn.training.nonfinite.policy import MAX_SKIPPED_IN_A_ROW
 from kfpn.training.train import train
+from tests.eager import eagerly
 from tests.training import made_up, standin, test_loop
 from tests.training.distribution import same_answer
 
@@ -115,7 +116,7 @@ def test_an_infinite_scaled_gradient_of_a_finite_loss_is_not_recorded(tmp_path):
 
 @pytest.fixture(scope="module")
 def healthy():
-    config = same_answer.detector_config(steps=2, mask=True)
+    config = same_answer.detector_config("frozen_bn", steps=2, mask=True)
     batch = next(iter(train_batches(made_up.source(0, 8, kind=made_up.with_masks), config)))
     return build_submodels(config.model), config, batch
 
@@ -157,9 +158,12 @@ def test_the_layer_whose_gradient_is_the_first_that_is_not_finite_is_named(healt
 def test_a_run_that_diverges_names_what_was_first_not_finite_and_its_step_can_be_replayed(tmp_path, capsys):
     base = same_answer.detector_config(steps=6, workdir=str(tmp_path), strategy="one_device", samples=1)
     config = replace(base, optimizer=replace(base.optimizer, learning_rate=1e9, warmup_steps=0, clip_norm=None))
-    with pytest.raises(
-        ValueError, match=r"must be finite, got (nan|inf) at step \d; first to go was the \w+ of"
-    ) as error:
+    with (
+        eagerly(),
+        pytest.raises(
+            ValueError, match=r"must be finite, got (nan|inf) at step \d; first to go was the \w+ of"
+        ) as error,
+    ):
         train(config, made_up.source(0, 8), made_up.source(100, 2))
     report = json.loads((tmp_path / "nan/report.json").read_text())
     assert report["first"] in str(error.value)
