@@ -238,16 +238,17 @@ class TimedDetector:
         return outputs
 
     def _run(self, inputs: dict[str, Any]) -> dict[str, np.ndarray]:
-        images, widths = inputs["images"], inputs["image_sizes"][:, 1]
+        images, sizes = inputs["images"], inputs["image_sizes"]
         if self.mirrored:
-            # Only the true columns of each image are reversed, so the padding stays on the right.
-            images = np.array(images)
-            for image, width in zip(images, np.asarray(widths), strict=True):
+            # Only the true columns of each image are reversed, so the padding stays on the right. Both inputs are of NumPy then, as
+            # Keras takes no mixture where TensorFlow's functions run eagerly.
+            images, sizes = np.array(images), np.asarray(sizes)
+            for image, width in zip(images, sizes[:, 1], strict=True):
                 image[:, :width] = flip_image(image[:, :width]).copy()
-        outputs = self._detect({"images": images, "image_sizes": inputs["image_sizes"]})
+        outputs = self._detect({"images": images, "image_sizes": sizes})
         arrays = {name: np.asarray(value) for name, value in outputs.items()}
         if self.mirrored:
-            rows = zip(arrays["boxes"], np.asarray(widths), strict=True)
+            rows = zip(arrays["boxes"], sizes[:, 1], strict=True)
             arrays["boxes"] = np.stack([flip_boxes(boxes, width) for boxes, width in rows])
             if "masks" in arrays:
                 arrays["masks"] = arrays["masks"][..., ::-1]
