@@ -24,7 +24,7 @@ def evaluate_and_print(command: Evaluate) -> int:
     from kfpn.data.class_table import describe_source
     from kfpn.evaluation.best_thresholds import threshold_table
     from kfpn.evaluation.coco_rows import detections_to_coco
-    from kfpn.evaluation.detection_limit import images_at_limit, full_images_line
+    from kfpn.evaluation.detection_limit import full_images_line, images_at_limit
     from kfpn.evaluation.recall import recall_line
     from kfpn.inference.evaluate import EvaluationRequest, open_evaluation
     from kfpn.runs.atomic_files import write_json

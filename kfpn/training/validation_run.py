@@ -19,7 +19,7 @@ from kfpn.data.tile_source import TileSource, tiles_without_images
 from kfpn.evaluation.coco_rows import detections_to_coco
 from kfpn.evaluation.compilation import worth_compiling
 from kfpn.evaluation.detect import detections_by_image, evaluate_detections, evaluate_source
-from kfpn.evaluation.detection_limit import deciding_figure, images_at_limit, full_images_line
+from kfpn.evaluation.detection_limit import deciding_figure, full_images_line, images_at_limit
 from kfpn.evaluation.images_at_once import ImagesAtOnce
 from kfpn.evaluation.segmentations import parts_of, truth_parts
 from kfpn.evaluation.source_pass import SourcePass, detect_function

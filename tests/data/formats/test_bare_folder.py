@@ -173,7 +173,10 @@ def test_two_json_files_that_are_no_splits_of_one_set_are_two_possibilities(tmp_
     [
         ((), "which is an empty folder: looked for a data.yaml"),
         ((".hidden.json",), "which is an empty folder"),
-        (("a.png", "b.png", "notes.txt"), r"which holds 2 images and 1 \.txt, but no annotations: looked for .*\. Draw boxes on the images first"),
+        (
+            ("a.png", "b.png", "notes.txt"),
+            r"which holds 2 images and 1 \.txt, but no annotations: looked for .*\. Draw boxes on the images first",
+        ),
         (("data.yaml",), r"which holds 0 images and 1 \.yaml, but no annotations"),
     ],
 )
