@@ -13,7 +13,7 @@ from kfpn.config.checks import require_local
 from kfpn.config.run import Config
 from kfpn.data.annotations import have_masks
 from kfpn.data.class_table import describe_source
-from kfpn.data.dataset_checks import check_training_set
+from kfpn.data.dataset_checks import check_training_set, rough_measure_line
 from kfpn.data.formats import data_folder, named_splits, open_untouched, run_name, splits_itself
 from kfpn.data.image import load_image
 from kfpn.data.object_sizes import describe_objects, example_images
@@ -40,10 +40,12 @@ def report_data(command: LookAtData) -> int:
     splits = named_splits(command.data)
     output = _output(command)
     first: Source | None = None
+    measured = 0
     for split, name in splits.items():
         source = open_untouched(name, split, masks=True)
         print("\n".join(filter(None, (describe_source(source), describe_objects(source)))), flush=True)
         first = source if first is None or split == "train" else first
+        measured = len(source) if split == "validation" else measured
     if first is None:
         raise ValueError(f"data must have a split, got none in {command.data}")
     _draw(command, first, output, "validation" in splits)
@@ -55,7 +57,10 @@ def report_data(command: LookAtData) -> int:
         return 0
     check_training_set(first)
     if "validation" not in splits:
-        print(f"no validation split: {_own_split(command.data, first)} (see --val-share of kfpn train)")
+        measured = _kept(command.data, first)
+        print(f"no validation split: {_own_split(command.data, first, measured)} (see --val-share of kfpn train)")
+    if measured and (line := rough_measure_line(measured)):
+        print(line)
     print(
         "\n".join(
             [
@@ -92,11 +97,15 @@ def _drawn(source: Source) -> str:
     return "boxes and masks" if have_masks(source) else "boxes"
 
 
-def _own_split(data: str, source: Source) -> str:
+def _kept(data: str, source: Source) -> int:
+    """Returns how many images training keeps to evaluate on where nothing else is asked for."""
+    return int(validation_images(source, SHARE, Config().seed, asked=False).sum()) if splits_itself(data) else 0
+
+
+def _own_split(data: str, source: Source, kept: int) -> str:
     """Says what training keeps to evaluate on where nothing else is asked for."""
     if not splits_itself(data):
-        return "nothing is evaluated without --val-data"
-    kept = int(validation_images(source, SHARE, Config().seed, asked=False).sum())
+        return "nothing is evaluated without --val-data or --val-share"
     if not kept:
         return f"nothing is evaluated without --val-data, for {len(source)} images are too few to keep some"
     return f"a tenth of the images is kept to evaluate on, {kept} of {len(source)}"

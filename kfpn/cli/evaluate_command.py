@@ -24,7 +24,7 @@ def evaluate_and_print(command: Evaluate) -> int:
     from kfpn.data.class_table import describe_source
     from kfpn.evaluation.best_thresholds import threshold_table
     from kfpn.evaluation.coco_rows import detections_to_coco
-    from kfpn.evaluation.detection_limit import images_at_limit, limit_line
+    from kfpn.evaluation.detection_limit import full_images_line, images_at_limit
     from kfpn.evaluation.recall import recall_line
     from kfpn.inference.evaluate import EvaluationRequest, open_evaluation
     from kfpn.runs.atomic_files import write_json
@@ -48,7 +48,7 @@ def evaluate_and_print(command: Evaluate) -> int:
         print(WITHOUT_MASKS.format(evaluation.source.name))
     limit = evaluation.source_pass.config.model.max_detections
     if cut := images_at_limit(detections, limit):
-        print(limit_line(cut, len(evaluation.source), limit, "--max-detections"))
+        print(full_images_line(cut, len(evaluation.source), limit, "--max-detections"))
     if command.best_thresholds:
         rows = evaluation.keep_best_thresholds(detections)
         figures["thresholds"] = [dataclasses.asdict(row) for row in rows]

@@ -33,6 +33,21 @@ def limit_line(cut: int, images: int, limit: int, option: str) -> str:
     return f"cut by model.max_detections: {cut} of {images} images have all the {limit} detections that it allows; {option} allows more"
 
 
+def full_images_line(full: int, images: int, limit: int, option: str) -> str:
+    """Returns one line that says how many images of an evaluation have all detections that the limit allows.
+
+    An evaluation counts detections of every score, so this is usual, and says little unless there are as many objects.
+
+    Args:
+        full: images with as many detections as the limit allows.
+        images, limit, option: as for `limit_line`.
+    """
+    return (
+        f"{full} of {images} images have {limit} detections, as many as model.max_detections allows; most are of low score, so this "
+        f"is no fault unless an image has nearly as many objects: then {option} allows more"
+    )
+
+
 def deciding_figure(source: Source, limit: int) -> str:
     """Returns the name of the figure by which weights are compared: AP, or AP@N where COCO's 100 leaves objects out.
 

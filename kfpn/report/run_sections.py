@@ -5,7 +5,7 @@ from typing import Any
 
 from kfpn.config.run import Config, to_dict
 from kfpn.data.record import Source
-from kfpn.evaluation.detection_limit import images_at_limit, limit_line
+from kfpn.evaluation.detection_limit import full_images_line, images_at_limit
 from kfpn.report.gather import GatheredRun
 from kfpn.report.html_parts import Cell, folded, paragraph, section, share, table, text_of
 from kfpn.report.pictures import picture_of_curves
@@ -26,7 +26,9 @@ def head_of_report(run: GatheredRun) -> str:
     if run.request.detections is None:
         made = f", at most {model.max_detections} detections an image"
         if cut := images_at_limit(list(run.detections.values()), model.max_detections):
-            below += paragraph(text_of(limit_line(cut, len(source), model.max_detections, "--model.max-detections")))
+            below += paragraph(
+                text_of(full_images_line(cut, len(source), model.max_detections, "--model.max-detections"))
+            )
     else:  # a file can have more detections of an image than the run's own limit allows
         made = f". Detections: {text_of(run.request.detections)}"
     what = f"{text_of(model.backbone)} with the pyramid {text_of(model.pyramid)}, measured on <b>{text_of(source.name)}</b>{made}."

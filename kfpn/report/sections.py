@@ -4,7 +4,7 @@ import numpy as np
 
 from kfpn.evaluation.coco_figures import FIGURES, OF_MASKS, measured_mean
 from kfpn.evaluation.detection_limit import own_limit_figures
-from kfpn.evaluation.error_analysis import CURVE_IOUS, SCORE_BINS, ErrorAnalysis
+from kfpn.evaluation.error_analysis import CURVE_IOUS, SCORE_BINS, ErrorAnalysis, ErrorShare
 from kfpn.evaluation.image_errors import KIND_MEANINGS
 from kfpn.plotting.svg_charts import ChartBar, ChartLine, bar_chart, line_chart
 from kfpn.report.gather import GatheredRun
@@ -58,17 +58,23 @@ def section_of_errors(run: GatheredRun) -> str:
     for analysis in run.analyses:
         most = max((error.gain for error in analysis.errors), default=0.0)
         bars = [
-            ChartBar(error.kind, error.gain, f"+{error.gain:.3f} AP50, {error.count:,} of them", COLORS[error.kind])
+            ChartBar(error.kind, error.gain, f"+{error.gain:.3f} AP50 ({_counted(error)})", COLORS[error.kind])
             for error in analysis.errors
         ]
         title = f"{KIND_NAMES[analysis.kind]}: AP50 is {analysis.ap50:.3f}; mending all of a kind would add"
         parts.append(f"<h3>{title}</h3>{bar_chart(title, bars, max(most, 0.01))}")
     meanings = "".join(f"<li><b>{kind}</b>: {text_of(meaning)}</li>" for kind, meaning in KIND_MEANINGS.items())
     note = (
-        "As TIDE counts them (Bolya et al. 2020), at an IoU of .5, detections of any score: so a background of low score costs little "
-        "though there are many. Each gain is that of one kind alone; they don't add up."
+        "As TIDE counts them (Bolya et al. 2020), at an IoU of .5. Look at the gains, not at the counts: a detector gives many "
+        "detections of very low score, which predict does not show. They are counted here, so there can be more wrong detections than "
+        "objects, and most of them cost nothing. Each gain is that of one kind alone; they don't add up."
     )
     return section("errors", "What goes wrong", beside(*parts), f'<ul class="note">{meanings}</ul>', paragraph(note))
+
+
+def _counted(error: ErrorShare) -> str:
+    """Returns how many errors of a kind there are, in words that say what is counted."""
+    return f"{error.count:,} objects" if error.kind == "missed" else f"{error.count:,} detections"
 
 
 def section_of_curves(run: GatheredRun) -> str:

@@ -14,6 +14,7 @@ from kfpn.config.checks import require_local
 from kfpn.config.old_preset import warn_of_coco
 from kfpn.config.run import Config, to_dict
 from kfpn.data.class_table import describe_source
+from kfpn.data.dataset_checks import rough_measure_line
 from kfpn.data.fingerprint import fingerprint
 from kfpn.data.object_counts import warn_of_crowded_images
 from kfpn.data.pipeline import named_errors
@@ -182,6 +183,8 @@ def _loop(setup: Setup, trainee: Trainee, checkpoints: Checkpoints, progress: Pr
         say(line)
     if data.val_source is not None and data.val_source.name != source.name:
         say(describe_source(data.val_source))
+    if data.val_source is not None and (line := rough_measure_line(len(data.val_source))):
+        say(line)
     say(f"work directory {workdir.path}")
     if progress.step:
         say(f"goes on from step {progress.step}" + (f" of {pace.last}" if pace.last_is_known else ""))

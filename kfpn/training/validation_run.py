@@ -17,7 +17,7 @@ from kfpn.data.tile_source import TileSource, tiles_without_images
 from kfpn.evaluation.coco_rows import detections_to_coco
 from kfpn.evaluation.compilation import worth_compiling
 from kfpn.evaluation.detect import detections_by_image, evaluate_detections, evaluate_source
-from kfpn.evaluation.detection_limit import deciding_figure, images_at_limit, limit_line
+from kfpn.evaluation.detection_limit import deciding_figure, full_images_line, images_at_limit
 from kfpn.evaluation.images_at_once import ImagesAtOnce
 from kfpn.evaluation.source_pass import SourcePass, detect_function
 from kfpn.evaluation.tile_detections import detect_tile_source
@@ -97,7 +97,7 @@ class ValidationRun:
             figures[BEST_BY] = decides
         limit = self.config.model.max_detections
         if cut := images_at_limit(detections, limit):
-            say(limit_line(cut, len(self.source), limit, "--model.max-detections"))
+            say(full_images_line(cut, len(self.source), limit, "--model.max-detections"))
         if self._loss is not None:
             figures |= self._loss.measure()
         self._draw({detection["image_id"]: detection for detection in detections})

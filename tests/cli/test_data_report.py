@@ -55,6 +55,7 @@ def test_a_folder_is_described_and_drawn_and_nothing_is_written_into_it(folder, 
     assert "objects an image: 2 to 2, 2.0 on average" in out
     assert "photos-contact.png: 12 of 12 images with their boxes" in out
     assert "no validation split: a tenth of the images is kept to evaluate on, 2 of 12 (see --val-share" in out
+    assert "AP is measured on 2 images: with fewer than 30 it is a rough guess; --val-share 0.3 keeps more" in out
     assert f"{folder}: read as a table of boxes, csv:{folder}/boxes.csv" in caplog.text
     assert Image.open("photos-contact.png").format == "PNG"
     assert held(folder) == before
@@ -95,6 +96,7 @@ def test_a_split_that_training_will_not_make_is_not_promised(folder, capsys):
     assert run(LookAtData(str(folder))) == 0
     out = capsys.readouterr().out
     assert "no validation split: nothing is evaluated without --val-data, for 1 images are too few to keep some" in out
+    assert "rough guess" not in out
 
 
 def test_a_folder_without_a_training_split_says_what_train_takes(tmp_path, folder, capsys):

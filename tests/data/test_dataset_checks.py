@@ -8,7 +8,7 @@ from kfpn.config.presets import preset
 from kfpn.data.annotation_checks import CLIPPED, NO_AREA
 from kfpn.data.box_conventions import odd_pattern, require_pixels_of_boxes
 from kfpn.data.class_table import count_classes, describe_source, printable
-from kfpn.data.dataset_checks import check_training_set, check_validation_set, warn_of_shared_images
+from kfpn.data.dataset_checks import check_training_set, check_validation_set, rough_measure_line, warn_of_shared_images
 from kfpn.data.formats import open_source
 from kfpn.data.formats.iterable import IterableSource
 from kfpn.data.record import Record
@@ -221,3 +221,8 @@ def test_images_that_are_trained_on_and_evaluated_on_are_counted(tmp_path, caplo
     caplog.clear()
     warn_of_shared_images(training.part(np.array([0, 1]), "others"), validation)
     assert caplog.records == []
+
+
+def test_ap_on_few_images_is_called_a_rough_guess():
+    assert rough_measure_line(29).startswith("AP is measured on 29 images: with fewer than 30 it is a rough guess")
+    assert rough_measure_line(30) == ""

@@ -428,7 +428,7 @@ def test_a_file_may_have_more_detections_of_an_image_than_the_detector_gives(mad
     assert (gathered.analyses[0].limit, "AP@122" in gathered.figures) == (122, True)
     text = Page(report_page(gathered)).text
     assert "at most" not in text
-    assert "cut by model.max_detections" not in text
+    assert "as many as model.max_detections" not in text
 
 
 @pytest.mark.parametrize(

@@ -42,14 +42,19 @@ def found_data(folder: str | Path) -> Candidate:
             break
         places = [path for place in places for path in folders_in(place)][:_MOST_FOLDERS]
     if len(candidates) > 1:
+        kinds = {candidate.kind for candidate in candidates}
+        same = len(kinds) == len(candidates) and "COCO JSON" in kinds
+        hint = "\nForms in one folder usually hold the same objects: take the line with coco: if unsure" if same else ""
         lines = "\n  ".join(candidate.options() for candidate in candidates[:NAMED_FAULTS])
         more = f"\n  ... and {len(candidates) - NAMED_FAULTS} more" if len(candidates) > NAMED_FAULTS else ""
         raise ValueError(
-            f"data must be one data set, got {folder}, which can be read in {len(candidates)} ways: write one of\n  {lines}{more}"
+            f"data must be one data set, got {folder}, which can be read in {len(candidates)} ways: write one of\n  {lines}{more}{hint}"
         )
     if not candidates:
         faults = list(itertools.islice((fault for place in looked_at for fault in faults_in(place)), NAMED_FAULTS))
         files = "\n  ".join(["\nIt has files that can't be read as one:", *faults]) if faults else ""
+        if not files and images_among(entries_of(root)).files:
+            files = ". Draw boxes on the images first: docs/photographs.md says how"
         raise ValueError(f"data must be a data set, got {folder}, {_content_of(root)}: looked for {LOOKED_FOR}{files}")
     return candidates[0]
 
