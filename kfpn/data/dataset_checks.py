@@ -12,9 +12,9 @@ from kfpn.data.record import Source
 LOGGER = logging.getLogger("kfpn")
 _NAMED_CLASSES = 8
 _FEW = 4
+"""Fewer images or boxes than this are no pattern."""
 ENOUGH_TO_MEASURE = 30
 """Images: on fewer, AP changes by several hundredths when one image is another."""
-"""Fewer images or boxes than this are no pattern."""
 
 
 def rough_measure_line(images: int) -> str:
