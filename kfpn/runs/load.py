@@ -125,11 +125,11 @@ def require_trained(workdir: Workdir, weights: Path | None = None, rpn: bool = T
         )
 
 
-def load_submodels(workdir: Workdir, weights: Path | None = None) -> "Submodels":
+def load_submodels(workdir: Workdir | str | os.PathLike, weights: Path | None = None) -> "Submodels":
     """Builds the submodels of the detector of a work directory, with its weights.
 
     Args:
-        workdir: the work directory.
+        workdir: the work directory, or its path.
         weights: a file of weights in it; None: the weights for inference.
 
     Raises:
@@ -137,6 +137,7 @@ def load_submodels(workdir: Workdir, weights: Path | None = None) -> "Submodels"
     """
     from kfpn.modeling.submodels import build_submodels
 
+    workdir = workdir if isinstance(workdir, Workdir) else Workdir(workdir)
     submodels = build_submodels(workdir.read_config().model)
     _load_weights(submodels.weights_model, workdir, weights or workdir.weights)
     return submodels

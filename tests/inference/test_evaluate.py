@@ -96,7 +96,7 @@ def test_proposals_and_an_image_pyramid_are_measured_when_asked_for(run):
     assert list(figures) == [*FIGURES, "per_class", "image_pyramid", "proposals"]
     assert (figures["image_pyramid"]["scales"], figures["image_pyramid"]["passes"]) == ([64, 96], 4)
     assert list(figures["proposals"]) == list(RECALLS)
-    model = proposals_model(kfpn.load_submodels(Workdir(run)), CONFIG.model)
+    model = proposals_model(kfpn.load_submodels(run), CONFIG.model)
     assert figures["proposals"] == pytest.approx(evaluate_proposals(model, source(), CONFIG, progress=False), abs=1e-6)
 
 
