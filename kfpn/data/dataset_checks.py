@@ -17,18 +17,17 @@ ENOUGH_TO_MEASURE = 30
 """Images: on fewer, AP changes by several hundredths when one image is another."""
 
 
-def rough_measure_line(images: int) -> str:
+def rough_measure_line(images: int, kept_back: bool) -> str:
     """Returns one line that says that AP is uncertain, "" where it is measured on enough images.
 
     Args:
         images: that AP is measured on.
+        kept_back: whether they are a share of the training data, rather than data of their own.
     """
     if images >= ENOUGH_TO_MEASURE:
         return ""
-    return (
-        f"AP is measured on {images} images: with fewer than {ENOUGH_TO_MEASURE} it is a rough guess; --val-share 0.3 keeps more of the "
-        "images for it, or --val-data names others"
-    )
+    advice = "--val-share 0.3 keeps more of the images for it" if kept_back else "--val-data names more"
+    return f"AP is measured on {images} images: with fewer than {ENOUGH_TO_MEASURE} it is a rough guess; {advice}"
 
 
 def check_training_set(source: Source) -> None:

@@ -18,6 +18,7 @@ SHARE = 0.1
 """Of the images, where nobody says another: enough to measure on, and little that isn't trained on."""
 LEAST = 2
 """Images of a part: one says nothing."""
+_KEPT_BACK = "validation part"
 
 # Roboflow writes photo_jpg.rf.HASH.jpg for each copy of a photograph that it has turned or coloured.
 _COPY = re.compile(r"\.rf\.[0-9a-zA-Z]{8,}(?=\.)")
@@ -117,9 +118,12 @@ def split_by_image(source: Source, share: float, seed: int, *, asked: bool = Tru
         "%s: has no validation split, so %d of its %d images are kept to evaluate on, drawn by seed %d (--val-share)",
         source.name, kept, count, seed,
     )  # fmt: skip
-    return part_of(source, np.flatnonzero(~taken), "training part"), part_of(
-        source, np.flatnonzero(taken), "validation part"
-    )
+    return part_of(source, np.flatnonzero(~taken), "training part"), part_of(source, np.flatnonzero(taken), _KEPT_BACK)
+
+
+def is_kept_back(source: Source) -> bool:
+    """Tells whether a source is what `split_by_image` keeps to evaluate on."""
+    return source.name.endswith(f"({_KEPT_BACK})")
 
 
 def validation_images(source: Source, share: float, seed: int, *, asked: bool = True) -> np.ndarray:

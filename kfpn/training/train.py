@@ -17,6 +17,7 @@ from kfpn.data.class_table import describe_source
 from kfpn.data.dataset_checks import rough_measure_line
 from kfpn.data.fingerprint import fingerprint
 from kfpn.data.object_counts import warn_of_crowded_images
+from kfpn.data.own_split import is_kept_back
 from kfpn.data.pipeline import named_errors
 from kfpn.data.plan import BatchShare
 from kfpn.data.record import Source
@@ -183,7 +184,9 @@ def _loop(setup: Setup, trainee: Trainee, checkpoints: Checkpoints, progress: Pr
         say(line)
     if data.val_source is not None and data.val_source.name != source.name:
         say(describe_source(data.val_source))
-    if data.val_source is not None and (line := rough_measure_line(len(data.val_source))):
+    if (measured := data.val_source) is not None and (
+        line := rough_measure_line(len(measured), is_kept_back(measured))
+    ):
         say(line)
     say(f"work directory {workdir.path}")
     if progress.step:

@@ -224,5 +224,8 @@ def test_images_that_are_trained_on_and_evaluated_on_are_counted(tmp_path, caplo
 
 
 def test_ap_on_few_images_is_called_a_rough_guess():
-    assert rough_measure_line(29).startswith("AP is measured on 29 images: with fewer than 30 it is a rough guess")
-    assert rough_measure_line(30) == ""
+    assert rough_measure_line(29, True) == (
+        "AP is measured on 29 images: with fewer than 30 it is a rough guess; --val-share 0.3 keeps more of the images for it"
+    )
+    assert rough_measure_line(5, False).endswith("it is a rough guess; --val-data names more")
+    assert rough_measure_line(30, True) == ""
