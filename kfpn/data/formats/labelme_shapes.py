@@ -95,12 +95,12 @@ def objects_of_shapes(shapes: list[Any], path: str, faults: AnnotationFaults) ->
         if not isinstance(shape, dict):
             raise ValueError(f"{where} must be an object with label, points and shape_type, got {shown(shape, 60)}")
         label, kind = _label(shape, where), _shape_type(shape, where)
-        group, points = _group(shape, where), _points(shape, where)
+        group, points = _group(shape, where), _points_of_shape(shape, where)
         if label in _LEFT_OUT_LABELS:
             faults.add(NOT_CLASSES, where)
         elif kind in _NO_AREA_TYPES:
             faults.add(NO_OBJECTS, f"{where}, {kind}")
-        elif not _fits(kind, len(points)):
+        elif not _has_its_points(kind, len(points)):
             faults.add(OTHER_POINTS, f"{where}, {kind} of {len(points)}")
         else:
             key = (number,) if group is None else (label, group)
@@ -112,7 +112,7 @@ def objects_of_shapes(shapes: list[Any], path: str, faults: AnnotationFaults) ->
     return list(objects.values())
 
 
-def _fits(kind: str, count: int) -> bool:
+def _has_its_points(kind: str, count: int) -> bool:
     return count in _COUNTS[kind] if kind in _COUNTS else count >= 3
 
 
@@ -221,7 +221,7 @@ def _group(shape: dict[str, Any], where: str) -> int | str | None:
     return group  # type: ignore[return-value]
 
 
-def _points(shape: dict[str, Any], where: str) -> np.ndarray:
+def _points_of_shape(shape: dict[str, Any], where: str) -> np.ndarray:
     points = shape.get("points")
     rows = points if isinstance(points, list) else [None]
     pairs = [
