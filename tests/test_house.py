@@ -35,6 +35,7 @@ CALLED_BY_ONE_NAME = {
     "losses": "heads",
     "open_place": "data formats",
     "validation_data": "data formats",
+    "annotation_files": "data formats",
     "__getattr__": "packages that load their names when they are asked for",
     "main": "programs",
     "run": "exports",

@@ -20,7 +20,7 @@ _RUN_FILES = {"config.json", "classes.json"}
 """Files by which a work directory of `kfpn train` is known."""
 OBJECT_PICTURES = "SegmentationObject"
 """The folder in which VOC has the masks of objects, as pictures."""
-_ANNOTATION_ENDINGS = (".xml", ".txt", ".yaml", ".yml", ".names")
+_ANNOTATION_ENDINGS = (".xml", ".json", ".txt", ".yaml", ".yml", ".names")
 
 
 def open_remembered(open_place: Callable[[], Source], memory: CheckMemory, made_from: Sequence[str]) -> Source:

@@ -52,7 +52,7 @@ class DataFormat(NamedTuple):
         help: str, what it reads, in one line.
         module: str, the module here that opens it. It is imported when it is needed: TensorFlow Datasets takes seconds.
         run_name: function of the place: what a run on this data is called.
-        sign: str, by which a path without a prefix is known: an ending (".json"), or a folder in it ("Annotations/").
+        sign: str, by which a path without a prefix is known: an ending (".json"), or what a folder holds ("Annotations/", "*.json").
         has_place: bool, whether a colon and a place follow the prefix.
         is_split: bool, whether data without a validation split are split by image where nobody says otherwise. Those of the
             forms of 0.1.0 are not: their runs go on as they began.
@@ -78,8 +78,7 @@ FORMATS = (
         _name_of_file, ".json",
     ),
     DataFormat(
-        "voc", "voc:DIR[,SPLIT]",
-        "DIR/Annotations/*.xml, DIR/JPEGImages, DIR/ImageSets/Main/SPLIT.txt", "voc",
+        "voc", "voc:DIR[,SPLIT]", "DIR/Annotations/*.xml, DIR/JPEGImages, DIR/ImageSets/Main/SPLIT.txt", "voc",
         sign="Annotations/",
     ),
     DataFormat(
@@ -91,8 +90,11 @@ FORMATS = (
         "csv_boxes", _name_of_file, ".csv", is_split=True,
     ),
     DataFormat(
-        "tfds", "tfds:NAME[,SPLIT]",
-        "any TFDS set with objects/bbox (coco/2017, voc/2007 ...), by TFDS' own download and cache", "tfds",
+        "labelme", "labelme:FOLDER[,SPLIT]", "the JSON files that labelme saves beside pictures; or train, valid and test with them",
+        "labelme", sign="*.json", is_split=True,
+    ),
+    DataFormat(
+        "tfds", "tfds:NAME[,SPLIT]", "any TFDS set with objects/bbox (coco/2017, voc/2007 ...), by TFDS' own download and cache", "tfds",
         _name_as_written,
     ),
     DataFormat(

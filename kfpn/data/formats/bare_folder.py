@@ -13,7 +13,8 @@ from kfpn.data.record import Source
 
 LOOKED_FOR = (
     "a data.yaml, a classes.txt with images and labels (YOLO), a .json in COCO's form with its images, _annotations.coco.json or "
-    "_annotations.csv in train, valid and test (Roboflow), Annotations/*.xml or XML files beside images (VOC), a .csv of boxes"
+    "_annotations.csv in train, valid and test (Roboflow), Annotations/*.xml or XML files beside images (VOC), a .csv of boxes, "
+    "JSON files of labelme beside pictures"
 )
 
 _DEPTH, _MOST_FOLDERS = 2, 100

@@ -1,15 +1,12 @@
 """Reads the JSON file of COCO's annotations and checks that its lists have the fields they need."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from kfpn.data.encodings import decode_text
 from kfpn.data.field_values import shown
 from kfpn.data.formats.coco_fields import repeated_key
 from kfpn.data.formats.coco_outlines import MASK, box_around, packed_segmentation
-from kfpn.data.memory_limit import memory_limit
-from kfpn.data.mistaken_files import HEAD, mistaken_for
+from kfpn.data.formats.json_files import parsed_json
 
 Rows = list[dict[str, Any]]
 
@@ -81,37 +78,7 @@ def _parsed_json(path: Path, name: str, *, masks: bool) -> Any:
             row[MASK] = packed_segmentation(outline)
         return row
 
-    _require_memory(path, name)
-    try:  # apart from the whole, which must not stay in the memory while it is parsed
-        with path.open("rb") as file:
-            mistaken = mistaken_for(file.read(HEAD))
-    except OSError as error:
-        raise ValueError(f"{name}: can't be read: {error.strerror}") from error
-    if mistaken:
-        raise ValueError(f"{name}: {mistaken}")
-    try:
-        content = json.loads(decode_text(path.read_bytes()), object_pairs_hook=without_masks)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{name}: is not JSON: line {error.lineno}, column {error.colno}: {error.msg}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{name}: is not JSON text in UTF-8, UTF-16 or UTF-32 ({error})") from error
-    except ValueError as error:  # an integer of more digits than Python reads
-        raise ValueError(f"{name}: can't be read: {str(error).partition(';')[0]}") from error
-    except (RecursionError, MemoryError) as error:
-        deep = isinstance(error, RecursionError)
-        why = (
-            "nested deeper than annotations are" if deep else f"too large for the memory, {path.stat().st_size:,} bytes"
-        )
-        raise ValueError(f"{name}: can't be read: is {why}") from error
-    except OSError as error:
-        raise ValueError(f"{name}: can't be read: {error.strerror}") from error
+    content = parsed_json(path, name, without_masks)
     if repeated:
         raise ValueError(f"{name}: {repeated[0]}")
     return content
-
-
-def _require_memory(path: Path, name: str) -> None:
-    """Refuses a file that the memory cannot hold as bytes and as text: Linux would kill the process without a word."""
-    size, memory = path.stat().st_size, memory_limit()
-    if memory is not None and 2 * size > memory:
-        raise ValueError(f"{name}: can't be read: is too large for the memory, {size:,} bytes of {memory:,}")

@@ -11,6 +11,8 @@ from kfpn.data.annotation_checks import AnnotationFaults
 from kfpn.data.folder_entries import entries_of, folders_in
 from kfpn.data.formats.coco_json import read_coco_json
 from kfpn.data.formats.csv_columns import looks_like_boxes, read_table
+from kfpn.data.formats.json_files import json_form
+from kfpn.data.formats.labelme_folder import is_labelme, labelme_splits
 from kfpn.data.formats.place_and_split import SPLIT_OF_WORD, SPLITS
 from kfpn.data.formats.voc_folder import split_names
 from kfpn.data.formats.yolo_folder import class_lists, data_yamls, described_data, folders_of_splits, holds_images
@@ -19,7 +21,6 @@ from kfpn.data.formats.yolo_yaml import read_data_yaml
 from kfpn.data.image_checks import NAMED_FAULTS
 
 _BLOCK = 1 << 22  # bytes
-_LISTS = (b'"images"', b'"annotations"', b'"categories"')
 _FILE_NAME = re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.){1,1000}")')
 
 
@@ -48,8 +49,7 @@ def _quoted(name: str) -> str:
 
 def candidates_in(folder: Path) -> list[Candidate]:
     """Returns the ways to read a folder."""
-    finders: tuple[Callable[[Path], list[Candidate]], ...] = (_as_yolo, _as_coco, _as_voc, _as_csv)
-    return [candidate for find in finders for candidate in find(folder)]
+    return [candidate for find in (*_FINDERS, _as_labelme) for candidate in find(folder)]
 
 
 def faults_in(folder: Path) -> list[str]:
@@ -89,7 +89,7 @@ def _has_labels(folder: Path) -> bool:
 
 
 def _as_coco(folder: Path) -> list[Candidate]:
-    files = [path for path in _files_of_ending(folder, ".json") if _is_coco(path)]
+    files = [path for path in _files_of_ending(folder, ".json") if json_form(path) == "COCO"]
     return [_candidate_of_files("COCO JSON", "coco", group, folder, _first_coco_image) for group in _grouped(files)]
 
 
@@ -134,6 +134,24 @@ def _is_voc(folder: Path) -> bool:
     return any(path.suffix.lower() == ".xml" for place in (*inner, folder) for path in entries_of(place))
 
 
+def _as_labelme(folder: Path) -> list[Candidate]:
+    inner = [place for place in folders_in(folder) if _holds_labelme(place)]
+    if not inner and not _holds_labelme(folder):
+        return []
+    if any(find(place) for place in inner for find in _FINDERS):  # each of these folders may be a data set of its own
+        return []
+    with contextlib.suppress(ValueError):  # a split in two folders: opening it says which
+        splits = labelme_splits(folder)
+        names = {split: f"labelme:{folder},{SPLITS[split][0]}" for split in splits} | {"train": f"labelme:{folder}"}
+        kept = [split for split in SPLITS if split in (splits or ("train",))]
+        return [Candidate("labelme", {split: names[split] for split in kept})]
+    return [Candidate("labelme", {"train": f"labelme:{folder}"})]
+
+
+def _holds_labelme(folder: Path) -> bool:
+    return any(path.suffix.lower() == ".json" and is_labelme(path) for path in entries_of(folder))
+
+
 def _files_of_ending(folder: Path, ending: str) -> list[Path]:
     """Returns the files of an ending in a folder, in its folder of annotations and in those of its splits."""
     inner = [path for path in folders_in(folder) if path.name.lower() in (*SPLIT_OF_WORD, "annotations")]
@@ -174,19 +192,6 @@ def _images_of(path: Path, folder: Path, split: str, first: str | None) -> str:
     return f",{folder}"
 
 
-def _is_coco(path: Path) -> bool:
-    """Tells whether a JSON file has COCO's three lists; it is not parsed, large ones take a minute."""
-    wanted = set(_LISTS)
-    with contextlib.suppress(OSError), path.open("rb") as file:
-        rest = b""
-        while wanted and (block := file.read(_BLOCK)):
-            text = rest + block.replace(b"\0", b"")  # so that UTF-16 shows its letters
-            wanted = {word for word in wanted if word not in text}
-            rest = text[-32:]
-        return not wanted
-    return False
-
-
 def _first_coco_image(path: Path) -> str | None:
     with contextlib.suppress(OSError, ValueError), path.open("rb") as file:
         match = _FILE_NAME.search(file.read(_BLOCK).replace(b"\0", b""))
@@ -200,6 +205,9 @@ def _first_csv_image(path: Path) -> str | None:
         return table.rows[0][1][table.columns["image"]] if table.rows else None
     return None
 
+
+_FINDERS: tuple[Callable[[Path], list[Candidate]], ...] = (_as_yolo, _as_coco, _as_voc, _as_csv)
+"""Of forms whose files say of many images, or lie in folders of known names."""
 
 _READERS: dict[str, Callable[[Path], object]] = {
     ".yaml": lambda path: read_data_yaml(path, AnnotationFaults(str(path))),

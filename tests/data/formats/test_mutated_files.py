@@ -1,4 +1,4 @@
-"""2,000 annotation files changed by chance: an error that names the file, or records that are right; never another error or a hang."""
+"""3,000 annotation files changed by chance: an error that names the file, or records that are right; never another error or a hang."""
 
 import copy
 import json
@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from kfpn.data.formats.coco import CocoSource
+from kfpn.data.formats.labelme import LabelmeSource
 from kfpn.data.formats.voc import VocSource
 from tests.data.formats.test_hostile import require_usable
 
@@ -61,6 +62,12 @@ COCO = {
         {"id": 2, "image_id": 2, "category_id": 2, "bbox": [0.5, 0, 29, 20], "iscrowd": "0", "segmentation": [[1, 2, 3]]},
     ],
 }  # fmt: skip
+LABELME = {"version": "5.5.0", "flags": {}, "imagePath": "a.png", "imageData": None, "imageHeight": 20, "imageWidth": 30, "shapes": [
+    {"label": "cat", "points": [[1, 2], [11, 2], [11.5, 9]], "group_id": 1, "shape_type": "polygon", "flags": {}},
+    {"label": "cat", "points": [[9, 9], [5, 4]], "group_id": 1, "shape_type": "rectangle", "difficult": False},
+    {"label": "dog", "points": [[9, 9], [5, 4]], "group_id": None, "shape_type": "circle"},
+    {"label": "dog", "points": [[3, 4], [4, 5]], "group_id": None, "shape_type": "mask", "mask": "iVBORw0KGgo="},
+]}  # fmt: skip
 XML = """<annotation><folder>f</folder><filename>a.png</filename><source><annotation>CVAT</annotation></source>
 <size><width>30</width><height>20</height><depth>3</depth></size><object><name>cat</name><difficult>0</difficult>
 <bndbox><xmin>1</xmin><ymin>2.5</ymin><xmax>30</xmax><ymax>20</ymax></bndbox></object>
@@ -119,8 +126,8 @@ def change_bytes(content, chance):
     return bytes(content)
 
 
-def mutated_json(chance):
-    tree = copy.deepcopy(COCO)
+def mutated_json(chance, tree=COCO):
+    tree = copy.deepcopy(tree)
     for _ in range(chance.choice((0, 1, 1, 1, 2))):
         if places(tree, []):
             change_tree(tree, chance)
@@ -164,9 +171,16 @@ def mutated_list(chance):
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("mutated")
-    for folder in ("coco/images", "voc/JPEGImages", "voc/Annotations", "voc/ImageSets/Main"):
+    for folder in ("coco/images", "voc/JPEGImages", "voc/Annotations", "voc/ImageSets/Main", "labelme"):
         (root / folder).mkdir(parents=True)
-    for name in ("coco/images/a.png", "coco/images/b.png", "voc/JPEGImages/a.png", "voc/JPEGImages/b.png"):
+    for name in (
+        "coco/images/a.png",
+        "coco/images/b.png",
+        "voc/JPEGImages/a.png",
+        "voc/JPEGImages/b.png",
+        "labelme/a.png",
+        "labelme/b.png",
+    ):
         Image.new("RGB", (30, 20)).save(root / name)
     return root
 
@@ -182,6 +196,13 @@ def open_voc(root, chance):
     (voc / "Annotations" / "b.xml").write_text(XML.replace("a.png", "b.png"))
     (voc / "ImageSets" / "Main" / "train.txt").write_bytes(mutated_list(chance) if chance.random() < 0.3 else b"a\nb\n")
     return VocSource(voc)
+
+
+def open_labelme(root, chance):
+    labelme = root / "labelme"
+    (labelme / "a.json").write_bytes(mutated_json(chance, LABELME))
+    (labelme / "b.json").write_text(json.dumps(LABELME | {"imagePath": "b.png"}))
+    return LabelmeSource(labelme, masks=True)
 
 
 def outcome(root, make, seed):
@@ -260,7 +281,7 @@ def test_the_same_annotations_in_another_dress_are_the_same_records(folders, see
 
 def run(root, seeds):
     counts = {}
-    for make in (open_coco, open_voc):
+    for make in (open_coco, open_voc, open_labelme):
         for seed in seeds:
             key = make.__name__, outcome(root, make, seed)
             counts[key] = counts.get(key, 0) + 1
@@ -269,11 +290,11 @@ def run(root, seeds):
 
 def test_some_changed_files_are_refused_by_name_or_read_rightly(folders):
     counts = run(folders, range(60))
-    assert len(counts) == 4  # both kinds of answer occur for both forms
+    assert len(counts) == 6  # both kinds of answer occur for each form
 
 
 @pytest.mark.slow
-def test_two_thousand_changed_files_are_refused_by_name_or_read_rightly(folders):
+def test_three_thousand_changed_files_are_refused_by_name_or_read_rightly(folders):
     counts = run(folders, range(1000, 2000))
     print(counts)
-    assert sum(counts.values()) == 2000
+    assert sum(counts.values()) == 3000
