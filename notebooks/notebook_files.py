@@ -105,7 +105,8 @@ def tidied(notebook: Notebook) -> Notebook:
                 text = re.sub(r"^.*\r(?!\n)", "", output["text"].replace("\r\n", "\n"), flags=re.MULTILINE)
                 output["text"] = _START_LINES.sub("", text)
         if "outputs" in cell:
-            cell["outputs"] = [output for output in merged if output.get("text") != ""]
+            # Of a bar that was cleared white space is left.
+            cell["outputs"] = [output for output in merged if output.get("text", "a picture").strip()]
     own = notebook["metadata"].get("kfpn", {})
     notebook["metadata"] = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
