@@ -48,8 +48,10 @@ def test_the_search_finds_every_message_of_bad_input_in_an_entry_of_its_own(foun
 
 def test_the_reference_shows_every_public_name(site):
     pages = "".join(page.read_text(encoding="utf-8") for page in (site / "reference").rglob("index.html"))
-    names = set(kfpn.__all__) - {"__version__"}
-    assert {name for name in names if f'id="{kfpn._PLACES[name]}.{name}"' not in pages} == set()
+    places = {f"{kfpn._PLACES[name]}.{name}" for name in set(kfpn.__all__) - {"__version__", *kfpn._MODULES}}
+    for module in (getattr(kfpn, name) for name in kfpn._MODULES):
+        places |= {f"{getattr(module, name).__module__}.{name}" for name in module.__all__}
+    assert {place for place in places if f'id="{place}"' not in pages} == set()
 
 
 def test_the_site_has_the_pages_of_the_root_and_the_files_that_pages_link_to(site):
