@@ -18,6 +18,9 @@ NOT_FINITE = "boxes with a coordinate that is not a finite number, left out"
 NO_AREA = "boxes without area, left out"
 OUTSIDE = "boxes outside their image, left out"
 CLIPPED = "boxes that reach outside their image, clipped"
+OUTSIDE_IMAGE = "masks without a pixel in their image, left out; the boxes stay"
+BESIDE_BOX = "masks that lie beside their object's box, left out; the boxes stay"
+OTHER_EXTENT = "masks whose extent is another one than their object's box (IoU below .5), kept"
 
 _ROUNDING = 1.0  # pixels a box may reach outside before it counts as a fault: annotation tools round
 

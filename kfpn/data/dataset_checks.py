@@ -2,11 +2,10 @@
 
 import logging
 
-from kfpn.data.annotation_checks import CLIPPED, OUTSIDE
+from kfpn.data.annotation_checks import BESIDE_BOX, CLIPPED, OTHER_EXTENT, OUTSIDE, OUTSIDE_IMAGE
 from kfpn.data.annotations import AnnotatedSource, have_masks
 from kfpn.data.box_conventions import odd_pattern
 from kfpn.data.class_table import ClassCounts, count_classes, printable
-from kfpn.data.mask_faults import BESIDE_BOX, OTHER_EXTENT, OUTSIDE_IMAGE
 from kfpn.data.record import Source
 
 LOGGER = logging.getLogger("kfpn")

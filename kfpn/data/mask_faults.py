@@ -2,16 +2,13 @@
 
 import numpy as np
 
-from kfpn.data.annotation_checks import AnnotationFaults
+from kfpn.data.annotation_checks import BESIDE_BOX, OTHER_EXTENT, OUTSIDE_IMAGE, AnnotationFaults
 from kfpn.data.mask_content import NOTHING, size_as_drawn, unpack_outline
 from kfpn.data.mask_raster import bitmap_of_polygons
 from kfpn.ops.box_overlaps import areas, shared_areas
 
 UNREADABLE = "masks, or polygons of them, that can't be read, left out; the boxes stay"
 OTHER_SIZE = "masks of another size than their image, left out; the boxes stay"
-OUTSIDE_IMAGE = "masks without a pixel in their image, left out; the boxes stay"
-BESIDE_BOX = "masks that lie beside their object's box, left out; the boxes stay"
-OTHER_EXTENT = "masks whose extent is another one than their object's box (IoU below .5), kept"
 _SAME_EXTENT = 0.5
 """IoU of the box around a mask and the object's box, from which both are taken for one extent."""
 _SURE_OF_PIXELS = 16.0
