@@ -134,9 +134,9 @@ def measure(rows: list[str], seed: int, output: Path, runs: int) -> dict[str, di
     """
     import tensorflow as tf
 
+    from kfpn.data.augment import prepare_image
     from kfpn.data.formats import open_source
     from kfpn.data.image import load_image
-    from kfpn.data.pipeline import prepare_image
     from kfpn.losses.training_losses import noise_shapes
     from kfpn.modeling.detector import inference_model
     from kfpn.runs.load import load_submodels

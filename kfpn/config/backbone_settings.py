@@ -43,15 +43,21 @@ def check_backbone(model: Any) -> None:
 
 
 def _check_pixels(model: Any) -> None:
-    if not brings_pixel_rule(model.backbone):
-        return
-    for name in ("pixel_mean", "pixel_std"):
+    name = own_pixel_field(model) if brings_pixel_rule(model.backbone) else None
+    if name is not None:
         default = type(model).__dataclass_fields__[name].default
-        if tuple(getattr(model, name)) != default:
-            raise ValueError(
-                f"model.{name} must be {default} with backbone {model.backbone}, got {tuple(getattr(model, name))}: networks of "
-                f"{KERAS} prepare their pixels as they were trained, so leave it out"
-            )
+        raise ValueError(
+            f"model.{name} must be {default} with backbone {model.backbone}, got {tuple(getattr(model, name))}: networks of "
+            f"{KERAS} prepare their pixels as they were trained, so leave it out"
+        )
+
+
+def own_pixel_field(model: Any) -> str | None:
+    """Returns the first field of a `ModelConfig` by which pixels are prepared that has another value than the default; None: there is none."""
+    for name in ("pixel_mean", "pixel_std"):
+        if tuple(getattr(model, name)) != type(model).__dataclass_fields__[name].default:
+            return name
+    return None
 
 
 def names_of_layers(layers: str) -> tuple[str, ...]:

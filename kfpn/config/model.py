@@ -31,6 +31,11 @@ UNUSED_SETTINGS = {
 """Pyramid -> the settings that have no effect in it."""
 
 
+def default_class_names(count: int) -> tuple[str, ...]:
+    """Returns the names of labels that nobody has named: "class 1", "class 2" and so on."""
+    return tuple(f"class {label + 1}" for label in range(count))
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """The network: backbone, pyramid, RPN, heads and final selection."""

@@ -133,6 +133,11 @@ class ImageTable:
     ids: Sequence[int] | np.ndarray
     sizes: np.ndarray
 
+    @classmethod
+    def of_files(cls, files: Sequence[str], sizes: np.ndarray) -> "ImageTable":
+        """Lists files whose paths are their names too, with the ids 1 to N."""
+        return cls(files, files, range(1, len(files) + 1), sizes)
+
 
 class _Picked(Sequence[Any]):
     """Shows some items of a sequence, which may read each one when it is asked for."""

@@ -12,9 +12,9 @@ from keras import ops
 from kfpn.config.checks import require_local
 from kfpn.config.model import ModelConfig, Pasting
 from kfpn.config.run import Config
+from kfpn.data.augment import prepare_image
 from kfpn.data.image_endings import image_endings
 from kfpn.data.jpeg_fraction import AnyImage
-from kfpn.data.pipeline import prepare_image
 from kfpn.evaluation.segmentations import parts_of, segmented
 from kfpn.inference.images_of_user import picture_paths, readable_images
 from kfpn.modeling.detector import Detector, ImageSizes

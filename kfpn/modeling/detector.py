@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-from kfpn.config.model import ModelConfig
+from kfpn.config.model import ModelConfig, default_class_names
 from kfpn.modeling.backbones import given_backbone
 from kfpn.modeling.detector_model import DetectorModel
 from kfpn.modeling.heads import find_head
@@ -262,7 +262,7 @@ def build_detector(
         num_classes = 80 if class_names is None else len(class_names)
     name, model, settings = given_backbone.opened(backbone, weights, settings)
     config = ModelConfig(num_classes=num_classes, backbone=name, pyramid=pyramid, **settings)  # type: ignore[arg-type]
-    names = tuple(class_names or (f"class {label + 1}" for label in range(num_classes)))
+    names = tuple(class_names or default_class_names(num_classes))
     if len(names) != num_classes:
         raise ValueError(f"class_names must be {num_classes}, one a class, got {len(names)}")
     detector = inference_model(build_submodels(config, model), config, padded)

@@ -23,7 +23,7 @@ class DetectorModel(keras.Model):
         category_ids: tuple of int, the data set's own id of each label.
         thresholds: tuple of float, the best score threshold of each label; only models with measured thresholds have it.
         input_config: InputConfig, the rule by which images are resized; detectors with fresh weights have none.
-        model_config: ModelConfig, by which the model was built; files of versions before 0.3.0 have none.
+        model_config: ModelConfig, by which the model was built; files of 0.1.0 have none.
         pasting: str, the rule by which masks are put into their image, see `kfpn.paste_masks`; only models with masks have it.
     """
 

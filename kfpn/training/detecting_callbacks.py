@@ -1,5 +1,6 @@
 """Detects at the end of epochs of `fit`: measures COCO's figures, or draws pictures."""
 
+import abc
 import math
 import os
 import warnings
@@ -54,7 +55,7 @@ class OfDetector(keras.callbacks.Callback):
         return open_data(source, model.data_config or model, batch_size, train=False, detector=model.detector)
 
 
-class _Detecting(OfDetector):
+class _Detecting(OfDetector, abc.ABC):
     """Detects on a data set at the end of epochs.
 
     Args:
@@ -101,9 +102,9 @@ class _Detecting(OfDetector):
             detect = detect_tile_source if self._tiles else detect_source
             self.use(detect(self._detect, self._pass), self._images, {} if logs is None else logs)
 
+    @abc.abstractmethod
     def use(self, detections: list[dict[str, Any]], source: Source, logs: dict[str, Any]) -> None:
         """Does something with the detections of a source's images."""
-        raise NotImplementedError
 
 
 class CocoAP(_Detecting):

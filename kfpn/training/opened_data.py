@@ -6,19 +6,21 @@ import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from kfpn.config.model import default_class_names
 from kfpn.config.run import Config
 from kfpn.data import formats
 from kfpn.data.class_names import lacking_classes, listed, relabelled, spelling_hint, with_classes_of
 from kfpn.data.dataset_checks import check_training_set, check_validation_set, require_any_mask
+from kfpn.data.formats.place_and_split import SPLITS
 from kfpn.data.own_split import open_run_sources
 from kfpn.data.record import Record, Source
-from kfpn.weights.detector_parts import settings_of, unnamed
+from kfpn.weights.detector_parts import input_rule_of, settings_of
 
 AnySource = str | os.PathLike | Source | Iterable[Record]
 """What `kfpn.open_source` takes."""
 
 
-_SPLIT_TO_EVALUATE = re.compile(r",(validation|valid|val|test)(\[[^]]*\])?$")
+_SPLIT_TO_EVALUATE = re.compile(rf",({'|'.join((*SPLITS['validation'], *SPLITS['test']))})(\[[^]]*\])?$")
 """The end of a name that says a split to evaluate on: all of it is taken."""
 
 
@@ -50,14 +52,8 @@ def run_settings(settings: Any) -> Config:
             )
         return settings
     detector = getattr(settings, "detector", settings)
-    model, rule = settings_of(detector), getattr(detector, "input_config", None)
-    if rule is None:
-        raise ValueError(
-            f"detector must have an input_config, the rule by which images are resized, got {detector.name} without one: set "
-            "detector.input_config = kfpn.InputConfig(short_side=..., long_side=...)"
-        )
     sampling = settings.config.sampling if settings is not detector else Config().sampling
-    return Config(model=model, input=rule, sampling=sampling)
+    return Config(model=settings_of(detector), input=input_rule_of(detector), sampling=sampling)
 
 
 def open_data(
@@ -134,7 +130,7 @@ def with_labels_of(detector: Any, source: Source) -> Source:
     names, own = tuple(detector.class_names), tuple(source.class_names)
     if names == own:
         return source
-    if names == unnamed(len(names)):
+    if names == default_class_names(len(names)):
         if len(names) != len(own):
             raise ValueError(
                 f"{source.name}: classes must be as many as the detector's {len(names)}, got {len(own)} ({listed(own)}): build it with "

@@ -26,9 +26,8 @@ def write_samples(folder: Path, source: Source, by_image: Mapping[int, Mapping[s
     """
     for index in range(min(count, len(source))):
         record = source[index]
-        detections = dict(by_image[record.image_id])
+        detections = {**by_image[record.image_id], "masks": parts_of(by_image[record.image_id])}
         truth = {"boxes": record.boxes, "labels": record.labels, "masks": truth_parts(record)}
-        detections = {**detections, "masks": parts_of(detections)}
         picture = side_by_side(load_image(record), truth, detections, source.class_names)
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture).save(folder / f"{index:03d}.png")

@@ -8,11 +8,12 @@ import keras
 from keras import ops
 
 from kfpn.config.input_config import InputConfig
+from kfpn.config.model import default_class_names
 from kfpn.config.run import Config, SamplingConfig
 from kfpn.data.sample_arrays import named_cause
 from kfpn.losses.training_losses import training_functions
 from kfpn.modeling.detector import inference_model
-from kfpn.weights.detector_parts import settings_of, unnamed
+from kfpn.weights.detector_parts import settings_of
 
 BACKENDS = ("tensorflow", "jax", "torch")
 """The backends of Keras that train."""
@@ -91,7 +92,7 @@ def take_labels(detector: keras.Model, names: Sequence[str] | None) -> None:
     own = tuple(detector.class_names)
     if names is None or tuple(names) == own:
         return
-    if own != unnamed(len(own)) or len(names) != len(own):
+    if own != default_class_names(len(own)) or len(names) != len(own):
         raise ValueError(
             f"batches must have the classes of the detector ({', '.join(own)}), got {', '.join(names)}: make them by "
             "kfpn.dataset(SOURCE, detector), or build the detector with the class_names of the data"

@@ -66,9 +66,10 @@ class WorkDirectory(OfDetector):
                 "WorkDirectory must know how images are resized, got batches that do not say it: give fit the batches of kfpn.dataset, "
                 "set detector.input_config = kfpn.InputConfig(...), or write WorkDirectory(PATH, config=kfpn.Config(input=...))"
             )
+        precision: Any = model.dtype_policy.name  # float32, mixed_float16 or mixed_bfloat16: see `policy_of`
         return dataclasses.replace(
             given or Config(data="fit"), model=model.config.model, sampling=model.config.sampling, input=rule,
-            precision=_precision(model), workdir=str(self.workdir.path), init=None, proposals=None,
+            precision=precision, workdir=str(self.workdir.path), init=None, proposals=None,
         )  # fmt: skip
 
     def _best_before(self) -> float | None:
@@ -120,9 +121,3 @@ def _row_of_figures(logs: dict[str, Any]) -> dict[str, float]:
 
 def _steps_taken(model: TrainableDetector) -> int:
     return int(keras.ops.convert_to_numpy(model.optimizer.iterations))
-
-
-def _precision(model: TrainableDetector) -> Any:
-    """Returns the value of `Config.precision` that a detector was built under."""
-    name = model.dtype_policy.name
-    return name if name in ("mixed_float16", "mixed_bfloat16") else "float32"

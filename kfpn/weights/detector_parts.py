@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 
+from kfpn.config.input_config import InputConfig
 from kfpn.config.model import ModelConfig
 from kfpn.modeling.layers import SharedLayers
 from kfpn.modeling.submodels import Submodels, assemble, features_model
@@ -36,10 +37,25 @@ def settings_of(detector: Any) -> ModelConfig:
     made = "a model of kfpn.build_detector or kfpn.load_detector"
     if isinstance(detector, keras.Model) and {"rpn", "box_head"} <= {layer.name for layer in detector.layers}:
         raise ValueError(
-            f"detector must be {made}, got {detector.name}, whose file does not say how it was built: files of kfpn 0.2.0 and "
-            "older do not; build the detector anew, and load_weights of the file"
+            f"detector must be {made}, got {detector.name}, whose file does not say how it was built: files of kfpn 0.1.0 "
+            "do not; build the detector anew, and load_weights of the file"
         )
     raise ValueError(f"detector must be {made}, got {getattr(detector, 'name', None) or type(detector).__name__}")
+
+
+def input_rule_of(detector: keras.Model) -> InputConfig:
+    """Returns the rule by which a detector's images are resized.
+
+    Raises:
+        ValueError: if the detector has none.
+    """
+    rule = getattr(detector, "input_config", None)
+    if rule is None:
+        raise ValueError(
+            f"detector must have an input_config, the rule by which images are resized, got {detector.name} without one: set "
+            "detector.input_config = kfpn.InputConfig(short_side=..., long_side=...)"
+        )
+    return rule
 
 
 def submodels_of(detector: keras.Model) -> Submodels:
@@ -65,8 +81,3 @@ def submodels_of(detector: keras.Model) -> Submodels:
         features[name] = features_model(config, layers, padded=name == "padded_features")
     heads = {name: models[f"{name}_head"] for name in config.heads}
     return assemble(features["features"], features["padded_features"], models["rpn"], heads)
-
-
-def unnamed(count: int) -> tuple[str, ...]:
-    """Returns the names of the labels of a detector that was built without any, as `kfpn.build_detector` gives them."""
-    return tuple(f"class {label + 1}" for label in range(count))

@@ -12,7 +12,7 @@ from kfpn.runs.kept_backbone import with_written_backbone
 from kfpn.runs.thresholds import weights_digest, write_thresholds
 from kfpn.runs.workdir import Workdir
 from kfpn.weights.built_detector import policy_of
-from kfpn.weights.detector_parts import settings_of, submodels_of
+from kfpn.weights.detector_parts import input_rule_of, settings_of, submodels_of
 from kfpn.weights.model_card import CARD, model_card
 
 
@@ -34,12 +34,7 @@ def save_detector(detector: keras.Model, path: str | os.PathLike, description: s
         OSError: if the disk is full.
     """
     require_local("path", path)
-    model, rule = settings_of(detector), getattr(detector, "input_config", None)
-    if rule is None:
-        raise ValueError(
-            f"detector must have an input_config, the rule by which images are resized, got {detector.name} without one: set "
-            "detector.input_config = kfpn.InputConfig(short_side=..., long_side=...)"
-        )
+    model, rule = settings_of(detector), input_rule_of(detector)
     folder = Workdir(path)
     if folder.config.exists() or folder.holds_training():
         raise ValueError(f"path must be a folder without a run, got {str(path)!r}, which has one: name another folder")

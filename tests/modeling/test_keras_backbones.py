@@ -275,8 +275,7 @@ def test_a_saved_detector_finds_the_same_when_it_is_loaded(mine, tmp_path):
     detector.save(tmp_path / "detector.keras")
     again = keras.saving.load_model(tmp_path / "detector.keras")
     assert built_settings(again)["backbone"] == "mine.keras"
-    for want, got in zip(tiny.detect(detector, inputs).values(), tiny.detect(again, inputs).values(), strict=True):
-        np.testing.assert_array_equal(got, want)
+    tiny.require_same_detections(detector, again, inputs)
 
 
 def test_weights_travel_between_two_detectors_whose_models_were_named_otherwise(mine):
@@ -285,8 +284,7 @@ def test_weights_travel_between_two_detectors_whose_models_were_named_otherwise(
     for key, variable in variables_of(other).items():
         variable.assign(given[key])
     inputs = padded_batch(((33, 70), (60, 41)), (60, 75))
-    for want, got in zip(tiny.detect(mine[0], inputs).values(), tiny.detect(other, inputs).values(), strict=True):
-        np.testing.assert_array_equal(got, want)
+    tiny.require_same_detections(mine[0], other, inputs)
 
 
 # ------------------------------------------------------------------------------------------------ padding

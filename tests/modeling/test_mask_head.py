@@ -12,6 +12,7 @@ from kfpn.modeling.detector import Detector, inference_model
 from kfpn.modeling.heads.mask import Deconvolution, DetectionMasks, own_logits
 from kfpn.modeling.submodels import build_submodels
 from kfpn.ops.mask_paste import paste_masks
+from kfpn.runs.precision import dtype_policy
 from tests.modeling import tiny
 
 MASKS = {"mask": True, "mask_channels": 8, "max_detections": 6}
@@ -164,12 +165,8 @@ def test_a_saved_detector_has_the_same_masks(model, tmp_path):
 
 
 def test_masks_are_float32_in_mixed_precision():
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
+    with dtype_policy("mixed_bfloat16"):
         model = detector()
-    finally:
-        keras.config.set_dtype_policy(before)
     outputs = tiny.detect(model, tiny.image(64, 96)[None])
     assert outputs["masks"].dtype == np.float32
     assert np.isfinite(outputs["masks"]).all()

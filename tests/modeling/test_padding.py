@@ -145,8 +145,7 @@ def test_the_setting_is_checked_and_kept_in_saved_models(tmp_path):
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     assert built_settings(again)["padding"] == "foreign"
-    for want, got in zip(tiny.detect(model, image).values(), tiny.detect(again, image).values(), strict=True):
-        np.testing.assert_array_equal(got, want)
+    tiny.require_same_detections(model, again, image)
 
 
 def test_weights_of_one_padding_load_into_the_other(tmp_path):

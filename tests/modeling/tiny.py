@@ -46,3 +46,11 @@ def shake(model, seed=0):
 def detect(model, inputs):
     """Runs a detector without compiling it, because XLA would compile for longer than the test runs."""
     return {key: np.array(value) for key, value in model(inputs, training=False).items()}
+
+
+def require_same_detections(model, other, inputs):
+    """Checks that two detectors give the same, bit for bit."""
+    expected, got = detect(model, inputs), detect(other, inputs)
+    assert got.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(got[name], value, name)

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 import kfpn
 from kfpn.config.run import Config, OptimizerConfig, SamplingConfig
+from kfpn.runs.precision import dtype_policy
 from kfpn.weights.detector_parts import submodels_of
 from tests.modeling import tiny
 from tests.training import made_up
@@ -162,12 +163,8 @@ def test_the_parts_of_a_detector_from_a_file_are_those_of_the_one_that_was_saved
 
 
 def test_the_scale_of_the_loss_goes_with_the_policy_of_the_detector():
-    previous = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_float16")
-    try:
+    with dtype_policy("mixed_float16"):
         built = detector()
-    finally:
-        keras.config.set_dtype_policy(previous)
     model = kfpn.trainable(built, **SAMPLING)
     model.compile(keras.optimizers.SGD(0.01), run_eagerly=True)
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)

@@ -1,7 +1,6 @@
 import shutil
 import sys
 
-import numpy as np
 import pytest
 import yaml
 
@@ -33,10 +32,7 @@ def saved(detector, tmp_path_factory):
 
 
 def require_same(loaded, detector):
-    image = tiny.image(64, 96)[None]
-    expected = tiny.detect(detector, image)
-    for name, value in tiny.detect(loaded, image).items():
-        np.testing.assert_array_equal(value, expected[name], name)
+    tiny.require_same_detections(detector, loaded, tiny.image(64, 96)[None])
 
 
 @pytest.mark.parametrize("load", [kfpn.load_detector, kfpn.from_preset])

@@ -90,7 +90,7 @@ class CsvSource(AnnotatedSource):
             name=name,
             class_names=class_names,
             category_ids=range(1, len(class_names) + 1),
-            table=ImageTable(images, images, range(1, len(images) + 1), sizes),
+            table=ImageTable.of_files(images, sizes),
             annotations=collect(raw, sizes, faults),
         )
         self.report(faults)

@@ -1,6 +1,7 @@
 """Reads JSON files of annotations, and tells by the keys in them which tool's form they have."""
 
 import contextlib
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -20,18 +21,28 @@ _KEYS = {
 def json_form(path: Path) -> str:
     """Returns "COCO" or "labelme" by the keys that are first all there, "" where neither's are.
 
-    The file is not parsed: large ones take a minute. labelme writes the picture itself behind both keys.
+    The file is not parsed: large ones take a minute. labelme writes the picture itself behind both keys. What a file has is kept as long
+    as the file is the same, because each form that a folder may have asks for it.
     """
+    try:
+        state = path.stat()
+    except OSError:
+        return ""
+    return _form_of(path, state.st_size, state.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4096)
+def _form_of(path: Path, size: int, time: int) -> str:
     wanted = {form: set(keys) for form, keys in _KEYS.items()}
     with contextlib.suppress(OSError), path.open("rb") as file:
-        rest, size = b"", _FIRST_BLOCK
-        while block := file.read(size):
+        rest, length = b"", _FIRST_BLOCK
+        while block := file.read(length):
             text = rest + block.replace(b"\0", b"")  # so that UTF-16 shows its letters
             for form, keys in wanted.items():
                 keys -= {key for key in keys if key in text}
                 if not keys:
                     return form
-            rest, size = text[-32:], _BLOCK
+            rest, length = text[-32:], _BLOCK
     return ""
 
 

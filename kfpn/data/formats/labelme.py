@@ -68,7 +68,7 @@ class LabelmeSource(AnnotatedSource):
             name=name,
             class_names=class_names,
             category_ids=range(1, len(class_names) + 1),
-            table=ImageTable(pictures, pictures, range(1, len(pictures) + 1), sizes),
+            table=ImageTable.of_files(pictures, sizes),
             annotations=collect(raw, sizes, faults),
         )
         self.report(faults)

@@ -82,7 +82,7 @@ class VocSource(AnnotatedSource):
             name=name,
             class_names=class_names,
             category_ids=range(1, len(class_names) + 1),
-            table=ImageTable(files, files, range(1, len(files) + 1), sizes),
+            table=ImageTable.of_files(files, sizes),
             annotations=collect(dataclasses.replace(raw, boxes=turned, masks=drawn), sizes, faults),
         )
         self.report(faults)

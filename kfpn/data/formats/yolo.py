@@ -68,7 +68,7 @@ class YoloSource(AnnotatedSource):
             name=name,
             class_names=data.class_names,
             category_ids=range(len(data.class_names)),
-            table=ImageTable(files.images, files.images, range(1, len(files.images) + 1), sizes),
+            table=ImageTable.of_files(files.images, sizes),
             annotations=collect(raw, sizes, faults),
         )
         self.report(faults)

@@ -12,10 +12,9 @@ from tqdm import tqdm
 
 from kfpn.config.run import Config
 from kfpn.config.spread import evenly_spread
-from kfpn.data.augment import size_rule
+from kfpn.data.augment import prepare_image, size_rule
 from kfpn.data.image import decode_record
 from kfpn.data.own_split import open_validation
-from kfpn.data.pipeline import prepare_image
 from kfpn.data.record import Source
 from kfpn.evaluation.coco_figures import OF_MASKS
 from kfpn.evaluation.detect import detect_unpadded, evaluate_detections

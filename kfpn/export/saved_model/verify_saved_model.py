@@ -12,7 +12,7 @@ import tensorflow as tf
 from PIL import Image
 
 from kfpn.config.run import Config
-from kfpn.data.pipeline import prepare_image
+from kfpn.data.augment import prepare_image
 from kfpn.evaluation.detect import to_original
 from kfpn.export.edge_rows import Rows, Selection, edge_lines
 from kfpn.export.raw_detector import RawDetector, candidate_rows

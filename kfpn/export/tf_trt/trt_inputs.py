@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 
 from kfpn.config.run import InputConfig
-from kfpn.data.augment import resize_image
-from kfpn.data.pipeline import prepare_image
+from kfpn.data.augment import prepare_image, resize_image
 
 
 def profile_inputs(shape: tuple[int, int, int, int], dynamic: bool) -> Iterator[dict[str, Any]]:

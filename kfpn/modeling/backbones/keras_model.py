@@ -6,7 +6,7 @@ from typing import Any
 import keras
 
 from kfpn.config.backbone_names import brings_pixel_rule, is_keras_file
-from kfpn.config.backbone_settings import UNUSED
+from kfpn.config.backbone_settings import UNUSED, own_pixel_field
 from kfpn.config.model import ModelConfig
 from kfpn.modeling.backbones.applications import build_application, pixel_rule
 from kfpn.modeling.backbones.backbone_model import BACKBONE, BackboneModel, adopt
@@ -69,13 +69,11 @@ def prepare(units: Units, images):
 
 
 def _require_no_pixel_rule(config: ModelConfig) -> None:
-    for name in ("pixel_mean", "pixel_std"):
-        default = ModelConfig.__dataclass_fields__[name].default
-        if tuple(getattr(config, name)) != default:
-            raise ValueError(
-                f"model.{name} must be left out, got {tuple(getattr(config, name))}: the backbone begins with a layer that prepares "
-                "its pixels (Rescaling or Normalization)"
-            )
+    if (name := own_pixel_field(config)) is not None:
+        raise ValueError(
+            f"model.{name} must be left out, got {tuple(getattr(config, name))}: the backbone begins with a layer that prepares "
+            "its pixels (Rescaling or Normalization)"
+        )
 
 
 def build(units: Units, images, last: int = 5) -> dict:

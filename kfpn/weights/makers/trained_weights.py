@@ -5,6 +5,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from kfpn.config.model import default_class_names
 from kfpn.weights.makers.coco_classes import COCO, coco_classes
 
 Layout = Literal["same", "conv", "dense"]
@@ -64,6 +65,6 @@ class TrainedWeights:
         count = self.model.get("num_classes", len(COCO))
         names, ids = (self.class_names, self.category_ids) if self.is_detector else coco_classes(count)
         return (
-            names or tuple(f"class {i + 1}" for i in range(count)),
+            names or default_class_names(count),
             ids or tuple(range(1, count + 1)),
         )

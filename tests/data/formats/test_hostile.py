@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kfpn.config.run import InputConfig
+from kfpn.data.augment import prepare_image
 from kfpn.data.formats.coco import CocoSource
 from kfpn.data.formats.voc import VocSource
 from kfpn.data.image import load_picture, read_header
 from kfpn.data.memory_limit import memory_limit
-from kfpn.data.pipeline import prepare_image
 from kfpn.inference.images_of_user import find_images
 
 

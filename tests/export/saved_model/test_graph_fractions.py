@@ -8,10 +8,9 @@ import tensorflow as tf
 from PIL import Image
 
 from kfpn.config.run import InputConfig
-from kfpn.data.augment import size_rule
+from kfpn.data.augment import prepare_image, size_rule
 from kfpn.data.image import decode_picture
 from kfpn.data.jpeg_fraction import decoding_fraction, divided, picture_box
-from kfpn.data.pipeline import prepare_image
 from kfpn.export.saved_model.file_headers import FileHeader, file_header
 from kfpn.export.saved_model.graph_fractions import decoded_pixels, fractions_of, graph_fractions, graph_picture_box
 from kfpn.export.saved_model.graph_images import batch_of_files, batch_of_pixels

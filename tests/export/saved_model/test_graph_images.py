@@ -7,8 +7,8 @@ import tensorflow as tf
 from PIL import Image
 
 from kfpn.config.run import InputConfig
+from kfpn.data.augment import prepare_image
 from kfpn.data.image import load_image, read_size
-from kfpn.data.pipeline import prepare_image
 from kfpn.data.record import Record
 from kfpn.export.saved_model import graph_resize
 from kfpn.export.saved_model.exif_turn import orientation
