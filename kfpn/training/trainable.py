@@ -9,7 +9,7 @@ from keras import ops
 from kfpn.config.run import Config, SamplingConfig, from_dict, to_dict
 from kfpn.training.drawn_noise import PREFIX
 from kfpn.training.frozen_weights import require_what_trains
-from kfpn.training.trained_network import TrainedNetwork, config_of, named_data_errors, take_labels
+from kfpn.training.trained_network import TrainedNetwork, config_of, named_data_errors, real_images, take_labels
 from kfpn.weights.built_detector import policy_of
 from kfpn.weights.detector_parts import submodels_of
 
@@ -17,6 +17,8 @@ NEEDED = ("images", "image_sizes", "gt_boxes", "gt_labels", "gt_crowd")
 """What every batch has."""
 _SHUFFLE = 8
 """Number of the argument `shuffle` among those of `keras.Model.fit` behind the data."""
+_NOISE = "samplers"
+"""Name of the state of the samplers' noise in a file."""
 MASKS = {True: "gt_outlines", False: "gt_masks"}
 """Whether the targets of masks are made on the host -> what a batch for a mask head has for it, beside `gt_has_mask`."""
 
@@ -163,7 +165,7 @@ class TrainableDetector(keras.Model):
             y, sample_weight: None; what a batch says stands in `x`.
             training: not used.
         """
-        real = _real_images(x, y_pred)
+        real = real_images(x, y_pred)
         count = ops.sum(real)
         total = 0.0
         for mean in self.means:
@@ -186,6 +188,20 @@ class TrainableDetector(keras.Model):
             "name": self.name, "detector": detector, "sampling": to_dict(self.config.sampling), "seed": self.seed,
             "trainable": self.trainable,
         }  # fmt: skip
+
+    def save_own_variables(self, store: Any) -> None:
+        """Saves how far the samplers' noise was drawn, which Keras leaves out: a model from a file goes on with new numbers."""
+        super().save_own_variables(store)
+        if self.noise is not None:
+            store[_NOISE] = ops.convert_to_numpy(self.noise.state)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Goes on where the noise of the saved model ended."""
+        own = {name: store[name] for name in store.keys()}  # noqa: SIM118 (a store of Keras is no dict)
+        state = own.pop(_NOISE, None)
+        super().load_own_variables(own)
+        if self.noise is not None and state is not None:
+            self.noise.state.assign(state)
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None) -> "TrainableDetector":
@@ -248,10 +264,3 @@ class TrainableDetector(keras.Model):
                     "detector (anchors, levels) or for another canvas"
                 )
         return given
-
-
-def _real_images(batch: Any, losses: Mapping[str, Any]) -> Any:
-    """Returns (B,) float32, 1 for images that count and 0 for those that only fill up a batch."""
-    if isinstance(batch, Mapping) and "record_index" in batch:
-        return ops.cast(ops.convert_to_tensor(batch["record_index"]) >= 0, "float32")
-    return ops.ones_like(next(iter(losses.values())))

@@ -1,6 +1,6 @@
 """Computes the losses of a trainable detector: what Keras must not see as layers of its own, and what is checked first."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -114,3 +114,10 @@ def named_data_errors() -> Iterator[None]:
         if cause is None:
             raise
         raise ValueError(cause) from error
+
+
+def real_images(batch: Any, losses: Mapping[str, Any]) -> Any:
+    """Returns (B,) float32, 1 for images that count and 0 for those that only fill up a batch."""
+    if isinstance(batch, Mapping) and "record_index" in batch:
+        return ops.cast(ops.convert_to_tensor(batch["record_index"]) >= 0, "float32")
+    return ops.ones_like(next(iter(losses.values())))

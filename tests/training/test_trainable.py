@@ -69,13 +69,18 @@ def test_images_of_sides_that_are_not_known_before_have_the_same_losses():
             np.testing.assert_allclose(got[name], expected[name], rtol=1e-5, err_msg=name)
 
 
-def test_noise_is_drawn_for_batches_that_bring_none_and_a_seed_draws_the_same():
+def test_noise_is_drawn_for_batches_that_bring_none_and_a_seed_draws_the_same(tmp_path):
     built, without = detector(), batch(0, noise=False)
     one, again = (kfpn.trainable(built, seed=4, **SAMPLING) for _ in range(2))
     first, second = one(without), one(without)
     assert float(first["rpn_class"][0]) != float(second["rpn_class"][0])
     for name, value in again(without).items():
         np.testing.assert_allclose(value, first[name], rtol=1e-6)
+    one.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    third = one(without)
+    for name, value in loaded(without).items():
+        np.testing.assert_allclose(value, third[name], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
