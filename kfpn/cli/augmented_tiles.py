@@ -10,10 +10,10 @@ from PIL import Image
 from kfpn.cli.options import LookAtData
 from kfpn.config.model import ModelConfig
 from kfpn.config.run import Config
-from kfpn.data.annotations import have_masks
 from kfpn.data.formats import splits_itself
 from kfpn.data.own_split import SHARE, part_of, validation_images
 from kfpn.data.record import Source
+from kfpn.data.source_masks import have_masks
 from kfpn.plotting.contact_sheet import Tile
 
 

@@ -11,7 +11,6 @@ from kfpn.cli.augmented_tiles import augmented_tiles, training_part
 from kfpn.cli.options import LookAtData
 from kfpn.config.checks import require_local
 from kfpn.config.run import Config
-from kfpn.data.annotations import have_masks
 from kfpn.data.class_table import describe_source
 from kfpn.data.dataset_checks import check_training_set, rough_measure_line
 from kfpn.data.formats import data_folder, named_splits, open_untouched, run_name, splits_itself
@@ -21,6 +20,7 @@ from kfpn.data.own_augment import load_function
 from kfpn.data.own_split import SHARE, validation_images
 from kfpn.data.record import Record, Source
 from kfpn.data.repeat_factors import describe_order
+from kfpn.data.source_masks import have_masks
 from kfpn.plotting.contact_sheet import Tile, draw_contact_sheet
 from kfpn.training.automatic import choose_for_run, start_config
 

@@ -256,18 +256,3 @@ class AnnotatedSource:
             name=self._image_names[index],
             masks=self.annotations.masks_of(index, (int(self.sizes[index, 0]), int(self.sizes[index, 1]))),
         )
-
-
-def boxes_alone(source: Any) -> str:
-    """Returns why a detector's masks can't be measured on a source; nothing where they can, or where that is not known."""
-    if not isinstance(source, AnnotatedSource) or have_masks(source):
-        return ""
-    read = "no object has a mask" if source.annotations.masks is not None else "masks were not read, or there are none"
-    advice = "" if source.annotations.masks is not None else "; kfpn.open_source(..., masks=True) reads them"
-    return f"{source.name}: {read}, so AP is measured of boxes alone{advice}"
-
-
-def have_masks(source: Any) -> bool:
-    """Returns whether a source keeps annotations of which one or more have masks."""
-    masks = source.annotations.masks if isinstance(source, AnnotatedSource) else None
-    return masks is not None and bool(masks.exists.any())

@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kfpn.data.annotations import AnnotatedSource, have_masks
+from kfpn.data.annotations import AnnotatedSource
 from kfpn.data.object_counts import classes_of_images
 from kfpn.data.record import Source
+from kfpn.data.source_masks import have_masks
 
 _ALL_SHOWN = 24
 _MOST, _LEAST = 14, 6

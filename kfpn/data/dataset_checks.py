@@ -3,10 +3,11 @@
 import logging
 
 from kfpn.data.annotation_checks import BESIDE_BOX, CLIPPED, OTHER_EXTENT, OUTSIDE, OUTSIDE_IMAGE
-from kfpn.data.annotations import AnnotatedSource, have_masks
+from kfpn.data.annotations import AnnotatedSource
 from kfpn.data.box_conventions import odd_pattern
 from kfpn.data.class_table import ClassCounts, count_classes, printable
 from kfpn.data.record import Source
+from kfpn.data.source_masks import have_masks
 
 LOGGER = logging.getLogger("kfpn")
 _NAMED_CLASSES = 8

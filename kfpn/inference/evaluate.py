@@ -13,12 +13,12 @@ from kfpn.config.test_scales import checked_scales
 from kfpn.config.tile_options import Tiles
 from kfpn.data import formats
 from kfpn.data.annotation_checks import LOGGER
-from kfpn.data.annotations import boxes_alone
 from kfpn.data.class_names import lacking_classes, listed
 from kfpn.data.dataset_checks import check_validation_set
 from kfpn.data.own_split import open_validation
 from kfpn.data.proposal_table import proposals_of
 from kfpn.data.record import Source
+from kfpn.data.source_masks import boxes_alone
 from kfpn.data.tile_source import tiles_without_images
 from kfpn.evaluation.best_thresholds import IOU, ClassThreshold, find_thresholds
 from kfpn.evaluation.compilation import worth_compiling

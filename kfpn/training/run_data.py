@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from kfpn.config.run import Config
-from kfpn.data.annotations import AnnotatedSource, boxes_alone
+from kfpn.data.annotations import AnnotatedSource
 from kfpn.data.augment import largest_training_input
 from kfpn.data.class_names import relabelled, with_classes_of
 from kfpn.data.dataset_checks import (
@@ -23,6 +23,7 @@ from kfpn.data.pipeline import train_batches, with_proposals
 from kfpn.data.plan import WHOLE_BATCH, BatchShare, group_by_aspect
 from kfpn.data.proposal_table import ProposalTable, proposals_of
 from kfpn.data.record import Source
+from kfpn.data.source_masks import boxes_alone
 from kfpn.data.trained_records import trained_records
 from kfpn.data.views import training_sizes
 from kfpn.runs.workdir import Workdir

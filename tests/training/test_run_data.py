@@ -6,8 +6,8 @@ from PIL import Image
 
 from kfpn.config.model import ModelConfig
 from kfpn.config.run import Config
-from kfpn.data.annotations import boxes_alone
 from kfpn.data.formats import open_source
+from kfpn.data.source_masks import boxes_alone
 from kfpn.runs.workdir import Workdir
 from kfpn.training.run_data import open_run_data
 

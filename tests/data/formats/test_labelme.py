@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kfpn.data.annotations import have_masks
 from kfpn.data.formats import default_val_data, named_splits, open_source, open_untouched
 from kfpn.data.formats.bare_folder import found_data
 from kfpn.data.formats.labelme import LabelmeSource
+from kfpn.data.source_masks import have_masks
 
 L = [[4, 2], [14, 2], [14, 6], [9, 6], [9, 12], [4, 12]]  # 10 x 4 and 5 x 6 pixels
 OBJECT = [([2, 4, 12, 14], 0, 70)]
