@@ -59,7 +59,7 @@ def report_data(command: LookAtData) -> int:
     if "validation" not in splits:
         measured = _kept(command.data, first)
         print(f"no validation split: {_own_split(command.data, first, measured)} (see --val-share of kfpn train)")
-    if measured and (line := rough_measure_line(measured, "validation" not in splits)):
+    if measured and (line := rough_measure_line(measured, None if "validation" in splits else len(first))):
         print(line)
     print(
         "\n".join(

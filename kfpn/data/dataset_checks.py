@@ -1,6 +1,7 @@
 """Refuses data that nothing can be learnt from, and warns of data that teaches little or can't be measured."""
 
 import logging
+import math
 
 from kfpn.data.annotation_checks import BESIDE_BOX, CLIPPED, OTHER_EXTENT, OUTSIDE, OUTSIDE_IMAGE
 from kfpn.data.annotations import AnnotatedSource
@@ -17,17 +18,22 @@ ENOUGH_TO_MEASURE = 30
 """Images: on fewer, AP changes by several hundredths when one image is another."""
 
 
-def rough_measure_line(images: int, kept_back: bool) -> str:
+def rough_measure_line(images: int, kept_of: int | None = None) -> str:
     """Returns one line that says that AP is uncertain, "" where it is measured on enough images.
 
     Args:
         images: that AP is measured on.
-        kept_back: whether they are a share of the training data, rather than data of their own.
+        kept_of: images of the data set that they are a share of; None: they are data of their own.
     """
     if images >= ENOUGH_TO_MEASURE:
         return ""
-    advice = "--val-share 0.3 keeps more of the images for it" if kept_back else "--val-data names more"
-    return f"AP is measured on {images} images: with fewer than {ENOUGH_TO_MEASURE} it is a rough guess; {advice}"
+    rough = f"AP is measured on {images} images: with fewer than {ENOUGH_TO_MEASURE} it is a rough guess"
+    if kept_of is None:
+        return f"{rough}; --val-data names more"
+    share = math.ceil(100 * ENOUGH_TO_MEASURE / kept_of) / 100
+    if share <= 0.5:
+        return f"{rough}; --val-share {share:g} keeps {round(share * kept_of)} of the {kept_of} images for it"
+    return f"{rough}; half of the {kept_of} images are not enough either, so more photographs are needed"
 
 
 def check_training_set(source: Source) -> None:

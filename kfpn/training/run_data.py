@@ -14,11 +14,12 @@ from kfpn.data.dataset_checks import (
     check_training_set,
     check_validation_set,
     require_any_mask,
+    rough_measure_line,
     warn_of_shared_images,
 )
 from kfpn.data.formats import open_source
 from kfpn.data.own_augment import load_function
-from kfpn.data.own_split import open_run_sources, split_by_image
+from kfpn.data.own_split import is_kept_back, open_run_sources, split_by_image
 from kfpn.data.pipeline import train_batches, with_proposals
 from kfpn.data.plan import WHOLE_BATCH, BatchShare, group_by_aspect
 from kfpn.data.proposal_table import ProposalTable, proposals_of
@@ -49,6 +50,13 @@ class RunData:
     def has_recall(self) -> bool:
         """Whether the run's detector makes proposals, whose recall is measured at its end."""
         return self.val_source is not None and self.proposals is None
+
+    def rough_measure(self) -> str:
+        """Returns one line that says that AP is uncertain, "" where it is measured on enough images or not at all."""
+        if self.val_source is None:
+            return ""
+        count = len(self.val_source)
+        return rough_measure_line(count, len(self.source) + count if is_kept_back(self.val_source) else None)
 
     def canvases(self, config: Config) -> int:
         """Returns how many padded sizes the training batches have: each costs a compilation."""

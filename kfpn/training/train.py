@@ -14,10 +14,8 @@ from kfpn.config.checks import require_local
 from kfpn.config.old_preset import warn_of_coco
 from kfpn.config.run import Config, to_dict
 from kfpn.data.class_table import describe_source
-from kfpn.data.dataset_checks import rough_measure_line
 from kfpn.data.fingerprint import fingerprint
 from kfpn.data.object_counts import warn_of_crowded_images
-from kfpn.data.own_split import is_kept_back
 from kfpn.data.pipeline import named_errors
 from kfpn.data.plan import BatchShare
 from kfpn.data.record import Source
@@ -184,9 +182,7 @@ def _loop(setup: Setup, trainee: Trainee, checkpoints: Checkpoints, progress: Pr
         say(line)
     if data.val_source is not None and data.val_source.name != source.name:
         say(describe_source(data.val_source))
-    if (measured := data.val_source) is not None and (
-        line := rough_measure_line(len(measured), is_kept_back(measured))
-    ):
+    if line := data.rough_measure():
         say(line)
     say(f"work directory {workdir.path}")
     if progress.step:

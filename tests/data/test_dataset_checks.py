@@ -224,8 +224,13 @@ def test_images_that_are_trained_on_and_evaluated_on_are_counted(tmp_path, caplo
 
 
 def test_ap_on_few_images_is_called_a_rough_guess():
-    assert rough_measure_line(29, True) == (
-        "AP is measured on 29 images: with fewer than 30 it is a rough guess; --val-share 0.3 keeps more of the images for it"
+    rough = "images: with fewer than 30 it is a rough guess; "
+    assert rough_measure_line(8, 80) == f"AP is measured on 8 {rough}--val-share 0.38 keeps 30 of the 80 images for it"
+    assert (
+        rough_measure_line(29, 290) == f"AP is measured on 29 {rough}--val-share 0.11 keeps 32 of the 290 images for it"
     )
-    assert rough_measure_line(5, False).endswith("it is a rough guess; --val-data names more")
-    assert rough_measure_line(30, True) == ""
+    assert rough_measure_line(6, 59).endswith(
+        f"{rough}half of the 59 images are not enough either, so more photographs are needed"
+    )
+    assert rough_measure_line(5) == f"AP is measured on 5 {rough}--val-data names more"
+    assert rough_measure_line(30, 300) == rough_measure_line(30) == ""
