@@ -28,6 +28,7 @@ class ConvUnit:
         step: int, stride of the convolution.
         relu: bool, whether a ReLU follows.
         zero_norm: bool, whether the norm's scale starts at zero: the last one of a residual branch (Goyal et al. 2017, 5.1).
+        layer: makes a convolution of step 2.
     """
 
     name: str
@@ -37,6 +38,7 @@ class ConvUnit:
     step: int = 1
     relu: bool = True
     zero_norm: bool = False
+    layer: type[keras.layers.Conv2D] = keras.layers.Conv2D
 
 
 class Units:
@@ -71,7 +73,7 @@ class Units:
         mask = self.mask(x, stride)
         return x if mask is None else keras.layers.Multiply()([x, mask])
 
-    def conv(self, x, name, filters, kernel, step=1):
+    def conv(self, x, name, filters, kernel, step=1, layer=keras.layers.Conv2D):
         """Applies a convolution, symmetrically padded: (B, H, W, C) -> (B, ceil(H / step), ceil(W / step), filters)."""
         he = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
         options = {"filters": filters, "strides": step, "use_bias": self.biases, "kernel_initializer": he}
@@ -80,7 +82,7 @@ class Units:
         if step == 1:
             return self.layers(name, keras.layers.Conv2D, kernel_size=kernel, padding="same", **options)(x)
         x = keras.layers.ZeroPadding2D(kernel // 2)(x)
-        return self.layers(name, keras.layers.Conv2D, kernel_size=kernel, padding="valid", **options)(x)
+        return self.layers(name, layer, kernel_size=kernel, padding="valid", **options)(x)
 
     def norm(self, x, name, stride, zero=False):
         """Applies the configured normalisation; with `zero` its scale starts at zero, but for frozen_bn."""
@@ -106,7 +108,7 @@ class Units:
 
     def unit(self, x, unit: ConvUnit):
         """Applies a unit, and clears its padding: (B, H, W, C) -> (B, ceil(H / step), ceil(W / step), filters)."""
-        x = self.conv(x, f"{unit.name}_conv", unit.filters, unit.kernel, unit.step)
+        x = self.conv(x, f"{unit.name}_conv", unit.filters, unit.kernel, unit.step, unit.layer)
         x = self.norm(x, f"{unit.name}_norm", unit.stride, unit.zero_norm)
         if unit.relu:
             x = keras.layers.ReLU()(x)
