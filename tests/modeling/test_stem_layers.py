@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kfpn.modeling.backbones.stem_layers import StemConv2D, StemMaxPooling2D
+from kfpn.modeling.backbones import stem_layers
 from kfpn.modeling.submodels import build_submodels
 from tests.modeling.tiny import config
 
@@ -23,9 +23,9 @@ def outputs_and_gradients(layer, inputs, gradient, **options):
 @pytest.mark.parametrize(
     ("ours", "usual"),
     [
-        (StemConv2D(5, 7, strides=2), keras.layers.Conv2D(5, 7, strides=2)),
-        (StemConv2D(5, 3, strides=2, use_bias=False), keras.layers.Conv2D(5, 3, strides=2, use_bias=False)),
-        (StemMaxPooling2D(3, strides=2), keras.layers.MaxPooling2D(3, strides=2)),
+        (stem_layers.Conv2D(5, 7, strides=2), keras.layers.Conv2D(5, 7, strides=2)),
+        (stem_layers.Conv2D(5, 3, strides=2, use_bias=False), keras.layers.Conv2D(5, 3, strides=2, use_bias=False)),
+        (stem_layers.MaxPooling2D(3, strides=2), keras.layers.MaxPooling2D(3, strides=2)),
     ],
     ids=["7x7", "3x3 without bias", "maximum"],
 )
@@ -53,7 +53,7 @@ def test_in_training_outputs_and_gradients_are_those_of_the_usual_layer(ours, us
 
 def test_a_graph_without_fixed_sides_takes_the_usual_layers():
     specs = [tf.TensorSpec((None, None, None, 3), tf.float32)]
-    for layer in (StemConv2D(5, 7, strides=2), StemMaxPooling2D(3, strides=2)):
+    for layer in (stem_layers.Conv2D(5, 7, strides=2), stem_layers.MaxPooling2D(3, strides=2)):
         layer.build((None, None, None, 3))
         graph = tf.function(lambda x, layer=layer: layer(x, training=True)).get_concrete_function(*specs).graph
         assert {"Conv2D", "MaxPool"} & {op.type for op in graph.get_operations()}
@@ -64,4 +64,4 @@ def test_the_stem_of_a_resnet_has_these_layers_and_a_file_keeps_them(tmp_path):
     features.save(tmp_path / "features.keras")
     for model in (features, keras.models.load_model(tmp_path / "features.keras")):
         kinds = {type(layer) for layer in model.layers}
-        assert {StemConv2D, StemMaxPooling2D} <= kinds
+        assert {stem_layers.Conv2D, stem_layers.MaxPooling2D} <= kinds

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from kfpn.modeling.backbones.stem_layers import StemConv2D, StemMaxPooling2D
+from kfpn.modeling.backbones import stem_layers
 from kfpn.modeling.layers import Normalize
 from kfpn.modeling.units import ConvUnit, Units
 
@@ -102,10 +102,10 @@ def find_resnet(counts: tuple[int, ...], is_basic: bool) -> str:
 
 def stem(units: Units, x):
     """Applies a 7x7 of stride 2 and a 3x3 max-pooling of stride 2: (B, H, W, 3) -> (B, ceil(H / 4), ceil(W / 4), width)."""
-    x = units.unit(x, ConvUnit("stem", units.config.backbone_width, 7, stride=2, step=2, layer=StemConv2D))
+    x = units.unit(x, ConvUnit("stem", units.config.backbone_width, 7, stride=2, step=2, layer=stem_layers.Conv2D))
     # No output of a ReLU is below zero, so padding with zeros changes no maximum.
     x = keras.layers.ZeroPadding2D(1)(x)
-    x = StemMaxPooling2D(3, strides=2, padding="valid")(x)
+    x = stem_layers.MaxPooling2D(3, strides=2, padding="valid")(x)
     return units.clear_padding(x, 4)
 
 
