@@ -69,8 +69,9 @@ def train(
         the recall; no figures without validation data, no recall on fixed proposals. Workers that are not the chief return {}.
 
     Raises:
-        ValueError: if Keras' backend is neither TensorFlow nor JAX or can't do what `config` asks for, if the work directory can't be written, has other options or is in use, if
-            data, proposals or weights can't be used, if the replicas can't share a batch, or if a loss is not finite (see `kfpn.training.nonfinite`).
+        ValueError: if Keras' backend is neither TensorFlow nor JAX or can't do what `config` asks for, if the work directory can't be
+            written, has other options or is in use, if data, proposals or weights can't be used, if the replicas can't share a batch, or
+            if a loss is not finite (see `kfpn.training.nonfinite`).
         SystemExit: after Ctrl-C (130) or SIGTERM (0), when all is saved.
     """
     started = command_start()
