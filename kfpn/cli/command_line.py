@@ -21,6 +21,7 @@ from kfpn.cli.demo_command import Demo
 from kfpn.cli.exports import EXPORTS, ExportRow, places_first
 from kfpn.cli.found_init import asks_for_masks, option_value, with_found_init
 from kfpn.cli.help_texts import DESCRIPTION, HELP
+from kfpn.cli.keras_backend import require_backend
 from kfpn.cli.options import (
     Benchmark,
     Evaluate,
@@ -40,6 +41,7 @@ from kfpn.config.model import ModelConfig
 from kfpn.config.presets import PRESETS, preset
 from kfpn.config.run import Config
 from kfpn.data.formats import run_name
+from kfpn.data.out_of_memory import is_out_of_memory
 from kfpn.runs.command_start import command_under_way
 from kfpn.training.automatic import start_config
 
@@ -66,7 +68,7 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         with _plain_warnings(), command_under_way(is_process):
             command = _parse(args)
-            _require_tensorflow()
+            require_backend(command)
             return run(command)
     except KeyboardInterrupt:
         print("kfpn: stopped", file=sys.stderr)
@@ -80,7 +82,7 @@ def main(args: Sequence[str] | None = None) -> int:
         print(f"kfpn: error: {error}", file=sys.stderr)
         return 2
     except Exception as error:
-        if os.environ.get("KFPN_DEBUG") == "1" or not _is_out_of_memory(error):
+        if os.environ.get("KFPN_DEBUG") == "1" or not is_out_of_memory(error):
             raise
         first = next(iter(str(error).splitlines()), "").strip()
         print(
@@ -89,28 +91,6 @@ def main(args: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    # TensorFlow is not imported for this: if it is not there yet, the error is not its own.
-    tensorflow = sys.modules.get("tensorflow")
-    return isinstance(error, MemoryError) or (
-        tensorflow is not None and isinstance(error, tensorflow.errors.ResourceExhaustedError)
-    )
-
-
-def _require_tensorflow() -> None:
-    """Checks that Keras runs on TensorFlow here, before an import of another library fails in the middle of the work.
-
-    Raises:
-        ValueError: if the environment asks for another library.
-    """
-    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    if backend != "tensorflow":
-        raise ValueError(
-            f"KERAS_BACKEND must be tensorflow for the command kfpn, got {backend!r}: unset it, or write KERAS_BACKEND=tensorflow "
-            "before the command (in Python, models of kfpn.load_detector also run on jax and torch)"
-        )
 
 
 @contextlib.contextmanager

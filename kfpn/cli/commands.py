@@ -1,6 +1,7 @@
 """Carries out the commands of the command line; TensorFlow and the rooms that use it are imported where they are needed."""
 
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,10 @@ def run(command: Command) -> int:
     work = _WORK_OF_A_GPU.get(type(command))
     if isinstance(command, Report) and command.detections:  # then no network runs
         work = None
-    if work is not None and not getattr(command, "cpu_devices", None):  # who splits the CPU wants to train on it
+    by_tensorflow = os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow"  # JAX says so itself.
+    if (
+        work is not None and by_tensorflow and not getattr(command, "cpu_devices", None)
+    ):  # who splits the CPU wants to train on it
         warn_of_idle_gpu(work)
     return _RUN[type(command)](command)
 

@@ -15,6 +15,17 @@ def memory_errors() -> tuple[type[BaseException], ...]:
     return tuple(errors)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tells whether an error says that memory is used up; JAX has one type of error for all that a device reports.
+
+    Args:
+        error: any.
+    """
+    jax = sys.modules.get("jax")
+    of_jax = jax is not None and isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+    return of_jax or isinstance(error, memory_errors())
+
+
 class OutOfMemoryError(MemoryError, ValueError):
     """Says in one line what did not fit into memory, and what helps."""
 
@@ -33,7 +44,9 @@ def explained_memory(describe: Callable[[], tuple[str, str]]) -> Iterator[None]:
         yield
     except OutOfMemoryError:
         raise
-    except memory_errors() as error:
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
         large, remedy = describe()
         raise OutOfMemoryError(f"memory must be enough for {large}, got no more of it: {remedy}") from error
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from kfpn.config.run import Config, InputConfig
 from kfpn.data.eval_order import eval_order
 from kfpn.data.numpy_batches import stacked_batches
-from kfpn.data.out_of_memory import memory_errors
+from kfpn.data.out_of_memory import is_out_of_memory
 from kfpn.data.proposal_table import ProposalTable, rows_of_proposals
 from kfpn.data.record import Source
 from kfpn.data.sample_arrays import EvaluationSamples
@@ -112,7 +112,9 @@ def outputs_by_image(
                         done += 1
                         yield int(source[int(row["record_index"])].image_id), row
                         bar.update()
-            except memory_errors() as error:
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
                 largest = eval_order(source.sizes, source_pass.config, source_pass.batch_size).largest
                 at_once.halve((shape[1], shape[2]) if shape else largest, error)
 

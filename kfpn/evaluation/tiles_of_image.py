@@ -12,7 +12,7 @@ from kfpn.data.augment import prepare_image
 from kfpn.data.formats.iterable import IterableSource
 from kfpn.data.image import load_image
 from kfpn.data.jpeg_fraction import AnyImage, as_decoded
-from kfpn.data.out_of_memory import memory_errors
+from kfpn.data.out_of_memory import is_out_of_memory
 from kfpn.data.record import Record
 from kfpn.data.tile_source import TileSource
 from kfpn.evaluation.images_at_once import ImagesAtOnce, choose_images_at_once
@@ -91,7 +91,9 @@ def _rows_of_tiles(
         batch = _batch(tile_source, chosen, rule, divisor)
         try:
             outputs = {name: np.asarray(value) for name, value in call(batch).items()}
-        except memory_errors() as error:
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
             at_once.halve(batch["images"].shape[1:3], error)
             continue
         for row, tile in enumerate(chosen.tolist()):

@@ -8,12 +8,10 @@ import keras
 import tensorflow as tf
 
 from kfpn.config.run import Config
+from kfpn.training.optimizer import STOP
 
 LossesFunction = Callable[..., Any]
 """(submodels, config, batch, noise) -> dict of (B,) losses, see `kfpn.losses.training_losses.training_losses`."""
-
-STOP = "stop"
-"""Name of the scalar that is above 0 where a worker asks all to stop. It travels with the gradients."""
 
 
 class Backward:

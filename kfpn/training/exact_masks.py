@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from kfpn.config.run import Config, MaskTargets
 from kfpn.data.mask_targets_exact import exact_mask_targets
@@ -42,8 +41,10 @@ def with_exact_masks(losses: Callable) -> Callable:
     return of_batch
 
 
-def _host_targets(outlines: Any, rule: MaskTargets, rois: tf.Tensor, gt_index: tf.Tensor, side: int) -> tf.Tensor:
+def _host_targets(outlines: Any, rule: MaskTargets, rois: Any, gt_index: Any, side: int) -> Any:
     """Returns the targets (B, P, M, M) float32 of RoIs (B, P, 4); zeros where `gt_index` (B, P) is -1."""
+    import tensorflow as tf
+
     compute = partial(_targets_of_batch, side=side, rule=rule)
     targets = tf.numpy_function(compute, [outlines, rois, gt_index], tf.float32, stateful=False)
     return tf.ensure_shape(targets, (*gt_index.shape, side, side))

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from kfpn.config.run import Config
 from kfpn.data.out_of_memory import explained_memory
@@ -49,7 +48,7 @@ class Run:
     workdir: Workdir
     weights_model: keras.Model
     optimizer: Optimizer
-    step: Callable[[Any], dict[str, tf.Tensor]]
+    step: Callable[[Any], dict[str, Any]]
     checkpoints: Checkpoints
     progress: Progress
     evaluate: Callable[[int], dict[str, Any]] | None = None
@@ -99,9 +98,7 @@ class Loop:
                     self._train(open_batches, stop)
             except Interrupted:
                 self._save_and_exit(stop)
-            except tf.errors.OpError as error:
-                if not cluster.several:
-                    raise
+            except cluster.errors as error:
                 raise cluster.lost(error) from error
             finally:
                 self.report.close()

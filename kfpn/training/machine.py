@@ -42,6 +42,10 @@ def machine_facts(config: Config, cluster: "Cluster | None" = None) -> MachineFa
 def _own_gpus(config: Config) -> MachineFacts | None:
     if config.cpu_devices or not _may_have_gpu():
         return None
+    import keras
+
+    if keras.backend.backend() == "jax":
+        return _gpus_of_jax(config)
     import tensorflow as tf
 
     from kfpn.evaluation.device_memory import gpu_memory_limit
@@ -56,6 +60,21 @@ def _own_gpus(config: Config) -> MachineFacts | None:
         gpus=1 if config.strategy == "one_device" else len(gpus),
         gpu_memory=min(known, default=None),
         fast_bfloat16=all(detail.get("compute_capability", (0,))[0] >= _BFLOAT16_CAPABILITY for detail in details),
+    )
+
+
+def _gpus_of_jax(config: Config) -> MachineFacts | None:
+    import jax
+
+    gpus = [device for device in jax.local_devices() if device.platform == "gpu"]
+    if not gpus:
+        return None
+    limits = [(gpu.memory_stats() or {}).get("bytes_limit") for gpu in gpus]
+    capabilities = [getattr(gpu, "compute_capability", "0") for gpu in gpus]
+    return MachineFacts(
+        gpus=1 if config.strategy == "one_device" else len(gpus),
+        gpu_memory=min((limit for limit in limits if limit), default=None),
+        fast_bfloat16=all(float(capability) >= _BFLOAT16_CAPABILITY for capability in capabilities),
     )
 
 

@@ -1,7 +1,8 @@
 """Updates the weights with summed gradients: decay, clipping, the optimizer's rule, averaging of the weights.
 
 Keras' own `optimizer.apply` sums the gradients over replicas, after it clipped and decayed them on each replica. Here they
-are summed before (`step.py`), and `update_step`, Keras' public method for one variable, is called once on each device.
+are summed before (`step.py`, or `backends/jax_step.py`), and `update_step`, Keras' public method for one variable, is called once on
+each device. TensorFlow is imported only where `tf.distribute` is spoken to.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -9,11 +10,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import keras
-import tensorflow as tf
+from keras import ops
 
 from kfpn.config.optimizer_config import OptimizerConfig
 from kfpn.config.run import Config
-from kfpn.training.schedule import WarmupSchedule, make_schedule
+from kfpn.training.guarded_update import assigning_only_where, global_norm
+from kfpn.training.schedule import PlannedSchedule, WarmupSchedule, make_schedule
 
 INITIAL_SCALE = 2.0**15
 """Loss scale of the first step (Micikevicius et al. 2018; this number and the next are Keras' own)."""
@@ -36,6 +38,8 @@ OPTIMIZERS: dict[str, Callable[[OptimizerConfig, WarmupSchedule], keras.optimize
     "adamw": adamw,
 }
 """Value of `optimizer.name` -> function that makes the Keras optimizer whose `update_step` moves one variable."""
+STOP = "stop"
+"""Name of the scalar that is above 0 where a worker asks all to stop. It travels with the gradients."""
 DECOUPLED_DECAY = ("adamw",)
 """Values of `optimizer.name` whose weights decay beside the gradient: the rule divides gradients by their size, and a decay
 in them would be divided too."""
@@ -74,12 +78,19 @@ class Optimizer:
         return [*self.rule.variables, *self.average, *self.scale]
 
     @property
-    def loss_scale(self) -> tf.Tensor:
-        """The factor of the loss whose gradients `apply` takes, scalar float32; 1 without mixed_float16."""
-        return self.scale[0].value + 0.0 if self.scale else tf.constant(1.0)
+    def state(self) -> list[keras.Variable]:
+        """All variables that `update` reads or moves, beside the weights: `variables`, those of a halt, and those of the schedule."""
+        schedule = self.schedule
+        planned = [*schedule.done, *schedule.warm] if isinstance(schedule, PlannedSchedule) else []
+        return [*self.variables, self._halts, self._halted, self._stop, *planned]
 
     @property
-    def stop_requested(self) -> tf.Tensor:
+    def loss_scale(self) -> Any:
+        """The factor of the loss whose gradients `apply` takes, scalar float32; 1 without mixed_float16."""
+        return self.scale[0].value + 0.0 if self.scale else ops.convert_to_tensor(1.0, "float32")
+
+    @property
+    def stop_requested(self) -> Any:
         """1 where this worker asks all to stop, else 0; scalar float32."""
         return self._stop.value + 0.0
 
@@ -97,11 +108,11 @@ class Optimizer:
         """Asks all workers to stop: from the next step on every worker's results say so."""
         self._stop.assign(1.0)
 
-    def apply(self, gradients: Sequence[tf.Tensor], loss: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
+    def apply(self, gradients: Sequence[Any], loss: Any | None = None) -> dict[str, Any]:
         """Takes one step with `update` on each device; call it in replica context. Arguments and results are those of `update`."""
         return self.on_each_device(self.update, gradients, loss)
 
-    def on_each_device(self, function: Callable[..., dict[str, tf.Tensor]], *args: Any) -> dict[str, tf.Tensor]:
+    def on_each_device(self, function: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
         """Calls a function once on each device, where it may assign this device's copy of any variable.
 
         Call this in replica context.
@@ -111,15 +122,17 @@ class Optimizer:
             args: of this replica.
         """
 
-        def call(strategy: tf.distribute.Strategy, *args: Any) -> dict[str, tuple[tf.Tensor, ...]]:
+        def call(strategy: Any, *args: Any) -> dict[str, tuple[Any, ...]]:
             # Any variable would do: it only tells which devices there are.
             place = self.rule.iterations.value
             return strategy.extended.update(place, lambda _, *own: function(*own), args=args, group=False)
 
+        import tensorflow as tf
+
         results = tf.distribute.get_replica_context().merge_call(call, args=args)
         return {name: values[0] for name, values in results.items()}
 
-    def update(self, gradients: Sequence[tf.Tensor], loss: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
+    def update(self, gradients: Sequence[Any], loss: Any | None = None) -> dict[str, Any]:
         """Takes one step, or refuses it: weights and momenta stay as they are when loss or gradients are not finite.
 
         Infinite gradients of a finite loss do not count as a fault while the loss scale can still fall: the step is not
@@ -133,63 +146,63 @@ class Optimizer:
             Scalars: `grad_norm` (global norm with the L2 term, if it has one, before clipping), `lr`, `skipped` (1 for a fault, else 0),
             and `applied` (bool).
         """
-        rate = tf.cast(self.rule.learning_rate, tf.float32)
+        rate = ops.cast(self.rule.learning_rate, "float32")
         gradients, norm = self._decayed_and_clipped(gradients)
         # Gradients and loss are sums over all replicas, so every replica makes the same decision.
-        finite = tf.math.is_finite(norm)
+        finite = ops.isfinite(norm)
         fault = ~finite & (self.loss_scale <= 1.0)
         if loss is not None:
-            fault |= ~tf.math.is_finite(loss)
+            fault |= ~ops.isfinite(loss)
         frozen = (self._halted.value > 0.0) | (fault & (self._halts.value > 0.0))
         applied = finite & ~fault & ~frozen
         # TensorFlow would join the factors of clipping and learning rate to one, which rounds otherwise. Not across a choice.
-        gradients = [tf.where(applied, gradient, tf.zeros_like(gradient)) for gradient in gradients]
-        with _assigning_only_where(applied, self.rule):
+        gradients = [ops.where(applied, gradient, ops.zeros_like(gradient)) for gradient in gradients]
+        with assigning_only_where(applied, self.rule):
             for variable, gradient in zip(self.trainable_variables, gradients, strict=True):
                 if self._decoupled and decays(variable, self.config.decay_biases):
                     kept = 1.0 - rate * self.config.weight_decay
-                    variable.assign(variable.value * tf.where(applied, kept, 1.0))
+                    variable.assign(variable.value * ops.where(applied, kept, 1.0))
                 self.rule.update_step(gradient, variable, rate)
-        self._halted.assign(tf.maximum(self._halted.value, tf.cast(frozen, tf.float32)))
-        self.rule.iterations.assign_add(tf.cast(~frozen, self.rule.iterations.dtype))
+        self._halted.assign(ops.maximum(self._halted.value, ops.cast(frozen, "float32")))
+        self.rule.iterations.assign_add(ops.cast(~frozen, self.rule.iterations.dtype))
         self._move_average(frozen)
         self._rescale(applied, frozen)
-        return {"grad_norm": norm, "lr": rate, "skipped": tf.cast(fault, tf.float32), "applied": applied}
+        return {"grad_norm": norm, "lr": rate, "skipped": ops.cast(fault, "float32"), "applied": applied}
 
-    def _decayed_and_clipped(self, gradients: Sequence[tf.Tensor]) -> tuple[list[tf.Tensor], tf.Tensor]:
+    def _decayed_and_clipped(self, gradients: Sequence[Any]) -> tuple[list[Any], Any]:
         """Returns the gradients without the loss scale, decayed and clipped, and their norm before they are clipped."""
-        gradients = [tf.convert_to_tensor(gradient) / self.loss_scale for gradient in gradients]
+        gradients = [ops.convert_to_tensor(gradient) / self.loss_scale for gradient in gradients]
         gradients = [
             gradient + self.config.weight_decay * variable.value
             if decays(variable, self.config.decay_biases) and not self._decoupled
             else gradient
             for gradient, variable in zip(gradients, self.trainable_variables, strict=True)
         ]
-        norm = tf.linalg.global_norm(gradients)
+        norm = global_norm(gradients)
         if self.config.clip_norm is not None:
-            factor = tf.minimum(1.0, self.config.clip_norm / tf.maximum(norm, 1e-12))
+            factor = ops.minimum(1.0, self.config.clip_norm / ops.maximum(norm, 1e-12))
             gradients = [gradient * factor for gradient in gradients]
         return gradients, norm
 
-    def _move_average(self, frozen: tf.Tensor) -> None:
+    def _move_average(self, frozen: Any) -> None:
         if not self.average:
             return
-        step = tf.cast(self.rule.iterations.value, tf.float32)
+        step = ops.cast(self.rule.iterations.value, "float32")
         # The average takes in new weights faster at first, because it would remember the random start for long.
-        keep = tf.minimum(self.config.ema_decay, (1.0 + step) / (10.0 + step))
-        share = tf.where(frozen, 0.0, 1.0 - keep)
+        keep = ops.minimum(self.config.ema_decay, (1.0 + step) / (10.0 + step))
+        share = ops.where(frozen, 0.0, 1.0 - keep)
         for average, variable in zip(self.average, self.trainable_variables, strict=True):
             average.assign_add(share * (variable.value - average.value))
 
-    def _rescale(self, applied: tf.Tensor, frozen: tf.Tensor) -> None:
+    def _rescale(self, applied: Any, frozen: Any) -> None:
         if not self.scale:
             return
-        scale, count = (tf.identity(variable.value) for variable in self.scale)
+        scale, count = (ops.copy(variable.value) for variable in self.scale)
         grown = count + 1.0 >= GROWTH_STEPS
-        moved = tf.where(applied, tf.where(grown, scale * 2.0, scale), tf.maximum(scale / 2.0, 1.0))
-        counted = tf.where(applied & ~grown, count + 1.0, 0.0)
+        moved = ops.where(applied, ops.where(grown, scale * 2.0, scale), ops.maximum(scale / 2.0, 1.0))
+        counted = ops.where(applied & ~grown, count + 1.0, 0.0)
         for variable, old, new in zip(self.scale, (scale, count), (moved, counted), strict=True):
-            variable.assign(tf.where(frozen, old, new))
+            variable.assign(ops.where(frozen, old, new))
 
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
@@ -218,39 +231,6 @@ def decays(variable: keras.Variable, biases: bool = False) -> bool:
         biases: whether it acts on biases too.
     """
     return len(variable.shape) > 1 or (biases and variable.name == "bias")
-
-
-@contextmanager
-def _assigning_only_where(applied: tf.Tensor, rule: keras.optimizers.Optimizer) -> Iterator[None]:
-    """Lets a Keras optimizer change variables only where `applied` is true, in a `with` block.
-
-    Every optimizer of Keras assigns with its own `assign`, `assign_add` and `assign_sub`. A choice between two values is
-    made on the device; a branch of the graph would wait for its condition on the host, once for each variable.
-
-    Args:
-        applied: scalar bool.
-        rule: whose `update_step` is called in the block.
-    """
-
-    def assign(variable: Any, value: tf.Tensor) -> None:
-        old = tf.convert_to_tensor(variable)
-        variable.assign(tf.where(applied, tf.cast(value, old.dtype), old))
-
-    def assign_add(variable: Any, value: tf.Tensor) -> None:
-        old = tf.convert_to_tensor(variable)
-        assign(variable, old + tf.cast(value, old.dtype))
-
-    def assign_sub(variable: Any, value: tf.Tensor) -> None:
-        old = tf.convert_to_tensor(variable)
-        assign(variable, old - tf.cast(value, old.dtype))
-
-    own = {"assign": assign, "assign_add": assign_add, "assign_sub": assign_sub}
-    vars(rule).update(own)
-    try:
-        yield
-    finally:
-        for name in own:
-            del vars(rule)[name]
 
 
 def _state(value: object, name: str) -> keras.Variable:

@@ -7,11 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
-
 from kfpn.config.profile_range import FIRST, parse_profile
 from kfpn.runs.checkpoint import Progress
 from kfpn.training.progress import say, warn_on_write_error
+from kfpn.training.step_profiler import library_profiler
 
 
 class StepProfile(contextlib.AbstractContextManager):
@@ -29,7 +28,8 @@ class StepProfile(contextlib.AbstractContextManager):
         self.folder, self.progress = folder, progress
         self.first = self.last = 0
         self._running = False
-        self._trace: tf.profiler.experimental.Trace | None = None
+        self._profiler = library_profiler()
+        self._trace: contextlib.AbstractContextManager[Any] | None = None
         wanted = parse_profile(steps) if active else None
         if wanted is None:
             return
@@ -44,14 +44,14 @@ class StepProfile(contextlib.AbstractContextManager):
             self.first, self.last = first, last
 
     def _is_writable(self) -> bool:
-        # TensorFlow itself would say only after the steps that the folder can't be written.
+        # The profiler itself would say only after the steps that the folder can't be written.
         with warn_on_write_error(f"{self.folder}: the profile"):
             self.folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self.folder):
                 return True
         return False
 
-    def of(self, step: Callable[[Any], dict[str, tf.Tensor]]) -> Callable[[Any], dict[str, tf.Tensor]]:
+    def of(self, step: Callable[[Any], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
         """Returns a step that is profiled when its turn has come.
 
         Each step in the profile begins where the one before ends, so that waiting for data counts.
@@ -62,7 +62,7 @@ class StepProfile(contextlib.AbstractContextManager):
         if not self.first:
             return step
 
-        def profiled_step(batch: Any) -> dict[str, tf.Tensor]:
+        def profiled_step(batch: Any) -> dict[str, Any]:
             number = self.progress.step + 1
             if number == self.first and not self._running:
                 self._start(number)
@@ -70,7 +70,7 @@ class StepProfile(contextlib.AbstractContextManager):
             if self._running:
                 if number >= self.last:
                     for value in results.values():  # The device works behind the host: it must be done.
-                        value.numpy()
+                        float(value)
                     self._stop(number)
                 else:
                     self._begin(number + 1)
@@ -84,13 +84,13 @@ class StepProfile(contextlib.AbstractContextManager):
 
     def _start(self, number: int) -> None:
         with warn_on_write_error(f"{self.folder}: the profile"):
-            tf.profiler.experimental.start(str(self.folder))
+            self._profiler.start(str(self.folder))
             self._running = True
             self._begin(number)
 
     def _begin(self, number: int) -> None:
         self._end_step()
-        self._trace = tf.profiler.experimental.Trace("train", step_num=number, _r=1)
+        self._trace = self._profiler.step(number)
         self._trace.__enter__()
 
     def _end_step(self) -> None:
@@ -102,7 +102,7 @@ class StepProfile(contextlib.AbstractContextManager):
         self._end_step()
         self._running, first, self.first = False, self.first, 0
         with warn_on_write_error(f"{self.folder}: the profile"):
-            tf.profiler.experimental.stop()
+            self._profiler.stop()
             say(
                 f"profile of steps {first} to {number}: {self.folder}; to look at it: pip install xprof && "
                 f"tensorboard --logdir {self.folder}"

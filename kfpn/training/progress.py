@@ -1,6 +1,5 @@
 """Reports the progress of a run: a bar or lines, metrics.jsonl and TensorBoard."""
 
-import os
 import sys
 import time
 import warnings
@@ -8,11 +7,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import tensorflow as tf
 from tqdm import tqdm
 
 from kfpn.evaluation.detection_limit import own_limit_figures
 from kfpn.runs.workdir import Workdir
+from kfpn.training.tensorboard_events import open_events
+from kfpn.training.tensorflow_errors import tensorflow_errors
 
 SECONDS_BETWEEN_LINES = 10.0
 """Time between two printed lines where there is no terminal for a bar."""
@@ -33,7 +33,7 @@ def warn_on_write_error(what: object) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, tf.errors.OpError) as error:
+    except (OSError, *tensorflow_errors()) as error:
         warnings.warn(f"{what} can't be written ({error}); the run goes on without it", stacklevel=3)
 
 
@@ -50,8 +50,7 @@ class ProgressReport:
         self.workdir = workdir
         self.steps = steps
         self._seconds_left: Callable[[], float | None] = lambda: None
-        # The path is passed as bytes, because TensorFlow refuses text for file names that are not UTF-8.
-        self._writer = tf.summary.create_file_writer(os.fsencode(workdir.tensorboard))
+        self._events = open_events(workdir.tensorboard)
         self._terminal = sys.stderr.isatty()
         self._bar = tqdm(
             total=steps, initial=step, unit="step", desc="train", dynamic_ncols=True, disable=not self._terminal
@@ -111,14 +110,10 @@ class ProgressReport:
         """Closes the bar and the file of events."""
         self._bar.close()
         with warn_on_write_error(self.workdir.tensorboard):
-            self._writer.close()
+            self._events.close()
 
     def _write(self, row: Mapping[str, Any]) -> None:
         with warn_on_write_error(self.workdir.metrics):
             self.workdir.append_metrics(dict(row))
         with warn_on_write_error(self.workdir.tensorboard):
-            with self._writer.as_default(step=row["step"]):
-                for name, value in row.items():
-                    if isinstance(value, float):
-                        tf.summary.scalar(name, value)
-            self._writer.flush()
+            self._events.write(row["step"], {name: value for name, value in row.items() if isinstance(value, float)})

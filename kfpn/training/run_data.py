@@ -1,10 +1,11 @@
 """Opens the data of a run: images to train and to evaluate on, and fixed proposals."""
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import tensorflow as tf
+import numpy as np
 
 from kfpn.config.run import Config
 from kfpn.data.annotations import AnnotatedSource
@@ -18,16 +19,21 @@ from kfpn.data.dataset_checks import (
     warn_of_shared_images,
 )
 from kfpn.data.formats import open_source
+from kfpn.data.numpy_batches import stacked_batches
 from kfpn.data.own_augment import load_function
 from kfpn.data.own_split import is_kept_back, open_run_sources, split_by_image
 from kfpn.data.pipeline import train_batches, with_proposals
 from kfpn.data.plan import WHOLE_BATCH, BatchShare, group_by_aspect
-from kfpn.data.proposal_table import ProposalTable, proposals_of
+from kfpn.data.proposal_table import ProposalTable, proposals_of, rows_of_proposals
 from kfpn.data.record import Source
+from kfpn.data.sample_arrays import TrainingSamples
 from kfpn.data.source_masks import boxes_alone
 from kfpn.data.trained_records import trained_records
 from kfpn.data.views import training_sizes
 from kfpn.runs.workdir import Workdir
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 @dataclass(frozen=True)
@@ -64,12 +70,27 @@ class RunData:
         largest = largest_training_input(config.input)
         return len(group_by_aspect(sizes, largest, config.batch_size, config.input.scale_jitter[1]).canvases)
 
-    def batches(self, config: Config, start: int, share: BatchShare = WHOLE_BATCH) -> tf.data.Dataset:
+    def batches(self, config: Config, start: int, share: BatchShare = WHOLE_BATCH) -> "tf.data.Dataset":
         """Returns the data set of the global batches from step `start` on, or of a process's share of them."""
+        from kfpn.data.pipeline import train_batches, with_proposals
+
         batches = train_batches(self.source, config, start, share)
         if self.proposals is None:
             return batches
         return with_proposals(batches, self.proposals, config, config.model.post_nms_train, augmented=True)
+
+    def numpy_batches(self, config: Config, start: int) -> Iterator[dict[str, np.ndarray]]:
+        """Yields the global batches from step `start` on, the same as those of `batches`, made without TensorFlow.
+
+        Raises:
+            ValueError: naming an image that can't be read.
+        """
+        samples = TrainingSamples(self.source, config)
+        rows_of = None
+        if self.proposals is not None:
+            rows_of = rows_of_proposals(self.proposals, config, config.model.post_nms_train, augmented=True)
+        for batch in stacked_batches(samples, samples.planned(start)):
+            yield batch if rows_of is None else {**batch, "proposals": rows_of(batch)}
 
 
 def open_run_data(config: Config, source: Source | str | None, val_source: Source | str | None) -> RunData:

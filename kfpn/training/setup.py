@@ -4,12 +4,12 @@ import time
 from dataclasses import dataclass
 
 import keras
-import tensorflow as tf
 
 from kfpn.config.run import Config
 from kfpn.modeling.submodels import Submodels, build_submodels
 from kfpn.runs.checkpoint import Checkpoints, Progress, named_variables
 from kfpn.runs.workdir import Workdir
+from kfpn.training.backends.training_backend import TrainingBackend
 from kfpn.training.distribution.cluster import Cluster
 from kfpn.training.distribution.worker_stubs import ReadCheckpoints
 from kfpn.training.optimizer import Optimizer
@@ -31,8 +31,7 @@ class Setup:
         config: the run's configuration, with the number of classes of the data.
         workdir: the run's work directory, prepared.
         data: the run's data.
-        strategy: shares the work between devices.
-        cluster: the processes that train together.
+        backend: shares the work between devices.
         initial_weights: weights to start from; None: random weights, or those of the newest checkpoint.
         started: `time.monotonic()` when the command began, or the call of `train`.
     """
@@ -40,10 +39,14 @@ class Setup:
     config: Config
     workdir: Workdir
     data: RunData
-    strategy: tf.distribute.Strategy
-    cluster: Cluster
+    backend: TrainingBackend
     initial_weights: TrainedWeights | None
     started: float
+
+    @property
+    def cluster(self) -> Cluster:
+        """The processes that train together."""
+        return self.backend.cluster
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def build_trainee(setup: Setup) -> Trainee:
     """Builds the detector and its optimizer, with the weights that the run starts from."""
     config, begun = setup.config, time.monotonic()
     keras.utils.set_random_seed(config.seed)
-    with setup.strategy.scope():
+    with setup.backend.scope():
         submodels = build_submodels(config.model)
         # This comes before the optimizer, which then has no variables of the RPN.
         submodels.rpn.trainable = setup.data.proposals is None

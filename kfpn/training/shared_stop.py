@@ -4,12 +4,9 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-import tensorflow as tf
-
-from kfpn.training.backward import STOP
 from kfpn.training.distribution.cluster import Cluster
 from kfpn.training.interrupt import Interruption
-from kfpn.training.optimizer import Optimizer
+from kfpn.training.optimizer import STOP, Optimizer
 
 
 class SharedStop:
@@ -33,9 +30,7 @@ class SharedStop:
         # that step alone.
         self._reader = ThreadPoolExecutor(1, "stop") if cluster.several else None
 
-    def step(
-        self, train: Callable[[Any], dict[str, tf.Tensor]], batch: Any, stop: Interruption
-    ) -> dict[str, tf.Tensor]:
+    def step(self, train: Callable[[Any], dict[str, Any]], batch: Any, stop: Interruption) -> dict[str, Any]:
         """Takes a step, which asks all workers to stop if a signal came to this one, without waiting for it.
 
         Args:

@@ -11,7 +11,6 @@ from kfpn.config.run import Config
 from kfpn.training.backward import STOP, Backward, LossesFunction
 from kfpn.training.distribution.strategy import replica_batch_size
 from kfpn.training.optimizer import Optimizer
-from kfpn.training.progress import say
 from kfpn.training.sampler_noise import NoiseShapesFunction, noise_of, specs_of
 
 
@@ -172,27 +171,6 @@ def accumulate(
             vector, moved = backward(*part)
             total, before = (vector, moved) if total is None else (total + vector, before)
     return total, before
-
-
-def announce_shapes(step: Callable, config: Config, strategy: tf.distribute.Strategy) -> Callable:
-    """Returns a step that prints a line when it takes long because of a new canvas.
-
-    Args:
-        step: from `build_train_step`.
-        config: the run's.
-        strategy: of the step.
-    """
-    seen: set[tuple[int, ...]] = set()
-
-    def announced_step(batch: Any) -> dict[str, tf.Tensor]:
-        shape = local_shape(batch, strategy)
-        if shape not in seen:
-            seen.add(shape)
-            verb = "compiles" if config.jit_compile and not config.masks_on_host else "traces"
-            say(f"{verb} the step for images of {shape[1]} x {shape[2]}; this takes a while, once")
-        return step(batch)
-
-    return announced_step
 
 
 def local_shape(batch: Any, strategy: tf.distribute.Strategy) -> tuple[int, ...]:

@@ -4,29 +4,26 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from kfpn.config.run import Config
 from kfpn.data.out_of_memory import explained_memory, images_in_words
 
 
-def explain_memory(step: Callable, config: Config, strategy: tf.distribute.Strategy) -> Callable:
+def explain_memory(step: Callable, config: Config, shares_of: Callable[[Any], list[Mapping[str, Any]]]) -> Callable:
     """Returns a step that raises one line when memory is used up in it.
 
     Args:
         step: from `build_train_step`.
         config: the run's.
-        strategy: of the step.
+        shares_of: (batch) -> what each replica of this process gets of it.
 
     Raises:
         OutOfMemoryError: when the step is called, see `kfpn.data.out_of_memory.explained_memory`.
     """
 
-    def explained_step(batch: Any) -> dict[str, tf.Tensor]:
+    def explained_step(batch: Any) -> dict[str, Any]:
         def describe() -> tuple[str, str]:
-            local = {name: strategy.experimental_local_results(value) for name, value in batch.items()}
-            shares = ({name: values[i] for name, values in local.items()} for i in range(len(local["images"])))
-            fullest = max(shares, key=_most_boxes)
+            fullest = max(shares_of(batch), key=_most_boxes)
             number = int(np.asarray(fullest["sample_index"])[0]) // config.batch_size + 1
             return f"step {number}, with {_batch_in_words(fullest)}", remedy(config, len(fullest["images"]))
 

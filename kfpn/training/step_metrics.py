@@ -4,7 +4,6 @@ import time
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from kfpn.runs.checkpoint import Progress
 
@@ -20,12 +19,12 @@ class StepMetrics:
     def __init__(self, progress: Progress, batch_size: int):
         self.progress = progress
         self.batch_size = batch_size
-        self._on_device: list[dict[str, tf.Tensor]] = []
+        self._on_device: list[dict[str, Any]] = []
         self._clock = time.monotonic()
         self._timed_steps = 0
         self._timed_seconds = 0.0
 
-    def add(self, values: dict[str, tf.Tensor]) -> None:
+    def add(self, values: dict[str, Any]) -> None:
         """Takes the scalars that a step returned, without waiting for the device."""
         self._on_device.append(values)
 

@@ -1,14 +1,11 @@
 """Trains a detector from a configuration: opens the data, builds, resumes, runs the loop and writes the results."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Any
-
-import keras
-import tensorflow as tf
+from typing import TYPE_CHECKING, Any
 
 from kfpn.config.checks import require_local
 from kfpn.config.old_preset import warn_of_coco
@@ -16,8 +13,6 @@ from kfpn.config.run import Config, to_dict
 from kfpn.data.class_table import describe_source
 from kfpn.data.fingerprint import fingerprint
 from kfpn.data.object_counts import warn_of_crowded_images
-from kfpn.data.pipeline import named_errors
-from kfpn.data.plan import BatchShare
 from kfpn.data.record import Source
 from kfpn.data.repeat_factors import describe_order
 from kfpn.runs.checkpoint import Checkpoints, Progress
@@ -26,14 +21,11 @@ from kfpn.runs.kept_backbone import with_kept_backbone
 from kfpn.runs.lock import sole_training
 from kfpn.runs.precision import dtype_policy
 from kfpn.runs.workdir import Workdir
+from kfpn.training.announced_shapes import announce_shapes
 from kfpn.training.auto_weights import config_with_found_init
-from kfpn.training.determinism import with_determinism
+from kfpn.training.backends.training_backend import TrainingBackend, open_backend
 from kfpn.training.distribution.cluster import Cluster
-from kfpn.training.distribution.replica_batches import distributed_batches
-from kfpn.training.distribution.run_strategy import make_run_strategy, split_cpu, with_norms_of_batch
-from kfpn.training.distribution.strategy import describe_strategy, replica_batch_size
 from kfpn.training.distribution.worker_stubs import ReadWorkdir
-from kfpn.training.exact_masks import run_functions
 from kfpn.training.frozen_weights import warn_of_frozen_weights
 from kfpn.training.interrupt import Interrupted, Interruption
 from kfpn.training.loop import Loop, Run
@@ -43,20 +35,21 @@ from kfpn.training.profile_steps import StepProfile
 from kfpn.training.progress import say
 from kfpn.training.results import measure_recall, read_final, summary_line, write_final
 from kfpn.training.run_data import RunData, open_run_data
-from kfpn.training.sampler_noise import with_noise
 from kfpn.training.setup import Setup, Trainee, build_trainee, make_pace, restore_run
-from kfpn.training.step import announce_shapes, build_train_step, local_shape
 from kfpn.training.step_memory import explain_memory
 from kfpn.training.time_budget import TimeBudget
 from kfpn.training.validation_run import ValidationRun
 from kfpn.weights.identify import read_trained_weights
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 def train(
     config: Config,
     source: Source | str | None = None,
     val_source: Source | str | None = None,
-    strategy: tf.distribute.Strategy | None = None,
+    strategy: "tf.distribute.Strategy | None" = None,
     choose: Callable[[Config, Source, Cluster], Config] | None = None,
 ) -> dict[str, Any]:
     """Trains a detector, or goes on with the run that `config.workdir` holds.
@@ -65,7 +58,7 @@ def train(
         config: everything about the run; `model.num_classes` is taken from the data.
         source: what to train on; None: `config.data`.
         val_source: what to evaluate on; None: `config.val_data` or, without `source` as well, the validation split of `config.data`.
-        strategy: None: `make_run_strategy(config)`.
+        strategy: of TensorFlow, where that is Keras' backend; None: as `config.strategy` says.
         choose: returns the configuration once the data are open, as the preset `auto` does; None: `config` is all of it.
 
     Returns:
@@ -74,22 +67,16 @@ def train(
         the recall; no figures without validation data, no recall on fixed proposals. Workers that are not the chief return {}.
 
     Raises:
-        ValueError: if TensorFlow is not Keras' backend, if the work directory can't be written, has other options or is in use, if
-            data, proposals or weights can't be used, if the replicas can't share a batch, or if a loss is not finite (see `kfpn.training.nonfinite`).
+        ValueError: if Keras' backend is neither TensorFlow nor JAX or can't do what `config` asks for, if the work directory can't be
+            written, has other options or is in use, if data, proposals or weights can't be used, if the replicas can't share a batch, or
+            if a loss is not finite (see `kfpn.training.nonfinite`).
         SystemExit: after Ctrl-C (130) or SIGTERM (0), when all is saved.
     """
     started = command_start()
-    if (backend := keras.backend.backend()) != "tensorflow":
-        raise ValueError(
-            f"KERAS_BACKEND must be tensorflow for kfpn.train, got {backend!r}: unset it, or train by kfpn.trainable(detector).fit"
-        )
     for name in ("workdir", "init", "proposals"):
         require_local(name, getattr(config, name))
-    if strategy is None:
-        split_cpu(config.cpu_devices)
-        # This strategy has to be made before TensorFlow runs any op.
-        strategy = make_run_strategy(config) if config.strategy == "multi_worker" else None
-    cluster = Cluster(strategy)
+    backend = open_backend(config, strategy)
+    cluster = backend.cluster
     config = config_with_found_init(config, cluster)
     workdir = (Workdir if cluster.is_chief else ReadWorkdir)(config.workdir)
     is_new = not workdir.path.exists()
@@ -101,7 +88,7 @@ def train(
             with stop.at_once():
                 data = open_run_data(config, source, val_source)
                 config = choose(config, data.source, cluster) if choose else config
-                return _train_opened(_open(config, workdir, data, strategy, cluster, started))
+                return _train_opened(_open(config, workdir, data, backend, started))
         except Interrupted:
             say("stopped while no step was under way: nothing is lost; run the same command to go on")
             raise SystemExit(stop.exit_code) from None
@@ -111,17 +98,15 @@ def _open(
     config: Config,
     workdir: Workdir,
     data: RunData,
-    strategy: tf.distribute.Strategy | None,
-    cluster: Cluster,
+    backend: TrainingBackend,
     started: float,
 ) -> Setup:
     """Opens what a run is built from, and checks that it fits the work directory and the other workers."""
-    source = data.source
+    source, cluster = data.source, backend.cluster
     if data.val_source is not None:
         warn_of_crowded_images(data.val_source, config.model)
     config = replace(config, model=replace(config.model, num_classes=len(source.class_names)))
-    strategy = strategy or make_run_strategy(config)
-    replica_batch_size(strategy, config.batch_size, config.accumulate)
+    backend = backend.with_devices(config)
     # A run that goes on has its own weights: the file that it began with may be gone.
     initial_weights = read_trained_weights(config.init) if config.init and not workdir.has_checkpoints() else None
     if not config.init:
@@ -137,12 +122,12 @@ def _open(
     )
     workdir.prepare(config, source.class_names, source.category_ids, source.name, data_fingerprint)
     config = with_kept_backbone(workdir.path, config)
-    return Setup(with_norms_of_batch(config, strategy), workdir, data, strategy, cluster, initial_weights, started)
+    return Setup(backend.trained_config(config), workdir, data, backend, initial_weights, started)
 
 
 def _train_opened(setup: Setup) -> dict[str, Any]:
     """Trains an opened run to its last step: builds, resumes, loops and finishes."""
-    setup = replace(setup, config=with_determinism(setup.config))
+    setup = replace(setup, config=setup.backend.with_determinism(setup.config))
     with dtype_policy(setup.config.precision):
         trainee = build_trainee(setup)
         checkpoints, progress = restore_run(setup, trainee)
@@ -173,10 +158,10 @@ def _read_finished(setup: Setup, progress: Progress, pace: Pace) -> dict[str, An
 
 def _loop(setup: Setup, trainee: Trainee, checkpoints: Checkpoints, progress: Progress, pace: Pace) -> None:
     """Runs the loop from the restored step to the last one."""
-    config, workdir, data, strategy = setup.config, setup.workdir, setup.data, setup.strategy
+    config, workdir, data, backend = setup.config, setup.workdir, setup.data, setup.backend
     submodels, optimizer, source = trainee.submodels, trainee.optimizer, data.source
     workdir.drop_metrics_after(progress.step, progress.evaluated)
-    say(describe_strategy(strategy, config.batch_size, config.accumulate))
+    say(backend.describe(config))
     say(describe_source(source))
     for line in describe_order(source, config.input):
         say(line)
@@ -189,20 +174,13 @@ def _loop(setup: Setup, trainee: Trainee, checkpoints: Checkpoints, progress: Pr
         say(f"goes on from step {progress.step}" + (f" of {pace.last}" if pace.last_is_known else ""))
     evaluate = None
     if data.val_source is not None:
-        evaluate = ValidationRun(config, workdir, submodels, data.val_source, data.val_proposals, strategy)
-    losses, noise_shapes = run_functions(config)
-    step = build_train_step(submodels, config, optimizer, strategy, losses, noise_shapes)
-    step = explain_memory(announce_shapes(step, config, strategy), config, strategy)
+        evaluate = ValidationRun(config, workdir, submodels, data.val_source, data.val_proposals, backend)
+    step = backend.train_step(submodels, config, optimizer)
+    step = explain_memory(announce_shapes(step, config, backend.local_shape), config, backend.shares)
     if isinstance(pace, TimeBudget):
-        step = pace.steps.of(step, lambda batch: local_shape(batch, strategy))
+        step = pace.steps.of(step, backend.local_shape)
         pace.probe = None if evaluate is None else evaluate.probe
     profile = StepProfile(config.profile, workdir.path / "profile", progress, pace.last, setup.cluster.is_chief)
-
-    def open_batches(start: int) -> Iterator[Any]:
-        def share_of(share: BatchShare) -> tf.data.Dataset:
-            return with_noise(data.batches(config, start, share), config, noise_shapes)
-
-        return named_errors(distributed_batches(strategy, share_of))
 
     run = Run(
         config=config,
@@ -215,11 +193,11 @@ def _loop(setup: Setup, trainee: Trainee, checkpoints: Checkpoints, progress: Pr
         evaluate=evaluate,
         keep_evaluation=evaluate.write_detections if evaluate is not None and config.report else None,
         cluster=setup.cluster,
-        recorder=Recorder(config, workdir, trainee.variables, partial(data.batches, config), source),
+        recorder=Recorder(config, workdir, trainee.variables, partial(backend.whole_batches, data, config), source),
         pace=pace,
     )
     with profile:
-        Loop(run).train(open_batches)
+        Loop(run).train(partial(backend.batches, data, config))
 
 
 def _finish(setup: Setup, progress: Progress, pace: Pace) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Computes the losses of a trainable detector: what Keras must not see as layers of its own, and what is checked first."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,8 +11,8 @@ from kfpn.config.input_config import InputConfig
 from kfpn.config.model import default_class_names
 from kfpn.config.run import Config, SamplingConfig
 from kfpn.data.sample_arrays import named_cause
-from kfpn.losses.training_losses import training_functions
 from kfpn.modeling.detector import inference_model
+from kfpn.training.exact_masks import run_functions
 from kfpn.weights.detector_parts import settings_of
 
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -30,7 +30,7 @@ class TrainedNetwork:
     def __init__(self, submodels: Any, config: Config):
         self.submodels = submodels
         self.config = config
-        self._losses, self.noise_shapes = _functions(config)
+        self._losses, self.noise_shapes = run_functions(config)
         self._padded: keras.Model | None = None
 
     @property
@@ -49,15 +49,6 @@ class TrainedNetwork:
             self._padded = inference_model(self.submodels, self.config.model, padded=True)
             self._padded.class_names, self._padded.category_ids = detector.class_names, detector.category_ids
         return self._padded
-
-
-def _functions(config: Config) -> tuple[Callable, Callable]:
-    """Returns the losses and the shapes of their noise; exact targets of masks come from the host, through TensorFlow."""
-    if not config.masks_on_host:
-        return training_functions(config)
-    from kfpn.training.exact_masks import run_functions
-
-    return run_functions(config)
 
 
 def config_of(detector: keras.Model, sampling: SamplingConfig) -> Config:

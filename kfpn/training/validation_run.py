@@ -2,11 +2,8 @@
 
 import functools
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
-
-import tensorflow as tf
 
 from kfpn.config.run import Config
 from kfpn.config.tile_options import tiles_in_force
@@ -15,7 +12,6 @@ from kfpn.data.proposal_table import ProposalTable
 from kfpn.data.record import Source
 from kfpn.data.tile_source import TileSource, tiles_without_images
 from kfpn.evaluation.coco_rows import detections_to_coco
-from kfpn.evaluation.compilation import worth_compiling
 from kfpn.evaluation.detect import detections_by_image, evaluate_detections, evaluate_source
 from kfpn.evaluation.detection_limit import deciding_figure, full_images_line, images_at_limit
 from kfpn.evaluation.images_at_once import ImagesAtOnce
@@ -27,13 +23,12 @@ from kfpn.modeling.submodels import Submodels
 from kfpn.plotting.curves import plot_curves
 from kfpn.runs.atomic_files import write_json
 from kfpn.runs.workdir import Workdir
+from kfpn.training.backends.training_backend import TrainingBackend
 from kfpn.training.best_weights import BEST_BY
-from kfpn.training.distribution.replica_detector import ReplicaDetector, local_devices
 from kfpn.training.evaluation_cost import EvaluationCost, estimate_cost
 from kfpn.training.evaluation_memory import EvaluationMemory
 from kfpn.training.progress import say, warn_on_write_error
 from kfpn.training.sample_pictures import write_samples
-from kfpn.training.step_plan import MOST_EVALUATIONS
 from kfpn.training.validation_loss import ValidationLoss
 
 LOSSES = 1.5
@@ -46,10 +41,10 @@ class ValidationRun:
     Args:
         config: the run's configuration.
         workdir: the run's; samples and curves go into it.
-        submodels: of the detector that is trained; make this outside of the strategy's scope.
+        submodels: of the detector that is trained; make this outside of the backend's scope.
         source: of the validation images.
         proposals: of the same images, for a detector whose RPN is not trained; None: the RPN's.
-        strategy: of the run: all replicas of this process evaluate, a batch each. None: one device.
+        backend: of the run: all its devices of this process evaluate, a batch each. None: one device.
 
     Call:
         step: int. Returns the COCO figures and, with `config.val_loss`, the losses on the validation data.
@@ -62,7 +57,7 @@ class ValidationRun:
         submodels: Submodels,
         source: Source,
         proposals: ProposalTable | None = None,
-        strategy: tf.distribute.Strategy | None = None,
+        backend: TrainingBackend | None = None,
     ):
         self.config, self.workdir, self.source, self.proposals = config, workdir, source, proposals
         # A run on tiles is evaluated as it will be used: in tiles, and in whole images.
@@ -72,14 +67,10 @@ class ValidationRun:
             model = inference_model(submodels, config.model, padded=True)
         else:
             model = fast_rcnn_model(submodels, config.model)
-        if strategy is not None and strategy.num_replicas_in_sync > 1 and config.model.norm == "bn":
-            # Each replica has statistics of its own, and those of the first one are saved.
-            strategy = None
-        devices = () if strategy is None else local_devices(strategy)
         # It is made once, so that it is traced once.
-        self._detect = (
-            detect_function(model) if strategy is None else _replicated(model, strategy, config, self._tile_source)
-        )
+        self._detect, devices = detect_function(model), ()
+        if backend is not None:
+            self._detect, devices = backend.detector(model, config, self._tile_source)
         # It is made at the first evaluation, by the process that evaluates, when the training has its memory.
         self._memory = functools.cache(lambda: EvaluationMemory(workdir.evaluation, config, self._tile_source, devices))
         self._decided_by = functools.cache(lambda: deciding_figure(source, config.model.max_detections))
@@ -147,9 +138,3 @@ class ValidationRun:
             return
         with warn_on_write_error(workdir.curves):
             plot_curves(workdir.metrics, workdir.curves)
-
-
-def _replicated(model: Callable, strategy: tf.distribute.Strategy, config: Config, source: Source) -> ReplicaDetector:
-    evaluations = MOST_EVALUATIONS if config.eval_every is None else -(-config.steps // config.eval_every)
-    compiled = worth_compiling(source, config, devices=local_devices(strategy), times=evaluations)
-    return ReplicaDetector(model, strategy, compiled)

@@ -569,10 +569,28 @@ def test_memory_that_runs_out_anywhere_is_one_line(monkeypatch, capsys, error):
     assert said.count("\n") == 1
 
 
-def test_another_backend_of_keras_is_refused_before_the_work(monkeypatch, capsys):
-    monkeypatch.setenv("KERAS_BACKEND", "jax")
-    assert cli.main(["evaluate", "--workdir", "run"]) == 2
-    assert "KERAS_BACKEND must be tensorflow for the command kfpn, got 'jax': unset it" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("backend", "command", "line"),
+    [
+        (
+            "torch",
+            "train --workdir run",
+            "KERAS_BACKEND must be tensorflow or jax for kfpn train, got 'torch': unset it",
+        ),
+        (
+            "torch",
+            "evaluate --workdir run",
+            "KERAS_BACKEND must be tensorflow or jax for this command, got 'torch': unset",
+        ),
+        ("jax", "export saved_model run out", "KERAS_BACKEND must be tensorflow for this command, got 'jax': unset it"),
+    ],
+)
+def test_another_backend_of_keras_is_refused_before_the_work(backend, command, line, monkeypatch, capsys):
+    monkeypatch.setenv("KERAS_BACKEND", backend)
+    assert cli.main(command.split()) == 2
+    said = capsys.readouterr().err
+    assert line in said
+    assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ import pytest
 import tensorflow as tf
 
 from kfpn.data.out_of_memory import OutOfMemoryError, explained_memory, large_images
+from kfpn.training.backends.tensorflow_backend import TensorFlowBackend
+from kfpn.training.distribution.cluster import Cluster
 from kfpn.training.distribution.strategy import make_strategy
 from kfpn.training.step_memory import explain_memory, remedy
 from tests.training import standin
@@ -25,7 +27,7 @@ def test_a_step_without_memory_says_what_was_large_and_what_helps(error):
     batch = {name: tf.constant(value) for name, value in standin.batch(6, 4).items()}
     batch["gt_labels"] = tf.constant(np.where(np.arange(3) < np.array([[1], [3], [0], [2]]), 0, -1).astype(np.int32))
     with pytest.raises(OutOfMemoryError) as caught:
-        explain_memory(failing(error), config, make_strategy("one_device"))(batch)
+        explain_memory(failing(error), config, TensorFlowBackend(Cluster(), make_strategy("one_device")).shares)(batch)
     assert str(caught.value) == (
         "memory must be enough for step 7, with 4 images of 8 x 8 pixels at once and 3 boxes in the fullest, got no more of it: "
         "use --accumulate 2 (the same steps in smaller parts), a smaller --batch-size, a smaller --input.short-side and "

@@ -133,7 +133,8 @@ def test_a_run_and_a_backend_that_can_not_train_are_refused_by_name(monkeypatch)
     built = detector()
     monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
     with pytest.raises(
-        ValueError, match=r"^KERAS_BACKEND must be tensorflow for kfpn\.train, got 'torch': unset it, or train by"
+        ValueError,
+        match=r"^KERAS_BACKEND must be tensorflow or jax for kfpn train and kfpn\.train, got 'torch': set it",
     ):
         kfpn.train(Config())
     monkeypatch.setattr(keras.backend, "backend", lambda: "openvino")

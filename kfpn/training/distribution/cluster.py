@@ -7,9 +7,12 @@ import threading
 import time
 import zlib
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tensorflow as tf
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 PROBE_SECONDS = 2.0
 """Time between two attempts to connect to the other workers."""
@@ -32,18 +35,25 @@ class Cluster:
     Attributes:
         index: int, number of this worker; 0 is the chief, the only one that writes.
         workers: list of addresses host:port in the workers' order; empty for one process.
+        errors: what TensorFlow raises where a worker is gone; empty for one process.
     """
 
-    def __init__(self, strategy: tf.distribute.Strategy | None = None):
+    def __init__(self, strategy: "tf.distribute.Strategy | None" = None):
         self.index = 0
         self.workers: list[str] = []
         self._over = threading.Event()
+        self.errors: tuple[type[Exception], ...] = ()
+        if strategy is None:  # TensorFlow need not be there.
+            return
+        import tensorflow as tf
+
         if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
             resolver = strategy.cluster_resolver
             self.index = int(resolver.task_id or 0)
             self.workers = list(resolver.cluster_spec().job_tasks("worker"))
             if len(self.workers) > 1:
-                self._sum = tf.function(partial(_sum_over_workers, strategy, len(self.workers)), autograph=False)
+                self._sum: Any = tf.function(partial(_sum_over_workers, strategy, len(self.workers)), autograph=False)
+                self.errors = (tf.errors.OpError,)
 
     @property
     def several(self) -> bool:
@@ -67,6 +77,8 @@ class Cluster:
             return [value]
         row = np.zeros(len(self.workers), np.float64)
         row[self.index] = value
+        import tensorflow as tf
+
         return [round(v) for v in self._sum(tf.constant(row)).numpy()]
 
     def any(self, flag: bool) -> bool:
@@ -131,7 +143,7 @@ class Cluster:
                     )
 
 
-def _sum_over_workers(strategy: tf.distribute.Strategy, workers: int, row: tf.Tensor) -> tf.Tensor:
+def _sum_over_workers(strategy: "tf.distribute.Strategy", workers: int, row: Any) -> Any:
     """Returns the sum of a row over all workers.
 
     Args:
@@ -140,7 +152,9 @@ def _sum_over_workers(strategy: tf.distribute.Strategy, workers: int, row: tf.Te
         row: (workers,) float64.
     """
 
-    def add(row: tf.Tensor) -> tf.Tensor:
+    import tensorflow as tf
+
+    def add(row: Any) -> Any:
         # The identity makes a tensor on this replica's device. Each replica of a worker adds its share of the worker's row.
         share = tf.identity(row) / tf.cast(strategy.num_replicas_in_sync // workers, row.dtype)
         return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, share)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import tensorflow as tf
 
 from kfpn.config.run import Config
+from kfpn.training.distribution.equal_shares import idle_devices_line, usable_replicas
 from kfpn.training.distribution.strategy import make_strategy, training_devices
 
 
@@ -53,43 +54,6 @@ def make_run_strategy(config: Config) -> tf.distribute.Strategy:
     if count < len(devices):
         warnings.warn(idle_devices_line(devices, count, config.batch_size, config.accumulate), stacklevel=2)
     return make_strategy("mirrored", devices[:count], cross_device=cross_device)
-
-
-def usable_replicas(devices: int, batch_size: int, accumulate: int = 1) -> int:
-    """Returns the largest number of replicas whose shares of a batch are equal and can be cut into `accumulate` equal parts.
-
-    Args:
-        devices: number of devices, the most that is returned.
-        batch_size: images of the global batch.
-        accumulate: number of parts of a share.
-
-    Returns:
-        At least 1, although `accumulate` may not divide the share of a single replica either.
-    """
-    fitting = (count for count in range(devices, 0, -1) if batch_size % (count * accumulate) == 0)
-    return next(fitting, 1)
-
-
-def idle_devices_line(devices: list[str], count: int, batch_size: int, accumulate: int = 1) -> str:
-    """Returns the line that says which devices train and what would use all of them.
-
-    Args:
-        devices: names of all devices.
-        count: of `usable_replicas`, less than there are devices.
-        batch_size: images of the global batch.
-        accumulate: number of parts of a share.
-    """
-    total, unit = len(devices), len(devices) * accumulate
-    parts = f" in {accumulate} parts each (accumulate)" if accumulate > 1 else ""
-    ways = [f"--batch-size {(batch_size // unit + 1) * unit}"]
-    if batch_size % total == 0:  # Shares are equal, but can't be cut into so many parts.
-        share, part = batch_size // total, batch_size // (count * accumulate)
-        fewer = next(n for n in range(1, share + 1) if share % n == 0 and share // n <= max(1, part))
-        ways.insert(0, f"--accumulate {fewer} (the same step)")
-    return (
-        f"{count} of {total} devices train ({', '.join(devices[:count])}), because more can't share a batch of {batch_size} equally"
-        f"{parts}; {' or '.join(ways)} would use all {total}"
-    )
 
 
 def with_norms_of_batch(config: Config, strategy: tf.distribute.Strategy) -> Config:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from kfpn.training.distribution.cluster_resolver import resolve_cluster
+from kfpn.training.distribution.equal_shares import describe_shares, share_of_replica
 
 CROSS_DEVICE: dict[str, type[tf.distribute.CrossDeviceOps]] = {
     "nccl": tf.distribute.NcclAllReduce,
@@ -115,34 +116,12 @@ def replica_batch_size(strategy: tf.distribute.Strategy, batch_size: int, accumu
         ValueError: naming batch sizes that fit, if the replicas can't get equal shares, or a share can't be cut into
             `accumulate` equal parts.
     """
-    replicas = strategy.num_replicas_in_sync
-    fitting = _sizes_that_fit(batch_size, replicas * accumulate)
-    if batch_size % replicas:
-        raise ValueError(
-            f"batch_size must be a multiple of the number of replicas ({replicas}), got {batch_size}: all of them take part, so "
-            f"use --batch-size {fitting}"
-        )
-    share = batch_size // replicas
-    if share % accumulate:
-        divisors = " or ".join(str(n) for n in range(1, share + 1) if share % n == 0)
-        raise ValueError(
-            f"accumulate must divide each replica's share of batch_size ({share}), got {accumulate}: use --accumulate "
-            f"{divisors}, or --batch-size {fitting}"
-        )
-    return share
-
-
-def _sizes_that_fit(batch_size: int, unit: int) -> str:
-    """Returns the multiples of a unit next to a batch size, such as `12 or 18`."""
-    below = batch_size // unit * unit
-    return f"{below} or {below + unit}" if below else f"{unit}"
+    return share_of_replica(strategy.num_replicas_in_sync, batch_size, accumulate)
 
 
 def describe_strategy(strategy: tf.distribute.Strategy, batch_size: int, accumulate: int = 1) -> str:
     """Returns the first line of a run: strategy, replicas, devices and batch sizes; arguments as in `replica_batch_size`."""
-    share = replica_batch_size(strategy, batch_size, accumulate)
     devices = ", ".join(_short_name(device) for device in strategy.extended.worker_devices)
-    parts = f" in {accumulate} parts" if accumulate > 1 else ""
     kind, place = "one_device", f"on {devices}"
     if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         resolver = strategy.cluster_resolver
@@ -151,10 +130,7 @@ def describe_strategy(strategy: tf.distribute.Strategy, batch_size: int, accumul
         place = f"in {len(workers)} worker(s); this is worker {resolver.task_id} ({workers[resolver.task_id]}) with {devices}"
     elif isinstance(strategy, tf.distribute.MirroredStrategy):
         kind = "mirrored"
-    return (
-        f"strategy {kind}: {strategy.num_replicas_in_sync} replica(s) {place}; "
-        f"global batch {batch_size}, {share} a replica{parts}"
-    )
+    return describe_shares(kind, strategy.num_replicas_in_sync, place, batch_size, accumulate)
 
 
 def _short_name(device: str) -> str:

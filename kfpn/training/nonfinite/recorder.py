@@ -1,13 +1,12 @@
 """Records a step without a finite loss in the folder nan/ of a work directory, and computes it again layer by layer."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from PIL import Image
 
 from kfpn.config.run import Config
@@ -22,6 +21,7 @@ from kfpn.training.exact_masks import run_functions
 from kfpn.training.nonfinite.diagnose import Finding, diagnose
 from kfpn.training.nonfinite.kept_batch import read_batch, write_batch
 from kfpn.training.optimizer import Optimizer
+from kfpn.training.tensorflow_errors import tensorflow_errors
 
 _BATCH, _STATE, _REPORT = "batch.npz", "state", "report.json"
 _NOT_LOSSES = ("lr", "grad_norm", "loss", "skipped")
@@ -48,7 +48,7 @@ class Recorder:
         config: the run's.
         workdir: the run's.
         variables: name -> variable, the whole state of the run, as in its checkpoints.
-        batches: (step) -> tf.data.Dataset of the global batches from that step on.
+        batches: (step) -> the global batches from that step on, name -> (B, ...) each.
         source: of the training images.
     """
 
@@ -57,7 +57,7 @@ class Recorder:
         config: Config,
         workdir: Workdir,
         variables: Mapping[str, keras.Variable],
-        batches: Callable[[int], tf.data.Dataset],
+        batches: Callable[[int], Iterable[Mapping[str, Any]]],
         source: Source,
     ):
         self.config = config
@@ -85,14 +85,18 @@ class Recorder:
         folder = self.workdir.nan
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            batch = {name: value.numpy() for name, value in next(iter(self.batches(step - 1))).items()}
+            batch = {name: np.asarray(value) for name, value in next(iter(self.batches(step - 1))).items()}
             write_batch(folder / _BATCH, batch)
             Checkpoints(folder / _STATE, self.variables, keep=1).save(progress)
             images = [self.source[int(index)].name for index in batch["record_index"]]
             report = {"step": step, "row": {name: str(value) for name, value in row.items()}, "images": images}
             write_json(folder / _REPORT, report)
             draw_batch(folder, batch, self.source.class_names)
-        except (OSError, ValueError, tf.errors.OpError) as error:  # For example a full disk, or an image that is gone.
+        except (
+            OSError,
+            ValueError,
+            *tensorflow_errors(),
+        ) as error:  # For example a full disk, or an image that is gone.
             return f"{folder} can't be written ({error}), so nothing of the step is kept"
         kept = (
             f"batch, state and pictures are in {folder} ({', '.join(images)}); `kfpn replay-nan --workdir "
@@ -161,7 +165,7 @@ def replay(config: Config, workdir: Workdir) -> Finding:
         ValueError: naming the file, if batch or state can't be read or don't belong to the configuration.
     """
     path = workdir.nan / _BATCH
-    batch = {name: tf.constant(value) for name, value in read_batch(path).items()}
+    batch = read_batch(path)
     with dtype_policy(config.precision):
         submodels = build_submodels(config.model)
         submodels.rpn.trainable = not config.proposals

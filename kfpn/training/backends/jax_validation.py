@@ -1,0 +1,56 @@
+"""Computes the losses of validation images by JAX."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import keras
+import numpy as np
+
+from kfpn.config.run import Config
+from kfpn.data.numpy_batches import stacked_batches
+from kfpn.data.proposal_table import ProposalTable, rows_of_proposals
+from kfpn.data.record import Source
+from kfpn.data.sample_arrays import EvaluationSamples
+from kfpn.modeling.submodels import Submodels
+from kfpn.training.backends.jax_batches import split_noise, trained_arrays, with_run_noise
+from kfpn.training.exact_masks import run_functions
+
+
+class JaxValidation:
+    """Makes batches of validation images with their ground truth without TensorFlow, and computes their losses on one device.
+
+    Args:
+        submodels, config, source, proposals: as `kfpn.training.validation_loss.ValidationLoss` takes them.
+    """
+
+    def __init__(
+        self, submodels: Submodels, config: Config, source: Source, proposals: ProposalTable | None = None
+    ) -> None:
+        self.config, self.source, self.proposals = config, source, proposals
+        losses, self._noise_shapes = run_functions(config)
+        self._variables = list(submodels.weights_model.variables)
+
+        def measure(values: list[Any], batch: dict[str, Any]) -> dict[str, Any]:
+            with keras.StatelessScope(list(zip(self._variables, values, strict=True))):
+                return losses(submodels, config, *split_noise(batch), training=False)
+
+        self._losses = jax.jit(measure)
+
+    def batches(self, rows: int) -> Iterator[dict[str, np.ndarray]]:
+        """Yields the batches of `rows` images."""
+        config = self.config
+        samples = EvaluationSamples(self.source, config, config.batch_size, truth=True)
+        rows_of = None
+        if self.proposals is not None:
+            rows_of = rows_of_proposals(self.proposals, config, config.model.post_nms_train, augmented=False)
+        for batch in stacked_batches(samples, samples.planned(rows)):
+            whole = batch if rows_of is None else {**batch, "proposals": rows_of(batch)}
+            yield with_run_noise(whole, config, self._noise_shapes)
+
+    def losses(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns the losses of each image of a batch, (B,) each."""
+        device = jax.local_devices()[0]
+        values = jax.device_put([variable.value for variable in self._variables], device)
+        placed = jax.device_put(trained_arrays(batch), device)
+        return {name: np.asarray(value) for name, value in self._losses(values, placed).items()}

@@ -1,0 +1,125 @@
+"""Tests `kfpn.train` on JAX: the losses of TensorFlow, the same bits after a kill, refused steps, and any number of devices."""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.eager import eagerly
+from tests.training.backends import small_run
+from tests.training.kills import same_rows, same_state
+from tests.training.test_other_backends import QUICKLY_COMPILED
+
+ROOT = Path(__file__).resolve().parents[3]
+STEPS = 20
+
+needs_jax = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs jax")
+
+
+@pytest.fixture(scope="module")
+def run_on_jax(tmp_path_factory):
+    """Returns a function that trains on JAX in another process, where TensorFlow can't be imported; all share what was compiled."""
+    compiled = tmp_path_factory.mktemp("compiled")
+
+    def run(folder, *changes, exit_code=0):
+        env = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(ROOT), **QUICKLY_COMPILED}
+        env |= {"JAX_COMPILATION_CACHE_DIR": str(compiled), "JAX_PLATFORMS": "cpu"}
+        command = [sys.executable, "-m", "tests.training.backends.small_run", str(folder), *map(json.dumps, changes)]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
+        assert done.returncode == exit_code, done.stderr[-3000:]
+        if exit_code:
+            return []
+        got = json.loads(done.stdout.splitlines()[-1])
+        assert got["tensorflow"] == []
+        return got["runs"]
+
+    return run
+
+
+def rows_of(workdir, *names):
+    """Returns the rows of training metrics: (steps, names)."""
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return np.array([[row[name] for name in names] for row in rows if "lr" in row])
+
+
+LOSSES = ("rpn_class", "rpn_box", "roi_class", "roi_box", "loss")
+
+
+@needs_jax
+def test_a_killed_run_goes_on_with_the_same_bits_and_on_tensorflow_with_the_same_losses(run_on_jax, tmp_path):
+    options = {"steps": STEPS, "eval_every": STEPS, "val_loss": True, "accumulate": 2}
+    whole, parts, other = tmp_path / "whole", tmp_path / "parts", tmp_path / "other"
+    (final,) = run_on_jax(whole, options)
+    run_on_jax(parts, {**options, "kill_at": 2}, exit_code=-signal.SIGKILL)
+    assert [path.name for path in (parts / "0/checkpoints").glob("*.npz")] == ["step_00000001.npz"]
+    shutil.copytree(parts / "0", other / "0")
+    (again,) = run_on_jax(parts, options)
+    same_state(whole / "0", parts / "0", STEPS)
+    same_rows(whole / "0", parts / "0")
+    assert final["AP"] == again["AP"]
+    with eagerly():
+        on_tensorflow = small_run.trained(other / "0", **options)
+    np.testing.assert_allclose(rows_of(other / "0", *LOSSES), rows_of(whole / "0", *LOSSES), rtol=1e-3, atol=1e-6)
+    assert on_tensorflow["AP"] == pytest.approx(final["AP"], abs=0.02)
+    files = [{path.name for path in (folder / "0").iterdir()} for folder in (whole, other)]
+    assert files[0] == files[1]
+    assert len(list((whole / "0/tensorboard").iterdir())) == 1
+
+
+@needs_jax
+def test_the_answer_does_not_depend_on_the_number_of_devices(run_on_jax, tmp_path):
+    same = {"steps": STEPS, "eval_every": STEPS, "batch_size": 8, "log_every": 1}
+    shared = {**same, "strategy": "mirrored", "cpu_devices": 8}
+    finals = run_on_jax(tmp_path, shared, {**shared, "accumulate": 4}, same)
+    for other in (tmp_path / "1", tmp_path / "2"):
+        np.testing.assert_allclose(rows_of(other, *LOSSES), rows_of(tmp_path / "0", *LOSSES), rtol=1e-5)
+        name = f"checkpoints/step_{STEPS:08d}.npz"
+        with np.load(tmp_path / "0" / name) as one, np.load(other / name) as two:
+            for key in set(one.files) - {"progress"}:
+                np.testing.assert_allclose(one[key], two[key], atol=1e-5, err_msg=key)
+    assert len({final["AP"] for final in finals}) == 1
+
+
+@needs_jax
+def test_a_run_that_diverges_stops_before_the_step_and_names_what_was_first_not_finite(run_on_jax, tmp_path):
+    options = {"optimizer": {"learning_rate": 1e9, "warmup_steps": 0, "clip_norm": None}}
+    (got,) = run_on_jax(tmp_path, options)
+    assert "must be finite, got" in got["error"]
+    assert "first to go was the output of layer" in got["error"]
+    report = json.loads((tmp_path / "0/nan/report.json").read_text())
+    with np.load(tmp_path / f"0/checkpoints/step_{report['step'] - 1:08d}.npz") as kept:
+        assert all(np.isfinite(kept[name]).all() for name in kept.files if name != "progress")
+
+
+@needs_jax
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        (
+            {"strategy": "multi_worker"},
+            "strategy must be one_device or mirrored with KERAS_BACKEND=jax, got 'multi_worker'",
+        ),
+        (
+            {"model": {"norm": "sync_bn"}},
+            "model.norm must be bn, gn or frozen_bn with KERAS_BACKEND=jax, got 'sync_bn'",
+        ),
+        ({"cross_device": "nccl"}, "cross_device must be auto with KERAS_BACKEND=jax, got 'nccl'"),
+        (
+            {"model": {"mask": True}, "sampling": {"mask_targets": "polygons"}},
+            "sampling.mask_targets must be grid with",
+        ),
+    ],
+)
+def test_what_jax_can_not_do_is_refused_in_one_line(changes, line):
+    from kfpn.training.backends.jax_devices import require_options_of_jax
+
+    with pytest.raises(ValueError, match=f"^{re.escape(line)}"):
+        require_options_of_jax(small_run.config("run", **changes))
