@@ -14,7 +14,6 @@ from kfpn.ops import boxes as box_ops
 from kfpn.ops.boxes import gather_rows
 
 
-
 def stage_targets(boxes, exists, gt: dict, num_classes: int, stage: int) -> Targets:
     """Matches the boxes that a stage looks at anew; all of them count, nothing is sampled.
 

@@ -44,7 +44,7 @@ def fit_heads(
     if old == new and (not names or not known or names == known):
         return fresh
     why = f"{old} classes there, {new} here" if old != new else "the classes have other names"
-    of_classes = _of_classes(trained, variables)
+    of_classes = _keys_of_classes(trained, variables)
     taken = of_classes & tensors.keys()
     parts = ["class logits", *(["box deltas"] if taken & {*DELTAS} else [])]
     text = " and ".join(parts) + (", masks" if taken & {*MASK_PREDICTOR} else "")
@@ -54,7 +54,7 @@ def fit_heads(
     return fresh | (variables.keys() & of_classes)
 
 
-def _of_classes(trained: TrainedWeights, variables: Mapping[str, Any]) -> set[str]:
+def _keys_of_classes(trained: TrainedWeights, variables: Mapping[str, Any]) -> set[str]:
     """Returns the keys of the variables that have a part for each class."""
     keys = {key for key in variables if LOGITS.match(key)}
     keys |= set() if has_later_stages(variables) else {*DELTAS}

@@ -193,8 +193,6 @@ def test_settings_that_a_cascade_cannot_have_are_named():
     with pytest.raises(ValueError, match=r"model\.cascade must be off with pyramid c4, got both: the box head of c4"):
         kfpn.build_detector(3, "resnet18", cascade=True, pyramid="c4")
     with pytest.raises(ValueError, match=r"roi_positive_iou must be at most 0\.6 with model\.cascade, got 0\.65"):
-        kfpn.Config(
-            model=kfpn.ModelConfig(cascade=True), sampling=kfpn.SamplingConfig(roi_positive_iou=0.65)
-        )
+        kfpn.Config(model=kfpn.ModelConfig(cascade=True), sampling=kfpn.SamplingConfig(roi_positive_iou=0.65))
     with pytest.raises(ValueError, match=r"model\.cascade must be"):
         kfpn.build_detector(3, "resnet18", cascade="three")

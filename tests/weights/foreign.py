@@ -171,7 +171,9 @@ def detectron2_cascade(units, layers, stages, **buffers):
     names = {"fc1": "box_head.{}.fc1", "fc2": "box_head.{}.fc2", "cls": "box_predictor.{}.cls_score"}
     names |= {"box": "box_predictor.{}.bbox_pred"}
     state = detectron2(units, layers, **buffers)
-    state = {name: value for name, value in state.items() if not name.startswith(("roi_heads.box_head.", "roi_heads.box_p"))}
+    state = {
+        name: value for name, value in state.items() if not name.startswith(("roi_heads.box_head.", "roi_heads.box_p"))
+    }
     for i, stage in enumerate(stages):
         state |= _named(stage, {part: "roi_heads." + name.format(i) for part, name in names.items()})
     return state

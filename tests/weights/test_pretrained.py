@@ -246,7 +246,10 @@ def test_an_entry_cannot_be_changed():
 
 @pytest.mark.parametrize(
     ("schedule", "figures", "place"),
-    [("1x", (42.1, 36.4), "138602847/model_final_e9d89b.pkl"), ("3x", (44.3, 38.5), "144998488/model_final_480dd8.pkl")],
+    [
+        ("1x", (42.1, 36.4), "138602847/model_final_e9d89b.pkl"),
+        ("3x", (44.3, 38.5), "144998488/model_final_480dd8.pkl"),
+    ],
 )
 def test_the_cascades_have_the_figures_and_addresses_of_detectron2s_zoo(schedule, figures, place):
     known = find_pretrained(f"detectron2:cascade_mask_rcnn_R_50_FPN_{schedule}")

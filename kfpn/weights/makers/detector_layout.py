@@ -82,7 +82,7 @@ def to_kfpn_layout(
         ValueError: if shapes contradict one another, or if the anchors or boxes are of a kind that kfpn does not have.
     """
     stages = stages_of("head_fc1_2/kernel" in tensors)
-    channels, side = [_roi_features(path, tensors, tensors[f"head_fc1{stage}/kernel"]) for stage in stages][0]
+    (channels, side), *_ = [_roi_features(path, tensors, tensors[f"head_fc1{stage}/kernel"]) for stage in stages]
     anchors = tensors["rpn_logits/bias"].value.size
     if anchors != ratios:
         raise ValueError(

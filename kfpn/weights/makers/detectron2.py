@@ -61,7 +61,9 @@ DETECTOR_NAMES: dict[str, tuple[str, ...]] = {
 }
 """kfpn's layer -> detectron2's names for it."""
 CASCADE_NAMES = DETECTOR_NAMES | {
-    f"{layer}{ending}": (DETECTOR_NAMES[layer][0].replace("box_head.", f"box_head.{i}.").replace("predictor.", f"predictor.{i}."),)
+    f"{layer}{ending}": (
+        DETECTOR_NAMES[layer][0].replace("box_head.", f"box_head.{i}.").replace("predictor.", f"predictor.{i}."),
+    )
     for i, ending in enumerate(STAGES)
     for layer in BOX_LAYERS
 }
