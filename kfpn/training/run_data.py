@@ -72,7 +72,6 @@ class RunData:
 
     def batches(self, config: Config, start: int, share: BatchShare = WHOLE_BATCH) -> "tf.data.Dataset":
         """Returns the data set of the global batches from step `start` on, or of a process's share of them."""
-        from kfpn.data.pipeline import train_batches, with_proposals
 
         batches = train_batches(self.source, config, start, share)
         if self.proposals is None:
