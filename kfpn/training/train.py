@@ -22,6 +22,8 @@ from kfpn.data.pipeline import named_errors
 from kfpn.data.plan import BatchShare
 from kfpn.data.record import Source
 from kfpn.data.repeat_factors import describe_order
+from kfpn.modeling.segment_submodels import SegmentSubmodels
+from kfpn.modeling.submodels import Submodels
 from kfpn.runs.checkpoint import Checkpoints, Progress
 from kfpn.runs.command_start import command_start
 from kfpn.runs.kept_backbone import with_kept_backbone
@@ -46,6 +48,7 @@ from kfpn.training.progress import say
 from kfpn.training.results import measure_recall, read_final, summary_line, write_final
 from kfpn.training.run_data import RunData, open_run_data
 from kfpn.training.sampler_noise import with_noise
+from kfpn.training.segment_validation import SegmentValidationRun
 from kfpn.training.setup import Setup, Trainee, build_trainee, make_pace, restore_run
 from kfpn.training.step import announce_shapes, build_train_step, local_shape
 from kfpn.training.step_memory import explain_memory
@@ -119,7 +122,7 @@ def _open(
 ) -> Setup:
     """Opens what a run is built from, and checks that it fits the work directory and the other workers."""
     source = data.source
-    if data.val_source is not None:
+    if data.val_source is not None and config.model.task == "detections":
         warn_of_crowded_images(data.val_source, config.model)
     config = replace(config, model=replace(config.model, num_classes=len(source.class_names)))
     strategy = strategy or make_run_strategy(config)
@@ -191,9 +194,7 @@ def _loop(setup: Setup, trainee: Trainee, checkpoints: Checkpoints, progress: Pr
     say(f"work directory {workdir.path}")
     if progress.step:
         say(f"goes on from step {progress.step}" + (f" of {pace.last}" if pace.last_is_known else ""))
-    evaluate = None
-    if data.val_source is not None:
-        evaluate = ValidationRun(config, workdir, submodels, data.val_source, data.val_proposals, strategy)
+    evaluate = _validation_run(setup, submodels)
     losses, noise_shapes = run_functions(config)
     step = build_train_step(submodels, config, optimizer, strategy, losses, noise_shapes)
     step = explain_memory(announce_shapes(step, config, strategy), config, strategy)
@@ -217,13 +218,25 @@ def _loop(setup: Setup, trainee: Trainee, checkpoints: Checkpoints, progress: Pr
         checkpoints=checkpoints,
         progress=progress,
         evaluate=evaluate,
-        keep_evaluation=evaluate.write_detections if evaluate is not None and config.report else None,
+        keep_evaluation=evaluate.write_detections if isinstance(evaluate, ValidationRun) and config.report else None,
         cluster=setup.cluster,
         recorder=Recorder(config, workdir, trainee.variables, partial(data.batches, config), source),
         pace=pace,
     )
     with profile:
         Loop(run).train(open_batches)
+
+
+def _validation_run(
+    setup: Setup, submodels: Submodels | SegmentSubmodels
+) -> ValidationRun | SegmentValidationRun | None:
+    """Makes what evaluates the weights of a run; None without validation data."""
+    config, workdir, data = setup.config, setup.workdir, setup.data
+    if data.val_source is None:
+        return None
+    if isinstance(submodels, SegmentSubmodels):
+        return SegmentValidationRun(config, workdir, submodels, data.val_source)
+    return ValidationRun(config, workdir, submodels, data.val_source, data.val_proposals, setup.strategy)
 
 
 def _finish(setup: Setup, progress: Progress, pace: Pace) -> dict[str, Any]:

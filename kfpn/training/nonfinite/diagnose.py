@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from kfpn.config.run import Config
 from kfpn.losses.training_losses import noise_shapes, training_losses
+from kfpn.modeling.segment_submodels import SegmentSubmodels
 from kfpn.modeling.submodels import Submodels
 from kfpn.training.sampler_noise import sampler_noise
 
@@ -38,7 +39,7 @@ class Finding:
 
 
 def diagnose(
-    submodels: Submodels,
+    submodels: Submodels | SegmentSubmodels,
     config: Config,
     batch: Mapping[str, tf.Tensor],
     scale: tf.Tensor,
@@ -82,7 +83,7 @@ def diagnose(
 
 
 @contextmanager
-def _watched(submodels: Submodels) -> Iterator[list[tuple[str, tf.Tensor]]]:
+def _watched(submodels: Submodels | SegmentSubmodels) -> Iterator[list[tuple[str, tf.Tensor]]]:
     """Yields a list that collects (layer name, output) of every call of a layer in a `with` block, in order."""
     seen: list[tuple[str, tf.Tensor]] = []
 
@@ -104,7 +105,7 @@ def _watched(submodels: Submodels) -> Iterator[list[tuple[str, tf.Tensor]]]:
             del layer.call
 
 
-def _layers_by_name(submodels: Submodels) -> dict[str, keras.Layer]:
+def _layers_by_name(submodels: Submodels | SegmentSubmodels) -> dict[str, keras.Layer]:
     """Returns `features/conv1` -> layer: every layer once, without input layers and models."""
     layers: dict[str, keras.Layer] = {}
 
@@ -117,9 +118,7 @@ def _layers_by_name(submodels: Submodels) -> dict[str, keras.Layer]:
             ):
                 layers[f"{prefix}/{layer.name}"] = layer
 
-    parts = {"features": [submodels.features, submodels.padded_features], "rpn": [submodels.rpn]}
-    parts |= {head.name: [head] for head in submodels.heads.values()}
-    for part, models in parts.items():
+    for part, models in submodels.parts.items():
         for model in models:
             collect(part, model)
     return layers
