@@ -139,18 +139,21 @@ def test_evaluate_prints_and_writes_the_recall(config, final, validation, tmp_pa
 @pytest.mark.parametrize(
     "words",
     [
-        ["export", "saved_model", "--output", "{tmp}/saved"],
-        ["export", "onnx", "--output", "{tmp}/one.onnx"],
-        ["visualize", "{tmp}/one.png", "--output", "{tmp}"],
-        ["proposals", "--output", "{tmp}/proposals.npz"],
-        ["report", "--output", "{tmp}/report.html"],
+        ["export", "saved_model", "{run}", "{tmp}/saved"],
+        ["export", "onnx", "{run}", "{tmp}/one.onnx"],
+        ["visualize", "{tmp}/one.png", "--workdir", "{run}", "--output", "{tmp}"],
+        ["proposals", "--workdir", "{run}", "--output", "{tmp}/proposals.npz"],
+        ["report", "--workdir", "{run}", "--output", "{tmp}/report.html"],
     ],
     ids=lambda words: words[0] + words[1] * (words[0] == "export"),
 )
 def test_other_commands_say_that_they_take_detectors_alone(config, final, tmp_path, words, capsys):
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "one.png")
-    line = [word.replace("{tmp}", str(tmp_path)) for word in words]
-    assert cli.main([*line, "--workdir", config.workdir]) == 2
+    places = {"{tmp}": str(tmp_path), "{run}": config.workdir}
+    line = words
+    for place, path in places.items():
+        line = [word.replace(place, path) for word in line]
+    assert cli.main(line) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "workdir must hold a detector, got" in said
