@@ -5,7 +5,7 @@ from kfpn.config.model import ModelConfig as ModelConfig
 from kfpn.config.optimizer_config import OptimizerConfig as OptimizerConfig
 from kfpn.config.presets import preset as preset
 from kfpn.config.run import Config as Config
-from kfpn.config.run import SamplingConfig as SamplingConfig
+from kfpn.config.sampling_config import SamplingConfig as SamplingConfig
 from kfpn.config.tile_options import Tiles as Tiles
 from kfpn.data.class_table import describe_source as describe_source
 from kfpn.data.formats import open_source as open_source
@@ -26,9 +26,11 @@ from kfpn.inference.predict import predict as predict
 from kfpn.inference.tiled_pyramid import TiledPyramid as TiledPyramid
 from kfpn.modeling.detector import build_detector as build_detector
 from kfpn.modeling.fast_rcnn import proposals_model as proposals_model
+from kfpn.modeling.segmenter import build_segmenter as build_segmenter
 from kfpn.ops.mask_paste import paste_masks as paste_masks
 from kfpn.plotting.draw_boxes import draw_detections as draw_detections
 from kfpn.plotting.pyramid_page import draw_page as draw_page
+from kfpn.runs.load import load_segmenter as load_segmenter
 from kfpn.runs.load import load_submodels as load_submodels
 from kfpn.runs.workdir import Workdir as Workdir
 from kfpn.training import callbacks as callbacks

@@ -35,6 +35,7 @@ from kfpn.cli.options import (
     Visualize,
 )
 from kfpn.cli.report_command import Report
+from kfpn.cli.segment_options import for_segments, require_named_preset
 from kfpn.cli.sheet_options import sheet_defaults
 from kfpn.config.checks import require_local
 from kfpn.config.model import ModelConfig
@@ -194,10 +195,10 @@ def train_defaults(args: Sequence[str]) -> Config:
     preset `auto` it says nothing but the data, the weights and the work directory: see `kfpn.cli.auto_options`.
 
     Args:
-        args: the command line; only `--preset`, `--data`, `--init`, `--mask`, `--workdir`, `--minutes` and `--steps` are looked at.
+        args: the command line; only `--preset`, `--data`, `--init`, `--mask`, `--task`, `--workdir`, `--minutes` and `--steps` are looked at.
 
     Raises:
-        ValueError: for weights that can't be read, and for both minutes and steps.
+        ValueError: for weights that can't be read, for both minutes and steps, and for segments without a preset.
     """
     if args[:1] != ["train"]:
         return preset("shapes")
@@ -205,11 +206,12 @@ def train_defaults(args: Sequence[str]) -> Config:
     require_local("init", init)
     init = None if init == "None" else init
     if is_automatic(option_value(args, "preset"), data):
+        require_named_preset(args)
         start = start_config(data or "shapes", init)
         return _with_minutes(dataclasses.replace(start, workdir=option_value(args, "workdir") or start.workdir), args)
     name = option_value(args, "preset") or ("finetune" if init else "shapes")
     # An unknown preset is left to the parser, which lists the known ones.
-    config = preset(name if name in PRESETS else "shapes")
+    config = for_segments(preset(name if name in PRESETS else "shapes"), args)
     if config.preset == "shapes" and asks_for_masks(args):
         # A step takes a tenth longer with masks. These steps end within a quarter of an hour on two slow cores.
         config = dataclasses.replace(config, steps=3000, eval_every=1500)

@@ -13,6 +13,7 @@ from kfpn.cli.evaluate_command import TILES_OF_TRAINING, evaluate_and_print, req
 from kfpn.cli.exports import EXPORTS
 from kfpn.cli.idle_gpu import warn_of_idle_gpu
 from kfpn.cli.report_command import Report, report_and_print, report_on_training
+from kfpn.cli.segment_commands import holds_segments, predict_segments
 from kfpn.config.checks import require_local
 from kfpn.config.run import Config
 from kfpn.config.test_scales import parse_scales
@@ -76,6 +77,8 @@ def _predict(command: options.Predict) -> int:
     from kfpn.runs.load import limited, load_trained_detector
 
     require_local("output", command.output)
+    if holds_segments(command.workdir):
+        return predict_segments(command)
     inputs, output = find_inputs(command.images), Path(command.output)
     model = load_trained_detector(command.workdir, True, command.max_detections)
     config = limited(_run_config(command.workdir), command.max_detections)

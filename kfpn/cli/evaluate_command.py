@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from kfpn.cli.options import Evaluate
+from kfpn.cli.segment_commands import evaluate_segments_and_print, holds_segments
 from kfpn.config.checks import require_local
 from kfpn.config.test_scales import parse_scales
 from kfpn.config.tile_options import asked_tiles
@@ -33,6 +34,8 @@ def evaluate_and_print(command: Evaluate) -> int:
     for name, file in (("json", command.json), ("detections", command.detections)):
         if file:
             require_place(name, file)
+    if holds_segments(command.workdir):
+        return evaluate_segments_and_print(command)
     scales, tiles = (
         parse_scales(command.scales) or None,
         asked_tiles(command.tiles, command.overlap, command.tiles_only),

@@ -8,6 +8,7 @@ import tyro.conf
 from kfpn.config.backbone_settings import check_backbone
 from kfpn.config.checks import NOT_NEGATIVE, POSITIVE, SHARE, WHOLE_OR_NONE, check, is_int, one_of, positive, whole
 from kfpn.config.field_types import require_types
+from kfpn.config.segment_settings import check_segments
 
 Pyramid = Literal["fpn", "bottom_up", "top_down", "finest", "c4", "c5"]
 Upsampling = Literal["nearest", "bilinear"]
@@ -17,6 +18,8 @@ AnchorStrides = Literal["level", "image"]
 Padding = Literal["zero", "foreign"]
 MaskClasses = Literal["each", "agnostic"]
 Pasting = Literal["sampled", "resized"]
+Task = Literal["detections", "segments"]
+SegmentWindows = Literal["both", "5x5", "7x7"]
 
 SINGLE_LEVEL: dict[str, tuple[str, ...]] = {"finest": ("P2",), "c4": ("C4",), "c5": ("C5",)}
 """Pyramid -> its level, for the pyramids that have only one."""
@@ -143,6 +146,17 @@ class ModelConfig:
     pasting: Pasting = "sampled"
     """How a mask is put into its image. sampled: each pixel's centre takes its value of the 28 x 28 cells (detectron2). resized: the
     cells, with a ring of zeros, are enlarged to whole pixels (torchvision)."""
+    task: Annotated[Task, tyro.conf.arg(aliases=("--task",))] = "detections"
+    """What the network gives: detections, or segments: masks of whatever looks like an object, without classes (FPN, section 6;
+    docs/segments.md). The training data must have masks for segments, whose windows follow `anchor_sizes`."""
+    segment_windows: SegmentWindows = "both"
+    """The windows that segments are proposed from: 5x5 cells of a level, 7x7 cells for objects larger by the root of 2, or both."""
+    segment_side: int = 14
+    """Cells of a segment's mask, a side; 28 is the doubled resolution of the paper's table 6."""
+    segment_width: int = 512
+    """Units of the hidden layer that looks at a window."""
+    max_segments: int = 1000
+    """Segments an image: those of the best scores of all levels, without NMS."""
     pixel_mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     """Subtracted from R, G, B (0-255)."""
     pixel_std: tuple[float, float, float] = (58.395, 57.12, 57.375)
@@ -162,6 +176,7 @@ class ModelConfig:
         check(self, "model.", "padding", one_of(Padding))
         check(self, "model.", "mask_classes", one_of(MaskClasses))
         check(self, "model.", "pasting", one_of(Pasting))
+        check_segments(self)
         check(self, "model.", "canonical_size", POSITIVE)
         check(self, "model.", "norm_epsilon min_proposal_size min_detection_size", NOT_NEGATIVE)
         self._check_pyramid()
@@ -182,6 +197,11 @@ class ModelConfig:
     def levels(self) -> tuple[str, ...]:
         """The levels that the RPN looks at, the finest first: P2 to P6, or the only one that `pyramid` has."""
         return SINGLE_LEVEL.get(self.pyramid) or ("P2", "P3", "P4", "P5", "P6")[: 5 if self.p6 else 4]
+
+    @property
+    def learns_masks(self) -> bool:
+        """Whether the training data must have masks: for a mask head, or for segments."""
+        return self.mask or self.task == "segments"
 
     @property
     def heads(self) -> tuple[str, ...]:

@@ -10,23 +10,15 @@ from typing import Annotated, Any, Literal
 
 import tyro.conf
 
-from kfpn.config.checks import (
-    NOT_NEGATIVE,
-    SHARE,
-    SHARE_ABOVE_0,
-    WHOLE_OR_NONE,
-    check,
-    is_int,
-    one_of,
-    positive,
-    whole,
-)
+from kfpn.config.checks import WHOLE_OR_NONE, check, is_int, one_of, positive, whole
 from kfpn.config.field_types import require_types
 from kfpn.config.input_config import InputConfig, require_function_name
 from kfpn.config.model import STAGE_IOUS, ModelConfig
 from kfpn.config.optimizer_config import OptimizerConfig
 from kfpn.config.preset_names import PRESET_HELP, PresetName
 from kfpn.config.profile_range import parse_profile
+from kfpn.config.sampling_config import SamplingConfig
+from kfpn.config.segment_settings import check_segment_run
 
 Strategy = Literal["one_device", "mirrored", "multi_worker", "tpu", "parameter_server"]
 CrossDevice = Literal["auto", "nccl", "hierarchical", "reduction_to_one"]
@@ -40,47 +32,6 @@ REFUSED = {
 Precision = Literal["float32", "mixed_float16", "mixed_bfloat16"]
 OnNan = Literal["stop", "skip"]
 CheckImages = Literal["full", "once", "none"]
-MaskTargets = Literal["grid", "polygons", "bitmaps", "soft"]
-
-
-@dataclasses.dataclass(frozen=True)
-class SamplingConfig:
-    """Which anchors and RoIs the losses see, and how errors of boxes count."""
-
-    rpn_positive_iou: float = 0.7
-    """Anchors with at least this IoU with a ground-truth box are positive (and each box's best anchors)."""
-    rpn_negative_iou: float = 0.3
-    """Anchors with less than this IoU with every box are negative; those between are ignored."""
-    rpn_batch: int = 256
-    """Anchors an image in the RPN loss."""
-    rpn_positive_fraction: float = 0.5
-    """At most this share of them is positive."""
-    roi_positive_iou: float = 0.5
-    """RoIs with at least this IoU with a ground-truth box are positive, the others negative."""
-    roi_batch: int = 512
-    """RoIs an image in the box head's loss."""
-    roi_positive_fraction: float = 0.25
-    """At most this share of them is positive."""
-    rpn_box_beta: float = 1.0 / 9.0
-    """The error at which the RPN's smooth L1 turns from a square to a line; 0 is plain L1 (detectron2)."""
-    roi_box_beta: float = 1.0
-    """The same for the box head: 1 in Fast R-CNN, 1/9 in torchvision, 0 in detectron2."""
-    mask_batch: int | None = None
-    """The mask head learns from at most so many positive RoIs of an image; of more, these are drawn at random. None: all (Mask R-CNN)."""
-    mask_targets: MaskTargets = "grid"
-    """What the mask head learns for a RoI. grid: the cells that lie at least half in the object, from its mask of 112 x 112, within the
-    compiled step. Exactly as others, on the host: polygons or bitmaps (detectron2), soft (torchvision: each cell's share)."""
-
-    def __post_init__(self) -> None:
-        require_types(self, "sampling.")
-        check(self, "sampling.", "rpn_positive_iou rpn_negative_iou roi_positive_iou", SHARE)
-        order = ("be at most sampling.rpn_positive_iou", lambda v: v <= self.rpn_positive_iou)
-        check(self, "sampling.", "rpn_negative_iou", order)
-        check(self, "sampling.", "rpn_batch roi_batch", whole(1))
-        check(self, "sampling.", "rpn_positive_fraction roi_positive_fraction", SHARE_ABOVE_0)
-        check(self, "sampling.", "rpn_box_beta roi_box_beta", NOT_NEGATIVE)
-        check(self, "sampling.", "mask_batch", WHOLE_OR_NONE)
-        check(self, "sampling.", "mask_targets", one_of(MaskTargets))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,10 +154,11 @@ class Config:
             raise ValueError(
                 f"{moving} must be off with fixed proposals, got {self.proposals}: they go with input.flip and input.scale_jitter alone"
             )
+        check_segment_run(self)
         parse_profile(self.profile)
 
     def _check_heads(self) -> None:
-        if self.input.copy_paste and not self.model.mask:
+        if self.input.copy_paste and not self.model.learns_masks:
             raise ValueError(
                 f"input.copy_paste must be 0 without masks, got {self.input.copy_paste:g}: it cuts objects out by their masks, add --mask"
             )

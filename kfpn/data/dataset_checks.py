@@ -3,6 +3,7 @@
 import logging
 import math
 
+from kfpn.config.run import Config
 from kfpn.data.annotation_checks import BESIDE_BOX, CLIPPED, OTHER_EXTENT, OUTSIDE, OUTSIDE_IMAGE
 from kfpn.data.annotations import AnnotatedSource
 from kfpn.data.box_conventions import odd_pattern
@@ -59,13 +60,16 @@ def check_training_set(source: Source) -> None:
     _warn_of_pattern(source)
 
 
-def require_any_mask(source: Source) -> None:
-    """Raises ValueError where no object of a data set has a mask. Sources of other classes are not asked: that would read all of it."""
+def require_any_mask(source: Source, config: Config) -> None:
+    """Raises ValueError where no object of a data set has a mask, which the task of a run needs. Sources of other classes are not asked: that would read all of it."""
+    option, instead = "--mask", "leave --mask out"
+    if config.model.task == "segments":
+        option, instead = "--task segments", "leave --task out for a detector"
     if isinstance(source, AnnotatedSource) and not have_masks(source):
-        advice = "leave --mask out, or name data with outlines (docs/masks.md)"
+        advice = f"{instead}, or name data with outlines (docs/masks.md)"
         if source.annotations.masks is None:
             advice += "; in Python, kfpn.open_source(..., masks=True) reads them"
-        raise ValueError(f"{source.name} must have objects with masks for --mask, got none: {advice}")
+        raise ValueError(f"{source.name} must have objects with masks for {option}, got none: {advice}")
 
 
 def check_validation_set(source: Source) -> None:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from kfpn.config.run import MaskTargets
+from kfpn.config.sampling_config import MaskTargets
 from kfpn.data.mask_raster import CellSamples, cell_averages
 from kfpn.data.object_masks import ObjectMasks
 

@@ -58,9 +58,9 @@ def open_run_sources(config: Config) -> tuple[Source, Source | None]:
         ValueError: when data can't be opened or split.
     """
     val_data = _val_data(config)
-    source = formats.open_source(config.data, "train", config.check_images, config.model.mask)
+    source = formats.open_source(config.data, "train", config.check_images, config.model.learns_masks)
     if val_data is not None:
-        return source, formats.open_source(val_data, "validation", config.check_images, config.model.mask)
+        return source, formats.open_source(val_data, "validation", config.check_images, config.model.learns_masks)
     share = _share(config)
     return split_by_image(source, share, config.seed, asked=config.val_share is not None) if share else (source, None)
 
@@ -74,7 +74,7 @@ def open_validation(config: Config, split: str = "validation") -> Source | None:
     """
     val_data = _val_data(config)
     if val_data is not None:
-        return formats.open_source(val_data, split, config.check_images, config.model.mask)
+        return formats.open_source(val_data, split, config.check_images, config.model.learns_masks)
     return open_run_sources(config)[1] if _share(config) else None
 
 

@@ -165,7 +165,7 @@ def truth_arrays(rows: int, config: Config) -> Arrays:
         "gt_labels": ((rows,), np.int32),
         "gt_crowd": ((rows,), np.bool_),
     }
-    if config.model.mask:
+    if config.model.learns_masks:
         # An exact rule draws the outlines for each RoI; the grid would be made for nothing.
         grid = ((rows, GRID_SIDE, GRID_SIDE), np.uint8)
         arrays |= {"gt_outlines": ((rows,), np.bytes_)} if config.masks_on_host else {"gt_masks": grid}
@@ -194,7 +194,7 @@ def truth_rows(source: Source, config: Config, records: Any, originals: Any, siz
             boxes[row, :count] = resize_boxes(record.boxes, tuple(originals[row]), tuple(sizes[row]))
             labels[row, :count], crowd[row, :count] = record.labels, record.crowd
             drawn = resize_masks(record.masks, tuple(np.asarray(sizes[row]).tolist()))
-        if config.model.mask:
+        if config.model.learns_masks:
             rows = shape[1]
             masks.append(batch_outlines(drawn, rows) if config.masks_on_host else batch_masks(drawn, boxes[row], rows))
     return boxes, labels, crowd, *(np.stack(part) for part in zip(*masks, strict=True))

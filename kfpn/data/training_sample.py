@@ -69,7 +69,7 @@ def training_sample(source: Source, config: Config) -> Callable[..., tuple[np.nd
     def seen(
         record: Record, sample: int, flip: bool, factor: float, short_side: int
     ) -> tuple[Picture, tuple[int, int]]:
-        if not config.model.mask:
+        if not config.model.learns_masks:
             record = dataclasses.replace(record, masks=None)
         view = choose_view((record.height, record.width), record.boxes[~record.crowd], options, config.seed, sample)
         rule = size_rule(options, factor, short_side)
@@ -207,7 +207,7 @@ def _arrays(record: Record, picture: Picture, canvas: np.ndarray, rows: int) -> 
 
 def _arrays_of_masks(picture: Picture, rows: int, config: Config) -> tuple[np.ndarray, ...]:
     """Returns the rows of masks and which of them exist, in the form that the run's targets are made from; nothing without masks."""
-    if not config.model.mask:
+    if not config.model.learns_masks:
         return ()
     if config.masks_on_host:
         return batch_outlines(picture.masks, rows)

@@ -10,7 +10,7 @@ import numpy as np
 
 from kfpn.config.run import Config
 from kfpn.data.record import Record, Source
-from kfpn.evaluation.coco_figures import coco_evaluation, measured_mean
+from kfpn.evaluation.coco_figures import Kind, coco_evaluation, measured_mean
 from kfpn.evaluation.coco_rows import ground_truth, to_xywh
 from kfpn.evaluation.detect import to_original
 from kfpn.evaluation.source_pass import SourcePass, outputs_by_image
@@ -95,15 +95,30 @@ def proposal_recall(
         ValueError: if an image id is not among the records, or twice among them or among the proposals, boxes and scores
             differ in number, or the two areas do not rise.
     """
+    ranges = area_ranges(areas)
+    truth = ground_truth(map(without_classes, records), ["object"])
+    best = _best_by_image(proposals, {image["id"] for image in truth["images"]})
+    first = {image_id: results[:100] for image_id, results in best.items()}
+    of_100 = recalls_of_ranges(truth, _near_objects(truth, first), ranges[:1])
+    of_all = recalls_of_ranges(truth, _near_objects(truth, best), ranges)
+    return dict(zip(RECALLS, of_100 + of_all, strict=True))
+
+
+def without_classes(record: Record) -> Record:
+    """Returns a record whose objects are all of one class."""
+    return dataclasses.replace(record, labels=np.zeros_like(record.labels))
+
+
+def area_ranges(areas: tuple[float, float]) -> list[list[float]]:
+    """Returns the ranges of areas that recall is measured on: all, small, medium and large.
+
+    Raises:
+        ValueError: if the two areas do not rise.
+    """
     small, large = areas
     if not 0.0 < small < large:
         raise ValueError(f"areas must be two rising positive numbers of square pixels, got {small!r} and {large!r}")
-    without_classes = (dataclasses.replace(record, labels=np.zeros_like(record.labels)) for record in records)
-    truth = ground_truth(without_classes, ["object"])
-    best = _best_by_image(proposals, {image["id"] for image in truth["images"]})
-    ranges = [[0.0, np.inf], [0.0, small], [small, large], [large, np.inf]]
-    of_100 = _recalls(truth, {image_id: results[:100] for image_id, results in best.items()}, ranges[:1])
-    return dict(zip(RECALLS, of_100 + _recalls(truth, best, ranges), strict=True))
+    return [[0.0, np.inf], [0.0, small], [small, large], [large, np.inf]]
 
 
 def recall_line(recall: Mapping[str, float | None]) -> str:
@@ -135,11 +150,18 @@ def _best_by_image(proposals: Iterable[Mapping[str, Any]], known: set[int]) -> d
     return results
 
 
-def _recalls(
-    truth: dict[str, Any], results: dict[int, list[dict[str, Any]]], ranges: list[list[float]]
+def recalls_of_ranges(
+    truth: dict[str, Any], results: list[dict[str, Any]], ranges: list[list[float]], kind: Kind = "bbox"
 ) -> list[float | None]:
-    """Returns the average recall of proposals on the objects of each range of areas."""
-    evaluation = coco_evaluation(truth, _near_objects(truth, results))
+    """Returns the average recall, without classes, on the objects of each range of areas.
+
+    Args:
+        truth: of `kfpn.evaluation.coco_rows.ground_truth`.
+        results: as `coco_evaluation` takes them, `COUNT` of an image at most.
+        ranges: low and high bound of areas each, square pixels.
+        kind: what overlaps are measured of.
+    """
+    evaluation = coco_evaluation(truth, results, kind)
     params = evaluation.params
     if not params.imgIds:
         return [None] * len(ranges)

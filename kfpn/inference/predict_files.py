@@ -10,14 +10,14 @@ from typing import Any
 import keras
 from tqdm import tqdm
 
-from kfpn.config.run import Config
+from kfpn.config.run import Config, InputConfig
 from kfpn.data.jpeg_fraction import DecodedImage, as_decoded
 from kfpn.evaluation.detect import detect_image
 from kfpn.evaluation.detection_limit import limit_line
 from kfpn.evaluation.source_pass import detect_function
-from kfpn.inference.detections import Labelling, LeastScore
+from kfpn.inference.detections import Detections, Labelling, LeastScore
 from kfpn.inference.image_pyramid import ImagePyramid
-from kfpn.inference.predict_output import PredictOutput
+from kfpn.inference.predict_output import DrawnResult, PredictOutput
 from kfpn.inference.user_inputs import UnreadInput, UserInput, UserPicture, read_ahead, read_inputs
 
 LOGGER = logging.getLogger("kfpn")
@@ -82,28 +82,51 @@ def predict_files(
         ValueError: if `output` can't be written.
         OSError: naming the file, if one can't be written.
     """
-    of_videos = sum(one.kind == "video" for one in inputs)
-    tally = PredictTally(len(inputs) - of_videos, of_videos)
     detect = _detector(model, config, pyramid)
     labelling = Labelling(model.class_names, min_score, model.category_ids, config.model.pasting)
     limit = config.model.max_detections
+
+    def look(image: DecodedImage) -> Detections:
+        return labelling.detections(detect(image), as_decoded(image).size)
+
+    tally = write_pictures(look, pyramid.largest if pyramid else config.input, inputs, output, limit)
+    if tally.cut:
+        LOGGER.warning("%s", limit_line(tally.cut, tally.images + tally.frames, limit, "--max-detections"))
+    return tally
+
+
+def write_pictures(
+    look: Callable[[DecodedImage], DrawnResult],
+    rule: InputConfig,
+    inputs: Sequence[UserInput],
+    output: Path,
+    limit: int,
+) -> PredictTally:
+    """Writes a picture or video of each input and `detections.json`, as `predict_files` says, and returns what was found.
+
+    Args:
+        look: what is found in an image.
+        rule: makes the largest image of each, see `decode_picture`.
+        inputs, output: as `predict_files` takes them.
+        limit: the most that is found in an image.
+    """
+    of_videos = sum(one.kind == "video" for one in inputs)
+    tally = PredictTally(len(inputs) - of_videos, of_videos)
     with (
         PredictOutput(output, inputs) as written,
         tqdm(total=len(inputs), desc="predict", unit=" images", leave=False, bar_format=_BAR) as bar,
     ):
-        for one in read_ahead(read_inputs(inputs, pyramid.largest if pyramid else config.input)):
+        for one in read_ahead(read_inputs(inputs, rule)):
             if isinstance(one, UnreadInput):
                 tally.faults += 1
                 tqdm.write(f"kfpn: {'warning' if one.in_part else 'error'}: {one.line}", file=sys.stderr)
             else:
-                best = labelling.detections(detect(one.image), as_decoded(one.image).size)
+                best = look(one.image)
                 written.add(one, best)
                 tally.objects += len(best)
                 tally.cut += len(best) >= limit
                 _count_picture(tally, one, bar)
             bar.update(not (isinstance(one, UnreadInput) and one.in_part))
-    if tally.cut:
-        LOGGER.warning("%s", limit_line(tally.cut, tally.images + tally.frames, limit, "--max-detections"))
     return tally
 
 

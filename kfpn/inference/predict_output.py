@@ -6,15 +6,28 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 from PIL import Image
 
 from kfpn.config.checks import require_local
-from kfpn.inference.detections import Detections
 from kfpn.inference.images_of_user import free_path
 from kfpn.inference.user_inputs import UserInput, UserPicture
 from kfpn.inference.video_writer import VideoWriter
+
+
+class DrawnResult(Protocol):
+    """What was found in an image, as `kfpn.Detections` has it."""
+
+    def __len__(self) -> int:
+        """Returns the number of objects."""
+
+    def draw(self, image: np.ndarray) -> np.ndarray:
+        """Returns the image with what was found."""
+
+    def to_coco(self, image_id: int) -> list[dict[str, Any]]:
+        """Returns rows of a COCO results list."""
 
 
 class RowsFile:
@@ -74,7 +87,7 @@ class PredictOutput:
         self._video: VideoWriter | None = None
         self._video_source: UserInput | None = None
 
-    def add(self, one: UserPicture, detections: Detections) -> None:
+    def add(self, one: UserPicture, detections: DrawnResult) -> None:
         """Writes a picture with its detections.
 
         Raises:

@@ -7,6 +7,7 @@ from keras import ops
 
 from kfpn.config.run import Config
 from kfpn.losses import find_loss, terms
+from kfpn.losses.segment_losses import segment_losses, segment_noise_shapes
 from kfpn.losses.targets import Targets, mask_rows, roi_targets, rpn_targets
 from kfpn.modeling.detector import Detector
 from kfpn.modeling.proposals import ProposalRule, level_anchors, select_proposals, usable_anchors
@@ -224,6 +225,9 @@ def training_functions(config: Config) -> tuple[Callable, Callable]:
         config: with `proposals`, Fast R-CNN is trained on those; without, the RPN is trained as well.
 
     Returns:
-        `training_losses` and `noise_shapes`, or `fixed_proposal_losses` and `fixed_noise_shapes`.
+        `training_losses` and `noise_shapes`, or `fixed_proposal_losses` and `fixed_noise_shapes`; of a network that proposes segments,
+        `segment_losses` and `segment_noise_shapes`.
     """
+    if config.model.task == "segments":
+        return segment_losses, segment_noise_shapes
     return (fixed_proposal_losses, fixed_noise_shapes) if config.proposals else (training_losses, noise_shapes)

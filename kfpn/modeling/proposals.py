@@ -93,8 +93,16 @@ class _Level(NamedTuple):
     usable: Any
 
 
-def _best(scores, count):
-    # Takes the best `count`, as top_k does. Short levels are filled up with -inf, so that shapes stay static.
+def best_rows(scores, count):
+    """Takes the best `count` of each image, as `top_k` does. Short rows are filled up with -inf, so that shapes stay static.
+
+    Args:
+        scores: (B, N) float, -inf for what does not exist.
+        count: int.
+
+    Returns:
+        The best scores (B, count), their places (B, count) int32, 0 where there are too few, and which exist (B, count) bool.
+    """
     length = scores.shape[1]
     if length is None or length < count:
         missing = count if length is None else count - length
@@ -110,7 +118,7 @@ def _level_proposals(level: _Level, image_sizes, rule: ProposalRule, nms):
         logits = ops.where(level.usable, logits, -float("inf"))
     if logits.shape[1] is not None:
         count = min(count, logits.shape[1])
-    scores, index, valid = _best(logits, count)
+    scores, index, valid = best_rows(logits, count)
     boxes = box_ops.decode_boxes(gather_rows(level.deltas, index), gather_rows(level.anchors, index))
     boxes = box_ops.clip(boxes, image_sizes)
     too_short = ops.any(boxes[..., 2:] - boxes[..., :2] < rule.min_size, axis=-1)
@@ -142,7 +150,7 @@ def select_proposals(outputs, anchors, usable, image_sizes, rule: ProposalRule, 
         parts.append((boxes, scores, index + before))
         before += ops.shape(level.logits)[1]
     boxes, scores, origins = (ops.concatenate(part, axis=1) for part in zip(*parts, strict=True))
-    scores, index, valid = _best(scores, rule.post_nms)
+    scores, index, valid = best_rows(scores, rule.post_nms)
     boxes = ops.where(valid[..., None], gather_rows(boxes, index), 0.0)
     return boxes, scores, ops.where(valid, gather_rows(origins, index), 0)
 

@@ -31,6 +31,12 @@ class Submodels(NamedTuple):
     heads: dict[str, keras.Model]
     weights_model: keras.Model
 
+    @property
+    def parts(self) -> dict[str, list[keras.Model]]:
+        """The models by the part that they are, those over the same layers together."""
+        heads = {head.name: [head] for head in self.heads.values()}
+        return {"features": [self.features, self.padded_features], "rpn": [self.rpn], **heads}
+
 
 def image_inputs(padded: bool = True) -> dict[str, keras.KerasTensor]:
     """Returns the inputs of a functional detector: images (B, H, W, 3) float32, and with `padded` image_sizes (B, 2) int32."""
@@ -71,6 +77,20 @@ def features_model(
     return keras.Model(inputs if padded else inputs["images"], levels, name="padded_features" if padded else "features")
 
 
+def shared_features(
+    config: ModelConfig, backbone: keras.Model | None = None
+) -> tuple[SharedLayers, keras.Model, keras.Model]:
+    """Returns a new set of layers, and over it the models `features` and `padded_features` of `Submodels`.
+
+    Args:
+        config, backbone: see `build_submodels`.
+    """
+    layers = SharedLayers(frozen_layers(config))
+    if backbone is not None:
+        keras_model.insert(layers, backbone, config)
+    return layers, features_model(config, layers, False), features_model(config, layers, True)
+
+
 def build_submodels(config: ModelConfig, backbone: keras.Model | None = None) -> Submodels:
     """Builds the submodels of a detector, with fresh weights.
 
@@ -80,12 +100,13 @@ def build_submodels(config: ModelConfig, backbone: keras.Model | None = None) ->
             names.
 
     Raises:
-        ValueError: if a Keras model can't be a backbone, see `kfpn.modeling.backbones.stage_outputs`.
+        ValueError: if the task is not detections, or a Keras model can't be a backbone, see `kfpn.modeling.backbones.stage_outputs`.
     """
-    layers = SharedLayers(frozen_layers(config))
-    if backbone is not None:
-        keras_model.insert(layers, backbone, config)
-    features, padded_features = (features_model(config, layers, padded) for padded in (False, True))
+    if config.task != "detections":
+        raise ValueError(
+            f"model.task must be detections for a detector, got {config.task}: kfpn.build_segmenter builds what proposes segments"
+        )
+    layers, features, padded_features = shared_features(config, backbone)
     channels = features.output[config.levels[0]].shape[-1]
     rpn = rpn_head(config, channels)
     heads = {name: find_head(name).build(config, channels, layers, Units) for name in config.heads}

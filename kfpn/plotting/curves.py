@@ -5,6 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+RECALLS_OF_SEGMENTS = ("AR@10", "AR@100", "AR@1000", "ARs@1000", "ARm@1000", "ARl@1000")
+"""The figures of a run whose network proposes segments."""
+
 
 def plot_curves(metrics_path: str | Path, png_path: str | Path) -> None:
     """Plots the losses, the learning rate and the AP of a run over its steps.
@@ -33,20 +36,23 @@ def draw_curves(metrics_path: str | Path) -> Any:
     panels = figure.subplots(1, 3)
     at_limit = ("AP@", "AP50@", "mask_AP@", "mask_AP50@")
     own_limit = sorted({name for row in rows for name in row if name.startswith(at_limit)})
-    of_heads = dict.fromkeys(name for row in rows for name in row if name.startswith("roi_"))
+    of_segments = any(RECALLS_OF_SEGMENTS[0] in row for row in rows)
+    own_limit = list(RECALLS_OF_SEGMENTS) if of_segments else own_limit
+    title = "validation AR" if of_segments else "validation AP"
+    of_heads = dict.fromkeys(name for row in rows for name in row if name.startswith(("roi_", "segment_")))
     shown = ("loss", "val_loss", "rpn_class", "rpn_box", *of_heads)
     losses = [name for name in shown if _series(rows, name)[0]]
-    for axes, title, names in (
+    for axes, heading, names in (
         (panels[0], "training loss" if "val_loss" not in losses else "training and validation loss", losses),
         (panels[1], "learning rate", ["lr"]),
-        (panels[2], "validation AP", ["AP", "AP50", "AP75", "mask_AP", "mask_AP50", *own_limit]),
+        (panels[2], title, ["AP", "AP50", "AP75", "mask_AP", "mask_AP50", *own_limit]),
     ):
         for name in names:
             steps, values = _series(rows, name)
             if steps:
-                marker = "o" if len(steps) == 1 or title == "validation AP" or name == "val_loss" else None
+                marker = "o" if len(steps) == 1 or axes is panels[2] or name == "val_loss" else None
                 axes.plot(steps, values, label=name, marker=marker, markersize=4, linewidth=1.2)
-        axes.set(title=title, xlabel="step")
+        axes.set(title=heading, xlabel="step")
         axes.grid(alpha=0.3)
         if len(axes.lines) > 1:
             axes.legend(fontsize=8)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import keras
 
+from kfpn.config.model import Task
 from kfpn.config.run import Config
 from kfpn.runs.thresholds import read_thresholds
 from kfpn.runs.workdir import Workdir
@@ -93,16 +94,17 @@ def load_proposals_model(workdir: str | os.PathLike) -> keras.Model:
     return proposals_model(load_submodels(opened), opened.read_config().model, nms=nms)
 
 
-def require_trained(workdir: Workdir, weights: Path | None = None, rpn: bool = True) -> None:
+def require_trained(workdir: Workdir, weights: Path | None = None, rpn: bool = True, task: Task = "detections") -> None:
     """Checks that a folder is a work directory that holds trained weights.
 
     Args:
         workdir: the work directory.
         weights: a file in it to look for; None: the weights for inference.
         rpn: whether the RPN has to be trained: a run on fixed proposals does not train it.
+        task: what the network has to give.
 
     Raises:
-        ValueError: if the folder is missing, is not a work directory, or holds no weights or no trained RPN.
+        ValueError: if the folder is missing, is not a work directory, or holds no weights, no trained RPN, or a network of another task.
     """
     weights = weights or workdir.weights
     if not workdir.path.is_dir():
@@ -113,6 +115,7 @@ def require_trained(workdir: Workdir, weights: Path | None = None, rpn: bool = T
             raise ValueError(
                 f"workdir must be one that `kfpn train` made, got {str(workdir.path)!r}, which has no {needed.name}"
             )
+    _require_task(workdir, task)
     if not weights.exists():
         raise ValueError(
             f"workdir must hold trained weights, got {str(workdir.path)!r} without {weights.name}: no evaluation has finished "
@@ -123,6 +126,49 @@ def require_trained(workdir: Workdir, weights: Path | None = None, rpn: bool = T
             f"workdir must hold a trained RPN, got {str(workdir.path)!r}, which was trained on the proposals of {proposals}: "
             "only `kfpn evaluate` can use it, on the same proposals, and `kfpn train --init`"
         )
+
+
+def _require_task(workdir: Workdir, task: Task) -> None:
+    own = workdir.read_config().model.task
+    if own == task:
+        return
+    if own == "segments":
+        raise ValueError(
+            f"workdir must hold a detector, got {str(workdir.path)!r}, which was trained with --task segments: the commands kfpn evaluate "
+            "and kfpn predict can use it, and kfpn.load_segmenter"
+        )
+    raise ValueError(
+        f"workdir must be of a run with --task segments, got {str(workdir.path)!r}, which holds a detector: kfpn.load_detector loads it"
+    )
+
+
+def load_segmenter(workdir: str | os.PathLike, padded: bool = False, max_segments: int | None = None) -> keras.Model:
+    """Loads what a run with `--task segments` has trained, under the current Keras dtype policy.
+
+    Args:
+        workdir: work directory of `kfpn train --task segments`, finished or not.
+        padded: whether the model gets the second input `image_sizes`.
+        max_segments: segments an image; None: as the run has it.
+
+    Returns:
+        The model of `kfpn.build_segmenter` with the weights of the best evaluation (the last weights without validation data), and the
+        attribute `input_config`, the run's resize rule.
+
+    Raises:
+        ValueError: if the folder is missing, is not a work directory, or holds no weights or a detector, or max_segments is below 1.
+    """
+    from kfpn.modeling.segment_submodels import build_segment_submodels
+    from kfpn.modeling.segmenter import segments_model
+
+    opened = Workdir(workdir)
+    require_trained(opened, rpn=False, task="segments")
+    config = opened.read_config()
+    submodels = build_segment_submodels(config.model)
+    _load_weights(submodels.weights_model, opened, opened.weights)
+    wanted = {} if max_segments is None else {"max_segments": max_segments}
+    model = segments_model(submodels, dataclasses.replace(config.model, **wanted), padded)
+    model.input_config = config.input
+    return model
 
 
 def load_submodels(workdir: Workdir | str | os.PathLike, weights: Path | None = None) -> "Submodels":

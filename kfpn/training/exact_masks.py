@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from kfpn.config.run import Config, MaskTargets
+from kfpn.config.run import Config
+from kfpn.config.sampling_config import MaskTargets
 from kfpn.data.mask_targets_exact import exact_mask_targets
 from kfpn.data.object_masks import ObjectMasks
 from kfpn.losses.training_losses import training_functions

@@ -74,6 +74,10 @@ def open_data(
             data; if a mask head has no mask to learn from.
     """
     config = run_settings(settings)
+    if config.model.task == "segments":
+        raise ValueError(
+            "settings must be those of a detector, got model.task segments: only kfpn train --task segments trains it (docs/segments.md)"
+        )
     if detector is None and not isinstance(settings, Config):
         detector = getattr(settings, "detector", settings)
     size = batch_size if batch_size is not None else config.batch_size if isinstance(settings, Config) else 1
@@ -92,7 +96,7 @@ def open_data(
     config = dataclasses.replace(config, model=model)
     (check_training_set if train else check_validation_set)(opened)
     if train and config.model.mask:
-        require_any_mask(opened)
+        require_any_mask(opened, config)
     return OpenedData(opened, config)
 
 

@@ -45,17 +45,19 @@ class RunData:
         val_source: images to evaluate on; None: nothing is evaluated.
         proposals: fixed proposals of the training images, of `config.proposals`; None: the RPN is trained.
         val_proposals: those of the images to evaluate on; None without either.
+        has_rpn: whether the network has an RPN that is trained.
     """
 
     source: Source
     val_source: Source | None = None
     proposals: ProposalTable | None = None
     val_proposals: ProposalTable | None = None
+    has_rpn: bool = True
 
     @property
     def has_recall(self) -> bool:
         """Whether the run's detector makes proposals, whose recall is measured at its end."""
-        return self.val_source is not None and self.proposals is None
+        return self.val_source is not None and self.has_rpn and self.proposals is None
 
     def rough_measure(self) -> str:
         """Returns one line that says that AP is uncertain, "" where it is measured on enough images or not at all."""
@@ -110,8 +112,8 @@ def open_run_data(config: Config, source: Source | str | None, val_source: Sourc
     opened, validation = _opened_sources(config, source, val_source)
     opened = _with_classes_of_run(opened, config)
     check_training_set(opened)
-    if config.model.mask:
-        require_any_mask(opened)
+    if config.model.learns_masks:
+        require_any_mask(opened, config)
     if validation is None:
         warnings.warn(
             "no validation data: AP is not measured, and the last weights are kept, not the best (--val-share .1 keeps a tenth of "
@@ -121,11 +123,13 @@ def open_run_data(config: Config, source: Source | str | None, val_source: Sourc
     else:
         validation = with_classes_of(opened, validation)
         check_validation_set(validation)
-        if config.model.mask and (why := boxes_alone(validation)):
+        if config.model.task == "segments":
+            require_any_mask(validation, config)
+        elif config.model.mask and (why := boxes_alone(validation)):
             warnings.warn(why, stacklevel=4)
         warn_of_shared_images(opened, validation)
     if not config.proposals:
-        return RunData(opened, validation)
+        return RunData(opened, validation, has_rpn=config.model.task == "detections")
     val_proposals = None if validation is None else proposals_of(config.proposals, validation)
     return RunData(opened, validation, proposals_of(config.proposals, opened), val_proposals)
 
@@ -141,10 +145,12 @@ def _opened_sources(
 ) -> tuple[Source, Source | None]:
     if source is None and val_source is None:
         return open_run_sources(config)
-    opened = open_source(config.data if source is None else source, "train", config.check_images, config.model.mask)
+    opened = open_source(
+        config.data if source is None else source, "train", config.check_images, config.model.learns_masks
+    )
     val_data: Any = val_source if val_source is not None else config.val_data
     if val_data is not None:
-        return opened, open_source(val_data, "validation", config.check_images, config.model.mask)
+        return opened, open_source(val_data, "validation", config.check_images, config.model.learns_masks)
     return split_by_image(opened, config.val_share, config.seed) if config.val_share else (opened, None)
 
 

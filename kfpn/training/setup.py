@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import keras
 
 from kfpn.config.run import Config
-from kfpn.modeling.submodels import Submodels, build_submodels
+from kfpn.modeling.networks import build_network
+from kfpn.modeling.segment_submodels import SegmentSubmodels
+from kfpn.modeling.submodels import Submodels
 from kfpn.runs.checkpoint import Checkpoints, Progress, named_variables
 from kfpn.runs.workdir import Workdir
 from kfpn.training.backends.training_backend import TrainingBackend
@@ -60,7 +62,7 @@ class Trainee:
         build_seconds: seconds that it took to build them.
     """
 
-    submodels: Submodels
+    submodels: Submodels | SegmentSubmodels
     optimizer: Optimizer
     variables: dict[str, keras.Variable]
     build_seconds: float
@@ -71,10 +73,9 @@ def build_trainee(setup: Setup) -> Trainee:
     config, begun = setup.config, time.monotonic()
     keras.utils.set_random_seed(config.seed)
     with setup.backend.scope():
-        submodels = build_submodels(config.model)
-        # This comes before the optimizer, which then has no variables of the RPN.
-        submodels.rpn.trainable = setup.data.proposals is None
-        if (initial := setup.initial_weights) is not None:
+        # What does not train is settled before the optimizer is made, which then has no variables of it.
+        submodels = build_network(config)
+        if (initial := setup.initial_weights) is not None and isinstance(submodels, Submodels):
             # This comes before the optimizer, because its moving average starts from the weights.
             assign_weights(initial, submodels, vars(config.model), setup.data.source.class_names)
             say("; ".join([f"starts from {initial.path}: {initial.kind}", *all_notes(initial, config.model)]))

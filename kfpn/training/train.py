@@ -15,6 +15,8 @@ from kfpn.data.fingerprint import fingerprint
 from kfpn.data.object_counts import warn_of_crowded_images
 from kfpn.data.record import Source
 from kfpn.data.repeat_factors import describe_order
+from kfpn.modeling.segment_submodels import SegmentSubmodels
+from kfpn.modeling.submodels import Submodels
 from kfpn.runs.checkpoint import Checkpoints, Progress
 from kfpn.runs.command_start import command_start
 from kfpn.runs.kept_backbone import with_kept_backbone
@@ -35,6 +37,7 @@ from kfpn.training.profile_steps import StepProfile
 from kfpn.training.progress import say
 from kfpn.training.results import measure_recall, read_final, summary_line, write_final
 from kfpn.training.run_data import RunData, open_run_data
+from kfpn.training.segment_validation import SegmentValidationRun
 from kfpn.training.setup import Setup, Trainee, build_trainee, make_pace, restore_run
 from kfpn.training.step_memory import explain_memory
 from kfpn.training.time_budget import TimeBudget
@@ -103,7 +106,7 @@ def _open(
 ) -> Setup:
     """Opens what a run is built from, and checks that it fits the work directory and the other workers."""
     source, cluster = data.source, backend.cluster
-    if data.val_source is not None:
+    if data.val_source is not None and config.model.task == "detections":
         warn_of_crowded_images(data.val_source, config.model)
     config = replace(config, model=replace(config.model, num_classes=len(source.class_names)))
     backend = backend.with_devices(config)
@@ -172,9 +175,7 @@ def _loop(setup: Setup, trainee: Trainee, checkpoints: Checkpoints, progress: Pr
     say(f"work directory {workdir.path}")
     if progress.step:
         say(f"goes on from step {progress.step}" + (f" of {pace.last}" if pace.last_is_known else ""))
-    evaluate = None
-    if data.val_source is not None:
-        evaluate = ValidationRun(config, workdir, submodels, data.val_source, data.val_proposals, backend)
+    evaluate = _validation_run(setup, submodels)
     step = backend.train_step(submodels, config, optimizer)
     step = explain_memory(announce_shapes(step, config, backend.local_shape), config, backend.shares)
     if isinstance(pace, TimeBudget):
@@ -191,13 +192,25 @@ def _loop(setup: Setup, trainee: Trainee, checkpoints: Checkpoints, progress: Pr
         checkpoints=checkpoints,
         progress=progress,
         evaluate=evaluate,
-        keep_evaluation=evaluate.write_detections if evaluate is not None and config.report else None,
+        keep_evaluation=evaluate.write_detections if isinstance(evaluate, ValidationRun) and config.report else None,
         cluster=setup.cluster,
         recorder=Recorder(config, workdir, trainee.variables, partial(backend.whole_batches, data, config), source),
         pace=pace,
     )
     with profile:
         Loop(run).train(partial(backend.batches, data, config))
+
+
+def _validation_run(
+    setup: Setup, submodels: Submodels | SegmentSubmodels
+) -> ValidationRun | SegmentValidationRun | None:
+    """Makes what evaluates the weights of a run; None without validation data."""
+    config, workdir, data = setup.config, setup.workdir, setup.data
+    if data.val_source is None:
+        return None
+    if isinstance(submodels, SegmentSubmodels):
+        return SegmentValidationRun(config, workdir, submodels, data.val_source, setup.backend)
+    return ValidationRun(config, workdir, submodels, data.val_source, data.val_proposals, setup.backend)
 
 
 def _finish(setup: Setup, progress: Progress, pace: Pace) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import numpy as np
 from kfpn.config.run import Config
 from kfpn.data.proposal_table import ProposalTable
 from kfpn.data.record import Source
+from kfpn.modeling.segment_submodels import SegmentSubmodels
 from kfpn.modeling.submodels import Submodels
 
 PREFIX = "val_"
@@ -26,7 +27,11 @@ class ValidationLoss:
     """
 
     def __init__(
-        self, submodels: Submodels, config: Config, source: Source, proposals: ProposalTable | None = None
+        self,
+        submodels: Submodels | SegmentSubmodels,
+        config: Config,
+        source: Source,
+        proposals: ProposalTable | None = None,
     ) -> None:
         self.config, self.source = config, source
         if keras.backend.backend() == "jax":

@@ -29,10 +29,15 @@ def settings_of(detector: Any) -> ModelConfig:
         detector: of `kfpn.build_detector` or `kfpn.load_detector`, or loaded from a file that one of these was saved in.
 
     Raises:
-        ValueError: if it is another object, or comes from a file that holds no settings.
+        ValueError: if it is another object, proposes segments, or comes from a file that holds no settings.
     """
     settings = getattr(detector, "model_config", None)
     if isinstance(settings, ModelConfig):
+        if settings.task == "segments":
+            raise ValueError(
+                f"detector must be a model of kfpn.build_detector, got {detector.name}, which proposes segments: only kfpn train --task "
+                "segments trains it, and only its own outputs can be used (docs/segments.md)"
+            )
         return settings
     made = "a model of kfpn.build_detector or kfpn.load_detector"
     if isinstance(detector, keras.Model) and {"rpn", "box_head"} <= {layer.name for layer in detector.layers}:

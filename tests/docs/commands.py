@@ -89,7 +89,7 @@ def _without_init(words: list[str]) -> list[str]:
 def known_options() -> set[str]:
     """Returns the options of all commands of kfpn, as they are written: `--input.short-side`, `--no-report`."""
     classes = [Config, *COMMANDS, *(row.options for row in EXPORTS)]
-    names = {name for cls in classes for name in _names_of(cls, "")} | {"mask", "pyramid", "help", "version"}
+    names = {name for cls in classes for name in _names_of(cls, "")} | {"mask", "pyramid", "task", "help", "version"}
     negated = {".".join([*name.split(".")[:-1], f"no-{name.split('.')[-1]}"]) for name in names}
     return {f"--{name}" for name in names | negated}
 

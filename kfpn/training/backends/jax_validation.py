@@ -12,6 +12,7 @@ from kfpn.data.numpy_batches import stacked_batches
 from kfpn.data.proposal_table import ProposalTable, rows_of_proposals
 from kfpn.data.record import Source
 from kfpn.data.sample_arrays import EvaluationSamples
+from kfpn.modeling.segment_submodels import SegmentSubmodels
 from kfpn.modeling.submodels import Submodels
 from kfpn.training.backends.jax_batches import split_noise, trained_arrays, with_run_noise
 from kfpn.training.exact_masks import run_functions
@@ -25,7 +26,11 @@ class JaxValidation:
     """
 
     def __init__(
-        self, submodels: Submodels, config: Config, source: Source, proposals: ProposalTable | None = None
+        self,
+        submodels: Submodels | SegmentSubmodels,
+        config: Config,
+        source: Source,
+        proposals: ProposalTable | None = None,
     ) -> None:
         self.config, self.source, self.proposals = config, source, proposals
         losses, self._noise_shapes = run_functions(config)

@@ -11,6 +11,7 @@ from kfpn.data.pipeline import eval_batches, named_errors, truth_specs, with_pro
 from kfpn.data.proposal_table import ProposalTable
 from kfpn.data.record import Source
 from kfpn.data.sample_arrays import truth_rows
+from kfpn.modeling.segment_submodels import SegmentSubmodels
 from kfpn.modeling.submodels import Submodels
 from kfpn.training.exact_masks import run_functions
 from kfpn.training.sampler_noise import noise_of, with_noise
@@ -24,7 +25,11 @@ class TensorFlowValidation:
     """
 
     def __init__(
-        self, submodels: Submodels, config: Config, source: Source, proposals: ProposalTable | None = None
+        self,
+        submodels: Submodels | SegmentSubmodels,
+        config: Config,
+        source: Source,
+        proposals: ProposalTable | None = None,
     ) -> None:
         self.config, self.source, self.proposals = config, source, proposals
         losses, self._noise_shapes = run_functions(config)

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from kfpn.modeling.segment_submodels import SegmentSubmodels
 from kfpn.modeling.submodels import Submodels
 
 
@@ -42,12 +43,12 @@ class ComputedStep:
 
 @contextmanager
 def watched_layers(
-    submodels: Submodels, change: Callable[[int, Any], Any] | None = None
+    submodels: Submodels | SegmentSubmodels, change: Callable[[int, Any], Any] | None = None
 ) -> Iterator[list[tuple[str, Any]]]:
     """Yields a list that collects (layer name, output) of every call of a layer in a `with` block, in order.
 
     Args:
-        submodels: of `build_submodels`.
+        submodels: of `kfpn.modeling.networks.build_network`.
         change: (number of the output, output) -> what takes its place; None: outputs stay as they are.
     """
     seen: list[tuple[str, Any]] = []
@@ -77,7 +78,7 @@ def watched_layers(
             del layer.call
 
 
-def layers_by_name(submodels: Submodels) -> dict[str, keras.Layer]:
+def layers_by_name(submodels: Submodels | SegmentSubmodels) -> dict[str, keras.Layer]:
     """Returns `features/conv1` -> layer: every layer once, without input layers and models."""
     layers: dict[str, keras.Layer] = {}
 
@@ -90,9 +91,7 @@ def layers_by_name(submodels: Submodels) -> dict[str, keras.Layer]:
             ):
                 layers[f"{prefix}/{layer.name}"] = layer
 
-    parts = {"features": [submodels.features, submodels.padded_features], "rpn": [submodels.rpn]}
-    parts |= {head.name: [head] for head in submodels.heads.values()}
-    for part, models in parts.items():
+    for part, models in submodels.parts.items():
         for model in models:
             collect(part, model)
     return layers

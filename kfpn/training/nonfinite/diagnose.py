@@ -9,6 +9,7 @@ import numpy as np
 
 from kfpn.config.run import Config
 from kfpn.losses.training_losses import noise_shapes, training_losses
+from kfpn.modeling.segment_submodels import SegmentSubmodels
 from kfpn.modeling.submodels import Submodels
 from kfpn.training.nonfinite.computed_step import ComputedStep
 
@@ -36,7 +37,7 @@ class Finding:
 
 
 def diagnose(
-    submodels: Submodels,
+    submodels: Submodels | SegmentSubmodels,
     config: Config,
     batch: Mapping[str, Any],
     scale: Any,
@@ -49,7 +50,7 @@ def diagnose(
     first, gradients of the variables. The weights stay as they are; under TensorFlow the statistics of batch norms move.
 
     Args:
-        submodels: of `build_submodels`.
+        submodels: of `kfpn.modeling.networks.build_network`.
         config: the run's.
         batch: of the run, with static shapes.
         scale: the loss scale, scalar float32; `grad_norm` is divided by it.

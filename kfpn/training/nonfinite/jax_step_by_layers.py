@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from kfpn.config.run import Config
+from kfpn.modeling.segment_submodels import SegmentSubmodels
 from kfpn.modeling.submodels import Submodels
 from kfpn.training.backends.jax_batches import trained_arrays
 from kfpn.training.drawn_noise import drawn_noise
@@ -18,7 +19,7 @@ from kfpn.training.nonfinite.computed_step import ComputedStep, watched_layers
 
 
 def compute_by_jax(
-    submodels: Submodels,
+    submodels: Submodels | SegmentSubmodels,
     config: Config,
     batch: Mapping[str, np.ndarray],
     shapes: Mapping[str, tuple],

@@ -11,7 +11,7 @@ from PIL import Image
 
 from kfpn.config.run import Config
 from kfpn.data.record import Source
-from kfpn.modeling.submodels import build_submodels
+from kfpn.modeling.networks import build_network
 from kfpn.plotting.draw_boxes import draw_detections
 from kfpn.runs.atomic_files import read_json, write_json
 from kfpn.runs.checkpoint import Checkpoints, Progress, named_variables
@@ -167,8 +167,7 @@ def replay(config: Config, workdir: Workdir) -> Finding:
     path = workdir.nan / _BATCH
     batch = read_batch(path)
     with dtype_policy(config.precision):
-        submodels = build_submodels(config.model)
-        submodels.rpn.trainable = not config.proposals
+        submodels = build_network(config)
         optimizer = Optimizer(config, submodels.weights_model.trainable_variables)
         variables = named_variables(model=submodels.weights_model.variables, optimizer=optimizer.variables)
         state = Checkpoints(workdir.nan / _STATE, variables)

@@ -6,13 +6,14 @@ from typing import Any
 import tensorflow as tf
 
 from kfpn.config.run import Config
+from kfpn.modeling.segment_submodels import SegmentSubmodels
 from kfpn.modeling.submodels import Submodels
 from kfpn.training.nonfinite.computed_step import ComputedStep, watched_layers
 from kfpn.training.sampler_noise import sampler_noise
 
 
 def compute_by_tensorflow(
-    submodels: Submodels,
+    submodels: Submodels | SegmentSubmodels,
     config: Config,
     batch: Mapping[str, Any],
     shapes: Mapping[str, tuple],

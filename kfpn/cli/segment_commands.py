@@ -1,0 +1,77 @@
+"""Carries out `kfpn evaluate` and `kfpn predict` for a run with `--task segments`."""
+
+from pathlib import Path
+
+from kfpn.cli.options import Evaluate, Predict
+from kfpn.cli.segment_options import require_left_out
+
+SHOWN = 20
+"""Segments of an image that `kfpn predict` draws and writes, where nothing else is said: all 1000 would cover the picture."""
+
+
+def holds_segments(workdir: str) -> bool:
+    """Tells whether a folder is the work directory of a run with `--task segments`."""
+    from kfpn.runs.workdir import Workdir
+
+    run = Workdir(workdir)
+    return run.config.exists() and run.read_config().model.task == "segments"
+
+
+def evaluate_segments_and_print(command: Evaluate) -> int:
+    """Measures the recall of a run's segments, prints it and writes the file that was asked for; returns the exit code."""
+    from kfpn.data.class_table import describe_source
+    from kfpn.evaluation.segment_recall import segment_recall_line
+    from kfpn.inference.evaluate_segments import measure_segments, open_segment_pass
+    from kfpn.runs.atomic_files import write_json
+    from kfpn.runs.load import require_trained
+    from kfpn.runs.workdir import Workdir
+
+    require_left_out(
+        command,
+        (
+            "scales",
+            "flip",
+            "tiles",
+            "overlap",
+            "tiles_only",
+            "proposals",
+            "max_detections",
+            "best_thresholds",
+            "detections",
+        ),
+    )
+    require_trained(Workdir(command.workdir), rpn=False, task="segments")
+    source_pass = open_segment_pass(
+        command.workdir, command.data, command.split, command.batch_size, command.eval_batch_size, command.check_images
+    )
+    print(describe_source(source_pass.source), flush=True)
+    recall = measure_segments(command.workdir, source_pass)
+    print(f"{source_pass.source.name}: {len(source_pass.source)} images\nsegments: {segment_recall_line(recall)}")
+    if command.json:
+        write_json(Path(command.json), recall)
+    return 0
+
+
+def predict_segments(command: Predict) -> int:
+    """Writes pictures and the run lengths of the best segments of a user's images; returns the exit code."""
+    from kfpn.data.decode_limits import decoding_at_most
+    from kfpn.data.jpeg_fraction import DecodedImage
+    from kfpn.evaluation.source_pass import detect_function
+    from kfpn.inference.predict_files import write_pictures
+    from kfpn.inference.segments import Segments, segment_image, surest
+    from kfpn.inference.user_inputs import find_inputs
+    from kfpn.runs.load import load_segmenter
+
+    require_left_out(command, ("scales", "flip", "tiles", "overlap", "tiles_only"))
+    inputs, output = find_inputs(command.images), Path(command.output)
+    model = load_segmenter(command.workdir, padded=True)
+    propose, count = detect_function(model), command.max_detections or SHOWN
+
+    def look(image: DecodedImage) -> Segments:
+        segments = segment_image(propose, image, model.input_config, model.pasting)
+        return surest(segments, count, command.min_score or 0.0)
+
+    with decoding_at_most(command.max_pixels):
+        tally = write_pictures(look, model.input_config, inputs, output, count)
+    print(f"{tally.line().replace('objects', 'segments')}; in {output}")
+    return 1 if tally.faults else 0

@@ -1,0 +1,64 @@
+"""Checks the settings of networks that propose segments: their own fields, and what does not go with them."""
+
+from typing import Any
+
+from kfpn.config.checks import check, whole
+
+TASKS = ("detections", "segments")
+WINDOWS = ("both", "5x5", "7x7")
+SEGMENT_CHANNELS = 128
+"""Channels of the pyramid where nothing else is said (FPN, section 6)."""
+PYRAMIDS_OF_SEGMENTS = ("fpn", "bottom_up", "top_down")
+"""Pyramids of several levels: each level proposes segments of one size."""
+
+
+def check_segments(model: Any) -> None:
+    """Checks the fields of a `ModelConfig` that say what segments it proposes, and with task segments those that must fit it.
+
+    Raises:
+        ValueError: naming the field.
+    """
+    check(model, "model.", "task", (f"be one of {', '.join(TASKS)}", lambda value: value in TASKS))
+    check(model, "model.", "segment_windows", (f"be one of {', '.join(WINDOWS)}", lambda value: value in WINDOWS))
+    check(model, "model.", "segment_side segment_width max_segments", whole(1))
+    if model.task != "segments":
+        return
+    if model.mask:
+        raise ValueError(
+            "model.mask must be off with model.task segments, got on: segments are masks without a mask head, leave --mask out"
+        )
+    if model.cascade:
+        raise ValueError(
+            "model.cascade must be off with model.task segments, got on: it is of box heads, and segments have none, leave it out"
+        )
+    if model.padding != "zero":
+        raise ValueError(
+            f"model.padding must be zero with model.task segments, got {model.padding}: add --model.padding zero"
+        )
+    if model.pyramid not in PYRAMIDS_OF_SEGMENTS:
+        raise ValueError(
+            f"model.pyramid must be {', '.join(PYRAMIDS_OF_SEGMENTS)} with model.task segments, got {model.pyramid}: each level "
+            "proposes segments of one size, so there must be several"
+        )
+
+
+def check_segment_run(config: Any) -> None:
+    """Checks the options of a `Config` that do not go with segments, if it is of a run that learns them.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    if config.model.task != "segments":
+        return
+    for name, value, off in (
+        ("proposals", config.proposals, "it is for Fast R-CNN, which has an RPN's proposals"),
+        ("init", config.init, "weights to start from can't be loaded into a segmenter yet"),
+        ("input.tile", config.input.tile, "segments are not looked for in tiles yet"),
+    ):
+        if value:
+            raise ValueError(f"{name} must be left out with model.task segments, got {value}: {off}")
+    if config.sampling.mask_targets != "grid":
+        raise ValueError(
+            f"sampling.mask_targets must be grid with model.task segments, got {config.sampling.mask_targets}: the targets of windows "
+            "are made from the grid alone, add --sampling.mask-targets grid"
+        )
