@@ -64,8 +64,9 @@ def predict_segments(command: Predict) -> int:
 
     require_left_out(command, ("scales", "flip", "tiles", "overlap", "tiles_only"))
     inputs, output = find_inputs(command.images), Path(command.output)
-    model = load_segmenter(command.workdir, padded=True)
-    propose, count = detect_function(model), command.max_detections or SHOWN
+    count = command.max_detections or SHOWN
+    model = load_segmenter(command.workdir, padded=True, max_segments=count)
+    propose = detect_function(model)
 
     def look(image: DecodedImage) -> Segments:
         segments = segment_image(propose, image, model.input_config, model.pasting)

@@ -19,16 +19,17 @@ ENOUGH_TO_MEASURE = 30
 """Images: on fewer, AP changes by several hundredths when one image is another."""
 
 
-def rough_measure_line(images: int, kept_of: int | None = None) -> str:
-    """Returns one line that says that AP is uncertain, "" where it is measured on enough images.
+def rough_measure_line(images: int, kept_of: int | None = None, figure: str = "AP") -> str:
+    """Returns one line that says that a figure is uncertain, "" where it is measured on enough images.
 
     Args:
-        images: that AP is measured on.
+        images: that it is measured on.
         kept_of: images of the data set that they are a share of; None: they are data of their own.
+        figure: its name.
     """
     if images >= ENOUGH_TO_MEASURE:
         return ""
-    rough = f"AP is measured on {images} images: with fewer than {ENOUGH_TO_MEASURE} it is a rough guess"
+    rough = f"{figure} is measured on {images} images: with fewer than {ENOUGH_TO_MEASURE} it is a rough guess"
     if kept_of is None:
         return f"{rough}; --val-data names more"
     share = math.ceil(100 * ENOUGH_TO_MEASURE / kept_of) / 100

@@ -6,7 +6,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -219,18 +219,17 @@ class Workdir:
 
         Args:
             step: the last step whose row of training metrics stays.
-            evaluated: the last step whose row of an evaluation stays.
+            evaluated: the last step whose row of an evaluation stays: one with AP, or with the name of the figure that decides.
         """
         if not self.metrics.exists():
             return
         kept = []
         for line in self.metrics.read_text(encoding="utf-8").splitlines():
-            try:
+            with suppress(json.JSONDecodeError):
                 row = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            if isinstance(row, dict) and row.get("step", math.inf) <= (evaluated if "AP" in row else step):
-                kept.append(line + "\n")
+                last = evaluated if isinstance(row, dict) and {"AP", "best_by"} & row.keys() else step
+                if isinstance(row, dict) and row.get("step", math.inf) <= last:
+                    kept.append(line + "\n")
         write_aside(self.metrics, "".join(kept))
 
     def save_weights(self, weights_model: keras.Model) -> None:

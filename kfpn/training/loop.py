@@ -11,6 +11,7 @@ from kfpn.config.run import Config
 from kfpn.data.out_of_memory import explained_memory
 from kfpn.runs.checkpoint import Checkpoints, Progress
 from kfpn.runs.workdir import Workdir
+from kfpn.training.best_weights import BEST_BY
 from kfpn.training.distribution.cluster import Cluster
 from kfpn.training.distribution.worker_stubs import SilentReport
 from kfpn.training.interrupt import Interrupted, Interruption
@@ -157,7 +158,8 @@ class Loop:
         lost = self.run.cluster.any(progress.stale >= patience)
         if lost and self.run.cluster.is_chief:
             say(
-                f"stops at step {progress.step}: {progress.stale} evaluations without a better AP (--patience {patience})"
+                f"stops at step {progress.step}: {progress.stale} evaluations without a better {progress.last.get(BEST_BY, 'AP')} "
+                f"(--patience {patience})"
             )
         return lost
 

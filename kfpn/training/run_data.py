@@ -60,11 +60,12 @@ class RunData:
         return self.val_source is not None and self.has_rpn and self.proposals is None
 
     def rough_measure(self) -> str:
-        """Returns one line that says that AP is uncertain, "" where it is measured on enough images or not at all."""
+        """Returns one line that says that AP, or the recall of segments, is uncertain; "" where it is measured on enough images or not at all."""
         if self.val_source is None:
             return ""
         count = len(self.val_source)
-        return rough_measure_line(count, len(self.source) + count if is_kept_back(self.val_source) else None)
+        kept_of = len(self.source) + count if is_kept_back(self.val_source) else None
+        return rough_measure_line(count, kept_of, "AP" if self.has_rpn else "AR")
 
     def canvases(self, config: Config) -> int:
         """Returns how many padded sizes the training batches have: each costs a compilation."""
@@ -74,7 +75,6 @@ class RunData:
 
     def batches(self, config: Config, start: int, share: BatchShare = WHOLE_BATCH) -> "tf.data.Dataset":
         """Returns the data set of the global batches from step `start` on, or of a process's share of them."""
-
         batches = train_batches(self.source, config, start, share)
         if self.proposals is None:
             return batches
@@ -116,8 +116,8 @@ def open_run_data(config: Config, source: Source | str | None, val_source: Sourc
         require_any_mask(opened, config)
     if validation is None:
         warnings.warn(
-            "no validation data: AP is not measured, and the last weights are kept, not the best (--val-share .1 keeps a tenth of "
-            f"the images to evaluate on){_without_effect(config)}",
+            f"no validation data: {'AR' if config.model.task == 'segments' else 'AP'} is not measured, and the last weights are kept, not "
+            f"the best (--val-share .1 keeps a tenth of the images to evaluate on){_without_effect(config)}",
             stacklevel=4,
         )
     else:

@@ -26,6 +26,7 @@ from kfpn.runs.workdir import Workdir
 from kfpn.training.announced_shapes import announce_shapes
 from kfpn.training.auto_weights import config_with_found_init
 from kfpn.training.backends.training_backend import TrainingBackend, open_backend
+from kfpn.training.best_weights import BEST_BY
 from kfpn.training.distribution.cluster import Cluster
 from kfpn.training.distribution.worker_stubs import ReadWorkdir
 from kfpn.training.frozen_weights import warn_of_frozen_weights
@@ -153,8 +154,8 @@ def _read_finished(setup: Setup, progress: Progress, pace: Pace) -> dict[str, An
         say(f"{setup.workdir.path} has finished its {pace.last} steps: {summary_line(final)}")
     elif final is not None:
         say(
-            f"{setup.workdir.path} has stopped at step {progress.step}, after {progress.stale} evaluations without a better AP; a "
-            f"larger --patience goes on: {summary_line(final)}"
+            f"{setup.workdir.path} has stopped at step {progress.step}, after {progress.stale} evaluations without a better "
+            f"{progress.last.get(BEST_BY, 'AP')}; a larger --patience goes on: {summary_line(final)}"
         )
     return final
 

@@ -139,6 +139,7 @@ def test_rows_after_the_restored_step_and_incomplete_rows_are_removed(tmp_path):
         {"step": 2, "AP": 0.5},
         {"step": 4, "loss": float("nan")},
         {"step": 4, "AP": 0.6},
+        {"step": 4, "AR@100": 0.6, "best_by": "AR@100"},
         {"step": 6},
     ):
         workdir.append_metrics(row)

@@ -62,8 +62,10 @@ def trained(workdir, kill_at=None, **changes):
                 os.kill(os.getpid(), signal.SIGKILL)
 
         StepMetrics.add = add_or_die
+    settings = config(workdir, **changes)
+    kind = {"kind": made_up.with_masks} if settings.model.learns_masks else {}
     try:
-        return kfpn.train(config(workdir, **changes), made_up.source(0, 8), made_up.source(100, 3, name="validation"))
+        return kfpn.train(settings, made_up.source(0, 8, **kind), made_up.source(100, 3, name="validation", **kind))
     except ValueError as error:
         return {"error": str(error)}
 

@@ -13,7 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kfpn.inference.evaluate_segments import measure_segments, open_segment_pass
+from kfpn.modeling.networks import build_network
+from kfpn.runs.workdir import Workdir
+from kfpn.training.validation_loss import ValidationLoss
 from tests.eager import eagerly
+from tests.training import made_up
 from tests.training.backends import small_run
 from tests.training.kills import same_rows, same_state
 from tests.training.test_other_backends import QUICKLY_COMPILED
@@ -97,6 +102,28 @@ def test_a_run_that_diverges_stops_before_the_step_and_names_what_was_first_not_
     report = json.loads((tmp_path / "0/nan/report.json").read_text())
     with np.load(tmp_path / f"0/checkpoints/step_{report['step'] - 1:08d}.npz") as kept:
         assert all(np.isfinite(kept[name]).all() for name in kept.files if name != "progress")
+
+
+@needs_jax
+def test_segments_are_learnt_on_two_devices_and_tensorflow_measures_the_same(run_on_jax, tmp_path):
+    options = {
+        "model": {"task": "segments", "segment_width": 16, "max_segments": 40}, "sampling": {"segment_batch": 32},
+        "optimizer": {"learning_rate": 0.02, "warmup_steps": 0}, "steps": 8, "eval_every": 8, "val_loss": True,
+        "strategy": "mirrored", "cpu_devices": 2,
+    }  # fmt: skip
+    (final,) = run_on_jax(tmp_path, options)
+    masks = rows_of(tmp_path / "0", "segment_mask")[:, 0]
+    assert masks[0] == pytest.approx(10 * np.log(2), abs=0.1)
+    assert masks[-1] < masks[0]
+    run, validation = Workdir(tmp_path / "0"), made_up.source(100, 3, name="validation", kind=made_up.with_masks)
+    config = run.read_config()
+    submodels = build_network(config)
+    submodels.weights_model.load_weights(run.weights)
+    with eagerly():
+        losses = ValidationLoss(submodels, config, validation).measure()
+        recall = measure_segments(run.path, open_segment_pass(run.path, validation))
+    assert losses == pytest.approx({name: final[name] for name in losses}, rel=1e-3)
+    assert recall["AR@100"] == pytest.approx(final["AR@100"], abs=0.05)
 
 
 @needs_jax
