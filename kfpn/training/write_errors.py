@@ -3,7 +3,7 @@
 import sys
 
 
-def write_errors() -> tuple[type[Exception], ...]:
-    """Returns what is raised where a file can't be written: Python's errors, and TensorFlow's where it is in use."""
+def write_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
+    """Returns what is raised where a file can't be written: Python's errors, TensorFlow's where it is in use, and others."""
     tensorflow = sys.modules.get("tensorflow")
-    return (OSError,) if tensorflow is None else (OSError, tensorflow.errors.OpError)
+    return (OSError, *others) if tensorflow is None else (OSError, tensorflow.errors.OpError, *others)

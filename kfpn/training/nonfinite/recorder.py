@@ -92,7 +92,7 @@ class Recorder:
             report = {"step": step, "row": {name: str(value) for name, value in row.items()}, "images": images}
             write_json(folder / _REPORT, report)
             draw_batch(folder, batch, self.source.class_names)
-        except (ValueError, *write_errors()) as error:  # For example a full disk, or an image that is gone.
+        except write_errors(ValueError) as error:  # For example a full disk, or an image that is gone.
             return f"{folder} can't be written ({error}), so nothing of the step is kept"
         kept = (
             f"batch, state and pictures are in {folder} ({', '.join(images)}); `kfpn replay-nan --workdir "
