@@ -12,7 +12,7 @@ from tqdm import tqdm
 from kfpn.evaluation.detection_limit import own_limit_figures
 from kfpn.runs.workdir import Workdir
 from kfpn.training.tensorboard_events import open_events
-from kfpn.training.tensorflow_errors import tensorflow_errors
+from kfpn.training.write_errors import write_errors
 
 SECONDS_BETWEEN_LINES = 10.0
 """Time between two printed lines where there is no terminal for a bar."""
@@ -33,7 +33,7 @@ def warn_on_write_error(what: object) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, *tensorflow_errors()) as error:
+    except write_errors() as error:
         warnings.warn(f"{what} can't be written ({error}); the run goes on without it", stacklevel=3)
 
 

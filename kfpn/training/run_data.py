@@ -22,7 +22,6 @@ from kfpn.data.formats import open_source
 from kfpn.data.numpy_batches import stacked_batches
 from kfpn.data.own_augment import load_function
 from kfpn.data.own_split import is_kept_back, open_run_sources, split_by_image
-from kfpn.data.pipeline import train_batches, with_proposals
 from kfpn.data.plan import WHOLE_BATCH, BatchShare, group_by_aspect
 from kfpn.data.proposal_table import ProposalTable, proposals_of, rows_of_proposals
 from kfpn.data.record import Source
@@ -75,6 +74,8 @@ class RunData:
 
     def batches(self, config: Config, start: int, share: BatchShare = WHOLE_BATCH) -> "tf.data.Dataset":
         """Returns the data set of the global batches from step `start` on, or of a process's share of them."""
+        from kfpn.data.pipeline import train_batches, with_proposals
+
         batches = train_batches(self.source, config, start, share)
         if self.proposals is None:
             return batches

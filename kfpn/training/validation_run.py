@@ -68,8 +68,10 @@ class ValidationRun:
         else:
             model = fast_rcnn_model(submodels, config.model)
         # It is made once, so that it is traced once.
-        self._detect, devices = detect_function(model), ()
-        if backend is not None:
+        devices: tuple[str, ...] = ()
+        if backend is None:
+            self._detect = detect_function(model)
+        else:
             self._detect, devices = backend.detector(model, config, self._tile_source)
         # It is made at the first evaluation, by the process that evaluates, when the training has its memory.
         self._memory = functools.cache(lambda: EvaluationMemory(workdir.evaluation, config, self._tile_source, devices))

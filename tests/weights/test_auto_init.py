@@ -164,7 +164,7 @@ def test_of_several_workers_the_first_one_looks_and_all_take_its_file(monkeypatc
     path.parent.mkdir(parents=True)
     path.write_bytes(DATA)
     looks, taken = [], {}
-    monkeypatch.setattr(auto, "_found", lambda backbone, mask: looks.append(backbone) or str(path))
+    monkeypatch.setattr(auto, "_found", lambda backbone, mask, cascade: looks.append(backbone) or str(path))
 
     def work(index):
         taken[index] = auto_init("resnet50", "run", index, several=True)
@@ -196,7 +196,7 @@ def test_the_words_of_the_command_get_what_was_found(option, monkeypatch):
     monkeypatch.setattr(auto, "auto_init", lambda *given: asked.append(given) or "found.pkl")
     words = ["train", "--data", "voc:cars", *option, "--steps", "5"]
     assert with_found_init(words) == ["train", "--data", "voc:cars", "--steps", "5", "--init", "found.pkl"]
-    assert asked == [("resnet50", "runs/cars", 0, False, False)]
+    assert asked == [("resnet50", "runs/cars", 0, False, False, False)]
     monkeypatch.setattr(auto, "auto_init", lambda *given: None)
     assert with_found_init([*words, "--model.backbone", "resnet101"])[-2:] == ["--model.backbone", "resnet101"]
 

@@ -36,7 +36,8 @@ def compute_by_jax(
         shapes: name of a sampler -> shape of its noise of one image.
     """
     inputs, noise = trained_arrays(batch), drawn_noise(config.seed, batch["sample_index"], shapes)
-    model, names = submodels.weights_model, []
+    model = submodels.weights_model
+    names: list[str] = []
     variables, others = list(model.trainable_variables), list(model.non_trainable_variables)
     held = [variable.value for variable in others]
 

@@ -21,7 +21,7 @@ from kfpn.training.exact_masks import run_functions
 from kfpn.training.nonfinite.diagnose import Finding, diagnose
 from kfpn.training.nonfinite.kept_batch import read_batch, write_batch
 from kfpn.training.optimizer import Optimizer
-from kfpn.training.tensorflow_errors import tensorflow_errors
+from kfpn.training.write_errors import write_errors
 
 _BATCH, _STATE, _REPORT = "batch.npz", "state", "report.json"
 _NOT_LOSSES = ("lr", "grad_norm", "loss", "skipped")
@@ -92,11 +92,7 @@ class Recorder:
             report = {"step": step, "row": {name: str(value) for name, value in row.items()}, "images": images}
             write_json(folder / _REPORT, report)
             draw_batch(folder, batch, self.source.class_names)
-        except (
-            OSError,
-            ValueError,
-            *tensorflow_errors(),
-        ) as error:  # For example a full disk, or an image that is gone.
+        except write_errors(ValueError) as error:  # For example a full disk, or an image that is gone.
             return f"{folder} can't be written ({error}), so nothing of the step is kept"
         kept = (
             f"batch, state and pictures are in {folder} ({', '.join(images)}); `kfpn replay-nan --workdir "
