@@ -43,7 +43,7 @@ CALLED_BY_ONE_NAME = {
 }
 """Names that several modules give to a function, because a table or a recipe calls it by this name; and what these modules are."""
 
-ONE_NAME_FOR_TWO_MODULES = {"box": "a head and its loss", "mask": "a head and its loss"}
+ONE_NAME_FOR_TWO_MODULES = dict.fromkeys(("box", "cascade", "mask"), "a head and its loss")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,10 +18,14 @@ def option_value(args: Sequence[str], name: str) -> str | None:
 
 def asks_for_masks(args: Sequence[str]) -> bool:
     """Tells whether the line turns masks on; the last of its words counts, as in the parser."""
+    return _turned_on(args, ("--mask", "--model.mask"), ("--no-mask", "--model.no-mask"))
+
+
+def _turned_on(args: Sequence[str], words: Sequence[str], opposite: Sequence[str]) -> bool:
     asked = False
     for word in args:
-        if word in ("--mask", "--model.mask", "--no-mask", "--model.no-mask"):
-            asked = not word.endswith("no-mask")
+        if word in (*words, *opposite):
+            asked = word in words
     return asked
 
 
@@ -46,7 +50,8 @@ def with_found_init(args: list[str]) -> list[str]:
         resolver = resolve_cluster()
         worker, several = int(resolver.task_id or 0), resolver.cluster_spec().num_tasks("worker") > 1
     backbone = option_value(args, "model.backbone") or "resnet50"
-    weights = auto_init(backbone, workdir, worker, several, asks_for_masks(args))
+    cascade = _turned_on(args, ("--model.cascade",), ("--model.no-cascade",))
+    weights = auto_init(backbone, workdir, worker, several, asks_for_masks(args), cascade)
     return _without_option(args, "init") + ([] if weights is None else ["--init", weights])
 
 

@@ -21,6 +21,12 @@ Pasting = Literal["sampled", "resized"]
 SINGLE_LEVEL: dict[str, tuple[str, ...]] = {"finest": ("P2",), "c4": ("C4",), "c5": ("C5",)}
 """Pyramid -> its level, for the pyramids that have only one."""
 
+CASCADE = ("box", "box_2", "box_3")
+"""The heads of a cascade, in the order in which they look at boxes."""
+STAGE_IOUS = {2: 0.6, 3: 0.7}
+"""Later stage of a cascade -> the IoU with an object from which on a box is positive there, and below which it is negative. The first has
+`sampling.roi_positive_iou`."""
+
 UNUSED_SETTINGS = {
     "bottom_up": ("upsampling", "merge"),
     "top_down": ("merge",),
@@ -34,6 +40,13 @@ UNUSED_SETTINGS = {
 def default_class_names(count: int) -> tuple[str, ...]:
     """Returns the names of labels that nobody has named: "class 1", "class 2" and so on."""
     return tuple(f"class {label + 1}" for label in range(count))
+
+
+def network_name(mask: bool, cascade: bool = False) -> str:
+    """Returns what the field calls a detector with these heads: Faster R-CNN, Mask R-CNN, Cascade R-CNN or Cascade Mask R-CNN."""
+    if cascade:
+        return "Cascade Mask R-CNN" if mask else "Cascade R-CNN"
+    return "Mask R-CNN" if mask else "Faster R-CNN"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +121,9 @@ class ModelConfig:
     """Side in pixels of the square RoI that is pooled from P4; half of it from P3, and so on (FPN, equation 1)."""
     head_width: int = 1024
     """Units of the two fully connected layers of the box head."""
+    cascade: bool = False
+    """Three box heads, each on the boxes that the one before has moved, for tighter boxes (Cascade R-CNN, Cai & Vasconcelos 2018): matched
+    by IoU .5, .6 and .7; detections have the mean of their scores and the boxes of the last."""
     norm_heads: bool = False
     """Normalise the pyramid (gn) and the box head (layer norm) as well; training from scratch needs it."""
     score_threshold: float = 0.05
@@ -149,6 +165,11 @@ class ModelConfig:
         check(self, "model.", "canonical_size", POSITIVE)
         check(self, "model.", "norm_epsilon min_proposal_size min_detection_size", NOT_NEGATIVE)
         self._check_pyramid()
+        if self.cascade and self.pyramid == "c4":
+            raise ValueError(
+                "model.cascade must be off with pyramid c4, got both: the box head of c4 is the last stage of the backbone, and there is one "
+                "of it; take pyramid fpn"
+            )
         check(self, "model.", "aspect_ratios", ("be positive numbers", lambda v: v and all(map(positive, v))))
         check(self, "model.", "rpn_nms_iou nms_iou score_threshold", SHARE)
         check(self, "model.", "pixel_mean", ("be three numbers (R, G, B)", lambda v: len(v) == 3))
@@ -164,8 +185,8 @@ class ModelConfig:
 
     @property
     def heads(self) -> tuple[str, ...]:
-        """The heads that look at RoIs: modules of `kfpn.modeling.heads`, with their losses in `kfpn.losses`."""
-        return ("box", "mask") if self.mask else ("box",)
+        """The heads that look at RoIs: those of `kfpn.modeling.heads`, with their losses in `kfpn.losses`."""
+        return (*(CASCADE if self.cascade else CASCADE[:1]), *(("mask",) if self.mask else ()))
 
     def _check_pyramid(self) -> None:
         check(self, "model.", "pyramid", one_of(Pyramid))

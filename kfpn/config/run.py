@@ -23,7 +23,7 @@ from kfpn.config.checks import (
 )
 from kfpn.config.field_types import require_types
 from kfpn.config.input_config import InputConfig, require_function_name
-from kfpn.config.model import ModelConfig
+from kfpn.config.model import STAGE_IOUS, ModelConfig
 from kfpn.config.optimizer_config import OptimizerConfig
 from kfpn.config.preset_names import PRESET_HELP, PresetName
 from kfpn.config.profile_range import parse_profile
@@ -198,15 +198,24 @@ class Config:
         check(self, "", "check_images", one_of(CheckImages))
         check(self, "", "data workdir", ("not be empty", bool))
         require_function_name(self.augment)
-        if self.input.copy_paste and not self.model.mask:
-            raise ValueError(
-                f"input.copy_paste must be 0 without masks, got {self.input.copy_paste:g}: it cuts objects out by their masks, add --mask"
-            )
+        self._check_heads()
         if self.proposals and (moving := self.input.moves_boxes() or (self.augment and "augment")):
             raise ValueError(
                 f"{moving} must be off with fixed proposals, got {self.proposals}: they go with input.flip and input.scale_jitter alone"
             )
         parse_profile(self.profile)
+
+    def _check_heads(self) -> None:
+        if self.input.copy_paste and not self.model.mask:
+            raise ValueError(
+                f"input.copy_paste must be 0 without masks, got {self.input.copy_paste:g}: it cuts objects out by their masks, add --mask"
+            )
+        first, second = self.sampling.roi_positive_iou, STAGE_IOUS[2]
+        if self.model.cascade and first > second:
+            raise ValueError(
+                f"sampling.roi_positive_iou must be at most {second:g} with model.cascade, got {first:g}: it is that of the first "
+                f"stage, and the second has {second:g}"
+            )
 
     @property
     def masks_on_host(self) -> bool:

@@ -12,6 +12,7 @@ class RawDetector(Detector):
 
     def select(self, outputs, rois, image_sizes):
         """Returns boxes and scores of all RoIs in all classes."""
+        outputs, rois = self.joined(outputs, rois)
         boxes, scores = scored_boxes(
             outputs["box"]["logits"], outputs["box"]["deltas"], rois.boxes, rois.scores, image_sizes,
             self.config.min_detection_size,

@@ -10,6 +10,7 @@ from kfpn.modeling.heads.mask import own_logits
 from kfpn.ops.boxes import gather_rows
 
 LOOKS_AT = "positives"
+NAMES = ("roi_mask",)
 
 
 def losses(outputs, targets: Targets, batch: dict, config: Config) -> dict:

@@ -8,8 +8,9 @@ from keras import ops
 from kfpn.config.run import Config
 from kfpn.losses import find_loss, terms
 from kfpn.losses.targets import Targets, mask_rows, roi_targets, rpn_targets
-from kfpn.modeling.detector import Detector, Rois
+from kfpn.modeling.detector import Detector
 from kfpn.modeling.proposals import ProposalRule, level_anchors, select_proposals, usable_anchors
+from kfpn.modeling.stages import Rois
 from kfpn.modeling.submodels import Submodels
 from kfpn.ops import boxes as box_ops
 from kfpn.ops.boxes import gather_rows
@@ -30,7 +31,8 @@ class TrainingDetector(Detector):
     def __init__(self, submodels: Submodels, config: Config, batch: dict, noise: dict):
         super().__init__(submodels, config.model)
         # Heads that look at detections elsewhere learn from the sample as well: there are no detections yet.
-        self.proposal_heads, self.detection_heads = list(submodels.heads), []
+        self.proposal_heads = [name for name in submodels.heads if name not in self.later_heads]
+        self.detection_heads = []
         self.run_config = config
         self.batch = batch
         self.noise = noise
@@ -67,11 +69,14 @@ class TrainingDetector(Detector):
         return Rois(ops.stop_gradient(sampled.boxes), targets=sampled)
 
     def pool(self, levels: dict, boxes, image_sizes, head: str = "box"):
-        """Pools the sampled RoIs; for a head that learns from positives alone, the first rows, where these stand."""
-        if getattr(find_loss(head), "LOOKS_AT", "sample") == "positives":
+        """Pools the boxes that a head looks at; for one that learns from positives alone, the first rows, where these stand."""
+        loss = find_loss(head)
+        if getattr(loss, "LOOKS_AT", "sample") == "positives":
             boxes = boxes[:, : mask_rows(self.run_config.sampling)]
             return stored(super().pool(levels, boxes, image_sizes, head))
-        return super().pool(levels, boxes, image_sizes, head)
+        pooled = super().pool(levels, boxes, image_sizes, head)
+        share = loss.gradient_share(self.run_config) if hasattr(loss, "gradient_share") else 1.0
+        return pooled if share == 1.0 else with_gradient_share(pooled, share)
 
     def anchor_targets(self, levels: dict) -> Targets:
         """Samples anchors, and finds what the RPN should predict for them."""
@@ -100,6 +105,12 @@ def stop_gradient(tensors):
     if isinstance(tensors, (list, tuple)):
         return [stop_gradient(value) for value in tensors]
     return ops.stop_gradient(tensors)
+
+
+def with_gradient_share(values, share: float):
+    """Returns values as they are, through which a share of the gradient passes."""
+    fixed = ops.stop_gradient(values)
+    return fixed + share * (values - fixed)
 
 
 def noise_shapes(config: Config, height: int, width: int, max_boxes: int) -> dict[str, tuple[int]]:
@@ -175,7 +186,8 @@ def training_losses(submodels: Submodels, config: Config, batch: dict, noise: di
         training: False: batch norms use their statistics and change none.
 
     Returns:
-        {"rpn_class", "rpn_box", "roi_class", "roi_box"}, and with `model.mask` "roi_mask": (B,) float32 each, one loss an image.
+        {"rpn_class", "rpn_box", "roi_class", "roi_box"}, with `model.cascade` those of its later stages, "roi_class_2" to
+        "roi_box_3", and with `model.mask` "roi_mask": (B,) float32 each, one loss an image.
     """
     detector = TrainingDetector(submodels, config, batch, noise)
     stages = detector.run(batch["images"], batch["image_sizes"], training=training)
@@ -197,7 +209,8 @@ def fixed_proposal_losses(
         training: see `training_losses`.
 
     Returns:
-        {"roi_class", "roi_box"}, and with `model.mask` "roi_mask": (B,) float32 each, one loss an image.
+        {"roi_class", "roi_box"}, with `model.cascade` those of its later stages, "roi_class_2" to
+        "roi_box_3", and with `model.mask` "roi_mask": (B,) float32 each, one loss an image.
     """
     detector = FixedProposalsTraining(submodels, config, batch, noise)
     stages = detector.run(batch["images"], batch["image_sizes"], training=training)

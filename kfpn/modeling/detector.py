@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 from keras import ops
@@ -13,38 +13,9 @@ from kfpn.modeling.detector_model import DetectorModel
 from kfpn.modeling.heads import find_head
 from kfpn.modeling.pooling import RoIAlign
 from kfpn.modeling.proposals import ProposalRule, Proposals
+from kfpn.modeling.stages import Rois, Stages
 from kfpn.modeling.submodels import Submodels, build_submodels, image_inputs
 from kfpn.ops.pyramid_levels import pooled_levels
-
-
-class Rois(NamedTuple):
-    """The boxes of each image that the heads look at.
-
-    Attributes:
-        boxes: (B, R, 4) float32 yxyx pixels, zeros in empty rows.
-        scores: (B, R) float32, -inf in empty rows; None in training, where they have no use.
-        targets: in training, what the heads should predict for the boxes; else None.
-    """
-
-    boxes: Any
-    scores: Any = None
-    targets: Any = None
-
-
-class Stages(NamedTuple):
-    """The results of a detector's stages.
-
-    Attributes:
-        levels: {"P2": (B, H, W, C), ...}, of `Detector.features`.
-        rpn: {"logits": [(B, N_l)], "deltas": [(B, N_l, 4)]}, of `Detector.rpn`; None without an RPN.
-        rois: the boxes that the heads look at, of `Detector.propose`.
-        outputs: {"box": ...}, of the heads that have looked at them, of `Detector.heads`.
-    """
-
-    levels: dict
-    rpn: Any
-    rois: Rois
-    outputs: dict[str, Any]
 
 
 @keras.saving.register_keras_serializable("kfpn")
@@ -98,7 +69,11 @@ class Detector:
         modules = {name: find_head(name) for name in submodels.heads}
         self.proposal_heads = [name for name, module in modules.items() if module.LOOKS_AT == "proposals"]
         self.detection_heads = [name for name, module in modules.items() if module.LOOKS_AT == "detections"]
-        self.selections = {name: module.select(config, nms) for name, module in modules.items()}
+        self.later_heads = {name: module.LOOKS_AT for name, module in modules.items() if module.LOOKS_AT in modules}
+        self.moves = {name: modules[name].moves(config) for name in self.later_heads}
+        self.joins = [modules[name].join(config) for name in list(self.later_heads)[-1:]]
+        answering = self.proposal_heads + self.detection_heads
+        self.selections = {name: modules[name].select(config, nms) for name in answering}
         self.aligns = {name: self._make_align(name, head.input_shape[1]) for name, head in submodels.heads.items()}
 
     def _make_align(self, head: str, size: int) -> RoIAlign:
@@ -136,10 +111,17 @@ class Detector:
 
     def select(self, outputs: dict[str, Any], rois: Rois, image_sizes) -> dict:
         """Makes detections of the outputs of the heads that look at proposals, see `build_detector`."""
+        outputs, rois = self.joined(outputs, rois)
         detections: dict[str, Any] = {}
         for name in self.proposal_heads:
             detections |= self.selections[name](outputs[name], rois, image_sizes)
         return detections
+
+    def joined(self, outputs: dict[str, Any], rois: Rois) -> tuple[dict[str, Any], Rois]:
+        """Makes one answer, in the form of the first head's, of heads that follow one another; others stay as they are."""
+        for join in self.joins:
+            outputs, rois = join(outputs, rois)
+        return outputs, rois
 
     # The chain of the stages
 
@@ -162,9 +144,14 @@ class Detector:
         return self.heads(pooled, training)
 
     def run(self, images, image_sizes, training: bool | None = None) -> Stages:
-        """Runs both stages up to the outputs of the heads that look at proposals."""
+        """Runs both stages up to the outputs of the heads that look at proposals, and of those that follow them."""
         stages = self.first_stage(images, image_sizes, training)
-        outputs = self.second_stage(stages.levels, stages.rois.boxes, image_sizes, training)
+        levels, rois = stages.levels, stages.rois
+        outputs = self.second_stage(levels, rois.boxes, image_sizes, training)
+        for name, before in self.later_heads.items():
+            boxes = self.moves[name](outputs[before], outputs[before].get("boxes", rois.boxes), image_sizes)
+            own = self.second_stage(levels, boxes, image_sizes, training, [name])[name]
+            outputs[name] = {**own, "boxes": boxes}
         return stages._replace(outputs=outputs)
 
     def finish(self, stages: Stages, image_sizes) -> dict:

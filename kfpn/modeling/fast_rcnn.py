@@ -6,8 +6,9 @@ import keras
 from keras import ops
 
 from kfpn.config.model import ModelConfig
-from kfpn.modeling.detector import Detector, Rois
+from kfpn.modeling.detector import Detector
 from kfpn.modeling.detector_model import DetectorModel
+from kfpn.modeling.stages import Rois
 from kfpn.modeling.submodels import Submodels, image_inputs
 from kfpn.ops import boxes as box_ops
 

@@ -33,7 +33,8 @@ def draw_curves(metrics_path: str | Path) -> Any:
     panels = figure.subplots(1, 3)
     at_limit = ("AP@", "AP50@", "mask_AP@", "mask_AP50@")
     own_limit = sorted({name for row in rows for name in row if name.startswith(at_limit)})
-    shown = ("loss", "val_loss", "rpn_class", "rpn_box", "roi_class", "roi_box", "roi_mask")
+    of_heads = dict.fromkeys(name for row in rows for name in row if name.startswith("roi_"))
+    shown = ("loss", "val_loss", "rpn_class", "rpn_box", *of_heads)
     losses = [name for name in shown if _series(rows, name)[0]]
     for axes, title, names in (
         (panels[0], "training loss" if "val_loss" not in losses else "training and validation loss", losses),

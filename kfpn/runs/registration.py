@@ -17,7 +17,7 @@ def register_layers() -> None:
     """Imports the modules that define, between them, all classes that `.keras` files of detectors name."""
     from kfpn.modeling import detector, fast_rcnn  # noqa: F401
     from kfpn.modeling.backbones import keras_model, stem_layers  # noqa: F401
-    from kfpn.modeling.heads import box, mask  # noqa: F401
+    from kfpn.modeling.heads import box, cascade, mask  # noqa: F401
 
 
 class KerasFinder(importlib.abc.MetaPathFinder):

@@ -25,7 +25,8 @@ def config_with_found_init(config: Config, cluster: Cluster) -> Config:
     if config.init != AUTO:
         return config
     begun = Workdir(config.workdir).config.exists()
-    weights = auto_init(config.model.backbone, config.workdir, cluster.index, cluster.several, config.model.mask)
+    model = config.model
+    weights = auto_init(model.backbone, config.workdir, cluster.index, cluster.several, model.mask, model.cascade)
     if weights is not None and not begun:  # A run that has begun fits, and its file may be gone.
         own = read_trained_weights(weights).model
         sizes = ["backbone_width", "pyramid_channels", "head_width"]

@@ -11,6 +11,7 @@ from kfpn.config.input_config import InputConfig
 from kfpn.config.model import default_class_names
 from kfpn.config.run import Config, SamplingConfig
 from kfpn.data.sample_arrays import named_cause
+from kfpn.losses import find_loss
 from kfpn.losses.training_losses import training_functions
 from kfpn.modeling.detector import inference_model
 from kfpn.weights.detector_parts import settings_of
@@ -36,7 +37,7 @@ class TrainedNetwork:
     @property
     def loss_names(self) -> tuple[str, ...]:
         """The names of the losses, in the order in which the network computes them."""
-        return ("rpn_class", "rpn_box", "roi_class", "roi_box", *(("roi_mask",) if self.config.model.mask else ()))
+        return ("rpn_class", "rpn_box", *(name for head in self.config.model.heads for name in find_loss(head).NAMES))
 
     def losses(self, batch: dict[str, Any], noise: dict[str, Any], training: bool) -> dict[str, Any]:
         """Computes the losses of each image, see `kfpn.losses.training_losses.training_losses`."""

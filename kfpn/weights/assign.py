@@ -23,16 +23,12 @@ from kfpn.weights.built_detector import (
     mismatched_settings,
     variables_of,
 )
+from kfpn.weights.fitted_heads import fit_heads
 from kfpn.weights.hubs import downloaded_folder
 from kfpn.weights.identify import PathLike, read_trained_weights
 from kfpn.weights.makers.foreign_arrays import foreign_shape, raise_mismatches
 from kfpn.weights.makers.trained_weights import Tensor, TrainedWeights
 from kfpn.weights.shipped import SHIPPED
-
-PREDICTOR = ("head_logits/kernel", "head_logits/bias", "head_deltas/kernel", "head_deltas/bias")
-"""The variables whose shapes depend on the classes."""
-MASK_PREDICTOR = ("mask_logits/kernel", "mask_logits/bias")
-"""Those of the mask head, where it has a mask for each class; one mask for all classes fits any classes."""
 
 
 def load_weights(model: keras.Model, source: PathLike, class_names: Sequence[str] | None = None) -> TrainedWeights:
@@ -135,55 +131,11 @@ def _fresh_variables(
     tensors: dict[str, Tensor],
     class_names: Sequence[str] | None,
 ) -> set[str]:
-    """Fits `tensors` in place to the model's classes, and returns the keys of the variables that stay as they are."""
+    """Fits `tensors` in place to the model's heads and classes, and returns the keys of the variables that stay as they are."""
     if not trained.is_detector:
         warnings.warn(f"{trained.path} is a backbone: pyramid, RPN and heads are left fresh", stacklevel=4)
         return variables.keys() - _backbone_keys(variables, trained)
-    fresh = _fit_mask_head(trained, variables, tensors)
-    old, new = trained.model["num_classes"], int(variables["head_logits/bias"].shape[0]) - 1
-    names, known = tuple(class_names or ()), trained.class_names or ()
-    if names and known and names != known and all(known.count(name) == 1 for name in names):
-        _take_classes(tensors, [known.index(name) for name in names], old)
-        return fresh
-    if old == new and (not names or not known or names == known):
-        return fresh
-    why = f"{old} classes there, {new} here" if old != new else "the classes have other names"
-    agnostic = trained.model.get("mask_classes") == "agnostic"
-    of_classes = {*PREDICTOR, *(() if agnostic else MASK_PREDICTOR)}
-    masks = ", masks" if of_classes & tensors.keys() - set(PREDICTOR) else ""
-    warnings.warn(
-        f"the predictor (class logits and box deltas{masks}) of {trained.path} is left fresh: {why}", stacklevel=4
-    )
-    for key in of_classes:
-        tensors.pop(key, None)
-    return fresh | (variables.keys() & of_classes)
-
-
-def _fit_mask_head(trained: TrainedWeights, variables: Mapping[str, Any], tensors: dict[str, Tensor]) -> set[str]:
-    """Drops a mask head that the model lacks, and returns the keys of one that the weights lack."""
-    own, theirs = ({key for key in keys if key.startswith("mask_")} for keys in (variables, tensors))
-    if theirs and not own:
-        warnings.warn(
-            f"the mask head of {trained.path} is left out: the model has none (--mask, mask=True)", stacklevel=5
-        )
-        for key in theirs:
-            del tensors[key]
-    if own and not theirs:
-        warnings.warn(f"the mask head is left fresh: {trained.path} has none", stacklevel=5)
-        return own
-    return set()
-
-
-def _take_classes(tensors: dict[str, Tensor], labels: list[int], background: int) -> None:
-    """Replaces the predictor's tensors by the parts of the given labels, in this order, and of the background."""
-    for part in ("kernel", "bias"):
-        logits, deltas = tensors[f"head_logits/{part}"], tensors[f"head_deltas/{part}"]
-        by_class = deltas.value.reshape(*deltas.value.shape[:-1], -1, 4)[..., labels, :]
-        tensors[f"head_logits/{part}"] = logits._replace(value=logits.value[..., [*labels, background]])
-        tensors[f"head_deltas/{part}"] = deltas._replace(value=by_class.reshape(*deltas.value.shape[:-1], -1))
-        masks = tensors.get(f"mask_logits/{part}")
-        if masks is not None and masks.value.shape[-1] == background:  # a mask for each class
-            tensors[f"mask_logits/{part}"] = masks._replace(value=masks.value[..., labels])
+    return fit_heads(trained, variables, tensors, class_names)
 
 
 def model_config(trained: TrainedWeights, **changes: Any) -> ModelConfig:

@@ -32,16 +32,19 @@ FOUND = "init.json"
 """The file in the work directory by which the first worker tells the others what it has found."""
 
 
-def coco_checkpoints(backbone: str, mask: bool = False) -> tuple[Pretrained, ...]:
-    """Returns the published detectors with a backbone, those with the highest box AP first.
+def coco_checkpoints(backbone: str, mask: bool = False, cascade: bool = False) -> tuple[Pretrained, ...]:
+    """Returns the published detectors with a backbone that have the network's heads, those with the highest box AP first.
 
     Args:
         backbone: such as resnet50.
         mask: put those with masks before those without. Else those with masks are left out.
+        cascade: put those with a cascade first, with masks or not. Else they are left out.
     """
     fitting = [known for known in list_pretrained() if known.box_ap is not None and _backbone_of(known) == backbone]
-    fitting = [known for known in fitting if mask or known.mask_ap is None]
-    return tuple(sorted(fitting, key=lambda known: (known.mask_ap is None, -(known.box_ap or 0.0))))
+    fitting = [
+        known for known in fitting if (mask or known.mask_ap is None or known.cascade) and cascade >= known.cascade
+    ]
+    return tuple(sorted(fitting, key=lambda one: (one.cascade < cascade, one.mask_ap is None, -(one.box_ap or 0.0))))
 
 
 def _backbone_of(known: Pretrained) -> str:
@@ -59,7 +62,12 @@ def places_of(known: Pretrained) -> tuple[Path, ...]:
 
 
 def auto_init(
-    backbone: str, workdir: str | os.PathLike, worker: int = 0, several: bool = False, mask: bool = False
+    backbone: str,
+    workdir: str | os.PathLike,
+    worker: int = 0,
+    several: bool = False,
+    mask: bool = False,
+    cascade: bool = False,
 ) -> str | None:
     """Returns the checkpoint that a run starts from, and says in one line what it is or what was tried.
 
@@ -72,6 +80,7 @@ def auto_init(
         worker: number of this process.
         several: whether there are other processes.
         mask: whether the network has a mask head.
+        cascade: whether it has the box heads of a cascade.
 
     Returns:
         The path of a file; None: random weights.
@@ -85,10 +94,10 @@ def auto_init(
         print(f"init auto: {init or 'random weights'}, as {run.config} has it", flush=True)
         return init
     if not several:
-        return _found(backbone, mask)
+        return _found(backbone, mask, cascade)
     record = run.path / FOUND
     if worker == 0 and not record.exists():
-        weights = _found(backbone, mask)
+        weights = _found(backbone, mask, cascade)
         run.check_writable()
         if weights is not None:
             shared = run.path / Path(weights).name
@@ -115,8 +124,8 @@ def _told_by_the_first(record: Path) -> str | None:
     return weights
 
 
-def _found(backbone: str, mask: bool) -> str | None:
-    known = coco_checkpoints(backbone, mask)
+def _found(backbone: str, mask: bool, cascade: bool) -> str | None:
+    known = coco_checkpoints(backbone, mask, cascade)
     if not known:
         hint = f" (--init {backbone} starts from its ImageNet weights)" if backbone.startswith(KERAS) else ""
         LOGGER.warning(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from kfpn.config.model import network_name
 from kfpn.config.run import Config
 
 CARD = "README.md"
@@ -18,7 +19,7 @@ def model_card(config: Config, class_names: Sequence[str], title: str, descripti
         description: what the card says first; may be empty.
     """
     model, rule = config.model, config.input
-    kind = "Mask R-CNN" if model.mask else "Faster R-CNN"
+    kind = network_name(model.mask, model.cascade)
     tags = ["keras", "object-detection", *(["instance-segmentation"] if model.mask else [])]
     return "\n".join(
         [

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from kfpn.config.model import network_name
 from kfpn.weights.formats.file_formats import digest
 
 BSD = "BSD-3-Clause (torchvision's; the data sets have terms of their own)"
@@ -28,6 +29,7 @@ class Pretrained:
         what: one line: the network, and the data that it was trained on.
         md5: 32 hexadecimal digits, or the first ones if only these are known; None: not known.
         mask_ap: mask AP on COCO val2017 in percent, as the makers give it; None: without masks.
+        cascade: whether it is a Cascade R-CNN.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Pretrained:
     what: str
     md5: str | None = None
     mask_ap: float | None = None
+    cascade: bool = False
 
     @property
     def file_name(self) -> str:
@@ -49,31 +52,22 @@ class Pretrained:
 def _torchvision(
     name: str, file: str, sha256: str, size: int | None, box_ap: float | None = None, mask_ap: float | None = None
 ) -> Pretrained:
-    what = f"{_network(mask_ap)} R-50-FPN, COCO train2017, 91 classes"
+    what = f"{network_name(mask_ap is not None)} R-50-FPN, COCO train2017, 91 classes"
     if box_ap is None:
         what = "ResNet, ImageNet-1k, " + name[-2:].upper()
     url = f"https://download.pytorch.org/models/{file}"
     return Pretrained(f"torchvision:{name}", url, sha256, box_ap, BSD, size, what, mask_ap=mask_ap)
 
 
-def _network(mask_ap: float | None) -> str:
-    return "Faster R-CNN" if mask_ap is None else "Mask R-CNN"
-
-
 def _detectron2(
-    name: str,
-    run: str,
-    md5: str,
-    box_ap: float,
-    mask_ap: float | None = None,
-    *,
-    known: tuple[str | None, int | None] = (None, None),
+    name: str, run: str, md5: str, box_ap: float, mask_ap: float | None = None, *, known: tuple = (None, None)
 ) -> Pretrained:
     """Returns an entry of detectron2's zoo; `known` is the SHA-256 and the size of its file."""
-    task = "COCO-Detection" if mask_ap is None else "COCO-InstanceSegmentation"
+    cascade = name.startswith("cascade_")
+    task = "Misc" if cascade else "COCO-Detection" if mask_ap is None else "COCO-InstanceSegmentation"
     url = f"https://dl.fbaipublicfiles.com/detectron2/{task}/{name}/{run}/model_final_{md5}.pkl"
-    what = f"{_network(mask_ap)} {name[name.index('R_') :].replace('_', '-')}, COCO train2017"
-    return Pretrained(f"detectron2:{name}", url, known[0], box_ap, CC, known[1], what, md5, mask_ap)
+    what = f"{network_name(mask_ap is not None, cascade)} {name[name.index('R_') :].replace('_', '-')}, COCO train2017"
+    return Pretrained(f"detectron2:{name}", url, known[0], box_ap, CC, known[1], what, md5, mask_ap, cascade)
 
 
 def _msra(name: str) -> Pretrained:
@@ -164,6 +158,8 @@ TABLE = (
     _detectron2("mask_rcnn_R_50_FPN_1x", "137260431", "a54504", 38.6, 35.2),
     _detectron2("mask_rcnn_R_50_FPN_3x", "137849600", "f10217", 41.0, 37.2),
     _detectron2("mask_rcnn_R_101_FPN_3x", "138205316", "a3ec72", 42.9, 38.6),
+    _detectron2("cascade_mask_rcnn_R_50_FPN_1x", "138602847", "e9d89b", 42.1, 36.4),
+    _detectron2("cascade_mask_rcnn_R_50_FPN_3x", "144998488", "480dd8", 44.3, 38.5),
     _msra("R-50"),
     _msra("R-101"),
     _keras(

@@ -14,10 +14,10 @@ def losses_of(batch, **options):
     """Returns the losses of a batch, the global norm of their gradients, and the losses of two steps on the batch.
 
     Args:
-        batch: of `small_detector.batch` with masks, and the weights of the detector.
+        batch: of `small_detector.batch` with masks, and the weights of the detector, which has masks and a cascade.
         options: of `compile`.
     """
-    built = common.detector(mask=True)
+    built = common.detector(mask=True, cascade=True)
     model = kfpn.trainable(built, **common.SAMPLING)
     model.compile(keras.optimizers.SGD(RATE, momentum=0.9), **options)
     common.set_weights(built, batch)

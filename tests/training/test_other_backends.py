@@ -25,7 +25,9 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def batch_file(tmp_path_factory):
     """Returns a file with a batch and the weights of a detector, and what TensorFlow makes of them."""
-    batch = small_detector.batch(mask=True) | small_detector.weights_of(small_detector.detector(mask=True))
+    batch = small_detector.batch(mask=True) | small_detector.weights_of(
+        small_detector.detector(mask=True, cascade=True)
+    )
     path = tmp_path_factory.mktemp("batch") / "batch.npz"
     np.savez(path, **batch)
     return path, fitting.losses_of(batch, run_eagerly=True)

@@ -76,6 +76,16 @@ def mask_head(classes=3, width=6, seed=0, channels=SMALL["channels"]):
     }
 
 
+def cascade(units, classes=3, seed=0):
+    """Returns the layers {part: (weight, bias)} of the box head of each stage of a cascade, in PyTorch's layout, with one box for all classes."""
+    stages = []
+    for stage in range(3):
+        layers = heads(units, classes, background_first=False, seed=seed + 10 * stage)
+        layers["box"] = tuple(value[:4] for value in layers["box"])
+        stages.append({part: layers[part] for part in ("fc1", "fc2", "cls", "box")})
+    return stages
+
+
 # ------------------------------------------------------------------------------------------------ names
 
 
@@ -154,6 +164,19 @@ def detectron2(units, layers, **buffers):
     for i, cell in enumerate(buffers.pop("cells", ())):
         state[f"proposal_generator.anchor_generator.cell_anchors.{i}"] = np.asarray(cell, np.float32)
     return state | {name: np.reshape(value, (3, 1, 1)).astype(np.float32) for name, value in buffers.items()}
+
+
+def detectron2_cascade(units, layers, stages, **buffers):
+    """Returns the "model" of a Cascade R-CNN of detectron2's zoo; `stages` are those of `cascade`, the rest as `detectron2`."""
+    names = {"fc1": "box_head.{}.fc1", "fc2": "box_head.{}.fc2", "cls": "box_predictor.{}.cls_score"}
+    names |= {"box": "box_predictor.{}.bbox_pred"}
+    state = detectron2(units, layers, **buffers)
+    state = {
+        name: value for name, value in state.items() if not name.startswith(("roi_heads.box_head.", "roi_heads.box_p"))
+    }
+    for i, stage in enumerate(stages):
+        state |= _named(stage, {part: "roi_heads." + name.format(i) for part, name in names.items()})
+    return state
 
 
 def cell_anchors(sizes, ratios):

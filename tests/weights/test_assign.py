@@ -11,7 +11,9 @@ from kfpn.weights.built_detector import variables_of
 from kfpn.weights.identify import read_trained_weights
 from tests.weights.foreign import (
     caffe2_backbone,
+    cascade,
     detectron2,
+    detectron2_cascade,
     heads,
     mask_head,
     torchvision,
@@ -293,6 +295,83 @@ def test_a_mask_head_of_another_width_is_refused(tmp_path):
     path = with_masks(tmp_path / "m.safetensors")
     model = kfpn.build_detector(**vars(model_config(read_trained_weights(path))) | {"mask_channels": 7})
     assert "mask_conv1/kernel" in refused(model, path, "of another shape")
+
+
+# ------------------------------------------------------------------------------------------------ cascades
+
+
+LATER = {
+    f"{layer}_{stage}/{part}"
+    for layer in ("head_fc1", "head_fc2", "head_logits", "head_deltas")
+    for stage in (2, 3)
+    for part in ("kernel", "bias")
+}
+DELTAS = {"head_deltas/kernel", "head_deltas/bias"}
+
+
+def with_cascade(path, classes=3):
+    """Writes a Cascade R-CNN of detectron2."""
+    layers = heads(UNITS, classes, background_first=False)
+    return write(path, detectron2_cascade(UNITS, layers, cascade(UNITS, classes)))
+
+
+def plain_twin(path, classes=3):
+    """Writes a Faster R-CNN of detectron2 with the first stage of `with_cascade`, but for its box deltas."""
+    layers = heads(UNITS, classes, background_first=False)
+    first = {part: layer for part, layer in cascade(UNITS, classes)[0].items() if part != "box"}
+    return write(path, detectron2(UNITS, layers | first))
+
+
+@pytest.mark.filterwarnings("ignore:.*the file doesn't hold pixel_mean")
+def test_weights_without_a_cascade_give_its_first_stage_and_one_line_says_what_stays_fresh(tmp_path):
+    plain, whole = plain_twin(tmp_path / "plain.safetensors"), with_cascade(tmp_path / "cascade.safetensors")
+    model = kfpn.load_detector(whole)
+    before = values(model)
+    with pytest.warns(
+        UserWarning,
+        match=r"the box deltas and stages 2 and 3 of the cascade are left fresh: .*plain\.safetensors is a Faster R-CNN",
+    ) as caught:
+        kfpn.load_weights(model, plain)
+    assert len([one for one in caught if "fresh" in str(one.message)]) == 1
+    # All that the two files share is the same in both, so nothing has changed.
+    assert changed(before, model) == set()
+
+
+@pytest.mark.filterwarnings("ignore:.*the file doesn't hold pixel_mean")
+def test_a_cascade_gives_a_detector_with_one_box_head_its_first_stage_and_one_line_says_so(tmp_path):
+    plain, whole = plain_twin(tmp_path / "plain.safetensors"), with_cascade(tmp_path / "cascade.safetensors")
+    model, expected = kfpn.load_detector(plain), values(kfpn.load_detector(whole))
+    rng, fresh = np.random.default_rng(9), {}
+    for key, variable in variables_of(model).items():
+        fresh[key] = rng.uniform(0.5, 1.5, variable.shape).astype(np.float32)
+        variable.assign(fresh[key])
+    with pytest.warns(
+        UserWarning,
+        match=r"box deltas are left fresh, and stages 2 and 3 of .*cascade\.safetensors, a Cascade R-CNN, are left out",
+    ):
+        kfpn.load_weights(model, whole)
+    after = values(model)
+    assert {key for key, value in after.items() if np.array_equal(value, fresh[key])} == DELTAS
+    assert {key for key in after if not np.array_equal(after[key], expected[key])} == DELTAS
+    assert expected.keys() - after.keys() == LATER
+
+
+@pytest.mark.filterwarnings("ignore:.*the file doesn't hold pixel_mean")
+def test_the_classes_of_every_stage_are_taken_by_their_names(tmp_path):
+    path = with_cascade(tmp_path / "coco.safetensors", 80)
+    config = vars(model_config(read_trained_weights(path))) | {"num_classes": 2}
+    model = kfpn.build_detector(**config)
+    kfpn.load_weights(model, path, ("stop sign", "person"))
+    for ending, stage in zip(("", "_2", "_3"), cascade(UNITS, 80), strict=True):
+        (kernel, bias), boxes = stage["cls"], stage["box"][0]
+        np.testing.assert_array_equal(values(model)[f"head_logits{ending}/kernel"], kernel[[11, 0, 80]].T)
+        np.testing.assert_array_equal(values(model)[f"head_logits{ending}/bias"], bias[[11, 0, 80]])
+        np.testing.assert_array_equal(values(model)[f"head_deltas{ending}/kernel"], boxes[[1, 0, 3, 2]].T)
+    before = values(model)
+    with pytest.warns(UserWarning, match=r"predictor \(class logits\) .* left fresh: 80 classes there, 2 here"):
+        kfpn.load_weights(model, path)
+    logits = {f"head_logits{ending}/{part}" for ending in ("", "_2", "_3") for part in ("kernel", "bias")}
+    assert all(np.array_equal(values(model)[key], before[key]) for key in logits)
 
 
 # ------------------------------------------------------------------------------------------------ backbones

@@ -69,7 +69,27 @@ def test_the_command_line_looks_for_masks_where_it_turns_them_on(monkeypatch, wo
     seen = []
     monkeypatch.setattr(auto, "auto_init", lambda *args: seen.append(args))
     with_found_init(["train", "--init", "auto", *words])
-    assert seen == [("resnet50", "runs/finetune", 0, False, asked)]
+    assert seen == [("resnet50", "runs/finetune", 0, False, asked, False)]
+
+
+def test_cascades_come_first_for_a_cascade_with_masks_or_not_and_are_left_out_for_others(monkeypatch):
+    monkeypatch.undo()
+    for mask in (False, True):
+        names = [known.name.partition(":")[2] for known in coco_checkpoints("resnet50", mask, cascade=True)]
+        assert names[:2] == ["cascade_mask_rcnn_R_50_FPN_3x", "cascade_mask_rcnn_R_50_FPN_1x"]
+        assert names[2] == ("mask" if mask else "faster") + "_rcnn_R_50_FPN_3x"
+        assert not any("cascade" in known.name for known in coco_checkpoints("resnet50", mask))
+    assert coco_checkpoints("resnet101", cascade=True) == coco_checkpoints("resnet101")
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"), [(["--model.cascade"], True), (["--model.cascade", "--model.no-cascade"], False)]
+)
+def test_the_command_line_looks_for_a_cascade_where_it_turns_one_on(monkeypatch, words, asked):
+    seen = []
+    monkeypatch.setattr(auto, "auto_init", lambda *args: seen.append(args))
+    with_found_init(["train", "--init", "auto", *words])
+    assert [args[-1] for args in seen] == [asked]
 
 
 @pytest.mark.parametrize("place", range(4), ids=["kfpn", "current folder", "PyTorch", "detectron2"])
@@ -144,7 +164,7 @@ def test_of_several_workers_the_first_one_looks_and_all_take_its_file(monkeypatc
     path.parent.mkdir(parents=True)
     path.write_bytes(DATA)
     looks, taken = [], {}
-    monkeypatch.setattr(auto, "_found", lambda backbone, mask: looks.append(backbone) or str(path))
+    monkeypatch.setattr(auto, "_found", lambda backbone, mask, cascade: looks.append(backbone) or str(path))
 
     def work(index):
         taken[index] = auto_init("resnet50", "run", index, several=True)
@@ -176,7 +196,7 @@ def test_the_words_of_the_command_get_what_was_found(option, monkeypatch):
     monkeypatch.setattr(auto, "auto_init", lambda *given: asked.append(given) or "found.pkl")
     words = ["train", "--data", "voc:cars", *option, "--steps", "5"]
     assert with_found_init(words) == ["train", "--data", "voc:cars", "--steps", "5", "--init", "found.pkl"]
-    assert asked == [("resnet50", "runs/cars", 0, False, False)]
+    assert asked == [("resnet50", "runs/cars", 0, False, False, False)]
     monkeypatch.setattr(auto, "auto_init", lambda *given: None)
     assert with_found_init([*words, "--model.backbone", "resnet101"])[-2:] == ["--model.backbone", "resnet101"]
 

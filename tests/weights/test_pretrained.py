@@ -85,7 +85,8 @@ def test_an_entry_has_a_well_formed_name_address_and_hash(known):
     assert known.md5 is None or re.fullmatch(r"[0-9a-f]{6}([0-9a-f]{26})?", known.md5)
     assert known.size is None or 40e6 < known.size < 300e6
     assert (known.box_ap is not None) == ("rcnn" in known.name)
-    assert (known.mask_ap is not None) == ("mask" in known.name) == known.what.startswith("Mask R-CNN")
+    assert (known.mask_ap is not None) == ("mask" in known.name) == ("Mask R-CNN" in known.what)
+    assert known.cascade == ("cascade" in known.name) == known.what.startswith("Cascade ")
     assert "\n" not in known.what
     # The first digits of the hash stand in the name of the maker's file.
     if known.name.startswith("torchvision:"):
@@ -241,3 +242,17 @@ def test_an_unknown_name_is_refused_before_anything_is_written(tmp_path):
 def test_an_entry_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         list_pretrained()[0].url = "http://elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("schedule", "figures", "place"),
+    [
+        ("1x", (42.1, 36.4), "138602847/model_final_e9d89b.pkl"),
+        ("3x", (44.3, 38.5), "144998488/model_final_480dd8.pkl"),
+    ],
+)
+def test_the_cascades_have_the_figures_and_addresses_of_detectron2s_zoo(schedule, figures, place):
+    known = find_pretrained(f"detectron2:cascade_mask_rcnn_R_50_FPN_{schedule}")
+    assert (known.box_ap, known.mask_ap) == figures
+    assert known.what == f"Cascade Mask R-CNN R-50-FPN-{schedule}, COCO train2017"
+    assert known.url.endswith(f"detectron2/Misc/cascade_mask_rcnn_R_50_FPN_{schedule}/{place}")

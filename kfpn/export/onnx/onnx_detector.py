@@ -12,8 +12,10 @@ from kfpn.export.class_thresholds import above_thresholds
 from kfpn.export.onnx.onnx_operations import OnnxOperations
 from kfpn.export.raw_detector import RawDetector
 from kfpn.export.tensorrt_layers import for_tensorrt
-from kfpn.modeling.detector import Detector, Rois
+from kfpn.modeling.detector import Detector
+from kfpn.modeling.layers import RoIDense
 from kfpn.modeling.proposals import ProposalRule, level_anchors, select_proposals
+from kfpn.modeling.stages import Rois
 from kfpn.modeling.submodels import Submodels
 from kfpn.ops.boxes import gather_rows
 from kfpn.ops.nms import suppress
@@ -37,6 +39,28 @@ class PooledRois(NamedTuple):
     def channels_last(self) -> tf.Tensor:
         """Returns the features as (R, size, size, C)."""
         return tf.transpose(self.features, (0, 2, 3, 1)) if self.channels_first else self.features
+
+
+class DenseHead(NamedTuple):
+    """A head of fully connected layers, taken apart behind the first one.
+
+    Attributes:
+        kernel: (size size C, units) float32, of the first layer.
+        bias: (units,) float32.
+        rest: what the head does with that layer's output.
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray
+    rest: keras.Model
+
+
+def _dense_head(head: keras.Model) -> DenseHead | None:
+    """Takes a head apart; None: it does not begin with a fully connected layer."""
+    first = next((layer for layer in head.layers if isinstance(layer, RoIDense)), None)
+    if first is None:
+        return None
+    return DenseHead(np.array(first.kernel), np.array(first.bias), keras.Model(first.output, head.output))
 
 
 class OnnxDetector(RawDetector):
@@ -70,12 +94,7 @@ class OnnxDetector(RawDetector):
         self.thresholds = thresholds
         self.by_gathers = static and config.sampling_ratio > 0
         self.suppress_by_rounds = static and raw
-        self.first_dense, self.rest_of_head = None, self.submodels.heads["box"]
-        if config.pyramid != "c4":
-            head = submodels.heads["box"]
-            first = head.get_layer("head_fc1")
-            self.first_dense = np.array(first.kernel), np.array(first.bias)
-            self.rest_of_head = keras.Model(first.output, head.output)
+        self.dense_heads = {name: dense for name, head in submodels.heads.items() if (dense := _dense_head(head))}
 
     def detect(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Detects in images (B, H, W, 3) float32; see `export_onnx` for the outputs."""
@@ -130,7 +149,8 @@ class OnnxDetector(RawDetector):
         """Reads the pooled boxes, and puts the outputs back into the boxes' own order."""
         outputs = {}
         for name, rois in pooled.items():
-            head = self._box_head(rois) if name == "box" else super().heads({name: rois.channels_last()})[name]
+            dense = self.dense_heads.get(name)
+            head = self._by_product(rois, dense) if dense else super().heads({name: rois.channels_last()})[name]
             if rois.order is not None:
                 order = rois.order
                 back = tf.scatter_nd(order[:, None], tf.range(tf.shape(order)[0]), tf.shape(order, tf.int64))
@@ -138,20 +158,17 @@ class OnnxDetector(RawDetector):
             outputs[name] = head
         return outputs
 
-    def _box_head(self, pooled: PooledRois) -> dict[str, tf.Tensor]:
-        """Runs the box head, its first layer as a matrix product.
+    def _by_product(self, pooled: PooledRois, head: DenseHead) -> dict[str, tf.Tensor]:
+        """Runs a head of fully connected layers, the first one as a matrix product.
 
         As a convolution that layer takes ONNX Runtime and OpenVINO five to twenty times as long.
         """
-        if self.first_dense is None:
-            return self.rest_of_head(pooled.channels_last())
-        features = pooled.features
-        kernel, bias = self.first_dense
+        features, kernel = pooled.features, head.kernel
         if pooled.channels_first:
             size, channels = self.config.roi_size, features.shape[1]
             kernel = kernel.reshape(size, size, channels, -1).transpose(2, 0, 1, 3).reshape(kernel.shape)
         flat = tf.reshape(features, (-1, len(kernel)))
-        return self.rest_of_head(tf.nn.bias_add(tf.matmul(flat, kernel), bias))
+        return head.rest(tf.nn.bias_add(tf.matmul(flat, kernel), head.bias))
 
     def select(self, outputs, rois, image_sizes):
         """Selects the detections with ONNX's NMS; with `raw`, returns boxes and scores of all RoIs."""

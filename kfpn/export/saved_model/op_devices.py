@@ -35,7 +35,7 @@ TYPE_ATTRIBUTES = ("T", "dtype", "Tparams", "element_dtype", "SrcT", "DstT")
 PARTS = (
     ("backbone, pyramid, RPN", r"convolve\b"),
     ("proposals", r"(_detect_in_batch/|_propose_in_batch/)?proposals"),
-    ("RoIAlign and heads", r"second_stage\b"),
+    ("RoIAlign and heads", r"second_stage\b|(_detect_in_batch/)?(boxes_\d|joined_stages)"),
     ("detections", r"(_detect_in_batch/)?detections"),
     ("boxes in pixels of the image", r"(_detect_in_batch|_propose_in_batch)/"),
     ("reading, resizing, padding", r""),

@@ -24,7 +24,8 @@ from kfpn.export.saved_model.sparse_roi_align import SparseRoIAlign
 from kfpn.export.saved_model.verify_saved_model import verify_trained
 from kfpn.export.saved_model.verify_thresholded import verify_served_thresholds
 from kfpn.export.trained import TrainedDetector, next_version, open_trained, written_aside
-from kfpn.modeling.detector import Detector, Stages
+from kfpn.modeling.detector import Detector
+from kfpn.modeling.stages import Stages
 
 SIGNATURES = {"image_bytes": "serving_default", "image_tensor": "image_tensor", "proposals": "proposals"}
 """Signature that can be exported -> the name by which servers find it."""

@@ -16,15 +16,21 @@ from kfpn.ops.pyramid_levels import pooled_size
 LOOKS_AT = "proposals"
 
 
-def two_fully_connected(config: ModelConfig, x):
-    """Applies two layers of `head_width` with ReLU: (R, size, size, C) -> (R, head_width)."""
+def two_fully_connected(config: ModelConfig, x, suffix: str = ""):
+    """Applies two layers of `head_width` with ReLU: (R, size, size, C) -> (R, head_width).
+
+    Args:
+        config: the model's.
+        x: pooled RoIs.
+        suffix: of the names of the layers, for a later stage of a cascade.
+    """
     for i, dense in enumerate((RoIDense, keras.layers.Dense), start=1):
         # detectron2 starts these layers with Caffe2's XavierFill.
         start = keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")
-        x = dense(config.head_width, kernel_initializer=start, name=f"head_fc{i}")(x)
+        x = dense(config.head_width, kernel_initializer=start, name=f"head_fc{i}{suffix}")(x)
         if config.norm_heads:
-            x = keras.layers.LayerNormalization(epsilon=1e-5, name=f"head_fc{i}_norm")(x)
-        x = keras.layers.ReLU(name=f"head_relu{i}")(x)
+            x = keras.layers.LayerNormalization(epsilon=1e-5, name=f"head_fc{i}{suffix}_norm")(x)
+        x = keras.layers.ReLU(name=f"head_relu{i}{suffix}")(x)
     return x
 
 
@@ -34,22 +40,30 @@ def last_stage_average(units: Units, x):
     return keras.layers.GlobalAveragePooling2D(name="head_average")(last_stage(units, x))
 
 
-def predictor(config: ModelConfig, x) -> dict:
-    """Applies the last layers, float32 in mixed precision as well: (R, width) -> logits (R, K + 1) and deltas (R, K, 4)."""
+def predictor(config: ModelConfig, x, suffix: str = "") -> dict:
+    """Applies the last layers, float32 in mixed precision as well: (R, width) -> logits (R, K + 1) and deltas (R, K, 4).
+
+    In a cascade the deltas are (R, 1, 4), one box for all classes (Cascade R-CNN, section 5.1).
+
+    Args:
+        config, suffix: as for `two_fully_connected`.
+        x: (R, width) float.
+    """
     classes = config.num_classes
+    boxes = 1 if config.cascade else classes
 
     def last(units, stddev, name):
         start = keras.initializers.RandomNormal(stddev=stddev)
-        return keras.layers.Dense(units, kernel_initializer=start, name=name, dtype="float32")(x)
+        return keras.layers.Dense(units, kernel_initializer=start, name=f"{name}{suffix}", dtype="float32")(x)
 
-    logits, deltas = last(classes + 1, 0.01, "head_logits"), last(classes * 4, 0.001, "head_deltas")
-    return {"logits": logits, "deltas": keras.layers.Reshape((classes, 4), dtype="float32")(deltas)}
+    logits, deltas = last(classes + 1, 0.01, "head_logits"), last(boxes * 4, 0.001, "head_deltas")
+    return {"logits": logits, "deltas": keras.layers.Reshape((boxes, 4), dtype="float32")(deltas)}
 
 
 def build(config: ModelConfig, channels: int, layers: SharedLayers, make_units: type[Units] = Units) -> keras.Model:
     """Builds the submodel `box_head`: (R, size, size, C) -> {"logits": (R, K + 1), "deltas": (R, K, 4)}, float32.
 
-    The background is the last logit. Each class has its own deltas (dy, dx, dh, dw).
+    The background is the last logit. Each class has its own deltas (dy, dx, dh, dw), but for a cascade, see `predictor`.
 
     Args:
         config: the model's.

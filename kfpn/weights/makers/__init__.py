@@ -36,7 +36,12 @@ MAKERS = (
         torchvision.read,
     ),
     Maker("MSRA's ResNets with Caffe2's names", False, caffe2.is_caffe2, caffe2.read),
-    Maker("detectron2's faster_ and mask_rcnn_R_*_FPN and ResNets", False, detectron2.is_detectron2, detectron2.read),
+    Maker(
+        "detectron2's faster_, mask_ and cascade_mask_rcnn_R_*_FPN and ResNets",
+        False,
+        detectron2.is_detectron2,
+        detectron2.read,
+    ),
     Maker(
         "keras.applications' ResNet-50, 101 or 152",
         True,

@@ -33,22 +33,33 @@ COMMON_SETTINGS: dict[str, Any] = {
 LAYOUTS: dict[str, Layout] = {
     **{f"{layer}_{level}": "conv" for level in range(2, 6) for layer in ("lateral", "output")},
     **dict.fromkeys(("rpn_conv", "rpn_logits", "rpn_deltas"), "conv"),
-    **dict.fromkeys(("head_fc1", "head_fc2", "head_logits", "head_deltas"), "dense"),
 }
-"""Layer behind the backbone -> the order of its kernel's axes, in both libraries."""
+"""Layer of the pyramid and of the RPN -> the order of its kernel's axes, in both libraries."""
+
+BOX_LAYERS = ("head_fc1", "head_fc2", "head_logits", "head_deltas")
+"""The layers of a box head."""
+STAGES = ("", "_2", "_3")
+"""What the names of the layers of a cascade's box heads end in, the first stage before the others."""
 
 MASK_LAYERS = (*(f"mask_conv{i}" for i in range(1, 5)), "mask_deconv", "mask_logits")
 """The layers of the mask head. A transposed convolution has (in, out, h, w) there and (h, w, out, in) here: the same turn of axes."""
 
 
-def detector_entries(names: Mapping[str, tuple[str, ...]], mask: bool) -> list[Entry]:
+def stages_of(cascade: bool) -> tuple[str, ...]:
+    """Returns the endings of the box heads' names, of `STAGES`: all with a cascade, else that of the only head."""
+    return STAGES if cascade else STAGES[:1]
+
+
+def detector_entries(names: Mapping[str, tuple[str, ...]], mask: bool, cascade: bool = False) -> list[Entry]:
     """Returns the entries of pyramid, RPN and heads.
 
     Args:
-        names: the names that each layer of `LAYOUTS` and `MASK_LAYERS` may have in the file.
+        names: the names that each layer of `LAYOUTS`, of `BOX_LAYERS` with their stages, and of `MASK_LAYERS` may have in the file.
         mask: whether the file has a mask head.
+        cascade: whether it has three box heads.
     """
-    layouts = LAYOUTS | (dict.fromkeys(MASK_LAYERS, "conv") if mask else {})
+    of_boxes = [f"{layer}{stage}" for stage in stages_of(cascade) for layer in BOX_LAYERS]
+    layouts = LAYOUTS | dict.fromkeys(of_boxes, "dense") | (dict.fromkeys(MASK_LAYERS, "conv") if mask else {})
     return [entry for layer, layout in layouts.items() for entry in layer_entries(layer, names[layer], layout)]
 
 
@@ -70,21 +81,21 @@ def to_kfpn_layout(
     Raises:
         ValueError: if shapes contradict one another, or if the anchors or boxes are of a kind that kfpn does not have.
     """
-    channels, side = _roi_features(path, tensors)
+    stages = stages_of("head_fc1_2/kernel" in tensors)
+    (channels, side), *_ = [_roi_features(path, tensors, tensors[f"head_fc1{stage}/kernel"]) for stage in stages]
     anchors = tensors["rpn_logits/bias"].value.size
     if anchors != ratios:
         raise ValueError(
             f"{path}: the RPN must have {ratios} anchors a cell, got {anchors}: the file does not say which, so it is not supported"
         )
-    logits, deltas = tensors["head_logits/bias"].value.size, tensors["head_deltas/bias"]
-    wanted = 4 * (logits if background_first else logits - 1)
-    if deltas.value.size != wanted:
-        why = " (class-agnostic: one box for all classes is not supported)" if deltas.value.size in (4, 8) else ""
-        raise ValueError(f"{path}: {deltas.name} must have {wanted} values, four a class, got {deltas.value.size}{why}")
-    ordered = _deltas_to_yxyx({**tensors, "head_fc1/kernel": _cells_first(tensors["head_fc1/kernel"], channels)})
+    logits = tensors["head_logits/bias"].value.size
+    for stage in stages:
+        _check_boxes(path, tensors[f"head_deltas{stage}/bias"], logits - (not background_first), len(stages) > 1)
+    first = {key: tensors[key] for key in (f"head_fc1{stage}/kernel" for stage in stages)}
+    ordered = _deltas_to_yxyx({**tensors, **{key: _cells_first(value, channels) for key, value in first.items()}})
     if background_first:
         ordered = _background_last(ordered)
-    sizes = {
+    sizes: dict[str, Any] = {
         "mask_channels": None,
         "pyramid_channels": channels,
         "head_width": tensors["head_fc2/bias"].value.size,
@@ -93,7 +104,29 @@ def to_kfpn_layout(
     if "mask_logits/bias" in tensors:
         ordered, of_masks = _masks_to_kfpn(path, ordered, logits, background_first)
         sizes |= of_masks
+    if len(stages) > 1:
+        sizes |= {"cascade": True}
     return ordered, sizes | {"num_classes": logits - 1}
+
+
+def _check_boxes(path: str, bias: Tensor, classes: int, cascade: bool) -> None:
+    """Checks that a box head has as many boxes as kfpn has: one for each class, in a cascade one for all.
+
+    Args:
+        path: the file, for messages.
+        bias: of the head's deltas.
+        classes: that have deltas there.
+        cascade: whether the head belongs to one.
+
+    Raises:
+        ValueError: if it has another number.
+    """
+    count, wanted = bias.value.size, 4 if cascade else 4 * classes
+    if count != wanted:
+        each = "one box for all classes of a cascade" if cascade else "four a class"
+        agnostic = count in (4, 8) and not cascade
+        why = " (class-agnostic: one box for all classes is not supported)" if agnostic else ""
+        raise ValueError(f"{path}: {bias.name} must have {wanted} values, {each}, got {count}{why}")
 
 
 def _masks_to_kfpn(
@@ -123,9 +156,9 @@ def _masks_to_kfpn(
     return given, settings
 
 
-def _roi_features(path: str, tensors: Mapping[str, Tensor]) -> tuple[int, int]:
-    """Returns C and S of the RoI features (S, S, C) that the box head takes."""
-    channels, fc1 = tensors["output_2/bias"].value.size, tensors["head_fc1/kernel"]
+def _roi_features(path: str, tensors: Mapping[str, Tensor], fc1: Tensor) -> tuple[int, int]:
+    """Returns C and S of the RoI features (S, S, C) that a box head takes, whose first kernel is `fc1`."""
+    channels = tensors["output_2/bias"].value.size
     side = round((fc1.value.shape[0] / channels) ** 0.5) if channels else 0
     if side * side * channels != fc1.value.shape[0]:
         raise ValueError(
@@ -143,7 +176,7 @@ def _cells_first(fc1: Tensor, channels: int) -> Tensor:
 def _deltas_to_yxyx(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Turns (dx, dy, dw, dh) into (dy, dx, dh, dw), anchor by anchor and class by class."""
     turned = dict(tensors)
-    for key in ("rpn_deltas/kernel", "rpn_deltas/bias", "head_deltas/kernel", "head_deltas/bias"):
+    for key in (key for key in tensors if key.startswith(("rpn_deltas", "head_deltas"))):
         value = tensors[key].value
         # Other shapes fit no model: `assign_weights` names them together with all that do not fit.
         if value.shape[-1] % 4 == 0:

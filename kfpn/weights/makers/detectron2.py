@@ -1,4 +1,4 @@
-"""Reads detectron2's `faster_rcnn_R_*_FPN` and `mask_rcnn_R_*_FPN` detectors, and the ImageNet ResNets that have its own names."""
+"""Reads detectron2's `faster_rcnn_R_*_FPN`, `mask_rcnn_R_*_FPN` and `cascade_mask_rcnn_R_*_FPN` detectors, and the ImageNet ResNets that have its own names."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -6,8 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from kfpn.config.model import network_name
 from kfpn.weights.makers.coco_classes import coco_classes
-from kfpn.weights.makers.detector_layout import COMMON_SETTINGS, detector_entries, to_kfpn_layout
+from kfpn.weights.makers.detector_layout import (
+    BOX_LAYERS,
+    COMMON_SETTINGS,
+    STAGES,
+    detector_entries,
+    to_kfpn_layout,
+)
 from kfpn.weights.makers.foreign_arrays import ForeignArrays
 from kfpn.weights.makers.resnet_names import PyTorchNames, detectron2_naming, flip_channels, read_pytorch
 from kfpn.weights.makers.torchvision import BACKBONE as TORCHVISION_BACKBONE
@@ -35,6 +42,8 @@ DETECTOR = {
     "min_detection_size": 0.0,
     "pasting": "sampled",
 }
+# configs/Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml, where it differs.
+CASCADE = {"post_nms_train": 2000}
 SAMPLING = {"rpn_box_beta": 0.0, "roi_box_beta": 0.0}
 
 DETECTOR_NAMES: dict[str, tuple[str, ...]] = {
@@ -51,6 +60,14 @@ DETECTOR_NAMES: dict[str, tuple[str, ...]] = {
     "mask_logits": ("roi_heads.mask_head.predictor",),
 }
 """kfpn's layer -> detectron2's names for it."""
+CASCADE_NAMES = DETECTOR_NAMES | {
+    f"{layer}{ending}": (
+        DETECTOR_NAMES[layer][0].replace("box_head.", f"box_head.{i}.").replace("predictor.", f"predictor.{i}."),
+    )
+    for i, ending in enumerate(STAGES)
+    for layer in BOX_LAYERS
+}
+"""The same for a Cascade R-CNN."""
 
 CELL_ANCHORS = "proposal_generator.anchor_generator.cell_anchors."
 PIXELS = ("pixel_mean", "pixel_std")
@@ -58,7 +75,7 @@ PIXELS = ("pixel_mean", "pixel_std")
 UNSUPPORTED = {
     "roi_heads.keypoint_head.": "Keypoint R-CNN",
     "roi_heads.res5.": "a C4 detector (its box head is the backbone's conv5)",
-    "roi_heads.box_head.0.": "Cascade R-CNN",
+    "roi_heads.box_head.0.conv": "Cascade R-CNN with convolutions in its box heads",
     "head.cls_subnet.": "RetinaNet",
 }
 """The begin of an array's name -> the network of detectron2's that has it and that kfpn does not have."""
@@ -81,7 +98,7 @@ def read(foreign: ForeignArrays) -> TrainedWeights:
     for start, network in UNSUPPORTED.items():
         if foreign.has(start):
             raise ValueError(
-                f"{foreign.path}: must be a Faster or Mask R-CNN with FPN or a ResNet of detectron2's, got {network}: not supported"
+                f"{foreign.path}: must be a Faster, Mask or Cascade R-CNN with FPN or a ResNet of detectron2's, got {network}: not supported"
             )
     foreign, _ = foreign.drop_matching(r".*\.num_batches_tracked$")
     if foreign.has("backbone.bottom_up."):
@@ -104,17 +121,17 @@ def _detectron2_detector(foreign: ForeignArrays) -> TrainedWeights:
     buffers = {name: value for name, value in foreign.arrays.items() if name in PIXELS or name.startswith(CELL_ANCHORS)}
     layers = {name: value for name, value in foreign.arrays.items() if name not in buffers}
     names = PyTorchNames(BLOCK, detectron2_naming, "backbone.bottom_up.")
-    mask = foreign.has("roi_heads.mask_head.")
-    tensors, backbone = read_pytorch(
-        dataclasses.replace(foreign, arrays=layers), names, BACKBONE, detector_entries(DETECTOR_NAMES, mask)
-    )
+    mask, cascade = foreign.has("roi_heads.mask_head."), foreign.has("roi_heads.box_head.0.")
+    entries = detector_entries(CASCADE_NAMES if cascade else DETECTOR_NAMES, mask, cascade)
+    tensors, backbone = read_pytorch(dataclasses.replace(foreign, arrays=layers), names, BACKBONE, entries)
     pixels, bgr, notes = _pixel_settings(foreign.path, buffers)
-    settings: dict[str, Any] = {**DETECTOR, **_anchor_settings(foreign.path, buffers)}
+    of_cascade = CASCADE if cascade else {}
+    settings: dict[str, Any] = {**DETECTOR, **of_cascade, **_anchor_settings(foreign.path, buffers)}
     ratios = len(settings["aspect_ratios"])
     tensors, sizes = to_kfpn_layout(foreign.path, tensors, ratios, background_first=False)
     model, classes = {**backbone, **pixels, **settings, **sizes}, sizes["num_classes"]
     class_names, category_ids = coco_classes(classes) if classes == 80 else (None, None)
-    kind = f"detectron2 {'Mask' if mask else 'Faster'} R-CNN {model['backbone']} FPN, {classes} classes"
+    kind = f"detectron2 {network_name(mask, cascade)} {model['backbone']} FPN, {classes} classes"
     tensors = flip_channels(tensors) if bgr else tensors
     sampling = {**SAMPLING, "mask_targets": "polygons"} if mask else SAMPLING
     return TrainedWeights(foreign.path, kind, model, sampling, tensors, class_names, category_ids, notes)

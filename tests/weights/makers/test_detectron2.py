@@ -8,11 +8,16 @@ from kfpn.weights.identify import read_trained_weights
 from kfpn.weights.makers import detectron2 as reader
 from kfpn.weights.makers.foreign_arrays import ForeignArrays
 from tests.weights.foreign import (
+    box_head,
+    cascade,
     cell_anchors,
     check,
     detectron2,
     detectron2_backbone,
+    detectron2_cascade,
     heads,
+    mask_head,
+    near,
     trunk,
     write,
 )
@@ -122,6 +127,54 @@ def test_a_converted_torchvision_backbone_keeps_rgb_and_its_strides(tmp_path, su
     assert other.model["stride_on"] == "1x1"
 
 
+def cascade_state(classes=3, masks=False, **buffers):
+    units = trunk()
+    layers = heads(units, classes, background_first=False) | (mask_head(classes) if masks else {})
+    stages = cascade(units, classes)
+    return detectron2_cascade(units, layers, stages, **buffers), units, layers | stages[0], stages
+
+
+def test_an_imported_cascade_computes_in_every_stage_what_detectron2_computes(tmp_path):
+    state, units, layers, stages = cascade_state(masks=True, **BGR)
+    trained, submodels = imported(write(tmp_path / "model_final.pkl", {"model": state}))
+    assert trained.kind == "detectron2 Cascade Mask R-CNN resnet18 FPN, 3 classes"
+    assert list(submodels.heads) == ["box", "box_2", "box_3", "mask"]
+    check(submodels, IMAGE, nchw(IMAGE[..., ::-1] - BGR_MEAN), units, layers, False, stride_on="1x1")
+    rois = np.random.default_rng(4).normal(size=(5, 8, 7, 7)).astype(np.float32)
+    for name, stage in zip(("box", "box_2", "box_3"), stages, strict=True):
+        logits, deltas = box_head(stage, rois)
+        outputs = submodels.heads[name](np.transpose(rois, (0, 2, 3, 1)))
+        near(outputs["logits"], logits)
+        near(outputs["deltas"], deltas[:, None, [1, 0, 3, 2]])
+
+
+def test_a_cascade_has_its_own_settings_and_may_be_without_masks():
+    config = model_config(reader.read(ForeignArrays("m.pkl", cascade_state(80)[0])))
+    assert (config.cascade, config.mask, config.post_nms_train, config.num_classes) == (True, False, 2000, 80)
+    trained = reader.read(ForeignArrays("m.pkl", cascade_state(80, masks=True)[0]))
+    assert model_config(trained).mask
+    assert trained.sampling == {"rpn_box_beta": 0.0, "roi_box_beta": 0.0, "mask_targets": "polygons"}
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "message"),
+    [
+        ("box_predictor.1.bbox_pred.weight", None, r"missing: roi_heads\.box_predictor\.1\.bbox_pred\.weight"),
+        ("box_head.3.fc1.weight", 16, r"left over: roi_heads\.box_head\.3\.fc1\.weight"),
+        ("box_predictor.2.bbox_pred.bias", 12, r"2\.bbox_pred\.bias must have 4 values, one box for all .*, got 12"),
+    ],
+)
+def test_a_cascade_that_is_not_whole_or_of_another_form_is_refused(name, rows, message):
+    state = cascade_state()[0]
+    name = f"roi_heads.{name}"
+    if rows is None:
+        del state[name]
+    else:
+        state[name] = np.ones((rows, 16) if name.endswith("weight") else rows, np.float32)
+    with pytest.raises(ValueError, match=rf"m\.pkl: .*{message}"):
+        reader.read(ForeignArrays("m.pkl", state))
+
+
 ONE = np.ones((4, 4, 3, 3), np.float32)
 
 
@@ -132,7 +185,7 @@ def without_pyramid(**more):
 
 UNSUPPORTED = {
     "Keypoint R-CNN": lambda: detector() | {"roi_heads.keypoint_head.conv_fcn1.weight": ONE},
-    "Cascade R-CNN": lambda: detector() | {"roi_heads.box_head.0.fc1.weight": ONE},
+    "Cascade R-CNN with convolutions": lambda: detector() | {"roi_heads.box_head.0.conv1.weight": ONE},
     "RetinaNet": lambda: {
         **{name: value for name, value in detector().items() if name.startswith("backbone.")},
         "head.cls_subnet.0.weight": ONE,
