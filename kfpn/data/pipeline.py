@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from kfpn.config.run import Config, InputConfig
-from kfpn.data.augment import prepare_image  # its name in 0.1.0 is of this module
+from kfpn.data.augment import prepare_image  # programs written for 0.1.0 import it from here
 from kfpn.data.plan import WHOLE_BATCH, BatchShare
 from kfpn.data.proposal_table import ProposalTable, rows_of_proposals
 from kfpn.data.record import Source

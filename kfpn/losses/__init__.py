@@ -1,7 +1,7 @@
 """Compares the network's outputs with the ground truth: matching, targets and losses, as pure functions.
 
-The loss of a head stands in a module of the head's name; those of a cascade's later stages are objects of `cascade` with the same
-names. It has
+The losses of a head stand in a module of the head's name. Those of a cascade's later stages are objects of the module `cascade`, which
+have what such a module has:
 
 - `losses(outputs, targets, batch, config)`: the function, which returns name -> (B,) losses of the images;
 - `NAMES`: the names of these losses, in their order;

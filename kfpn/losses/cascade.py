@@ -46,11 +46,11 @@ class StageLosses:
 
     @property
     def NAMES(self) -> tuple[str, ...]:
-        """Returns those of the first stage with this one's number."""
+        """Returns the names of the first stage's losses, with the number of this stage behind them."""
         return tuple(f"{name}_{self.stage}" for name in box.NAMES)
 
     def gradient_share(self, config: Config) -> float:
-        """Returns that of the first stage."""
+        """Returns the share of the first stage: it is the same in all stages."""
         return box.gradient_share(config)
 
     def losses(self, outputs, targets: Targets, batch: dict, config: Config) -> dict:

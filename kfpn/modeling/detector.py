@@ -71,7 +71,7 @@ class Detector:
         self.detection_heads = [name for name, module in modules.items() if module.LOOKS_AT == "detections"]
         self.later_heads = {name: module.LOOKS_AT for name, module in modules.items() if module.LOOKS_AT in modules}
         self.moves = {name: modules[name].moves(config) for name in self.later_heads}
-        self.joins = [modules[name].join(config) for name in list(self.later_heads)[-1:]]
+        self.join = modules[next(reversed(self.later_heads))].join(config) if self.later_heads else None
         answering = self.proposal_heads + self.detection_heads
         self.selections = {name: modules[name].select(config, nms) for name in answering}
         self.aligns = {name: self._make_align(name, head.input_shape[1]) for name, head in submodels.heads.items()}
@@ -119,9 +119,7 @@ class Detector:
 
     def joined(self, outputs: dict[str, Any], rois: Rois) -> tuple[dict[str, Any], Rois]:
         """Makes one answer, in the form of the first head's, of heads that follow one another; others stay as they are."""
-        for join in self.joins:
-            outputs, rois = join(outputs, rois)
-        return outputs, rois
+        return (outputs, rois) if self.join is None else self.join(outputs, rois)
 
     # The chain of the stages
 

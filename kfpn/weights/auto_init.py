@@ -41,10 +41,8 @@ def coco_checkpoints(backbone: str, mask: bool = False, cascade: bool = False) -
         cascade: put those with a cascade first, with masks or not. Else they are left out.
     """
     fitting = [known for known in list_pretrained() if known.box_ap is not None and _backbone_of(known) == backbone]
-    fitting = [
-        known for known in fitting if (mask or known.mask_ap is None or known.cascade) and cascade >= known.cascade
-    ]
-    return tuple(sorted(fitting, key=lambda one: (one.cascade < cascade, one.mask_ap is None, -(one.box_ap or 0.0))))
+    fitting = [known for known in fitting if (cascade if known.cascade else mask or known.mask_ap is None)]
+    return tuple(sorted(fitting, key=lambda one: (not one.cascade, one.mask_ap is None, -(one.box_ap or 0.0))))
 
 
 def _backbone_of(known: Pretrained) -> str:

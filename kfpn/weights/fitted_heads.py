@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kfpn.config.model import network_name
+from kfpn.weights.makers.detector_layout import STAGE_ENDINGS
 from kfpn.weights.makers.trained_weights import Tensor, TrainedWeights
 
-LATER_STAGE = re.compile(r"head_\w+_[23](_norm)?/")
+LATER_STAGE = re.compile(rf"head_\w+({'|'.join(STAGE_ENDINGS[1:])})(_norm)?/")
 """The variables of the box heads behind the first one of a cascade."""
-LOGITS = re.compile(r"head_logits(_[23])?/")
+LOGITS = re.compile(rf"head_logits({'|'.join(STAGE_ENDINGS)})/")
 """The variables that give the scores of classes, in every stage."""
 DELTAS = ("head_deltas/kernel", "head_deltas/bias")
 """Those that give the boxes: of each class, but with a cascade one for all classes in every stage."""

@@ -60,7 +60,13 @@ def _torchvision(
 
 
 def _detectron2(
-    name: str, run: str, md5: str, box_ap: float, mask_ap: float | None = None, *, known: tuple = (None, None)
+    name: str,
+    run: str,
+    md5: str,
+    box_ap: float,
+    mask_ap: float | None = None,
+    *,
+    known: tuple[str | None, int | None] = (None, None),
 ) -> Pretrained:
     """Returns an entry of detectron2's zoo; `known` is the SHA-256 and the size of its file."""
     cascade = name.startswith("cascade_")

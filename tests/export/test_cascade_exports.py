@@ -10,10 +10,7 @@ from kfpn.export.onnx.write_onnx import export_onnx
 from kfpn.export.saved_model.write_saved_model import ServedDetector
 from kfpn.export.tf_trt.write_tf_trt import ServedTrtDetector
 from kfpn.export.trained import open_trained
-from kfpn.modeling.detector import inference_model
-
-SIZES = np.array([[96, 109], [130, 96]], np.int32)
-"""Sizes that the tiny detector's rule leaves as they are."""
+from tests.export.padded_batch import SIZES, canvas_of, keras_outputs, require_same_outputs
 
 
 @pytest.fixture(scope="module")
@@ -29,30 +26,18 @@ def pictures(photo):
 
 @pytest.fixture(scope="module")
 def wanted(trained, pictures):
-    images = np.zeros((2, 160, 128, 3), np.float32)
-    for row, picture in zip(images, pictures, strict=True):
-        row[: len(picture), : picture.shape[1]] = picture
-    model = inference_model(trained.unfolded, trained.config.model, padded=True)
-    outputs = model({"images": images, "image_sizes": SIZES}, training=False)
-    return images, {name: np.array(value) for name, value in outputs.items()}
-
-
-def require_same(got, wanted):
-    assert wanted["num_detections"].min() > 0
-    np.testing.assert_array_equal(got["num_detections"], wanted["num_detections"])
-    np.testing.assert_allclose(got["detection_scores"], wanted["scores"], atol=1e-4)
-    np.testing.assert_allclose(got["detection_boxes_pixels"], wanted["boxes"], atol=0.05)
-    np.testing.assert_allclose(got["detection_masks"], wanted["masks"], atol=1e-2)
+    images = canvas_of(pictures)
+    return images, keras_outputs(trained, images)
 
 
 def test_a_saved_model_has_the_detections_and_masks_of_keras(trained, pictures, wanted, encoded):
     detect = tf.function(ServedDetector(trained).detect_files, autograph=False)
-    require_same(detect(tf.constant([encoded(picture) for picture in pictures])), wanted[1])
+    require_same_outputs(detect(tf.constant([encoded(picture) for picture in pictures])), wanted[1])
 
 
 def test_the_formulations_for_tensorrt_find_what_the_detector_finds(trained, wanted):
     images, outputs = wanted
-    require_same(ServedTrtDetector(trained)(tf.constant(images.astype(np.uint8)), tf.constant(SIZES)), outputs)
+    require_same_outputs(ServedTrtDetector(trained)(tf.constant(images.astype(np.uint8)), tf.constant(SIZES)), outputs)
 
 
 @pytest.mark.parametrize("shape", [None, (1, 75, 101, 3)], ids=["any", "static"])

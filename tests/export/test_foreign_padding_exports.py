@@ -8,10 +8,7 @@ from kfpn.export.onnx.write_onnx import export_onnx
 from kfpn.export.saved_model.write_saved_model import ServedDetector
 from kfpn.export.tf_trt.write_tf_trt import ServedTrtDetector
 from kfpn.export.trained import open_trained
-from kfpn.modeling.detector import inference_model
-
-SIZES = np.array([[96, 109], [130, 96]], np.int32)
-"""Sizes that the tiny detector's rule leaves as they are; their canvas is 160 x 128."""
+from tests.export.padded_batch import SIZES, canvas_of, keras_outputs, require_same_outputs
 
 
 @pytest.fixture(scope="module")
@@ -27,30 +24,18 @@ def pictures(photo):
 
 @pytest.fixture(scope="module")
 def wanted(foreign, pictures):
-    images = np.full((2, 160, 128, 3), 37, np.float32)
-    for row, picture in zip(images, pictures, strict=True):
-        row[: len(picture), : picture.shape[1]] = picture
-    outputs = inference_model(foreign.unfolded, foreign.config.model, padded=True)(
-        {"images": images, "image_sizes": SIZES}, training=False
-    )
-    return images, {name: np.array(value) for name, value in outputs.items()}
-
-
-def require_same(found, wanted):
-    assert wanted["num_detections"].min() > 0
-    np.testing.assert_array_equal(found["num_detections"], wanted["num_detections"])
-    np.testing.assert_allclose(found["detection_scores"], wanted["scores"], atol=1e-4)
-    np.testing.assert_allclose(found["detection_boxes_pixels"], wanted["boxes"], atol=0.05)
+    images = canvas_of(pictures, 37)
+    return images, keras_outputs(foreign, images)
 
 
 def test_a_saved_model_pads_a_batch_to_its_largest_image(foreign, pictures, wanted, encoded):
     found = ServedDetector(foreign).detect_files(tf.constant([encoded(picture) for picture in pictures]))
-    require_same(found, wanted[1])
+    require_same_outputs(found, wanted[1])
 
 
 def test_the_formulations_for_tensorrt_find_what_the_detector_finds(foreign, wanted):
     images, outputs = wanted
-    require_same(ServedTrtDetector(foreign)(tf.constant(images.astype(np.uint8)), tf.constant(SIZES)), outputs)
+    require_same_outputs(ServedTrtDetector(foreign)(tf.constant(images.astype(np.uint8)), tf.constant(SIZES)), outputs)
 
 
 @pytest.mark.parametrize("shape", [None, pytest.param((1, 75, 101, 3), marks=pytest.mark.slow)])

@@ -105,7 +105,7 @@ def stem(units: Units, x):
     x = units.unit(x, ConvUnit("stem", units.config.backbone_width, 7, stride=2, step=2, layer=stem_layers.Conv2D))
     # No output of a ReLU is below zero, so padding with zeros changes no maximum.
     x = keras.layers.ZeroPadding2D(1)(x)
-    x = stem_layers.MaxPooling2D(3, strides=2, padding="valid")(x)
+    x = stem_layers.MaxPooling2D()(x)
     return units.clear_padding(x, 4)
 
 

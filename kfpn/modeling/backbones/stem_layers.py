@@ -11,16 +11,21 @@ files of earlier versions unreadable.
 import keras
 from keras import ops
 
+_WINDOWS = {"strides": 2, "padding": "valid", "data_format": "channels_last"}
+"""How both layers move over their inputs. A file names these options too."""
+
 
 @keras.saving.register_keras_serializable("kfpn", name="StemConv2D")
 class Conv2D(keras.layers.Conv2D):
     """Applies a convolution of odd size and stride 2 to few channels; in training as one of stride 1 over blocks of 2x2 pixels.
 
-    The blocks hold four times the channels. A row and a column of zeros make the kernel's sides even. Both forms have the same sum
-    but for its rounding. MLPerf's ResNets call it "space to depth" (Ying et al. 2018, arXiv:1811.06992).
+    The blocks hold four times the channels. A row and a column of zeros make the kernel's sides even. Both forms give the same sums,
+    but for their rounding. ResNets for TPUs begin in this way too, under the name "space to depth".
 
     Args:
-        filters, kernel_size, and all others of `keras.layers.Conv2D`. Strides are 2, padding is "valid", data are channels-last.
+        filters: int.
+        kernel_size: int, odd, side of the square kernel.
+        options: `use_bias`, initializers and others of `keras.layers.Conv2D`. The stride is 2, padding is "valid", data are channels-last.
 
     Call:
         inputs: (B, H, W, C).
@@ -28,6 +33,9 @@ class Conv2D(keras.layers.Conv2D):
     Returns:
         (B, (H - kernel_size) // 2 + 1, (W - kernel_size) // 2 + 1, filters).
     """
+
+    def __init__(self, filters, kernel_size, **options):
+        super().__init__(filters, kernel_size, **{**options, **_WINDOWS})
 
     def call(self, inputs, training=None):
         if not training or None in inputs.shape[1:3]:
@@ -37,10 +45,10 @@ class Conv2D(keras.layers.Conv2D):
         kernel = ops.pad(self.kernel, [(0, 1), (0, 1), (0, 0), (0, 0)])
         kernel = ops.transpose(ops.reshape(kernel, (half, 2, half, 2, channels, filters)), (0, 2, 1, 3, 4, 5))
         kernel = ops.reshape(kernel, (half, half, 4 * channels, filters))
-        blocks = ops.transpose(_blocks_of_four(inputs), (0, 1, 3, 2, 4, 5))
+        blocks = ops.transpose(_blocks_of_2x2(inputs), (0, 1, 3, 2, 4, 5))
         blocks = ops.reshape(blocks, (-1, *blocks.shape[1:3], 4 * channels))
         outputs = ops.conv(blocks, kernel, strides=1, padding="valid", data_format="channels_last")
-        return outputs if self.bias is None else outputs + self.bias
+        return self.activation(outputs if self.bias is None else outputs + self.bias)
 
 
 @keras.saving.register_keras_serializable("kfpn", name="StemMaxPooling2D")
@@ -49,8 +57,10 @@ class MaxPooling2D(keras.layers.MaxPooling2D):
 
     Where several values are the largest, the backend decides which of them get a share of the gradient.
 
+    Padding is "valid", data are channels-last.
+
     Args:
-        options: those of `keras.layers.MaxPooling2D`. Its size is 3, its stride 2, its padding "valid", data are channels-last.
+        options: `name`, `dtype` and others of `keras.layers.Layer`.
 
     Call:
         inputs: (B, H, W, C).
@@ -59,18 +69,21 @@ class MaxPooling2D(keras.layers.MaxPooling2D):
         (B, (H - 3) // 2 + 1, (W - 3) // 2 + 1, C).
     """
 
+    def __init__(self, **options):
+        super().__init__(**{**options, **_WINDOWS, "pool_size": 3})
+
     def call(self, inputs, training=None):
         if not training or None in inputs.shape[1:3]:
             return super().call(inputs)
         height, width = ((side - 3) // 2 + 1 for side in inputs.shape[1:3])
-        blocks = _blocks_of_four(inputs)
+        blocks = _blocks_of_2x2(inputs)
         upper, lower = blocks[:, :, 0], blocks[:, :, 1]
         rows = ops.maximum(ops.maximum(upper[:, :height], lower[:, :height]), upper[:, 1 : height + 1])
         left, right = rows[:, :, :, 0], rows[:, :, :, 1]
         return ops.maximum(ops.maximum(left[:, :, :width], right[:, :, :width]), left[:, :, 1 : width + 1])
 
 
-def _blocks_of_four(inputs):
+def _blocks_of_2x2(inputs):
     """Cuts maps into blocks of 2x2: (B, H, W, C) -> (B, ceil(H / 2), 2, ceil(W / 2), 2, C), zeros beyond an odd side."""
     _, height, width, channels = inputs.shape
     if height % 2 or width % 2:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from kfpn.config.model import CASCADE
 from kfpn.weights.makers.foreign_arrays import Entry, layer_entries
 from kfpn.weights.makers.trained_weights import Layout, Tensor
 
@@ -38,7 +39,7 @@ LAYOUTS: dict[str, Layout] = {
 
 BOX_LAYERS = ("head_fc1", "head_fc2", "head_logits", "head_deltas")
 """The layers of a box head."""
-STAGES = ("", "_2", "_3")
+STAGE_ENDINGS = tuple(head.removeprefix(CASCADE[0]) for head in CASCADE)
 """What the names of the layers of a cascade's box heads end in, the first stage before the others."""
 
 MASK_LAYERS = (*(f"mask_conv{i}" for i in range(1, 5)), "mask_deconv", "mask_logits")
@@ -46,8 +47,8 @@ MASK_LAYERS = (*(f"mask_conv{i}" for i in range(1, 5)), "mask_deconv", "mask_log
 
 
 def stages_of(cascade: bool) -> tuple[str, ...]:
-    """Returns the endings of the box heads' names, of `STAGES`: all with a cascade, else that of the only head."""
-    return STAGES if cascade else STAGES[:1]
+    """Returns the endings of the box heads' names, of `STAGE_ENDINGS`: all with a cascade, else that of the only head."""
+    return STAGE_ENDINGS if cascade else STAGE_ENDINGS[:1]
 
 
 def detector_entries(names: Mapping[str, tuple[str, ...]], mask: bool, cascade: bool = False) -> list[Entry]:

@@ -11,7 +11,7 @@ from kfpn.weights.makers.coco_classes import coco_classes
 from kfpn.weights.makers.detector_layout import (
     BOX_LAYERS,
     COMMON_SETTINGS,
-    STAGES,
+    STAGE_ENDINGS,
     detector_entries,
     to_kfpn_layout,
 )
@@ -43,7 +43,7 @@ DETECTOR = {
     "pasting": "sampled",
 }
 # configs/Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml, where it differs.
-CASCADE = {"post_nms_train": 2000}
+OF_CASCADE = {"post_nms_train": 2000}
 SAMPLING = {"rpn_box_beta": 0.0, "roi_box_beta": 0.0}
 
 DETECTOR_NAMES: dict[str, tuple[str, ...]] = {
@@ -64,7 +64,7 @@ CASCADE_NAMES = DETECTOR_NAMES | {
     f"{layer}{ending}": (
         DETECTOR_NAMES[layer][0].replace("box_head.", f"box_head.{i}.").replace("predictor.", f"predictor.{i}."),
     )
-    for i, ending in enumerate(STAGES)
+    for i, ending in enumerate(STAGE_ENDINGS)
     for layer in BOX_LAYERS
 }
 """The same for a Cascade R-CNN."""
@@ -125,8 +125,11 @@ def _detectron2_detector(foreign: ForeignArrays) -> TrainedWeights:
     entries = detector_entries(CASCADE_NAMES if cascade else DETECTOR_NAMES, mask, cascade)
     tensors, backbone = read_pytorch(dataclasses.replace(foreign, arrays=layers), names, BACKBONE, entries)
     pixels, bgr, notes = _pixel_settings(foreign.path, buffers)
-    of_cascade = CASCADE if cascade else {}
-    settings: dict[str, Any] = {**DETECTOR, **of_cascade, **_anchor_settings(foreign.path, buffers)}
+    settings: dict[str, Any] = {
+        **DETECTOR,
+        **(OF_CASCADE if cascade else {}),
+        **_anchor_settings(foreign.path, buffers),
+    }
     ratios = len(settings["aspect_ratios"])
     tensors, sizes = to_kfpn_layout(foreign.path, tensors, ratios, background_first=False)
     model, classes = {**backbone, **pixels, **settings, **sizes}, sizes["num_classes"]
