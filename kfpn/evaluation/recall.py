@@ -21,7 +21,7 @@ RECALLS = ("AR@100", "AR@1000", "ARs@1000", "ARm@1000", "ARl@1000")
 COUNT = 1000
 """The largest number of proposals of an image that recall is measured on."""
 
-AREAS = (32.0**2, 96.0**2)
+AREAS: tuple[float, float] = (32.0**2, 96.0**2)
 """COCO's bounds between small and medium, and medium and large objects, in square pixels of the original image."""
 
 

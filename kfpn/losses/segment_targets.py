@@ -51,7 +51,8 @@ def assign_windows(counts: Sequence[tuple[Any, Any]], gt: dict, image_sizes, con
     real = ops.logical_and(ops.logical_and(exists, ops.logical_not(gt["gt_crowd"])), box_ops.area(boxes) > 0.0)
     crowd = ops.logical_and(exists, gt["gt_crowd"])
     own_grid, centres = grids_of_objects(boxes, config), 0.5 * (boxes[..., :2] + boxes[..., 2:])
-    matched, index = [], []
+    matched: list[Any] = []
+    index: list[Any] = []
     for number, (grid, (height, width)) in enumerate(
         zip(window_grids(config), [*counts] * len(window_kinds(config)), strict=True)
     ):

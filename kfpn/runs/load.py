@@ -165,8 +165,8 @@ def load_segmenter(workdir: str | os.PathLike, padded: bool = False, max_segment
     config = opened.read_config()
     submodels = build_segment_submodels(config.model)
     _load_weights(submodels.weights_model, opened, opened.weights)
-    wanted = {} if max_segments is None else {"max_segments": max_segments}
-    model = segments_model(submodels, dataclasses.replace(config.model, **wanted), padded)
+    network = config.model if max_segments is None else dataclasses.replace(config.model, max_segments=max_segments)
+    model = segments_model(submodels, network, padded)
     model.input_config = config.input
     return model
 
