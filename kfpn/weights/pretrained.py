@@ -13,6 +13,7 @@ from kfpn.weights.formats.file_formats import digest
 BSD = "BSD-3-Clause (torchvision's; the data sets have terms of their own)"
 CC = "CC BY-SA 3.0"
 MIT = "MIT"
+Known = tuple[str | None, int | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,13 +61,7 @@ def _torchvision(
 
 
 def _detectron2(
-    name: str,
-    run: str,
-    md5: str,
-    box_ap: float,
-    mask_ap: float | None = None,
-    *,
-    known: tuple[str | None, int | None] = (None, None),
+    name: str, run: str, md5: str, box_ap: float, mask_ap: float | None = None, *, known: Known = (None, None)
 ) -> Pretrained:
     """Returns an entry of detectron2's zoo; `known` is the SHA-256 and the size of its file."""
     cascade = name.startswith("cascade_")
