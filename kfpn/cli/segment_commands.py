@@ -11,10 +11,9 @@ SHOWN = 20
 
 def holds_segments(workdir: str) -> bool:
     """Tells whether a folder is the work directory of a run with `--task segments`."""
-    from kfpn.runs.workdir import Workdir
+    from kfpn.runs.load import task_of
 
-    run = Workdir(workdir)
-    return run.config.exists() and run.read_config().model.task == "segments"
+    return task_of(workdir) == "segments"
 
 
 def evaluate_segments_and_print(command: Evaluate) -> int:
