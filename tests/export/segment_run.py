@@ -15,7 +15,15 @@ COUNT = 40
 def write_segment_run(path, **model):
     """Writes the run, with random weights whose scores and masks differ from window to window, and returns its path."""
     config = tiny.config(
-        **{"task": "segments", "norm": "bn", "backbone_width": 16, "pyramid_channels": 16, "segment_width": 16, "max_segments": COUNT, **model}
+        **{
+            "task": "segments",
+            "norm": "bn",
+            "backbone_width": 16,
+            "pyramid_channels": 16,
+            "segment_width": 16,
+            "max_segments": COUNT,
+            **model,
+        }
     )
     base = preset("shapes")
     rule = dataclasses.replace(base.input, short_side=64, long_side=112, divisor=32)

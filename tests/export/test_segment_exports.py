@@ -96,7 +96,9 @@ def test_rows_of_another_level_of_another_place_and_with_another_mask_are_notice
     assert (same.unmatched, same.rows, same.mask, same.mask_pairs) == (0, 3, 0.0, 3)
     assert segments_difference(one, {**one, "levels": np.array([[3, 2, 2]])}).unmatched == 2
     assert segments_difference(one, {**one, "windows": np.array([[7, 7, 5]])}).unmatched == 2
-    assert segments_difference(one, {**one, "boxes": one["boxes"] + 1}).unmatched == 6 - 2  # the last row is at the edge
+    assert (
+        segments_difference(one, {**one, "boxes": one["boxes"] + 1}).unmatched == 6 - 2
+    )  # the last row is at the edge
     assert segments_difference(one, {**one, "num_segments": np.array([1])}).unmatched == 1
     assert segments_difference(one, {**one, "masks": one["masks"] + 0.5}).mask == pytest.approx(0.5)
     edge = segments_difference(one, {**one, "boxes": one["boxes"] + [[[0], [0], [1]]]})

@@ -173,9 +173,7 @@ def write_onnx(
     onnx.checker.check_model(str(path), full_check=True)
 
 
-def _onnx_network(
-    trained: TrainedDetector | TrainedSegmenter, raw: bool, static: bool
-) -> OnnxDetector | OnnxSegmenter:
+def _onnx_network(trained: TrainedDetector | TrainedSegmenter, raw: bool, static: bool) -> OnnxDetector | OnnxSegmenter:
     if isinstance(trained, TrainedSegmenter):
         return OnnxSegmenter(trained.submodels, trained.config.model)
     return OnnxDetector(trained.submodels, trained.config.model, raw, static, trained.thresholds)

@@ -172,9 +172,7 @@ def _proposal_rows(
     return (boxes, scores, np.zeros(len(scores))), theirs, selection
 
 
-def _segment_rows(
-    outputs: dict[str, np.ndarray], reference: dict[str, np.ndarray]
-) -> tuple[Rows, Rows, Selection]:
+def _segment_rows(outputs: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -> tuple[Rows, Rows, Selection]:
     """Returns the rows of Keras' and the export's segments in one image, and how they were selected."""
     theirs = {name: outputs[f"segment_{name}"] for name in ("boxes", "scores", "masks", "levels", "windows")}
     ours = tuple(reference[name] for name in ("boxes", "scores", "labels", "masks"))
