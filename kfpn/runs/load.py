@@ -142,7 +142,7 @@ def _require_task(workdir: Workdir, task: Task) -> None:
     if own == "segments":
         raise ValueError(
             f"workdir must hold a detector, got {str(workdir.path)!r}, which was trained with --task segments: kfpn evaluate, "
-            "predict, visualize, export saved_model and export onnx can use it, and kfpn.load_segmenter"
+            "predict, visualize, benchmark, export saved_model and export onnx can use it, and kfpn.load_segmenter"
         )
     raise ValueError(
         f"workdir must be of a run with --task segments, got {str(workdir.path)!r}, which holds a detector: kfpn.load_detector loads it"
@@ -173,6 +173,11 @@ def load_segmenter(workdir: str | os.PathLike, padded: bool = False, max_segment
     model = segments_model(submodels, network, padded)
     model.input_config = config.input
     return model
+
+
+def load_network(workdir: str | os.PathLike) -> keras.Model:
+    """Loads the trained network of a work directory, whatever it gives: see `load_trained_detector` and `load_segmenter`."""
+    return load_trained_detector(workdir) if task_of(workdir) == "detections" else load_segmenter(workdir)
 
 
 def load_segment_submodels(workdir: Workdir) -> "SegmentSubmodels":

@@ -10,6 +10,8 @@ import tensorflow as tf
 from kfpn.config.segment_settings import require_none_given
 from kfpn.export.archive import write_archive, write_facts
 from kfpn.export.saved_model.request_limits import USUAL_LIMITS, RequestLimits
+from kfpn.export.saved_model.served_detector import NMS_FORMS, ServedDetector
+from kfpn.export.saved_model.served_segmenter import ServedSegmenter
 from kfpn.export.saved_model.serving_files import (
     check_batch_pixels,
     check_batch_sizes,
@@ -17,8 +19,6 @@ from kfpn.export.saved_model.serving_files import (
     write_batching,
     write_warmup,
 )
-from kfpn.export.saved_model.served_detector import NMS_FORMS, ServedDetector
-from kfpn.export.saved_model.served_segmenter import ServedSegmenter
 from kfpn.export.saved_model.verify_saved_model import verify_trained
 from kfpn.export.saved_model.verify_thresholded import verify_served_thresholds
 from kfpn.export.trained import TrainedDetector, TrainedSegmenter, next_version, open_either, written_aside
