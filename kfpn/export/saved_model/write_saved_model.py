@@ -92,14 +92,14 @@ def export_saved_model(
         write_signatures(trained, aside, names, served_form(trained, *form))
         if images:
             write_warmup(aside, images, [SIGNATURES[name] for name in names], warmup_batch_sizes, target.parent.name)
-        if verify and (isinstance(trained, TrainedSegmenter) or trained.thresholds is None):
-            verify_trained(trained, aside)
-        elif verify:
+        if verify and isinstance(trained, TrainedDetector) and trained.thresholds is not None:
             # The thresholds hide most rows of a drawn picture. So the same export without them is compared with Keras.
             plain, all_rows = aside.with_name("plain"), dataclasses.replace(trained, thresholds=None)
             write_signatures(all_rows, plain, names, served_form(all_rows, *form))
             verify_trained(all_rows, plain)
             verify_served_thresholds(trained, plain, aside)
+        elif verify:
+            verify_trained(trained, aside)
     if batching:
         write_batching(target.parent)
     return target
