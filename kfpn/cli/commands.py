@@ -13,7 +13,7 @@ from kfpn.cli.evaluate_command import TILES_OF_TRAINING, evaluate_and_print, req
 from kfpn.cli.exports import EXPORTS
 from kfpn.cli.idle_gpu import warn_of_idle_gpu
 from kfpn.cli.report_command import Report, report_and_print, report_on_training
-from kfpn.cli.segment_commands import holds_segments, predict_segments
+from kfpn.cli.segment_commands import draw_pages_of_segments, holds_segments, predict_segments
 from kfpn.config.checks import require_local
 from kfpn.config.run import Config
 from kfpn.config.test_scales import parse_scales
@@ -114,11 +114,16 @@ def _visualize(command: options.Visualize) -> int:
     from kfpn.runs.load import load_submodels, require_trained
     from kfpn.runs.workdir import Workdir
 
-    run = Workdir(command.workdir)
-    require_trained(run)
+    run, of_segments = Workdir(command.workdir), holds_segments(command.workdir)
+    require_trained(run, rpn=not of_segments, task="segments" if of_segments else "detections")
     config, (class_names, _) = run.read_config(), run.read_classes()
     pages = page_paths(find_images(command.images), command.output)
-    failed = visualize_images(load_submodels(run), config, class_names, pages, command.min_score, command.proposals)
+    if of_segments:
+        failed = draw_pages_of_segments(command, config, pages)
+    else:
+        least = 0.5 if command.min_score is None else command.min_score
+        most = 50 if command.proposals is None else command.proposals
+        failed = visualize_images(load_submodels(run), config, class_names, pages, least, most)
     for path, page in pages.items():
         if path not in failed:
             print(f"{path} -> {page}")

@@ -83,6 +83,8 @@ Example:
     "visualize": """\
 Draw what happens inside a detector: one page an image, with the maps of C2-C5 and P2-P6, objectness, proposals and RoIs.
 
+Of a run with --task segments: the best segments of each level and of each kind of window.
+
 Example:
   kfpn visualize --workdir runs/shapes photo.jpg --output photo_pyramid.png""",
     "demo": """\

@@ -148,14 +148,16 @@ class Visualize:
     """The work directory of `kfpn train`."""
     output: str = "."
     """Folder for the pages, IMAGE_pyramid.png each, made if it is not there; or, for one image, a .png or .jpg file."""
-    min_score: float = 0.5
-    """Detections below this score are left out."""
-    proposals: int = 50
-    """Proposals and RoIs that are drawn at most, the best ones. The legend counts all."""
+    min_score: float | None = None
+    """Detections below this score are left out. None: 0.5; of a run with --task segments all segments count."""
+    proposals: int | None = None
+    """Proposals and RoIs that are drawn at most, the best ones. The legend counts all. None: 50. With --task segments: segments of a
+    level. None: 5."""
 
     def __post_init__(self) -> None:
         _check_pictures(self)
-        check(self, "", "proposals", whole(0))
+        if self.proposals is not None:
+            check(self, "", "proposals", whole(0))
 
 
 def _check_pictures(command: Predict | Visualize) -> None:

@@ -1,9 +1,11 @@
-"""Carries out `kfpn evaluate` and `kfpn predict` for a run with `--task segments`."""
+"""Carries out `kfpn evaluate`, `kfpn predict` and `kfpn visualize` for a run with `--task segments`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from kfpn.cli.options import Evaluate, Predict
+from kfpn.cli.options import Evaluate, Predict, Visualize
 from kfpn.cli.segment_options import require_left_out
+from kfpn.config.run import Config
 
 SHOWN = 20
 """Segments of an image that `kfpn predict` draws and writes, where nothing else is said: all 1000 would cover the picture."""
@@ -11,10 +13,9 @@ SHOWN = 20
 
 def holds_segments(workdir: str) -> bool:
     """Tells whether a folder is the work directory of a run with `--task segments`."""
-    from kfpn.runs.workdir import Workdir
+    from kfpn.runs.load import task_of
 
-    run = Workdir(workdir)
-    return run.config.exists() and run.read_config().model.task == "segments"
+    return task_of(workdir) == "segments"
 
 
 def evaluate_segments_and_print(command: Evaluate) -> int:
@@ -76,3 +77,19 @@ def predict_segments(command: Predict) -> int:
         tally = write_pictures(look, model.input_config, inputs, output, count)
     print(f"{tally.line().replace('objects', 'segments')}; in {output}")
     return 1 if tally.faults else 0
+
+
+def draw_pages_of_segments(command: Visualize, config: Config, pages: Mapping[Path, Path]) -> list[Path]:
+    """Draws a page of each image with the best segments of each level; returns the images that can't be read.
+
+    Args:
+        command: the options.
+        config: of the run.
+        pages: image -> page.
+    """
+    from kfpn.inference.inspect_segments import SHOWN_OF_A_LEVEL, visualize_segments
+    from kfpn.runs.load import load_segmenter
+
+    model = load_segmenter(command.workdir, padded=True)
+    count = SHOWN_OF_A_LEVEL if command.proposals is None else command.proposals
+    return visualize_segments(model, config, pages, command.min_score or 0.0, count)

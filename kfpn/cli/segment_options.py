@@ -6,7 +6,7 @@ from typing import Any
 
 from kfpn.cli.found_init import option_value
 from kfpn.config.run import Config
-from kfpn.config.segment_settings import SEGMENT_CHANNELS
+from kfpn.config.segment_settings import SEGMENT_CHANNELS, require_none_given
 
 
 def asks_for_segments(args: Sequence[str]) -> bool:
@@ -40,11 +40,4 @@ def require_left_out(command: Any, names: Sequence[str]) -> None:
     Raises:
         ValueError: naming the option.
     """
-    for name in names:
-        value = getattr(command, name)
-        if value not in (None, False):
-            option = name.replace("_", "-")
-            raise ValueError(
-                f"{option} must be left out for {command.workdir}, got {value}: it was trained with --task segments, for which there is "
-                f"no --{option}"
-            )
+    require_none_given(command.workdir, {name: getattr(command, name) for name in names})

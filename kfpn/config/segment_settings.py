@@ -1,5 +1,7 @@
 """Checks the settings of networks that propose segments: their own fields, and what does not go with them."""
 
+import os
+from collections.abc import Mapping
 from typing import Any
 
 from kfpn.config.checks import check, whole
@@ -62,3 +64,22 @@ def check_segment_run(config: Any) -> None:
             f"sampling.mask_targets must be grid with model.task segments, got {config.sampling.mask_targets}: the targets of windows "
             "are made from the grid alone, add --sampling.mask-targets grid"
         )
+
+
+def require_none_given(workdir: str | os.PathLike, options: Mapping[str, Any]) -> None:
+    """Checks that options which can't do anything with segments are not given for a run that learned them.
+
+    Args:
+        workdir: of the run.
+        options: name -> value; None and False are not given.
+
+    Raises:
+        ValueError: naming the option.
+    """
+    for name, value in options.items():
+        if value not in (None, False):
+            option = name.replace("_", "-")
+            raise ValueError(
+                f"{option} must be left out for {workdir}, got {value}: it was trained with --task segments, for which there is "
+                f"no --{option}"
+            )

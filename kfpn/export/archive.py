@@ -7,11 +7,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kfpn.export.trained import TrainedDetector
+from kfpn.export.trained import TrainedDetector, TrainedSegmenter
 from kfpn.runs.atomic_files import write_json
 
 CLASSES = Path("assets") / "classes.json"
 """Place of the class names and category ids in a SavedModel."""
+SEGMENTS = Path("assets") / "segments.json"
+"""Place of what is to be known of segments in a SavedModel."""
 
 
 def detection_outputs(
@@ -40,6 +42,29 @@ def detection_outputs(
     }
 
 
+def segment_outputs(
+    segments: Mapping[str, tf.Tensor], normalised: tf.Tensor, pixels: tf.Tensor
+) -> dict[str, tf.Tensor]:
+    """Names segments in the style of `detection_outputs`, all float32.
+
+    Args:
+        segments: of the segmenter: scores (B, N), masks (B, N, M, M), levels and windows (B, N) int32, 0 in empty rows.
+        normalised: (B, N, 4) float32 yxyx, the windows divided by the image's sides. They may reach beyond 0 and 1: a mask lies in the
+            whole window.
+        pixels: (B, N, 4) float32 yxyx, the windows in pixels.
+    """
+    exists = tf.cast(segments["levels"] > 0, tf.float32)
+    return {
+        "segment_masks": tf.cast(segments["masks"], tf.float32),
+        "segment_boxes": normalised,
+        "segment_boxes_pixels": pixels,
+        "segment_scores": tf.cast(segments["scores"], tf.float32) * exists,
+        "segment_levels": tf.cast(segments["levels"], tf.float32),
+        "segment_windows": tf.cast(segments["windows"], tf.float32),
+        "num_segments": tf.reduce_sum(exists, axis=-1),
+    }
+
+
 def write_archive(path: Path, endpoints: Mapping[str, tuple[Callable[..., Any], Sequence[tf.TensorSpec]]]) -> None:
     """Writes functions as the signatures of a SavedModel, with the variables that they use.
 
@@ -64,15 +89,20 @@ def write_archive(path: Path, endpoints: Mapping[str, tuple[Callable[..., Any], 
         raise ValueError(f"{path.parent.parent} must have room for a SavedModel, got {reason}") from error
 
 
-def write_classes(path: Path, trained: TrainedDetector) -> None:
-    """Writes class names and category ids, and thresholds and the rule of pasting masks where it has them, into a SavedModel's assets.
+def write_facts(path: Path, trained: TrainedDetector | TrainedSegmenter) -> None:
+    """Writes what a client has to know beside the outputs into a SavedModel's assets.
+
+    They are class names and category ids, and thresholds and the rule of pasting masks where it has them; of segments this rule.
 
     Args:
         path: the SavedModel's folder.
-        trained: the detector.
+        trained: the detector, or what proposes segments.
     """
     file = path / CLASSES
     file.parent.mkdir(exist_ok=True)
+    if isinstance(trained, TrainedSegmenter):
+        write_json(path / SEGMENTS, {"pasting": trained.config.model.pasting})
+        return
     own: dict[str, Any] = {} if trained.thresholds is None else {"thresholds": list(trained.thresholds)}
     if trained.config.model.mask:
         own["pasting"] = trained.config.model.pasting

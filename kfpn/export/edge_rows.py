@@ -5,7 +5,9 @@ from typing import NamedTuple
 import numpy as np
 
 Rows = tuple[np.ndarray, ...]
-"""Boxes (N, 4) yxyx pixels, scores (N,) and labels (N,) of one image, and behind them masks (N, M, M) where there are any."""
+"""Boxes (N, 4) yxyx pixels, scores (N,) and labels (N,) of one image, and behind them masks (N, M, M) where there are any.
+
+Labels are numbers of classes; those of segments are names such as "P3 5x5"."""
 
 RIVAL = "NMS may keep it or one that it overlaps"
 MOST_LINES = 10
@@ -16,14 +18,14 @@ class EdgeRow(NamedTuple):
     """A row that one of two results has, and the other need not have.
 
     Attributes:
-        label: int.
+        label: int, the class; of a segment str, the level and the kind of its window.
         score: float.
         box: four floats, yxyx pixels of the network's input.
         missing: bool, whether Keras has the row and the export does not; else it is the other way round.
         why: what it is near.
     """
 
-    label: int
+    label: int | str
     score: float
     box: tuple[float, ...]
     missing: bool
@@ -31,7 +33,8 @@ class EdgeRow(NamedTuple):
 
     def __str__(self) -> str:
         box = " ".join(f"{side:.1f}" for side in self.box)
-        return f"class {self.label}, score {self.score:.4f}, box {box}: {'only' if self.missing else 'not'} in Keras; {self.why}"
+        label = self.label if isinstance(self.label, str) else f"class {self.label}"
+        return f"{label}, score {self.score:.4f}, box {box}: {'only' if self.missing else 'not'} in Keras; {self.why}"
 
 
 class Selection(NamedTuple):
@@ -110,7 +113,7 @@ def _missing_rows(
             if not (beside & (_overlap_of_pairs(box, theirs[0], limits.box)[1] > selection.nms_iou)).any():
                 continue
             why = RIVAL
-        edges.append(EdgeRow(int(label), float(score), tuple(map(float, box)), True, why))
+        edges.append(EdgeRow(_named(label), float(score), tuple(map(float, box)), True, why))
     return edges
 
 
@@ -137,7 +140,7 @@ def _extra_rows(
             if not known[i] or not rivals.any() or clear.any():
                 continue
             why = RIVAL
-        edges.append(EdgeRow(int(label), float(score), tuple(map(float, box)), False, why))
+        edges.append(EdgeRow(_named(label), float(score), tuple(map(float, box)), False, why))
     return edges
 
 
@@ -164,6 +167,10 @@ def _overlap_of_pairs(box: np.ndarray, boxes: np.ndarray, shift: float) -> tuple
         return shared / np.maximum(areas - shared, 1e-9)
 
     return iou(-2 * shift), iou(2 * shift)
+
+
+def _named(label: np.generic) -> int | str:
+    return str(label) if isinstance(label, str) else int(label)
 
 
 def edge_lines(name: str, rows: tuple[EdgeRow, ...]) -> list[str]:

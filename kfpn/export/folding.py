@@ -1,11 +1,15 @@
 """Folds batch norms into the convolutions before them: the same numbers with fewer operations."""
 
+from collections.abc import Sequence
+
+import keras
 import numpy as np
 
 from kfpn.config.backbone_names import is_keras_model
 from kfpn.config.model import ModelConfig
 from kfpn.modeling.heads import find_head
 from kfpn.modeling.layers import SharedLayers
+from kfpn.modeling.segment_submodels import SegmentSubmodels, assemble_segments
 from kfpn.modeling.submodels import Submodels, assemble, features_model
 from kfpn.modeling.units import Units
 
@@ -30,7 +34,7 @@ def fold_norms(submodels: Submodels, config: ModelConfig) -> Submodels:
         submodels: with their trained weights.
         config: the one they were built with. With norm "gn", and with a Keras model as backbone, the given submodels are returned.
     """
-    if config.norm == "gn" or is_keras_model(config.backbone):
+    if _stays(config):
         return submodels
     layers = SharedLayers()
     features, padded_features = (features_model(config, layers, padded, FoldedUnits) for padded in (False, True))
@@ -38,8 +42,28 @@ def fold_norms(submodels: Submodels, config: ModelConfig) -> Submodels:
         name: find_head(name).build(config, head.input_shape[-1], layers, FoldedUnits)
         for name, head in submodels.heads.items()
     }
-    old = {layer.name: layer for model in (submodels.features, *submodels.heads.values()) for layer in model.layers}
-    for layer in (layer for model in (features, *heads.values()) for layer in model.layers):
+    _assign_folded([features, *heads.values()], [submodels.features, *submodels.heads.values()])
+    return assemble(features, padded_features, submodels.rpn, heads)
+
+
+def fold_segment_norms(submodels: SegmentSubmodels, config: ModelConfig) -> SegmentSubmodels:
+    """Does what `fold_norms` does for what proposes segments. The layers on windows have no batch norms, and stay."""
+    if _stays(config):
+        return submodels
+    layers = SharedLayers()
+    features, padded_features = (features_model(config, layers, padded, FoldedUnits) for padded in (False, True))
+    _assign_folded([features], [submodels.features])
+    return assemble_segments(features, padded_features, submodels.windows)
+
+
+def _stays(config: ModelConfig) -> bool:
+    return config.norm == "gn" or is_keras_model(config.backbone)
+
+
+def _assign_folded(models: Sequence[keras.Model], trained: Sequence[keras.Model]) -> None:
+    """Gives the layers of models without norms the weights of the layers of the same names in the trained models."""
+    old = {layer.name: layer for model in trained for layer in model.layers}
+    for layer in (layer for model in models for layer in model.layers):
         if not layer.weights:
             continue
         weights = [np.array(weight) for weight in old[layer.name].weights]
@@ -52,4 +76,3 @@ def fold_norms(submodels: Submodels, config: ModelConfig) -> Submodels:
             weights = [weights[0] * scale, beta - mean * scale]
         for variable, value in zip(layer.weights, weights, strict=True):
             variable.assign(value.astype(np.float32))
-    return assemble(features, padded_features, submodels.rpn, heads)

@@ -109,16 +109,18 @@ def _mask_head_layer(layer):
     return GroupNormByProducts(layer) if isinstance(layer, MaskedGroupNormalization) else _tensorrt_layer(layer)
 
 
+def features_for_tensorrt(model: keras.Model) -> keras.Model:
+    """Returns a fully convolutional model, with folded norms, over the same weights in the formulations that TensorRT takes."""
+    return keras.models.clone_model(model, clone_function=_tensorrt_layer)
+
+
 def for_tensorrt(submodels: Submodels) -> Submodels:
     """Returns submodels over the same weights in the formulations that TensorRT takes, and OpenVINO for the mask head.
 
     Args:
         submodels: with folded norms. `weights_model` is returned unchanged.
     """
-    features, padded, rpn = (
-        keras.models.clone_model(model, clone_function=_tensorrt_layer)
-        for model in (submodels.features, submodels.padded_features, submodels.rpn)
-    )
+    features, padded, rpn = map(features_for_tensorrt, (submodels.features, submodels.padded_features, submodels.rpn))
     heads = {
         name: keras.models.clone_model(head, clone_function=_mask_head_layer if name == "mask" else _tensorrt_layer)
         for name, head in submodels.heads.items()

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from kfpn.config.checks import require_local
 from kfpn.config.run import Config
-from kfpn.export.folding import fold_norms
+from kfpn.export.folding import fold_norms, fold_segment_norms
+from kfpn.modeling.segment_submodels import SegmentSubmodels
 from kfpn.modeling.submodels import Submodels
-from kfpn.runs.load import load_submodels, require_trained
+from kfpn.runs.load import load_segment_submodels, load_submodels, require_trained, task_of
 from kfpn.runs.thresholds import require_thresholds
 from kfpn.runs.workdir import Workdir
 
@@ -41,6 +42,33 @@ class TrainedDetector:
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
     thresholds: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class TrainedSegmenter:
+    """What a run with `--task segments` has trained, ready to be exported.
+
+    Attributes:
+        path: its work directory.
+        config: of the run.
+        submodels: with batch norms folded into the convolutions.
+        unfolded: the submodels as they were trained.
+    """
+
+    path: Path
+    config: Config
+    submodels: SegmentSubmodels
+    unfolded: SegmentSubmodels
+
+
+def open_either(workdir: str | os.PathLike, best_thresholds: bool = False) -> TrainedDetector | TrainedSegmenter:
+    """Loads the detector, or what proposes segments, of a work directory for export; see `open_trained`."""
+    if task_of(workdir) == "detections":
+        return open_trained(workdir, best_thresholds)
+    folder = Workdir(workdir)
+    require_trained(folder, rpn=False, task="segments")
+    config, unfolded = folder.read_config(), load_segment_submodels(folder)
+    return TrainedSegmenter(folder.path, config, fold_segment_norms(unfolded, config.model), unfolded)
 
 
 def open_trained(workdir: str | os.PathLike, best_thresholds: bool = False) -> TrainedDetector:

@@ -44,11 +44,22 @@ def build_segment_submodels(config: ModelConfig, backbone: keras.Model | None = 
     if config.task != "segments":
         raise ValueError(f"model.task must be segments for segments, got {config.task}: add --task segments")
     _, features, padded_features = shared_features(config, backbone)
-    finest = config.levels[0]
-    channels = features.output[finest].shape[-1]
+    channels = features.output[config.levels[0]].shape[-1]
     windows = {kind: window_head(config, channels, kind) for kind in window_kinds(config)}
+    return assemble_segments(features, padded_features, windows)
+
+
+def assemble_segments(
+    features: keras.Model, padded_features: keras.Model, windows: dict[str, WindowHead]
+) -> SegmentSubmodels:
+    """Returns submodels together with the model that holds each of their variables once.
+
+    Args:
+        features, padded_features, windows: see `SegmentSubmodels`.
+    """
     images = image_inputs(padded=False)["images"]
-    level, outputs = features(images)[finest], []
+    levels, outputs = features(images), []
+    level = levels[min(levels)]
     for head in windows.values():
         hidden = head.hidden(level)
         outputs += [head.score(hidden), head.mask(hidden)]

@@ -88,7 +88,7 @@ def _first_row(view: PyramidView, min_score: float, drawn: int) -> Row:
     shown = min(drawn, count)
     best = f"best {shown} of {count}" if shown < count else f"{count}"
     panels = [
-        Panel(f"Image  {height} x {width}", _image_drawing(view.image)),
+        Panel(f"Image  {height} x {width}", image_drawing(view.image)),
         Panel(f"Proposals  {best}", _proposals_drawing(view, shown)),
         Panel(f"RoIs by level  {best}", _rois_drawing(view, shown)),
         Panel(f"Detections  {int(keep.sum())} (score ≥ {min_score:g})", _detections_drawing(view, keep)),
@@ -96,16 +96,18 @@ def _first_row(view: PyramidView, min_score: float, drawn: int) -> Row:
     return Row("", "", panels, len(panels), foot=FOOT)
 
 
-def _image_drawing(image: np.ndarray) -> Draw:
+def image_drawing(image: np.ndarray) -> Draw:
+    """Returns what draws an image (H, W, 3) uint8 into a panel."""
+
     def draw(sheet: Sheet, left: int, top: int, width: int, height: int) -> None:
-        sheet.axes(left, top, width, height).imshow(_resized_picture(image, width, height), aspect="auto")
+        sheet.axes(left, top, width, height).imshow(resized_picture(image, width, height), aspect="auto")
 
     return draw
 
 
 def _detections_drawing(view: PyramidView, keep: np.ndarray) -> Draw:
     def draw(sheet: Sheet, left: int, top: int, width: int, height: int) -> None:
-        enlarged = _resized_picture(view.image, width, height)
+        enlarged = resized_picture(view.image, width, height)
         boxes = view.boxes[keep] * np.tile(np.divide(enlarged.shape[:2], view.image.shape[:2]), 2)
         masks = chosen_masks(view.parts, np.flatnonzero(keep))
         picture = draw_detections(
@@ -197,7 +199,7 @@ def _map_panel(view: PyramidView, one: FeatureMap) -> Panel:
 def _map_drawing(view: PyramidView, values: np.ndarray, stride: int, colors: str) -> Draw:
     def draw(sheet: Sheet, left: int, top: int, width: int, height: int) -> None:
         axes, shape = sheet.axes(left, top, width, height), (height, width)
-        axes.imshow(_gray(_resized_picture(view.image, width, height)), cmap="gray", vmin=0, vmax=255, aspect="auto")
+        axes.imshow(_gray(resized_picture(view.image, width, height)), cmap="gray", vmin=0, vmax=255, aspect="auto")
         cells = spread_over_image(values, stride, view.image.shape[:2], shape)
         axes.imshow(cells, cmap=colors, vmin=0, vmax=1, alpha=OPACITY, interpolation="nearest", aspect="auto")
 
@@ -208,5 +210,6 @@ def _gray(image: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(image).convert("L"))
 
 
-def _resized_picture(image: np.ndarray, width: int, height: int) -> np.ndarray:
+def resized_picture(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Returns an image (H, W, 3) uint8 in another size, (height, width, 3)."""
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))

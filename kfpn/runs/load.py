@@ -14,6 +14,7 @@ from kfpn.runs.thresholds import read_thresholds
 from kfpn.runs.workdir import Workdir
 
 if TYPE_CHECKING:
+    from kfpn.modeling.segment_submodels import SegmentSubmodels
     from kfpn.modeling.submodels import Submodels
 
 
@@ -128,14 +129,20 @@ def require_trained(workdir: Workdir, weights: Path | None = None, rpn: bool = T
         )
 
 
+def task_of(workdir: str | os.PathLike) -> Task:
+    """Returns what the network of a work directory gives; of a folder that is none, "detections"."""
+    run = Workdir(workdir)
+    return run.read_config().model.task if run.config.exists() else "detections"
+
+
 def _require_task(workdir: Workdir, task: Task) -> None:
     own = workdir.read_config().model.task
     if own == task:
         return
     if own == "segments":
         raise ValueError(
-            f"workdir must hold a detector, got {str(workdir.path)!r}, which was trained with --task segments: the commands kfpn evaluate "
-            "and kfpn predict can use it, and kfpn.load_segmenter"
+            f"workdir must hold a detector, got {str(workdir.path)!r}, which was trained with --task segments: kfpn evaluate, "
+            "predict, visualize, benchmark, export saved_model and export onnx can use it, and kfpn.load_segmenter"
         )
     raise ValueError(
         f"workdir must be of a run with --task segments, got {str(workdir.path)!r}, which holds a detector: kfpn.load_detector loads it"
@@ -157,18 +164,33 @@ def load_segmenter(workdir: str | os.PathLike, padded: bool = False, max_segment
     Raises:
         ValueError: if the folder is missing, is not a work directory, or holds no weights or a detector, or max_segments is below 1.
     """
-    from kfpn.modeling.segment_submodels import build_segment_submodels
     from kfpn.modeling.segmenter import segments_model
 
     opened = Workdir(workdir)
     require_trained(opened, rpn=False, task="segments")
-    config = opened.read_config()
-    submodels = build_segment_submodels(config.model)
-    _load_weights(submodels.weights_model, opened, opened.weights)
+    config, submodels = opened.read_config(), load_segment_submodels(opened)
     network = config.model if max_segments is None else dataclasses.replace(config.model, max_segments=max_segments)
     model = segments_model(submodels, network, padded)
     model.input_config = config.input
     return model
+
+
+def load_network(workdir: str | os.PathLike) -> keras.Model:
+    """Loads the trained network of a work directory, whatever it gives: see `load_trained_detector` and `load_segmenter`."""
+    return load_trained_detector(workdir) if task_of(workdir) == "detections" else load_segmenter(workdir)
+
+
+def load_segment_submodels(workdir: Workdir) -> "SegmentSubmodels":
+    """Builds the submodels of what proposes segments in a work directory, with its weights.
+
+    Raises:
+        ValueError: naming the file, if config or weights can't be read or don't belong together.
+    """
+    from kfpn.modeling.segment_submodels import build_segment_submodels
+
+    submodels = build_segment_submodels(workdir.read_config().model)
+    _load_weights(submodels.weights_model, workdir, workdir.weights)
+    return submodels
 
 
 def load_submodels(workdir: Workdir | str | os.PathLike, weights: Path | None = None) -> "Submodels":

@@ -18,6 +18,7 @@ from kfpn.evaluation.segment_recall import SEGMENT_RECALLS
 from kfpn.inference.evaluate_segments import measure_segments, open_segment_pass
 from kfpn.losses.training_losses import training_functions
 from kfpn.modeling.networks import build_network
+from kfpn.plotting.segment_page import draw_segment_page
 from kfpn.runs.workdir import Workdir
 from kfpn.training.distribution.strategy import make_strategy
 from kfpn.training.nonfinite.diagnose import diagnose
@@ -136,19 +137,45 @@ def test_evaluate_prints_and_writes_the_recall(config, final, validation, tmp_pa
     assert "best-thresholds must be left out" in capsys.readouterr().err
 
 
+def test_visualize_draws_the_best_of_each_level_and_of_each_kind_of_window(
+    config, final, validation, tmp_path, capsys, monkeypatch
+):
+    Image.fromarray(validation[0].image).save(tmp_path / "one.png")
+    shown = []
+
+    def draw(image, levels, best, path):
+        shown.append((levels, best))
+        if len(shown) == 1:
+            draw_segment_page(image, levels, best, path)
+
+    monkeypatch.setattr("kfpn.inference.inspect_segments.draw_segment_page", draw)
+    words = ["visualize", str(tmp_path / "one.png"), "--workdir", config.workdir, "--output", str(tmp_path)]
+    assert cli.main([*words, "--proposals", "3"]) == 0
+    assert f"one.png -> {tmp_path / 'one_pyramid.png'}" in capsys.readouterr().out
+    assert (tmp_path / "one_pyramid.png").exists()
+    levels, best = shown[0]
+    assert [(one.kind, one.level) for one in levels] == [
+        (kind, f"P{level}") for kind in ("5x5", "7x7") for level in range(2, 7)
+    ]
+    assert sum(one.total for one in levels) == 80
+    assert [len(one.best.scores) for one in levels] == [min(3, one.total) for one in levels]
+    for one in levels:
+        assert set(one.best.names) <= {one.level}
+        np.testing.assert_allclose(one.best.windows[:, 2:] - one.best.windows[:, :2], one.reach * one.size, rtol=1e-5)
+    assert best.scores[0] == max(one.best.scores[0] for one in levels if one.total)
+    assert cli.main([*words, "--min-score", "1"]) == 0
+    assert not any(len(one.best.scores) for one in shown[1][0])
+
+
 @pytest.mark.parametrize(
     "words",
     [
-        ["export", "saved_model", "{run}", "{tmp}/saved"],
-        ["export", "onnx", "{run}", "{tmp}/one.onnx"],
-        ["visualize", "{tmp}/one.png", "--workdir", "{run}", "--output", "{tmp}"],
         ["proposals", "--workdir", "{run}", "--output", "{tmp}/proposals.npz"],
         ["report", "--workdir", "{run}", "--output", "{tmp}/report.html"],
     ],
-    ids=lambda words: words[0] + words[1] * (words[0] == "export"),
+    ids=lambda words: words[0],
 )
 def test_other_commands_say_that_they_take_detectors_alone(config, final, tmp_path, words, capsys):
-    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "one.png")
     places = {"{tmp}": str(tmp_path), "{run}": config.workdir}
     line = words
     for place, path in places.items():

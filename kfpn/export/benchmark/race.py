@@ -140,9 +140,9 @@ def gigaflops_of(workdir: Path, size: tuple[int, int]) -> float:
     """Counts the GFLOP of one inference by a work directory's detector on an image of a size."""
     import tensorflow as tf
 
-    from kfpn.runs.load import load_trained_detector
+    from kfpn.runs.load import load_network
 
-    model = load_trained_detector(workdir)
+    model = load_network(workdir)
     images = tf.zeros((1, *size, 3))
     return gigaflops(tf.function(lambda: model(images, training=False)).get_concrete_function())
 

@@ -17,12 +17,12 @@ from kfpn.export.onnx.onnx_runtimes import in_onnxruntime, in_openvino
 
 
 def keras_runner(path: Path, image: np.ndarray) -> Callable[[], object]:
-    """Returns the function that runs a work directory's detector, compiled by XLA."""
+    """Returns the function that runs a work directory's network, compiled by XLA."""
     import tensorflow as tf
 
-    from kfpn.runs.load import load_trained_detector
+    from kfpn.runs.load import load_network
 
-    model = load_trained_detector(path)
+    model = load_network(path)
     detect = tf.function(lambda x: model(x, training=False), jit_compile=True)
     images = tf.constant(image[None], tf.float32)
     return lambda: detect(images)["boxes"].numpy()
@@ -36,7 +36,8 @@ def saved_model_runner(path: Path, image: np.ndarray) -> Callable[[], object]:
     detect = model.signatures["image_tensor"]
     name = next(iter(detect.structured_input_signature[1]))
     images = tf.constant(image[None].astype(np.uint8))
-    return lambda: detect(**{name: images})["detection_boxes"].numpy()
+    boxes = next(output for output in detect.structured_outputs if output.endswith("_boxes"))
+    return lambda: detect(**{name: images})[boxes].numpy()
 
 
 def onnxruntime_runner(path: Path, image: np.ndarray) -> Callable[[], object]:

@@ -8,7 +8,7 @@ import tyro
 from kfpn.export.input_shape import parse_input_shape
 
 DESCRIPTION = """\
-Write a trained detector as an ONNX file.
+Write a trained detector, or what proposes segments, as an ONNX file.
 
 Examples:
   kfpn export onnx runs/shapes shapes.onnx

@@ -2,6 +2,7 @@
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,7 +12,8 @@ from kfpn.export.class_thresholds import verify_thresholds
 from kfpn.export.edge_rows import EVERYTHING, Selection, edge_lines
 from kfpn.export.onnx.onnx_runtimes import in_onnxruntime, in_openvino
 from kfpn.export.raw_detector import RawDetector, candidate_rows
-from kfpn.export.trained import TrainedDetector
+from kfpn.export.segment_comparison import keras_segments, segments_difference
+from kfpn.export.trained import TrainedDetector, TrainedSegmenter
 from kfpn.export.verify import (
     BOX_LIMIT,
     Difference,
@@ -21,7 +23,6 @@ from kfpn.export.verify import (
     full_float32,
 )
 from kfpn.modeling.detector import Detector
-from kfpn.modeling.submodels import Submodels
 
 ONNX_SCORE_LIMIT = 1e-4
 """Largest difference of a score, unless Keras with and without folded norms differs by more."""
@@ -42,7 +43,9 @@ Outputs = dict[str, np.ndarray]
 
 
 @full_float32()
-def verify_onnx(trained: TrainedDetector, path: Path, shape: Shape | None, raw: bool) -> dict[str, Difference]:
+def verify_onnx(
+    trained: TrainedDetector | TrainedSegmenter, path: Path, shape: Shape | None, raw: bool
+) -> dict[str, Difference]:
     """Compares a file with Keras in ONNX Runtime, and in OpenVINO where it is installed, and prints the differences.
 
     Keras computes with the norms as they were trained. Images have two sizes and batches of one and two, or twice the
@@ -55,7 +58,7 @@ def verify_onnx(trained: TrainedDetector, path: Path, shape: Shape | None, raw: 
     rows that Keras loses in this way may be missing, up to the share `AMBIGUOUS`.
 
     Args:
-        trained: the detector that the file was made from.
+        trained: the detector, or what proposes segments, that the file was made from.
         path: the file.
         shape: (B, H, W, 3) of the only input the file takes; None: it takes any.
         raw: bool, whether the file has no NMS of the detections.
@@ -83,12 +86,13 @@ def verify_onnx(trained: TrainedDetector, path: Path, shape: Shape | None, raw: 
         if any(outputs_difference(expected, result, limit, selection).unmatched for result in results.values()):
             folded = keras_result(trained, trained.submodels, images, raw)
             limit = max(limit, NOISE_FACTOR * outputs_difference(expected, folded, 1.0, selection).score)
-            candidates = None if raw else keras_result(trained, trained.unfolded, images, True)
+            has_nms = isinstance(trained, TrainedDetector) and not raw
+            candidates = keras_result(trained, trained.unfolded, images, True) if has_nms else None
         differences = {
             name: outputs_difference(expected, result, limit, selection, candidates) for name, result in results.items()
         }
         total = {name: before.plus(differences[name]) for name, before in total.items()}
-        if any(difference.unmatched for difference in differences.values()):
+        if isinstance(trained, TrainedDetector) and any(one.unmatched for one in differences.values()):
             ambiguous += 2 * ambiguous_rows(trained, images, raw, expected, limit)
     _print_differences(total, limit, ambiguous)
     _require_counterparts(total, limit, ambiguous)
@@ -150,7 +154,7 @@ def _require_counterparts(total: dict[str, Difference], limit: float, ambiguous:
             )
         difference.require_equal_masks(name)
     if not any(difference.rows for difference in total.values()):
-        raise ExportMismatch("the detector must find something in the test images, got nothing to compare")
+        raise ExportMismatch("the model must find something in the test images, got nothing to compare")
 
 
 def pictures(shape: Shape, seed: int) -> np.ndarray:
@@ -160,9 +164,11 @@ def pictures(shape: Shape, seed: int) -> np.ndarray:
 
 
 def keras_result(
-    trained: TrainedDetector, submodels: Submodels, images: np.ndarray, raw: bool
+    trained: TrainedDetector | TrainedSegmenter, submodels: Any, images: np.ndarray, raw: bool
 ) -> dict[str, np.ndarray]:
     """Returns the outputs of the Keras model over some submodels; with `raw` boxes and scores of each RoI before NMS."""
+    if isinstance(trained, TrainedSegmenter):
+        return keras_segments(submodels, trained.config.model, images)
     detector = (RawDetector if raw else Detector)(submodels, trained.config.model, padded=False, nms="kernel")
     sizes = np.tile(np.array(images.shape[1:3], np.int32), (len(images), 1))
     return {name: np.array(value) for name, value in detector(images, keras.ops.convert_to_tensor(sizes)).items()}
@@ -219,6 +225,8 @@ def outputs_difference(
         selection: how detections were selected, see `compare_as_sets`; their number is that of `expected`.
         candidates: Keras' rows before NMS, of `keras_result` with `raw`; None: not known.
     """
+    if "num_segments" in expected:
+        return segments_difference(expected, actual, score_limit)
     if "labels" not in expected:
         return _raw_difference(expected, actual, score_limit)
     total = Difference()

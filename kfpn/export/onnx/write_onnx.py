@@ -12,14 +12,17 @@ from typing import Any
 import tensorflow as tf
 
 from kfpn.config.run import Config
+from kfpn.config.segment_settings import require_none_given
 from kfpn.export.input_shape import parse_input_shape
 from kfpn.export.onnx.int8 import Int8Options, calibration_inputs, quantize, require_accuracy, validation_source
 from kfpn.export.onnx.onnx_detector import OnnxDetector
 from kfpn.export.onnx.onnx_operations import OPSET
+from kfpn.export.onnx.onnx_segmenter import OnnxSegmenter
 from kfpn.export.onnx.verify_onnx import verify_onnx, verify_thresholded_file
 from kfpn.export.tensorrt_layers import LARGEST_TOP_K
-from kfpn.export.trained import TrainedDetector, open_trained, written_aside
+from kfpn.export.trained import TrainedDetector, TrainedSegmenter, open_either, written_aside
 from kfpn.ops.pyramid_levels import pre_nms
+from kfpn.runs.load import task_of
 
 PACKAGES = ("tf2onnx", "onnx", "onnxruntime")
 
@@ -33,12 +36,15 @@ def export_onnx(
     int8: Int8Options | None = None,
     best_thresholds: bool = False,
 ) -> Path:
-    """Writes a trained detector as an ONNX file, which appears once the runtimes give what Keras gives.
+    """Writes a trained detector, or what proposes segments, as an ONNX file, which appears once the runtimes give what Keras gives.
 
     The file's input is `images`, (B, H, W, 3) float32, RGB, 0..255, already resized. Its outputs are boxes (B, D, 4)
     float32 yxyx in pixels of the input, scores (B, D) float32, labels (B, D) int32, -1 in empty rows, and num_detections
     (B,) int32, and with a mask head masks (B, D, 28, 28) float32 in 0..1. With `raw` they are boxes (B, R, K, 4) and scores
     (B, R, K), 0 in empty rows, of the R proposals. Its metadata hold class_names, category_ids and the rule by which images are resized.
+
+    Of a run with `--task segments` they are those of `build_segmenter`, with num_segments (B,) int32; `raw`, `int8` and `best_thresholds`
+    are for detectors.
 
     Args:
         workdir: of `kfpn train` or `kfpn import-weights`.
@@ -66,11 +72,17 @@ def export_onnx(
         )
     if raw and best_thresholds:
         raise ValueError("best_thresholds must go without raw: a raw file has no detections to leave out")
+    if task_of(workdir) == "segments":
+        require_none_given(workdir, {"int8": int8 is not None, "raw": raw, "best_thresholds": best_thresholds})
     require_packages(PACKAGES)
     with written_aside(target) as aside:
-        trained = open_trained(workdir, best_thresholds)
+        trained = open_either(workdir, best_thresholds)
         if shape is not None:
             _require_small_counts(trained.config)
+        if isinstance(trained, TrainedSegmenter):
+            write_onnx(trained, aside, shape, raw)
+            verify_onnx(trained, aside, shape, raw)
+            return target
         if raw and trained.config.model.mask:
             print(
                 "raw: masks are left out, because the mask head looks at detections and a raw file has none", flush=True
@@ -121,7 +133,9 @@ def require_packages(packages: Sequence[str]) -> None:
 
 
 def _require_small_counts(config: Config) -> None:
-    counts = {name: getattr(config.model, name) for name in ("pre_nms_test", "post_nms_test", "max_detections")}
+    of_detectors = ("pre_nms_test", "post_nms_test", "max_detections")
+    names = of_detectors if config.model.task == "detections" else ("max_segments",)
+    counts = {name: getattr(config.model, name) for name in names}
     for name, count in counts.items():
         rows = pre_nms(count, config.model) if name == "pre_nms_test" else count
         if rows >= LARGEST_TOP_K:
@@ -131,11 +145,13 @@ def _require_small_counts(config: Config) -> None:
             )
 
 
-def write_onnx(trained: TrainedDetector, path: Path, shape: tuple[int, int, int, int] | None, raw: bool) -> None:
-    """Converts the detector and writes the file. The file is checked by onnx but not run.
+def write_onnx(
+    trained: TrainedDetector | TrainedSegmenter, path: Path, shape: tuple[int, int, int, int] | None, raw: bool
+) -> None:
+    """Converts the network and writes the file. The file is checked by onnx but not run.
 
     Args:
-        trained: the detector.
+        trained: the detector, or what proposes segments.
         path: file to write.
         shape: (B, H, W, 3) of the only input the file takes; None: any batch and any size.
         raw: leave out the NMS of the detections.
@@ -143,14 +159,13 @@ def write_onnx(trained: TrainedDetector, path: Path, shape: tuple[int, int, int,
     import onnx
     import tf2onnx
 
-    static = shape is not None
-    detector = OnnxDetector(trained.submodels, trained.config.model, raw, static, trained.thresholds)
+    network = _onnx_network(trained, raw, shape is not None)
     spec = tf.TensorSpec(shape or (None, None, None, 3), tf.float32, "images")
-    function = tf.function(detector.detect, autograph=False)
+    function = tf.function(network.detect, autograph=False)
     # tf2onnx would warn of every PyFunc that stands for an operation of ONNX. The file is checked below, and run afterwards.
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     model, _ = tf2onnx.convert.from_function(
-        function, [spec], opset=OPSET, custom_op_handlers=detector.operations.handlers()
+        function, [spec], opset=OPSET, custom_op_handlers=network.operations.handlers()
     )
     _name_sizes(model, shape)
     onnx.helper.set_model_props(model, file_metadata(trained, raw))
@@ -158,15 +173,26 @@ def write_onnx(trained: TrainedDetector, path: Path, shape: tuple[int, int, int,
     onnx.checker.check_model(str(path), full_check=True)
 
 
-def file_metadata(trained: TrainedDetector, raw: bool) -> dict[str, str]:
+def _onnx_network(trained: TrainedDetector | TrainedSegmenter, raw: bool, static: bool) -> OnnxDetector | OnnxSegmenter:
+    if isinstance(trained, TrainedSegmenter):
+        return OnnxSegmenter(trained.submodels, trained.config.model)
+    return OnnxDetector(trained.submodels, trained.config.model, raw, static, trained.thresholds)
+
+
+def file_metadata(trained: TrainedDetector | TrainedSegmenter, raw: bool) -> dict[str, str]:
     """Returns the metadata of the file: name -> plain text, or JSON."""
     rule = trained.config.input
-    return {
-        "class_names": json.dumps(list(trained.class_names)),
-        "category_ids": json.dumps(list(trained.category_ids)),
+    of_input = {
         "input": "images: (B, H, W, 3) float32, RGB, 0..255",
         "input_rule": json.dumps({"short_side": rule.short_side, "long_side": rule.long_side, "filter": "bilinear"}),
         "boxes": "y1, x1, y2, x2 in pixels of the input",
+    }
+    if isinstance(trained, TrainedSegmenter):
+        return {**of_input, "task": "segments", "pasting": trained.config.model.pasting}
+    return {
+        "class_names": json.dumps(list(trained.class_names)),
+        "category_ids": json.dumps(list(trained.category_ids)),
+        **of_input,
         "raw": json.dumps(raw),
         **({"pasting": trained.config.model.pasting} if trained.config.model.mask and not raw else {}),
         **({} if trained.thresholds is None else {"thresholds": json.dumps(list(trained.thresholds))}),

@@ -37,7 +37,10 @@ PARTS = (
     ("proposals", r"(_detect_in_batch/|_propose_in_batch/)?proposals"),
     ("RoIAlign and heads", r"second_stage\b|(_detect_in_batch/)?(boxes_\d|joined_stages)"),
     ("detections", r"(_detect_in_batch/)?detections"),
-    ("boxes in pixels of the image", r"(_detect_in_batch|_propose_in_batch)/"),
+    ("backbone, pyramid", r"pyramid\b"),
+    ("scores of all windows", r"all_windows\b"),
+    ("best windows and their masks", r"_segment_batch/(best_windows|masks|scores|segment_)"),
+    ("boxes in pixels of the image", r"(_detect_in_batch|_propose_in_batch|_segment_batch)/"),
     ("reading, resizing, padding", r""),
 )
 """Part of the export -> the beginning of FUNCTION/NODE of the operations in it; the first that fits counts."""

@@ -8,7 +8,7 @@ import tyro
 from kfpn.export.saved_model.request_limits import MOST_PIXELS, RequestLimits
 
 DESCRIPTION = """\
-Write a trained detector as a SavedModel for TensorFlow Serving, as the next version in a model's folder.
+Write a trained detector, or what proposes segments, as a SavedModel for TensorFlow Serving, as the next version in a model's folder.
 
 Examples:
   kfpn export saved_model runs/shapes served/shapes --verify
@@ -28,7 +28,7 @@ class SavedModelOptions:
         "image_tensor",
         "proposals",
     )
-    """image_bytes (files; to servers serving_default), image_tensor (pixels), proposals (pixels; of the RPN)."""
+    """image_bytes (files; to servers serving_default), image_tensor (pixels), proposals (pixels; of the RPN, segments have none)."""
     warmup: tuple[str, ...] = ()
     """Image files, of which a server answers requests in every signature before it opens."""
     warmup_batch_sizes: tuple[int, ...] = (1,)
@@ -71,7 +71,7 @@ def run(options: SavedModelOptions) -> int:
         ValueError: see `kfpn.export.saved_model.write_saved_model.export_saved_model`.
     """
     from kfpn.export.saved_model.serving_files import BATCHING, WARMUP
-    from kfpn.export.saved_model.write_saved_model import SIGNATURES, export_saved_model
+    from kfpn.export.saved_model.write_saved_model import SIGNATURES, export_saved_model, signatures_of
     from kfpn.export.verify import ExportMismatch, print_mismatch
 
     try:
@@ -99,7 +99,8 @@ def run(options: SavedModelOptions) -> int:
     except ExportMismatch as error:
         return print_mismatch(error)
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    print(f"{path}: {size / 1e6:.0f} MB; signatures {', '.join(SIGNATURES[name] for name in options.signatures)}")
+    names = signatures_of(options.workdir, options.signatures)
+    print(f"{path}: {size / 1e6:.0f} MB; signatures {', '.join(SIGNATURES[name] for name in names)}")
     if options.devices:
         from kfpn.export.saved_model.op_devices import device_table
 

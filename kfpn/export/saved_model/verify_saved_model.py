@@ -2,23 +2,20 @@
 
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 from PIL import Image
 
 from kfpn.config.run import Config
-from kfpn.data.augment import prepare_image
-from kfpn.evaluation.detect import to_original
 from kfpn.export.edge_rows import Rows, Selection, edge_lines
-from kfpn.export.raw_detector import RawDetector, candidate_rows
-from kfpn.export.saved_model.graph_resize import resize
+from kfpn.export.saved_model.keras_reference import Reference, SegmentReference
 from kfpn.export.saved_model.verify_full_masks import require_pasted
-from kfpn.export.trained import TrainedDetector, open_trained
+from kfpn.export.segment_comparison import segment_selection, segment_set
+from kfpn.export.trained import TrainedDetector, TrainedSegmenter, open_either
 from kfpn.export.verify import (
     BOX_LIMIT,
     SCORE_LIMIT,
@@ -28,8 +25,6 @@ from kfpn.export.verify import (
     drawn_picture,
     full_float32,
 )
-from kfpn.modeling.detector import inference_model
-from kfpn.ops.padding import padded_up
 
 LEVEL_LIMIT = 2
 """Largest difference of a resized pixel from Pillow's, of 255 levels. Pillow and TensorFlow round halves differently, on
@@ -40,7 +35,7 @@ threshold: there the last bit of a number decides which one stays."""
 
 
 def verify_saved_model(workdir: str | os.PathLike, path: str | os.PathLike) -> dict[str, Difference]:
-    """Compares an exported model with the Keras detector of a work directory, and prints the differences.
+    """Compares an exported model with the Keras model of a work directory, and prints the differences.
 
     Args:
         workdir: the work directory that the export was made from.
@@ -53,17 +48,17 @@ def verify_saved_model(workdir: str | os.PathLike, path: str | os.PathLike) -> d
         ValueError: if the folder holds no SavedModel of kfpn.
         ExportMismatch: if it differs by more than `BOX_LIMIT`, `SCORE_LIMIT` or `LEVEL_LIMIT`.
     """
-    return verify_trained(open_trained(workdir), Path(path))
+    return verify_trained(open_either(workdir), Path(path))
 
 
 @full_float32()
-def verify_trained(trained: TrainedDetector, path: Path) -> dict[str, Difference]:
+def verify_trained(trained: TrainedDetector | TrainedSegmenter, path: Path) -> dict[str, Difference]:
     """Does what `verify_saved_model` does, with a detector that is loaded already."""
     if not tf.saved_model.contains_saved_model(str(path)):
         raise ValueError(f"{path} must be a SavedModel, got a folder without one")
     print("verify: runs made images through the export and through the Keras model; this takes a while", flush=True)
     signatures = tf.saved_model.load(str(path)).signatures
-    reference = Reference(trained)
+    reference = SegmentReference(trained) if isinstance(trained, TrainedSegmenter) else Reference(trained)
     differences: dict[str, Difference] = {}
     for images in image_batches(trained.config):
         expected = reference(images)
@@ -108,7 +103,7 @@ def _require_equal(differences: dict[str, Difference]) -> None:
             )
         difference.require_equal_masks(name)
     if not sum(difference.rows for difference in differences.values()):
-        raise ExportMismatch("the detector must find something in the test images, got nothing to compare")
+        raise ExportMismatch("the model must find something in the test images, got nothing to compare")
 
 
 def image_batches(config: Config) -> Iterator[list[np.ndarray]]:
@@ -122,82 +117,6 @@ def image_batches(config: Config) -> Iterator[list[np.ndarray]]:
     rng = np.random.default_rng(0)
     first, second = ([drawn_picture(rng, *size) for _ in range(2)] for size in sizes)
     yield from (first[:1], first, second[:1], second, [first[1], second[0]])
-
-
-class Reference:
-    """The detector as it was trained, with its norms, as a function of images of any sizes.
-
-    Args:
-        trained: the detector. Its `unfolded` submodels are used, with the NMS that every backend has.
-
-    Attributes:
-        level: int, largest difference of TensorFlow's resizing from Pillow's so far, of 255 levels.
-        share: float, the largest share of an image's values that differ.
-    """
-
-    def __init__(self, trained: TrainedDetector):
-        self.config, self.category_ids = trained.config, np.array(trained.category_ids)
-        self.raw = RawDetector(trained.unfolded, trained.config.model)
-        self.level, self.share = 0, 0.0
-        model = inference_model(trained.unfolded, trained.config.model, padded=True)
-        proposals = model.get_layer("proposals").output
-        specs = {
-            "images": tf.TensorSpec((None, None, None, 3), tf.float32),
-            "image_sizes": tf.TensorSpec((None, 2), tf.int32),
-        }
-        both = keras.Model(model.inputs, (model.output, proposals))
-        self.run = tf.function(both, input_signature=[specs], autograph=False)
-
-    def __call__(self, images: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
-        """Returns size, boxes (in its pixels), scores, labels, proposal_boxes, proposal_scores and, where there are any, masks of each image."""
-        padded, sizes = self._padded_batch(images)
-        detections, (rois, logits) = self.run({"images": padded, "image_sizes": sizes})
-        results = []
-        for i, image in enumerate(images):
-            count, kept = int(detections["num_detections"][i]), np.array(logits[i]) > -np.inf
-            shape = np.array(image.shape[:2])
-            results.append(
-                {
-                    "size": sizes[i],
-                    "boxes": to_original(np.array(detections["boxes"][i, :count]), sizes[i], shape),
-                    "scores": np.array(detections["scores"][i, :count]),
-                    "labels": np.array(detections["labels"][i, :count]),
-                    "proposal_boxes": to_original(np.array(rois[i])[kept], sizes[i], shape),
-                    "proposal_scores": 1.0 / (1.0 + np.exp(-np.array(logits[i], np.float64)[kept])),
-                }
-            )
-            if "masks" in detections:
-                results[-1]["masks"] = np.array(detections["masks"][i, :count])
-        return results
-
-    def with_candidates(self, images: Sequence[np.ndarray], results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Returns results with the entry `candidates`: the rows before NMS, boxes in pixels of the network's input."""
-        padded, sizes = self._padded_batch(images)
-        raw = {name: np.array(value) for name, value in self.raw(tf.constant(padded), tf.constant(sizes)).items()}
-        least, rows = self.config.model.score_threshold - SCORE_LIMIT, []
-        for i in range(len(images)):
-            boxes, scores, labels = candidate_rows(raw, i, least)
-            rows.append((boxes, scores, self.category_ids[labels]))
-        return [{**result, "candidates": own} for result, own in zip(results, rows, strict=True)]
-
-    def _padded_batch(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Returns images resized and padded, (B, H, W, 3) float32, and their sizes, (B, 2) int32."""
-        # TensorFlow resizes here too, so that a pixel which Pillow rounds the other way does not count as the model's
-        # difference.
-        resized = [self._resized(image) for image in images]
-        sizes = np.array([pixels.shape[:2] for pixels in resized], np.int32)
-        sides = padded_up(sizes.max(0), self.config.input.divisor)
-        padded = np.zeros((len(images), *sides, 3), np.float32)
-        for row, pixels in zip(padded, resized, strict=True):
-            row[: len(pixels), : pixels.shape[1]] = pixels
-        return padded, sizes
-
-    def _resized(self, image: np.ndarray) -> np.ndarray:
-        pillow, size = prepare_image(image, self.config.input)
-        resized = resize(tf.constant(image[None]), tf.constant(size))[0].numpy()
-        levels = np.abs(resized.astype(int) - pillow)
-        self.level, self.share = max(self.level, int(levels.max())), max(self.share, float(np.mean(levels > 0)))
-        return resized
 
 
 def call_signature(signature: Any, images: list[np.ndarray]) -> dict[str, np.ndarray] | None:
@@ -221,17 +140,20 @@ def _png(image: np.ndarray) -> bytes:
 
 
 def _compare_batch(
-    trained: TrainedDetector,
+    trained: TrainedDetector | TrainedSegmenter,
     outputs: dict[str, np.ndarray],
     images: list[np.ndarray],
     expected: list[dict[str, Any]],
 ) -> Difference:
     """Compares the outputs of one signature with the results of `Reference` on the same images."""
     proposes = "proposal_boxes" in outputs
-    rows_of = _proposal_rows if proposes else _detection_rows
     total = Difference(proposals=proposes)
     for i, (image, reference) in enumerate(zip(images, expected, strict=True)):
-        ours, theirs, selection = rows_of(trained, {name: value[i] for name, value in outputs.items()}, reference)
+        own = {name: value[i] for name, value in outputs.items()}
+        if isinstance(trained, TrainedSegmenter):
+            ours, theirs, selection = _segment_rows(own, reference)
+        else:
+            ours, theirs, selection = (_proposal_rows if proposes else _detection_rows)(trained, own, reference)
         scale = np.tile(reference["size"], 2)
         to_input = scale / np.tile(image.shape[:2], 2)
         in_input = (ours[0] * to_input, *ours[1:]), (theirs[0] * scale, *theirs[1:])
@@ -248,6 +170,14 @@ def _proposal_rows(
     theirs = outputs["proposal_boxes"][rows], outputs["proposal_scores"][rows], np.zeros(rows.sum())
     selection = Selection(most=trained.config.model.post_nms_test)
     return (boxes, scores, np.zeros(len(scores))), theirs, selection
+
+
+def _segment_rows(outputs: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -> tuple[Rows, Rows, Selection]:
+    """Returns the rows of Keras' and the export's segments in one image, and how they were selected."""
+    theirs = {name: outputs[f"segment_{name}"] for name in ("boxes", "scores", "masks", "levels", "windows")}
+    ours = tuple(reference[name] for name in ("boxes", "scores", "labels", "masks"))
+    selection = segment_selection(len(outputs["segment_scores"]))
+    return ours, segment_set(theirs, int(outputs["num_segments"])), selection
 
 
 def _detection_rows(

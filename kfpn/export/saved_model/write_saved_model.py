@@ -7,12 +7,11 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from kfpn.config.run import InputConfig
-from kfpn.export.archive import detection_outputs, write_archive, write_classes
-from kfpn.export.class_thresholds import above_thresholds
-from kfpn.export.saved_model.full_masks import FULL_MASKS, full_masks_of, mask_check
-from kfpn.export.saved_model.graph_images import ImageBatch, batch_of_files, batch_of_pixels
+from kfpn.config.segment_settings import require_none_given
+from kfpn.export.archive import write_archive, write_facts
 from kfpn.export.saved_model.request_limits import USUAL_LIMITS, RequestLimits
+from kfpn.export.saved_model.served_detector import NMS_FORMS, ServedDetector
+from kfpn.export.saved_model.served_segmenter import ServedSegmenter
 from kfpn.export.saved_model.serving_files import (
     check_batch_pixels,
     check_batch_sizes,
@@ -20,17 +19,13 @@ from kfpn.export.saved_model.serving_files import (
     write_batching,
     write_warmup,
 )
-from kfpn.export.saved_model.sparse_roi_align import SparseRoIAlign
 from kfpn.export.saved_model.verify_saved_model import verify_trained
 from kfpn.export.saved_model.verify_thresholded import verify_served_thresholds
-from kfpn.export.trained import TrainedDetector, next_version, open_trained, written_aside
-from kfpn.modeling.detector import Detector
-from kfpn.modeling.stages import Stages
+from kfpn.export.trained import TrainedDetector, TrainedSegmenter, next_version, open_either, written_aside
+from kfpn.runs.load import task_of
 
 SIGNATURES = {"image_bytes": "serving_default", "image_tensor": "image_tensor", "proposals": "proposals"}
 """Signature that can be exported -> the name by which servers find it."""
-NMS_FORMS = {"cpu": "kernel", "gpu": "gpu_kernel"}
-"""Device that a server has -> the form of NMS that is exported, a key of `kfpn.ops.nms.FINAL_NMS`."""
 
 _FILES = tf.TensorSpec((None,), tf.string, "image_bytes")
 _PIXELS = tf.TensorSpec((None, None, None, 3), tf.uint8, "images")
@@ -51,7 +46,7 @@ def export_saved_model(
     limits: RequestLimits = USUAL_LIMITS,
     full_masks: bool = False,
 ) -> Path:
-    """Writes a trained detector as the next version of a served model.
+    """Writes a trained detector, or what proposes segments, as the next version of a served model.
 
     Args:
         workdir: of `kfpn train` or `kfpn import-weights`.
@@ -76,7 +71,7 @@ def export_saved_model(
             be written, an unknown signature, or an image that cannot be read. No version appears then.
         ExportMismatch: a ValueError, for an export that differs from Keras. No version appears then.
     """
-    names = _checked_signatures(signatures)
+    names = signatures_of(workdir, signatures)
     if nms_on not in NMS_FORMS:
         raise ValueError(f"nms_on must be {' or '.join(NMS_FORMS)}, got {nms_on!r}")
     if full_masks and names == ("proposals",):
@@ -84,170 +79,84 @@ def export_saved_model(
     check_batch_sizes(warmup_batch_sizes, limits)
     images = read_images(warmup, limits)
     target = next_version(directory)
-    trained = open_trained(workdir, best_thresholds)
+    if task_of(workdir) == "segments":
+        of_nms = None if nms_on == "cpu" else nms_on
+        require_none_given(workdir, {"nms_on": of_nms, "best_thresholds": best_thresholds, "full_masks": full_masks})
+    trained = open_either(workdir, best_thresholds)
     if full_masks and not trained.config.model.mask:
         raise ValueError(f"full_masks must go with a detector that has masks, got {workdir}, which has none")
     masks = trained.config.model.max_detections if full_masks else 0
     check_batch_pixels(images, warmup_batch_sizes, trained.config.input, limits, masks)
     form = xla, limits, nms_on, full_masks
     with written_aside(target) as aside:
-        write_signatures(trained, aside, names, ServedDetector(trained, *form))
+        write_signatures(trained, aside, names, served_form(trained, *form))
         if images:
             write_warmup(aside, images, [SIGNATURES[name] for name in names], warmup_batch_sizes, target.parent.name)
-        if verify and trained.thresholds is None:
-            verify_trained(trained, aside)
-        elif verify:
+        if verify and isinstance(trained, TrainedDetector) and trained.thresholds is not None:
             # The thresholds hide most rows of a drawn picture. So the same export without them is compared with Keras.
             plain, all_rows = aside.with_name("plain"), dataclasses.replace(trained, thresholds=None)
-            write_signatures(all_rows, plain, names, ServedDetector(all_rows, *form))
+            write_signatures(all_rows, plain, names, served_form(all_rows, *form))
             verify_trained(all_rows, plain)
             verify_served_thresholds(trained, plain, aside)
+        elif verify:
+            verify_trained(trained, aside)
     if batching:
         write_batching(target.parent)
     return target
 
 
-def _checked_signatures(signatures: Sequence[str]) -> tuple[str, ...]:
+def signatures_of(workdir: str | os.PathLike, signatures: Sequence[str]) -> tuple[str, ...]:
+    """Returns the signatures that an export of a run gets.
+
+    Args:
+        workdir: of the run.
+        signatures: keys of `SIGNATURES`. All of them stand for all that the run can have: segments have no RPN with proposals.
+
+    Raises:
+        ValueError: if one is unknown, there are none, or the run cannot have one.
+    """
     unknown = [name for name in signatures if name not in SIGNATURES]
     if unknown or not signatures:
         raise ValueError(f"signatures must be some of {', '.join(SIGNATURES)}, got {', '.join(unknown) or 'none'}")
-    return tuple(dict.fromkeys(signatures))
+    names = tuple(dict.fromkeys(signatures))
+    if task_of(workdir) == "detections" or "proposals" not in names:
+        return names
+    if set(names) != set(SIGNATURES):
+        raise ValueError(
+            f"signatures must be image_bytes, image_tensor for {workdir}, got {', '.join(names)}: it was trained with --task segments, "
+            "and there is no RPN with proposals"
+        )
+    return tuple(name for name in names if name != "proposals")
+
+
+def served_form(
+    trained: TrainedDetector | TrainedSegmenter,
+    xla: bool = False,
+    limits: RequestLimits = USUAL_LIMITS,
+    nms_on: str = "cpu",
+    full_masks: bool = False,
+) -> ServedDetector | ServedSegmenter:
+    """Returns the form in which a SavedModel holds a network, see `ServedDetector` and `ServedSegmenter`."""
+    if isinstance(trained, TrainedSegmenter):
+        return ServedSegmenter(trained, xla, limits)
+    return ServedDetector(trained, xla, limits, nms_on, full_masks)
 
 
 def write_signatures(
-    trained: TrainedDetector,
+    trained: TrainedDetector | TrainedSegmenter,
     path: Path,
     names: Sequence[str] = tuple(SIGNATURES),
-    detector: "ServedDetector | None" = None,
+    served: ServedDetector | ServedSegmenter | None = None,
 ) -> None:
     """Writes the SavedModel itself.
 
     Args:
-        trained: the detector.
+        trained: the detector, or what proposes segments.
         path: folder to make.
         names: keys of `SIGNATURES`.
-        detector: the form in which it is served; None: the usual one.
+        served: the form in which it is served; None: the usual one.
     """
-    detector = detector or ServedDetector(trained)
-    endpoints = {
-        "image_bytes": (detector.detect_files, [_FILES]),
-        "image_tensor": (detector.detect_pixels, [_PIXELS]),
-        "proposals": (detector.propose_in_pixels, [_PIXELS]),
-    }
-    write_archive(path, {SIGNATURES[name]: endpoints[name] for name in names})
-    write_classes(path, trained)
-
-
-class ServedDetector(Detector):
-    """The detector in the formulations that TensorFlow's own kernels run fastest, and the functions of the signatures.
-
-    Args:
-        trained: the detector; its submodels with folded norms are used.
-        xla: compile with XLA: features and RPN in one function, RoIAlign and the heads in another.
-        limits: what a request may hold.
-        nms_on: a key of `NMS_FORMS`.
-        full_masks: also give `FULL_MASKS`.
-    """
-
-    def __init__(
-        self,
-        trained: TrainedDetector,
-        xla: bool = False,
-        limits: RequestLimits = USUAL_LIMITS,
-        nms_on: str = "cpu",
-        full_masks: bool = False,
-    ):
-        super().__init__(trained.submodels, trained.config.model, nms=NMS_FORMS[nms_on])
-        self.full_masks = full_masks
-        self.input: InputConfig = trained.config.input
-        self.category_ids = trained.category_ids
-        self.thresholds = trained.thresholds
-        self.xla = xla
-        self.limits = limits
-        if not xla:  # XLA fuses the gathers, and has no sparse matrices
-            self.aligns = {name: SparseRoIAlign.from_config(align.get_config()) for name, align in self.aligns.items()}
-        # Functions of their own are traced and stored once for all signatures.
-        self._convolve = tf.function(super().convolve, autograph=False, jit_compile=xla or None)
-        self._second_stage = tf.function(super().second_stage, autograph=False, jit_compile=xla or None)
-        self._first_stage = tf.function(self._propose_in_batch, autograph=False)
-        self._detect = tf.function(self._detect_in_batch, autograph=False)
-
-    def convolve(self, images, image_sizes, training=None):
-        """Runs the fully convolutional part as a function of its own."""
-        return self._convolve(images, image_sizes)
-
-    def second_stage(self, levels, boxes, image_sizes, training=None, names=None):
-        """Pools and reads boxes as a function of its own."""
-        return self._second_stage(levels, boxes, image_sizes, None, None if names is None else tuple(names))
-
-    def heads(self, pooled, training=None):
-        """Reads the pooled boxes.
-
-        With `training` the box head's first layer is a matrix product, and nothing else in the head changes. The product is
-        faster, except where XLA fuses RoIAlign into that layer.
-        """
-        return super().heads(pooled, training=not self.xla)
-
-    def select(self, outputs, rois, image_sizes):
-        """Selects the detections that reach the threshold of their class, where the export has thresholds."""
-        return above_thresholds(super().select(outputs, rois, image_sizes), self.thresholds)
-
-    def detect_files(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Detects in image files: (B,) string. A bad file gets a row of zeros, and a sentence in `errors`."""
-        files = batch_of_files(image_bytes, self.input, self.limits)
-        batch = self._with_checked_masks(files.batch, tf.size(image_bytes))
-        outputs, sizes = self._detect(batch), batch.original_sizes
-        if self.limits.strict:
-            return self._with_full_masks(outputs, sizes)
-        # The row behind the last image is the one of files without an image.
-        rows = {name: tf.concat([value, tf.zeros_like(value[:1])], axis=0) for name, value in outputs.items()}
-        outputs = {name: tf.gather(value, files.rows) for name, value in rows.items()}
-        sizes = tf.gather(tf.concat([sizes, [[0, 0]]], axis=0), files.rows)
-        return {**self._with_full_masks(outputs, sizes), "errors": files.errors}
-
-    def detect_pixels(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Detects in images of one size: (B, H, W, 3) uint8 RGB."""
-        batch = self._with_checked_masks(batch_of_pixels(images, self.input, self.limits), tf.shape(images)[0])
-        return self._with_full_masks(self._detect(batch), batch.original_sizes)
-
-    def _with_checked_masks(self, batch: ImageBatch, files: tf.Tensor) -> ImageBatch:
-        """Returns the batch, which is refused where its full masks would be too large."""
-        if not self.full_masks:
-            return batch
-        with tf.control_dependencies(
-            [mask_check(batch.original_sizes, files, self.config.max_detections, self.limits)]
-        ):
-            return ImageBatch(*map(tf.identity, batch))
-
-    def _with_full_masks(self, outputs: dict[str, tf.Tensor], sizes: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns the outputs and, if they are asked for, the masks in images of the sizes (B, 2)."""
-        if not self.full_masks:
-            return outputs
-        masks, boxes = outputs["detection_masks"], outputs["detection_boxes_pixels"]
-        return {**outputs, FULL_MASKS: full_masks_of(masks, boxes, sizes, self.config.pasting)}
-
-    def propose_in_pixels(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns the RPN's proposals for images of one size: (B, H, W, 3) uint8 RGB; empty rows are zeros."""
-        batch = batch_of_pixels(images, self.input, self.limits)
-        rois = self._first_stage(batch).rois
-        pixels, normalised = _to_original(rois.boxes, batch)
-        return {
-            "proposal_boxes": normalised,
-            "proposal_boxes_pixels": pixels,
-            "proposal_scores": tf.sigmoid(rois.scores),  # 0 in empty rows, whose logit is -inf
-        }
-
-    def _propose_in_batch(self, batch: ImageBatch) -> Stages:
-        return self.first_stage(batch.images, batch.image_sizes)
-
-    def _detect_in_batch(self, batch: ImageBatch) -> dict[str, tf.Tensor]:
-        detections = self(batch.images, batch.image_sizes)
-        pixels, normalised = _to_original(detections["boxes"], batch)
-        return detection_outputs(detections, normalised, pixels, self.category_ids)
-
-
-def _to_original(boxes: tf.Tensor, batch: ImageBatch) -> tuple[tf.Tensor, tf.Tensor]:
-    """Maps boxes (B, N, 4) yxyx of the network's input to the original images: in pixels, and divided by the sizes."""
-    sides = tf.cast(tf.tile(batch.image_sizes, (1, 2)), tf.float32)[:, None]
-    normalised = tf.clip_by_value(tf.cast(boxes, tf.float32) / sides, 0.0, 1.0)
-    return normalised * tf.cast(tf.tile(batch.original_sizes, (1, 2)), tf.float32)[:, None], normalised
+    functions = (served or served_form(trained)).functions()
+    inputs = {name: [_FILES if name == "image_bytes" else _PIXELS] for name in names}
+    write_archive(path, {SIGNATURES[name]: (functions[name], inputs[name]) for name in names})
+    write_facts(path, trained)

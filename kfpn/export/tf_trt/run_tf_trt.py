@@ -13,6 +13,10 @@ def run(options: TfTrtOptions) -> int:
         ValueError: see `kfpn.export.tf_trt.write_tf_trt.write_tf_trt` and `checked_report`.
     """
     from kfpn.export.tf_trt.write_tf_trt import checked_report, write_tf_trt
+    from kfpn.runs.load import require_trained, task_of
+    from kfpn.runs.workdir import Workdir
 
+    if task_of(options.workdir) != "detections":  # said before what is missing on this machine
+        require_trained(Workdir(options.workdir))
     print(checked_report(options) if options.report else write_tf_trt(options))
     return 0

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from kfpn.export.archive import detection_outputs, write_archive, write_classes
+from kfpn.export.archive import detection_outputs, write_archive, write_facts
 from kfpn.export.calibration import calibration_pictures
 from kfpn.export.input_shape import parse_input_shape
 from kfpn.export.tensorrt_layers import for_tensorrt
@@ -150,7 +150,7 @@ def write_tf_trt(options: TfTrtOptions) -> str:
         native = Path(scratch) / "native"
         write_native(trained, native, shape, options.dynamic)
         _convert_native(options, native, aside, shape, calibration)
-        write_classes(aside, trained)
+        write_facts(aside, trained)
         lines = [f"written to {options.output}: {options.precision}, {options.input_shape}"]
         if options.verify:
             inputs = calibration or list(profile_inputs(shape, dynamic=False))
