@@ -1,6 +1,6 @@
 """Proposes segments in a user's images, and gives them to COCO's files and to pictures."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,6 +16,8 @@ from kfpn.evaluation.segment_recall import original_segments, segment_rows
 from kfpn.evaluation.segmentations import decoded_part
 from kfpn.evaluation.source_pass import detect_function
 from kfpn.plotting.draw_boxes import draw_detections
+
+_ARRAYS = ("boxes", "scores", "masks", "levels", "windows")
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +112,20 @@ def segment_image(model: Callable, image: AnyImage, rule: InputConfig, pasting: 
     return Segments(**original_segments(row), image_size=(int(size[0]), int(size[1])), pasting=pasting)
 
 
+def best_of_passes(passes: Sequence[Segments], count: int) -> Segments:
+    """Returns the best segments of several passes over an image, of equal scores those of the earlier pass first.
+
+    Nothing is suppressed, and no mask changes: no two windows are the same.
+
+    Args:
+        passes: at least one, all of the same image and network.
+        count: at most so many.
+    """
+    best = np.argsort(-np.concatenate([one.scores for one in passes]), kind="stable")[:count]
+    arrays = {name: np.concatenate([getattr(one, name) for one in passes])[best] for name in _ARRAYS}
+    return Segments(**arrays, image_size=passes[0].image_size, pasting=passes[0].pasting)
+
+
 def surest(segments: Segments, count: int, min_score: float = 0.0) -> Segments:
     """Returns the best segments of an image alone.
 
@@ -119,5 +135,5 @@ def surest(segments: Segments, count: int, min_score: float = 0.0) -> Segments:
         min_score: those with a lower score are left out.
     """
     keep = min(count, int((segments.scores >= min_score).sum()))
-    arrays = {name: getattr(segments, name)[:keep] for name in ("boxes", "scores", "masks", "levels", "windows")}
+    arrays = {name: getattr(segments, name)[:keep] for name in _ARRAYS}
     return Segments(**arrays, image_size=segments.image_size, pasting=segments.pasting)
