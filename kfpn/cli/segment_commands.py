@@ -80,7 +80,7 @@ def predict_segments(command: Predict) -> int:
         segments = (
             pyramid.segment_image(image)
             if pyramid
-            else segment_image(propose, image, model.input_config, model.pasting)
+            else segment_image(propose, image, model.input_config, model.pasting, model.model_config.levels[0][0])
         )
         return surest(segments, count, command.min_score or 0.0)
 

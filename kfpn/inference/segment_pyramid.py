@@ -36,9 +36,10 @@ class SegmentPyramid(TimedPasses):
             ValueError: if `image` is not such an array.
         """
         model = self.config.model
-        of_passes = [segment_image(one, image, one.config.input, model.pasting) for one in self.passes]
+        how = model.pasting, model.levels[0][0]
+        of_passes = [segment_image(one, image, one.config.input, *how) for one in self.passes]
         if self._own_size not in self.passes and self._own_size.images < TIMED:
-            segment_image(self._own_size, image, self.config.input, model.pasting)
+            segment_image(self._own_size, image, self.config.input, *how)
         return self._timed_merge(lambda: best_of_passes(of_passes, model.max_segments))
 
     def evaluate_source(
