@@ -132,6 +132,16 @@ def test_evaluation_counts_the_best_of_all_passes():
     assert nothing["AR@1000"] == 0.0
 
 
+def test_levels_are_named_as_those_of_the_network():
+    image = image_of(128, 128)
+    rows = SegmentPyramid(BrightObject(), CONFIG, (128,)).segment_image(image).to_coco(1)
+    assert [row["level"] for row in rows] == ["P3", "P2"]
+    single = dataclasses.replace(CONFIG.model, pyramid="c4", anchor_sizes=(40.0,), segment_windows="5x5")
+    config = dataclasses.replace(CONFIG, model=single)
+    rows = SegmentPyramid(BrightObject(), config, (128,)).segment_image(image).to_coco(1)
+    assert [row["level"] for row in rows] == ["C3", "C2"]
+
+
 def test_ranks_count_all_passes_and_of_equal_scores_the_earlier_first():
     ranks = ranks_of_all([np.float32([0.9, 0.5, 0.1]), np.float32([]), np.float32([0.95, 0.5])])
     assert [one.tolist() for one in ranks] == [[1, 2, 4], [], [0, 3]]
