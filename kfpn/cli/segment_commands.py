@@ -1,11 +1,13 @@
 """Carries out `kfpn evaluate`, `kfpn predict` and `kfpn visualize` for a run with `--task segments`."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
 from kfpn.cli.options import Evaluate, Predict, Visualize
 from kfpn.cli.segment_options import require_left_out
 from kfpn.config.run import Config
+from kfpn.config.test_scales import parse_scales
 
 SHOWN = 20
 """Segments of an image that `kfpn predict` draws and writes, where nothing else is said: all 1000 would cover the picture."""
@@ -23,6 +25,7 @@ def evaluate_segments_and_print(command: Evaluate) -> int:
     from kfpn.data.class_table import describe_source
     from kfpn.evaluation.segment_recall import segment_recall_line
     from kfpn.inference.evaluate_segments import measure_segments, open_segment_pass
+    from kfpn.inference.timed_passes import pyramid_cost_line
     from kfpn.runs.atomic_files import write_json
     from kfpn.runs.load import require_trained
     from kfpn.runs.workdir import Workdir
@@ -30,8 +33,6 @@ def evaluate_segments_and_print(command: Evaluate) -> int:
     require_left_out(
         command,
         (
-            "scales",
-            "flip",
             "tiles",
             "overlap",
             "tiles_only",
@@ -46,8 +47,10 @@ def evaluate_segments_and_print(command: Evaluate) -> int:
         command.workdir, command.data, command.split, command.batch_size, command.eval_batch_size, command.check_images
     )
     print(describe_source(source_pass.source), flush=True)
-    recall = measure_segments(command.workdir, source_pass)
+    recall = measure_segments(command.workdir, source_pass, parse_scales(command.scales), command.flip)
     print(f"{source_pass.source.name}: {len(source_pass.source)} images\nsegments: {segment_recall_line(recall)}")
+    if "image_pyramid" in recall:
+        print(pyramid_cost_line(recall["image_pyramid"], source_pass.config.input.short_side))
     if command.json:
         write_json(Path(command.json), recall)
     return 0
@@ -59,23 +62,34 @@ def predict_segments(command: Predict) -> int:
     from kfpn.data.jpeg_fraction import DecodedImage
     from kfpn.evaluation.source_pass import detect_function
     from kfpn.inference.predict_files import write_pictures
+    from kfpn.inference.segment_pyramid import SegmentPyramid
     from kfpn.inference.segments import Segments, segment_image, surest
     from kfpn.inference.user_inputs import find_inputs
     from kfpn.runs.load import load_segmenter
+    from kfpn.runs.workdir import Workdir
 
-    require_left_out(command, ("scales", "flip", "tiles", "overlap", "tiles_only"))
+    require_left_out(command, ("tiles", "overlap", "tiles_only"))
     inputs, output = find_inputs(command.images), Path(command.output)
     count = command.max_detections or SHOWN
     model = load_segmenter(command.workdir, padded=True, max_segments=count)
-    propose = detect_function(model)
+    propose, pyramid = detect_function(model), None
+    if command.scales or command.flip:
+        config = dataclasses.replace(Workdir(command.workdir).read_config(), model=model.model_config)
+        pyramid = SegmentPyramid(propose, config, parse_scales(command.scales), command.flip)
 
     def look(image: DecodedImage) -> Segments:
-        segments = segment_image(propose, image, model.input_config, model.pasting)
+        segments = (
+            pyramid.segment_image(image)
+            if pyramid
+            else segment_image(propose, image, model.input_config, model.pasting, model.model_config.levels[0][0])
+        )
         return surest(segments, count, command.min_score or 0.0)
 
     with decoding_at_most(command.max_pixels):
-        tally = write_pictures(look, model.input_config, inputs, output, count)
+        tally = write_pictures(look, pyramid.largest if pyramid else model.input_config, inputs, output, count)
     print(f"{tally.line().replace('objects', 'segments')}; in {output}")
+    if pyramid is not None:
+        print(pyramid.cost_line())
     return 1 if tally.faults else 0
 
 

@@ -148,7 +148,7 @@ class ModelConfig:
     cells, with a ring of zeros, are enlarged to whole pixels (torchvision)."""
     task: Annotated[Task, tyro.conf.arg(aliases=("--task",))] = "detections"
     """What the network gives: detections, or segments: masks of whatever looks like an object, without classes (FPN, section 6;
-    docs/segments.md). The training data must have masks for segments, whose windows follow `anchor_sizes`."""
+    docs/segments.md). The training data must have masks for segments, whose windows follow `anchor_sizes`; pyramid c4 has one of them."""
     segment_windows: SegmentWindows = "both"
     """The windows that segments are proposed from: 5x5 cells of a level, 7x7 cells for objects larger by the root of 2, or both."""
     segment_side: int = 14

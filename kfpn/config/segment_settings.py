@@ -10,8 +10,10 @@ TASKS = ("detections", "segments")
 WINDOWS = ("both", "5x5", "7x7")
 SEGMENT_CHANNELS = 128
 """Channels of the pyramid where nothing else is said (FPN, section 6)."""
-PYRAMIDS_OF_SEGMENTS = ("fpn", "bottom_up", "top_down")
-"""Pyramids of several levels: each level proposes segments of one size."""
+SINGLE_LEVEL_OF_SEGMENTS = "c4"
+"""Proposes segments of one size from one level, stride 16, as DeepMask does: an image pyramid finds the other sizes."""
+PYRAMIDS_OF_SEGMENTS = ("fpn", "bottom_up", "top_down", SINGLE_LEVEL_OF_SEGMENTS)
+"""Each level proposes segments of one size, or with both kinds of windows of two."""
 
 
 def check_segments(model: Any) -> None:
@@ -39,8 +41,24 @@ def check_segments(model: Any) -> None:
         )
     if model.pyramid not in PYRAMIDS_OF_SEGMENTS:
         raise ValueError(
-            f"model.pyramid must be {', '.join(PYRAMIDS_OF_SEGMENTS)} with model.task segments, got {model.pyramid}: each level "
-            "proposes segments of one size, so there must be several"
+            f"model.pyramid must be one of {', '.join(PYRAMIDS_OF_SEGMENTS)} with model.task segments, got {model.pyramid}: fpn has several "
+            "levels, each for segments of one size; c4 has one, for an image pyramid"
+        )
+    if model.pyramid == SINGLE_LEVEL_OF_SEGMENTS:
+        _check_one_size(model)
+
+
+def _check_one_size(model: Any) -> None:
+    """Checks that a network of one level has one size of objects."""
+    if len(model.anchor_sizes) != 1:
+        raise ValueError(
+            f"model.anchor_sizes must be one number with model.task segments and pyramid c4, got {model.anchor_sizes}: its one level is for "
+            "objects of one size, and an image pyramid finds the others, add --model.anchor-sizes 128"
+        )
+    if model.segment_windows == "both":
+        raise ValueError(
+            "model.segment_windows must be 5x5 or 7x7 with pyramid c4, got both: its one level is for objects of one size, add "
+            "--model.segment-windows 5x5"
         )
 
 

@@ -1,6 +1,6 @@
 """Measures the recall of segments: the share of the objects whose mask a segment covers, without classes (FPN, table 6)."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,13 +48,16 @@ def evaluate_segments(
     return segment_recall((source[index] for index in range(len(source))), rows)
 
 
-def segments_by_image(model: Callable, source_pass: SourcePass) -> Iterator[tuple[int, dict[str, Any]]]:
+def segments_by_image(
+    model: Callable, source_pass: SourcePass, title: str = "segment"
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yields the index of each record of a source, and its segments in pixels of the original image, see `original_segments`.
 
     Args:
         model, source_pass: as `evaluate_segments` takes them.
+        title: of the bar.
     """
-    for _, row in outputs_by_image(model, source_pass, "segment"):
+    for _, row in outputs_by_image(model, source_pass, title):
         yield int(row["record_index"]), original_segments(row)
 
 
@@ -132,6 +135,21 @@ def rows_near_objects(record: Record, segments: Mapping[str, np.ndarray], rule: 
     truth = [masks.rle(int(index)) for index in objects]
     ious = coco_mask.iou([row["segmentation"] for row in rows], truth, [0] * len(truth))
     return [row for row, near in zip(rows, ious.max(axis=1) > LEAST_OVERLAP, strict=True) if near]
+
+
+def ranks_of_all(scores: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Returns the rank of each segment among those of several passes over an image, of equal scores the earlier pass first.
+
+    Args:
+        scores: of each pass, (n,) float32 from high to low; n may differ.
+
+    Returns:
+        For each pass (n,) int, counted from 0.
+    """
+    together = np.concatenate(scores)
+    ranks = np.empty(len(together), np.int64)
+    ranks[np.argsort(-together, kind="stable")] = np.arange(len(together))
+    return np.split(ranks, np.cumsum([len(one) for one in scores])[:-1])
 
 
 def segment_recall(

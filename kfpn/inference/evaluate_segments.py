@@ -1,6 +1,7 @@
 """Measures the recall of the segments of a work directory's network on a data set."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from kfpn.data.record import Source
 from kfpn.evaluation.compilation import worth_compiling
 from kfpn.evaluation.segment_recall import evaluate_segments
 from kfpn.evaluation.source_pass import SourcePass, detect_function
+from kfpn.inference.segment_pyramid import SegmentPyramid
 from kfpn.runs.load import load_segmenter
 from kfpn.runs.workdir import Workdir
 
@@ -47,16 +49,27 @@ def open_segment_pass(
     return SourcePass(source, config, batch_size)
 
 
-def measure_segments(workdir: str | os.PathLike, source_pass: SourcePass) -> dict[str, Any]:
+def measure_segments(
+    workdir: str | os.PathLike, source_pass: SourcePass, scales: Sequence[int] | None = None, flip: bool = False
+) -> dict[str, Any]:
     """Returns the recall of a run's segments, `SEGMENT_RECALLS` of `kfpn.evaluation.segment_recall`.
+
+    With an image pyramid there is its cost as well, `image_pyramid`, see `kfpn.inference.timed_passes.TimedPasses.cost`.
 
     Args:
         workdir: of `kfpn train --task segments`.
         source_pass: of `open_segment_pass`.
+        scales: short sides of an image pyramid in pixels; None: the run's own size only.
+        flip: look at the mirror image as well, at each size.
 
     Raises:
-        ValueError: if the work directory holds no trained weights, or an image can't be read.
+        ValueError: if the work directory holds no trained weights, an image can't be read, or the scales are no different integers of
+            at least 32.
     """
     model = load_segmenter(workdir, padded=True)
+    if scales or flip:
+        pyramid = SegmentPyramid(model, source_pass.config, scales, flip)
+        recall = pyramid.evaluate_source(source_pass.source, source_pass.batch_size, source_pass.progress)
+        return {**recall, "image_pyramid": pyramid.cost()}
     compiled = worth_compiling(source_pass.source, source_pass.config, source_pass.batch_size)
     return evaluate_segments(detect_function(model, compiled), source_pass)

@@ -1,7 +1,7 @@
 """Proposes segments in a user's images, and gives them to COCO's files and to pictures."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +17,8 @@ from kfpn.evaluation.segmentations import decoded_part
 from kfpn.evaluation.source_pass import detect_function
 from kfpn.plotting.draw_boxes import draw_detections
 
+_ARRAYS = ("boxes", "scores", "masks", "levels", "windows")
+
 
 @dataclass(frozen=True, eq=False)
 class Segments:
@@ -26,10 +28,11 @@ class Segments:
         boxes: (N, 4) float32 yxyx, pixels of the image: the windows, which may reach beyond it.
         scores: (N,) float32 in 0..1, from high to low.
         masks: (N, M, M) float32 in 0..1, each within its window.
-        levels: (N,) int32, 2 to 6 for P2 to P6, the level that each comes from.
+        levels: (N,) int32, 2 to 6 for P2 to P6, the level that each comes from; 4 for the C4 of a single level.
         windows: (N,) int32, 5 or 7, cells of its window.
         image_size: height and width of the image, pixels.
         pasting: the rule by which masks are put into the image, see `kfpn.paste_masks`.
+        kind: "P", or "C" where the level is one of the backbone: with the number it is the level's name.
     """
 
     boxes: np.ndarray
@@ -39,6 +42,7 @@ class Segments:
     windows: np.ndarray
     image_size: tuple[int, int]
     pasting: Pasting = "sampled"
+    kind: str = "P"
 
     def __len__(self) -> int:
         """Returns N, the number of segments."""
@@ -57,13 +61,13 @@ class Segments:
 
         Returns:
             list: N dicts of `image_id`, `category_id` (0: segments have no class), `bbox` (x, y, width, height of the mask, pixels),
-            `score`, `segmentation` (COCO's compressed run lengths), and `level` ("P2" to "P6") and `window` ("5x5" or "7x7"), which
+            `score`, `segmentation` (COCO's compressed run lengths), and `level` ("P2" to "P6", or "C4") and `window` ("5x5" or "7x7"), which
             COCO's tools pass over.
         """
         places = zip(self._rows, self.levels.tolist(), self.windows.tolist(), strict=True)
         return [
             {name: value for name, value in row.items() if name != "rank"}
-            | {"image_id": int(image_id), "level": f"P{level}", "window": f"{window}x{window}"}
+            | {"image_id": int(image_id), "level": f"{self.kind}{level}", "window": f"{window}x{window}"}
             for row, level, window in places
         ]
 
@@ -79,14 +83,16 @@ class Segments:
         rows = self._rows
         boxes = np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4)
         corners = np.concatenate([boxes[:, 1::-1], boxes[:, 1::-1] + boxes[:, :1:-1]], axis=1)
-        names = {row: f"P{level}" for row, level in enumerate(self.levels.tolist())}
+        names = {row: f"{self.kind}{level}" for row, level in enumerate(self.levels.tolist())}
         return draw_detections(
             image, corners, np.arange(len(rows)), self.scores, names,
             masks=lambda row: decoded_part(rows[row]["segmentation"]),
         )  # fmt: skip
 
 
-def segment_image(model: Callable, image: AnyImage, rule: InputConfig, pasting: Pasting = "sampled") -> Segments:
+def segment_image(
+    model: Callable, image: AnyImage, rule: InputConfig, pasting: Pasting = "sampled", kind: str = "P"
+) -> Segments:
     """Returns the segments of one image.
 
     Args:
@@ -94,6 +100,7 @@ def segment_image(model: Callable, image: AnyImage, rule: InputConfig, pasting: 
         image: (H, W, 3) uint8 RGB, or an image as `decode_picture` gives it.
         rule: how images are resized, `input` of the run's config.
         pasting: the attribute of this name of the model.
+        kind: of the model's levels, see `Segments`.
 
     Raises:
         ValueError: if `image` is not such an array.
@@ -107,7 +114,21 @@ def segment_image(model: Callable, image: AnyImage, rule: InputConfig, pasting: 
         outputs = detect_function(model)({"images": padded, "image_sizes": np.array([[height, width]], np.int32)})
         row = {name: np.asarray(value)[0] for name, value in outputs.items()}
     row |= {"image_sizes": np.array((height, width)), "original_sizes": np.array(size)}
-    return Segments(**original_segments(row), image_size=(int(size[0]), int(size[1])), pasting=pasting)
+    return Segments(**original_segments(row), image_size=(int(size[0]), int(size[1])), pasting=pasting, kind=kind)
+
+
+def best_of_passes(passes: Sequence[Segments], count: int) -> Segments:
+    """Returns the best segments of several passes over an image, of equal scores those of the earlier pass first.
+
+    Nothing is suppressed, and no mask changes: no two windows are the same.
+
+    Args:
+        passes: at least one, all of the same image and network.
+        count: at most so many.
+    """
+    best = np.argsort(-np.concatenate([one.scores for one in passes]), kind="stable")[:count]
+    arrays: dict[str, Any] = {name: np.concatenate([getattr(one, name) for one in passes])[best] for name in _ARRAYS}
+    return replace(passes[0], **arrays)
 
 
 def surest(segments: Segments, count: int, min_score: float = 0.0) -> Segments:
@@ -119,5 +140,5 @@ def surest(segments: Segments, count: int, min_score: float = 0.0) -> Segments:
         min_score: those with a lower score are left out.
     """
     keep = min(count, int((segments.scores >= min_score).sum()))
-    arrays = {name: getattr(segments, name)[:keep] for name in ("boxes", "scores", "masks", "levels", "windows")}
-    return Segments(**arrays, image_size=segments.image_size, pasting=segments.pasting)
+    arrays: dict[str, Any] = {name: getattr(segments, name)[:keep] for name in _ARRAYS}
+    return replace(segments, **arrays)

@@ -14,7 +14,8 @@ from kfpn.evaluation.images_at_once import ImagesAtOnce
 from kfpn.evaluation.source_pass import SourcePass, outputs_by_image
 from kfpn.evaluation.tile_detections import TileDetections
 from kfpn.evaluation.tiles_of_image import detect_in_tiles, tiles_at_once, tiles_of_image
-from kfpn.inference.image_pyramid import ImagePyramid, TimedDetector
+from kfpn.inference.image_pyramid import ImagePyramid
+from kfpn.inference.timed_passes import TimedDetector
 
 _HUGE = 2**24
 """Pixels: no image is larger, so one that is asked for in this size is decoded whole."""

@@ -10,15 +10,18 @@ from kfpn.config.model import ModelConfig
 from kfpn.ops import boxes as box_ops
 from kfpn.ops.segment_windows import usable_windows, window_grids, window_kinds
 
+SINGLE_OCTAVES = 0.5
+"""Octaves from the size of a single level, up and down, within which its objects lie: .71 to 1.41 of it."""
 FAR = 1e9
 """Stands for the distance of an object that a window is not meant for; all others are at most 2."""
 
 
 def grids_of_objects(gt_boxes, config: ModelConfig):
-    """Returns the grid of windows that each object belongs to: (B, G) int32, a place in `window_grids`.
+    """Returns the grid of windows that each object belongs to: (B, G) int32, a place in `window_grids`, -1 for none.
 
     It is the one whose size is nearest to the object's larger side in log space, of two equally near ones the first. Objects that
-    are smaller or larger than all sizes belong to the smallest or the largest.
+    are smaller or larger than all sizes belong to the smallest or the largest. A single level, whose other sizes an image pyramid
+    finds, has the objects within `SINGLE_OCTAVES` of its size alone.
 
     Args:
         gt_boxes: (B, G, 4) float32 yxyx pixels.
@@ -27,7 +30,8 @@ def grids_of_objects(gt_boxes, config: ModelConfig):
     larger = ops.maximum(gt_boxes[..., 2] - gt_boxes[..., 0], gt_boxes[..., 3] - gt_boxes[..., 1])
     sizes = ops.convert_to_tensor([math.log2(grid.size) for grid in window_grids(config)], "float32")
     octaves = ops.abs(ops.log2(ops.maximum(larger, 1e-3))[..., None] - sizes)
-    return ops.cast(ops.argmin(octaves, axis=-1), "int32")
+    nearest = ops.cast(ops.argmin(octaves, axis=-1), "int32")
+    return ops.where(ops.min(octaves, axis=-1) <= SINGLE_OCTAVES, nearest, -1) if len(config.levels) == 1 else nearest
 
 
 def assign_windows(counts: Sequence[tuple[Any, Any]], gt: dict, image_sizes, config: ModelConfig):

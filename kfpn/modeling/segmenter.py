@@ -243,7 +243,7 @@ def build_segmenter(
         A functional `keras.Model` whose output is a dict: masks (B, N, M, M) float32 in 0..1, each within its box; boxes (B, N, 4)
         float32 yxyx in pixels of the input: the windows, which are a quarter larger than the objects that they are meant for, and
         may reach beyond the image; scores (B, N) float32 in 0..1, from high to low; levels and windows (B, N) int32: where a
-        segment comes from, 2 to 6 for P2 to P6, and 5 or 7. An image with fewer windows than N has empty rows at the end: zeros.
+        segment comes from, 2 to 6 for P2 to P6 (4 for C4), and 5 or 7. An image with fewer windows than N has empty rows at the end: zeros.
         `kfpn.paste_masks` puts the masks into the image, by the rule that the attribute `pasting` names.
 
     Raises:

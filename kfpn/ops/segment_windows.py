@@ -23,7 +23,7 @@ class WindowGrid(NamedTuple):
 
     Attributes:
         kind: "5x5" or "7x7".
-        level: "P2" to "P6".
+        level: "P2" to "P6", or "C4".
         size: float, the larger side in pixels of the objects that they are meant for.
     """
 

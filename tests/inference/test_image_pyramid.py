@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import kfpn.inference.image_pyramid
+import kfpn.inference.timed_passes
 from kfpn.config.model import ModelConfig
 from kfpn.config.presets import preset
 from kfpn.data.formats.iterable import IterableSource
@@ -14,7 +14,8 @@ from kfpn.data.record import Record
 from kfpn.evaluation.detect import detect_image, detect_source, evaluate_source
 from kfpn.evaluation.segmentations import parts_of
 from kfpn.evaluation.source_pass import SourcePass, detect_function
-from kfpn.inference.image_pyramid import ImagePyramid, TimedDetector, merge_detections
+from kfpn.inference.image_pyramid import ImagePyramid, merge_detections
+from kfpn.inference.timed_passes import TimedDetector
 from kfpn.modeling.detector import inference_model
 from kfpn.modeling.submodels import build_submodels
 from tests.modeling import tiny
@@ -324,7 +325,7 @@ def clock(monkeypatch):
     """Replaces the clock by one that goes on by one second each time it is read."""
     ticks = itertools.count()
     monkeypatch.setattr(
-        kfpn.inference.image_pyramid, "time", types.SimpleNamespace(perf_counter=lambda: float(next(ticks)))
+        kfpn.inference.timed_passes, "time", types.SimpleNamespace(perf_counter=lambda: float(next(ticks)))
     )
 
 

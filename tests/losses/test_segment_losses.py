@@ -57,6 +57,19 @@ def test_an_object_belongs_to_the_size_that_is_nearest_to_its_larger_side_in_log
     assert np.array(own)[0].tolist() == grids
 
 
+def test_a_single_level_has_the_objects_within_half_an_octave_of_its_size_alone():
+    config = segments(pyramid="c4", anchor_sizes=(40.0,), segment_windows="5x5")
+    sides = [10, 28, 28.5, 40, 56, 57, 300]
+    boxes = np.array([[[0, 0, side, 5] for side in sides]], "float32")
+    assert np.array(grids_of_objects(boxes, config))[0].tolist() == [-1, -1, 0, 0, 0, -1, -1]
+    # Windows on objects of other sizes are negative.
+    (grid,), index = assigned(truth(square(20, 16, 16), square(40, 48, 48)), config, [(4, 4)])
+    grid = grid.reshape(4, 4)
+    assert (grid[2:, 2:] == 1).all()  # within 16 pixels of (48, 48)
+    assert grid.sum() == 4
+    assert set(index[grid.reshape(-1) == 1].tolist()) == {1}
+
+
 def test_windows_within_a_cell_of_the_centre_are_positive():
     grids, _ = assigned(truth(square(32, y=30.0, x=32.0)), segments())
     positive = np.argwhere(grids[P2].reshape(16, 16) == 1)

@@ -93,6 +93,23 @@ def test_one_kind_of_window_and_masks_of_28_cells(windows, cells, side):
     assert outputs["masks"].shape == (1, COUNT, side, side)
 
 
+def test_a_single_level_of_stride_16_has_windows_of_one_size_and_padding_leaves_no_trace_in_it():
+    changes = {"pyramid": "c4", "anchor_sizes": (40.0,), "segment_windows": "5x5", "max_segments": 30}
+    _, submodels, padded = built(padded=True, **changes)
+    alone = segments_model(submodels, settings(**changes))
+    image = tiny.image(50, 70)
+    canvas = np.full((1, 96, 128, 3), 91, "uint8")
+    canvas[0, :50, :70] = image
+    together = tiny.detect(padded, {"images": canvas, "image_sizes": np.array([[50, 70]], "int32")})
+    own = tiny.detect(alone, image[None])
+    exists = 4 * 5  # 50 x 70 pixels are 4 x 5 cells
+    assert own["levels"][0].tolist() == [4] * exists + [0] * 10
+    sides = own["boxes"][0, :exists, 2:] - own["boxes"][0, :exists, :2]
+    np.testing.assert_array_equal(sides, 1.25 * 40)
+    for name, value in own.items():
+        np.testing.assert_allclose(together[name], value, atol=2e-5, err_msg=name)
+
+
 def test_the_public_function_builds_the_papers_network_and_a_saved_one_gives_the_same(tmp_path):
     model = kfpn.build_segmenter("resnet18", norm="gn", backbone_width=32, **SETTINGS)
     assert model.model_config.pyramid_channels == 128
@@ -119,7 +136,18 @@ def test_windows_of_all_levels_share_their_weights():
         ({"mask": True}, "model.mask must be off with model.task segments"),
         ({"cascade": True}, "model.cascade must be off with model.task segments"),
         ({"padding": "foreign"}, "model.padding must be zero with model.task segments, got foreign"),
-        ({"pyramid": "c4", "anchor_sizes": (32.0,)}, "model.pyramid must be fpn, bottom_up, top_down with model.task"),
+        (
+            {"pyramid": "c5", "anchor_sizes": (32.0,)},
+            "model.pyramid must be one of fpn, bottom_up, top_down, c4 with model.task segments, got c5",
+        ),
+        (
+            {"pyramid": "c4"},
+            r"model.anchor_sizes must be one number with model.task segments and pyramid c4, got \(8.0, 16.0",
+        ),
+        (
+            {"pyramid": "c4", "anchor_sizes": (32.0,)},
+            "model.segment_windows must be 5x5 or 7x7 with pyramid c4, got both",
+        ),
         ({"segment_windows": "3x3"}, "model.segment_windows must be one of both, 5x5, 7x7, got '3x3'"),
         ({"segment_side": 0}, "model.segment_side must be an integer of at least 1, got 0"),
     ],

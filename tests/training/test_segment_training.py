@@ -122,8 +122,15 @@ def test_predict_writes_the_best_segments_with_their_run_lengths(config, final, 
         pasted = kfpn.paste_masks(outputs["masks"][0, number][None], outputs["boxes"][0, number][None], 64, 64)
         assert (coco_mask.decode(row["segmentation"]) != pasted[0]).mean() < 1e-3
     assert (tmp_path / "out" / "one.png").exists()
-    assert cli.main([*words, "--flip"]) == 2
-    assert "flip must be left out" in capsys.readouterr().err
+    assert cli.main([*words, "--tiles", "64"]) == 2
+    assert "tiles must be left out" in capsys.readouterr().err
+    assert cli.main([*words, "--max-detections", "7", "--scales", "64,96", "--flip"]) == 0
+    said = capsys.readouterr().out
+    assert "segments: 7; images: 1 of 1" in said
+    assert "image pyramid: 4 passes (64, 96; each mirrored too), " in said
+    best = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert len(best) == 7
+    assert all(one["score"] >= row["score"] - 1e-6 for one, row in zip(best, rows, strict=True))
 
 
 def test_evaluate_prints_and_writes_the_recall(config, final, validation, tmp_path, capsys, monkeypatch):
@@ -133,6 +140,11 @@ def test_evaluate_prints_and_writes_the_recall(config, final, validation, tmp_pa
     figures = json.loads((tmp_path / "figures.json").read_text())
     assert f"AR@100 {figures['AR@100']:.4f}" in capsys.readouterr().out
     assert list(figures) == list(SEGMENT_RECALLS)
+    assert cli.main([*words, "--scales", "64", "--json", str(tmp_path / "one.json")]) == 0
+    assert "image pyramid: 1 pass (64), " in capsys.readouterr().out
+    one_pass = json.loads((tmp_path / "one.json").read_text())
+    assert one_pass.pop("image_pyramid")["passes"] == 1
+    assert one_pass == figures
     assert cli.main([*words, "--best-thresholds"]) == 2
     assert "best-thresholds must be left out" in capsys.readouterr().err
 
