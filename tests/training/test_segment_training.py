@@ -90,13 +90,13 @@ def test_a_run_that_goes_on_has_finished_and_evaluation_gives_its_figures(config
 
 def test_steps_learn_scores_and_masks(config):
     learning = replace(
-        config, batch_size=4, optimizer=replace(config.optimizer, learning_rate=0.02, warmup_steps=0, ema_decay=0.0)
+        config, batch_size=4, optimizer=replace(config.optimizer, learning_rate=0.1, warmup_steps=0, ema_decay=0.0)
     )
     submodels = build_network(learning)
     optimizer = Optimizer(learning, submodels.weights_model.trainable_variables)
     step = build_train_step(submodels, learning, optimizer, make_strategy("one_device"), *training_functions(learning))
     batch = batch_of(learning)
-    rows = [step(batch) for _ in range(8)]
+    rows = [step(batch) for _ in range(16)]
     first, last = ({name: float(value) for name, value in row.items()} for row in (rows[0], rows[-1]))
     assert first["segment_score"] == pytest.approx(np.log(2), abs=0.05)
     assert first["segment_mask"] == pytest.approx(10 * np.log(2), abs=0.1)

@@ -80,6 +80,7 @@ def test_a_killed_run_goes_on_with_the_same_bits_and_on_tensorflow_with_the_same
 
 
 @needs_jax
+@pytest.mark.slow
 def test_the_answer_does_not_depend_on_the_number_of_devices(run_on_jax, tmp_path):
     same = {"steps": STEPS, "eval_every": STEPS, "batch_size": 8, "log_every": 1}
     shared = {**same, "strategy": "mirrored", "cpu_devices": 8}
