@@ -38,7 +38,7 @@ def run_on_jax(tmp_path_factory):
         env = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(ROOT), **QUICKLY_COMPILED}
         env |= {"JAX_COMPILATION_CACHE_DIR": str(compiled), "JAX_PLATFORMS": "cpu"}
         command = [sys.executable, "-m", "tests.training.backends.small_run", str(folder), *map(json.dumps, changes)]
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=1200)
         assert done.returncode == exit_code, done.stderr[-3000:]
         if exit_code:
             return []
