@@ -32,14 +32,17 @@ STRINGS_ANYWHERE = ("Identity", "Placeholder")
 TYPE_ATTRIBUTES = ("T", "dtype", "Tparams", "element_dtype", "SrcT", "DstT")
 """Attributes of operations that name the type of their values."""
 
+PARTS_OF_SEGMENTS = (
+    ("backbone, pyramid", r"pyramid\b"),
+    ("scores of all windows", r"all_windows\b"),
+    ("best windows and their masks", r"_segment_batch/(best_windows|masks|scores|segment_)"),
+)
+"""Parts that an export of segments has beside those of `PARTS` that it shares; they are looked for first."""
 PARTS = (
     ("backbone, pyramid, RPN", r"convolve\b"),
     ("proposals", r"(_detect_in_batch/|_propose_in_batch/)?proposals"),
     ("RoIAlign and heads", r"second_stage\b|(_detect_in_batch/)?(boxes_\d|joined_stages)"),
     ("detections", r"(_detect_in_batch/)?detections"),
-    ("backbone, pyramid", r"pyramid\b"),
-    ("scores of all windows", r"all_windows\b"),
-    ("best windows and their masks", r"_segment_batch/(best_windows|masks|scores|segment_)"),
     ("boxes in pixels of the image", r"(_detect_in_batch|_propose_in_batch|_segment_batch)/"),
     ("reading, resizing, padding", r""),
 )
@@ -62,22 +65,22 @@ class PartDevices(NamedTuple):
 
 
 def device_rows(path: str | os.PathLike) -> list[PartDevices]:
-    """Returns what each part of a SavedModel needs, the parts in the order of `PARTS`.
+    """Returns what each part of a SavedModel needs, the parts in the order of `PARTS_OF_SEGMENTS` and `PARTS`.
 
     Args:
         path: the folder of a version.
     """
     import tensorflow as tf
 
-    signatures = tf.saved_model.load(str(path)).signatures
+    signatures, parts = tf.saved_model.load(str(path)).signatures, (*PARTS_OF_SEGMENTS, *PARTS)
     counts: collections.Counter[str] = collections.Counter()
-    cpu_only: dict[str, collections.Counter[str]] = {part: collections.Counter() for part, _ in PARTS}
+    cpu_only: dict[str, collections.Counter[str]] = {part: collections.Counter() for part, _ in parts}
     for place, node in exported_nodes(signatures):
-        part = next(part for part, beginning in PARTS if re.match(beginning, place))
+        part = next(part for part, beginning in parts if re.match(beginning, place))
         counts[part] += 1
         if name := cpu_operation(node):
             cpu_only[part][name] += 1
-    return [PartDevices(part, counts[part], dict(sorted(cpu_only[part].items()))) for part, _ in PARTS if counts[part]]
+    return [PartDevices(part, counts[part], dict(sorted(cpu_only[part].items()))) for part, _ in parts if counts[part]]
 
 
 def exported_nodes(signatures: Any) -> Iterator[tuple[str, Any]]:
