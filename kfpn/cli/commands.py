@@ -137,6 +137,11 @@ def _replay_nan(command: options.ReplayNan) -> int:
     run = Workdir(command.workdir)
     report = read_report(run)
     config = run.read_config()
+    if config.masks_on_host and os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
+        raise ValueError(
+            f"sampling.mask_targets must be grid to compute a step on another backend, got {config.sampling.mask_targets}: write "
+            "KERAS_BACKEND=tensorflow before the command"
+        )
     print(f"{run.nan}: step {report['step']} of {config.steps}, images {', '.join(report['images'])}")
     print("in training: " + ", ".join(f"{name} {value}" for name, value in report["row"].items()))
     finding = replay(config, run)

@@ -39,6 +39,11 @@ def check_segments(model: Any) -> None:
         raise ValueError(
             f"model.padding must be zero with model.task segments, got {model.padding}: add --model.padding zero"
         )
+    if model.anchor_strides != "level":
+        raise ValueError(
+            f"model.anchor_strides must be level with model.task segments, got {model.anchor_strides}: windows stand at the strides of their "
+            "level, add --model.anchor-strides level"
+        )
     if model.pyramid not in PYRAMIDS_OF_SEGMENTS:
         raise ValueError(
             f"model.pyramid must be one of {', '.join(PYRAMIDS_OF_SEGMENTS)} with model.task segments, got {model.pyramid}: fpn has several "

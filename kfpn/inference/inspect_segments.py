@@ -61,7 +61,8 @@ def segments_of_input(propose: Callable, config: Config, image: AnyImage) -> tup
     """
     resized, _ = prepare_image(image, config.input)
     # What is resized already has the size that the rule gives it: it stays as it is.
-    return resized, segment_image(propose, resized, config.input, config.model.pasting)
+    kind = config.model.levels[0][0]
+    return resized, segment_image(propose, resized, config.input, config.model.pasting, kind)
 
 
 def segments_from(segments: Segments, grid: WindowGrid) -> Segments:

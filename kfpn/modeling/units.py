@@ -92,7 +92,7 @@ class Units:
             return self.group_norm(x, name, stride, start)
         layer = self.layers(
             name, MaskedBatchNormalization, momentum=BN_MOMENTUM, epsilon=self.config.norm_epsilon,
-            gamma_initializer=start, synchronized=kind == "sync_bn",
+            gamma_initializer=start, synchronized=kind == "sync_bn" and keras.backend.backend() == "tensorflow",
         )  # fmt: skip
         mask = None if kind == "frozen_bn" else self.mask(x, stride)
         return layer(x) if mask is None else layer(x, valid=mask)

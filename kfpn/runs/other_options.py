@@ -24,12 +24,13 @@ MAY_DIFFER = (
     "samples",
     "report",
     "model.max_detections",
+    "model.max_segments",
     "patience",
     "val_loss",
 )
 """Fields that a resumed run may change, because they do not act on the weights.
 
-`model.max_detections` acts on what the weights find, and so on which of them are the best. `accumulate` does act on
+`model.max_detections` and `model.max_segments` act on what the weights find, and so on which of them are the best. `accumulate` does act on
 the weights with batch norms: a change is warned of.
 """
 

@@ -104,7 +104,7 @@ class ProgressReport:
         self._write(row)
         names = ("AP", "AP50", "AP75", "AR100", "mask_AP", "mask_AP50", *own_limit_figures(row))
         shown = (f"{name} {row[name]:.3f}" for name in names if row.get(name) is not None)
-        say(f"step {row['step']}: {', '.join(shown) or 'nothing to measure AP on'}")
+        say(f"step {row['step']}: {', '.join(shown) or 'nothing to measure ' + row.get('best_by', 'AP') + ' on'}")
 
     def close(self) -> None:
         """Closes the bar and the file of events."""

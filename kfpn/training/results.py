@@ -99,7 +99,7 @@ def summary_line(final: dict[str, Any]) -> str:
     figures = ", ".join(f"{name} {final[name]:.3f}" for name in names if final.get(name) is not None)
     kept = f"best step {final['best_step']}" + (f" by {final[BEST_BY]}" if BEST_BY in final else "")
     if measured_score(final) is None:
-        kept = f"weights of step {final['best_step']}, the last (AP was not measured)"
+        kept = f"weights of step {final['best_step']}, the last ({final.get(BEST_BY, 'AP')} was not measured)"
     last = final.get("last") or {}
     if measured_score(last) is not None and last["step"] != final["best_step"]:
         decides = last.get(BEST_BY, "AP")

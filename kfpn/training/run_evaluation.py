@@ -8,7 +8,7 @@ import keras
 
 from kfpn.runs.checkpoint import Progress
 from kfpn.runs.workdir import Workdir
-from kfpn.training.best_weights import is_better, measured_score
+from kfpn.training.best_weights import BEST_BY, is_better, measured_score
 from kfpn.training.optimizer import Optimizer
 from kfpn.training.pace import Pace
 
@@ -104,7 +104,7 @@ class RunEvaluation:
             if measured_score(progress.best) is None:
                 kept = "the last weights are kept, not the best"
             warnings.warn(
-                f"AP can't be measured at step {progress.step}: the validation data has no box that counts; {kept}",
+                f"{figures.get(BEST_BY, 'AP')} can't be measured at step {progress.step}: the validation data has no box that counts; {kept}",
                 stacklevel=3,
             )
 

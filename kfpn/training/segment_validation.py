@@ -2,6 +2,7 @@
 
 import functools
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,13 @@ from kfpn.data.eval_order import eval_order
 from kfpn.data.image import load_image
 from kfpn.data.record import Source
 from kfpn.evaluation.images_at_once import ImagesAtOnce
-from kfpn.evaluation.segment_recall import DECIDES, evaluate_segments, segment_rows, segments_by_image
+from kfpn.evaluation.segment_recall import (
+    DECIDES,
+    evaluate_segments,
+    rows_near_objects,
+    segment_rows,
+    segments_by_image,
+)
 from kfpn.evaluation.segmentations import decoded_part, truth_parts
 from kfpn.evaluation.source_pass import SourcePass, detect_function
 from kfpn.modeling.segment_submodels import SegmentSubmodels
@@ -85,7 +92,7 @@ class SegmentValidationRun:
         """
         with self._memory().under_way() as at_once:
             cost = estimate_cost(
-                lambda: segments_by_image(self._detect, self._pass(at_once, progress=False)),
+                lambda: self._rows_of_images(at_once),
                 images=len(self.source),
                 batch=at_once.rows,
                 canvases=eval_order(self.source.sizes, self.config).distinct,
@@ -94,6 +101,11 @@ class SegmentValidationRun:
         if self._loss is None:
             return cost
         return replace(cost, losses=LOSSES * cost.detecting, to_trace=cost.to_trace + LOSSES * cost.tracing)
+
+    def _rows_of_images(self, at_once: ImagesAtOnce) -> Iterator[list[dict[str, Any]]]:
+        """Yields what an evaluation computes of each image: its segments, and their run lengths near objects."""
+        for index, segments in segments_by_image(self._detect, self._pass(at_once, progress=False)):
+            yield rows_near_objects(self.source[index], segments, self.config.model.pasting)
 
     def _pass(self, at_once: ImagesAtOnce, progress: bool | None = None) -> SourcePass:
         shown = sys.stderr.isatty() if progress is None else progress

@@ -1,9 +1,11 @@
 """Holds what a run is built from, builds it, and restores it from its newest checkpoint."""
 
+import random
 import time
 from dataclasses import dataclass
 
 import keras
+import numpy as np
 
 from kfpn.config.run import Config
 from kfpn.modeling.networks import build_network
@@ -71,7 +73,11 @@ class Trainee:
 def build_trainee(setup: Setup) -> Trainee:
     """Builds the detector and its optimizer, with the weights that the run starts from."""
     config, begun = setup.config, time.monotonic()
-    keras.utils.set_random_seed(config.seed)
+    if keras.backend.backend() == "tensorflow":
+        keras.utils.set_random_seed(config.seed)
+    else:  # Keras' function would import TensorFlow. Its initializers draw their seeds by `random`.
+        random.seed(config.seed)
+        np.random.seed(config.seed)
     with setup.backend.scope():
         # What does not train is settled before the optimizer is made, which then has no variables of it.
         submodels = build_network(config)

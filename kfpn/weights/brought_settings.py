@@ -26,6 +26,8 @@ def settings_of_weights(init: str, workdir: str) -> WeightFacts:
         run = Workdir(os.path.expanduser(init).removesuffix(WEIGHTS) or ".")
     if run.config.exists():
         config = run.read_config()
+        if config.model.task == "segments":
+            raise ValueError(f"init must be weights of a detector, got {init}, which was trained with --task segments")
         return WeightFacts(
             _without_mask(vars(config.model)), vars(config.sampling), vars(config.input), is_detector=True
         )

@@ -67,7 +67,8 @@ def require_determinism_of_jax(config: Config) -> None:
         ValueError: if XLA was not told so before JAX started.
     """
     flags = os.environ.get("XLA_FLAGS", "")
-    if config.deterministic and jax.default_backend() != "cpu" and DETERMINISTIC_FLAG not in flags.split():
+    on_cpu = config.cpu_devices is not None or jax.default_backend() == "cpu"
+    if config.deterministic and not on_cpu and DETERMINISTIC_FLAG not in flags.split():
         raise ValueError(
             f"deterministic must go with XLA_FLAGS={DETERMINISTIC_FLAG} on a {jax.default_backend().upper()} with KERAS_BACKEND=jax, got "
             f"XLA_FLAGS={flags!r}: set it before the command"

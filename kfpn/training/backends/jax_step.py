@@ -51,12 +51,16 @@ class JaxStep:
         self._everywhere = NamedSharding(mesh, PartitionSpec())
         self._shared = NamedSharding(mesh, PartitionSpec(AXIS))
         self._step = jax.jit(self._compute, donate_argnums=0)
+        self._before: Any = None
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Takes a step."""
         placed = jax.device_put(trained_arrays(batch), self._shared)
         state = jax.device_put([variable.value for variable in self.variables], self._everywhere)
+        if self._before is not None:
+            self._before.block_until_ready()  # More than one step ahead would only hold more batches.
         results, state = self._step(state, placed)
+        self._before = results["loss"]
         for variable, value in zip(self.variables, state, strict=True):
             variable.assign(value)
         return results

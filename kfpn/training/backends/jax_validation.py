@@ -55,7 +55,7 @@ class JaxValidation:
 
     def losses(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns the losses of each image of a batch, (B,) each."""
-        device = jax.local_devices()[0]
+        device = jax.local_devices(backend="cpu" if self.config.cpu_devices else None)[0]
         values = jax.device_put([variable.value for variable in self._variables], device)
         placed = jax.device_put(trained_arrays(batch), device)
         return {name: np.asarray(value) for name, value in self._losses(values, placed).items()}
