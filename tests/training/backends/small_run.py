@@ -47,12 +47,18 @@ def config(workdir, **changes):
     )
 
 
-def trained(workdir, kill_at=None, **changes):
-    """Trains, and returns final.json, or the error in one line; with `kill_at` the process is killed when that step was taken."""
+def trained(workdir, kill_at=None, command=None, **changes):
+    """Trains, and returns final.json, or the error in one line; with `kill_at` the process is killed when that step was taken.
+
+    With `command`, words of `kfpn`, nothing is trained: the command runs, and its exit code is returned.
+    """
     import kfpn
+    from kfpn.cli import main
     from kfpn.training.step_metrics import StepMetrics
     from tests.training import made_up
 
+    if command:
+        return {"code": main(command)}
     if kill_at:
         add = StepMetrics.add
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from kfpn.inference.evaluate_segments import measure_segments, open_segment_pass
 from kfpn.modeling.networks import build_network
@@ -55,6 +56,42 @@ def rows_of(workdir, *names):
     return np.array([[row[name] for name in names] for row in rows if "lr" in row])
 
 
+def commands_on_jax(run_on_jax, workdir, folder):
+    """Checks that a run is evaluated, and looks at a picture, by commands on JAX."""
+    record, picture, found, figures = (
+        made_up.source(100, 1)[0],
+        folder / "one.png",
+        folder / "found",
+        folder / "figures.json",
+    )
+    Image.fromarray(record.image).save(picture)
+    y1, x1, y2, x2 = record.boxes[0].tolist()
+    box = {
+        "id": 1,
+        "image_id": 1,
+        "category_id": 1,
+        "bbox": [x1, y1, x2 - x1, y2 - y1],
+        "area": record.areas[0].item(),
+        "iscrowd": 0,
+    }
+    images = [{"id": 1, "file_name": picture.name, "height": record.height, "width": record.width}]
+    categories = [{"id": 1, "name": "green"}, {"id": 2, "name": "red"}]
+    (folder / "one.json").write_text(json.dumps({"images": images, "annotations": [box], "categories": categories}))
+    evaluate = [
+        "evaluate",
+        "--workdir",
+        str(workdir),
+        "--data",
+        f"coco:{folder / 'one.json'},{folder}",
+        "--json",
+        str(figures),
+    ]
+    predict = ["predict", str(picture), "--workdir", str(workdir), "--output", str(found)]
+    assert run_on_jax(folder / "unused", {"command": evaluate}, {"command": predict}) == [{"code": 0}, {"code": 0}]
+    assert 0.0 <= json.loads(figures.read_text())["AP"] <= 1.0
+    assert (found / picture.name).exists()
+
+
 LOSSES = ("rpn_class", "rpn_box", "roi_class", "roi_box", "loss")
 
 
@@ -70,6 +107,7 @@ def test_a_killed_run_goes_on_with_the_same_bits_and_on_tensorflow_with_the_same
     same_state(whole / "0", parts / "0", STEPS)
     same_rows(whole / "0", parts / "0")
     assert final["AP"] == again["AP"]
+    commands_on_jax(run_on_jax, whole / "0", tmp_path)
     with eagerly():
         on_tensorflow = small_run.trained(other / "0", **options)
     np.testing.assert_allclose(rows_of(other / "0", *LOSSES), rows_of(whole / "0", *LOSSES), rtol=1e-3, atol=1e-6)
