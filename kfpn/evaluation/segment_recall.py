@@ -22,6 +22,9 @@ DECIDES = "AR@100"
 LEAST_OVERLAP = 0.45
 """Segments that overlap no object by more than this IoU change no figure: the least IoU that counts is .5."""
 
+UNLIKE, ENOUGH = 3.0, 30.0
+"""Areas that differ by this factor have no IoU of `LEAST_OVERLAP`, if the smaller one's object has this many pixels."""
+
 
 def evaluate_segments(
     model: Callable, source_pass: SourcePass, see: Callable[[int, dict[str, Any]], None] | None = None
@@ -124,17 +127,45 @@ def rows_near_objects(record: Record, segments: Mapping[str, np.ndarray], rule: 
     if masks is None:
         return []
     objects = np.flatnonzero(masks.exists & ~record.crowd)
-    boxes, gt_boxes = segments["boxes"][:COUNT], record.boxes[objects]
-    low = np.maximum(boxes[:, None, :2], gt_boxes[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], gt_boxes[None, :, 2:])
-    # What is pasted may reach a cell beyond the window, but an overlap of nearly a half begins within it.
-    places = np.flatnonzero((high > low).all(-1).any(1))
+    if not len(objects):
+        return []
+    truth = [masks.rle(int(index)) for index in objects]
+    best = {name: value[:COUNT] for name, value in segments.items()}
+    places = places_near_objects(best, record.boxes[objects], coco_mask.area(truth), (record.height, record.width))
     if not len(places):
         return []
-    rows = segment_rows(int(record.image_id), segments, (record.height, record.width), rule, places)
-    truth = [masks.rle(int(index)) for index in objects]
+    rows = segment_rows(int(record.image_id), best, (record.height, record.width), rule, places)
     ious = coco_mask.iou([row["segmentation"] for row in rows], truth, [0] * len(truth))
     return [row for row, near in zip(rows, ious.max(axis=1) > LEAST_OVERLAP, strict=True) if near]
+
+
+def places_near_objects(
+    segments: Mapping[str, np.ndarray], gt_boxes: np.ndarray, areas: np.ndarray, size: tuple[int, int]
+) -> np.ndarray:
+    """Returns which segments may overlap an object by an IoU of `LEAST_OVERLAP`, without pasting them: (m,) int, in order.
+
+    For such an IoU a window must hold that share of the object's pixels, and the two areas must be alike. A window counts as a cell
+    larger on each side, because what is pasted may reach that far. Pasted areas differ from counts of cells by pixels at the edges,
+    so areas count as alike up to a factor of three, where the object has pixels enough.
+
+    Args:
+        segments: of `original_segments`.
+        gt_boxes: (G, 4) float32 yxyx, of the objects.
+        areas: (G,) pixels of the objects' masks.
+        size: height and width of the image.
+    """
+    boxes, masks = segments["boxes"].astype(np.float64), segments["masks"]
+    cell = (boxes[:, 2:] - boxes[:, :2]) / masks.shape[-1]
+    low = np.maximum((boxes[:, :2] - cell)[:, None], gt_boxes[None, :, :2])
+    high = np.minimum((boxes[:, 2:] + cell)[:, None], gt_boxes[None, :, 2:])
+    # A row and a column more, for what a box cuts off pixels at its edges.
+    shared = np.prod(np.maximum(high - low + 1.0, 0.0), axis=-1) * (high > low).all(-1)
+    holds = shared >= LEAST_OVERLAP * areas
+    own = (masks >= 0.5).sum((1, 2)) * cell.prod(-1)
+    # What of a window lies beyond the image is cut off, so its mask may be as small as one likes.
+    inside = (boxes[:, :2] >= 0.0).all(1) & (boxes[:, 2:] <= size).all(1)
+    unlike = (own[:, None] < areas / UNLIKE) | ((own[:, None] > areas * UNLIKE) & inside[:, None])
+    return np.flatnonzero((holds & ~(unlike & (areas > ENOUGH))).any(1))
 
 
 def ranks_of_all(scores: Sequence[np.ndarray]) -> list[np.ndarray]:
