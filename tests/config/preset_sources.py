@@ -54,6 +54,17 @@ class Row(NamedTuple):
     source: str
 
 
+_SEGMENTS = f"{PAPER}, section 6 and appendix B"
+SEGMENTS = (
+    Row("model.task", "detections", "", None, NOT_THERE),
+    Row("model.segment_windows", "both", "5x5 and 7x7 windows", None, _SEGMENTS),
+    Row("model.segment_side", 14, "14x14 masks", 14, _SEGMENTS),
+    Row("model.segment_width", 512, "a hidden layer of 512", 512, _SEGMENTS),
+    Row("model.max_segments", 1000, "table 6: AR of 1k proposals", 1000, _SEGMENTS),
+    Row("sampling.segment_batch", 128, "128 examples per image", 128, _SEGMENTS),
+    Row("sampling.segment_positive_fraction", 0.25, "positives to negatives 1:3", 0.25, _SEGMENTS),
+    Row("sampling.segment_mask_weight", 10.0, "mask to score 10:1", 10.0, _SEGMENTS),
+)
 AUGMENTATIONS = tuple(
     Row(f"input.{name}", value, "", None, NOT_THERE)
     for name, value in {
@@ -133,6 +144,7 @@ _DETECTRON2 = (
     ),
     Row("input.keep_empty", False, "DATALOADER.FILTER_EMPTY_ANNOTATIONS", True, DEFAULTS),
     *AUGMENTATIONS,
+    *SEGMENTS,
     Row("input.scale_jitter", (1.0, 1.0), "", None, NOT_THERE),
     Row("input.flip", 0.5, "RandomFlip(prob)", 0.5, FLIP),
     Row("input.divisor", 32, "FPN.size_divisibility", 32, STAGES),
@@ -219,6 +231,7 @@ TORCHVISION = (
     Row("input.train_short_sides", (), "min_size", 800, TV_MODEL),
     Row("input.keep_empty", False, "_coco_remove_images_without_annotations", "in training", TV_COCO),
     *AUGMENTATIONS,
+    *SEGMENTS,
     Row("input.scale_jitter", (1.0, 1.0), "", None, NOT_THERE),
     Row("input.flip", 0.5, "hflip_prob", 0.5, TV_AUGMENT),
     Row("input.divisor", 32, "size_divisible", 32, TV_RESIZE),
@@ -301,6 +314,7 @@ PAPER_ROWS = (
     Row("input.train_short_sides", (), "TRAIN.SCALES", (800,), D1_FILE),
     Row("input.keep_empty", False, "filter_for_training", "drops entries without a box", D1_ROIDB),
     *AUGMENTATIONS,
+    *SEGMENTS,
     Row("input.scale_jitter", (1.0, 1.0), "TRAIN.SCALES", (800,), D1_FILE),
     Row("input.flip", 0.5, "TRAIN.USE_FLIPPED", True, D1_CONFIG),
     Row("input.divisor", 32, "FPN.COARSEST_STRIDE", 32, D1_CONFIG),
