@@ -97,7 +97,7 @@ LOSSES = ("rpn_class", "rpn_box", "roi_class", "roi_box", "loss")
 
 @needs_jax
 def test_a_killed_run_goes_on_with_the_same_bits_and_on_tensorflow_with_the_same_losses(run_on_jax, tmp_path):
-    options = {"steps": STEPS, "eval_every": STEPS, "val_loss": True, "accumulate": 2}
+    options = {"steps": STEPS, "eval_every": STEPS, "accumulate": 2}
     whole, parts, other = tmp_path / "whole", tmp_path / "parts", tmp_path / "other"
     (final,) = run_on_jax(whole, options)
     run_on_jax(parts, {**options, "kill_at": 2}, exit_code=-signal.SIGKILL)
