@@ -163,8 +163,8 @@ def places_near_objects(
     holds = shared >= LEAST_OVERLAP * areas
     own = (masks >= 0.5).sum((1, 2)) * cell.prod(-1)
     # What of a window lies beyond the image is cut off, so its mask may be as small as one likes.
-    inside = (boxes[:, :2] >= 0.0).all(1) & (boxes[:, 2:] <= size).all(1)
-    unlike = (own[:, None] < areas / UNLIKE) | ((own[:, None] > areas * UNLIKE) & inside[:, None])
+    inside = np.all(np.concatenate([boxes[:, :2] >= 0.0, boxes[:, 2:] <= size], axis=1), axis=1, keepdims=True)
+    unlike = (own[:, None] < areas / UNLIKE) | ((own[:, None] > areas * UNLIKE) & inside)
     return np.flatnonzero((holds & ~(unlike & (areas > ENOUGH))).any(1))
 
 
