@@ -32,13 +32,10 @@ class ImagePyramid(TimedPasses):
         model: the padded inference model, or any callable that `kfpn.evaluation.detect_source` takes.
         config: of the run: its `input` is the resize rule at its own size, its `model` has the threshold of scores, the
             IoU of NMS and the number of detections.
-        scales: short sides in pixels. None: the run's own. The limit of the long side changes in proportion, see
-            `kfpn.config.test_scales.scaled_input`.
-        flip: look at the mirror image as well, at each size.
-        jit_compile: compile with XLA, once for each padded image size.
+        scales, flip, jit_compile: as `TimedPasses` takes them.
 
     Raises:
-        ValueError: as `kfpn.config.test_scales.checked_scales`.
+        ValueError: as `TimedPasses`.
     """
 
     def detect_source(

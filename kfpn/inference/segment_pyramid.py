@@ -1,5 +1,6 @@
 """Proposes segments in several sizes of an image, and in its mirror images, and keeps the best of all: an image pyramid."""
 
+from functools import partial
 from typing import Any
 
 from kfpn.data.jpeg_fraction import AnyImage
@@ -67,7 +68,7 @@ class SegmentPyramid(TimedPasses):
                 near[index].append(rows_near_objects(source[index], segments, self.config.model.pasting))
         rows = []
         for of_passes, of_image in zip(scores, near, strict=True):
-            ranks = self._timed_merge(lambda of_passes=of_passes: ranks_of_all(of_passes))  # type: ignore[misc]
+            ranks = self._timed_merge(partial(ranks_of_all, of_passes))
             for own, part in zip(ranks, of_image, strict=True):
                 rows += [row | {"rank": int(own[row["rank"]])} for row in part]
         self._time_own_size(source, batch_size)

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from kfpn.evaluation.detection_limit import own_limit_figures
 from kfpn.runs.workdir import Workdir
+from kfpn.training.best_weights import BEST_BY
 from kfpn.training.tensorboard_events import open_events
 from kfpn.training.write_errors import write_errors
 
@@ -104,7 +105,7 @@ class ProgressReport:
         self._write(row)
         names = ("AP", "AP50", "AP75", "AR100", "mask_AP", "mask_AP50", *own_limit_figures(row))
         shown = (f"{name} {row[name]:.3f}" for name in names if row.get(name) is not None)
-        say(f"step {row['step']}: {', '.join(shown) or 'nothing to measure ' + row.get('best_by', 'AP') + ' on'}")
+        say(f"step {row['step']}: {', '.join(shown) or 'nothing to measure ' + row.get(BEST_BY, 'AP') + ' on'}")
 
     def close(self) -> None:
         """Closes the bar and the file of events."""

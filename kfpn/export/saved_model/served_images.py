@@ -1,5 +1,6 @@
 """Answers requests with images: reads, resizes and pads them, and hands them to a network."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from kfpn.export.saved_model.graph_images import ImageBatch, batch_of_files, bat
 from kfpn.export.saved_model.request_limits import RequestLimits
 
 
-class ServedImages:
+class ServedImages(ABC):
     """The functions of the signatures `image_bytes` and `image_tensor`, whatever the network gives.
 
     Attributes:
@@ -25,16 +26,16 @@ class ServedImages:
         """Returns the functions of the signatures by the names of `kfpn export saved_model --signatures`."""
         return {"image_bytes": self.detect_files, "image_tensor": self.detect_pixels}
 
+    @abstractmethod
     def answer(self, batch: ImageBatch) -> dict[str, tf.Tensor]:
-        """Runs the network: returns outputs with one row an image. A class that has this one as its base says how."""
-        raise NotImplementedError
+        """Runs the network: returns outputs with one row an image."""
 
     def checked(self, batch: ImageBatch, files: tf.Tensor) -> ImageBatch:
-        """Returns the batch of a request of so many files, if its answer may be made; a base's has no further rule."""
+        """Returns the batch of a request of so many files, or one that makes the request fail. Here each request may be answered."""
         return batch
 
     def completed(self, outputs: dict[str, tf.Tensor], sizes: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns the outputs and what is made of them for images of the sizes (B, 2) as they were sent; a base's adds nothing."""
+        """Returns the outputs, and what is made of them for images that were sent with the sizes (B, 2). Here nothing is added."""
         return outputs
 
     def detect_files(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -7,32 +7,19 @@ import jax
 import keras
 import numpy as np
 
-from kfpn.config.run import Config
 from kfpn.data.numpy_batches import stacked_batches
-from kfpn.data.proposal_table import ProposalTable, rows_of_proposals
-from kfpn.data.record import Source
+from kfpn.data.proposal_table import rows_of_proposals
 from kfpn.data.sample_arrays import EvaluationSamples
-from kfpn.modeling.segment_submodels import SegmentSubmodels
-from kfpn.modeling.submodels import Submodels
 from kfpn.training.backends.jax_batches import split_noise, trained_arrays, with_run_noise
+from kfpn.training.backends.validated_images import ValidatedImages
 from kfpn.training.exact_masks import run_functions
 
 
-class JaxValidation:
-    """Makes batches of validation images with their ground truth without TensorFlow, and computes their losses on one device.
+class JaxValidation(ValidatedImages):
+    """Makes batches of validation images with their ground truth without TensorFlow, and computes their losses on one device."""
 
-    Args:
-        submodels, config, source, proposals: as `kfpn.training.validation_loss.ValidationLoss` takes them.
-    """
-
-    def __init__(
-        self,
-        submodels: Submodels | SegmentSubmodels,
-        config: Config,
-        source: Source,
-        proposals: ProposalTable | None = None,
-    ) -> None:
-        self.config, self.source, self.proposals = config, source, proposals
+    def __post_init__(self) -> None:
+        submodels, config = self.submodels, self.config
         losses, self._noise_shapes = run_functions(config)
         self._variables = list(submodels.weights_model.variables)
 

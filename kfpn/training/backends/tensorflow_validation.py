@@ -6,32 +6,18 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from kfpn.config.run import Config
 from kfpn.data.pipeline import eval_batches, named_errors, truth_specs, with_proposals
-from kfpn.data.proposal_table import ProposalTable
-from kfpn.data.record import Source
 from kfpn.data.sample_arrays import truth_rows
-from kfpn.modeling.segment_submodels import SegmentSubmodels
-from kfpn.modeling.submodels import Submodels
+from kfpn.training.backends.validated_images import ValidatedImages
 from kfpn.training.exact_masks import run_functions
 from kfpn.training.sampler_noise import noise_of, with_noise
 
 
-class TensorFlowValidation:
-    """Makes batches of validation images with their ground truth by tf.data, and computes their losses.
+class TensorFlowValidation(ValidatedImages):
+    """Makes batches of validation images with their ground truth by tf.data, and computes their losses."""
 
-    Args:
-        submodels, config, source, proposals: as `kfpn.training.validation_loss.ValidationLoss` takes them.
-    """
-
-    def __init__(
-        self,
-        submodels: Submodels | SegmentSubmodels,
-        config: Config,
-        source: Source,
-        proposals: ProposalTable | None = None,
-    ) -> None:
-        self.config, self.source, self.proposals = config, source, proposals
+    def __post_init__(self) -> None:
+        submodels, config = self.submodels, self.config
         losses, self._noise_shapes = run_functions(config)
 
         def measure(batch: dict[str, tf.Tensor], noise: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
