@@ -1,6 +1,7 @@
 """Computes the losses of validation images by JAX."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from kfpn.training.backends.validated_images import ValidatedImages
 from kfpn.training.exact_masks import run_functions
 
 
+@dataclass(eq=False)
 class JaxValidation(ValidatedImages):
     """Makes batches of validation images with their ground truth without TensorFlow, and computes their losses on one device."""
 

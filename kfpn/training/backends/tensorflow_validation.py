@@ -1,6 +1,7 @@
 """Computes the losses of validation images by TensorFlow."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from kfpn.training.exact_masks import run_functions
 from kfpn.training.sampler_noise import noise_of, with_noise
 
 
+@dataclass(eq=False)
 class TensorFlowValidation(ValidatedImages):
     """Makes batches of validation images with their ground truth by tf.data, and computes their losses."""
 

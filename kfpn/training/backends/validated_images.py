@@ -9,7 +9,7 @@ from kfpn.modeling.segment_submodels import SegmentSubmodels
 from kfpn.modeling.submodels import Submodels
 
 
-@dataclass
+@dataclass(eq=False)
 class ValidatedImages:
     """A network that is trained, and the images on which its losses are measured.
 
