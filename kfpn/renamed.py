@@ -57,7 +57,7 @@ MODULES = {
     "kfpn.export.onnx_graph": "kfpn.export.onnx.onnx_detector",
     "kfpn.export.onnx_runtimes": "kfpn.export.onnx.onnx_runtimes",
     "kfpn.export.runners": "kfpn.export.benchmark.runners",
-    "kfpn.export.saved_layers": "kfpn.export.saved_model.sparse_roi_align",
+    "kfpn.export.saved_layers": "kfpn.kernels.sparse_roi_align",
     "kfpn.export.segments": "kfpn.export.tf_trt.trt_partition",
     "kfpn.export.serving": "kfpn.export.saved_model.serving_files",
     "kfpn.export.shapes": "kfpn.export.input_shape",

@@ -12,6 +12,7 @@ ROOMS = (
     "ops",
     "modeling",
     "losses",
+    "kernels",
     "data",
     "plotting",
     "evaluation",

@@ -80,7 +80,7 @@ def _predict(command: options.Predict) -> int:
     if holds_segments(command.workdir):
         return predict_segments(command)
     inputs, output = find_inputs(command.images), Path(command.output)
-    model = load_trained_detector(command.workdir, True, command.max_detections)
+    model = load_trained_detector(command.workdir, True, command.max_detections, command.precision)
     config = limited(_run_config(command.workdir), command.max_detections)
     pyramid = _image_pyramid(command, model, config)
     least = _least_score(command, model)

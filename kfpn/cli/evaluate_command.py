@@ -12,7 +12,7 @@ from kfpn.config.tile_options import asked_tiles
 
 _OF_REQUEST = (
     "workdir", "data", "split", "batch_size", "flip", "proposals", "check_images", "eval_batch_size", "max_detections",
-    "best_thresholds",
+    "best_thresholds", "precision",
 )  # fmt: skip
 """Options of the command that `EvaluationRequest` has under the same name."""
 TILES_OF_TRAINING = "looks at tiles of {} pixels, as the run trained; --tiles 0 looks at whole images only"

@@ -12,7 +12,7 @@ from kfpn.config.checks import SHARE, check, whole
 from kfpn.config.input_config import InputConfig, require_function_name
 from kfpn.config.model import ModelConfig
 from kfpn.config.preset_names import PresetName
-from kfpn.config.run import CheckImages
+from kfpn.config.run import CheckImages, UsedPrecision
 from kfpn.config.test_scales import parse_scales
 from kfpn.config.tile_options import asked_tiles
 from kfpn.data.decode_limits import MOST_PIXELS, require_max_pixels
@@ -90,6 +90,8 @@ class Evaluate:
     """Detections an image at most; above 100, AP@N and AR@N are given too. None: the run's model.max-detections."""
     best_thresholds: bool = False
     """Find each class's score threshold with the best F1 at IoU .5, print them and keep them for `kfpn predict` and exports."""
+    precision: UsedPrecision = "auto"
+    """Keras' dtype policy. auto: mixed_bfloat16 where the run was trained in it and the processor is fast in it, else float32."""
 
     def __post_init__(self) -> None:
         parse_scales(self.scales)
@@ -128,6 +130,8 @@ class Predict:
     """Detections an image at most. None: the run's model.max-detections."""
     max_pixels: int = MOST_PIXELS
     """Most pixels of an image. Larger ones are named and passed over, and so are JPEGs whose scans have more than a hundred times as many."""
+    precision: UsedPrecision = "auto"
+    """Keras' dtype policy. auto: mixed_bfloat16 where the run was trained in it and the processor is fast in it, else float32."""
 
     def __post_init__(self) -> None:
         parse_scales(self.scales)

@@ -47,7 +47,9 @@ def evaluate_segments_and_print(command: Evaluate) -> int:
         command.workdir, command.data, command.split, command.batch_size, command.eval_batch_size, command.check_images
     )
     print(describe_source(source_pass.source), flush=True)
-    recall = measure_segments(command.workdir, source_pass, parse_scales(command.scales), command.flip)
+    recall = measure_segments(
+        command.workdir, source_pass, parse_scales(command.scales), command.flip, command.precision
+    )
     print(f"{source_pass.source.name}: {len(source_pass.source)} images\nsegments: {segment_recall_line(recall)}")
     if "image_pyramid" in recall:
         print(pyramid_cost_line(recall["image_pyramid"], source_pass.config.input.short_side))
@@ -71,7 +73,7 @@ def predict_segments(command: Predict) -> int:
     require_left_out(command, ("tiles", "overlap", "tiles_only"))
     inputs, output = find_inputs(command.images), Path(command.output)
     count = command.max_detections or SHOWN
-    model = load_segmenter(command.workdir, padded=True, max_segments=count)
+    model = load_segmenter(command.workdir, padded=True, max_segments=count, precision=command.precision)
     propose, pyramid = detect_function(model), None
     if command.scales or command.flip:
         config = dataclasses.replace(Workdir(command.workdir).read_config(), model=model.model_config)

@@ -29,7 +29,10 @@ REFUSED = {
     "workers there are; use multi_worker",
 }
 """Strategies that TensorFlow has and kfpn refuses -> the reason."""
-Precision = Literal["float32", "mixed_float16", "mixed_bfloat16"]
+Precision = Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"]
+UsedPrecision = Literal["auto", "float32", "mixed_bfloat16"]
+"""The precision in which a trained network is used, see `kfpn.runs.used_precision.used_precision`."""
+Compile = Literal["auto", "whole", "islands", "off"]
 OnNan = Literal["stop", "skip"]
 CheckImages = Literal["full", "once", "none"]
 
@@ -82,10 +85,15 @@ class Config:
     """Images a step, over all replicas."""
     seed: int = 0
     """Seed of weights, data order, augmentation and samplers."""
-    precision: Precision = "float32"
-    """Keras' dtype policy. mixed_float16 scales the loss."""
+    precision: Precision = "auto"
+    """Keras' dtype policy. auto: mixed_bfloat16 where the device that trains is fast in it (processors with AMX or AVX512_BF16, GPUs from
+    Ampere on), else float32; the run keeps what was chosen. mixed_float16 scales the loss."""
+    compile: Compile = "auto"
+    """What XLA compiles of a step, once for each padded image size. whole: forward and backward. islands: what stands between the
+    convolutions, which TensorFlow's own kernels compute. off: nothing. auto: islands on processors that are fast in bfloat16, and whole
+    elsewhere (docs/speed.md)."""
     jit_compile: bool = True
-    """Compile forward and backward with XLA (one compilation for each padded image size)."""
+    """The old form of `compile`: --no-jit-compile is --compile off."""
     deterministic: bool = False
     """The same bits each time on one kind of GPU: TensorFlow takes slower ops that add in a fixed order, and nothing is compiled
     there. On CPUs a run has the same bits anyway."""
@@ -145,6 +153,11 @@ class Config:
                     f"cpu_devices must go with strategy mirrored, got {self.strategy}: leave one of them out"
                 )
         check(self, "", "precision", one_of(Precision))
+        check(self, "", "compile", one_of(Compile))
+        if not self.jit_compile and self.compile not in ("auto", "off"):
+            raise ValueError(
+                f"compile must be left out with jit_compile False, got {self.compile!r}: they contradict each other"
+            )
         check(self, "", "on_nan", one_of(OnNan))
         check(self, "", "check_images", one_of(CheckImages))
         check(self, "", "data workdir", ("not be empty", bool))

@@ -14,7 +14,7 @@ IMAGES_PER_COMPILATION = 500
 def worth_compiling(
     source: Source, config: Config, batch_size: int | None = None, devices: Sequence[str] = (), times: int = 1
 ) -> bool:
-    """Tells whether an evaluation should be compiled: `jit_compile` is on, it runs on GPUs, and it is long enough.
+    """Tells whether an evaluation should be compiled: `compile` is not off, it runs on GPUs, and it is long enough.
 
     On a CPU it is not compiled: see docs/speed.md, "Evaluation".
 
@@ -26,6 +26,11 @@ def worth_compiling(
         times: how often the data set is evaluated by one process.
     """
     names = list(devices) or [default_device()]
-    if not config.jit_compile or not len(source) or any(device_kind(name) != "GPU" for name in names):
+    if (
+        not config.jit_compile
+        or config.compile == "off"
+        or not len(source)
+        or any(device_kind(name) != "GPU" for name in names)
+    ):
         return False
     return len(source) * times >= IMAGES_PER_COMPILATION * eval_order(source.sizes, config, batch_size).distinct

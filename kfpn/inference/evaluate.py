@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from kfpn.config.checks import check, whole
-from kfpn.config.run import CheckImages, Config
+from kfpn.config.run import CheckImages, Config, UsedPrecision
 from kfpn.config.test_scales import checked_scales
 from kfpn.config.tile_options import Tiles
 from kfpn.data import formats
@@ -51,6 +51,7 @@ class EvaluationRequest:
         best_thresholds: find each class's best score threshold, and keep them in the work directory.
         tiles: look at each image in tiles, of a side in pixels or as `Tiles` says, and as a whole. 0: as a whole only. None: as the run
             trained.
+        precision: Keras' dtype policy, see `kfpn.runs.used_precision.used_precision`.
 
     Raises:
         ValueError: if the scales are no sequence of different integers of at least 32, or `eval_batch_size` or
@@ -69,6 +70,7 @@ class EvaluationRequest:
     max_detections: int | None = None
     best_thresholds: bool = False
     tiles: Tiles | int | None = None
+    precision: UsedPrecision = "auto"
 
     def __post_init__(self) -> None:
         if isinstance(self.scales, str | int):
@@ -190,13 +192,13 @@ def _asked_config(request: EvaluationRequest) -> Config:
 def _load_evaluated(request: EvaluationRequest) -> keras.Model:
     workdir = Workdir(request.workdir)
     if not (workdir.config.exists() and workdir.read_config().proposals):
-        return load.load_trained_detector(request.workdir, True, request.max_detections)
+        return load.load_trained_detector(request.workdir, True, request.max_detections, request.precision)
     if request.proposals or request.scales is not None or request.flip or request.tiles:
         raise ValueError(
             f"proposals, scales, flip and tiles must be left out for {os.fspath(request.workdir)}, which was trained on fixed "
             "proposals: it has no trained RPN"
         )
-    return load.load_fast_rcnn(request.workdir, request.max_detections)
+    return load.load_fast_rcnn(request.workdir, request.max_detections, request.precision)
 
 
 def _open_data(request: EvaluationRequest, config: Config) -> Source:
@@ -227,6 +229,7 @@ def evaluate(
     max_detections: int | None = None,
     best_thresholds: bool = False,
     tiles: Tiles | int | None = None,
+    precision: UsedPrecision = "auto",
 ) -> dict[str, Any]:
     """Returns the figures of a work directory's detector on a data set, as `kfpn evaluate --json` writes them.
 
@@ -245,6 +248,7 @@ def evaluate(
         best_thresholds: find each class's best score threshold and keep them in the work directory, as `--best-thresholds` does.
         tiles: look at each image in tiles of so many of its pixels, and as a whole; or a `kfpn.Tiles`. 0: as a whole only. None: as the
             run trained.
+        precision: "float32", "mixed_bfloat16", or "auto": the latter where the run was trained in it and the processor is fast in it.
 
     Returns:
         dict: COCO's twelve figures `AP` to `ARl`, floats in 0..1, or None where there is no ground truth; `per_class`,
@@ -259,6 +263,7 @@ def evaluate(
     request = EvaluationRequest(
         workdir, data, split=split, batch_size=batch_size, scales=scales, flip=flip, proposals=proposals, check_images=check_images,
         eval_batch_size=eval_batch_size, max_detections=max_detections, best_thresholds=best_thresholds, tiles=tiles,
+        precision=precision,
     )  # fmt: skip
     evaluation = open_evaluation(request)
     figures, detections = evaluation.measure()

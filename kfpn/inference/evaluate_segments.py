@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from kfpn.config.run import CheckImages
+from kfpn.config.run import CheckImages, UsedPrecision
 from kfpn.data import formats
 from kfpn.data.dataset_checks import check_validation_set, require_any_mask
 from kfpn.data.own_split import open_validation
@@ -50,7 +50,11 @@ def open_segment_pass(
 
 
 def measure_segments(
-    workdir: str | os.PathLike, source_pass: SourcePass, scales: Sequence[int] | None = None, flip: bool = False
+    workdir: str | os.PathLike,
+    source_pass: SourcePass,
+    scales: Sequence[int] | None = None,
+    flip: bool = False,
+    precision: UsedPrecision = "auto",
 ) -> dict[str, Any]:
     """Returns the recall of a run's segments, `SEGMENT_RECALLS` of `kfpn.evaluation.segment_recall`.
 
@@ -61,12 +65,13 @@ def measure_segments(
         source_pass: of `open_segment_pass`.
         scales: short sides of an image pyramid in pixels; None: the run's own size only.
         flip: look at the mirror image as well, at each size.
+        precision: Keras' dtype policy, see `kfpn.runs.used_precision`.
 
     Raises:
         ValueError: if the work directory holds no trained weights, an image can't be read, or the scales are no different integers of
             at least 32.
     """
-    model = load_segmenter(workdir, padded=True)
+    model = load_segmenter(workdir, padded=True, precision=precision)
     if scales or flip:
         pyramid = SegmentPyramid(model, source_pass.config, scales, flip)
         recall = pyramid.evaluate_source(source_pass.source, source_pass.batch_size, source_pass.progress)

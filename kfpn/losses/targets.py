@@ -1,7 +1,6 @@
 """Computes what the sampled anchors and RoIs should predict from the ground truth."""
 
-import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 from keras import ops
 
@@ -11,8 +10,7 @@ from kfpn.ops import boxes as box_ops
 from kfpn.ops.boxes import gather_rows
 
 
-@dataclasses.dataclass(frozen=True)
-class Targets:
+class Targets(NamedTuple):
     """A sample of S candidates an image and their targets.
 
     Attributes:

@@ -17,7 +17,6 @@ from kfpn.ops import boxes as box_ops
 from kfpn.ops.boxes import gather_rows
 from kfpn.ops.padding import padded_up
 from kfpn.ops.pyramid_levels import anchors_a_cell, stride
-from kfpn.ops.roi_align import stored
 
 
 class TrainingDetector(Detector):
@@ -51,12 +50,15 @@ class TrainingDetector(Detector):
         """
         anchors, usable = self.anchors(levels)
         rule = ProposalRule.of_training(self.config)
-        proposals, scores, origins = select_proposals(stop_gradient(rpn), anchors, usable, image_sizes, rule)
+        proposals, scores, origins = select_proposals(rpn, anchors, usable, image_sizes, rule)
         of_anchors = self.noise["roi"][:, : ops.shape(self.noise["rpn"])[1]]
         return proposals, scores > -float("inf"), gather_rows(of_anchors, origins)
 
     def propose(self, levels: dict, rpn: dict | None, image_sizes) -> Rois:
         """Samples RoIs among the proposals and the ground-truth boxes, and finds their targets."""
+        return self.submodels.forms.island(self._propose)(stop_gradient(levels), stop_gradient(rpn), image_sizes)
+
+    def _propose(self, levels: dict, rpn: dict | None, image_sizes) -> Rois:
         batch, config = self.batch, self.run_config
         proposals, exists, noise = self.candidates(levels, rpn, image_sizes)
         boxes = ops.concatenate([proposals, batch["gt_boxes"]], axis=1)
@@ -74,13 +76,16 @@ class TrainingDetector(Detector):
         loss = find_loss(head)
         if getattr(loss, "LOOKS_AT", "sample") == "positives":
             boxes = boxes[:, : mask_rows(self.run_config.sampling)]
-            return stored(super().pool(levels, boxes, image_sizes, head))
+            return self.submodels.forms.kept(super().pool(levels, boxes, image_sizes, head))
         pooled = super().pool(levels, boxes, image_sizes, head)
         share = loss.gradient_share(self.run_config) if hasattr(loss, "gradient_share") else 1.0
         return pooled if share == 1.0 else with_gradient_share(pooled, share)
 
     def anchor_targets(self, levels: dict) -> Targets:
         """Samples anchors, and finds what the RPN should predict for them."""
+        return self.submodels.forms.island(self._anchor_targets)(stop_gradient(levels))
+
+    def _anchor_targets(self, levels: dict) -> Targets:
         anchors, usable = (ops.concatenate(parts, axis=1) for parts in self.anchors(levels))
         return rpn_targets(anchors, usable, self.batch, self.run_config.sampling, self.noise["rpn"])
 
@@ -100,7 +105,9 @@ class FixedProposalsTraining(TrainingDetector):
 
 
 def stop_gradient(tensors):
-    """Applies `ops.stop_gradient` to all tensors in nested lists and dicts."""
+    """Applies `ops.stop_gradient` to all tensors in nested lists and dicts; None stays None."""
+    if tensors is None:
+        return None
     if isinstance(tensors, dict):
         return {key: stop_gradient(value) for key, value in tensors.items()}
     if isinstance(tensors, (list, tuple)):
@@ -193,7 +200,8 @@ def training_losses(submodels: Submodels, config: Config, batch: dict, noise: di
     detector = TrainingDetector(submodels, config, batch, noise)
     stages = detector.run(batch["images"], batch["image_sizes"], training=training)
     targets = detector.anchor_targets(stages.levels)
-    return {**rpn_losses(stages.rpn, targets, config), **head_losses(stages.outputs, stages.rois, batch, config)}
+    losses = submodels.forms.island(lambda outputs, targets: rpn_losses(outputs, targets, config))(stages.rpn, targets)
+    return {**losses, **head_losses(stages.outputs, stages.rois, batch, config)}
 
 
 def fixed_proposal_losses(

@@ -78,10 +78,11 @@ class Detector:
 
     def _make_align(self, head: str, size: int) -> RoIAlign:
         config, name = self.config, "roi_align" if head == "box" else f"roi_align_{head}"
-        return RoIAlign(
+        layer = RoIAlign(
             size, config.sampling_ratio, config.aligned, config.canonical_size, pooled_levels(config), config.padding,
             name=name,
         )  # fmt: skip
+        return self.submodels.forms.align(layer)
 
     # The stages
 

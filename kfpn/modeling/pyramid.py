@@ -138,16 +138,14 @@ def _conv_options(filters):
 
 def lateral(units: Units, x, level):
     """Applies the 1x1 that brings C`level` to the pyramid's channels."""
-    stride = 2**level
     x = units.layers(f"lateral_{level}", PointwiseConv2D, **_conv_options(units.config.pyramid_channels))(x)
-    if units.config.norm_heads:
-        x = units.group_norm(x, f"lateral_{level}_norm", stride)
-    return units.clear_padding(x, stride)
+    return units.group_norm(x, f"lateral_{level}_norm", 2**level) if units.config.norm_heads else x
 
 
 def smooth(units: Units, x, level):
-    """Applies the 3x3 that makes P`level` of a merged map."""
+    """Applies the 3x3 that makes P`level` of a merged map. What stands in the padding of the map is cleared before and behind it."""
     options = _conv_options(units.config.pyramid_channels)
+    x = units.clear_padding(x, 2**level)
     x = units.layers(f"output_{level}", keras.layers.Conv2D, kernel_size=3, padding="same", **options)(x)
     if units.config.norm_heads:
         x = units.group_norm(x, f"output_{level}_norm", 2**level)
@@ -163,11 +161,10 @@ def _upsampling(units: Units, level) -> dict:
     return {"upsampling": units.config.upsampling, "stride": 2**level}
 
 
-def _enlarge(units: Units, layer: Upsample, coarse, fine, level):
+def _enlarge(units: Units, layer: Upsample, coarse, fine):
     # Nearest neighbours need no sizes; without them the layer is called alike in the padded and the unpadded graph.
     sized = units.config.upsampling == "bilinear" and units.image_sizes is not None
-    x = layer(coarse, fine, image_sizes=units.image_sizes) if sized else layer(coarse, fine)
-    return units.clear_padding(x, 2**level)
+    return layer(coarse, fine, image_sizes=units.image_sizes) if sized else layer(coarse, fine)
 
 
 def add_top_down(units: Units, maps) -> list:
@@ -175,7 +172,7 @@ def add_top_down(units: Units, maps) -> list:
     merged = [maps[-1]]
     for level in range(len(maps), 1, -1):
         layer = units.layers(f"merge_{level}", UpsampleAdd, merge=units.config.merge, **_upsampling(units, level))
-        merged.insert(0, _enlarge(units, layer, merged[0], maps[level - 2], level))
+        merged.insert(0, _enlarge(units, layer, merged[0], maps[level - 2]))
     return merged
 
 
@@ -183,7 +180,9 @@ def smoothed(units: Units, maps) -> dict:
     """Applies the output convolutions, and makes P6: {"P2": ..., "P6": ...}."""
     config, last = units.config, len(maps) + 1
     outputs = {
-        f"P{level}": x if level == last and not config.smooth_p5 else smooth(units, x, level)
+        f"P{level}": units.clear_padding(x, 2**level)
+        if level == last and not config.smooth_p5
+        else smooth(units, x, level)
         for level, x in enumerate(maps, start=2)
     }
     if config.p6:
@@ -206,7 +205,7 @@ def top_down(units: Units, stages) -> dict:
     maps = [lateral(units, stages[-1], 5)]
     for level in (4, 3, 2):
         layer = units.layers(f"upsample_{level}", Upsample, **_upsampling(units, level))
-        maps.insert(0, _enlarge(units, layer, maps[0], stages[level - 2], level))
+        maps.insert(0, _enlarge(units, layer, maps[0], stages[level - 2]))
     return smoothed(units, maps)
 
 
@@ -215,9 +214,10 @@ def finest(units: Units, stages) -> dict:
     return {"P2": smooth(units, add_top_down(units, laterals(units, stages))[0], 2)}
 
 
-def single_stage(_units: Units, stages) -> dict:
-    """Builds rows (a) and (b): the last stage as it is (figure 1b)."""
-    return {f"C{len(stages) + 1}": stages[-1]}
+def single_stage(units: Units, stages) -> dict:
+    """Builds rows (a) and (b): the last stage, its padding cleared (figure 1b)."""
+    last = len(stages) + 1
+    return {f"C{last}": units.clear_padding(stages[-1], 2**last)}
 
 
 class PyramidKind(NamedTuple):

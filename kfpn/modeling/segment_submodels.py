@@ -5,6 +5,7 @@ from typing import NamedTuple
 import keras
 
 from kfpn.config.model import ModelConfig
+from kfpn.modeling.forms import AS_WRITTEN, Forms
 from kfpn.modeling.submodels import image_inputs, shared_features
 from kfpn.modeling.window_heads import WindowHead, window_head
 from kfpn.ops.segment_windows import window_kinds
@@ -17,12 +18,14 @@ class SegmentSubmodels(NamedTuple):
         features, padded_features: as those of `kfpn.modeling.submodels.Submodels`.
         windows: kind of window, "5x5" or "7x7", -> its head.
         weights_model: a model that holds every variable once, for optimizers, saving and loading.
+        forms: as that of `Submodels`.
     """
 
     features: keras.Model
     padded_features: keras.Model
     windows: dict[str, WindowHead]
     weights_model: keras.Model
+    forms: Forms = AS_WRITTEN
 
     @property
     def parts(self) -> dict[str, list[keras.Model]]:

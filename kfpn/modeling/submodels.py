@@ -6,6 +6,7 @@ import keras
 
 from kfpn.config.model import ModelConfig
 from kfpn.modeling.backbones import find_backbone, frozen_layers, keras_model
+from kfpn.modeling.forms import AS_WRITTEN, Forms
 from kfpn.modeling.heads import find_head
 from kfpn.modeling.layers import PadToMultiple, SharedLayers
 from kfpn.modeling.pyramid import PYRAMIDS
@@ -23,6 +24,7 @@ class Submodels(NamedTuple):
         rpn: {"P2": ...} -> {"logits": [(B, N_l)], "deltas": [(B, N_l, 4)]}, level by level.
         heads: {"box": (R, 7, 7, C), with pyramid c4 (R, 14, 14, C) -> {"logits": (R, K + 1), "deltas": (R, K, 4)}}.
         weights_model: a model that holds every variable once, for optimizers, saving and loading.
+        forms: how what stands between these models is computed.
     """
 
     features: keras.Model
@@ -30,6 +32,7 @@ class Submodels(NamedTuple):
     rpn: keras.Model
     heads: dict[str, keras.Model]
     weights_model: keras.Model
+    forms: Forms = AS_WRITTEN
 
     @property
     def parts(self) -> dict[str, list[keras.Model]]:

@@ -5,6 +5,7 @@ import dataclasses
 import keras
 
 from kfpn.config.model import ModelConfig
+from kfpn.modeling.backbones import stem_layers
 from kfpn.modeling.layers import (
     MaskedBatchNormalization,
     MaskedGroupNormalization,
@@ -29,6 +30,8 @@ class ConvUnit:
         relu: bool, whether a ReLU follows.
         zero_norm: bool, whether the norm's scale starts at zero: the last one of a residual branch (Goyal et al. 2017, 5.1).
         layer: makes a convolution of step 2.
+        clear: bool, whether padding is set to zero behind it. Where only 1x1 convolutions and sums follow, what stands in the padding
+            stays there, and the next unit that looks at neighbours clears it.
     """
 
     name: str
@@ -39,6 +42,7 @@ class ConvUnit:
     relu: bool = True
     zero_norm: bool = False
     layer: type[keras.layers.Conv2D] = keras.layers.Conv2D
+    clear: bool = True
 
 
 class Units:
@@ -106,10 +110,18 @@ class Units:
         mask = self.mask(x, stride)
         return layer(x) if mask is None else layer(x, valid=mask)
 
+    def conv_and_norm(self, x, unit: ConvUnit):
+        """Applies the convolution and the norm of a unit."""
+        x = self.conv(x, f"{unit.name}_conv", unit.filters, unit.kernel, unit.step, unit.layer)
+        return self.norm(x, f"{unit.name}_norm", unit.stride, unit.zero_norm)
+
+    def max_pool(self, x):
+        """Takes the largest of 3x3 cells with stride 2: (B, H, W, C) -> (B, (H - 3) // 2 + 1, (W - 3) // 2 + 1, C)."""
+        return stem_layers.MaxPooling2D()(x)
+
     def unit(self, x, unit: ConvUnit):
         """Applies a unit, and clears its padding: (B, H, W, C) -> (B, ceil(H / step), ceil(W / step), filters)."""
-        x = self.conv(x, f"{unit.name}_conv", unit.filters, unit.kernel, unit.step, unit.layer)
-        x = self.norm(x, f"{unit.name}_norm", unit.stride, unit.zero_norm)
+        x = self.conv_and_norm(x, unit)
         if unit.relu:
             x = keras.layers.ReLU()(x)
-        return self.clear_padding(x, unit.stride)
+        return self.clear_padding(x, unit.stride) if unit.clear else x

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import keras
 
 from kfpn.config.model import Task
-from kfpn.config.run import Config
+from kfpn.config.run import Config, UsedPrecision
 from kfpn.runs.thresholds import read_thresholds
+from kfpn.runs.used_precision import in_fastest_form, policy_of_use
 from kfpn.runs.workdir import Workdir
 
 if TYPE_CHECKING:
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
 
 def load_trained_detector(
-    workdir: str | os.PathLike, padded: bool = False, max_detections: int | None = None
+    workdir: str | os.PathLike,
+    padded: bool = False,
+    max_detections: int | None = None,
+    precision: UsedPrecision | None = None,
 ) -> keras.Model:
     """Loads the trained detector of a work directory, under the current Keras dtype policy.
 
@@ -27,6 +31,8 @@ def load_trained_detector(
         workdir: work directory of `kfpn train`, finished or not.
         padded: whether the model gets the second input `image_sizes`, see `build_detector`.
         max_detections: detections an image at most; None: as the run has it.
+        precision: another dtype policy, see `kfpn.runs.used_precision`; the model is then in the form that is fastest for it, and
+            can't be saved. None: the current one.
 
     Returns:
         The inference model with the weights of the best evaluation (the last weights without validation data), and the
@@ -41,7 +47,11 @@ def load_trained_detector(
     opened = Workdir(workdir)
     require_trained(opened)
     config = limited(opened.read_config(), max_detections)
-    model = inference_model(load_submodels(opened), config.model, padded)
+    with policy_of_use(precision, config):
+        submodels, nms = load_submodels(opened), "rounds"
+        if precision is not None:
+            submodels, nms = in_fastest_form(submodels, config)
+        model = inference_model(submodels, config.model, padded, nms)
     model.class_names, model.category_ids = opened.read_classes()
     model.input_config = config.input
     if (thresholds := read_thresholds(opened)) is not None:
@@ -60,12 +70,15 @@ def limited(config: Config, max_detections: int | None) -> Config:
     return dataclasses.replace(config, model=dataclasses.replace(config.model, max_detections=max_detections))
 
 
-def load_fast_rcnn(workdir: str | os.PathLike, max_detections: int | None = None) -> keras.Model:
+def load_fast_rcnn(
+    workdir: str | os.PathLike, max_detections: int | None = None, precision: UsedPrecision | None = None
+) -> keras.Model:
     """Loads the detector of a run on fixed proposals.
 
     Args:
         workdir: work directory of `kfpn train --proposals`, finished or not.
         max_detections: detections an image at most; None: as the run has it.
+        precision: as for `load_trained_detector`.
 
     Returns:
         The model of `fast_rcnn_model`, with the attributes `class_names` and `category_ids`.
@@ -77,7 +90,9 @@ def load_fast_rcnn(workdir: str | os.PathLike, max_detections: int | None = None
 
     opened = Workdir(workdir)
     require_trained(opened, rpn=False)
-    model = fast_rcnn_model(load_submodels(opened), limited(opened.read_config(), max_detections).model)
+    config = limited(opened.read_config(), max_detections)
+    with policy_of_use(precision, config):
+        model = fast_rcnn_model(load_submodels(opened), config.model)
     model.class_names, model.category_ids = opened.read_classes()
     return model
 
@@ -92,7 +107,8 @@ def load_proposals_model(workdir: str | os.PathLike) -> keras.Model:
 
     opened = Workdir(workdir)
     nms = "kernel" if keras.backend.backend() == "tensorflow" else "rounds"
-    return proposals_model(load_submodels(opened), opened.read_config().model, nms=nms)
+    config = opened.read_config()
+    return proposals_model(in_fastest_form(load_submodels(opened), config)[0], config.model, nms=nms)
 
 
 def require_trained(workdir: Workdir, weights: Path | None = None, rpn: bool = True, task: Task = "detections") -> None:
@@ -149,13 +165,19 @@ def _require_task(workdir: Workdir, task: Task) -> None:
     )
 
 
-def load_segmenter(workdir: str | os.PathLike, padded: bool = False, max_segments: int | None = None) -> keras.Model:
+def load_segmenter(
+    workdir: str | os.PathLike,
+    padded: bool = False,
+    max_segments: int | None = None,
+    precision: UsedPrecision | None = None,
+) -> keras.Model:
     """Loads what a run with `--task segments` has trained, under the current Keras dtype policy.
 
     Args:
         workdir: work directory of `kfpn train --task segments`, finished or not.
         padded: whether the model gets the second input `image_sizes`.
         max_segments: segments an image; None: as the run has it.
+        precision: another dtype policy, see `kfpn.runs.used_precision`; None: the current one.
 
     Returns:
         The model of `kfpn.build_segmenter` with the weights of the best evaluation (the last weights without validation data), and the
@@ -168,9 +190,10 @@ def load_segmenter(workdir: str | os.PathLike, padded: bool = False, max_segment
 
     opened = Workdir(workdir)
     require_trained(opened, rpn=False, task="segments")
-    config, submodels = opened.read_config(), load_segment_submodels(opened)
+    config = opened.read_config()
     network = config.model if max_segments is None else dataclasses.replace(config.model, max_segments=max_segments)
-    model = segments_model(submodels, network, padded)
+    with policy_of_use(precision, config):
+        model = segments_model(load_segment_submodels(opened), network, padded)
     model.input_config = config.input
     return model
 

@@ -12,6 +12,7 @@ MAY_DIFFER = (
     "cross_device",
     "cpu_devices",
     "accumulate",
+    "compile",
     "jit_compile",
     "deterministic",
     "on_nan",

@@ -21,7 +21,7 @@ def announce_shapes(step: Callable, config: Config, shape_of: Callable[[Any], tu
         shape = shape_of(batch)
         if shape not in seen:
             seen.add(shape)
-            verb = "compiles" if config.jit_compile and not config.masks_on_host else "traces"
+            verb = "compiles" if config.jit_compile and config.compile != "off" else "traces"
             say(f"{verb} the step for images of {shape[1]} x {shape[2]}; this takes a while, once")
         return step(batch)
 

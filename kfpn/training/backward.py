@@ -23,6 +23,7 @@ class Backward:
         submodels: of the detector; `.weights_model` holds every variable.
         config: the run's.
         losses: (submodels, config, batch, noise) -> losses of each image.
+        computed: submodels over the same variables, in the form in which the losses are computed; None: `submodels`.
 
     Attributes:
         names: names of the losses, of their sum `loss` and of `STOP`, in the order in which they open the vector; known after
@@ -39,8 +40,8 @@ class Backward:
         the loss scale times the sum; and the values of `moving` from before the call.
     """
 
-    def __init__(self, submodels: Any, config: Config, losses: LossesFunction):
-        self.submodels = submodels
+    def __init__(self, submodels: Any, config: Config, losses: LossesFunction, computed: Any = None):
+        self.submodels = submodels if computed is None else computed
         self.config = config
         self.losses = losses
         model = submodels.weights_model

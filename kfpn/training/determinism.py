@@ -20,15 +20,15 @@ def with_determinism(config: Config) -> Config:
         config: the run's.
 
     Returns:
-        The configuration that the run is built with: on GPUs `jit_compile` is off.
+        The configuration that the run is built with: on GPUs `compile` is off.
     """
     if not config.deterministic:
         return config
     tf.config.experimental.enable_op_determinism()
-    if not (config.jit_compile and tf.config.list_physical_devices("GPU")):
+    if not (config.jit_compile and config.compile != "off" and tf.config.list_physical_devices("GPU")):
         return config
     warnings.warn(
-        "jit_compile is off: with --deterministic XLA has no gradient of max pooling on GPUs, and chooses kernels by their time",
+        "compile is off: with --deterministic XLA has no gradient of max pooling on GPUs, and chooses kernels by their time",
         stacklevel=2,
     )
-    return replace(config, jit_compile=False)
+    return replace(config, compile="off")

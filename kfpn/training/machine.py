@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 
 from kfpn.config.auto_facts import MachineFacts
 from kfpn.config.run import Config
+from kfpn.runs.fast_bfloat16 import has_fast_bfloat16
 
 if TYPE_CHECKING:
     from kfpn.training.distribution.cluster import Cluster
 
-_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
-"""Instructions of x86 processors, as Linux calls them. oneDNN, which TensorFlow's convolutions use, needs one of them."""
 _BFLOAT16_CAPABILITY = 8
 """NVIDIA's compute capability from which on GPUs multiply bfloat16 (Ampere)."""
 
@@ -27,7 +26,7 @@ def machine_facts(config: Config, cluster: "Cluster | None" = None) -> MachineFa
         cluster: of the run; with several workers each has to call this at the same point, and all get the same facts: the least
             cores and memory that one of them has, and all their GPUs.
     """
-    own = replace(_own_gpus(config) or MachineFacts(fast_bfloat16=_cpu_has_bfloat16()), cores=usable_cores())
+    own = replace(_own_gpus(config) or MachineFacts(fast_bfloat16=_computes_bfloat16_fast()), cores=usable_cores())
     if cluster is None or not cluster.several:
         return own
     memory, gpus = min(cluster.gather(own.gpu_memory or 0)), cluster.gather(own.gpus)
@@ -78,6 +77,13 @@ def _gpus_of_jax(config: Config) -> MachineFacts | None:
     )
 
 
+def _computes_bfloat16_fast() -> bool:
+    import keras
+
+    # JAX computes on a CPU by XLA, which has no products in bfloat16 there.
+    return keras.backend.backend() == "tensorflow" and has_fast_bfloat16()
+
+
 def _may_have_gpu() -> bool:
     if "tensorflow" in sys.modules:
         return True
@@ -113,11 +119,3 @@ def _quota_2(cgroup: Path) -> tuple[int, int]:
 def _quota_1(cgroup: Path) -> tuple[int, int]:
     folder = cgroup / "cpu"
     return int((folder / "cpu.cfs_quota_us").read_text()), int((folder / "cpu.cfs_period_us").read_text())
-
-
-def _cpu_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    try:
-        lines = cpuinfo.read_text().splitlines()
-    except OSError:
-        return False
-    return any(not _BFLOAT16_FLAGS.isdisjoint(line.split()) for line in lines if line.startswith("flags"))

@@ -8,10 +8,18 @@ from typing import Any
 import tensorflow as tf
 
 from kfpn.config.run import Config
+from kfpn.kernels.plain_features import plain_form
+from kfpn.modeling.segment_submodels import SegmentSubmodels
+from kfpn.modeling.submodels import Submodels
 from kfpn.training.backward import STOP, Backward, LossesFunction
 from kfpn.training.distribution.strategy import replica_batch_size
 from kfpn.training.optimizer import Optimizer
+from kfpn.training.progress import say
 from kfpn.training.sampler_noise import NoiseShapesFunction, noise_of, specs_of
+from kfpn.training.step_form import describe_form, step_form, uses_gpu
+
+NetworkParts = (Submodels, SegmentSubmodels)
+"""What `plain_form` builds anew."""
 
 
 def build_train_step(
@@ -59,11 +67,16 @@ def build_train_step(
             stacklevel=2,
         )
     synchronizes = _synchronizes(submodels.weights_model, config, strategy)
-    compiles = _compiles(config, synchronizes)
-    parts = _ReplicaStep(Backward(submodels, config, losses), config, optimizer, strategy, noise_shapes)
+    form = step_form(config, on_gpu=uses_gpu(strategy), synchronizes=synchronizes)
+    say(describe_form(form, config))
+    computed = (
+        plain_form(submodels, config.model) if form == "islands" and isinstance(submodels, NetworkParts) else None
+    )
+    backward = Backward(submodels, config, losses, computed)
+    parts = _ReplicaStep(backward, config, optimizer, strategy, noise_shapes)
     if not synchronizes:
-        parts.share_trace(compiles)
-    if compiles:
+        parts.share_trace(form == "whole")
+    if form != "off":
         parts.compile_update()
 
     @tf.function(autograph=False)
@@ -189,21 +202,3 @@ def _has_synchronized(model: Any) -> bool:
     return any(
         getattr(layer, "synchronized", False) or _has_synchronized(layer) for layer in getattr(model, "layers", [])
     )
-
-
-def _compiles(config: Config, synchronizes: bool) -> bool:
-    if config.jit_compile and config.masks_on_host:
-        warnings.warn(
-            f"the step is not compiled: sampling.mask_targets {config.sampling.mask_targets} makes the masks' targets on the host, "
-            "which XLA can't call; --sampling.mask-targets grid makes them in a compiled step, nearly the same",
-            stacklevel=3,
-        )
-        return False
-    if config.jit_compile and synchronizes:
-        # sync_bn sums statistics over replicas inside the graph, which TensorFlow can't do in a compiled function.
-        warnings.warn(
-            "jit_compile is off: sync_bn and XLA don't go together under strategies mirrored and multi_worker",
-            stacklevel=3,
-        )
-        return False
-    return config.jit_compile

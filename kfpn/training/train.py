@@ -34,6 +34,7 @@ from kfpn.training.interrupt import Interrupted, Interruption
 from kfpn.training.loop import Loop, Run
 from kfpn.training.nonfinite.recorder import Recorder
 from kfpn.training.pace import Pace
+from kfpn.training.precision_choice import with_precision
 from kfpn.training.profile_steps import StepProfile
 from kfpn.training.progress import say
 from kfpn.training.results import measure_recall, read_final, summary_line, write_final
@@ -110,6 +111,7 @@ def _open(
     if data.val_source is not None and config.model.task == "detections":
         warn_of_crowded_images(data.val_source, config.model)
     config = replace(config, model=replace(config.model, num_classes=len(source.class_names)))
+    config = with_precision(config, workdir, cluster)
     backend = backend.with_devices(config)
     # A run that goes on has its own weights: the file that it began with may be gone.
     initial_weights = read_trained_weights(config.init) if config.init and not workdir.has_checkpoints() else None

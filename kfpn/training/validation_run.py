@@ -22,6 +22,7 @@ from kfpn.modeling.fast_rcnn import fast_rcnn_model
 from kfpn.modeling.submodels import Submodels
 from kfpn.plotting.curves import plot_curves
 from kfpn.runs.atomic_files import write_json
+from kfpn.runs.used_precision import in_fastest_form
 from kfpn.runs.workdir import Workdir
 from kfpn.training.backends.training_backend import TrainingBackend
 from kfpn.training.best_weights import BEST_BY
@@ -64,7 +65,8 @@ class ValidationRun:
         tiles = tiles_in_force(None, config.input)
         self._tile_source = TileSource(source, tiles) if tiles else source
         if proposals is None:
-            model = inference_model(submodels, config.model, padded=True)
+            fastest, nms = in_fastest_form(submodels, config)
+            model = inference_model(fastest, config.model, padded=True, nms=nms)
         else:
             model = fast_rcnn_model(submodels, config.model)
         # It is made once, so that it is traced once.

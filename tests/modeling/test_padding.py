@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import kfpn
-from kfpn.export.saved_model.sparse_roi_align import SparseRoIAlign
+from kfpn.kernels.sparse_roi_align import SparseRoIAlign
 from kfpn.modeling.detector import Detector, inference_model
 from kfpn.modeling.layers import PadToMultiple
 from kfpn.modeling.pooling import RoIAlign

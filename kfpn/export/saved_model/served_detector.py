@@ -12,8 +12,8 @@ from kfpn.export.saved_model.full_masks import FULL_MASKS, full_masks_of, mask_c
 from kfpn.export.saved_model.graph_images import ImageBatch, batch_of_pixels
 from kfpn.export.saved_model.request_limits import USUAL_LIMITS, RequestLimits
 from kfpn.export.saved_model.served_images import ServedImages, to_sent_images
-from kfpn.export.saved_model.sparse_roi_align import SparseRoIAlign
 from kfpn.export.trained import TrainedDetector
+from kfpn.kernels.sparse_roi_align import SparseRoIAlign
 from kfpn.modeling.detector import Detector
 from kfpn.modeling.stages import Stages
 

@@ -44,17 +44,19 @@ def bottleneck(units: Units, x, block: Block):
     """Applies 1x1, 3x3 and 1x1: (B, H, W, C) -> (B, ceil(H / step), ceil(W / step), 4 filters)."""
     name, filters, stride, step, output_name = block
     first_step, second_step = (step, 1) if units.config.stride_on == "1x1" else (1, step)
-    shortcut = _shortcut(units, x, block, 4 * filters)
+    shortcut = _shortcut(units, x, block, 4 * filters, clear=False)
     y = units.unit(x, ConvUnit(f"{name}_1", filters, 1, stride // second_step, first_step))
-    y = units.unit(y, ConvUnit(f"{name}_2", filters, 3, stride, second_step))
-    y = units.unit(y, ConvUnit(f"{name}_3", 4 * filters, 1, stride, relu=False, zero_norm=True))
+    y = units.unit(y, ConvUnit(f"{name}_2", filters, 3, stride, second_step, clear=False))
+    y = units.unit(y, ConvUnit(f"{name}_3", 4 * filters, 1, stride, relu=False, zero_norm=True, clear=False))
     return keras.layers.ReLU(name=output_name)(keras.layers.Add()([shortcut, y]))
 
 
-def _shortcut(units: Units, x, block: Block, channels: int):
+def _shortcut(units: Units, x, block: Block, channels: int, clear: bool = True):
     if block.step == 1 and x.shape[-1] == channels:
         return x
-    return units.unit(x, ConvUnit(f"{block.name}_shortcut", channels, 1, block.stride, block.step, relu=False))
+    return units.unit(
+        x, ConvUnit(f"{block.name}_shortcut", channels, 1, block.stride, block.step, relu=False, clear=clear)
+    )
 
 
 class ResNet(NamedTuple):
@@ -105,7 +107,7 @@ def stem(units: Units, x):
     x = units.unit(x, ConvUnit("stem", units.config.backbone_width, 7, stride=2, step=2, layer=stem_layers.Conv2D))
     # No output of a ReLU is below zero, so padding with zeros changes no maximum.
     x = keras.layers.ZeroPadding2D(1)(x)
-    x = stem_layers.MaxPooling2D()(x)
+    x = units.max_pool(x)
     return units.clear_padding(x, 4)
 
 

@@ -64,10 +64,11 @@ class JaxBackend:
 
     def trained_config(self, config: Config) -> Config:
         """Returns the configuration with a compiled step: JAX runs no other. Batch norms take their statistics over all devices."""
-        if config.jit_compile:
+        if config.jit_compile and config.compile in ("auto", "whole"):
             return config
-        warnings.warn("jit_compile False changes nothing with KERAS_BACKEND=jax: JAX compiles each step", stacklevel=3)
-        return replace(config, jit_compile=True)
+        asked = config.compile if config.jit_compile else "off"
+        warnings.warn(f"compile {asked} changes nothing with KERAS_BACKEND=jax: JAX compiles each step", stacklevel=3)
+        return replace(config, jit_compile=True, compile="auto")
 
     def with_determinism(self, config: Config) -> Config:
         """Checks that XLA is deterministic where the configuration asks for it."""

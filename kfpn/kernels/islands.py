@@ -1,0 +1,24 @@
+"""Holds the forms of a step that TensorFlow's kernels and XLA share."""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from kfpn.kernels.sparse_roi_align import SparseRoIAlign
+from kfpn.modeling.forms import Forms
+
+
+class Islands(Forms):
+    """Compiles with XLA what stands between the convolutions, and pools RoIs by a sparse matrix, which XLA does not have."""
+
+    def island(self, function: Callable) -> Callable:
+        """Returns the function, compiled."""
+        return tf.function(function, jit_compile=True, autograph=False)
+
+    def align(self, layer):
+        """Returns the layer that pools by a sparse matrix."""
+        return SparseRoIAlign.from_config(layer.get_config())
+
+    def kept(self, pooled):
+        """Returns pooled RoIs as they are: TensorFlow computes nothing twice."""
+        return pooled

@@ -1,0 +1,46 @@
+"""Says in which precision a trained network is used: evaluated, or given pictures."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import keras
+
+from kfpn.config.run import Config, UsedPrecision
+from kfpn.runs.fast_bfloat16 import has_fast_bfloat16
+from kfpn.runs.precision import dtype_policy
+
+
+def used_precision(asked: UsedPrecision, config: Config) -> str:
+    """Returns the dtype policy that a trained network is used with.
+
+    Args:
+        asked: "auto": the run's own policy if that is mixed_bfloat16 and the processor is fast in it, else float32.
+        config: of the run.
+    """
+    if asked != "auto":
+        return asked
+    own = config.precision == "mixed_bfloat16" and keras.backend.backend() == "tensorflow" and has_fast_bfloat16()
+    return "mixed_bfloat16" if own else "float32"
+
+
+def policy_of_use(asked: UsedPrecision | None, config: Config) -> AbstractContextManager[None]:
+    """Returns the `with` block in which a network is built with the policy of `used_precision`; None: with the current one."""
+    return nullcontext() if asked is None else dtype_policy(used_precision(asked, config))
+
+
+def in_fastest_form(submodels: Any, config: Config) -> tuple[Any, str]:
+    """Returns submodels of a detector in the form that computes the current dtype policy fastest, and the form of NMS to go with it.
+
+    Args:
+        submodels: of `kfpn.modeling.submodels.build_submodels`.
+        config: of the run.
+    """
+    on_tensorflow = keras.backend.backend() == "tensorflow"
+    if not (on_tensorflow and keras.config.dtype_policy().name == "mixed_bfloat16" and has_fast_bfloat16()):
+        return submodels, "rounds"
+    from kfpn.evaluation.device_memory import default_device, device_kind
+    from kfpn.kernels.plain_features import plain_form
+
+    if device_kind(default_device()) == "GPU":
+        return submodels, "rounds"
+    return plain_form(submodels, config.model), "kernel"

@@ -1,0 +1,39 @@
+"""Chooses the precision of a run where none is asked for."""
+
+from dataclasses import replace
+
+from kfpn.config.auto_facts import MachineFacts
+from kfpn.config.run import Config, Precision
+from kfpn.runs.workdir import Workdir
+from kfpn.training.distribution.cluster import Cluster
+from kfpn.training.machine import machine_facts
+from kfpn.training.progress import say
+
+
+def with_precision(config: Config, workdir: Workdir, cluster: Cluster) -> Config:
+    """Returns the configuration with a dtype policy in the place of "auto": what the run began with, or what its devices are fast in.
+
+    Args:
+        config: of the run.
+        workdir: of the run; a run that goes on keeps its precision.
+        cluster: the processes that train together; each calls this at the same point.
+    """
+    if config.precision != "auto":
+        return config
+    kept = workdir.read_config().precision if workdir.config.exists() else "auto"
+    facts = machine_facts(config, cluster)
+    chosen, reason = (kept, "as the run began") if kept != "auto" else fast_precision(facts)
+    say(f"precision {chosen}: {reason}")
+    return replace(config, precision=chosen)
+
+
+def fast_precision(machine: MachineFacts) -> tuple[Precision, str]:
+    """Returns the dtype policy that a machine trains fastest in without a loss of AP, and the reason.
+
+    Args:
+        machine: what trains.
+    """
+    device = "GPU" if machine.gpus else "processor"
+    if machine.fast_bfloat16:
+        return "mixed_bfloat16", f"this {device} is fast in bfloat16"
+    return "float32", f"this {device} is not fast in bfloat16"
