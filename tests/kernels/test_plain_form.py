@@ -1,0 +1,141 @@
+"""Tests that the forms of `kfpn.kernels` give what `keras.ops` gives: maps, losses, gradients, statistics and detections."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kfpn.config.run import Config, SamplingConfig
+from kfpn.kernels.plain_features import plain_form
+from kfpn.losses.training_losses import training_losses
+from kfpn.modeling.detector import inference_model
+from kfpn.modeling.submodels import build_submodels
+from kfpn.training.backward import Backward
+from tests.modeling import tiny
+from tests.training import small_detector
+
+CASES = {
+    "frozen_bn": {"norm": "frozen_bn", "backbone": "resnet26", "stride_on": "3x3", "freeze_stages": 2},
+    "stride on 1x1": {"norm": "frozen_bn", "backbone": "resnet26", "upsampling": "bilinear", "smooth_p5": False},
+    "bn": {"norm": "bn", "norm_heads": True},
+    "gn": {"norm": "gn", "merge": "average"},
+    "c4": {"norm": "frozen_bn", "backbone": "resnet26", "pyramid": "c4"},
+    "mask": {"norm": "bn", "mask": True, "mask_channels": 8},
+    "cascade": {"norm": "frozen_bn", "cascade": True},
+    "foreign": {"norm": "frozen_bn", "padding": "foreign", "sampling_ratio": 0, "aligned": False},
+}
+
+
+def run_config(**changes):
+    sampling = SamplingConfig(rpn_batch=32, roi_batch=16)
+    return Config(model=tiny.config(**{**small_detector.SMALL, **changes}), sampling=sampling, batch_size=2)
+
+
+def padded_batch(**changes):
+    """Returns tensors of two images, one of which is padded below and right, and the noise of the samplers."""
+    arrays = small_detector.batch(**changes)
+    arrays["image_sizes"] = np.array([[64, 96], [45, 71]], "int32")
+    arrays["images"][1, 45:] = arrays["images"][1, :, 71:] = 0
+    arrays["gt_boxes"][1] = np.minimum(arrays["gt_boxes"][1], [45, 71, 45, 71])
+    tensors = {name: tf.constant(value) for name, value in arrays.items()}
+    noise = {name.removeprefix("noise_"): tensors.pop(name) for name in list(tensors) if name.startswith("noise_")}
+    return tensors, noise
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_losses_gradients_and_statistics_are_those_of_the_form_that_is_written(case):
+    config = run_config(**CASES[case])
+    submodels = build_submodels(config.model)
+    tiny.shake(submodels.weights_model)
+    batch, noise = padded_batch(**CASES[case])
+    start = [variable.numpy() for variable in submodels.weights_model.variables]
+    answers = []
+    for computed in (None, plain_form(submodels, config.model)):
+        backward = Backward(submodels, config, training_losses, computed)
+        for variable, value in zip(submodels.weights_model.variables, start, strict=True):
+            variable.assign(value)
+        values = [variable.value for variable in backward.variables]
+        run = tf.function(backward.__call__, autograph=False)
+        vector, _ = run(values, (tf.ones(()), tf.zeros(())), batch, noise)
+        losses, gradients = backward.split(vector)
+        answers.append((losses, gradients, [variable.numpy() for variable in submodels.weights_model.variables]))
+    (losses, gradients, moved), (plain_losses, plain_gradients, plain_moved) = answers
+    for name, value in losses.items():
+        np.testing.assert_allclose(plain_losses[name], value, rtol=2e-5, atol=1e-6, err_msg=name)
+    trainable = submodels.weights_model.trainable_variables
+    for variable, expected, got in zip(trainable, gradients, plain_gradients, strict=True):
+        size = float(tf.norm(expected))
+        assert float(tf.norm(got - expected)) <= 1e-3 * size + 1e-6, variable.path
+    changed = [not np.array_equal(before, after) for before, after in zip(start, moved, strict=True)]
+    assert any(changed) == (config.model.norm == "bn")
+    for expected, got in zip(moved, plain_moved, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("case", ["frozen_bn", "bn", "mask", "cascade"])
+def test_detections_are_those_of_the_form_that_is_written(case):
+    config = tiny.config(**{**small_detector.SMALL, **CASES[case]})
+    submodels = build_submodels(config)
+    tiny.shake(submodels.weights_model)
+    batch, _ = padded_batch(**CASES[case])
+    inputs = {name: batch[name] for name in ("images", "image_sizes")}
+    expected = tiny.detect(inference_model(submodels, config, padded=True), inputs)
+    got = tiny.detect(inference_model(plain_form(submodels, config), config, padded=True, nms="kernel"), inputs)
+    assert expected["num_detections"].min() > 0
+    np.testing.assert_array_equal(got["labels"], expected["labels"])
+    for name in expected.keys() - {"labels"}:
+        np.testing.assert_allclose(got[name], expected[name], atol=2e-3, err_msg=name)
+
+
+def test_in_bfloat16_features_differ_by_rounding_alone():
+    settings = {**small_detector.SMALL, **CASES["frozen_bn"]}
+    config = tiny.config(**settings)
+    exact = build_submodels(config)
+    tiny.shake(exact.weights_model)
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        half = build_submodels(config)
+        half.weights_model.set_weights(exact.weights_model.get_weights())
+        plain = plain_form(half, config)
+        batch, _ = padded_batch(**CASES["frozen_bn"])
+        inputs = {name: batch[name] for name in ("images", "image_sizes")}
+        levels = plain.padded_features(inputs)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    for name, expected in exact.padded_features(inputs).items():
+        assert levels[name].dtype == tf.bfloat16
+        error = tf.norm(tf.cast(levels[name], tf.float32) - expected) / tf.norm(expected)
+        assert 0.0 < float(error) < 0.03, name  # 8 bits of a product, over 26 layers
+
+
+def test_the_weights_are_shared_and_none_is_added():
+    config = tiny.config(**small_detector.SMALL)
+    submodels = build_submodels(config)
+    plain = plain_form(submodels, config)
+    assert plain.weights_model is submodels.weights_model
+    own = {id(variable) for variable in submodels.weights_model.variables}
+    for model in (plain.features, plain.padded_features):
+        for layer in model.layers:
+            original = getattr(layer, "layer", None) or getattr(layer, "norm", None)
+            assert {id(variable) for variable in layer.variables} <= own
+            assert original is None or {id(variable) for variable in original.variables} <= own
+
+
+def test_segments_have_the_same_losses_in_both_forms():
+    from kfpn.losses.segment_losses import segment_losses, segment_noise_shapes
+    from kfpn.modeling.segment_submodels import build_segment_submodels
+
+    model = dataclasses.replace(tiny.config(**small_detector.SMALL), task="segments")
+    config = Config(model=model, batch_size=2)
+    submodels = build_segment_submodels(model)
+    arrays, _ = padded_batch(mask=True)
+    shapes = segment_noise_shapes(config, 64, 96, 3)
+    rng = np.random.default_rng(0)
+    noise = {name: tf.constant(rng.uniform(size=(2, *shape)), tf.float32) for name, shape in shapes.items()}
+    expected = segment_losses(submodels, config, arrays, noise)
+    got = segment_losses(plain_form(submodels, model), config, arrays, noise)
+    for name, value in expected.items():
+        np.testing.assert_allclose(got[name], value, rtol=1e-4, err_msg=name)
