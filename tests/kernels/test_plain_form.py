@@ -17,14 +17,17 @@ from tests.modeling import tiny
 from tests.training import small_detector
 
 CASES = {
-    "frozen_bn": {"norm": "frozen_bn", "backbone": "resnet26", "stride_on": "3x3", "freeze_stages": 2},
-    "stride on 1x1": {"norm": "frozen_bn", "backbone": "resnet26", "upsampling": "bilinear", "smooth_p5": False},
-    "bn": {"norm": "bn", "norm_heads": True},
-    "gn": {"norm": "gn", "merge": "average"},
-    "c4": {"norm": "frozen_bn", "backbone": "resnet26", "pyramid": "c4"},
-    "mask": {"norm": "bn", "mask": True, "mask_channels": 8},
-    "cascade": {"norm": "frozen_bn", "cascade": True},
-    "foreign": {"norm": "frozen_bn", "padding": "foreign", "sampling_ratio": 0, "aligned": False},
+    "frozen_bn": {"norm": "frozen_bn", "backbone": "resnet26", "stride_on": "3x3", "mask": True, "mask_channels": 8},
+    "bn": {"norm": "bn", "merge": "average", "upsampling": "bilinear"},
+    "foreign": {
+        "norm": "gn",
+        "backbone": "resnet26",
+        "backbone_width": 32,
+        "pyramid": "c4",
+        "padding": "foreign",
+        "sampling_ratio": 0,
+        "aligned": False,
+    },
 }
 
 
@@ -74,7 +77,7 @@ def test_losses_gradients_and_statistics_are_those_of_the_form_that_is_written(c
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("case", ["frozen_bn", "bn", "mask", "cascade"])
+@pytest.mark.parametrize("case", ["frozen_bn", "bn"])
 def test_detections_are_those_of_the_form_that_is_written(case):
     config = tiny.config(**{**small_detector.SMALL, **CASES[case]})
     submodels = build_submodels(config)
