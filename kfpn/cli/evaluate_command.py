@@ -27,7 +27,8 @@ def evaluate_and_print(command: Evaluate) -> int:
     from kfpn.evaluation.coco_rows import detections_to_coco
     from kfpn.evaluation.detection_limit import full_images_line, images_at_limit
     from kfpn.evaluation.recall import recall_line
-    from kfpn.inference.evaluate import EvaluationRequest, open_evaluation
+    from kfpn.inference.evaluate import open_evaluation
+    from kfpn.inference.evaluation_request import EvaluationRequest
     from kfpn.runs.atomic_files import write_json
     from kfpn.runs.workdir import Workdir
 

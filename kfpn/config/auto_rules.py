@@ -10,9 +10,10 @@ import numpy as np
 from kfpn.config import auto_numbers as numbers
 from kfpn.config.auto_anchors import choose_anchors
 from kfpn.config.auto_draft import ChoiceLine, Draft, nested
-from kfpn.config.auto_facts import Facts, MachineFacts
+from kfpn.config.auto_facts import Facts
 from kfpn.config.auto_input import choose_input
 from kfpn.config.backbone_names import is_keras_model
+from kfpn.config.fast_precision import fast_precision
 from kfpn.config.run import Config
 
 
@@ -52,7 +53,8 @@ def choose_settings(facts: Facts, given: Mapping[str, Any] | None = None) -> Cho
     _choose_repeats(draft, facts)
     _choose_steps(draft, facts, network)
     _choose_schedule(draft, facts)
-    draft.put("precision", {"precision": "float32"}, _reason_of_precision(facts.machine))
+    precision, reason = fast_precision(facts.machine)
+    draft.put("precision", {"precision": precision}, reason)
     return Choices(nested(draft.chosen), draft.lines)
 
 
@@ -215,9 +217,3 @@ def _choose_schedule(draft: Draft, facts: Facts) -> None:
         span = 1.0 - 1.0 / max(numbers.EMA_SPAN * steps, 1.0)
         settings["optimizer.ema_decay"] = round(min(max(span, numbers.LEAST_EMA), numbers.MOST_EMA), 4)
     draft.put("schedule", settings, f"a share of {steps:,} steps")
-
-
-def _reason_of_precision(machine: MachineFacts) -> str:
-    if machine.gpus:
-        return "mixed precision is faster on a GPU and was not compared on data sets yet"
-    return "a CPU is not faster with less" if not machine.fast_bfloat16 else "bfloat16 was not measured on this CPU"

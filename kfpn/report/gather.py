@@ -15,7 +15,8 @@ from kfpn.evaluation.coco_figures import COCO_LIMITS, evaluate_coco
 from kfpn.evaluation.coco_rows import ground_truth
 from kfpn.evaluation.error_analysis import ErrorAnalysis, analyse_errors
 from kfpn.evaluation.image_errors import ImageErrors, errors_of_image
-from kfpn.inference.evaluate import EvaluationRequest, open_evaluation
+from kfpn.inference.evaluate import open_evaluation
+from kfpn.inference.evaluation_request import EvaluationRequest
 from kfpn.report.results_file import read_results, records_of
 from kfpn.runs.load import require_trained
 from kfpn.runs.workdir import Workdir

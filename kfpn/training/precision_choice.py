@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from kfpn.config.auto_facts import MachineFacts
-from kfpn.config.run import Config, Precision
+from kfpn.config.fast_precision import fast_precision
+from kfpn.config.run import Config
 from kfpn.runs.workdir import Workdir
 from kfpn.training.distribution.cluster import Cluster
 from kfpn.training.machine import machine_facts
@@ -25,15 +25,3 @@ def with_precision(config: Config, workdir: Workdir, cluster: Cluster) -> Config
     chosen, reason = (kept, "as the run began") if kept != "auto" else fast_precision(facts)
     say(f"precision {chosen}: {reason}")
     return replace(config, precision=chosen)
-
-
-def fast_precision(machine: MachineFacts) -> tuple[Precision, str]:
-    """Returns the dtype policy that a machine trains fastest in without a loss of AP, and the reason.
-
-    Args:
-        machine: what trains.
-    """
-    device = "GPU" if machine.gpus else "processor"
-    if machine.fast_bfloat16:
-        return "mixed_bfloat16", f"this {device} is fast in bfloat16"
-    return "float32", f"this {device} is not fast in bfloat16"

@@ -18,7 +18,8 @@ from kfpn.evaluation.coco_figures import FIGURES
 from kfpn.evaluation.detect import evaluate_source
 from kfpn.evaluation.recall import RECALLS, evaluate_proposals
 from kfpn.evaluation.source_pass import SourcePass
-from kfpn.inference.evaluate import EvaluationRequest, open_evaluation
+from kfpn.inference.evaluate import open_evaluation
+from kfpn.inference.evaluation_request import EvaluationRequest
 from kfpn.modeling.fast_rcnn import proposals_model
 from kfpn.modeling.submodels import build_submodels
 from kfpn.runs.workdir import Workdir

@@ -19,7 +19,8 @@ from kfpn.config.tile_options import Tiles
 from kfpn.data.formats.iterable import IterableSource
 from kfpn.evaluation.detect import detect_image
 from kfpn.evaluation.source_pass import detect_function
-from kfpn.inference.evaluate import EvaluationRequest, open_evaluation
+from kfpn.inference.evaluate import open_evaluation
+from kfpn.inference.evaluation_request import EvaluationRequest
 from kfpn.inference.image_pyramid import ImagePyramid
 from kfpn.inference.model_tiles import _settings
 from kfpn.inference.predict import predict

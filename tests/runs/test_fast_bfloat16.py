@@ -1,11 +1,12 @@
 import pytest
 
 from kfpn.config.auto_facts import MachineFacts
+from kfpn.config.fast_precision import fast_precision
 from kfpn.config.run import Config
 from kfpn.runs import used_precision
 from kfpn.runs.fast_bfloat16 import has_fast_bfloat16, has_matrix_units
 from kfpn.training import step_form
-from kfpn.training.precision_choice import fast_precision, with_precision
+from kfpn.training.precision_choice import with_precision
 
 
 @pytest.mark.parametrize(

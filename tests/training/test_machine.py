@@ -35,13 +35,6 @@ def test_the_containers_share_is_the_number_of_cores(tmp_path, monkeypatch):
         assert usable_cores(tmp_path) == cores
 
 
-@pytest.mark.parametrize("flags", ["fpu avx512_bf16 sse", "fpu amx_bf16", "fpu sse"])
-def test_a_cpu_tells_whether_it_has_bfloat16(tmp_path, flags):
-    write(tmp_path / "cpuinfo", f"processor : 0\nflags\t\t: {flags}\n")
-    assert machine._cpu_has_bfloat16(tmp_path / "cpuinfo") == ("bf16" in flags)
-    assert not machine._cpu_has_bfloat16(tmp_path / "none")
-
-
 def test_devices_that_the_cpu_is_split_into_are_no_gpus():
     facts = machine_facts(Config(cpu_devices=4))
     assert (facts.gpus, facts.gpu_memory) == (0, None)
