@@ -28,7 +28,7 @@ def run_functions(config: Config) -> tuple[Callable, Callable]:
 def with_exact_masks(losses: Callable) -> Callable:
     """Returns losses of a batch whose masks are compressed: a function of the host makes the targets of the sampled RoIs.
 
-    The RoIs are known only within the step, and XLA can't call the host, so such a step is not compiled.
+    The RoIs are known only within the step, and XLA can't call the host, so it compiles only parts of such a step.
 
     Args:
         losses: (submodels, config, batch, noise, training) -> losses of each image.

@@ -48,6 +48,6 @@ def test_on_gpus_nothing_is_compiled_and_a_line_says_so(monkeypatch):
     asked = standin.replace(config, deterministic=True)
     assert with_determinism(asked) is asked
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
-    with pytest.warns(UserWarning, match="jit_compile is off: with --deterministic XLA has no gradient of max pooling"):
-        assert not with_determinism(asked).jit_compile
+    with pytest.warns(UserWarning, match="compile is off: with --deterministic XLA has no gradient of max pooling"):
+        assert with_determinism(asked).compile == "off"
     assert len(called) == 2

@@ -78,11 +78,11 @@ def test_an_unknown_rule_is_refused():
         SamplingConfig(mask_targets="hard")
 
 
-def test_a_step_that_needs_the_host_is_not_compiled_and_says_so():
+def test_of_a_step_that_needs_the_host_the_islands_are_compiled_and_a_line_says_so():
     class WithoutVariables:
         weights_model = type("Model", (), {"trainable_variables": [], "non_trainable_variables": [], "layers": []})
 
     with pytest.warns(
-        UserWarning, match=r"the step is not compiled: sampling.mask_targets soft makes the masks' targets"
+        UserWarning, match=r"compile is islands: sampling.mask_targets soft makes the masks' targets on the host"
     ):
-        build_train_step(WithoutVariables, config("soft"), None, tf.distribute.get_strategy())
+        build_train_step(WithoutVariables, config("soft"), None, tf.distribute.OneDeviceStrategy("CPU:0"))

@@ -38,8 +38,8 @@ def test_a_step_whose_loss_is_not_finite_on_one_replica_is_skipped_by_both(repli
     assert replicas[0]["nan"]["skipped"] == [0, 1, 0]
 
 
-def test_sync_bn_on_several_replicas_turns_jit_off_with_a_message(replicas):
-    assert "jit_compile is off" in replicas[1]
+def test_of_steps_with_sync_bn_on_several_replicas_the_islands_are_compiled_and_a_line_says_so(replicas):
+    assert "compile is islands: sync_bn" in replicas[1]
 
 
 def test_an_overflow_on_one_replica_skips_the_step_on_both(replicas):
