@@ -32,7 +32,7 @@ REFUSED = {
 Precision = Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"]
 UsedPrecision = Literal["auto", "float32", "mixed_bfloat16"]
 """The precision in which a trained network is used, see `kfpn.runs.used_precision.used_precision`."""
-Compile = Literal["auto", "whole", "islands", "off"]
+Compile = Literal["auto", "whole", "islands", "off", "measure"]
 OnNan = Literal["stop", "skip"]
 CheckImages = Literal["full", "once", "none"]
 
@@ -91,7 +91,7 @@ class Config:
     compile: Compile = "auto"
     """What XLA compiles of a step, once for each padded image size. whole: forward and backward. islands: what stands between the
     convolutions, which TensorFlow's own kernels compute. off: nothing. auto: islands on processors that are fast in bfloat16, and whole
-    elsewhere (docs/speed.md)."""
+    elsewhere (docs/speed.md). measure: whole or islands, by the time of some steps at the first start; the run keeps the choice."""
     jit_compile: bool = True
     """The old form of `compile`: --no-jit-compile is --compile off."""
     deterministic: bool = False

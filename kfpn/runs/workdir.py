@@ -49,6 +49,7 @@ class Workdir:
         self.report = self.path / "report.html"
         self.thresholds = self.path / "thresholds.json"
         self.minutes = self.path / "minutes.json"
+        self.compile = self.path / "compile.json"
         self.lock = self.path / ".lock"
 
     def check_writable(self) -> None:

@@ -54,7 +54,7 @@ def uses_gpu(strategy: Any) -> bool:
 def _asked_form(config: Config, on_gpu: bool) -> StepForm:
     if not config.jit_compile or config.compile == "off":
         return "off"
-    if config.compile != "auto":
+    if config.compile in ("whole", "islands"):
         return config.compile
     if on_gpu:
         return "whole"

@@ -32,6 +32,7 @@ from kfpn.training.distribution.worker_stubs import ReadWorkdir
 from kfpn.training.frozen_weights import warn_of_frozen_weights
 from kfpn.training.interrupt import Interrupted, Interruption
 from kfpn.training.loop import Loop, Run
+from kfpn.training.measured_form import with_measured_form
 from kfpn.training.nonfinite.recorder import Recorder
 from kfpn.training.pace import Pace
 from kfpn.training.precision_choice import with_precision
@@ -179,6 +180,7 @@ def _loop(setup: Setup, trainee: Trainee, checkpoints: Checkpoints, progress: Pr
     if progress.step:
         say(f"goes on from step {progress.step}" + (f" of {pace.last}" if pace.last_is_known else ""))
     evaluate = _validation_run(setup, submodels)
+    config = _with_form(setup, trainee, progress)
     step = backend.train_step(submodels, config, optimizer)
     step = explain_memory(announce_shapes(step, config, backend.local_shape), config, backend.shares)
     if isinstance(pace, TimeBudget):
@@ -202,6 +204,18 @@ def _loop(setup: Setup, trainee: Trainee, checkpoints: Checkpoints, progress: Pr
     )
     with profile:
         Loop(run).train(partial(backend.batches, data, config))
+
+
+def _with_form(setup: Setup, trainee: Trainee, progress: Progress) -> Config:
+    """Returns the configuration with a form of the steps in the place of `compile` measure."""
+    config, backend = setup.config, setup.backend
+
+    def measured(asked: Config) -> Callable[[], Any]:
+        step = backend.train_step(trainee.submodels, asked, trainee.optimizer)
+        batch = next(backend.batches(setup.data, config, progress.step))
+        return lambda: float(step(batch)["loss"])
+
+    return with_measured_form(config, setup.workdir, setup.cluster, trainee.variables, measured)
 
 
 def _validation_run(
