@@ -141,10 +141,12 @@ class Contender:
         self.seconds = []
 
     def run(self):
+        """Takes a run, and keeps its seconds."""
         self._say("run")
         self.seconds.append(self._answer())
 
     def end(self):
+        """Ends the process, and returns its peak memory in GB."""
         self._say("end")
         return self._answer()
 
