@@ -70,7 +70,9 @@ def test_losses_gradients_and_statistics_are_those_of_the_form_that_is_written(c
     trainable = submodels.weights_model.trainable_variables
     for variable, expected, got in zip(trainable, gradients, plain_gradients, strict=True):
         size = float(tf.norm(expected))
-        assert float(tf.norm(got - expected)) <= 1e-3 * size + 1e-6, variable.path
+        # With group norms the written form itself differs by .0065 between XLA and TensorFlow.
+        limit = 1e-2 if config.model.norm == "gn" else 1e-3
+        assert float(tf.norm(got - expected)) <= limit * size + 1e-6, variable.path
     changed = [not np.array_equal(before, after) for before, after in zip(start, moved, strict=True)]
     assert any(changed) == (config.model.norm == "bn")
     for expected, got in zip(moved, plain_moved, strict=True):
