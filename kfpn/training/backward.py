@@ -1,4 +1,4 @@
-"""Computes losses and gradients of one replica's images, as one vector that is summed over the replicas."""
+"""Computes losses and gradients of one replica's images, where there are several as one vector that is summed over them."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -24,9 +24,10 @@ class Backward:
         config: the run's.
         losses: (submodels, config, batch, noise) -> losses of each image.
         computed: submodels over the same variables, in the form in which the losses are computed; None: `submodels`.
+        packed: whether all results stand behind one another in one vector, which several replicas sum at once.
 
     Attributes:
-        names: names of the losses, of their sum `loss` and of `STOP`, in the order in which they open the vector; known after
+        names: names of the losses, of their sum `loss` and of `STOP`, in the order in which they open the results; known after
             a call.
         moving: variables that the forward pass moves, the statistics of batch norms that train; known after a call.
 
@@ -36,11 +37,14 @@ class Backward:
         batch, noise: name -> (B, ...), of this replica.
 
     Returns:
-        The vector (N,) float32 of the losses (means over the global batch), their sum, the wish to stop, and all gradients of
-        the loss scale times the sum; and the values of `moving` from before the call.
+        The results: (L,) float32 of the losses (means over the global batch), their sum and the wish to stop, and then each gradient of
+        the loss scale times the sum; `packed`: one vector (N,) of all that. And the values of `moving` from before the call.
     """
 
-    def __init__(self, submodels: Any, config: Config, losses: LossesFunction, computed: Any = None):
+    def __init__(
+        self, submodels: Any, config: Config, losses: LossesFunction, computed: Any = None, packed: bool = True
+    ):
+        self.packed = packed
         self.submodels = submodels if computed is None else computed
         self.config = config
         self.losses = losses
@@ -56,7 +60,7 @@ class Backward:
         controls: tuple[tf.Tensor, tf.Tensor],
         batch: Mapping[str, tf.Tensor],
         noise: Mapping[str, tf.Tensor],
-    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
         """Computes losses and gradients, see the class."""
         scale, stop = controls
         before = [tf.convert_to_tensor(variable) for variable in variables]
@@ -83,15 +87,21 @@ class Backward:
         self.moving = [self.variables[index] for index in moved]
         for index in moved:
             variables[index].assign(after[index])
-        rows = [tf.reshape(tf.convert_to_tensor(gradient), [-1]) for gradient in gradients]
-        return tf.concat([tf.stack(list(values.values())), *rows], axis=0), [before[index] for index in moved]
+        results = [tf.stack(list(values.values())), *map(tf.convert_to_tensor, gradients)]
+        if self.packed:
+            results = [tf.concat([tf.reshape(result, [-1]) for result in results], axis=0)]
+        return results, [before[index] for index in moved]
 
-    def split(self, vector: tf.Tensor) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
-        """Returns the losses and the gradients that a vector holds.
+    def split(self, results: Sequence[tf.Tensor]) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
+        """Returns the losses and the gradients that results hold.
 
         Args:
-            vector: (N,) float32 of a call, or a sum of such vectors.
+            results: of a call, or a sum of such.
         """
+        if not self.packed:
+            first, *gradients = results
+            return dict(zip(self.names, tf.unstack(first), strict=True)), gradients
+        (vector,) = results
         sizes = [math.prod(variable.shape) for variable in self.trainable]
         first, *rows = tf.split(vector, [len(self.names), *sizes])
         gradients = [tf.reshape(row, v.shape) for row, v in zip(rows, self.trainable, strict=True)]

@@ -8,13 +8,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from kfpn.config.run import Config
+from kfpn.config.run import Compile, Config
 from kfpn.runs.atomic_files import read_json, write_json
 from kfpn.runs.workdir import Workdir
 from kfpn.training.distribution.cluster import Cluster
 from kfpn.training.progress import say
 
-MEASURED = ("whole", "islands")
+MEASURED: tuple[Compile, ...] = ("whole", "islands")
 """The forms that are measured, values of `Config.compile`."""
 TIMED_STEPS = 3
 

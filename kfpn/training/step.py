@@ -72,7 +72,7 @@ def build_train_step(
     computed = (
         plain_form(submodels, config.model) if form == "islands" and isinstance(submodels, NetworkParts) else None
     )
-    backward = Backward(submodels, config, losses, computed)
+    backward = Backward(submodels, config, losses, computed, packed=strategy.num_replicas_in_sync > 1)
     parts = _ReplicaStep(backward, config, optimizer, strategy, noise_shapes)
     if not synchronizes:
         parts.share_trace(form == "whole")
@@ -141,13 +141,14 @@ class _ReplicaStep:
         variables = [own[number % len(own)] for own in self._of_replicas]
         images, noise = noise_of(batch, self.config, self.noise_shapes)
         controls = self.optimizer.loss_scale, self.optimizer.stop_requested
-        vector, before = accumulate(partial(trace, variables, controls), self.config.accumulate, images, noise)
-        vector = context.all_reduce(tf.distribute.ReduceOp.SUM, vector)
-        return self.optimizer.on_each_device(self._update, vector, before)
+        results, before = accumulate(partial(trace, variables, controls), self.config.accumulate, images, noise)
+        if self.backward.packed:
+            results = [context.all_reduce(tf.distribute.ReduceOp.SUM, results[0])]
+        return self.optimizer.on_each_device(self._update, results, before)
 
-    def update(self, vector: tf.Tensor, before: list[tf.Tensor]) -> dict[str, tf.Tensor]:
+    def update(self, computed: list[tf.Tensor], before: list[tf.Tensor]) -> dict[str, tf.Tensor]:
         """Updates the variables of one device with the sum over all replicas."""
-        values, gradients = self.backward.split(vector)
+        values, gradients = self.backward.split(computed)
         results = self.optimizer.update(gradients, values["loss"])
         applied = results.pop("applied")
         for variable, old in zip(self.backward.moving, before, strict=True):
@@ -160,11 +161,11 @@ class _ReplicaStep:
 
 def accumulate(
     backward: Callable, parts: int, batch: dict[str, tf.Tensor], noise: dict[str, tf.Tensor]
-) -> tuple[tf.Tensor, list[tf.Tensor]]:
-    """Sums the vectors of `backward` over equal parts of a batch, computed one after the other.
+) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+    """Sums the results of `backward` over equal parts of a batch, computed one after the other.
 
     Args:
-        backward: (batch, noise) -> vector, and what the forward pass moved, as it was before.
+        backward: (batch, noise) -> tensors, and what the forward pass moved, as it was before.
         parts: number of parts, a divisor of the batch size.
         batch, noise: name -> (B, ...), B static.
 
@@ -177,12 +178,15 @@ def accumulate(
     before: Any = None
     for first in range(parts):
         # Each part waits for the one before it, so that it can reuse its memory.
-        with tf.control_dependencies([] if total is None else [total]):
+        with tf.control_dependencies(total or []):
             # A part takes every parts-th image, not neighbours. Over all replicas a part then holds the same images
             # for any number of replicas, and sync_bn has the same statistics.
             part = [{name: tf.identity(value[first::parts]) for name, value in d.items()} for d in (batch, noise)]
-            vector, moved = backward(*part)
-            total, before = (vector, moved) if total is None else (total + vector, before)
+            results, moved = backward(*part)
+            if total is None:
+                total, before = results, moved
+            else:
+                total = [sofar + more for sofar, more in zip(total, results, strict=True)]
     return total, before
 
 
