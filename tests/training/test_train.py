@@ -22,7 +22,7 @@ from kfpn.runs.load import load_submodels, load_trained_detector
 from kfpn.runs.workdir import Workdir
 from kfpn.training.frozen_weights import warn_of_frozen_weights
 from kfpn.training.train import train
-from tests.eager import eagerly, graphs
+from tests.eager import eagerly
 from tests.training.made_up import source
 
 
@@ -156,8 +156,7 @@ def test_validation_data_must_have_the_same_classes(config):
 
 
 def test_without_validation_data_there_is_no_recall(config, tmp_path):
-    # The step is a graph here, as it is for users.
-    with graphs(), pytest.warns(UserWarning, match="no validation data"):
+    with pytest.warns(UserWarning, match="no validation data"):
         final = train(replace(config, workdir=str(tmp_path), steps=1), source(0, 4))
     assert "proposals" not in final
     assert "proposals" not in json.loads((tmp_path / "final.json").read_text())

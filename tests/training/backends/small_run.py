@@ -12,6 +12,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 ABSENT = ("tensorflow", "tensorflow_datasets")
 
 
@@ -27,7 +29,7 @@ def config(workdir, **changes):
 
     base = preset("shapes")
     network = {
-        "backbone": "resnet18", "backbone_width": 32, "pyramid_channels": 16, "head_width": 32, "norm": "gn", "num_classes": 2,
+        "backbone": "resnet18", "backbone_width": 8, "pyramid_channels": 16, "head_width": 32, "norm": "bn", "num_classes": 2,
         "freeze_stages": 0, "pre_nms_train": 30, "post_nms_train": 30, "pre_nms_test": 30, "post_nms_test": 30,
     }  # fmt: skip
     rule = {"learning_rate": 0.001, "reference_batch": 4, "warmup_steps": 5, "clip_norm": 1.0, "ema_decay": 0.9}
@@ -74,6 +76,12 @@ def trained(workdir, kill_at=None, command=None, **changes):
         return kfpn.train(settings, made_up.source(0, 8, **kind), made_up.source(100, 3, name="validation", **kind))
     except ValueError as error:
         return {"error": str(error)}
+
+
+def rows_of(workdir, *names):
+    """Returns the rows of training metrics: (steps, names)."""
+    rows = [json.loads(line) for line in (Path(workdir) / "metrics.jsonl").read_text().splitlines()]
+    return np.array([[row[name] for name in names] for row in rows if "lr" in row])
 
 
 if __name__ == "__main__":
