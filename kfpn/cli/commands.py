@@ -213,7 +213,7 @@ def _export(command: options.Export) -> int:
 def _benchmark(command: options.Benchmark) -> int:
     from kfpn.export.benchmark.race import benchmark, benchmark_table
 
-    figures = benchmark(command.targets, command.size, command.runs, command.image)
+    figures = benchmark(command.targets, command.size, command.runs, command.image, command.precision)
     print(benchmark_table(figures["contestants"], figures["peak"]))
     print(
         f"\npeak of this machine's convolutions: {figures['peak']:.0f} GFLOP/s; image of {command.size[0]} x {command.size[1]}"

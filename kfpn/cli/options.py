@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import operator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -254,6 +254,8 @@ class Benchmark:
     """A picture, resized to `size`. None: noise."""
     runs: int = 7
     """Runs of each, in turns, after two that warm up."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of work directories, and of .onnx files in OpenVINO. auto: float32, and a row in bfloat16 where the processor has instructions for it."""
 
     def __post_init__(self) -> None:
         if not self.targets:

@@ -7,13 +7,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from kfpn.export.asset_files import CLASSES, SEGMENTS
 from kfpn.export.trained import TrainedDetector, TrainedSegmenter
 from kfpn.runs.atomic_files import write_json
-
-CLASSES = Path("assets") / "classes.json"
-"""Place of the class names and category ids in a SavedModel."""
-SEGMENTS = Path("assets") / "segments.json"
-"""Place of what is to be known of segments in a SavedModel."""
 
 
 def detection_outputs(
@@ -93,6 +89,7 @@ def write_facts(path: Path, trained: TrainedDetector | TrainedSegmenter) -> None
     """Writes what a client has to know beside the outputs into a SavedModel's assets.
 
     They are class names and category ids, and thresholds and the rule of pasting masks where it has them; of segments this rule.
+    An export that does not compute in float32 also says its precision.
 
     Args:
         path: the SavedModel's folder.
@@ -100,10 +97,13 @@ def write_facts(path: Path, trained: TrainedDetector | TrainedSegmenter) -> None
     """
     file = path / CLASSES
     file.parent.mkdir(exist_ok=True)
+    precision = {} if trained.precision == "float32" else {"precision": trained.precision}
     if isinstance(trained, TrainedSegmenter):
-        write_json(path / SEGMENTS, {"pasting": trained.config.model.pasting})
+        write_json(path / SEGMENTS, {"pasting": trained.config.model.pasting, **precision})
         return
     own: dict[str, Any] = {} if trained.thresholds is None else {"thresholds": list(trained.thresholds)}
     if trained.config.model.mask:
         own["pasting"] = trained.config.model.pasting
-    write_json(file, {"class_names": list(trained.class_names), "category_ids": list(trained.category_ids), **own})
+    write_json(
+        file, {"class_names": list(trained.class_names), "category_ids": list(trained.category_ids), **own, **precision}
+    )

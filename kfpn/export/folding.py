@@ -34,7 +34,7 @@ def fold_norms(submodels: Submodels, config: ModelConfig) -> Submodels:
         submodels: with their trained weights.
         config: the one they were built with. With norm "gn", and with a Keras model as backbone, the given submodels are returned.
     """
-    if _stays(config):
+    if stays(config):
         return submodels
     layers = SharedLayers()
     features, padded_features = (features_model(config, layers, padded, FoldedUnits) for padded in (False, True))
@@ -48,7 +48,7 @@ def fold_norms(submodels: Submodels, config: ModelConfig) -> Submodels:
 
 def fold_segment_norms(submodels: SegmentSubmodels, config: ModelConfig) -> SegmentSubmodels:
     """Does what `fold_norms` does for what proposes segments. The layers on windows have no batch norms, and stay."""
-    if _stays(config):
+    if stays(config):
         return submodels
     layers = SharedLayers()
     features, padded_features = (features_model(config, layers, padded, FoldedUnits) for padded in (False, True))
@@ -56,7 +56,8 @@ def fold_segment_norms(submodels: SegmentSubmodels, config: ModelConfig) -> Segm
     return assemble_segments(features, padded_features, submodels.windows)
 
 
-def _stays(config: ModelConfig) -> bool:
+def stays(config: ModelConfig) -> bool:
+    """Tells whether no norms are folded: group norms cannot be, and those of a Keras model as backbone are not."""
     return config.norm == "gn" or is_keras_model(config.backbone)
 
 

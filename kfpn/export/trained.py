@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kfpn.config.checks import require_local
 from kfpn.config.run import Config
+from kfpn.export.asset_files import ExportPrecision
 from kfpn.export.folding import fold_norms, fold_segment_norms
 from kfpn.modeling.segment_submodels import SegmentSubmodels
 from kfpn.modeling.submodels import Submodels
@@ -33,6 +34,7 @@ class TrainedDetector:
         class_names: names of labels 0, 1, and so on.
         category_ids: the data set's own ids of these classes.
         thresholds: the least score of a detection of each label that the export gives; None: all are given.
+        precision: of `submodels`. `unfolded` are float32.
     """
 
     path: Path
@@ -42,6 +44,7 @@ class TrainedDetector:
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
     thresholds: tuple[float, ...] | None = None
+    precision: ExportPrecision = "float32"
 
 
 @dataclass(frozen=True)
@@ -53,12 +56,14 @@ class TrainedSegmenter:
         config: of the run.
         submodels: with batch norms folded into the convolutions.
         unfolded: the submodels as they were trained.
+        precision: of `submodels`. `unfolded` are float32.
     """
 
     path: Path
     config: Config
     submodels: SegmentSubmodels
     unfolded: SegmentSubmodels
+    precision: ExportPrecision = "float32"
 
 
 def open_either(workdir: str | os.PathLike, best_thresholds: bool = False) -> TrainedDetector | TrainedSegmenter:

@@ -19,6 +19,31 @@ SCORE_LIMIT = 1e-3
 MASK_LIMIT = 1e-2
 """Largest difference of a cell, 0..1, of the masks of two detections whose boxes and scores agree."""
 
+
+class ExportLimits(NamedTuple):
+    """How far an export may be from the float32 Keras model.
+
+    Attributes:
+        box: float, largest difference of a box's side, in pixels of the network's input.
+        score: float, largest difference of a score.
+        mask: float, largest difference of a cell, 0..1, of two masks that belong together.
+        unmatched: float, share of the detections that may have no counterpart within `box` and `score`.
+        unmatched_proposals: float, the same of the proposals.
+    """
+
+    box: float = BOX_LIMIT
+    score: float = SCORE_LIMIT
+    mask: float = MASK_LIMIT
+    unmatched: float = 0.0
+    unmatched_proposals: float = 0.01
+
+
+EXPORT_LIMITS = {"float32": ExportLimits(), "bfloat16": ExportLimits(0.5, 0.02, 0.1, 0.05, 0.1)}
+"""`ExportPrecision` -> limits of a SavedModel.
+
+In float32 there are hundreds of proposals, and some overlap by nearly the NMS threshold: there the last bit of a number decides which
+one stays. bfloat16 has 8 bits, so that it decides more often."""
+
 MASKS_AT = 3
 """Place of the masks in `Rows`, behind boxes, scores and labels, where a detector has a mask head."""
 
@@ -93,16 +118,20 @@ class Difference(NamedTuple):
         pasted = "" if self.pasted is None else f", pixels of all full masks {self.pasted}"
         return f", cell of a mask {self.mask:.2g} (of {self.mask_pairs} masks){pasted}" if self.mask_pairs else ""
 
-    def require_equal_masks(self, name: str) -> None:
-        """Raises ExportMismatch if masks differ by more than `MASK_LIMIT`; `name` is what gave them."""
-        if self.mask > MASK_LIMIT:
+    def require_equal_masks(self, name: str, limit: float = MASK_LIMIT) -> None:
+        """Raises ExportMismatch if masks differ by more than a limit; `name` is what gave them."""
+        if self.mask > limit:
             raise ExportMismatch(
-                f"{name} must give masks within {MASK_LIMIT} of the Keras model, got a cell that differs by {self.mask:.2g}"
+                f"{name} must give masks within {limit} of the Keras model, got a cell that differs by {self.mask:.2g}"
             )
 
 
 def compare_as_sets(
-    expected: Rows, actual: Rows, selection: Selection = EVERYTHING, score_limit: float = SCORE_LIMIT
+    expected: Rows,
+    actual: Rows,
+    selection: Selection = EVERYTHING,
+    score_limit: float = SCORE_LIMIT,
+    box_limit: float = BOX_LIMIT,
 ) -> Difference:
     """Compares detections as sets: rows with equal scores may change places, and a row at an edge may be missing.
 
@@ -110,7 +139,7 @@ def compare_as_sets(
         expected: boxes (N, 4), scores (N,), classes (N,) of Keras, and perhaps masks (N, M, M).
         actual: the same of the export, of any number of rows, with masks where `expected` has them.
         selection: how the rows of both were selected; it tells which rows may come or go, see `edge_rows`.
-        score_limit: float; rows whose scores differ by more, or whose sides by more than `BOX_LIMIT`, are unmatched.
+        score_limit, box_limit: float; rows whose scores or sides (in pixels) differ by more are unmatched.
     """
     paired = np.zeros(len(expected[1]), bool), np.zeros(len(actual[1]), bool)
     box_difference, score_difference, mask_difference = 0.0, 0.0, 0.0
@@ -118,9 +147,9 @@ def compare_as_sets(
     for i, (box, score, label) in enumerate(zip(*expected[:MASKS_AT], strict=True)):
         sides = np.abs(actual[0] - box).max(-1, initial=0.0)
         scores = np.abs(actual[1] - score)
-        usable = ~paired[1] & (actual[2] == label) & (sides <= BOX_LIMIT) & (scores <= score_limit)
+        usable = ~paired[1] & (actual[2] == label) & (sides <= box_limit) & (scores <= score_limit)
         if usable.any():
-            best = int(np.argmin(np.where(usable, sides / BOX_LIMIT + scores / score_limit, np.inf)))
+            best = int(np.argmin(np.where(usable, sides / box_limit + scores / score_limit, np.inf)))
             paired[0][i] = paired[1][best] = True
             box_difference = max(box_difference, float(sides[best]))
             score_difference = max(score_difference, float(scores[best]))
@@ -128,7 +157,7 @@ def compare_as_sets(
                 mask_difference = max(
                     mask_difference, _largest_difference(expected[MASKS_AT][i], actual[MASKS_AT][best])
                 )
-    limits = Limits(BOX_LIMIT, score_limit)
+    limits = Limits(box_limit, score_limit)
     results = expected[:MASKS_AT], actual[:MASKS_AT]
     edge = tuple(edge_rows(results, (~paired[0], ~paired[1]), selection, limits))
     unmatched = int(sum((~own).sum() for own in paired)) - len(edge)

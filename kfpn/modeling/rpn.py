@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from kfpn.config.model import ModelConfig
-from kfpn.modeling.layers import PointwiseConv2D
+from kfpn.modeling.layers import PointwiseConv2D, feature_input
 from kfpn.ops.pyramid_levels import anchors_a_cell
 
 
@@ -74,7 +74,7 @@ def rpn_head(config: ModelConfig, channels: int) -> keras.Model:
         channels: int, of every level.
     """
     anchors = anchors_a_cell(config)
-    inputs = {level: keras.Input((None, None, channels), name=level) for level in config.levels}
+    inputs = {level: feature_input((None, None, channels), level) for level in config.levels}
     if config.shared_rpn:
         by_level = dict.fromkeys(inputs, _RPNHead(channels, anchors))
     else:

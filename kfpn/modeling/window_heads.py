@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from kfpn.config.model import ModelConfig
+from kfpn.modeling.layers import feature_input
 from kfpn.ops.segment_windows import CELLS
 
 
@@ -57,7 +58,7 @@ def window_head(config: ModelConfig, channels: int, kind: str) -> WindowHead:
         channels: int, C, of every level.
         kind: "5x5" or "7x7".
     """
-    width, inputs = config.segment_width, keras.Input((None, None, channels), name=f"cells_{kind}")
+    width, inputs = config.segment_width, feature_input((None, None, channels), f"cells_{kind}")
     start = keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")  # as the box head's layers begin
     x = WindowConv2D(width, CELLS[kind], kernel_initializer=start, name=f"segment_{kind}_conv")(inputs)
     if config.norm_heads:
@@ -73,7 +74,7 @@ def window_head(config: ModelConfig, channels: int, kind: str) -> WindowHead:
 
 def _sibling(width: int, units: int, stddev: float, name: str) -> keras.Model:
     """Builds a fully connected layer on the hidden one, float32 in mixed precision as well."""
-    inputs = keras.Input((None, None, width), name=f"{name}_hidden")
+    inputs = feature_input((None, None, width), f"{name}_hidden")
     start = keras.initializers.RandomNormal(stddev=stddev)
     dense = keras.layers.Dense(units, kernel_initializer=start, name=f"{name}_logits", dtype="float32")
     return keras.Model(inputs, dense(inputs), name=name)

@@ -16,7 +16,12 @@ import numpy as np
 from tqdm import tqdm
 
 from kfpn.config.checks import require_local
+from kfpn.export.asset_files import precision_of_saved_model
+from kfpn.export.benchmark.model_precision import precision_of_onnx, precisions_of
 from kfpn.export.measure import conv_peak, gigaflops
+
+KERAS_ROWS = {"float32": "Keras (XLA)", "bfloat16": "Keras (no XLA)"}
+"""Precision of a work directory -> key of `RUNNERS`: XLA has no kernels for bfloat16 on CPUs, TensorFlow has."""
 
 
 @dataclass
@@ -26,6 +31,7 @@ class Contestant:
     Attributes:
         name: its name in the table.
         runtime: key of `RUNNERS`.
+        precision: "float32", "bfloat16" or "int8", what its convolutions and matrix products are computed in.
         path: work directory, version of a SavedModel, or ONNX file.
         seconds: duration of each run so far.
         memory: peak of its process, bytes.
@@ -36,14 +42,20 @@ class Contestant:
     name: str
     runtime: str
     path: Path
+    precision: str = "float32"
     seconds: list[float] = field(default_factory=list)
     memory: int = 0
     fault: str = ""
     gflop: float | None = None
 
 
-def contestants(targets: Sequence[str]) -> list[Contestant]:
+def contestants(targets: Sequence[str], precisions: Sequence[str] = ("float32",)) -> list[Contestant]:
     """Returns the contestants of the targets; an ONNX file runs in ONNX Runtime and in OpenVINO, where they are installed.
+
+    Args:
+        targets: work directories, SavedModels and ONNX files.
+        precisions: those that work directories and OpenVINO compute in, "float32", "bfloat16" or both. SavedModels and files of eight
+            bits have their own. ONNX Runtime computes a file as it is: on x86 it has no setting for bfloat16.
 
     Raises:
         ValueError: for a target that is none of the three kinds; it is named.
@@ -56,20 +68,26 @@ def contestants(targets: Sequence[str]) -> list[Contestant]:
             (p for p in path.glob("*/saved_model.pb") if p.parent.name.isdigit()), key=lambda p: int(p.parent.name)
         )
         if (path / "config.json").exists():
-            entrants.append(Contestant(target, "Keras (XLA)", path))
+            entrants += [Contestant(target, KERAS_ROWS[precision], path, precision) for precision in precisions]
         elif (path / "saved_model.pb").exists() or versions:
-            entrants.append(
-                Contestant(target, "SavedModel", path if (path / "saved_model.pb").exists() else versions[-1].parent)
-            )
+            version = path if (path / "saved_model.pb").exists() else versions[-1].parent
+            entrants.append(Contestant(target, "SavedModel", version, precision_of_saved_model(version)))
         elif path.is_file() and path.suffix == ".onnx":
-            for runtime, module in (("ONNX Runtime", "onnxruntime"), ("OpenVINO", "openvino")):
-                missing = "" if importlib.util.find_spec(module) else f"{module} is not installed: pip install {module}"
-                entrants.append(Contestant(target, runtime, path, fault=missing))
+            entrants += _of_onnx_file(target, precisions)
         else:
             raise ValueError(
                 f"{target} must be a work directory, a SavedModel's folder or an .onnx file, got something else"
             )
     return entrants
+
+
+def _of_onnx_file(target: str, precisions: Sequence[str]) -> Iterator[Contestant]:
+    own = precision_of_onnx(Path(target))
+    rows = [("ONNX Runtime", "onnxruntime", own)]
+    rows += [("OpenVINO", "openvino", precision) for precision in ((own,) if own == "int8" else precisions)]
+    for runtime, module, precision in rows:
+        missing = "" if importlib.util.find_spec(module) else f"{module} is not installed: pip install {module}"
+        yield Contestant(target, runtime, Path(target), precision, fault=missing)
 
 
 @contextlib.contextmanager
@@ -81,6 +99,7 @@ def _process(contestant: Contestant, image: Path) -> Iterator[subprocess.Popen]:
         contestant.runtime,
         str(contestant.path),
         str(image),
+        contestant.precision,
     ]
     environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ}
     with tempfile.TemporaryFile("w+") as errors:
@@ -152,22 +171,28 @@ def benchmark_table(entrants: Sequence[Contestant], peak: float) -> str:
 
     Args:
         entrants: after `race`.
-        peak: GFLOP/s of this machine's convolutions.
+        peak: GFLOP/s of this machine's convolutions in float32; other precisions may be above it.
     """
-    lines = ["| model | runtime | median | least | GFLOP/s | of peak | memory |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| model | runtime | precision | median | least | GFLOP/s | of peak | memory |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for one in entrants:
         if not one.seconds:
-            lines.append(f"| {one.name} | {one.runtime} | could not run: {one.fault} | | | | |")
+            lines.append(f"| {one.name} | {one.runtime} | {one.precision} | could not run: {one.fault} | | | | |")
             continue
         middle, least = statistics.median(one.seconds), min(one.seconds)
         speed = f"{one.gflop / middle:.0f} | {one.gflop / middle / peak:.2f}" if one.gflop else "- | -"
         lines.append(
-            f"| {one.name} | {one.runtime} | {middle * 1e3:.0f} ms | {least * 1e3:.0f} ms | {speed} | {one.memory / 1e9:.2f} GB |"
+            f"| {one.name} | {one.runtime} | {one.precision} | {middle * 1e3:.0f} ms | {least * 1e3:.0f} ms | {speed} "
+            f"| {one.memory / 1e9:.2f} GB |"
         )
     return "\n".join(lines)
 
 
-def benchmark(targets: Sequence[str], size: tuple[int, int], runs: int, image: str | None = None) -> dict[str, Any]:
+def benchmark(
+    targets: Sequence[str], size: tuple[int, int], runs: int, image: str | None = None, precision: str = "auto"
+) -> dict[str, Any]:
     """Times models on the same image, in turns, and measures the machine's convolutions before and after.
 
     Args:
@@ -176,6 +201,7 @@ def benchmark(targets: Sequence[str], size: tuple[int, int], runs: int, image: s
         size: height and width of the image in pixels, multiples of 32. A SavedModel resizes the image by its own rule.
         runs: number of runs of each.
         image: an image file; None: noise.
+        precision: of work directories and OpenVINO: "float32", "bfloat16", or "auto", see `precisions_of`.
 
     Returns:
         A dict of contestants, a list, and peak, the GFLOP/s of this machine's convolutions.
@@ -183,12 +209,12 @@ def benchmark(targets: Sequence[str], size: tuple[int, int], runs: int, image: s
     Raises:
         ValueError: for a target that is no model, or an image that cannot be read.
     """
-    entrants = contestants(targets)
+    entrants = contestants(targets, precisions_of(precision))
     pixels = _benchmark_image(image, size)
-    gflop = None
+    gflop, counted = None, None
     for one in entrants:
-        if one.runtime == "Keras (XLA)":
-            gflop = gigaflops_of(one.path, size)
+        if one.runtime in KERAS_ROWS.values() and one.path != counted:
+            gflop, counted = gigaflops_of(one.path, size), one.path
         one.gflop = gflop
     peak = conv_peak()
     race(entrants, pixels, runs, progress=sys.stderr.isatty())

@@ -1,6 +1,6 @@
 """Runs one exported model on demand, in a process of its own that `kfpn benchmark` starts.
 
-    python -m kfpn.export.benchmark.runners RUNTIME PATH IMAGE.npy
+    python -m kfpn.export.benchmark.runners RUNTIME PATH IMAGE.npy PRECISION
 
 It reads lines. It answers `run` with the seconds of one run, and `end` with the peak memory in bytes.
 """
@@ -15,8 +15,10 @@ import numpy as np
 
 from kfpn.export.onnx.onnx_runtimes import in_onnxruntime, in_openvino
 
+Runner = Callable[[Path, np.ndarray, str], Callable[[], object]]
 
-def keras_runner(path: Path, image: np.ndarray) -> Callable[[], object]:
+
+def keras_runner(path: Path, image: np.ndarray, _precision: str) -> Callable[[], object]:
     """Returns the function that runs a work directory's network, compiled by XLA."""
     import tensorflow as tf
 
@@ -28,7 +30,28 @@ def keras_runner(path: Path, image: np.ndarray) -> Callable[[], object]:
     return lambda: detect(images)["boxes"].numpy()
 
 
-def saved_model_runner(path: Path, image: np.ndarray) -> Callable[[], object]:
+def bfloat16_runner(path: Path, image: np.ndarray, _precision: str) -> Callable[[], object]:
+    """Returns the function that runs a work directory's network with folded norms in bfloat16, by TensorFlow's kernels."""
+    import tensorflow as tf
+
+    from kfpn.export.kernel_form import kernel_form, policy_of_export
+    from kfpn.export.trained import TrainedSegmenter, open_either
+    from kfpn.modeling.detector import inference_model
+    from kfpn.modeling.segmenter import segments_model
+    from kfpn.runs.precision import dtype_policy
+
+    trained = kernel_form(open_either(path), "bfloat16")
+    with dtype_policy(policy_of_export(trained.config.model, "bfloat16")):
+        if isinstance(trained, TrainedSegmenter):
+            model = segments_model(trained.submodels, trained.config.model)
+        else:
+            model = inference_model(trained.submodels, trained.config.model, nms="kernel")
+    detect = tf.function(lambda x: model(x, training=False))
+    images = tf.constant(image[None], tf.float32)
+    return lambda: detect(images)["boxes"].numpy()
+
+
+def saved_model_runner(path: Path, image: np.ndarray, _precision: str) -> Callable[[], object]:
     """Returns the function that runs a SavedModel's signature `image_tensor`, by TensorFlow in Python."""
     import tensorflow as tf
 
@@ -40,21 +63,22 @@ def saved_model_runner(path: Path, image: np.ndarray) -> Callable[[], object]:
     return lambda: detect(**{name: images})[boxes].numpy()
 
 
-def onnxruntime_runner(path: Path, image: np.ndarray) -> Callable[[], object]:
+def onnxruntime_runner(path: Path, image: np.ndarray, _precision: str) -> Callable[[], object]:
     """Returns the function that runs an ONNX file in ONNX Runtime on the CPU."""
     detect, images = in_onnxruntime(path), image[None].astype(np.float32)
     return lambda: detect(images)
 
 
-def openvino_runner(path: Path, image: np.ndarray) -> Callable[[], object]:
-    """Returns the function that runs an ONNX file in OpenVINO on the CPU."""
+def openvino_runner(path: Path, image: np.ndarray, precision: str) -> Callable[[], object]:
+    """Returns the function that runs an ONNX file in OpenVINO on the CPU; what is float32 in it in bfloat16, if that is the precision."""
     images = image[None].astype(np.float32)
-    detect = in_openvino(path, images.shape)
+    detect = in_openvino(path, images.shape, "bf16" if precision == "bfloat16" else "f32")
     return lambda: detect(images)
 
 
-RUNNERS: dict[str, Callable[[Path, np.ndarray], Callable[[], object]]] = {
+RUNNERS: dict[str, Runner] = {
     "Keras (XLA)": keras_runner,
+    "Keras (no XLA)": bfloat16_runner,
     "SavedModel": saved_model_runner,
     "ONNX Runtime": onnxruntime_runner,
     "OpenVINO": openvino_runner,
@@ -73,8 +97,8 @@ def peak_memory() -> int:
 
 def main() -> None:
     """Answers the lines of stdin, see the module."""
-    runtime, path, image = sys.argv[1:4]
-    run = RUNNERS[runtime](Path(path), np.load(image))
+    runtime, path, image, precision = sys.argv[1:5]
+    run = RUNNERS[runtime](Path(path), np.load(image), precision)
     for line in sys.stdin:
         if line.strip() == "end":
             print(peak_memory(), flush=True)

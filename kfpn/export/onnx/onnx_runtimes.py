@@ -30,12 +30,13 @@ def in_onnxruntime(path: Path) -> Detect:
     return lambda images: dict(zip(names, session.run(None, {"images": images}), strict=True))
 
 
-def in_openvino(path: Path, shape: tuple[int, ...] | None = None) -> Detect:
-    """Loads a file in OpenVINO on the CPU. What is float32 in the file is computed in float32.
+def in_openvino(path: Path, shape: tuple[int, ...] | None = None, precision: str = "f32") -> Detect:
+    """Loads a file in OpenVINO on the CPU.
 
     Args:
         path: the file.
         shape: (B, H, W, 3) to prepare the file for; None: the shape that the file has.
+        precision: OpenVINO's name of what is computed in where the file has float32: "f32" or "bf16".
 
     Returns:
         A function, see `in_onnxruntime`.
@@ -50,8 +51,8 @@ def in_openvino(path: Path, shape: tuple[int, ...] | None = None) -> Detect:
         model = core.read_model(str(path))
         if shape is not None:
             model.reshape({model.inputs[0]: list(shape)})
-        # Without this, some CPUs would compute in bfloat16.
-        options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+        # Without the second one, some CPUs would compute in bfloat16.
+        options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
         compiled = core.compile_model(model, "CPU", options)
     except RuntimeError as error:
         raise ValueError(f"{path} must load in OpenVINO, got {error}") from error

@@ -15,7 +15,7 @@ from kfpn.export.raw_detector import RawDetector, candidate_rows
 from kfpn.export.saved_model.graph_resize import resize
 from kfpn.export.segment_comparison import window_names
 from kfpn.export.trained import TrainedDetector, TrainedSegmenter
-from kfpn.export.verify import SCORE_LIMIT
+from kfpn.export.verify import EXPORT_LIMITS
 from kfpn.modeling.detector import inference_model
 from kfpn.modeling.segmenter import segments_model
 from kfpn.ops.padding import padded_up
@@ -70,6 +70,7 @@ class Reference(PaddedImages):
 
     def __init__(self, trained: TrainedDetector):
         super().__init__(trained.config)
+        self.score_limit = EXPORT_LIMITS[trained.precision].score
         self.category_ids = np.array(trained.category_ids)
         self.raw = RawDetector(trained.unfolded, trained.config.model)
         model = inference_model(trained.unfolded, trained.config.model, padded=True)
@@ -103,7 +104,7 @@ class Reference(PaddedImages):
         """Returns results with the entry `candidates`: the rows before NMS, boxes in pixels of the network's input."""
         padded, sizes = self.padded_batch(images)
         raw = {name: np.array(value) for name, value in self.raw(tf.constant(padded), tf.constant(sizes)).items()}
-        least, rows = self.config.model.score_threshold - SCORE_LIMIT, []
+        least, rows = self.config.model.score_threshold - self.score_limit, []
         for i in range(len(images)):
             boxes, scores, labels = candidate_rows(raw, i, least)
             rows.append((boxes, scores, self.category_ids[labels]))

@@ -12,7 +12,8 @@ Write a trained detector, or what proposes segments, as a SavedModel for TensorF
 
 Examples:
   kfpn export saved_model runs/shapes served/shapes --verify
-  kfpn export saved_model runs/shapes served/shapes --warmup photo.jpg --warmup-batch-sizes 1 8 --batching"""
+  kfpn export saved_model runs/shapes served/shapes --warmup photo.jpg --warmup-batch-sizes 1 8 --batching
+  kfpn export saved_model runs/shapes served/shapes --precision bfloat16 --verify"""
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class SavedModelOptions:
     """Image files, of which a server answers requests in every signature before it opens."""
     warmup_batch_sizes: tuple[int, ...] = (1,)
     """Images in these requests."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16: compute convolutions and matrix products in 16 bits, for CPUs that have instructions for it (docs/bfloat16.md)."""
     batching: bool = False
     """Also write OUTPUT/batching.config for --batching_parameters_file, unless it is there."""
     xla: bool = False
@@ -87,6 +90,7 @@ def run(options: SavedModelOptions) -> int:
             best_thresholds=options.best_thresholds,
             verify=options.verify,
             full_masks=options.full_masks,
+            precision=options.precision,
             limits=RequestLimits(
                 max_pixels=options.max_pixels,
                 max_images=options.max_images,

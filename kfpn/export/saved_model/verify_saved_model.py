@@ -1,5 +1,6 @@
 """Verifies that a SavedModel gives what the Keras model gives, on images of two sizes and in two batch sizes."""
 
+import dataclasses
 import io
 import os
 from collections.abc import Iterator
@@ -11,15 +12,16 @@ import tensorflow as tf
 from PIL import Image
 
 from kfpn.config.run import Config
+from kfpn.export.asset_files import precision_of_saved_model
 from kfpn.export.edge_rows import Rows, Selection, edge_lines
 from kfpn.export.saved_model.keras_reference import Reference, SegmentReference
 from kfpn.export.saved_model.verify_full_masks import require_pasted
 from kfpn.export.segment_comparison import segment_selection, segment_set
 from kfpn.export.trained import TrainedDetector, TrainedSegmenter, open_either
 from kfpn.export.verify import (
-    BOX_LIMIT,
-    SCORE_LIMIT,
+    EXPORT_LIMITS,
     Difference,
+    ExportLimits,
     ExportMismatch,
     compare_as_sets,
     drawn_picture,
@@ -29,9 +31,6 @@ from kfpn.export.verify import (
 LEVEL_LIMIT = 2
 """Largest difference of a resized pixel from Pillow's, of 255 levels. Pillow and TensorFlow round halves differently, on
 each axis."""
-UNMATCHED_LIMIT = 0.01
-"""Share of the proposals that may have no counterpart. There are hundreds of proposals, and some overlap by nearly the NMS
-threshold: there the last bit of a number decides which one stays."""
 
 
 def verify_saved_model(workdir: str | os.PathLike, path: str | os.PathLike) -> dict[str, Difference]:
@@ -46,14 +45,15 @@ def verify_saved_model(workdir: str | os.PathLike, path: str | os.PathLike) -> d
 
     Raises:
         ValueError: if the folder holds no SavedModel of kfpn.
-        ExportMismatch: if it differs by more than `BOX_LIMIT`, `SCORE_LIMIT` or `LEVEL_LIMIT`.
+        ExportMismatch: if it differs by more than `EXPORT_LIMITS` of its precision or `LEVEL_LIMIT`.
     """
-    return verify_trained(open_either(workdir), Path(path))
+    path = Path(path)
+    return verify_trained(dataclasses.replace(open_either(workdir), precision=precision_of_saved_model(path)), path)
 
 
 @full_float32()
 def verify_trained(trained: TrainedDetector | TrainedSegmenter, path: Path) -> dict[str, Difference]:
-    """Does what `verify_saved_model` does, with a detector that is loaded already."""
+    """Does what `verify_saved_model` does, with a detector that is loaded already, and the limits of its precision."""
     if not tf.saved_model.contains_saved_model(str(path)):
         raise ValueError(f"{path} must be a SavedModel, got a folder without one")
     print("verify: runs made images through the export and through the Keras model; this takes a while", flush=True)
@@ -85,7 +85,7 @@ def verify_trained(trained: TrainedDetector | TrainedSegmenter, path: Path) -> d
     print(
         f"verify resizing: largest difference from Pillow's {reference.level} of 255 levels, in {reference.share:.2%}"
     )
-    _require_equal(differences)
+    _require_equal(differences, EXPORT_LIMITS[trained.precision])
     if reference.level > LEVEL_LIMIT:
         raise ExportMismatch(
             f"resized images must be Pillow's within {LEVEL_LIMIT} of 255 levels, got {reference.level}"
@@ -93,15 +93,15 @@ def verify_trained(trained: TrainedDetector | TrainedSegmenter, path: Path) -> d
     return differences
 
 
-def _require_equal(differences: dict[str, Difference]) -> None:
+def _require_equal(differences: dict[str, Difference], limits: ExportLimits) -> None:
     for name, difference in differences.items():
-        allowed = UNMATCHED_LIMIT * difference.rows if difference.proposals else 0
-        if difference.unmatched > allowed:
+        share = limits.unmatched_proposals if difference.proposals else limits.unmatched
+        if difference.unmatched > share * difference.rows:
             raise ExportMismatch(
-                f"{name} must give boxes within {BOX_LIMIT} pixels and scores within {SCORE_LIMIT} of the Keras model, "
+                f"{name} must give boxes within {limits.box} pixels and scores within {limits.score} of the Keras model, "
                 f"got {difference.unmatched} of {difference.rows} rows without counterpart"
             )
-        difference.require_equal_masks(name)
+        difference.require_equal_masks(name, limits.mask)
     if not sum(difference.rows for difference in differences.values()):
         raise ExportMismatch("the model must find something in the test images, got nothing to compare")
 
@@ -147,7 +147,7 @@ def _compare_batch(
 ) -> Difference:
     """Compares the outputs of one signature with the results of `Reference` on the same images."""
     proposes = "proposal_boxes" in outputs
-    total = Difference(proposals=proposes)
+    total, limits = Difference(proposals=proposes), EXPORT_LIMITS[trained.precision]
     for i, (image, reference) in enumerate(zip(images, expected, strict=True)):
         own = {name: value[i] for name, value in outputs.items()}
         if isinstance(trained, TrainedSegmenter):
@@ -157,7 +157,7 @@ def _compare_batch(
         scale = np.tile(reference["size"], 2)
         to_input = scale / np.tile(image.shape[:2], 2)
         in_input = (ours[0] * to_input, *ours[1:]), (theirs[0] * scale, *theirs[1:])
-        total = total.plus(compare_as_sets(*in_input, selection))
+        total = total.plus(compare_as_sets(*in_input, selection, limits.score, limits.box))
     return total
 
 

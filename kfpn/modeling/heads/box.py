@@ -7,7 +7,7 @@ from keras import ops
 
 from kfpn.config.model import ModelConfig
 from kfpn.modeling.backbones import find_backbone
-from kfpn.modeling.layers import RoIDense, SharedLayers
+from kfpn.modeling.layers import RoIDense, SharedLayers, feature_input
 from kfpn.modeling.units import Units
 from kfpn.ops import boxes as box_ops
 from kfpn.ops.nms import FINAL_NMS, checked_nms
@@ -72,7 +72,7 @@ def build(config: ModelConfig, channels: int, layers: SharedLayers, make_units: 
         make_units: builds the convolutions and norms of that stage.
     """
     size = pooled_size(config)
-    inputs = keras.Input((size, size, channels), name="roi_features")
+    inputs = feature_input((size, size, channels), "roi_features")
     if config.pyramid == "c4":
         x = last_stage_average(make_units(config, layers), inputs)
     else:

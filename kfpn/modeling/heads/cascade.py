@@ -9,7 +9,7 @@ from keras import ops
 
 from kfpn.config.model import CASCADE, ModelConfig
 from kfpn.modeling.heads.box import predictor, two_fully_connected
-from kfpn.modeling.layers import SharedLayers
+from kfpn.modeling.layers import SharedLayers, feature_input
 from kfpn.modeling.units import Units
 from kfpn.ops import boxes as box_ops
 from kfpn.ops.pyramid_levels import pooled_size
@@ -116,7 +116,7 @@ class CascadeStage:
             layers, make_units: not used: the head has layers of its own without convolutions.
         """
         size, suffix = pooled_size(config), f"_{self.number}"
-        inputs = keras.Input((size, size, channels), name=f"roi_features{suffix}")
+        inputs = feature_input((size, size, channels), f"roi_features{suffix}")
         outputs = predictor(config, two_fully_connected(config, inputs, suffix), suffix)
         return keras.Model(inputs, outputs, name=f"box{suffix}_head")
 

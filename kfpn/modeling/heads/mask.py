@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from kfpn.config.model import ModelConfig
-from kfpn.modeling.layers import PointwiseConv2D, SharedLayers
+from kfpn.modeling.layers import PointwiseConv2D, SharedLayers, feature_input
 from kfpn.modeling.units import Units
 
 LOOKS_AT = "detections"
@@ -81,7 +81,7 @@ def build(config: ModelConfig, channels: int, layers: SharedLayers, make_units: 
         layers: the set that the backbone is built over.
         make_units: builds the norms.
     """
-    inputs = keras.Input((POOLED, POOLED, channels), name="mask_roi_features")
+    inputs = feature_input((POOLED, POOLED, channels), "mask_roi_features")
     x = mask_features(config, make_units(config, layers), inputs)
     x = Deconvolution(channels_of_masks(config), kernel_initializer=_he_normal(), name="mask_deconv")(x)
     x = keras.layers.ReLU(name="mask_relu5")(x)

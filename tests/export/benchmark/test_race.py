@@ -4,6 +4,7 @@ import sys
 import numpy as np
 import pytest
 
+from kfpn.export.benchmark import model_precision
 from kfpn.export.benchmark.race import Contestant, benchmark, benchmark_table, contestants, gigaflops_of, race
 from kfpn.export.measure import gigaflops
 
@@ -22,6 +23,29 @@ def test_the_files_of_a_target_decide_its_runtimes(tmp_path, tiny_workdir):
     ]
 
 
+def test_work_directories_and_openvino_have_a_row_for_each_precision_and_a_file_of_eight_bits_says_so(
+    tmp_path, tiny_workdir, monkeypatch
+):
+    (tmp_path / "m.onnx").touch()
+    entry = b"\x72\x11" + b"\x0a\x09precision" + b"\x12\x04int8"  # as protobuf writes metadata_props
+    (tmp_path / "int8.onnx").write_bytes(entry)
+    targets = [str(tiny_workdir), str(tmp_path / "m.onnx"), str(tmp_path / "int8.onnx")]
+    rows = [(model.runtime, model.precision) for model in contestants(targets, ("float32", "bfloat16"))]
+    assert rows == [
+        ("Keras (XLA)", "float32"),
+        ("Keras (no XLA)", "bfloat16"),
+        ("ONNX Runtime", "float32"),
+        ("OpenVINO", "float32"),
+        ("OpenVINO", "bfloat16"),
+        ("ONNX Runtime", "int8"),
+        ("OpenVINO", "int8"),
+    ]
+    for fast, precisions in ((True, ("float32", "bfloat16")), (False, ("float32",))):
+        monkeypatch.setattr(model_precision, "has_fast_bfloat16", lambda fast=fast: fast)
+        assert model_precision.precisions_of("auto") == precisions
+        assert model_precision.precisions_of("bfloat16") == ("bfloat16",)
+
+
 @pytest.mark.parametrize("name", ["nothing", "empty", "m.txt"])
 def test_a_target_that_is_no_model_is_named(tmp_path, name):
     (tmp_path / "empty").mkdir()
@@ -34,7 +58,7 @@ def test_a_detector_is_timed_as_often_as_asked_and_the_table_says_why_a_broken_o
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "saved_model.pb").write_bytes(b"no graph")
-    result = benchmark([str(tiny_workdir), str(broken)], (64, 96), 3)
+    result = benchmark([str(tiny_workdir), str(broken)], (64, 96), 3, precision="float32")
     good, bad = result["contestants"]
     assert len(good.seconds) == 3
     assert min(good.seconds) > 0.0
@@ -43,8 +67,17 @@ def test_a_detector_is_timed_as_often_as_asked_and_the_table_says_why_a_broken_o
     assert bad.seconds == []
     assert bad.fault
     text = benchmark_table(result["contestants"], result["peak"])
-    assert f"| {broken} | SavedModel | could not run: " in text
-    assert text.splitlines()[2].startswith(f"| {tiny_workdir} | Keras (XLA) | ")
+    assert f"| {broken} | SavedModel | float32 | could not run: " in text
+    assert text.splitlines()[2].startswith(f"| {tiny_workdir} | Keras (XLA) | float32 | ")
+
+
+def test_a_work_directory_is_timed_in_bfloat16_by_kernels_of_tensorflow(tiny_workdir):
+    result = benchmark([str(tiny_workdir)], (64, 96), 1, precision="bfloat16")
+    (model,) = result["contestants"]
+    assert model.fault == ""
+    assert len(model.seconds) == 1
+    assert model.gflop > 0.0
+    assert " | Keras (no XLA) | bfloat16 | " in benchmark_table([model], result["peak"])
 
 
 def test_the_table_names_a_missing_package_and_no_process_is_started(tmp_path):
