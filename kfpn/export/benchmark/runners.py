@@ -36,6 +36,7 @@ def bfloat16_runner(path: Path, image: np.ndarray, _precision: str) -> Callable[
 
     from kfpn.export.kernel_form import kernel_form, policy_of_export
     from kfpn.export.trained import TrainedSegmenter, open_either
+    from kfpn.kernels.islands import Islands
     from kfpn.modeling.detector import inference_model
     from kfpn.modeling.segmenter import segments_model
     from kfpn.runs.precision import dtype_policy
@@ -45,7 +46,8 @@ def bfloat16_runner(path: Path, image: np.ndarray, _precision: str) -> Callable[
         if isinstance(trained, TrainedSegmenter):
             model = segments_model(trained.submodels, trained.config.model)
         else:
-            model = inference_model(trained.submodels, trained.config.model, nms="kernel")
+            submodels = trained.submodels._replace(forms=Islands())
+            model = inference_model(submodels, trained.config.model, nms="kernel")
     detect = tf.function(lambda x: model(x, training=False))
     images = tf.constant(image[None], tf.float32)
     return lambda: detect(images)["boxes"].numpy()
