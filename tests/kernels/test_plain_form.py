@@ -94,6 +94,36 @@ def test_detections_are_those_of_the_form_that_is_written(case):
         np.testing.assert_allclose(got[name], expected[name], atol=2e-3, err_msg=name)
 
 
+def keras_backbone():
+    """Returns a small functional model with maps at strides 4 to 32, whose batch norms train."""
+    images = x = keras.Input((None, None, 3))
+    for number, channels in enumerate((8, 8, 16, 16, 32)):
+        x = keras.layers.Conv2D(channels, 3, strides=2, padding="same", name=f"conv{number}")(x)
+        x = keras.layers.ReLU(name=f"map{number}")(keras.layers.BatchNormalization(name=f"norm{number}")(x))
+    return keras.Model(images, x)
+
+
+@pytest.mark.parametrize("kind", ["bottom_up", "top_down", "finest", "c5", "of Keras"])
+def test_every_pyramid_and_a_backbone_of_keras_have_the_same_levels_with_clean_padding(kind):
+    settings = {**small_detector.SMALL, "norm_heads": True, "pyramid": "fpn" if kind == "of Keras" else kind}
+    backbone = None
+    if kind == "of Keras":
+        backbone = keras_backbone()
+        settings |= {"backbone": "given.keras", "norm": "bn"}
+    config = tiny.config(**settings)
+    submodels = build_submodels(config, backbone)
+    tiny.shake(submodels.weights_model)
+    batch, _ = padded_batch()
+    inputs = {name: batch[name] for name in ("images", "image_sizes")}
+    expected, got = submodels.padded_features(inputs), plain_form(submodels, config).padded_features(inputs)
+    for name, level in expected.items():
+        np.testing.assert_allclose(got[name], level, atol=1e-4, err_msg=name)
+        rows, columns = (-(-side // 2 ** int(name[1:])) for side in (45, 71))
+        outside = np.array(got[name][1], copy=True)
+        outside[:rows, :columns] = 0.0
+        assert not outside.any(), name
+
+
 def test_in_bfloat16_features_differ_by_rounding_alone():
     settings = {**small_detector.SMALL, **CASES["frozen_bn"]}
     config = tiny.config(**settings)
