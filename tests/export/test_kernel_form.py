@@ -74,7 +74,7 @@ def test_a_keras_model_keeps_the_statistics_of_its_norms_in_float32():
     resnet = tiny.config()
     assert policy_of_export(resnet, "bfloat16") == "bfloat16"
     assert policy_of_export(resnet, "float32") == "float32"
-    foreign = dataclasses.replace(resnet, backbone="keras:mobilenetv2")
+    foreign = dataclasses.replace(resnet, backbone="keras:mobilenet_v2")
     assert policy_of_export(foreign, "bfloat16") == "mixed_bfloat16"
 
 
