@@ -71,10 +71,10 @@ def test_group_norms_are_kept_and_compute_in_bfloat16(tmp_path, make_workdir):
 
 
 def test_a_keras_model_keeps_the_statistics_of_its_norms_in_float32():
-    resnet = tiny.config()
+    resnet = tiny.config(norm="bn")
     assert policy_of_export(resnet, "bfloat16") == "bfloat16"
     assert policy_of_export(resnet, "float32") == "float32"
-    foreign = dataclasses.replace(resnet, backbone="keras:mobilenetv2")
+    foreign = dataclasses.replace(resnet, backbone="keras:mobilenet_v2")
     assert policy_of_export(foreign, "bfloat16") == "mixed_bfloat16"
 
 
