@@ -80,7 +80,8 @@ def test_a_work_directory_of_0_1_0_predicts_and_shows_its_pyramid(legacy, photo,
 
 
 def test_a_work_directory_of_0_1_0_exports(legacy, tmp_path):
-    assert main(["export", "saved_model", str(legacy), str(tmp_path / "served"), "--verify"]) == 0
+    served = ["export", "saved_model", str(legacy), str(tmp_path / "served")]
+    assert main([*served, "--signatures", "image_tensor", "--verify"]) == 0
     assert (tmp_path / "served" / "1" / "saved_model.pb").exists()
     pytest.importorskip("tf2onnx")
     assert main(["export", "onnx", str(legacy), str(tmp_path / "shapes.onnx")]) == 0

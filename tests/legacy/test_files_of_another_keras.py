@@ -68,4 +68,5 @@ def test_a_work_directory_of_another_keras_evaluates_to_its_figures_and_exports(
     final = json.loads((written / "run" / "final.json").read_text())
     for name in ("AP", "AP50", "AR100"):
         assert json.loads(figures.read_text())[name] == pytest.approx(final[name], abs=1e-3)
-    assert main(["export", "saved_model", str(written / "run"), str(tmp_path / "served"), "--verify"]) == 0
+    served = ["export", "saved_model", str(written / "run"), str(tmp_path / "served")]
+    assert main([*served, "--signatures", "image_tensor", "--verify"]) == 0
