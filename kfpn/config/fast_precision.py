@@ -5,7 +5,7 @@ from kfpn.config.run import Precision
 
 
 def fast_precision(machine: MachineFacts) -> tuple[Precision, str]:
-    """Returns the dtype policy that a machine trains fastest in without a loss of AP, and the reason.
+    """Returns the dtype policy that a machine trains fastest in, and the reason.
 
     Args:
         machine: what trains.

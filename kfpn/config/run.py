@@ -90,8 +90,8 @@ class Config:
     Ampere on), else float32; the run keeps what was chosen. mixed_float16 scales the loss."""
     compile: Compile = "auto"
     """What XLA compiles of a step, once for each padded image size. whole: forward and backward. islands: what stands between the
-    convolutions, which TensorFlow's own kernels compute. off: nothing. auto: islands on processors that are fast in bfloat16, and whole
-    elsewhere (docs/speed.md). measure: whole or islands, by the time of some steps at the first start; the run keeps the choice."""
+    convolutions, which TensorFlow's own kernels compute. off: nothing. auto: islands on processors with AMX, and in bfloat16 with
+    AVX512_BF16, and whole elsewhere (docs/speed.md). measure: whole or islands, by the time of some steps at the first start; the run keeps the choice."""
     jit_compile: bool = True
     """The old form of `compile`: --no-jit-compile is --compile off."""
     deterministic: bool = False

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import keras
 import numpy as np
@@ -60,6 +60,8 @@ def kernel_form(trained: Trained, precision: ExportPrecision) -> Trained:
         trained: the detector, or what proposes segments, in float32. Its folded submodels stay as they are.
         precision: what the convolutions and matrix products are computed in.
     """
+    if precision not in get_args(ExportPrecision):
+        raise ValueError(f"precision must be one of {', '.join(get_args(ExportPrecision))}, got {precision!r}")
     config = trained.config.model
     if precision == "float32" and stays(config):
         return trained

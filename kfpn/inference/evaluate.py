@@ -93,7 +93,7 @@ class Evaluation:
 
     def measure_proposals(self) -> dict[str, float | None]:
         """Returns the recall of the proposals at the run's own size, of the tiles where there are any, see `evaluate_proposals`."""
-        model = load.load_proposals_model(self.request.workdir)
+        model = load.load_proposals_model(self.request.workdir, self.request.precision)
         one = self.source_pass
         return evaluate_proposals(model, tiles_without_images(one.source, self.tiles), one.config, one.batch_size)
 

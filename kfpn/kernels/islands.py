@@ -8,12 +8,8 @@ from kfpn.kernels.sparse_roi_align import SparseRoIAlign
 from kfpn.modeling.forms import Forms
 
 
-class Islands(Forms):
-    """Compiles with XLA what stands between the convolutions, and pools RoIs by a sparse matrix, which XLA does not have."""
-
-    def island(self, function: Callable) -> Callable:
-        """Returns the function, compiled."""
-        return tf.function(function, jit_compile=True, autograph=False)
+class PlainForms(Forms):
+    """Pools RoIs by a sparse matrix, and compiles nothing."""
 
     def align(self, layer):
         """Returns the layer that pools by a sparse matrix."""
@@ -22,3 +18,11 @@ class Islands(Forms):
     def kept(self, pooled):
         """Returns pooled RoIs as they are: TensorFlow computes nothing twice."""
         return pooled
+
+
+class Islands(PlainForms):
+    """Compiles with XLA what stands between the convolutions, but for the pooling: XLA has no sparse matrices."""
+
+    def island(self, function: Callable) -> Callable:
+        """Returns the function, compiled."""
+        return tf.function(function, jit_compile=True, autograph=False)

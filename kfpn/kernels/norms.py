@@ -36,7 +36,7 @@ class IslandNorm(keras.layers.Layer):
         """Applies the norm and what follows, see the class."""
         mode = {"training": training} if isinstance(self.norm, keras.layers.BatchNormalization) else {}
         variables = self.norm.variables
-        before = [variable.value for variable in variables]
+        before = [keras.ops.convert_to_tensor(variable.value) for variable in variables]
 
         def compute(inputs: Any, valid: Any, values: list) -> tuple[Any, list]:
             with keras.StatelessScope(list(zip(variables, values, strict=True))) as scope:

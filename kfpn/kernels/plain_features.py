@@ -7,7 +7,7 @@ import keras
 
 from kfpn.config.model import ModelConfig
 from kfpn.kernels.convolutions import FoldedConvolution, PlainMaxPooling, PlainPointwise
-from kfpn.kernels.islands import Islands
+from kfpn.kernels.islands import Islands, PlainForms
 from kfpn.kernels.norms import IslandNorm
 from kfpn.modeling.forms import Forms
 from kfpn.modeling.layers import PointwiseConv2D, SharedLayers
@@ -44,7 +44,7 @@ class PlainUnits(Units):
     def unit(self, x, unit: ConvUnit):
         """Applies a unit; the norm, its ReLU and the mask of the padding are one function, where the norm is not frozen."""
         norm = self.layers.originals[f"{unit.name}_norm"]
-        if self.config.norm == "frozen_bn" or getattr(norm, "synchronized", False):
+        if self._folds() or getattr(norm, "synchronized", False):
             return super().unit(x, unit)
         x = self.conv(x, f"{unit.name}_conv", unit.filters, unit.kernel, unit.step, unit.layer)
         return self._island_norm(norm, x, unit.stride, unit.relu, unit.clear)
@@ -58,8 +58,8 @@ class PlainUnits(Units):
         return layer(x) if mask is None else layer(x, valid=mask)
 
     def conv_and_norm(self, x, unit: ConvUnit):
-        """Applies the convolution and the norm of a unit as one convolution, where the norm is frozen."""
-        if self.config.norm != "frozen_bn":
+        """Applies the convolution and the norm of a unit as one convolution, where the norm does not move."""
+        if not self._folds():
             return super().conv_and_norm(x, unit)
         originals = self.layers.originals
         conv, norm = originals[f"{unit.name}_conv"], originals[f"{unit.name}_norm"]
@@ -67,19 +67,32 @@ class PlainUnits(Units):
             x = keras.layers.ZeroPadding2D(unit.kernel // 2)(x)
         return FoldedConvolution(conv, norm)(x)
 
+    def _folds(self) -> bool:
+        return self.config.norm == "frozen_bn"
+
     def max_pool(self, x):
         """Takes the largest of 3x3 cells with stride 2."""
         return PlainMaxPooling()(x)
 
 
-def plain_form(submodels: Any, config: ModelConfig) -> Any:
+class InferenceUnits(PlainUnits):
+    """Units of a network that does not train: no batch norm moves, so each is part of the convolution before it."""
+
+    def _folds(self) -> bool:
+        return self.config.norm != "gn"
+
+
+def plain_form(submodels: Any, config: ModelConfig, training: bool = True) -> Any:
     """Returns submodels over the same weights in the forms of `kfpn.kernels`; what they compute is the same, but for rounding.
 
     Args:
         submodels: `Submodels` or `SegmentSubmodels`.
         config: the one that they were built with.
+        training: False: for inference alone. All batch norms are then part of a convolution, and XLA compiles nothing: it would
+            compile each function once for each size of an image.
     """
-    forms = Islands()
+    units = PlainUnits if training else InferenceUnits
+    forms = Islands() if training else PlainForms()
     layers = KnownLayers([submodels.features, submodels.padded_features], forms)
-    features, padded_features = (features_model(config, layers, padded, PlainUnits) for padded in (False, True))
+    features, padded_features = (features_model(config, layers, padded, units) for padded in (False, True))
     return submodels._replace(features=features, padded_features=padded_features, forms=forms)

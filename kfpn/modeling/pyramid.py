@@ -224,7 +224,7 @@ class PyramidKind(NamedTuple):
     """One row of the table of pyramids.
 
     Attributes:
-        build: function (units, [C2, C3, ...]) -> {name: level}, the names those of `ModelConfig.levels` in their order:
+        build: function (units, [C2, C3, ...]) -> {name: level}, with padding of zeros, whatever the stages hold there; the names those of `ModelConfig.levels` in their order:
             P2 to P5 and, unless `p6` is off, P6.
         last_stage: int, the number of the last backbone stage below it.
     """

@@ -30,8 +30,8 @@ class ConvUnit:
         relu: bool, whether a ReLU follows.
         zero_norm: bool, whether the norm's scale starts at zero: the last one of a residual branch (Goyal et al. 2017, 5.1).
         layer: makes a convolution of step 2.
-        clear: bool, whether padding is set to zero behind it. Where only 1x1 convolutions and sums follow, what stands in the padding
-            stays there, and the next unit that looks at neighbours clears it.
+        clear: bool, whether padding is set to zero behind it. It must be where a layer that looks at neighbours follows; behind 1x1
+            convolutions and sums what stands in the padding stays there.
     """
 
     name: str

@@ -9,26 +9,30 @@ BFLOAT16_FLAGS = (MATRIX_UNITS, "avx512_bf16")
 """Instructions of x86 processors for products in bfloat16, as Linux calls them. oneDNN, which computes TensorFlow's convolutions, uses them."""
 LOWER_ISAS = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI")
 """Values of oneDNN's variable ONEDNN_MAX_CPU_ISA that keep it from these instructions."""
+WITHOUT_MATRIX_UNITS = (*LOWER_ISAS, "AVX512_CORE_BF16", "AVX10_1_512", "AVX512_CORE_FP16")
+"""Values that keep it from the matrix units."""
 
 
 def has_fast_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Tells whether the processor has instructions for products in bfloat16, and TensorFlow's kernels may use them.
 
-    `ONEDNN_MAX_CPU_ISA=AVX512_CORE` in the environment keeps them from it.
+    `ONEDNN_MAX_CPU_ISA=AVX512_CORE` or `TF_ENABLE_ONEDNN_OPTS=0` in the environment keeps them from it.
 
     Args:
         cpuinfo: where Linux lists a processor's instructions.
     """
-    return _may_be_used() and not _flags(cpuinfo).isdisjoint(BFLOAT16_FLAGS)
+    return _may_be_used(LOWER_ISAS) and not _flags(cpuinfo).isdisjoint(BFLOAT16_FLAGS)
 
 
 def has_matrix_units(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Tells whether the processor has matrix units for bfloat16 (AMX), see `has_fast_bfloat16`."""
-    return _may_be_used() and MATRIX_UNITS in _flags(cpuinfo)
+    return _may_be_used(WITHOUT_MATRIX_UNITS) and MATRIX_UNITS in _flags(cpuinfo)
 
 
-def _may_be_used() -> bool:
-    return os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() not in LOWER_ISAS
+def _may_be_used(too_low: tuple[str, ...]) -> bool:
+    if os.environ.get("TF_ENABLE_ONEDNN_OPTS", "").lower() in ("0", "false"):
+        return False
+    return os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() not in too_low
 
 
 @cache

@@ -92,13 +92,18 @@ def load_fast_rcnn(
     require_trained(opened, rpn=False)
     config = limited(opened.read_config(), max_detections)
     with policy_of_use(precision, config):
-        model = fast_rcnn_model(load_submodels(opened), config.model)
+        submodels = load_submodels(opened)
+        model = fast_rcnn_model(submodels if precision is None else in_fastest_form(submodels, config)[0], config.model)
     model.class_names, model.category_ids = opened.read_classes()
     return model
 
 
-def load_proposals_model(workdir: str | os.PathLike) -> keras.Model:
+def load_proposals_model(workdir: str | os.PathLike, precision: UsedPrecision | None = None) -> keras.Model:
     """Loads the first stage of a work directory's detector, for `kfpn.evaluation.recall.evaluate_proposals`.
+
+    Args:
+        workdir: work directory of `kfpn train`.
+        precision: as for `load_trained_detector`.
 
     Returns:
         The model of `proposals_model`, for 1000 proposals of an image.
@@ -108,7 +113,8 @@ def load_proposals_model(workdir: str | os.PathLike) -> keras.Model:
     opened = Workdir(workdir)
     nms = "kernel" if keras.backend.backend() == "tensorflow" else "rounds"
     config = opened.read_config()
-    return proposals_model(in_fastest_form(load_submodels(opened), config)[0], config.model, nms=nms)
+    with policy_of_use(precision, config):
+        return proposals_model(in_fastest_form(load_submodels(opened), config)[0], config.model, nms=nms)
 
 
 def require_trained(workdir: Workdir, weights: Path | None = None, rpn: bool = True, task: Task = "detections") -> None:
@@ -193,7 +199,9 @@ def load_segmenter(
     config = opened.read_config()
     network = config.model if max_segments is None else dataclasses.replace(config.model, max_segments=max_segments)
     with policy_of_use(precision, config):
-        model = segments_model(load_segment_submodels(opened), network, padded)
+        submodels = load_segment_submodels(opened)
+        fastest = submodels if precision is None else in_fastest_form(submodels, config)[0]
+        model = segments_model(fastest, network, padded)
     model.input_config = config.input
     return model
 

@@ -1,11 +1,12 @@
 """Says in which precision a trained network is used: evaluated, or given pictures."""
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, get_args
 
 import keras
 
 from kfpn.config.run import Config, UsedPrecision
+from kfpn.evaluation.device_memory import default_device, device_kind
 from kfpn.runs.fast_bfloat16 import has_fast_bfloat16
 from kfpn.runs.precision import dtype_policy
 
@@ -14,13 +15,17 @@ def used_precision(asked: UsedPrecision, config: Config) -> str:
     """Returns the dtype policy that a trained network is used with.
 
     Args:
-        asked: "auto": the run's own policy if that is mixed_bfloat16 and the processor is fast in it, else float32.
+        asked: "auto": the run's own policy if that is mixed_bfloat16 and a processor that is fast in it computes, else float32.
         config: of the run.
+
+    Raises:
+        ValueError: for another word.
     """
+    if asked not in get_args(UsedPrecision):
+        raise ValueError(f"precision must be one of {', '.join(get_args(UsedPrecision))}, got {asked!r}")
     if asked != "auto":
         return asked
-    own = config.precision == "mixed_bfloat16" and keras.backend.backend() == "tensorflow" and has_fast_bfloat16()
-    return "mixed_bfloat16" if own else "float32"
+    return "mixed_bfloat16" if config.precision == "mixed_bfloat16" and _computes_on_fast_cpu() else "float32"
 
 
 def policy_of_use(asked: UsedPrecision | None, config: Config) -> AbstractContextManager[None]:
@@ -35,12 +40,14 @@ def in_fastest_form(submodels: Any, config: Config) -> tuple[Any, str]:
         submodels: of `kfpn.modeling.submodels.build_submodels`.
         config: of the run.
     """
-    on_tensorflow = keras.backend.backend() == "tensorflow"
-    if not (on_tensorflow and keras.config.dtype_policy().name == "mixed_bfloat16" and has_fast_bfloat16()):
+    if not (keras.config.dtype_policy().name == "mixed_bfloat16" and _computes_on_fast_cpu()):
         return submodels, "rounds"
-    from kfpn.evaluation.device_memory import default_device, device_kind
     from kfpn.kernels.plain_features import plain_form
 
-    if device_kind(default_device()) == "GPU":
-        return submodels, "rounds"
-    return plain_form(submodels, config.model), "kernel"
+    return plain_form(submodels, config.model, training=False), "kernel"
+
+
+def _computes_on_fast_cpu() -> bool:
+    if keras.backend.backend() != "tensorflow" or not has_fast_bfloat16():
+        return False
+    return device_kind(default_device()) == "CPU"

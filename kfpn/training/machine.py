@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -69,11 +70,12 @@ def _gpus_of_jax(config: Config) -> MachineFacts | None:
     if not gpus:
         return None
     limits = [(gpu.memory_stats() or {}).get("bytes_limit") for gpu in gpus]
-    capabilities = [getattr(gpu, "compute_capability", "0") for gpu in gpus]
+    capabilities = [re.fullmatch(r"[0-9.]+", str(getattr(gpu, "compute_capability", "0"))) for gpu in gpus]
     return MachineFacts(
         gpus=1 if config.strategy == "one_device" else len(gpus),
         gpu_memory=min((limit for limit in limits if limit), default=None),
-        fast_bfloat16=all(float(capability) >= _BFLOAT16_CAPABILITY for capability in capabilities),
+        # What is no number is of another maker than NVIDIA, and not known here.
+        fast_bfloat16=all(number and float(number[0]) >= _BFLOAT16_CAPABILITY for number in capabilities),
     )
 
 

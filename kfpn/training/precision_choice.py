@@ -18,9 +18,11 @@ def with_precision(config: Config, workdir: Workdir, cluster: Cluster) -> Config
         workdir: of the run; a run that goes on keeps its precision.
         cluster: the processes that train together; each calls this at the same point.
     """
+    cluster.require_same("the precision", config.precision, "start every worker with the same command")
     if config.precision != "auto":
         return config
-    kept = workdir.read_config().precision if workdir.config.exists() else "auto"
+    is_begun = workdir.config.exists() and workdir.holds_training()
+    kept = workdir.read_config().precision if is_begun else "auto"
     facts = machine_facts(config, cluster)
     chosen, reason = (kept, "as the run began") if kept != "auto" else fast_precision(facts)
     say(f"precision {chosen}: {reason}")

@@ -211,7 +211,7 @@ def _with_form(setup: Setup, trainee: Trainee, progress: Progress) -> Config:
     config, backend = setup.config, setup.backend
 
     def measured(asked: Config) -> Callable[[], Any]:
-        step = backend.train_step(trainee.submodels, asked, trainee.optimizer)
+        step = explain_memory(backend.train_step(trainee.submodels, asked, trainee.optimizer), config, backend.shares)
         batch = next(backend.batches(setup.data, config, progress.step))
         return lambda: float(step(batch)["loss"])
 

@@ -79,7 +79,7 @@ def test_losses_gradients_and_statistics_are_those_of_the_form_that_is_written(c
         np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("case", ["frozen_bn", "bn"])
+@pytest.mark.parametrize("case", ["frozen_bn", "bn", "foreign"])
 def test_detections_are_those_of_the_form_that_is_written(case):
     config = tiny.config(**{**small_detector.SMALL, **CASES[case]})
     submodels = build_submodels(config)
@@ -87,7 +87,8 @@ def test_detections_are_those_of_the_form_that_is_written(case):
     batch, _ = padded_batch(**CASES[case])
     inputs = {name: batch[name] for name in ("images", "image_sizes")}
     expected = tiny.detect(inference_model(submodels, config, padded=True), inputs)
-    got = tiny.detect(inference_model(plain_form(submodels, config), config, padded=True, nms="kernel"), inputs)
+    plain = plain_form(submodels, config, training=False)
+    got = tiny.detect(inference_model(plain, config, padded=True, nms="kernel"), inputs)
     assert expected["num_detections"].min() > 0
     np.testing.assert_array_equal(got["labels"], expected["labels"])
     for name in expected.keys() - {"labels"}:
@@ -134,7 +135,7 @@ def test_in_bfloat16_features_differ_by_rounding_alone():
     try:
         half = build_submodels(config)
         half.weights_model.set_weights(exact.weights_model.get_weights())
-        plain = plain_form(half, config)
+        plain = plain_form(half, config, training=False)
         batch, _ = padded_batch(**CASES["frozen_bn"])
         inputs = {name: batch[name] for name in ("images", "image_sizes")}
         levels = plain.padded_features(inputs)

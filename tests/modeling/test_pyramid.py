@@ -25,6 +25,8 @@ OTHERS = (
     {**BILINEAR_PYRAMID, "anchor_sizes": (8.0, 16.0, 32.0, 64.0)},
 )
 ALL = [{"pyramid": word} for word in WORDS] + list(OTHERS)
+BOTTLENECKS = ({"backbone": "resnet26"}, {"backbone": "resnet26", "pyramid": "c5"})
+"""Settings of a backbone whose stages hold anything in their padding."""
 SIZES = {"P2": (19, 26), "P3": (10, 13), "P4": (5, 7), "P5": (3, 4), "P6": (2, 2), "C4": (5, 7), "C5": (3, 4)}
 
 
@@ -65,7 +67,8 @@ def test_every_pyramid_has_its_levels_at_odd_sizes(word, levels, channels):
 
 
 @pytest.mark.parametrize(
-    ("settings", "size"), [*((settings, (75, 101)) for settings in ALL), (ALL[0], (64, 96)), (OTHERS[-1], (64, 96))]
+    ("settings", "size"),
+    [*((settings, (75, 101)) for settings in (*ALL, *BOTTLENECKS)), (ALL[0], (64, 96)), (OTHERS[-1], (64, 96))],
 )
 def test_an_image_has_the_same_detections_alone_and_padded(settings, size):
     config, submodels = made(**settings)

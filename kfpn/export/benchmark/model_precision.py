@@ -10,6 +10,8 @@ _INT8_ENTRY = b"\x0a\x09precision\x12\x04int8"
 
 def precisions_of(asked: str) -> tuple[str, ...]:
     """Returns the precisions that `--precision` stands for: auto is float32, and bfloat16 too where the processor computes it fast."""
+    if asked not in ("auto", "float32", "bfloat16"):
+        raise ValueError(f"precision must be one of auto, float32, bfloat16, got {asked!r}")
     if asked != "auto":
         return (asked,)
     return ("float32", "bfloat16") if has_fast_bfloat16() else ("float32",)

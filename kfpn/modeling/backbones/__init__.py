@@ -5,7 +5,8 @@ A backbone is a module here, and a row of the table in `kfpn.config.backbone_nam
 - `STAGES`: the names of its stages, from below; a layer's name begins with that of its stage and an underscore;
 - `prepare(units, images)`: pixels (B, H, W, 3) of 0..255 -> what `build` takes, with the mean colour at zero;
 - `build(units, images, last)`: normalised images (B, H, W, 3) -> {"C2": (B, ceil(H / 4), ceil(W / 4), C), ...} up to
-  C`last`; Cn has the stride 2 ** n, and the layer that gives it is called Cn;
+  C`last`; Cn has the stride 2 ** n, and the layer that gives it is called Cn. What stands in its padding may be anything: the pyramid
+  clears it before each layer that looks at neighbours;
 - `build_last_stage(units, x)`: the stage that makes C5 of C4, as a head for the pyramid c4;
 - `settings_of_layers(layers)`: the fields of `ModelConfig` that its layers, by name, show; none if they are not its own;
 - `unused_settings(name)`: the fields of `ModelConfig` that have no effect on the backbone called `name`.
