@@ -28,14 +28,6 @@ class SharedLayers:
         return self._layers[name]
 
 
-def feature_input(shape: tuple[int | None, ...], name: str) -> keras.KerasTensor:
-    """Returns the input (B, *shape) of a model of features, in the dtype that layers compute in.
-
-    Keras would make it float32, and cast bfloat16 to float32 and back.
-    """
-    return keras.Input(shape, name=name, dtype=keras.config.dtype_policy().compute_dtype)
-
-
 @keras.saving.register_keras_serializable("kfpn")
 class PointwiseConv2D(keras.layers.Conv2D):
     """Computes a 1x1 `Conv2D` as one matrix product, which is faster on CPUs, most of all backwards.

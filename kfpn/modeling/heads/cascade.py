@@ -8,8 +8,9 @@ import keras
 from keras import ops
 
 from kfpn.config.model import CASCADE, ModelConfig
+from kfpn.modeling.feature_input import feature_input
 from kfpn.modeling.heads.box import predictor, two_fully_connected
-from kfpn.modeling.layers import SharedLayers, feature_input
+from kfpn.modeling.layers import SharedLayers
 from kfpn.modeling.units import Units
 from kfpn.ops import boxes as box_ops
 from kfpn.ops.pyramid_levels import pooled_size
