@@ -21,7 +21,7 @@ from kfpn.modeling.window_heads import window_head
 from kfpn.ops.segment_windows import window_kinds
 from kfpn.runs.precision import dtype_policy
 
-Trained = TypeVar("Trained", TrainedDetector, TrainedSegmenter)
+Trained = TypeVar("Trained", bound=TrainedDetector | TrainedSegmenter)
 
 
 class ConvolutionLayers(SharedLayers):
@@ -69,7 +69,7 @@ def kernel_form(trained: Trained, precision: ExportPrecision) -> Trained:
     pairs = zip(submodels.weights_model.variables, trained.submodels.weights_model.variables, strict=True)
     for variable, value in pairs:
         variable.assign(np.array(value, np.float32))
-    return dataclasses.replace(trained, submodels=submodels, precision=precision)
+    return dataclasses.replace(trained, submodels=submodels, precision=precision)  # type: ignore[arg-type]
 
 
 def _features(config: ModelConfig, layers: SharedLayers) -> tuple[keras.Model, keras.Model]:
