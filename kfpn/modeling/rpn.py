@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from kfpn.config.model import ModelConfig
-from kfpn.modeling.feature_inputs import feature_input
+from kfpn.modeling.feature_input import feature_input
 from kfpn.modeling.layers import PointwiseConv2D
 from kfpn.ops.pyramid_levels import anchors_a_cell
 

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from kfpn.config.model import ModelConfig
-from kfpn.modeling.feature_inputs import feature_input
+from kfpn.modeling.feature_input import feature_input
 from kfpn.ops.segment_windows import CELLS
 
 

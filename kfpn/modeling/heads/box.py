@@ -7,7 +7,7 @@ from keras import ops
 
 from kfpn.config.model import ModelConfig
 from kfpn.modeling.backbones import find_backbone
-from kfpn.modeling.feature_inputs import feature_input
+from kfpn.modeling.feature_input import feature_input
 from kfpn.modeling.layers import RoIDense, SharedLayers
 from kfpn.modeling.units import Units
 from kfpn.ops import boxes as box_ops

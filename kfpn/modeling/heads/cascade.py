@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from kfpn.config.model import CASCADE, ModelConfig
-from kfpn.modeling.feature_inputs import feature_input
+from kfpn.modeling.feature_input import feature_input
 from kfpn.modeling.heads.box import predictor, two_fully_connected
 from kfpn.modeling.layers import SharedLayers
 from kfpn.modeling.units import Units

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from kfpn.config.model import ModelConfig
-from kfpn.modeling.feature_inputs import feature_input
+from kfpn.modeling.feature_input import feature_input
 from kfpn.modeling.layers import PointwiseConv2D, SharedLayers
 from kfpn.modeling.units import Units
 

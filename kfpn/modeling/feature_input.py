@@ -1,4 +1,4 @@
-"""Makes the inputs of models of features."""
+"""Makes the inputs of models that take features."""
 
 import keras
 
