@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from kfpn.kernels.sparse_roi_align import SparseRoIAlign
+from kfpn.kernels.sparse_roi_align import SparseRoIAlign, TrainedSparseRoIAlign
 from kfpn.modeling.forms import Forms
 
 
 class PlainForms(Forms):
-    """Pools RoIs by a sparse matrix, and compiles nothing."""
+    """Pools RoIs by a sparse matrix, and compiles nothing: for inference."""
 
     def align(self, layer):
         """Returns the layer that pools by a sparse matrix."""
@@ -26,3 +26,7 @@ class Islands(PlainForms):
     def island(self, function: Callable) -> Callable:
         """Returns the function, compiled."""
         return tf.function(function, jit_compile=True, autograph=False)
+
+    def align(self, layer):
+        """Returns the layer that pools by a sparse matrix, with a gradient."""
+        return TrainedSparseRoIAlign.from_config(layer.get_config())

@@ -14,8 +14,7 @@ class SparseRoIAlign(RoIAlign):
 
     Each output cell is a weighted sum of rows of a table, which holds the cells of all levels. Gathers write and read a
     tensor of the output's size for each tap. The product of a sparse matrix (output cells by table rows) with the table
-    adds the rows up in registers, in float32. Its gradient in the features is the product with the transposed matrix: for 1024 RoIs of
-    256 channels both take 59 ms, where XLA takes 456 (bfloat16, two cores of a Sapphire Rapids; float32: 51 and 227).
+    adds the rows up in registers, in float32. It has no gradient, see `TrainedSparseRoIAlign`.
 
     Args:
         those of `RoIAlign`.
@@ -48,9 +47,20 @@ class SparseRoIAlign(RoIAlign):
         taps = _equal_taps if self.sampling_ratio else _ragged_taps
         places, weights = taps(tf.reshape(axes, (-1, 2, 4)), tf.reshape(where, (-1, 2)), self.size, self.sampling_ratio)
         cells = tf.size(level, tf.int64) * self.size**2
-        pooled = _product(places, weights, cells, table)
+        pooled = self.product(places, weights, cells, table)
         batch = tf.shape(rois)[0] if rois.shape[0] is None else rois.shape[0]
         return tf.reshape(pooled, (batch, rois.shape[1], self.size, self.size, channels))
+
+    def product(self, places, weights, rows, table):
+        """Multiplies a sparse matrix with a table (L, C): (rows, C) in the table's dtype.
+
+        Args:
+            places, weights: see `_equal_taps`.
+            rows: scalar int64, of the matrix.
+            table: (L, C) float.
+        """
+        matrix = _sparse_matrix(places, weights, rows, table)
+        return tf.cast(tf.raw_ops.SparseMatrixMatMul(a=matrix, b=tf.cast(table, tf.float32)), table.dtype)
 
     def _axes(self, level, rois, image_sizes):
         """Returns where RoIs lie in their levels: (B, R, 2, 4) float32 start, length and samples of a bin, and cells, of y and x."""
@@ -69,33 +79,33 @@ class SparseRoIAlign(RoIAlign):
         return tf.stack([start, bins, samples, cells], axis=-1)
 
 
-def _product(places, weights, rows, table):
-    """Multiplies a sparse matrix with a table, differentiable in the table alone.
+class TrainedSparseRoIAlign(SparseRoIAlign):
+    """`SparseRoIAlign` with a gradient in the features: the product with the transposed matrix.
 
-    Args:
-        places, weights: see `_equal_taps`.
-        rows: scalar int64, of the matrix.
-        table: (L, C) float.
-
-    Returns:
-        (rows, C) in the table's dtype.
+    For 1024 RoIs of 256 channels both take 59 ms, where XLA takes 456 (bfloat16, two cores of a Sapphire Rapids; float32: 51 and 227).
+    A SavedModel can't hold it, because the gradient reads the matrix.
     """
-    length = tf.shape(table, tf.int64)[0]
 
-    @tf.custom_gradient
-    def product(table):
-        matrix = tf.raw_ops.SparseTensorToCSRSparseMatrix(
-            indices=places, values=weights, dense_shape=tf.stack([rows, length])
-        )
+    def product(self, places, weights, rows, table):
+        """Multiplies a sparse matrix with a table, differentiable in the table alone."""
 
-        def gradient(upstream):
-            turned = tf.raw_ops.SparseMatrixTranspose(input=matrix, type=tf.float32)
-            return tf.cast(tf.raw_ops.SparseMatrixMatMul(a=turned, b=tf.cast(upstream, tf.float32)), table.dtype)
+        @tf.custom_gradient
+        def product(table):
+            matrix = _sparse_matrix(places, weights, rows, table)
 
-        pooled = tf.raw_ops.SparseMatrixMatMul(a=matrix, b=tf.cast(table, tf.float32))
-        return tf.cast(pooled, table.dtype), gradient
+            def gradient(upstream):
+                turned = tf.raw_ops.SparseMatrixTranspose(input=matrix, type=tf.float32)
+                return tf.cast(tf.raw_ops.SparseMatrixMatMul(a=turned, b=tf.cast(upstream, tf.float32)), table.dtype)
 
-    return product(table)
+            pooled = tf.raw_ops.SparseMatrixMatMul(a=matrix, b=tf.cast(table, tf.float32))
+            return tf.cast(pooled, table.dtype), gradient
+
+        return product(table)
+
+
+def _sparse_matrix(places, weights, rows, table):
+    shape = tf.stack([rows, tf.shape(table, tf.int64)[0]])
+    return tf.raw_ops.SparseTensorToCSRSparseMatrix(indices=places, values=weights, dense_shape=shape)
 
 
 def _equal_taps(axes, where, size, ratio):

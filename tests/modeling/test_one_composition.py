@@ -17,7 +17,7 @@ STAGES = {
     "features": {"features", "padded_features"},
     "rpn": {"rpn"},
     "propose": {"propose", "proposals", "Proposals", "select_proposals"},
-    "pool": {"pool", "roi_align", "RoIAlign", "SparseRoIAlign"},
+    "pool": {"pool", "roi_align", "RoIAlign", "SparseRoIAlign", "TrainedSparseRoIAlign"},
     "heads": {"heads"},
     "select": {"select", "selections", "SelectDetections", "scored_boxes", "select_per_class", "select_by_kernel"},
 }

@@ -36,7 +36,7 @@ def bfloat16_runner(path: Path, image: np.ndarray, _precision: str) -> Callable[
 
     from kfpn.export.kernel_form import kernel_form, policy_of_export
     from kfpn.export.trained import TrainedSegmenter, open_either
-    from kfpn.kernels.islands import Islands
+    from kfpn.kernels.islands import PlainForms
     from kfpn.modeling.detector import inference_model
     from kfpn.modeling.segmenter import segments_model
     from kfpn.runs.precision import dtype_policy
@@ -46,7 +46,7 @@ def bfloat16_runner(path: Path, image: np.ndarray, _precision: str) -> Callable[
         if isinstance(trained, TrainedSegmenter):
             model = segments_model(trained.submodels, trained.config.model)
         else:
-            submodels = trained.submodels._replace(forms=Islands())
+            submodels = trained.submodels._replace(forms=PlainForms())
             model = inference_model(submodels, trained.config.model, nms="kernel")
     detect = tf.function(lambda x: model(x, training=False))
     images = tf.constant(image[None], tf.float32)
