@@ -1,5 +1,6 @@
 """Sets up TensorFlow for the tests, and finds the real data that is kept beside the repository."""
 
+import ctypes
 import gc
 import os
 import random
@@ -13,7 +14,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the tolerances of the tests are those of a CPU
 # The tolerances are those of float32, on each processor: without this, runs of the tests would take bfloat16 where it is fast.
-os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_VNNI")
+os.environ.setdefault("KFPN_FAST_BFLOAT16", "0")
 
 import numpy as np
 import pytest
@@ -35,6 +36,15 @@ def pytest_collection_finish():
     gc.enable()
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item, nextitem):
+    """Gives memory back behind each file: models and graphs are circles of objects, and a worker runs hundreds of files."""
+    if nextitem is None or nextitem.path != item.path:
+        gc.collect()
+        if hasattr(LIBC, "malloc_trim"):
+            LIBC.malloc_trim(0)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     """Gives each test the same random weights at each run, in whatever order the tests are run.
@@ -47,6 +57,7 @@ def pytest_runtest_setup(item):
     np.random.seed(0)
 
 
+LIBC = ctypes.CDLL(None) if os.name == "posix" else None
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
 

@@ -4,6 +4,8 @@ import os
 from functools import cache
 from pathlib import Path
 
+DENIED = "KFPN_FAST_BFLOAT16"
+"""Environment variable: with 0, the processor is taken as one without these instructions."""
 MATRIX_UNITS = "amx_bf16"
 BFLOAT16_FLAGS = (MATRIX_UNITS, "avx512_bf16")
 """Instructions of x86 processors for products in bfloat16, as Linux calls them. oneDNN, which computes TensorFlow's convolutions, uses them."""
@@ -16,7 +18,7 @@ WITHOUT_MATRIX_UNITS = (*LOWER_ISAS, "AVX512_CORE_BF16", "AVX10_1_512", "AVX512_
 def has_fast_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Tells whether the processor has instructions for products in bfloat16, and TensorFlow's kernels may use them.
 
-    `ONEDNN_MAX_CPU_ISA=AVX512_CORE` or `TF_ENABLE_ONEDNN_OPTS=0` in the environment keeps them from it.
+    `KFPN_FAST_BFLOAT16=0` in the environment denies it. `TF_ENABLE_ONEDNN_OPTS=0` and a low `ONEDNN_MAX_CPU_ISA` keep the kernels from it.
 
     Args:
         cpuinfo: where Linux lists a processor's instructions.
@@ -30,7 +32,7 @@ def has_matrix_units(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 
 
 def _may_be_used(too_low: tuple[str, ...]) -> bool:
-    if os.environ.get("TF_ENABLE_ONEDNN_OPTS", "").lower() in ("0", "false"):
+    if any(os.environ.get(name, "").lower() in ("0", "false") for name in (DENIED, "TF_ENABLE_ONEDNN_OPTS")):
         return False
     return os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() not in too_low
 

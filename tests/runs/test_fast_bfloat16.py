@@ -15,7 +15,7 @@ from kfpn.training.precision_choice import with_precision
     [("fma avx2", False, False), ("avx512f avx512_bf16", True, False), ("amx_bf16 avx512_bf16 amx_tile", True, True)],
 )
 def test_the_flags_of_the_processor_decide(tmp_path, monkeypatch, flags, fast, matrix):
-    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
+    monkeypatch.delenv("KFPN_FAST_BFLOAT16")
     file = tmp_path / "cpuinfo"
     file.write_text(f"processor : 0\nflags\t\t: {flags}\nbugs : none\n")
     assert (has_fast_bfloat16(file), has_matrix_units(file)) == (fast, matrix)
@@ -24,12 +24,14 @@ def test_the_flags_of_the_processor_decide(tmp_path, monkeypatch, flags, fast, m
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "avx512_core")
     assert (has_fast_bfloat16(file), has_matrix_units(file)) == (False, False)
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
-    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
-    assert (has_fast_bfloat16(file), has_matrix_units(file)) == (False, False)
+    for name in ("TF_ENABLE_ONEDNN_OPTS", "KFPN_FAST_BFLOAT16"):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "0")
+            assert (has_fast_bfloat16(file), has_matrix_units(file)) == (False, False)
 
 
 def test_a_machine_without_the_list_is_taken_as_slow(tmp_path, monkeypatch):
-    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
+    monkeypatch.delenv("KFPN_FAST_BFLOAT16")
     assert not has_fast_bfloat16(tmp_path / "none")
 
 
