@@ -318,7 +318,7 @@ def test_evaluate_with_proposals_adds_their_recall(run, tmp_path, monkeypatch, c
     source = IterableSource([record], class_names=["cat", "dog"])
     recall = {"AR@100": 0.25, "AR@1000": 0.5, "ARs@1000": None, "ARm@1000": 0.5, "ARl@1000": None}
     monkeypatch.setattr(kfpn.data.formats, "open_source", lambda data, split, *_: source)
-    monkeypatch.setattr(kfpn.runs.load, "load_proposals_model", lambda workdir: None)
+    monkeypatch.setattr(kfpn.runs.load, "load_proposals_model", lambda workdir, precision: None)
     monkeypatch.setattr(kfpn.inference.evaluate, "evaluate_proposals", lambda *_: recall)
     figures = tmp_path / "figures.json"
     assert cli.main(["evaluate", "--workdir", str(run), "--proposals", "--json", str(figures)]) == 0
