@@ -192,8 +192,8 @@ def test_evaluation_and_the_evaluation_of_a_training_see_the_same_tiles(workdir,
 
 
 def test_the_recall_of_a_run_on_tiles_is_measured_on_its_tiles(workdir, monkeypatch):
-    monkeypatch.setattr(kfpn.runs.load, "load_proposals_model", lambda _: Squares())
-    monkeypatch.setattr(kfpn.training.results, "load_proposals_model", lambda _: Squares())
+    monkeypatch.setattr(kfpn.runs.load, "load_proposals_model", lambda *_: Squares())
+    monkeypatch.setattr(kfpn.training.results, "load_proposals_model", lambda *_: Squares())
     boxes = np.array([(10, 10, 20, 20)], np.float32)
     record = dataclasses.replace(
         record_of(picture((100, 90), boxes.astype(int)), 4), boxes=boxes, labels=np.zeros(1, np.int32),

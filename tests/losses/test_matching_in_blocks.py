@@ -95,11 +95,11 @@ def test_targets_do_not_depend_on_the_padding(compiled):
         boxes = np.concatenate([proposals, gt["gt_boxes"]], 1)
         usable = np.concatenate([np.ones((2, 40), bool), gt["gt_labels"] >= 0], 1)
         first = call(
-            compiled, lambda a, u, g, n: vars(rpn_targets(a, u, g, sampling, n)),
+            compiled, lambda a, u, g, n: rpn_targets(a, u, g, sampling, n)._asdict(),
             anchors, np.ones((2, 500), bool), gt, noise["rpn"],
         )  # fmt: skip
         second = call(
-            compiled, lambda b, u, g, n: vars(roi_targets(b, u, g, 3, sampling, n)),
+            compiled, lambda b, u, g, n: roi_targets(b, u, g, 3, sampling, n)._asdict(),
             boxes, usable, gt, noise["roi"][:, : 40 + rows],
         )  # fmt: skip
         return {**first, **{f"roi_{name}": value for name, value in second.items()}}
