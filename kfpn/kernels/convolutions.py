@@ -39,7 +39,7 @@ class PlainPointwise(keras.layers.Layer):
 class FoldedConvolution(keras.layers.Layer):
     """Computes a convolution and the frozen batch norm behind it as one convolution with a bias.
 
-    The norm's scale is multiplied into the kernel at each call, in float32. That is as much work as one cell of the map.
+    The norm's scale is multiplied into the kernel at each call, in float32. This costs about as much as convolving one cell of the map.
 
     Args:
         conv: a convolution without a bias, of any kernel and stride.

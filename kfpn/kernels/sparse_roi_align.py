@@ -59,8 +59,7 @@ class SparseRoIAlign(RoIAlign):
             rows: scalar int64, of the matrix.
             table: (L, C) float.
         """
-        matrix = _sparse_matrix(places, weights, rows, table)
-        return tf.cast(tf.raw_ops.SparseMatrixMatMul(a=matrix, b=tf.cast(table, tf.float32)), table.dtype)
+        return _times(_sparse_matrix(places, weights, rows, table), table)
 
     def _axes(self, level, rois, image_sizes):
         """Returns where RoIs lie in their levels: (B, R, 2, 4) float32 start, length and samples of a bin, and cells, of y and x."""
@@ -94,11 +93,9 @@ class TrainedSparseRoIAlign(SparseRoIAlign):
             matrix = _sparse_matrix(places, weights, rows, table)
 
             def gradient(upstream):
-                turned = tf.raw_ops.SparseMatrixTranspose(input=matrix, type=tf.float32)
-                return tf.cast(tf.raw_ops.SparseMatrixMatMul(a=turned, b=tf.cast(upstream, tf.float32)), table.dtype)
+                return _times(tf.raw_ops.SparseMatrixTranspose(input=matrix, type=tf.float32), upstream)
 
-            pooled = tf.raw_ops.SparseMatrixMatMul(a=matrix, b=tf.cast(table, tf.float32))
-            return tf.cast(pooled, table.dtype), gradient
+            return _times(matrix, table), gradient
 
         return product(table)
 
@@ -106,6 +103,11 @@ class TrainedSparseRoIAlign(SparseRoIAlign):
 def _sparse_matrix(places, weights, rows, table):
     shape = tf.stack([rows, tf.shape(table, tf.int64)[0]])
     return tf.raw_ops.SparseTensorToCSRSparseMatrix(indices=places, values=weights, dense_shape=shape)
+
+
+def _times(matrix, table):
+    """Multiplies a sparse matrix of float32 with a table (L, C), in float32: (rows, C) in the table's dtype."""
+    return tf.cast(tf.raw_ops.SparseMatrixMatMul(a=matrix, b=tf.cast(table, tf.float32)), table.dtype)
 
 
 def _equal_taps(axes, where, size, ratio):

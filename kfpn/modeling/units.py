@@ -1,4 +1,4 @@
-"""Builds conv - norm - ReLU units over shared layers, with the padding kept at zero."""
+"""Builds conv - norm - ReLU units over shared layers; padding is zero where a layer looks at neighbours."""
 
 import dataclasses
 
@@ -46,7 +46,7 @@ class ConvUnit:
 
 
 class Units:
-    """Builds conv - norm - ReLU units over a set of shared layers; with image sizes, padding stays zero.
+    """Builds conv - norm - ReLU units over a set of shared layers; with image sizes, padding is set to zero behind each unit with `clear`.
 
     Args:
         config: the model's.
@@ -120,7 +120,7 @@ class Units:
         return stem_layers.MaxPooling2D()(x)
 
     def unit(self, x, unit: ConvUnit):
-        """Applies a unit, and clears its padding: (B, H, W, C) -> (B, ceil(H / step), ceil(W / step), filters)."""
+        """Applies a unit, and with `unit.clear` sets its padding to zero: (B, H, W, C) -> (B, ceil(H / step), ceil(W / step), filters)."""
         x = self.conv_and_norm(x, unit)
         if unit.relu:
             x = keras.layers.ReLU()(x)
