@@ -98,6 +98,7 @@ def test_the_answer_does_not_depend_on_the_number_of_devices(run_on_jax, tmp_pat
     ],
 )
 def test_what_jax_can_not_do_is_refused_in_one_line(changes, line):
+    pytest.importorskip("jax")
     from kfpn.training.backends.jax_devices import require_options_of_jax
 
     with pytest.raises(ValueError, match=f"^{re.escape(line)}"):
