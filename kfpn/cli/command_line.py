@@ -19,7 +19,7 @@ from kfpn.cli.auto_options import is_automatic, parse_automatic
 from kfpn.cli.commands import Command, run
 from kfpn.cli.demo_command import Demo
 from kfpn.cli.exports import EXPORTS, ExportRow, places_first
-from kfpn.cli.found_init import asks_for_masks, option_value, with_found_init
+from kfpn.cli.found_init import option_value, with_found_init
 from kfpn.cli.help_texts import DESCRIPTION, HELP
 from kfpn.cli.keras_backend import require_backend
 from kfpn.cli.options import (
@@ -212,9 +212,6 @@ def train_defaults(args: Sequence[str]) -> Config:
     name = option_value(args, "preset") or ("finetune" if init else "shapes")
     # An unknown preset is left to the parser, which lists the known ones.
     config = for_segments(preset(name if name in PRESETS else "shapes"), args)
-    if config.preset == "shapes" and asks_for_masks(args):
-        # A step takes a tenth longer with masks. These steps end within a quarter of an hour on two slow cores.
-        config = dataclasses.replace(config, steps=3000, eval_every=1500)
     if data and data != config.data:
         config = dataclasses.replace(config, data=data, workdir=f"runs/{run_name(data)}")
     config = _with_minutes(config, args)
