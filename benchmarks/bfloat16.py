@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from kfpn.export.kernel_form import kernel_form, policy_of_export
 from kfpn.export.onnx.int8 import evaluate_onnx, validation_source
 from kfpn.export.saved_model.served_detector import ServedDetector
+from kfpn.export.stored_form import policy_of_export, stored_form
 from kfpn.export.trained import open_trained
 from kfpn.runs.precision import dtype_policy
 
 
 def served_network(trained, precision):
     """Returns the function of images (B, H, W, 3) float32 that gives the detections of a SavedModel, in their pixels."""
-    detector = ServedDetector(kernel_form(trained, precision))
+    detector = ServedDetector(stored_form(trained, precision))
     run = tf.function(detector, autograph=False)
 
     def detect(images):

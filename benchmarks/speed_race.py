@@ -54,7 +54,7 @@ def inference_runner(form, mask):
     import speed
     import tensorflow as tf
 
-    from kfpn.kernels.plain_features import plain_form
+    from kfpn.kernels.live_form import live_form
     from kfpn.modeling.detector import inference_model
 
     compiled, precision = form.split()
@@ -62,7 +62,7 @@ def inference_runner(form, mask):
     config, submodels, batch, _ = speed.build((SIZE, SIZE), 1, mask)
     nms = "rounds"
     if compiled == "islands":
-        submodels, nms = plain_form(submodels, config.model), "kernel"
+        submodels, nms = live_form(submodels, config.model), "kernel"
     model = inference_model(submodels, config.model, nms=nms)
     images = tf.cast(batch["images"], tf.float32)
     detect = tf.function(lambda images: model(images, training=False), jit_compile=compiled == "whole")

@@ -42,9 +42,9 @@ def in_fastest_form(submodels: Any, config: Config) -> tuple[Any, str]:
     """
     if not (keras.config.dtype_policy().name == "mixed_bfloat16" and _computes_on_fast_cpu()):
         return submodels, "rounds"
-    from kfpn.kernels.plain_features import plain_form
+    from kfpn.kernels.live_form import live_form
 
-    return plain_form(submodels, config.model, training=False), "kernel"
+    return live_form(submodels, config.model, training=False), "kernel"
 
 
 def _computes_on_fast_cpu() -> bool:

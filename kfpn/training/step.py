@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from kfpn.config.run import Config
-from kfpn.kernels.plain_features import plain_form
+from kfpn.kernels.live_form import live_form
 from kfpn.modeling.segment_submodels import SegmentSubmodels
 from kfpn.modeling.submodels import Submodels
 from kfpn.training.backward import STOP, Backward, LossesFunction
@@ -19,7 +19,7 @@ from kfpn.training.sampler_noise import NoiseShapesFunction, noise_of, specs_of
 from kfpn.training.step_form import describe_form, step_form, uses_gpu
 
 NetworkParts = (Submodels, SegmentSubmodels)
-"""What `plain_form` builds anew."""
+"""What `live_form` builds anew."""
 
 
 def build_train_step(
@@ -69,9 +69,7 @@ def build_train_step(
     synchronizes = _synchronizes(submodels.weights_model, config, strategy)
     form = step_form(config, on_gpu=uses_gpu(strategy), synchronizes=synchronizes)
     say(describe_form(form, config))
-    computed = (
-        plain_form(submodels, config.model) if form == "islands" and isinstance(submodels, NetworkParts) else None
-    )
+    computed = live_form(submodels, config.model) if form == "islands" and isinstance(submodels, NetworkParts) else None
     backward = Backward(submodels, config, losses, computed, packed=strategy.num_replicas_in_sync > 1)
     parts = _ReplicaStep(backward, config, optimizer, strategy, noise_shapes)
     if not synchronizes:

@@ -34,14 +34,14 @@ def bfloat16_runner(path: Path, image: np.ndarray, _precision: str) -> Callable[
     """Returns the function that runs a work directory's network with folded norms in bfloat16, by TensorFlow's kernels."""
     import tensorflow as tf
 
-    from kfpn.export.kernel_form import kernel_form, policy_of_export
+    from kfpn.export.stored_form import policy_of_export, stored_form
     from kfpn.export.trained import TrainedSegmenter, open_either
     from kfpn.kernels.islands import PlainForms
     from kfpn.modeling.detector import inference_model
     from kfpn.modeling.segmenter import segments_model
     from kfpn.runs.precision import dtype_policy
 
-    trained = kernel_form(open_either(path), "bfloat16")
+    trained = stored_form(open_either(path), "bfloat16")
     with dtype_policy(policy_of_export(trained.config.model, "bfloat16")):
         if isinstance(trained, TrainedSegmenter):
             model = segments_model(trained.submodels, trained.config.model)

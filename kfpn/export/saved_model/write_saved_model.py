@@ -10,7 +10,6 @@ import tensorflow as tf
 from kfpn.config.segment_settings import require_none_given
 from kfpn.export.archive import write_archive, write_facts
 from kfpn.export.asset_files import ExportPrecision
-from kfpn.export.kernel_form import kernel_form, policy_of_export
 from kfpn.export.saved_model.request_limits import USUAL_LIMITS, RequestLimits
 from kfpn.export.saved_model.served_detector import NMS_FORMS, ServedDetector
 from kfpn.export.saved_model.served_segmenter import ServedSegmenter
@@ -23,6 +22,7 @@ from kfpn.export.saved_model.serving_files import (
 )
 from kfpn.export.saved_model.verify_saved_model import verify_trained
 from kfpn.export.saved_model.verify_thresholded import verify_served_thresholds
+from kfpn.export.stored_form import policy_of_export, stored_form
 from kfpn.export.trained import TrainedDetector, TrainedSegmenter, next_version, open_either, written_aside
 from kfpn.runs.load import task_of
 from kfpn.runs.precision import dtype_policy
@@ -66,7 +66,7 @@ def export_saved_model(
         limits: what the server takes at most, and whether one bad file fails its whole request.
         full_masks: also give the masks pasted into images of the size that was sent, see `FULL_MASKS`. It takes a detector with
             masks, and a signature other than "proposals".
-        precision: what convolutions and matrix products are computed in, see `kernel_form`.
+        precision: what convolutions and matrix products are computed in, see `stored_form`.
 
     Returns:
         The new version's folder.
@@ -89,7 +89,7 @@ def export_saved_model(
         require_none_given(workdir, {"nms_on": of_nms, "best_thresholds": best_thresholds, "full_masks": full_masks})
     trained = open_either(workdir, best_thresholds)
     if not xla or precision != "float32":  # XLA runs the products of float32 faster than the convolutions of that form
-        trained = kernel_form(trained, precision)
+        trained = stored_form(trained, precision)
     if full_masks and not trained.config.model.mask:
         raise ValueError(f"full_masks must go with a detector that has masks, got {workdir}, which has none")
     masks = trained.config.model.max_detections if full_masks else 0

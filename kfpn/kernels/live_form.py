@@ -82,7 +82,7 @@ class InferenceUnits(PlainUnits):
         return self.config.norm != "gn"
 
 
-def plain_form(submodels: Any, config: ModelConfig, training: bool = True) -> Any:
+def live_form(submodels: Any, config: ModelConfig, training: bool = True) -> Any:
     """Returns submodels over the same weights in the forms of `kfpn.kernels`; what they compute is the same, but for rounding.
 
     Args:

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kfpn.export.kernel_form import kernel_form, policy_of_export
 from kfpn.export.saved_model.served_segmenter import ServedSegmenter
+from kfpn.export.stored_form import policy_of_export, stored_form
 from kfpn.export.trained import open_either
 from kfpn.modeling.layers import PointwiseConv2D
 from kfpn.runs.precision import dtype_policy
@@ -35,7 +35,7 @@ def require_near(submodels, other, limit):
 
 
 def test_in_float32_the_form_has_convolutions_in_place_of_products_and_gives_the_same(trained):
-    form = kernel_form(trained, "float32")
+    form = stored_form(trained, "float32")
     kinds = [type(layer) for layer in form.submodels.features.layers]
     assert PointwiseConv2D not in kinds
     assert PointwiseConv2D in [type(layer) for layer in trained.submodels.features.layers]
@@ -43,7 +43,7 @@ def test_in_float32_the_form_has_convolutions_in_place_of_products_and_gives_the
 
 
 def test_in_bfloat16_all_weights_but_those_of_the_last_layers_are_stored_in_it_and_numbers_stay_near(trained_masks):
-    form = kernel_form(trained_masks, "bfloat16")
+    form = stored_form(trained_masks, "bfloat16")
     assert form.precision == "bfloat16"
     for variable in form.submodels.weights_model.variables:
         layer = variable.path.split("/")[-2]
@@ -56,15 +56,15 @@ def test_in_bfloat16_all_weights_but_those_of_the_last_layers_are_stored_in_it_a
 
 
 def test_no_submodel_casts_its_features_to_float32_and_back(trained_masks):
-    form = kernel_form(trained_masks, "bfloat16").submodels
+    form = stored_form(trained_masks, "bfloat16").submodels
     inputs = [value for model in (form.rpn, *form.heads.values()) for value in keras.tree.flatten(model.input)]
     assert {value.dtype for value in inputs} == {"bfloat16"}
 
 
 def test_group_norms_are_kept_and_compute_in_bfloat16(tmp_path, make_workdir):
     trained = open_either(make_workdir(tmp_path / "run", norm="gn"))
-    assert kernel_form(trained, "float32") is trained
-    form = kernel_form(trained, "bfloat16")
+    assert stored_form(trained, "float32") is trained
+    form = stored_form(trained, "bfloat16")
     assert [layer.name for layer in form.submodels.features.layers if layer.name.endswith("_norm")]
     assert form.submodels.features.get_layer("stem_conv").compute_dtype == "bfloat16"
     require_near(trained.submodels, form.submodels, 0.1)
@@ -80,7 +80,7 @@ def test_a_keras_model_keeps_the_statistics_of_its_norms_in_float32():
 
 def test_segments_are_near_those_of_float32_and_their_scores_and_masks_are_float32(tmp_path):
     trained = open_either(write_segment_run(tmp_path / "run"))
-    form = kernel_form(trained, "bfloat16")
+    form = stored_form(trained, "bfloat16")
     images, sizes = tiny.image(64, 96)[None].astype("float32"), tf.constant([[64, 96]])
     scores = []
     for one, precision in ((trained, "float32"), (form, "bfloat16")):

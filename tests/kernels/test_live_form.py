@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from kfpn.config.run import Config, SamplingConfig
-from kfpn.kernels.plain_features import plain_form
+from kfpn.kernels.live_form import live_form
 from kfpn.losses.training_losses import training_losses
 from kfpn.modeling.detector import inference_model
 from kfpn.modeling.submodels import build_submodels
@@ -55,7 +55,7 @@ def test_losses_gradients_and_statistics_are_those_of_the_form_that_is_written(c
     batch, noise = padded_batch(**CASES[case])
     start = [variable.numpy() for variable in submodels.weights_model.variables]
     answers = []
-    for computed in (None, plain_form(submodels, config.model)):
+    for computed in (None, live_form(submodels, config.model)):
         backward = Backward(submodels, config, training_losses, computed)
         for variable, value in zip(submodels.weights_model.variables, start, strict=True):
             variable.assign(value)
@@ -87,7 +87,7 @@ def test_detections_are_those_of_the_form_that_is_written(case):
     batch, _ = padded_batch(**CASES[case])
     inputs = {name: batch[name] for name in ("images", "image_sizes")}
     expected = tiny.detect(inference_model(submodels, config, padded=True), inputs)
-    plain = plain_form(submodels, config, training=False)
+    plain = live_form(submodels, config, training=False)
     got = tiny.detect(inference_model(plain, config, padded=True, nms="kernel"), inputs)
     assert expected["num_detections"].min() > 0
     np.testing.assert_array_equal(got["labels"], expected["labels"])
@@ -116,7 +116,7 @@ def test_every_pyramid_and_a_backbone_of_keras_have_the_same_levels_with_clean_p
     tiny.shake(submodels.weights_model)
     batch, _ = padded_batch()
     inputs = {name: batch[name] for name in ("images", "image_sizes")}
-    expected, got = submodels.padded_features(inputs), plain_form(submodels, config).padded_features(inputs)
+    expected, got = submodels.padded_features(inputs), live_form(submodels, config).padded_features(inputs)
     for name, level in expected.items():
         np.testing.assert_allclose(got[name], level, atol=1e-4, err_msg=name)
         rows, columns = (-(-side // 2 ** int(name[1:])) for side in (45, 71))
@@ -135,7 +135,7 @@ def test_in_bfloat16_features_differ_by_rounding_alone():
     try:
         half = build_submodels(config)
         half.weights_model.set_weights(exact.weights_model.get_weights())
-        plain = plain_form(half, config, training=False)
+        plain = live_form(half, config, training=False)
         batch, _ = padded_batch(**CASES["frozen_bn"])
         inputs = {name: batch[name] for name in ("images", "image_sizes")}
         levels = plain.padded_features(inputs)
@@ -150,7 +150,7 @@ def test_in_bfloat16_features_differ_by_rounding_alone():
 def test_the_weights_are_shared_and_none_is_added():
     config = tiny.config(**small_detector.SMALL)
     submodels = build_submodels(config)
-    plain = plain_form(submodels, config)
+    plain = live_form(submodels, config)
     assert plain.weights_model is submodels.weights_model
     own = {id(variable) for variable in submodels.weights_model.variables}
     for model in (plain.features, plain.padded_features):
@@ -172,6 +172,6 @@ def test_segments_have_the_same_losses_in_both_forms():
     rng = np.random.default_rng(0)
     noise = {name: tf.constant(rng.uniform(size=(2, *shape)), tf.float32) for name, shape in shapes.items()}
     expected = segment_losses(submodels, config, arrays, noise)
-    got = segment_losses(plain_form(submodels, model), config, arrays, noise)
+    got = segment_losses(live_form(submodels, model), config, arrays, noise)
     for name, value in expected.items():
         np.testing.assert_allclose(got[name], value, rtol=1e-4, err_msg=name)

@@ -50,7 +50,7 @@ def policy_of_export(config: ModelConfig, precision: ExportPrecision) -> str:
     return "mixed_bfloat16" if is_keras_model(config.backbone) else "bfloat16"
 
 
-def kernel_form(trained: Trained, precision: ExportPrecision) -> Trained:
+def stored_form(trained: Trained, precision: ExportPrecision) -> Trained:
     """Returns what was trained with submodels in that form, for SavedModels and TensorFlow's graphs without XLA.
 
     In float32 they compute the same; in bfloat16 convolutions and products of the backbone, the pyramid and the heads do, but for
