@@ -1,6 +1,8 @@
 """Connects the processes of a run on JAX: sums over them, and their ends."""
 
 import atexit
+import contextlib
+import re
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +17,7 @@ from kfpn.training.distribution.cluster import Cluster, reason_out_of_reach
 
 LINGER_SECONDS = 10.0
 """Time that the chief waits at its end for the others to end: JAX ends them as failed when the chief is gone."""
+_STATUS = re.compile(r"(ABORTED|CANCELLED|DEADLINE_EXCEEDED|INTERNAL|UNAVAILABLE|UNKNOWN): ")
 _HALF = 2**31
 _WORKERS = "workers"
 
@@ -33,7 +36,8 @@ class JaxCluster(Cluster):
         super().__init__()
         self.index = index
         self.workers = list(workers)
-        self.errors = (jax.errors.JaxRuntimeError,)
+        if self.several:
+            self.errors = (jax.errors.JaxRuntimeError,)
         self._port = port
         self._sum = _integers_added
         self._ended = not self.several
@@ -43,6 +47,10 @@ class JaxCluster(Cluster):
 
     def watch(self) -> None:
         """Does nothing: the other workers have been watched since they came."""
+
+    def blames_worker(self, error: Exception) -> bool:
+        """Tells whether an error may say that another worker is gone: JAX has a type for it, or begins it with the name of a status."""
+        return super().blames_worker(error) or (self.several and _STATUS.match(str(error)) is not None)
 
     def leave(self) -> None:
         """Waits for all workers, and leaves JAX's service: after this they may end in any order."""
@@ -61,7 +69,8 @@ class JaxCluster(Cluster):
         others = [address for i, address in enumerate(self.workers) if i != self.index]
         while self.is_chief and time.monotonic() < last and not all(map(reason_out_of_reach, others)):
             time.sleep(0.1)
-        jax.distributed.shutdown()
+        with contextlib.suppress(jax.errors.JaxRuntimeError):  # Where others have died, what counts has been said.
+            jax.distributed.shutdown()
         self._port.close()
 
 

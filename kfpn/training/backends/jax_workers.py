@@ -13,6 +13,15 @@ from kfpn.training.distribution.tf_config import EXAMPLE, workers_of_tf_config
 
 WAIT_SECONDS = 300.0
 """Time that a worker waits for the others to come."""
+SETTINGS = {
+    # On CPUs; GPUs and TPUs have their own.
+    "jax_cpu_collectives_implementation": "gloo",
+    # It would take SIGTERM for itself.
+    "jax_enable_preemption_service": False,
+    # Else a worker that ends with an error would wait for all others, also for those that wait for it in the middle of a step.
+    "jax_enable_recoverability": True,
+}
+"""Options of JAX with several processes that TF_CONFIG names; 0.7, the oldest version that runs kfpn, has only the first."""
 
 
 def join_workers() -> JaxCluster:
@@ -25,17 +34,12 @@ def join_workers() -> JaxCluster:
         ValueError: if nothing says which processes train together, a worker does not come or can't listen, or JAX has started
             before.
     """
-    # This service would take SIGTERM for itself. Not every version of JAX has it.
-    with contextlib.suppress(AttributeError):
-        jax.config.update("jax_enable_preemption_service", False)
     told = workers_of_tf_config()
     if told is None:
         return _found_by_jax()
     workers, index = told
     if len(workers) == 1:
         return JaxCluster(0, workers)
-    # Else each worker would wait at its end for all others, also for those that wait for it in the middle of a step.
-    jax.config.update("jax_enable_recoverability", True)
     port = _opened(workers, index)
     print(f"worker {index} of {len(workers)} ({workers[index]}) waits for the others", flush=True)
     try:
@@ -45,6 +49,9 @@ def join_workers() -> JaxCluster:
         raise
     if index == 0:
         port.close()  # JAX's service takes its place.
+    for name, value in SETTINGS.items():
+        with contextlib.suppress(AttributeError):
+            jax.config.update(name, value)
     _initialize(
         coordinator_address=workers[0],
         coordinator_bind_address=f"{port.any_address}:{_port_of(workers[0])}",

@@ -126,6 +126,10 @@ class Cluster:
             self._over.set()
             self.gather(0)
 
+    def blames_worker(self, error: Exception) -> bool:
+        """Tells whether an error may say that another worker is gone."""
+        return isinstance(error, self.errors)
+
     def lost(self, error: Exception) -> ValueError:
         """Returns the error to raise when TensorFlow or JAX fails, after it gave the watching thread time to end the process."""
         time.sleep(BLAME_SECONDS)

@@ -2,13 +2,15 @@
 
 python -m tests.training.backends.standin_run WORKDIR '{"strategy": "multi_worker", "steps": 6, ...}'
 
-The changes are fields of the configuration, and: die_at, stop_at: SIGKILL or SIGTERM to itself in step N + 1.
+The changes are fields of the configuration, and: die_at, stop_at: SIGKILL or SIGTERM to itself in step N + 1; slow_evaluation: seconds
+that each evaluation of the chief takes longer.
 """
 
 import json
 import os
 import signal
 import sys
+import time
 from types import SimpleNamespace
 
 from tests.training.backends.small_run import ABSENT, config
@@ -56,7 +58,14 @@ def signal_in_step(step, number):
     Loop._next_batch = next_batch_and_signal
 
 
-def main(workdir, die_at=None, stop_at=None, **changes):
+def evaluate_slowly(seconds):
+    from kfpn.training.run_evaluation import RunEvaluation
+
+    measure = RunEvaluation.measure
+    RunEvaluation.measure = lambda self: time.sleep(seconds) or measure(self)
+
+
+def main(workdir, die_at=None, stop_at=None, slow_evaluation=0, **changes):
     import kfpn
     from kfpn.training import setup
     from kfpn.training.backends import jax_backend
@@ -67,6 +76,7 @@ def main(workdir, die_at=None, stop_at=None, **changes):
     for step, number in ((die_at, signal.SIGKILL), (stop_at, signal.SIGTERM)):
         if step is not None:
             signal_in_step(step, number)
+    evaluate_slowly(slow_evaluation)
     optimizer = {"learning_rate": 0.05, "warmup_steps": 2, **changes.pop("optimizer", {})}
     settings = {"steps": 6, "eval_every": 3, "checkpoint_every": 2, "log_every": 2, **changes, "optimizer": optimizer}
     try:

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import json
+import os
 import re
 
 import numpy as np
@@ -18,18 +19,18 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason=
 FLAGS = QUICKLY_COMPILED["XLA_FLAGS"] + " --xla_force_host_platform_device_count={}"
 
 
-def start(folder, index=None, configs=None, module="standin_run", devices=2, **options):
-    """Starts a worker, or with no index a process that trains alone."""
-    told = {} if configs is None else {"TF_CONFIG": configs[index]}
-    strategy = "mirrored" if configs is None else "multi_worker"
+def start(folder, told=None, module="standin_run", devices=2, **options):
+    """Starts a process, which trains alone where no variables of the environment tell it of others."""
+    strategy = "multi_worker" if told else "mirrored"
     env = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", **QUICKLY_COMPILED, "XLA_FLAGS": FLAGS.format(devices)}
-    return processes.start(f"backends.{module}", folder, json.dumps({"strategy": strategy, **options}), **env, **told)
+    words = folder, json.dumps({"strategy": strategy, **options})
+    return processes.start(f"backends.{module}", *words, **env, **(told or {}))
 
 
 def run_workers(folder, *extras, **options):
     """Runs two workers, with a dict of extra options each, and returns (exit code, stdout, stderr) of each."""
-    configs = processes.tf_configs(2)
-    return processes.finish(*[start(folder, i, configs, **options, **extra) for i, extra in enumerate(extras)])
+    pairs = zip(processes.tf_configs(len(extras)), extras, strict=True)
+    return processes.finish(*[start(folder, {"TF_CONFIG": told}, **options, **extra) for told, extra in pairs])
 
 
 def require_exit(*results, code=0):
@@ -102,6 +103,11 @@ def test_a_killed_worker_ends_the_chief_which_names_it_and_one_process_goes_on(w
             "batch_size must be a multiple of the number of replicas (4), got 6: all of them take part",
             marks=pytest.mark.slow,
         ),
+        pytest.param(
+            ({}, {"devices": 1}),
+            "devices must be as many on every worker, got 2 on worker 0 and 1 on worker 1",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_options_that_differ_or_a_batch_that_does_not_divide_end_both_workers_in_one_line(tmp_path, extras, line):
@@ -132,6 +138,43 @@ def test_a_worker_that_does_not_come_is_named_and_so_is_a_port_that_is_taken(mon
     ):
         jax_workers.join_workers()
     OpenPort(port).close()  # It is free again.
+
+
+def test_errors_of_jax_about_other_workers_are_told_from_those_of_kfpn():
+    from kfpn.training.backends.jax_cluster import JaxCluster
+
+    gloo = ValueError("UNKNOWN: Gloo all-reduce failed: Timed out waiting 15000ms for recv operation to complete")
+    pair, alone = JaxCluster(0, ["a:1", "b:1"]), JaxCluster(0, ["a:1"])
+    assert pair.blames_worker(gloo)
+    assert not pair.blames_worker(ValueError("picture 3 must be readable, got UNKNOWN: nothing"))
+    assert not alone.blames_worker(gloo)
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_ends_both_workers(tmp_path):
+    hot = {"optimizer": {"learning_rate": 1e30, "warmup_steps": 0, "clip_norm": None}}
+    chief, other = run_workers(tmp_path / "run", {}, {}, **hot)
+    require_exit(chief, other, code=2)
+    report = json.loads((tmp_path / "run/nan/report.json").read_text())
+    for result in (chief, other):
+        assert "must be finite, got" in error_of(result)
+        assert f"at step {report['step']}" in error_of(result)
+
+
+@pytest.mark.slow
+def test_a_worker_waits_for_a_chief_that_evaluates_for_minutes(tmp_path):
+    require_exit(*run_workers(tmp_path / "run", {}, {}, slow_evaluation=150, eval_every=6))
+    assert (tmp_path / "run/final.json").exists()
+
+
+@pytest.mark.slow
+def test_the_tasks_of_slurm_train_as_one_process_does(whole, tmp_path):
+    same = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
+    tasks = [same | {"SLURM_PROCID": str(index), "SLURM_LOCALID": "0"} for index in range(2)]
+    chief, other = processes.finish(*[start(tmp_path / "run", told=task) for task in tasks])
+    require_exit(chief, other)
+    require_same_run(tmp_path / "run", whole)
+    assert "this is worker 1 (process 1 of JAX) with CPU:0, CPU:1" in other[1]
 
 
 @pytest.mark.slow
