@@ -3,6 +3,8 @@
 import atexit
 import contextlib
 import re
+import socket
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -12,11 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from kfpn.training.backends.open_port import OpenPort
-from kfpn.training.distribution.cluster import Cluster, reason_out_of_reach
+from kfpn.training.backends.open_port import OpenPort, held_connections
+from kfpn.training.distribution.cluster import Cluster, exit_with_error, reason_out_of_reach
 
-LINGER_SECONDS = 10.0
-"""Time that the chief waits at its end for the others to end: JAX ends them as failed when the chief is gone."""
+LINGER_SECONDS = 20.0
+"""Time that the chief waits at its end for the others to end: JAX aborts them when the chief is gone."""
+OWN_END_SECONDS = 5.0
+"""Time that a worker whose chief ends has to come to its own end: an error may be that of all workers."""
 _STATUS = re.compile(r"(ABORTED|CANCELLED|DEADLINE_EXCEEDED|INTERNAL|UNAVAILABLE|UNKNOWN): ")
 _HALF = 2**31
 _WORKERS = "workers"
@@ -41,9 +45,26 @@ class JaxCluster(Cluster):
         self._port = port
         self._sum = _integers_added
         self._ended = not self.several
+        self._held: list[socket.socket] = []
         if self.several and port is not None:
             super().watch()  # The first sum may wait for a worker that is gone.
+            if self.is_chief:
+                self._held = held_connections(self._others)
+            else:
+                threading.Thread(target=self._follow_chief, args=(port,), daemon=True, name="chief").start()
             atexit.register(self._end)
+
+    @property
+    def _others(self) -> list[str]:
+        return [address for index, address in enumerate(self.workers) if index != self.index]
+
+    def _follow_chief(self, port: OpenPort) -> None:
+        """Ends this process when the chief has come to an end of its own."""
+        port.chief_left.wait()
+        if not self._over.wait(OWN_END_SECONDS):
+            exit_with_error(
+                f"{self.name(0)} has ended: its own lines say why; start all workers again when that is mended"
+            )
 
     def watch(self) -> None:
         """Does nothing: the other workers have been watched since they came."""
@@ -65,9 +86,10 @@ class JaxCluster(Cluster):
         self._over.set()
         if self._port is None:
             return
+        for connection in self._held:
+            connection.close()
         last = time.monotonic() + LINGER_SECONDS
-        others = [address for i, address in enumerate(self.workers) if i != self.index]
-        while self.is_chief and time.monotonic() < last and not all(map(reason_out_of_reach, others)):
+        while self.is_chief and time.monotonic() < last and not all(map(reason_out_of_reach, self._others)):
             time.sleep(0.1)
         with contextlib.suppress(jax.errors.JaxRuntimeError):  # Where others have died, what counts has been said.
             jax.distributed.shutdown()

@@ -143,7 +143,7 @@ class Cluster:
                 reason = reason_out_of_reach(self.workers[index])
                 failures[index] = failures[index] + 1 if reason else 0
                 if failures[index] >= FAILURES and not self._over.is_set():
-                    _exit_with_error(
+                    exit_with_error(
                         f"{self.name(index)} is gone: {reason}; start all workers again, they go on from the last checkpoint"
                     )
 
@@ -177,7 +177,8 @@ def reason_out_of_reach(address: str) -> str | None:
         return error.strerror or str(error)
 
 
-def _exit_with_error(message: str) -> None:
+def exit_with_error(message: str) -> None:
+    """Ends this process with code 3, whatever its threads do."""
     print(f"kfpn: error: {message}", file=sys.stderr, flush=True)
     sys.stdout.flush()
     os._exit(EXIT_WORKER_LOST)

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -148,6 +149,17 @@ def test_errors_of_jax_about_other_workers_are_told_from_those_of_kfpn():
     assert pair.blames_worker(gloo)
     assert not pair.blames_worker(ValueError("picture 3 must be readable, got UNKNOWN: nothing"))
     assert not alone.blames_worker(gloo)
+
+
+@pytest.mark.slow
+def test_an_error_of_the_chief_alone_ends_the_other_worker_too(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "run")
+    chief, other = run_workers(tmp_path / "run", {}, {}, seed=3)
+    require_exit(chief, code=2)
+    require_exit(other, code=3)
+    assert "seed" in error_of(chief)
+    assert error_of(other).startswith("worker 0 (localhost:")
+    assert "has ended: its own lines say why" in error_of(other)
 
 
 @pytest.mark.slow
