@@ -47,12 +47,13 @@ class Config:
     """Data to evaluate on. None: the validation split of `data`, where it has one; else see `val_share`."""
     val_share: float | None = None
     """Where `data` has no validation split: the share of its images that is kept to evaluate on, drawn by `seed`. 0: none. None: 0.1
-    of a folder, yolo: and csv:, and 0 of the other forms."""
+    of a folder, yolo:, csv: and labelme:, and 0 of the other forms."""
     check_images: CheckImages = "once"
     """How image files are checked at the start. once: each file that is new or changed must be whole; what was found is kept beside
     the data. full: all are decoded, each time. none: only their sizes are read."""
     workdir: str = "runs/coco"
-    """The folder for everything that the run makes; the same command again resumes the run from there."""
+    """The folder for everything that the run makes; the same command again resumes the run from there. With `data` of your own, and
+    without this option, it has their name: runs/my_folder."""
     init: str | None = None
     """Weights to start from: a checkpoint of torchvision, detectron2 or keras.applications, a work directory, or a name of
     `kfpn list-pretrained`. The network's settings come with them. auto: the best COCO checkpoint of that list

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pipeline
 import pytest
 import scaling
 from scaling_data import build_config, describe_data, make_jpegs
@@ -162,3 +163,12 @@ def test_the_pipelines_memory_does_not_grow_over_ten_thousand_images(tmp_path):
     assert done.returncode == 0, done.stderr
     assert len(_cells(done.stdout)) == 2 + POINTS
     assert "memory does not grow" in done.stdout
+
+
+def test_the_pipeline_alone_makes_the_batches_of_a_preset(tmp_path, monkeypatch):
+    monkeypatch.setattr("kfpn.data.formats.open_source", lambda data, split: make_jpegs(tmp_path, 4, 64))
+    options = SimpleNamespace(data="made", preset="shapes", batch=2, seconds=0.2)
+    rate, milliseconds, said = pipeline.images_per_second(options)
+    assert rate > 0.0
+    assert milliseconds > 0.0
+    assert said.startswith("short side 128; made JPEG files of 64 x 64: 4 images")

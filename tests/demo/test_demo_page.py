@@ -113,7 +113,7 @@ def test_pictures_in_boxes_out_and_the_slider_and_the_classes_choose(page, demo,
     shown = rows_of(first, 0.5)
     wait_for_counts(page, len(shown), len(first.scores))
     assert [[row[0], f"{float(row[1]):.3f}"] for row in table(page, len(shown))] == shown
-    assert page.eval_on_selector("#picture img", "image => image.naturalWidth") == 640
+    page.wait_for_function("() => document.querySelector('#picture img').naturalWidth === 640")
     assert len(demo.looked) == 2
     before = page.get_attribute("#picture img", "src")
     set_score(page, 0.3)
