@@ -1,5 +1,6 @@
 """Replaces `--init auto` on the command line by the checkpoint that was found, or by nothing."""
 
+import os
 from collections.abc import Sequence
 
 from kfpn.data.formats import run_name
@@ -45,14 +46,28 @@ def with_found_init(args: list[str]) -> list[str]:
     workdir = option_value(args, "workdir") or (f"runs/{run_name(data)}" if data else "runs/finetune")
     worker, several = 0, False
     if option_value(args, "strategy") == "multi_worker":
-        from kfpn.training.distribution.cluster_resolver import resolve_cluster
-
-        resolver = resolve_cluster()
-        worker, several = int(resolver.task_id or 0), resolver.cluster_spec().num_tasks("worker") > 1
+        worker, several = _this_worker()
     backbone = option_value(args, "model.backbone") or "resnet50"
     cascade = _turned_on(args, ("--model.cascade",), ("--model.no-cascade",))
     weights = auto_init(backbone, workdir, worker, several, asks_for_masks(args), cascade)
     return _without_option(args, "init") + ([] if weights is None else ["--init", weights])
+
+
+def _this_worker() -> tuple[int, bool]:
+    """Returns the number of this process in a multi_worker run, and whether there are others."""
+    if os.environ.get("KERAS_BACKEND") == "jax":
+        from kfpn.training.distribution.tf_config import workers_of_tf_config
+
+        if (told := workers_of_tf_config()) is None:
+            raise ValueError(
+                "init must be a file with strategy multi_worker and KERAS_BACKEND=jax where TF_CONFIG does not name the workers, got "
+                "'auto': JAX knows them later"
+            )
+        return told[1], len(told[0]) > 1
+    from kfpn.training.distribution.cluster_resolver import resolve_cluster
+
+    resolver = resolve_cluster()
+    return int(resolver.task_id or 0), resolver.cluster_spec().num_tasks("worker") > 1
 
 
 def _without_option(args: Sequence[str], name: str) -> list[str]:

@@ -99,7 +99,9 @@ class Loop:
                     self._train(open_batches, stop)
             except Interrupted:
                 self._save_and_exit(stop)
-            except cluster.errors as error:
+            except Exception as error:
+                if not cluster.blames_worker(error):
+                    raise
                 raise cluster.lost(error) from error
             finally:
                 self.report.close()

@@ -53,6 +53,9 @@ class Optimizer:
     Args:
         config: the run's configuration.
         trainable_variables: `weights_model.trainable_variables`.
+
+    Attributes:
+        asks_to_stop: what `stop_requested` holds, known to the host without a look at a device.
     """
 
     def __init__(self, config: Config, trainable_variables: Sequence[keras.Variable]):
@@ -71,6 +74,7 @@ class Optimizer:
             self.scale = [_state(INITIAL_SCALE, "loss_scale"), _state(0.0, "finite_steps")]
         # These are not among `variables`: nothing is trained or saved while the run halts, and no checkpoint asks to stop.
         self._halts, self._halted, self._stop = (_state(0.0, name) for name in ("halts", "halted", "stop"))
+        self.asks_to_stop = False
 
     @property
     def variables(self) -> list[keras.Variable]:
@@ -82,7 +86,7 @@ class Optimizer:
         """All variables that `update` reads or moves, beside the weights: `variables`, those of a halt, and those of the schedule."""
         schedule = self.schedule
         planned = [*schedule.done, *schedule.warm] if isinstance(schedule, PlannedSchedule) else []
-        return [*self.variables, self._halts, self._halted, self._stop, *planned]
+        return [*self.variables, self._halts, self._halted, *planned]
 
     @property
     def loss_scale(self) -> Any:
@@ -106,6 +110,7 @@ class Optimizer:
 
     def request_stop(self) -> None:
         """Asks all workers to stop: from the next step on every worker's results say so."""
+        self.asks_to_stop = True
         self._stop.assign(1.0)
 
     def apply(self, gradients: Sequence[Any], loss: Any | None = None) -> dict[str, Any]:

@@ -81,13 +81,15 @@ class RunData:
             return batches
         return with_proposals(batches, self.proposals, config, config.model.post_nms_train, augmented=True)
 
-    def numpy_batches(self, config: Config, start: int) -> Iterator[dict[str, np.ndarray]]:
-        """Yields the global batches from step `start` on, the same as those of `batches`, made without TensorFlow.
+    def numpy_batches(
+        self, config: Config, start: int, share: BatchShare = WHOLE_BATCH
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Yields the batches from step `start` on, or a process's share of them, the same as those of `batches`, made without TensorFlow.
 
         Raises:
             ValueError: naming an image that can't be read.
         """
-        samples = TrainingSamples(self.source, config)
+        samples = TrainingSamples(self.source, config, share)
         rows_of = None
         if self.proposals is not None:
             rows_of = rows_of_proposals(self.proposals, config, config.model.post_nms_train, augmented=True)

@@ -16,7 +16,8 @@ COMMAND = re.compile(r"^(\$ |kfpn (?!:)|python3? |pip |docker |curl |git |\.venv
 OPTION = re.compile(r"(?<![\w-])--[a-z](?:[\w-]|\.(?=\w))*(?![\w.*-])")
 OF_OTHERS = ("--check", "--kill-on-bad-exit", "--cpus-per-task", "--tf_xla_persistent_cache_directory", "--rest_api_timeout_in_ms",
              "--no-deps", "--gpus", "--rest-port", "--cors-port", "--rest_api_enable_cors_support",
-             "--xla_force_host_platform_device_count", "--xla_gpu_deterministic_ops")  # fmt: skip
+             "--xla_force_host_platform_device_count", "--xla_gpu_deterministic_ops", "--xla_cpu_collective_timeout_seconds",
+             "--ntasks-per-node", "--gpus-per-node")  # fmt: skip
 """Options of ruff, Slurm, XLA, TensorFlow Serving, pip and Docker, and of the server in the tests, that pages name."""
 WITHOUT_LANGUAGE = ("<!-- tests -->", "<!-- models.config -->")
 """Marks of blocks that other programs read as they stand."""

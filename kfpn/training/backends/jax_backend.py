@@ -1,4 +1,4 @@
-"""Trains by JAX: on one device, or on all devices of this machine, which share each batch."""
+"""Trains by JAX: on one device, on all devices of this machine, or on those of several processes, which share each batch."""
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from kfpn.config.run import Config
+from kfpn.data.plan import BatchShare
 from kfpn.data.record import Source
 from kfpn.training.backends.jax_batches import made_ahead, with_run_noise
 from kfpn.training.backends.jax_detector import JaxDetector
@@ -21,7 +22,9 @@ from kfpn.training.backends.jax_devices import (
     require_options_of_jax,
     split_cpu_of_jax,
 )
-from kfpn.training.backends.jax_step import AXIS, JaxStep
+from kfpn.training.backends.jax_placement import AXIS
+from kfpn.training.backends.jax_step import JaxStep
+from kfpn.training.backends.jax_workers import join_workers
 from kfpn.training.distribution.cluster import Cluster
 from kfpn.training.distribution.equal_shares import describe_shares
 from kfpn.training.exact_masks import run_functions
@@ -34,8 +37,8 @@ class JaxBackend:
     """Trains by JAX, see `kfpn.training.backends.training_backend.TrainingBackend`.
 
     Attributes:
-        devices: of the run; empty: they are chosen once the data are open.
-        cluster: this process alone.
+        devices: of the run, in all processes; empty: they are chosen once the data are open.
+        cluster: the processes that train together.
     """
 
     devices: tuple[jax.Device, ...] = ()
@@ -46,9 +49,11 @@ class JaxBackend:
         """Starts JAX for a run.
 
         Raises:
-            ValueError: if options don't go with JAX.
+            ValueError: if options don't go with JAX, or the workers don't come together.
         """
         require_options_of_jax(config)
+        if config.strategy == "multi_worker":
+            return cls(cluster=join_workers())
         split_cpu_of_jax(config.cpu_devices)
         return cls()
 
@@ -56,6 +61,11 @@ class JaxBackend:
     def mesh(self) -> jax.sharding.Mesh:
         """The devices, along the axis `AXIS`."""
         return jax.sharding.Mesh(np.array(self.devices), (AXIS,))
+
+    @property
+    def own_devices(self) -> tuple[jax.Device, ...]:
+        """The devices of this process."""
+        return tuple(device for device in self.devices if device.process_index == jax.process_index())
 
     def with_devices(self, config: Config) -> Self:
         """Returns the same with the devices of a run."""
@@ -76,14 +86,16 @@ class JaxBackend:
         return config
 
     def scope(self) -> AbstractContextManager[Any]:
-        """Returns a block in which variables are made on the first device."""
-        return jax.default_device(self.devices[0])
+        """Returns a block in which variables are made on the first device of this process."""
+        return jax.default_device(self.own_devices[0])
 
     def describe(self, config: Config) -> str:
         """Returns the first line of a run."""
-        kind = "mirrored" if config.strategy == "mirrored" else "one_device"
-        place = f"of JAX on {', '.join(map(device_name, self.devices))}"
-        return describe_shares(kind, len(self.devices), place, config.batch_size, config.accumulate)
+        names, cluster = ", ".join(map(device_name, self.own_devices)), self.cluster
+        place = f"of JAX on {names}"
+        if config.strategy == "multi_worker":
+            place = f"of JAX in {len(cluster.workers)} worker(s); this is {cluster.name(cluster.index)} with {names}"
+        return describe_shares(config.strategy, len(self.devices), place, config.batch_size, config.accumulate)
 
     def train_step(self, submodels: Any, config: Config, optimizer: Optimizer) -> Callable[[Any], dict[str, Any]]:
         """Returns the step."""
@@ -91,26 +103,28 @@ class JaxBackend:
         return JaxStep(submodels, config, optimizer, self.mesh, losses)
 
     def batches(self, data: RunData, config: Config, start: int) -> Iterator[Mapping[str, np.ndarray]]:
-        """Returns the global batches, with their noise, on the host."""
+        """Returns this process's share of the global batches, with its noise, on the host."""
         _, noise_shapes = run_functions(config)
-        return made_ahead(with_run_noise(batch, config, noise_shapes) for batch in data.numpy_batches(config, start))
+        share = BatchShare(self.cluster.index, max(1, len(self.cluster.workers)), len(self.devices))
+        batches = data.numpy_batches(config, start, share)
+        return made_ahead(with_run_noise(batch, config, noise_shapes) for batch in batches)
 
     def whole_batches(self, data: RunData, config: Config, start: int) -> Iterator[Mapping[str, np.ndarray]]:
         """Returns the global batches, on the host."""
         return data.numpy_batches(config, start)
 
     def shares(self, batch: Mapping[str, np.ndarray]) -> list[Mapping[str, np.ndarray]]:
-        """Returns what each device gets of a batch."""
-        size = len(batch["images"]) // len(self.devices)
-        return [
-            {name: value[i * size : (i + 1) * size] for name, value in batch.items()} for i in range(len(self.devices))
-        ]
+        """Returns what each device of this process gets of a batch."""
+        count = len(self.own_devices)
+        size = len(batch["images"]) // count
+        return [{name: value[i * size : (i + 1) * size] for name, value in batch.items()} for i in range(count)]
 
     def local_shape(self, batch: Mapping[str, np.ndarray]) -> tuple[int, ...]:
-        """Returns the shape of the images of the first device."""
+        """Returns the shape of the images of the first device of this process."""
         count, *rest = batch["images"].shape
-        return (count // len(self.devices), *rest)
+        return (count // len(self.own_devices), *rest)
 
     def detector(self, model: keras.Model, config: Config, source: Source) -> tuple[Callable, tuple[str, ...]]:
-        """Returns a detector on all devices; JAX compiles it for each padded size."""
-        return JaxDetector(model, self.mesh), tuple(map(device_name, self.devices))
+        """Returns a detector on all devices of this process; JAX compiles it for each padded size."""
+        mesh = jax.sharding.Mesh(np.array(self.own_devices), (AXIS,))
+        return JaxDetector(model, mesh), tuple(map(device_name, self.own_devices))

@@ -1,4 +1,4 @@
-"""Runs a detector by JAX on all devices of a run at once, the rows of a batch shared between them."""
+"""Runs a detector by JAX on all devices of this process at once, the rows of a batch shared between them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from kfpn.training.backends.jax_step import AXIS
+from kfpn.training.backends.jax_placement import AXIS
 
 
 class JaxDetector:

@@ -1,8 +1,9 @@
-"""Chooses the devices of a run that JAX trains: one, or as many as can share its batch equally."""
+"""Chooses the devices of a run that JAX trains: one, as many as can share its batch equally, or all of several processes."""
 
 import contextlib
 import os
 import warnings
+from collections import Counter
 
 import jax
 
@@ -39,11 +40,6 @@ def require_options_of_jax(config: Config) -> None:
     Raises:
         ValueError: naming the first of them, and what to do.
     """
-    if config.strategy == "multi_worker":
-        raise ValueError(
-            "strategy must be one_device or mirrored with KERAS_BACKEND=jax, got 'multi_worker': several machines train with "
-            "KERAS_BACKEND=tensorflow"
-        )
     if config.cross_device != "auto":
         raise ValueError(
             f"cross_device must be auto with KERAS_BACKEND=jax, got {config.cross_device!r}: XLA chooses how devices add"
@@ -81,9 +77,14 @@ def choose_devices(config: Config) -> tuple[jax.Device, ...]:
     Args:
         config: the run's. With `cpu_devices` the CPU must have been split by `split_cpu_of_jax`.
 
+    Returns:
+        With strategy multi_worker those of all processes, the chief's first.
+
     Raises:
-        ValueError: if they can't share a batch in so many parts.
+        ValueError: if they can't share a batch in so many parts, or processes have different numbers of them.
     """
+    if config.strategy == "multi_worker":
+        return _devices_of_processes(config)
     devices = jax.local_devices(backend="cpu" if config.cpu_devices else None)
     names = [device_name(device) for device in devices]
     count = 1
@@ -97,6 +98,20 @@ def choose_devices(config: Config) -> tuple[jax.Device, ...]:
     return tuple(devices[:count])
 
 
+def _devices_of_processes(config: Config) -> tuple[jax.Device, ...]:
+    devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    counts = Counter(device.process_index for device in devices)
+    for index, count in counts.items():
+        if count != counts[0]:
+            raise ValueError(
+                f"devices must be as many on every worker, got {counts[0]} on worker 0 and {count} on worker {index}: hide some, such as "
+                "by CUDA_VISIBLE_DEVICES"
+            )
+    share_of_replica(len(devices), config.batch_size, config.accumulate)
+    return tuple(devices)
+
+
 def device_name(device: jax.Device) -> str:
-    """Returns `CPU:0` or `GPU:1`."""
-    return f"{device.platform.upper()}:{device.id}"
+    """Returns `CPU:0` or `GPU:1`, by the number of the device in its process."""
+    own = jax.local_devices(device.process_index, device.platform)
+    return f"{device.platform.upper()}:{own.index(device)}"

@@ -6,15 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import keras
-from jax.sharding import NamedSharding, PartitionSpec
+import numpy as np
 from keras import ops
 
 from kfpn.config.run import Config
 from kfpn.training.backends.jax_batches import split_noise, trained_arrays
-from kfpn.training.optimizer import Optimizer
-
-AXIS = "images"
-"""Name of the axis of a mesh over which the images of a batch are shared."""
+from kfpn.training.backends.jax_placement import Placement
+from kfpn.training.optimizer import STOP, Optimizer
 
 
 class JaxStep:
@@ -29,12 +27,13 @@ class JaxStep:
         submodels: of the detector; `.weights_model` holds every variable.
         config: the run's.
         optimizer: of `submodels.weights_model.trainable_variables`.
-        mesh: of the devices, with the axis `AXIS`.
+        mesh: of the devices of all processes, see `kfpn.training.backends.jax_placement.Placement`.
         losses: (submodels, config, batch, noise) -> losses of each image.
 
     Call:
         A batch of `JaxBackend.batches`. Returns scalar float32 arrays without waiting for the devices: each loss and their sum `loss`
-        (means over the batch), `grad_norm`, `lr`, and `skipped`, which is 1 where the step was refused.
+        (means over the batch), `grad_norm`, `lr`, `skipped`, which is 1 where the step was refused, and with several processes
+        `STOP`, which is above 0 where one of them asks all to stop.
     """
 
     def __init__(
@@ -48,26 +47,28 @@ class JaxStep:
         self.trainable: list[keras.Variable] = list(model.trainable_variables)
         self.others: list[keras.Variable] = list(model.non_trainable_variables)
         self.variables = [*self.trainable, *self.others, *optimizer.state]
-        self._everywhere = NamedSharding(mesh, PartitionSpec())
-        self._shared = NamedSharding(mesh, PartitionSpec(AXIS))
-        self._step = jax.jit(self._compute, donate_argnums=0)
+        self._place = Placement(mesh, self.variables)
+        self._step = jax.jit(self._compute, donate_argnums=0, out_shardings=self._place.everywhere)
         self._before: Any = None
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Takes a step."""
-        placed = jax.device_put(trained_arrays(batch), self._shared)
-        state = jax.device_put([variable.value for variable in self.variables], self._everywhere)
+        arrays = trained_arrays(batch)
+        if self._place.several:
+            arrays[STOP] = np.full(len(arrays["images"]), self.optimizer.asks_to_stop, np.float32)
+        placed, state = self._place.batch(arrays), self._place.state()
         if self._before is not None:
             self._before.block_until_ready()  # More than one step ahead would only hold more batches.
         results, state = self._step(state, placed)
         self._before = results["loss"]
-        for variable, value in zip(self.variables, state, strict=True):
-            variable.assign(value)
-        return results
+        self._place.keep(state)
+        return self._place.results(results)
 
     def _compute(self, state: list[Any], batch: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
         """Returns the results of a step, and the state after it."""
         known = list(zip(self.variables, state, strict=True))
+        asked = {STOP: jnp.sum(batch[STOP])} if STOP in batch else {}
+        batch = {name: value for name, value in batch.items() if name != STOP}
         first, last = len(self.trainable), len(self.trainable) + len(self.others)
         with keras.StatelessScope(known):
             scale = self.optimizer.loss_scale
@@ -78,7 +79,7 @@ class JaxStep:
             after = [scope.get_current_value(variable) for variable in self.variables]
         # The forward pass moved the statistics of batch norms. A refused step may have moved them to NaN.
         kept = [jnp.where(applied, new, old) for new, old in zip(moved, state[first:last], strict=True)]
-        return {**values, **results}, [*after[:first], *kept, *after[last:]]
+        return {**values, **results, **asked}, [*after[:first], *kept, *after[last:]]
 
     def _sum_of_parts(
         self, weights: list[Any], others: list[Any], scale: Any, batch: dict[str, Any]

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 import zlib
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +22,13 @@ PROBE_TIMEOUT = 5.0
 FAILURES = 3
 """Number of failures in a row after which a worker counts as gone."""
 BLAME_SECONDS = 30.0
-"""Seconds that an error of TensorFlow waits for the watching thread to name the worker that is gone."""
+"""Seconds that an error of TensorFlow or JAX waits for the watching thread to name the worker that is gone."""
 EXIT_WORKER_LOST = 3
 """Exit code of a process that stopped because another worker is gone."""
 
 
 class Cluster:
-    """Connects the worker processes of a strategy; with one process every method returns at once.
+    """Connects the worker processes of a strategy; with one process every method returns at once. Those of JAX: `JaxCluster`.
 
     Args:
         strategy: from `make_strategy`; None: this process is alone.
@@ -35,13 +36,14 @@ class Cluster:
     Attributes:
         index: int, number of this worker; 0 is the chief, the only one that writes.
         workers: list of addresses host:port in the workers' order; empty for one process.
-        errors: what TensorFlow raises where a worker is gone; empty for one process.
+        errors: what TensorFlow or JAX raises where a worker is gone; empty for one process.
     """
 
     def __init__(self, strategy: "tf.distribute.Strategy | None" = None):
         self.index = 0
         self.workers: list[str] = []
         self._over = threading.Event()
+        self._sum: Callable[[np.ndarray], np.ndarray] = np.array
         self.errors: tuple[type[Exception], ...] = ()
         if strategy is None:  # TensorFlow need not be there.
             return
@@ -52,7 +54,8 @@ class Cluster:
             self.index = int(resolver.task_id or 0)
             self.workers = list(resolver.cluster_spec().job_tasks("worker"))
             if len(self.workers) > 1:
-                self._sum: Any = tf.function(partial(_sum_over_workers, strategy, len(self.workers)), autograph=False)
+                add = tf.function(partial(_sum_over_workers, strategy, len(self.workers)), autograph=False)
+                self._sum = lambda row: add(tf.constant(row)).numpy()
                 self.errors = (tf.errors.OpError,)
 
     @property
@@ -77,9 +80,7 @@ class Cluster:
             return [value]
         row = np.zeros(len(self.workers), np.float64)
         row[self.index] = value
-        import tensorflow as tf
-
-        return [round(v) for v in self._sum(tf.constant(row)).numpy()]
+        return [round(v) for v in self._sum(row)]
 
     def any(self, flag: bool) -> bool:
         """Tells whether any worker passed True; waits for all workers."""
@@ -112,8 +113,8 @@ class Cluster:
     def watch(self) -> None:
         """Starts a thread that ends this process with code 3 when another worker is gone, and says which one.
 
-        The TensorFlow server of a worker listens as long as its process lives. The thread ends the process because the main
-        thread may be waiting inside TensorFlow for the worker that is gone.
+        A worker listens as long as its process lives: its TensorFlow server, or what `kfpn.training.backends.jax_workers` opens. The
+        thread ends the process because the main thread may be waiting inside TensorFlow or JAX for the worker that is gone.
         """
         if self.several:
             threading.Thread(target=self._watch, daemon=True, name="watch").start()
@@ -125,8 +126,12 @@ class Cluster:
             self._over.set()
             self.gather(0)
 
+    def blames_worker(self, error: Exception) -> bool:
+        """Tells whether an error may say that another worker is gone."""
+        return isinstance(error, self.errors)
+
     def lost(self, error: Exception) -> ValueError:
-        """Returns the error to raise when TensorFlow fails, after it gave the watching thread time to end the process."""
+        """Returns the error to raise when TensorFlow or JAX fails, after it gave the watching thread time to end the process."""
         time.sleep(BLAME_SECONDS)
         first = str(error).strip().splitlines() or [type(error).__name__]
         return ValueError(f"workers must stay in touch, got: {first[0]}; start all of them again")
@@ -135,10 +140,10 @@ class Cluster:
         failures = dict.fromkeys(set(range(len(self.workers))) - {self.index}, 0)
         while not self._over.wait(PROBE_SECONDS):
             for index in failures:
-                reason = _probe(self.workers[index])
+                reason = reason_out_of_reach(self.workers[index])
                 failures[index] = failures[index] + 1 if reason else 0
                 if failures[index] >= FAILURES and not self._over.is_set():
-                    _exit_with_error(
+                    exit_with_error(
                         f"{self.name(index)} is gone: {reason}; start all workers again, they go on from the last checkpoint"
                     )
 
@@ -162,7 +167,7 @@ def _sum_over_workers(strategy: "tf.distribute.Strategy", workers: int, row: Any
     return strategy.experimental_local_results(strategy.run(add, args=(row,)))[0]
 
 
-def _probe(address: str) -> str | None:
+def reason_out_of_reach(address: str) -> str | None:
     """Returns the reason why a worker can't be reached; None: it can be reached."""
     host, _, port = address.rpartition(":")
     try:
@@ -172,7 +177,8 @@ def _probe(address: str) -> str | None:
         return error.strerror or str(error)
 
 
-def _exit_with_error(message: str) -> None:
+def exit_with_error(message: str) -> None:
+    """Ends this process with code 3, whatever its threads do."""
     print(f"kfpn: error: {message}", file=sys.stderr, flush=True)
     sys.stdout.flush()
     os._exit(EXIT_WORKER_LOST)

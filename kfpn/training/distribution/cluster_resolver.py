@@ -1,13 +1,11 @@
 """Reads which processes make up a multi_worker run, from TF_CONFIG or else from Slurm."""
 
-import json
 import os
 import re
-from typing import Any
 
 import tensorflow as tf
 
-_EXAMPLE = '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
+from kfpn.training.distribution.tf_config import EXAMPLE, workers_of_tf_config
 
 
 def resolve_cluster() -> tf.distribute.cluster_resolver.ClusterResolver:
@@ -19,12 +17,12 @@ def resolve_cluster() -> tf.distribute.cluster_resolver.ClusterResolver:
     Raises:
         ValueError: if neither TF_CONFIG nor Slurm's variables describe a cluster, or if they contradict themselves.
     """
-    if os.environ.get("TF_CONFIG"):
-        return _make_resolver(*_from_tf_config(os.environ["TF_CONFIG"]))
+    if (told := workers_of_tf_config()) is not None:
+        return _make_resolver(*told)
     if "SLURM_PROCID" in os.environ and "SLURM_STEP_NODELIST" in os.environ:
         return _make_resolver(*_from_slurm())
     raise ValueError(
-        f"strategy multi_worker must find TF_CONFIG (such as {_EXAMPLE}) or run under Slurm's srun, got neither; for the GPUs "
+        f"strategy multi_worker must find TF_CONFIG (such as {EXAMPLE}) or run under Slurm's srun, got neither; for the GPUs "
         "of one machine use mirrored"
     )
 
@@ -34,31 +32,6 @@ def _make_resolver(workers: list[str], index: int) -> tf.distribute.cluster_reso
     return tf.distribute.cluster_resolver.SimpleClusterResolver(
         cluster, task_type="worker", task_id=index, rpc_layer="grpc"
     )
-
-
-def _from_tf_config(text: str) -> tuple[list[str], int]:
-    try:
-        value: Any = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"TF_CONFIG must be JSON such as {_EXAMPLE}, got {text[:200]!r}: {error}") from error
-    cluster = value.get("cluster") if isinstance(value, dict) else None
-    task = value.get("task") if isinstance(value, dict) else None
-    if not isinstance(cluster, dict) or not isinstance(task, dict):
-        raise ValueError(f"TF_CONFIG must have objects cluster and task, such as {_EXAMPLE}, got {text[:200]!r}")
-    if unknown := sorted(set(cluster) - {"chief", "worker"}):
-        raise ValueError(f"TF_CONFIG must name only tasks of type chief and worker, got {', '.join(unknown)}")
-    jobs = {job: cluster.get(job, []) for job in ("chief", "worker")}
-    for job, hosts in jobs.items():
-        if not isinstance(hosts, list) or not all(isinstance(h, str) and re.fullmatch(r".+:\d+", h) for h in hosts):
-            raise ValueError(f"TF_CONFIG's {job} must be a list of host:port, got {hosts!r}")
-    workers = jobs["chief"] + jobs["worker"]
-    if len(set(workers)) != len(workers):
-        raise ValueError(f"TF_CONFIG must name each host:port once, got {workers!r}")
-    # A separate chief counts as the first worker, so that every process has the same order of all workers.
-    kind, index = task.get("type"), task.get("index")
-    if kind not in jobs or not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(jobs[kind]):
-        raise ValueError(f"TF_CONFIG's task must be one of its cluster's ({len(workers)} in all), got {task!r}")
-    return workers, index + (len(jobs["chief"]) if kind == "worker" else 0)
 
 
 def _from_slurm() -> tuple[list[str], int]:

@@ -83,10 +83,6 @@ def test_the_answer_does_not_depend_on_the_number_of_devices(run_on_jax, tmp_pat
     ("changes", "line"),
     [
         (
-            {"strategy": "multi_worker"},
-            "strategy must be one_device or mirrored with KERAS_BACKEND=jax, got 'multi_worker'",
-        ),
-        (
             {"model": {"norm": "sync_bn"}},
             "model.norm must be bn, gn or frozen_bn with KERAS_BACKEND=jax, got 'sync_bn'",
         ),
