@@ -55,7 +55,12 @@ def pack_outline(outline: Any, size: tuple[int, int]) -> bytes:
         if got != tuple(size):
             raise ValueError(f"be of the image's size {_sides(size)}, got a mask of {_sides(got)}")
         return _pack_runs(run_lengths(outline), got)
-    if isinstance(outline, np.ndarray) and outline.ndim == 2 and outline.dtype.kind in "bui":
+    if (
+        isinstance(outline, np.ndarray)
+        and outline.ndim == 2
+        and outline.dtype.kind in "bui"
+        and not _is_of_points(outline, size)
+    ):
         if outline.shape != tuple(size):
             raise ValueError(f"be of the image's size {_sides(size)}, got a mask of {_sides(outline.shape)}")
         return _pack_runs(runs_of_bitmap(outline), (int(size[0]), int(size[1])))
@@ -65,6 +70,8 @@ def pack_outline(outline: Any, size: tuple[int, int]) -> bytes:
         raise ValueError(f"be polygons or run lengths, got {type(outline).__name__} {str(outline)[:40]!r}")
     if isinstance(outline, Sequence) and _is_bitmap_of_lists(outline, size):
         raise ValueError("be a NumPy array where it is a bitmap, got lists of 0 and 1, which would be polygons")
+    if isinstance(outline, np.ndarray) and outline.ndim > 2 and outline.shape[-1] != 2:
+        raise ValueError(f"be a bitmap (H, W), or polygons, got {outline.dtype} {outline.shape}")
     return pack_polygons(_as_polygons(outline))
 
 
@@ -136,6 +143,10 @@ def _pack_runs(runs: np.ndarray, size: tuple[int, int]) -> bytes:
     return _RUNS + _RUN_HEADER.pack(*size, first, count) + packed_runs(kept)
 
 
+def _is_of_points(outline: np.ndarray, size: tuple[int, int]) -> bool:
+    return outline.shape[1] == 2 and outline.dtype.kind != "b" and outline.shape != tuple(size)
+
+
 def _is_one_value(outline: Any) -> bool:
     return isinstance(outline, np.ndarray) and outline.ndim == 0
 
@@ -149,8 +160,19 @@ def _as_polygons(outline: Sequence[Any] | np.ndarray) -> list[np.ndarray]:
     if not len(outline):
         raise ValueError("have at least one polygon, got an empty list")
     in_rows = isinstance(outline, np.ndarray) and outline.ndim == 2
-    one = in_rows or not isinstance(outline[0], Sequence | np.ndarray)
+    one = in_rows or not isinstance(outline[0], Sequence | np.ndarray) or are_points(outline)
     return [as_points(polygon) for polygon in ([outline] if one else outline)]
+
+
+def are_points(rows: Sequence[Any] | np.ndarray) -> bool:
+    """Says whether rows are pairs x, y: the points of one polygon, not several polygons."""
+    return all(
+        isinstance(row, Sequence | np.ndarray)
+        and len(row) == 2
+        and not isinstance(row, str | bytes)
+        and not isinstance(row[0], Sequence | np.ndarray)
+        for row in rows
+    )
 
 
 def as_points(polygon: Any) -> np.ndarray:

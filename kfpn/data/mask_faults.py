@@ -27,7 +27,7 @@ def usable_mask(
         faults: counts the masks that are left out.
         box: (4,) yxyx in the same pixels; None: the mask is not compared with a box.
     """
-    if not content:
+    if not content or (box is not None and not _is_usable(box, size)):  # such a box is counted, and its object left out
         return NOTHING
     drawn_at = size_as_drawn(content)
     if drawn_at is not None and drawn_at != tuple(size):
@@ -43,6 +43,10 @@ def usable_mask(
     if box is not None and not _same_extent(around, box):
         faults.add(OTHER_EXTENT, where)
     return content
+
+
+def _is_usable(box: np.ndarray, size: tuple[int, int]) -> bool:
+    return bool(np.isfinite(box).all() and (box[2:] > box[:2]).all()) and _touch(box, np.array([0, 0, *size]))
 
 
 def _sides_around(content: bytes, size: tuple[int, int]) -> np.ndarray | None:

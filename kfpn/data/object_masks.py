@@ -63,9 +63,11 @@ class ObjectMasks:
             size: height and width of the image.
 
         Raises:
-            ValueError: "mask i must RULE, got VALUE"; for a size that is none.
+            ValueError: "mask i must RULE, got VALUE"; for a size that is none, and for outlines that are no sequence.
         """
         size = _checked_size(size)
+        if isinstance(outlines, str | bytes) or not isinstance(outlines, Sequence | np.ndarray):
+            raise ValueError(f"outlines must be a list, one for each object, got {type(outlines).__name__}")
         contents = []
         for i, outline in enumerate(outlines):
             try:

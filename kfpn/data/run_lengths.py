@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from kfpn.data.field_values import whole_number
+
 LARGEST_SIDE = 1 << 16
 """Most pixels of a side of a mask; COCO's own reader would ask for any amount of memory."""
 _FIRST_SIGN, _BITS, _MORE, _SIGN = 48, 31, 32, 16
@@ -44,11 +46,15 @@ def size_of_runs(rle: Mapping[str, Any]) -> tuple[int, int]:
     if not (isinstance(rle, Mapping) and "size" in rle and "counts" in rle):
         keys = ", ".join(map(str, list(rle)[:5])) if isinstance(rle, Mapping) else type(rle).__name__
         raise ValueError(f"have {_KEYS}, got {keys[:60] or 'nothing'}")
-    sides = rle["size"]
-    known = isinstance(sides, list | tuple | np.ndarray) and len(sides) == 2
-    if not known or not all(isinstance(side, int | np.integer) and 0 < side <= LARGEST_SIDE for side in sides):
-        raise ValueError(f"have a size of height and width, 1..{LARGEST_SIDE} pixels, got {str(sides)[:60]}")
-    return int(sides[0]), int(sides[1])
+    given = rle["size"]
+    # As in other fields, a number may be written 60.0 or "60".
+    sides = [
+        int(side) if isinstance(side, np.integer) else whole_number(side)
+        for side in (given if isinstance(given, list | tuple | np.ndarray) else ())
+    ]
+    if len(sides) != 2 or not all(side is not None and 0 < side <= LARGEST_SIDE for side in sides):
+        raise ValueError(f"have a size of height and width, 1..{LARGEST_SIDE} pixels, got {str(given)[:60]}")
+    return sides[0], sides[1]  # type: ignore[return-value]
 
 
 def packed_runs(runs: np.ndarray) -> bytes:

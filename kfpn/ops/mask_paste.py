@@ -72,8 +72,8 @@ def paste_masks(
         ValueError: for arrays of other shapes, sizes below 1, a threshold that is none, or an unknown rule.
     """
     masks, boxes = (
-        np.asarray(given if len(given) else np.zeros(none)) if isinstance(given, list | tuple) else given
-        for given, none in ((masks, (0, 1, 1)), (boxes, (0, 4)))
+        _array_of_list(name, given, none) if isinstance(given, list | tuple) else given
+        for name, given, none in (("masks", masks, (0, 1, 1)), ("boxes", boxes, (0, 4)))
     )
     _check_arrays(masks, boxes, height, width, rule)
     _check_threshold(threshold)
@@ -156,13 +156,20 @@ def paste_one_by_one(
         yield Part(window, values if threshold is None else values >= threshold)
 
 
+def _array_of_list(name: str, given: Any, none: tuple[int, ...]) -> np.ndarray:
+    try:
+        return np.asarray(given) if len(given) else np.zeros(none)
+    except ValueError:
+        raise ValueError(f"{name} must have rows of one length, got {str(given)[:40]}") from None
+
+
 def _check_arrays(masks, boxes, height: int, width: int, rule: str) -> None:
     for name, given in (("masks", masks), ("boxes", boxes)):
         if not hasattr(given, "shape") or (isinstance(given, np.ndarray) and given.dtype.kind not in "bfiu"):
             raise ValueError(
                 f"{name} must be an array or a tensor of numbers, got {type(given).__name__} {str(given)[:40]!r}"
             )
-    if len(masks.shape) != 3 or masks.shape[1] != masks.shape[2]:
+    if len(masks.shape) != 3 or masks.shape[1] != masks.shape[2] or (masks.shape[1] == 0 and masks.shape[0] != 0):
         raise ValueError(f"masks must be (D, M, M), got {tuple(masks.shape)}: paste the detections of one image")
     if isinstance(masks, np.ndarray) and np.isnan(masks).any():
         raise ValueError("masks must be in 0..1, got NaN, as an overflow of half precision gives")
@@ -171,11 +178,11 @@ def _check_arrays(masks, boxes, height: int, width: int, rule: str) -> None:
     if tuple(boxes.shape) != (masks.shape[0], 4):
         raise ValueError(f"boxes must be ({masks.shape[0]}, 4), a box a mask, got {tuple(boxes.shape)}")
     known = [side for side in (height, width) if not _is_tensor(side)]
-    if not all(isinstance(side, int | np.integer) for side in known):
+    if not all(isinstance(side, int | np.integer) and not isinstance(side, bool) for side in known):
         raise ValueError(f"height and width must be whole numbers, got {height!r} and {width!r}: round them")
     if min(known, default=1) < 1:
         raise ValueError(f"height and width must be at least 1, got {height} and {width}")
-    if rule not in _RULES:
+    if not isinstance(rule, str) or rule not in _RULES:
         raise ValueError(f"rule must be {' or '.join(map(repr, _RULES))}, got {rule!r}")
 
 

@@ -198,11 +198,37 @@ def test_what_covers_an_object_is_taken_from_its_mask():
         (np.zeros(SIZE, np.float32), "be a bitmap of bool or whole numbers, got float32"),
         (np.zeros(SIZE, int).tolist(), "be a NumPy array where it is a bitmap"),
         (np.array(5), "be polygons or run lengths, got ndarray"),
+        (np.zeros((*SIZE, 1), bool), r"be a bitmap \(H, W\), or polygons, got bool \(20, 30, 1\)$"),
+        ([[1, 1], [5, 5]], "at least three points, got 2 points"),
     ],
 )
 def test_an_outline_that_is_none_is_refused_in_one_line(outline, said):
     with pytest.raises(ValueError, match=f"mask 1 must .*{said}"):
         ObjectMasks.of([None, outline], SIZE)
+
+
+@pytest.mark.parametrize("outlines", [None, "polygon", 7, {}])
+def test_outlines_that_are_no_list_are_refused(outlines):
+    with pytest.raises(ValueError, match="outlines must be a list, one for each object, got"):
+        ObjectMasks.of(outlines, SIZE)
+
+
+def test_a_polygon_may_be_a_list_of_pairs():
+    pairs = [[2, 3], [20, 3], [20, 15], [2, 15]]
+    flat = [number for pair in pairs for number in pair]
+    masks = ObjectMasks.of([[flat], pairs, [pairs], np.array(pairs), [tuple(pair) for pair in pairs]], SIZE)
+    assert masks.areas().tolist() == [18 * 12] * 5
+
+
+@pytest.mark.parametrize("sides", [[20.0, 30.0], ["20", "30"], np.array([20, 30])])
+def test_the_size_of_run_lengths_may_be_written_as_other_numbers(sides):
+    assert ObjectMasks.of([{"size": sides, "counts": [590, 10]}], SIZE).areas().tolist() == [10]
+
+
+@pytest.mark.parametrize("sides", [[20.5, 30], [True, 600], [0, 600], [None, 30], ["a", 30], [20, 30, 1]])
+def test_a_size_of_run_lengths_that_is_none_is_refused(sides):
+    with pytest.raises(ValueError, match="mask 0 must have a size of height and width"):
+        ObjectMasks.of([{"size": sides, "counts": [590, 10]}], SIZE)
 
 
 @pytest.mark.parametrize("size", [None, (0, 5), (-5, 10), (4, 5, 3), "45", (4.0, 5.0)])

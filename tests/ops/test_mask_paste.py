@@ -150,6 +150,10 @@ def test_sides_may_be_tensors_in_a_graph():
         ),
         (np.full((2, 28, 28), np.nan), np.zeros((2, 4)), (9, 9), "sampled", "masks must be in 0..1, got NaN"),
         (np.zeros((2, 28, 28)), np.zeros((2, 4)), (9, 9), "nearest", "rule must be 'sampled' or 'resized'"),
+        (np.zeros((2, 28, 28)), np.zeros((2, 4)), (9, 9), ["sampled"], "rule must be 'sampled' or 'resized'"),
+        (np.zeros((2, 0, 0)), np.ones((2, 4)), (9, 9), "sampled", r"masks must be \(D, M, M\), got \(2, 0, 0\)"),
+        ([[[1, 2], [3]]], [[1, 1, 2, 2]], (9, 9), "sampled", "masks must have rows of one length, got"),
+        (np.zeros((1, 28, 28)), [[1, 1, 2, 2], [1]], (9, 9), "sampled", "boxes must have rows of one length, got"),
     ],
 )
 def test_wrong_arguments_are_named(masks, boxes, size, rule, words):
@@ -157,7 +161,7 @@ def test_wrong_arguments_are_named(masks, boxes, size, rule, words):
         paste_masks(masks, boxes, *size, rule=rule)
 
 
-@pytest.mark.parametrize("size", [(37.0, 53.0), ("37", 53), (None, 53), (np.float32(3), 4), ((3, 4), 5)])
+@pytest.mark.parametrize("size", [(37.0, 53.0), ("37", 53), (None, 53), (np.float32(3), 4), ((3, 4), 5), (True, 5)])
 def test_sides_that_are_no_whole_numbers_are_refused(size):
     with pytest.raises(ValueError, match="height and width must be whole numbers, got"):
         paste_masks(ones(), box(0, 0, 2, 2), *size)

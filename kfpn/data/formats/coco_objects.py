@@ -109,7 +109,7 @@ class CocoObjects:
         if around is None:
             raise ValueError(
                 f"{self._faults.source}: {what}: bbox must be four numbers (x, y, width, height), got {shown(bbox)} beside a segmentation "
-                "that is no list of polygons: write the box around it"
+                "that is not polygons of at least three points each: write the box around it"
             )
         self._faults.add(FROM_OUTLINE, what)
         return around

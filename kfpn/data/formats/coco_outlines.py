@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from kfpn.data.mask_content import NOTHING, as_points, pack_outline, pack_polygons
+from kfpn.data.mask_content import NOTHING, are_points, as_points, pack_outline, pack_polygons
 from kfpn.data.run_lengths import size_of_runs
 
 MASK = "packed segmentation"
@@ -16,17 +16,23 @@ def box_around(segmentation: Any) -> list[float] | None:
     """Returns x, y, width, height around all points of polygons; None where they are not polygons, but a mask (RLE).
 
     Args:
-        segmentation: as the file has it: a list of polygons, each a list x1, y1, x2, y2, ...; or one such list.
+        segmentation: as the file has it: a list of polygons, each a list x1, y1, x2, y2, ... or of pairs x, y; or one such list.
     """
     if not isinstance(segmentation, list) or not segmentation:
         return None
-    polygons = segmentation if isinstance(segmentation[0], list) else [segmentation]
+    one = not isinstance(segmentation[0], list) or are_points(segmentation)
+    polygons = [_without_pairs(polygon) for polygon in ([segmentation] if one else segmentation)]
     if not all(isinstance(polygon, list) and len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in polygons):
         return None
     xs, ys = (list(itertools.chain.from_iterable(polygon[axis::2] for polygon in polygons)) for axis in (0, 1))
     if not all(type(number) in (int, float) and -1e9 < number < 1e9 for number in (*xs, *ys)):
         return None
     return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+
+
+def _without_pairs(polygon: Any) -> Any:
+    in_pairs = isinstance(polygon, list) and are_points(polygon)
+    return list(itertools.chain.from_iterable(polygon)) if in_pairs else polygon
 
 
 class PackedMask(NamedTuple):
@@ -52,7 +58,7 @@ def packed_segmentation(segmentation: Any) -> PackedMask:
     try:
         if isinstance(segmentation, Mapping):
             return PackedMask(pack_outline(segmentation, size_of_runs(segmentation)))
-        if not isinstance(segmentation, list) or not isinstance(segmentation[0], list):
+        if not isinstance(segmentation, list) or not isinstance(segmentation[0], list) or are_points(segmentation):
             return PackedMask(pack_outline(segmentation, (0, 0)))
     except ValueError as error:
         return PackedMask(fault=str(error))

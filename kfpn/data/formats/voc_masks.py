@@ -13,6 +13,7 @@ from kfpn.data.upright_masks import upright_mask
 
 BORDER = 255
 OTHER_COUNT = "pictures of masks with more numbers than the annotation has objects, left out"
+NO_NUMBER = "pictures of masks without a pixel of an object (0 is outside, 255 a border), left out"
 
 
 def masks_of_pictures(
@@ -67,5 +68,8 @@ def _object_numbers(
     numbers = np.where(numbers == BORDER, 0, numbers)
     if int(numbers.max()) > count:
         faults.add(OTHER_COUNT, str(picture))
+        return None
+    if not numbers.any():
+        faults.add(NO_NUMBER, str(picture))
         return None
     return numbers

@@ -224,7 +224,7 @@ def _refuse_length(words: list[str], where: str) -> NoReturn:
     elif count == _BOX + 2:
         why = "the sixth looks like a score or a track: labels have none"
     elif count > _BOX + 2:
-        why = "keypoints? then write kpt_shape into the yaml"
+        why = "a polygon has pairs x, y; keypoints? then write kpt_shape into the yaml"
     else:
         why = "the line is not whole"
     raise ValueError(f"{where}: {rule}, got {count} value{'s' if count > 1 else ''}: {why}")

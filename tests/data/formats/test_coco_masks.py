@@ -106,6 +106,22 @@ def test_a_mask_that_cannot_be_used_is_left_out_in_one_line_and_its_box_stays(tm
     assert re.search(said.format(tmp_path), lines[0])
 
 
+def test_a_polygon_of_pairs_is_read(tmp_path):
+    pairs = [SQUARE[i : i + 2] for i in range(0, len(SQUARE), 2)]
+    masks = CocoSource(written(tmp_path, [SQUARE], pairs, [pairs]), masks=True)[0].masks
+    assert all((masks.bitmap(i) == drawn(SQUARE)).all() for i in range(3))
+
+
+@pytest.mark.parametrize("bbox", [[10, 10, 0, 0], [50, 50, 5, 5], [float("nan"), 1, 5, 5]])
+def test_of_an_object_whose_box_is_left_out_nothing_is_said_of_its_mask(tmp_path, caplog, bbox):
+    with caplog.at_level(logging.WARNING, "kfpn"):
+        source = CocoSource(written(tmp_path, [SQUARE], bbox=bbox), masks=True)
+    assert not len(source[0].boxes)
+    assert not len(source[0].masks)
+    assert len([message for message in caplog.messages if "left out" in message]) == 1
+    assert "asks" not in caplog.text
+
+
 def test_a_segmentation_with_a_capital_is_read(tmp_path):
     path = written(tmp_path, [SQUARE])
     path.write_text(path.read_text().replace('"segmentation"', '"Segmentation"'))

@@ -15,6 +15,9 @@ from kfpn.data.formats.coco_outlines import FROM_OUTLINE, box_around
         ([[5, 6, 25.5, 7, 10, 20]], [5, 6, 20.5, 14]),
         ([[5, 6, 25, 7, 10, 20], [1, 1, 2, 1, 2, 30]], [1, 1, 24, 29]),
         ([5, 6, 25, 7, 10, 20], [5, 6, 20, 14]),
+        ([[5, 6], [25, 7], [10, 20]], [5, 6, 20, 14]),
+        ([[[5, 6], [25, 7], [10, 20]], [1, 1, 2, 1, 2, 30]], [1, 1, 24, 29]),
+        ([[5, 6], [25, 7]], None),
         ({"counts": [3, 4], "size": [7, 1]}, None),
         ([], None),
         ([[1, 2, 3, 4]], None),
@@ -45,9 +48,11 @@ def test_annotations_without_bbox_get_the_box_around_their_polygons_and_it_is_sa
     assert f"{FROM_OUTLINE}: 3 (first: annotation 0 of " in caplog.text
 
 
-@pytest.mark.parametrize("mask", [{"counts": "abc", "size": [30, 40]}, []])
+@pytest.mark.parametrize("mask", [{"counts": "abc", "size": [30, 40]}, [], [[1, 2, 3, 4]], [[1, 2, 3, 4, 5, 6, 7]]])
 def test_a_mask_without_bbox_is_refused_with_what_to_do(tmp_path, mask):
     with pytest.raises(
-        ValueError, match=r"annotation 0 of .*a\.png: bbox must be four numbers .*: write the box around it"
+        ValueError,
+        match=r"annotation 0 of .*a\.png: bbox must be four numbers .* beside a segmentation that is not polygons of at "
+        "least three points each: write the box around it",
     ):
         opened(tmp_path, {"segmentation": mask})

@@ -63,6 +63,11 @@ def test_each_number_is_the_mask_of_its_object_and_the_border_is_of_none(folder,
     [
         (numbered()[:, :20], "P", "masks of another size than their image.*a.png: 20 x 20 for an image of 30 x 20"),
         (numbered() * 100, "P", "pictures of masks with more numbers than the annotation has objects.*a.png"),
+        (
+            np.where(numbered() > 0, 255, 0),
+            "P",
+            "masks without a pixel of an object .0 is outside, 255 a border.*a.png",
+        ),
         (numbered(), "RGB", "a.png must have a palette or be gray, got mode RGB"),
     ],
 )

@@ -113,7 +113,7 @@ def test_labels_are_read_as_other_machines_write_them(tmp_path, content):
         ("0 0.5 0.5 0.25 0.5 0.9", r"a\.txt, line 2: .*got 6 values: the sixth looks like a score"),
         (
             "0 0.5 0.5 0.25 0.5 0.4 0.4 2",
-            r"a\.txt, line 2: .*got 8 values: keypoints\? then write kpt_shape into the yaml",
+            r"a\.txt, line 2: .*got 8 values: a polygon has pairs x, y; keypoints\? then write kpt_shape into the yaml",
         ),
         ("2 0.5 0.5 0.25 0.5", r"a\.txt, line 2: class must lie in 0\.\.1, the classes of .*data\.yaml, got 2"),
         ("-1 0.5 0.5 0.25 0.5", r"a\.txt, line 2: class must lie in 0\.\.1"),
