@@ -4,7 +4,8 @@
     python benchmarks/pipeline.py --data my_folder --preset shapes --cores 1 2 4 8
 
 Each number of cores is measured in a process of its own, which is kept on so many cores; they take turns. A batch is what `kfpn train`
-takes: read, decoded, resized, mirrored, padded. An image a core that stays equal as cores are added says that no lock binds.
+takes: read, decoded, resized, mirrored, padded. Where the milliseconds of an image a core grow as cores are added, cores wait for each
+other.
 """
 
 import argparse

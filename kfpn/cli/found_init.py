@@ -61,7 +61,7 @@ def _this_worker() -> tuple[int, bool]:
         if (told := workers_of_tf_config()) is None:
             raise ValueError(
                 "init must be a file with strategy multi_worker and KERAS_BACKEND=jax where TF_CONFIG does not name the workers, got "
-                "'auto': JAX knows them later"
+                "'auto': name a file, or all workers in TF_CONFIG, because JAX finds them only after the weights are chosen"
             )
         return told[1], len(told[0]) > 1
     from kfpn.training.distribution.cluster_resolver import resolve_cluster

@@ -55,12 +55,7 @@ def pack_outline(outline: Any, size: tuple[int, int]) -> bytes:
         if got != tuple(size):
             raise ValueError(f"be of the image's size {_sides(size)}, got a mask of {_sides(got)}")
         return _pack_runs(run_lengths(outline), got)
-    if (
-        isinstance(outline, np.ndarray)
-        and outline.ndim == 2
-        and outline.dtype.kind in "bui"
-        and not _is_of_points(outline, size)
-    ):
+    if isinstance(outline, np.ndarray) and _is_bitmap(outline, size):
         if outline.shape != tuple(size):
             raise ValueError(f"be of the image's size {_sides(size)}, got a mask of {_sides(outline.shape)}")
         return _pack_runs(runs_of_bitmap(outline), (int(size[0]), int(size[1])))
@@ -143,8 +138,11 @@ def _pack_runs(runs: np.ndarray, size: tuple[int, int]) -> bytes:
     return _RUNS + _RUN_HEADER.pack(*size, first, count) + packed_runs(kept)
 
 
-def _is_of_points(outline: np.ndarray, size: tuple[int, int]) -> bool:
-    return outline.shape[1] == 2 and outline.dtype.kind != "b" and outline.shape != tuple(size)
+def _is_bitmap(outline: np.ndarray, size: tuple[int, int]) -> bool:
+    if outline.ndim != 2 or outline.dtype.kind not in "bui":
+        return False
+    # Whole numbers in two columns are the points x, y of a polygon, unless the image itself is two pixels wide.
+    return outline.dtype.kind == "b" or outline.shape[1] != 2 or outline.shape == tuple(size)
 
 
 def _is_one_value(outline: Any) -> bool:

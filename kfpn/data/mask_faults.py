@@ -27,7 +27,11 @@ def usable_mask(
         faults: counts the masks that are left out.
         box: (4,) yxyx in the same pixels; None: the mask is not compared with a box.
     """
-    if not content or (box is not None and not _is_usable(box, size)):  # such a box is counted, and its object left out
+    if not content:
+        return NOTHING
+    if box is not None and not _has_pixels(
+        box, size
+    ):  # Another warning counts such a box; its object is left out, mask and all.
         return NOTHING
     drawn_at = size_as_drawn(content)
     if drawn_at is not None and drawn_at != tuple(size):
@@ -45,7 +49,7 @@ def usable_mask(
     return content
 
 
-def _is_usable(box: np.ndarray, size: tuple[int, int]) -> bool:
+def _has_pixels(box: np.ndarray, size: tuple[int, int]) -> bool:
     return bool(np.isfinite(box).all() and (box[2:] > box[:2]).all()) and _touch(box, np.array([0, 0, *size]))
 
 

@@ -47,14 +47,16 @@ def size_of_runs(rle: Mapping[str, Any]) -> tuple[int, int]:
         keys = ", ".join(map(str, list(rle)[:5])) if isinstance(rle, Mapping) else type(rle).__name__
         raise ValueError(f"have {_KEYS}, got {keys[:60] or 'nothing'}")
     given = rle["size"]
-    # As in other fields, a number may be written 60.0 or "60".
-    sides = [
-        int(side) if isinstance(side, np.integer) else whole_number(side)
-        for side in (given if isinstance(given, list | tuple | np.ndarray) else ())
-    ]
-    if len(sides) != 2 or not all(side is not None and 0 < side <= LARGEST_SIDE for side in sides):
+    sides = [_side(side) for side in given] if isinstance(given, list | tuple | np.ndarray) else []
+    if len(sides) != 2 or not all(0 < side <= LARGEST_SIDE for side in sides):
         raise ValueError(f"have a size of height and width, 1..{LARGEST_SIDE} pixels, got {str(given)[:60]}")
-    return sides[0], sides[1]  # type: ignore[return-value]
+    height, width = sides
+    return height, width
+
+
+def _side(value: Any) -> int:
+    """Returns a number of pixels, which may be written 60.0 or "60" as in other fields; 0 for what is none."""
+    return int(value) if isinstance(value, np.integer) else whole_number(value) or 0
 
 
 def packed_runs(runs: np.ndarray) -> bytes:

@@ -51,9 +51,9 @@ def policy_of_export(config: ModelConfig, precision: ExportPrecision) -> str:
 
 
 def stored_form(trained: Trained, precision: ExportPrecision) -> Trained:
-    """Returns what was trained with submodels in that form, for SavedModels and TensorFlow's graphs without XLA.
+    """Returns what was trained, with copies of its weights in the form that TensorFlow's kernels run fastest; for graphs without XLA.
 
-    In float32 they compute the same; in bfloat16 convolutions and products of the backbone, the pyramid and the heads do, but for
+    In float32 its submodels compute the same; in bfloat16 convolutions and products of the backbone, the pyramid and the heads do, but for
     the last layers.
 
     Args:

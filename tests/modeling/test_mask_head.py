@@ -194,7 +194,7 @@ def test_other_backends_give_the_same_masks(model, backend, tmp_path):
         **os.environ,
         "KERAS_BACKEND": backend,
         "PYTHONPATH": str(Path(__file__).parents[2]),
-        **tiny.QUICKLY_COMPILED,
+        **tiny.QUICK_XLA,
     }
     subprocess.run([sys.executable, "-c", code], env=env, check=True, timeout=300)
     got, expected = np.load(tmp_path / "got.npz"), tiny.detect(model, image)

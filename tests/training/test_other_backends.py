@@ -15,7 +15,7 @@ from tests.modeling import tiny
 from tests.training import fitting, small_detector
 
 QUICKLY_COMPILED = {
-    **tiny.QUICKLY_COMPILED,
+    **tiny.QUICK_XLA,
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }

@@ -20,14 +20,18 @@ def box_around(segmentation: Any) -> list[float] | None:
     """
     if not isinstance(segmentation, list) or not segmentation:
         return None
-    one = not isinstance(segmentation[0], list) or are_points(segmentation)
-    polygons = [_without_pairs(polygon) for polygon in ([segmentation] if one else segmentation)]
+    polygons = [_without_pairs(polygon) for polygon in ([segmentation] if _is_one(segmentation) else segmentation)]
     if not all(isinstance(polygon, list) and len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in polygons):
         return None
     xs, ys = (list(itertools.chain.from_iterable(polygon[axis::2] for polygon in polygons)) for axis in (0, 1))
     if not all(type(number) in (int, float) and -1e9 < number < 1e9 for number in (*xs, *ys)):
         return None
     return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+
+
+def _is_one(segmentation: list[Any]) -> bool:
+    """Tells whether a list is one polygon: of numbers, or of pairs x, y."""
+    return not isinstance(segmentation[0], list) or are_points(segmentation)
 
 
 def _without_pairs(polygon: Any) -> Any:
@@ -58,7 +62,7 @@ def packed_segmentation(segmentation: Any) -> PackedMask:
     try:
         if isinstance(segmentation, Mapping):
             return PackedMask(pack_outline(segmentation, size_of_runs(segmentation)))
-        if not isinstance(segmentation, list) or not isinstance(segmentation[0], list) or are_points(segmentation):
+        if not isinstance(segmentation, list) or _is_one(segmentation):
             return PackedMask(pack_outline(segmentation, (0, 0)))
     except ValueError as error:
         return PackedMask(fault=str(error))

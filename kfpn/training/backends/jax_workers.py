@@ -90,7 +90,10 @@ def _opened(workers: Sequence[str], index: int) -> OpenPort:
     try:
         return OpenPort(_port_of(workers[index]))
     except OSError as error:
-        raise ValueError(f"worker {index} must listen on {workers[index]}, got: {error.strerror or error}") from error
+        raise ValueError(
+            f"worker {index} must listen on {workers[index]}, got: {error.strerror or error}; end the program that does, or name "
+            "another port in TF_CONFIG"
+        ) from error
 
 
 def _port_of(address: str) -> int:

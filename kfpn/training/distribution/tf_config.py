@@ -1,4 +1,4 @@
-"""Reads from TF_CONFIG which processes train together; on TensorFlow and on JAX they are told by it."""
+"""Reads TF_CONFIG, the variable that says which processes train together, for TensorFlow and for JAX."""
 
 import json
 import os

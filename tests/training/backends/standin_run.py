@@ -7,13 +7,13 @@ that each evaluation of the chief takes longer.
 """
 
 import json
-import os
 import signal
 import sys
 import time
 from types import SimpleNamespace
 
 from tests.training.backends.small_run import ABSENT, config
+from tests.training.signals import signal_in_step
 
 
 def network(_config):
@@ -41,21 +41,6 @@ def losses(submodels, _config, batch, noise, training=True):
 
 def noise_shapes(_config, height, width, _max_boxes):
     return {"rpn": (height * width,)}
-
-
-def signal_in_step(step, number):
-    """Sends this process a signal when step `step` + 1 begins, while the other workers wait for it in that step."""
-    from kfpn.training.loop import Loop
-
-    next_batch = Loop._next_batch
-
-    def next_batch_and_signal(self, batches):
-        batch = next_batch(self, batches)
-        if self.progress.step == step:
-            os.kill(os.getpid(), number)
-        return batch
-
-    Loop._next_batch = next_batch_and_signal
 
 
 def evaluate_slowly(seconds):

@@ -6,7 +6,6 @@ strategy=one_device|mirrored|multi_worker; die_at=N, stop_at=N: SIGKILL or SIGTE
 slow_evaluation=SECONDS; steps=N; learning_rate=R and on_nan=stop|skip, of the detector
 """
 
-import os
 import signal
 import sys
 import time
@@ -17,23 +16,10 @@ import tensorflow as tf
 
 from kfpn.training import results
 from kfpn.training.distribution.strategy import make_strategy
-from kfpn.training.loop import Loop
 from kfpn.training.train import train
 from tests.training import made_up, standin, test_loop
 from tests.training.distribution import same_answer
-
-
-def signal_in_step(step: int, number: int) -> None:
-    """Sends this process a signal when step `step` + 1 begins, while the other workers wait for it in that step."""
-    next_batch = Loop._next_batch
-
-    def next_batch_and_signal(self, batches):
-        batch = next_batch(self, batches)
-        if self.progress.step == step:
-            os.kill(os.getpid(), number)
-        return batch
-
-    Loop._next_batch = next_batch_and_signal
+from tests.training.signals import signal_in_step
 
 
 def strategy_of(name: str) -> tf.distribute.Strategy:
