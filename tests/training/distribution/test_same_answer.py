@@ -120,11 +120,26 @@ def test_a_real_detector_in_mixed_precision_ends_with_the_same_values_within_a_h
     one, other = (arrays.pop(f"{run}/{case}/rows") for run in ("one", kind))
     # The first column is grad_norm, which has only two right digits in bfloat16.
     np.testing.assert_allclose(other[:, 1:], one[:, 1:], rtol=1e-2, atol=1e-5)
-    states = [
-        (arrays[key], arrays[f"{kind}/{key.removeprefix('one/')}"]) for key in arrays if key.startswith(f"one/{case}/")
-    ]
-    assert len(states) > 100
-    assert max(rms(b - a) / max(rms(a), 1e-2) for a, b in states) < 1e-2
+    assert rms_difference(arrays, f"one/{case}/", f"{kind}/{case}/") < max(1e-2, 1.5 * rounding(arrays, case))
+
+
+def rounding(arrays, case):
+    """Returns how far the precision alone moves the weights: what one replica's run differs by from the same run in float32.
+
+    Two replicas round other sums than one, so they can't be closer to it than this. In the last layer of the classes, which has
+    hardly moved from its small random start, it is more than a hundredth. A frozen_bn run in float32 has a rate of its own.
+    """
+    case, precision = case.rsplit("_", 1)
+    assert precision in ("mixed", "fp16")
+    return 0.0 if "frozen_bn" in case else rms_difference(arrays, f"one/{case}_{precision}/", f"one/{case}/")
+
+
+def rms_difference(arrays, one, other):
+    """Returns the largest difference of two runs' states, relative to the root mean square of each array, or to .01."""
+    keys = [key.removeprefix(one) for key in arrays if key.startswith(one) and not key.endswith("/rows")]
+    assert len(keys) > 100
+    pairs = [(arrays[one + key], arrays[other + key]) for key in keys]
+    return max(rms(b - a) / max(rms(a), 1e-2) for a, b in pairs)
 
 
 @pytest.mark.slow
