@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import keras
+
 from kfpn.config.checks import require_local
 from kfpn.config.run import Config
 from kfpn.export.asset_files import ExportPrecision
@@ -66,8 +68,22 @@ class TrainedSegmenter:
     precision: ExportPrecision = "float32"
 
 
+def require_backend_of_exports() -> None:
+    """Checks that TensorFlow is Keras' backend: all exports are made of its graphs.
+
+    Raises:
+        ValueError: if it is another.
+    """
+    if (backend := keras.backend.backend()) != "tensorflow":
+        raise ValueError(
+            f"KERAS_BACKEND must be tensorflow to export, got {backend!r}: export in a process of its own, because a work directory "
+            "belongs to no backend"
+        )
+
+
 def open_either(workdir: str | os.PathLike, best_thresholds: bool = False) -> TrainedDetector | TrainedSegmenter:
     """Loads the detector, or what proposes segments, of a work directory for export; see `open_trained`."""
+    require_backend_of_exports()
     if task_of(workdir) == "detections":
         return open_trained(workdir, best_thresholds)
     folder = Workdir(workdir)
@@ -84,8 +100,10 @@ def open_trained(workdir: str | os.PathLike, best_thresholds: bool = False) -> T
         best_thresholds: take the thresholds that `kfpn evaluate --best-thresholds` keeps in the work directory.
 
     Raises:
-        ValueError: if the folder is missing, is not a work directory or holds no weights, or no thresholds if they are asked for.
+        ValueError: if the folder is missing, is not a work directory or holds no weights, or no thresholds if they are asked for, or
+            TensorFlow is not Keras' backend.
     """
+    require_backend_of_exports()
     folder = Workdir(workdir)
     require_trained(folder)
     thresholds = require_thresholds(folder) if best_thresholds else None

@@ -1,9 +1,10 @@
 import os
 import stat
 
+import keras
 import pytest
 
-from kfpn.export.trained import next_version, open_trained, written_aside
+from kfpn.export.trained import next_version, open_either, open_trained, written_aside
 
 
 def test_the_first_version_is_1_and_the_next_is_above_the_highest(tmp_path):
@@ -86,3 +87,12 @@ def test_a_trained_detector_has_its_classes_and_its_models_with_and_without_norm
 def test_a_folder_that_is_no_work_directory_is_refused(tmp_path):
     with pytest.raises(ValueError, match="workdir must be one that `kfpn train` made"):
         open_trained(tmp_path)
+
+
+@pytest.mark.parametrize("open_it", [open_trained, open_either])
+def test_another_backend_can_not_export_and_says_what_to_do(open_it, tiny_workdir, monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(
+        ValueError, match=r"^KERAS_BACKEND must be tensorflow to export, got 'jax': export in a process of its own"
+    ):
+        open_it(tiny_workdir)

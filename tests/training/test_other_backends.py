@@ -78,6 +78,20 @@ def test_a_detector_trains_and_is_evaluated_without_tensorflow_with_the_same_los
     require_fitted(got["fitted"], tmp_path)
 
 
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_tensorflow_reads_data_for_another_backend_too(backend, tmp_path):
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"needs {backend}")
+    env = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "tests.training.tensorflow_data", str(tmp_path)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    got = json.loads(done.stdout.splitlines()[-1])
+    assert got["backend"] == backend
+    assert got["same"] == dict.fromkeys(got["names"], True)
+    assert got["boxes"] == 2
+
+
 def test_a_detector_trains_and_is_evaluated_on_tensorflow(tmp_path):
     tf.config.run_functions_eagerly(True)  # To build the graphs takes far longer than to run them.
     try:

@@ -19,7 +19,7 @@ LOSSES = ("rpn_class", "rpn_box", "roi_class", "roi_box", "loss")
 
 
 def commands_on(workdir, folder):
-    """Returns the commands that evaluate a run and predict a picture, which write `figures.json` and `found` into a folder."""
+    """Returns commands that look at a run and at a picture; they write `figures.json`, `found`, `report.html` and `sheet` into a folder."""
     record, picture = made_up.source(100, 1)[0], folder / "one.png"
     Image.fromarray(record.image).save(picture)
     y1, x1, y2, x2 = record.boxes[0].tolist()
@@ -37,7 +37,9 @@ def commands_on(workdir, folder):
     run, data = ["--workdir", str(workdir)], f"coco:{folder / 'one.json'},{folder}"
     evaluate = ["evaluate", *run, "--data", data, "--json", str(folder / "figures.json")]
     predict = ["predict", str(picture), *run, "--output", str(folder / "found")]
-    return [{"command": evaluate}, {"command": predict}]
+    report = ["report", *run, "--data", data, "--output", str(folder / "report.html")]
+    look = ["data", data, "--output", str(folder / "sheet"), "--augmented", "--images", "1"]
+    return [{"command": words} for words in (evaluate, predict, report, look, ["list-pretrained"])]
 
 
 def test_a_killed_run_goes_on_with_the_same_bits_and_on_tensorflow_with_the_same_losses(run_on_jax, tmp_path):
@@ -52,9 +54,10 @@ def test_a_killed_run_goes_on_with_the_same_bits_and_on_tensorflow_with_the_same
     same_state(whole / "0", parts / "0", 4)
     same_rows(whole / "0", parts / "0")
     assert final["AP"] == again["AP"]
-    assert codes == [{"code": 0}, {"code": 0}]
+    assert codes == [{"code": 0}] * 5
     assert 0.0 <= json.loads((tmp_path / "figures.json").read_text())["AP"] <= 1.0
-    assert (tmp_path / "found/one.png").exists()
+    for name in ("found/one.png", "report.html", "sheet"):
+        assert (tmp_path / name).exists(), name
     with eagerly():
         on_tensorflow = small_run.trained(other / "0", **options)
     np.testing.assert_allclose(rows_of(other / "0", *LOSSES), rows_of(whole / "0", *LOSSES), rtol=1e-3, atol=1e-6)
