@@ -68,10 +68,11 @@ def main() -> None:
     detector.input_config = config.input
     batches = kfpn.dataset("shapes", config, config.batch_size)
     steps = options.steps or config.steps
-    epochs = max(1, round(steps / len(batches)))
+    per_epoch = batches.num_batches if hasattr(batches, "num_batches") else len(batches)
+    epochs = max(1, round(steps / per_epoch))
     trained = kfpn.trainable(detector, seed=None, **vars(config.sampling))
     jit = {} if options.jit_compile is None else {"jit_compile": options.jit_compile}
-    trained.compile(optimizer(config, epochs * len(batches)), **jit)
+    trained.compile(optimizer(config, epochs * per_epoch), **jit)
     fitting = time.perf_counter()
     trained.fit(batches, epochs=epochs, verbose=2, callbacks=[keras.callbacks.SwapEMAWeights(swap_on_epoch=True)])
     seconds = time.perf_counter() - fitting
@@ -79,7 +80,7 @@ def main() -> None:
         kfpn.save_detector(detector, folder)
         figures = kfpn.evaluate(folder, "shapes", precision="float32")
     print(
-        f"backend {keras.backend.backend()}, {options.precision}, seed {options.seed}: {epochs * len(batches)} steps, "
+        f"backend {keras.backend.backend()}, {options.precision}, seed {options.seed}: {epochs * per_epoch} steps, "
         f"AP {figures['AP']:.3f}, AP50 {figures['AP50']:.3f}, AP75 {figures['AP75']:.3f}; "
         f"train seconds {seconds:.0f}, all {time.perf_counter() - begun:.0f}"
     )

@@ -11,8 +11,10 @@ from kfpn.cli.options import LookAtData
 from kfpn.config.model import ModelConfig
 from kfpn.config.run import Config
 from kfpn.data.formats import splits_itself
+from kfpn.data.numpy_batches import stacked_batches
 from kfpn.data.own_split import SHARE, part_of, validation_images
 from kfpn.data.record import Source
+from kfpn.data.sample_arrays import TrainingSamples
 from kfpn.data.source_masks import have_masks
 from kfpn.plotting.contact_sheet import Tile
 
@@ -38,12 +40,9 @@ def augmented_tiles(command: LookAtData, source: Source) -> Iterator[Tile]:
     Raises:
         ValueError: for an image that can't be read, or a function of `augment` that fails.
     """
-    # TensorFlow takes seconds to import, and the plain sheet does without it.
-    from kfpn.data.pipeline import named_errors, train_batches
-
     left, has_masks = command.images, have_masks(source)
-    for batch in named_errors(train_batches(source, training_config(command, has_masks=has_masks))):
-        arrays = {name: value.numpy() for name, value in batch.items()}
+    samples = TrainingSamples(source, training_config(command, has_masks=has_masks))
+    for arrays in stacked_batches(samples, samples.planned(0)):
         for row in range(min(left, len(arrays["images"]))):
             yield _tile({name: value[row] for name, value in arrays.items()}, source)
         left -= len(arrays["images"])

@@ -19,7 +19,7 @@ LOSSES = ("rpn_class", "rpn_box", "roi_class", "roi_box", "loss")
 
 
 def commands_on(workdir, folder):
-    """Returns commands that look at a run and at a picture; they write `figures.json`, `found`, `report.html` and `sheet` into a folder."""
+    """Returns commands that look at a run and at a picture; they write `figures.json`, `found`, `report.html` and `sheet.png` into a folder."""
     record, picture = made_up.source(100, 1)[0], folder / "one.png"
     Image.fromarray(record.image).save(picture)
     y1, x1, y2, x2 = record.boxes[0].tolist()
@@ -38,7 +38,7 @@ def commands_on(workdir, folder):
     evaluate = ["evaluate", *run, "--data", data, "--json", str(folder / "figures.json")]
     predict = ["predict", str(picture), *run, "--output", str(folder / "found")]
     report = ["report", *run, "--data", data, "--output", str(folder / "report.html")]
-    look = ["data", data, "--output", str(folder / "sheet"), "--augmented", "--images", "1"]
+    look = ["data", data, "--output", str(folder / "sheet.png"), "--augmented", "--images", "1"]
     return [{"command": words} for words in (evaluate, predict, report, look, ["list-pretrained"])]
 
 
@@ -56,7 +56,7 @@ def test_a_killed_run_goes_on_with_the_same_bits_and_on_tensorflow_with_the_same
     assert final["AP"] == again["AP"]
     assert codes == [{"code": 0}] * 5
     assert 0.0 <= json.loads((tmp_path / "figures.json").read_text())["AP"] <= 1.0
-    for name in ("found/one.png", "report.html", "sheet"):
+    for name in ("found/one.png", "report.html", "sheet.png"):
         assert (tmp_path / name).exists(), name
     with eagerly():
         on_tensorflow = small_run.trained(other / "0", **options)
