@@ -168,6 +168,11 @@ def _check_pictures(command: Predict | Visualize) -> None:
     """Checks what both commands have: images, and the least score of a detection."""
     if not command.images:
         raise ValueError("images must name at least one file, got none")
+    for name, value in (*(("images", image) for image in command.images), ("output", command.output)):
+        if not value.strip():  # it would stand for the folder where the user is
+            raise ValueError(
+                f"{name} must be a name, got an empty one: is a variable of the shell empty? Write . for this folder"
+            )
     if command.min_score is not None:
         check(command, "", "min_score", SHARE)
 

@@ -2,8 +2,10 @@
 
 import glob
 import logging
+import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -60,10 +62,11 @@ def find_images(names: Sequence[str], videos: bool = False) -> list[Path]:
     for name in names:
         require_local("images", name)
         path = Path(name)
-        if path.is_dir():
+        if os.path.isdir(name):  # that of `Path` raises an error for a name that is too long
             paths += _named_images(name, path.iterdir(), videos)
-        elif path.exists() or not (matches := sorted(glob.glob(name))):
-            paths.append(path)  # A name that exists is not a pattern: a file may be called a[1].jpg.
+        elif os.path.lexists(name) or not (matches := sorted(glob.glob(name))):
+            # A name that exists is not a pattern: a file may be called a[1].jpg. A link may lead nowhere.
+            paths.append(path)
         else:
             files = [file for match in matches if (file := Path(match)).is_file()]
             if not files:
@@ -95,21 +98,29 @@ def picture_paths(paths: Sequence[Path], output: Path, ending: str = "") -> dict
 
     No two images have the same picture, and no picture overwrites one of the images.
     """
-    taken = {path.resolve() for path in paths}
+    taken = set(map(name_key, paths))
     return {path: free_path(output, f"{path.stem}{ending}", ".png", taken) for path in paths}
 
 
-def free_path(folder: Path, stem: str, suffix: str, taken: set[Path]) -> Path:
+def free_path(
+    folder: Path, stem: str, suffix: str, taken: set[str], may_replace: Callable[[Path], bool] = lambda _: True
+) -> Path:
     """Returns the path of a file that is not taken yet, with a number at its name's end where that is needed, and takes it.
 
     Args:
         folder: of the file.
         stem, suffix: its name.
-        taken: resolved paths; the new one is added.
+        taken: the `name_key` of each path that is; that of the new one is added.
+        may_replace: tells whether a file that is there may be replaced.
     """
     number, path = 1, folder / f"{stem}{suffix}"
-    while path.resolve() in taken:
+    while name_key(path) in taken or (os.path.lexists(path) and not (path.is_file() and may_replace(path))):
         number += 1
         path = folder / f"{stem}-{number}{suffix}"
-    taken.add(path.resolve())
+    taken.add(name_key(path))
     return path
+
+
+def name_key(path: Path) -> str:
+    """Returns the same word for all paths that are one file on some machine: many take `A.png` and `a.png` for the same."""
+    return unicodedata.normalize("NFC", str(path.resolve())).casefold()

@@ -55,6 +55,8 @@ def predict(
         ValueError: if an image can't be read or is another array, the detector is another model or can't be loaded, or
             min_score or tiles is out of range.
     """
+    if isinstance(min_score, np.floating):  # of an array of scores
+        min_score = float(min_score)
     if min_score not in (None, "best") and not (isinstance(min_score, int | float) and 0.0 <= min_score <= 1.0):
         raise ValueError(f"min_score must lie in 0..1 or be 'best' or None, got {min_score!r}")
     one = isinstance(images, str | os.PathLike | bytes | np.ndarray) or not isinstance(images, Iterable)

@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from kfpn.config.checks import require_local
-from kfpn.inference.images_of_user import free_path
+from kfpn.inference.earlier_output import is_own_picture, png_marks, require_own_list
+from kfpn.inference.images_of_user import free_path, name_key
 from kfpn.inference.user_inputs import UserInput, UserPicture
 from kfpn.inference.video_writer import VideoWriter
 
@@ -62,28 +63,30 @@ class RowsFile:
 class PredictOutput:
     """Is a folder with an annotated picture or video of each input, and `detections.json`.
 
-    It is a context manager: an error or Ctrl-C within its block leaves what was found before, in files that are complete.
+    What an earlier `kfpn predict` wrote there is replaced; other files stay. It is a context manager: an error or Ctrl-C within its block leaves what was found before, in files that are complete.
 
     Args:
         folder: made if it is not there.
         inputs: all that may come.
 
     Raises:
-        ValueError: if the folder can't be written.
+        ValueError: if the folder can't be written, or has a `detections.json` of something else.
     """
 
     def __init__(self, folder: Path, inputs: Sequence[UserInput]):
         require_local("output", folder)
+        taken = {name_key(Path(one.name)) for one in inputs if one.kind != "address"}
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            require_own_list(folder / "detections.json")
+            self._paths = {
+                one: free_path(folder, one.stem, ".mp4" if one.kind == "video" else ".png", taken, is_own_picture)
+                for one in inputs
+            }
             self._rows = RowsFile(folder / "detections.json")
         except OSError as error:
-            why = "it is a file" if folder.is_file() else str(error)
+            why = str(error) if folder.is_dir() or not folder.exists() else "it is a file"
             raise ValueError(f"output must be a folder that can be written, got {str(folder)!r}: {why}") from error
-        taken = {Path(one.name).resolve() for one in inputs if one.kind != "address"}
-        self._paths = {
-            one: free_path(folder, one.stem, ".mp4" if one.kind == "video" else ".png", taken) for one in inputs
-        }
         self._video: VideoWriter | None = None
         self._video_source: UserInput | None = None
 
@@ -97,8 +100,7 @@ class PredictOutput:
         if one.source is not self._video_source:
             self._close_video()
         if one.frame is None:
-            with _named_errors(self._paths[one.source]):
-                Image.fromarray(drawn).save(self._paths[one.source])
+            _save_picture(drawn, self._paths[one.source])
         else:
             if self._video is None:
                 self._video = VideoWriter(self._paths[one.source], one.frame.facts.rate)
@@ -127,6 +129,18 @@ class PredictOutput:
                 later = later or fault
         if later and error is None:  # else the first error is the one to be told of
             raise later
+
+
+def _save_picture(pixels: np.ndarray, path: Path) -> None:
+    """Writes a picture aside and renames it, so that Ctrl-C leaves no part of one."""
+    aside = path.with_name("picture.tmp")  # of a name as long as names may be, no longer one can be made
+    try:
+        with _named_errors(path):
+            Image.fromarray(pixels).save(aside, "png", pnginfo=png_marks())
+            os.replace(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from kfpn.inference.earlier_output import MADE_BY
 from kfpn.inference.video_reader import require_pyav
 
 CODECS = ("libx264", "libopenh264", "mpeg4")
@@ -34,6 +35,7 @@ class VideoWriter:
         self._stream: Any = None
         self._file = open(path, "wb")  # noqa: SIM115  PyAV would take a colon in a name for a protocol
         self._container = self._av.open(self._file, mode="w", format="mp4")
+        self._container.metadata["comment"] = MADE_BY
 
     def add(self, picture: np.ndarray, seconds: float) -> None:
         """Adds a picture.

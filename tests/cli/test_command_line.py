@@ -155,6 +155,11 @@ def test_the_work_directory_is_named_after_the_data(monkeypatch, args, workdir):
         ),
         (["predict", "--workdir", "w", "--output", "o"], ["images must name at least one file"]),
         (
+            ["predict", "", "--workdir", "w", "--output", "o"],
+            ["images must be a name, got an empty one: is a variable"],
+        ),
+        (["predict", "x", "--workdir", "w", "--output="], ["output must be a name, got an empty one: is a variable"]),
+        (
             ["predict", "x", "--workdir", "w", "--output", "o", "--min-score", "3"],
             ["min_score must lie in 0..1, got 3"],
         ),
@@ -516,10 +521,19 @@ def test_ctrl_c_leaves_what_was_found_in_complete_files(run, tmp_path, monkeypat
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the full device of Linux")
-def test_a_full_disk_is_one_line_and_what_was_found_before_is_kept(run, tmp_path, capsys):
-    images, output = [save(tmp_path / name) for name in ("a.png", "b.png")], tmp_path / "out"
-    output.mkdir()
-    (output / "b.png").symlink_to("/dev/full")
+def test_a_full_disk_is_one_line_and_what_was_found_before_is_kept(run, tmp_path, monkeypatch, capsys):
+    images, output, calls, write = (
+        [save(tmp_path / name) for name in ("a.png", "b.png")],
+        tmp_path / "out",
+        [],
+        Image.Image.save,
+    )
+
+    def until_full(picture, file, *args, **options):
+        calls.append(file)
+        write(picture, file if len(calls) == 1 else "/dev/full", *args, **options)
+
+    monkeypatch.setattr(Image.Image, "save", until_full)
     assert cli.main(["predict", *map(str, images), "--workdir", str(run), "--output", str(output)]) == 2
     said = capsys.readouterr().err.splitlines()
     assert f"kfpn: error: {output / 'b.png'} can't be written: No space left on device" in said
@@ -542,6 +556,8 @@ def test_folders_and_patterns_are_replaced_by_their_images(tmp_path):
     assert find_images([str(tmp_path / "*.jpg"), str(b)]) == [b]
     assert find_images([str(bracket)]) == [bracket]
     assert find_images([str(tmp_path / "*.gif")]) == [tmp_path / "*.gif"]
+    (tmp_path / "gone.png").symlink_to("nowhere")  # the next images are looked at all the same
+    assert find_images([str(tmp_path / "gone.png"), "x" * 5000, str(b)]) == [tmp_path / "gone.png", Path("x" * 5000), b]
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "folder.jpg").mkdir()
     with pytest.raises(ValueError, match="empty must hold images"):

@@ -111,6 +111,7 @@ def test_detections_below_the_least_score_are_left_out(detector):
     (best,) = kfpn.predict(detector, image, min_score=limit)
     count = int((whole.scores >= limit).sum())
     assert len(best.boxes) == len(best.names) == count < len(whole.scores)
+    require_equal(kfpn.predict(detector, image, min_score=whole.scores[3])[0], best)  # a float32
     (usual,) = kfpn.predict(detector, image)
     assert len(usual) == (whole.scores >= 0.5).sum()
 
