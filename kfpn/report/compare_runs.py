@@ -26,7 +26,7 @@ from kfpn.report.page import whole_page
 from kfpn.report.pictures import picture_of_errors
 from kfpn.report.run_sections import changed_settings, classes_menu
 from kfpn.report.sections import KIND_NAMES, mean_curve
-from kfpn.report.worst_images import classes_of
+from kfpn.report.worst_images import classes_of, note_on_low_scores
 from kfpn.runs.atomic_files import write_aside
 from kfpn.runs.workdir import Workdir
 
@@ -167,7 +167,7 @@ def _changed_images(before: GatheredRun, after: GatheredRun) -> str:
     note = (
         f"{len(better):,} of {len(changes):,} images became better, {len(worse):,} worse: a missed object weighs 1, a wrong detection its score, "
         f"from {after.request.min_score:g} on. Left the ground truth, then before, then after; black and white frames mark what is wrong, and what both "
-        "runs miss."
+        f"runs miss.{note_on_low_scores(before, after)}"
     )
     return section(
         "images", "The images that changed most", paragraph(note), f'<span id="shown"></span><div>{figures}</div>'

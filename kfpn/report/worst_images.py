@@ -14,6 +14,21 @@ def worst_images(run: GatheredRun) -> list[int]:
     return [index for index in order if run.errors[index].errors][: run.request.images]
 
 
+def note_on_low_scores(*runs: GatheredRun) -> str:
+    """Returns a sentence where no detection of the runs reaches the least score that is shown, else nothing."""
+    highest = max(
+        (float(one["scores"].max(initial=0.0)) for run in runs for one in run.detections.values()), default=0.0
+    )
+    least = runs[-1].request.min_score
+    if highest >= least or not highest:
+        return ""
+    whose = "No detection has" if len(runs) == 1 else "In neither run has a detection"
+    return (
+        f" {whose} a score of {least:g} or more, so none is drawn: the highest is {highest:.3f}. A lower --min-score shows them; "
+        "scores rise when a training is longer."
+    )
+
+
 def section_of_images(run: GatheredRun) -> str:
     """Returns the section of the worst images, with its menus."""
     wrong = sum(bool(one.errors) for one in run.errors)
@@ -27,7 +42,7 @@ def section_of_images(run: GatheredRun) -> str:
     explained = paragraph(
         f"{wrong:,} of {len(run.errors):,} images have an error, counting detections with a score of {least} or more, by their boxes. "
         f"The {len(chosen)} worst are here: a missed object weighs 1, a wrong detection its score. Left the ground truth, right the "
-        "detections; <b>black and white frames</b> mark what was missed and what is wrong."
+        f"detections; <b>black and white frames</b> mark what was missed and what is wrong.{note_on_low_scores(run)}"
     )
     kinds = [kind for kind in KINDS if any(kind in run.errors[index].counts for index in chosen)]
     menus = (

@@ -212,6 +212,17 @@ def test_masks_of_the_data_are_there_if_one_of_two_runs_has_them(made, tmp_path,
         assert before.source[0].masks is not None
 
 
+def test_scores_that_are_all_too_low_to_be_drawn_are_said(made):
+    folder, _ = made
+    write_detections(folder / "unsure.json", *((*row[:3], 0.31) for row in RIGHT))
+    unsure, sure = (ReportRequest(folder / "run", detections=folder / f"{name}.json") for name in ("unsure", "right"))
+    line = "a score of 0.5 or more, so none is drawn: the highest is 0.310. A lower --min-score shows them"
+    assert f"No detection has {line}" in Page(report_page(gather_run(unsure))).text
+    assert f"In neither run has a detection {line}" in Page(comparison_page(*gather_two(unsure, unsure))).text
+    for page in (report_page(gather_run(sure)), comparison_page(*gather_two(unsure, sure))):
+        assert "so none is drawn" not in Page(page).text
+
+
 @pytest.mark.parametrize(
     ("files", "most", "shown"),
     [
