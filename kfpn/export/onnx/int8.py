@@ -1,7 +1,5 @@
 """Quantizes ONNX files for CPUs: convolutions and products in eight bits, calibrated on real images."""
 
-import contextlib
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +18,7 @@ from kfpn.evaluation.coco_figures import OF_MASKS
 from kfpn.evaluation.detect import detect_unpadded, evaluate_detections
 from kfpn.evaluation.segmentations import segmented
 from kfpn.export.calibration import calibration_pictures
+from kfpn.export.onnx.activation_ranges import EIGHT_BIT_OPERATIONS, activation_ranges
 from kfpn.export.onnx.onnx_runtimes import in_onnxruntime
 from kfpn.export.trained import TrainedDetector
 from kfpn.export.verify import ExportMismatch
@@ -96,17 +95,17 @@ def quantize(source: Path, target: Path, inputs: Iterable[np.ndarray]) -> None:
         ValueError: if the written file does not load in onnxruntime.
     """
     import onnx
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization import QDQQuantizer, QuantType
 
     model = onnx.load(str(source))
-    chosen = _eight_bit_nodes(model.graph)
-    with _quiet_root_logger():
-        quantize_static(
-            str(source), str(target), _CalibrationInputs(inputs),
-            quant_format=QuantFormat.QDQ, per_channel=True, calibrate_method=CalibrationMethod.MinMax,
-            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-            nodes_to_quantize=chosen, op_types_to_quantize=["Conv", "MatMul", "Relu"],
-        )  # fmt: skip
+    ranges = activation_ranges(source, inputs)
+    quantizer = QDQQuantizer(
+        model, per_channel=True, reduce_range=False, weight_qType=QuantType.QInt8, activation_qType=QuantType.QUInt8,
+        tensors_range=ranges, nodes_to_quantize=_eight_bit_nodes(model.graph), nodes_to_exclude=[],
+        op_types_to_quantize=list(EIGHT_BIT_OPERATIONS), extra_options={},
+    )  # fmt: skip
+    quantizer.quantize_model()
+    quantizer.model.save_model_to_file(str(target))
     written = onnx.load(str(target))
     onnx.helper.set_model_props(
         written, {prop.key: prop.value for prop in model.metadata_props} | {"precision": "int8"}
@@ -130,28 +129,6 @@ def _eight_bit_nodes(graph: Any) -> list[str]:
         if not reads_the_image and not of_group_norm and not any(name in node.name for name in _PREDICTORS):
             chosen.append(node.name)
     return chosen
-
-
-class _CalibrationInputs:
-    """Hands inputs to `quantize_static` one by one."""
-
-    def __init__(self, inputs: Iterable[np.ndarray]):
-        self._inputs = iter(tqdm(inputs, desc="calibrate", unit="image", leave=False))
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        """Returns the next input; None after the last one."""
-        images = next(self._inputs, None)
-        return None if images is None else {"images": images.astype(np.float32)}
-
-
-@contextlib.contextmanager
-def _quiet_root_logger() -> Iterator[None]:
-    # quantize_static advises, through the root logger, to optimise the graph first.
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
 
 
 def require_accuracy(

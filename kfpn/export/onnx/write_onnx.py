@@ -14,6 +14,7 @@ import tensorflow as tf
 from kfpn.config.run import Config
 from kfpn.config.segment_settings import require_none_given
 from kfpn.export.input_shape import parse_input_shape
+from kfpn.export.onnx.garbage import garbage_collected_often
 from kfpn.export.onnx.int8 import Int8Options, calibration_inputs, quantize, require_accuracy, validation_source
 from kfpn.export.onnx.onnx_detector import OnnxDetector
 from kfpn.export.onnx.onnx_operations import OPSET
@@ -145,6 +146,7 @@ def _require_small_counts(config: Config) -> None:
             )
 
 
+@garbage_collected_often()
 def write_onnx(
     trained: TrainedDetector | TrainedSegmenter, path: Path, shape: tuple[int, int, int, int] | None, raw: bool
 ) -> None:
