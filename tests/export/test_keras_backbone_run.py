@@ -134,6 +134,23 @@ def test_an_onnx_file_is_verified(run, tmp_path):
     assert export_onnx(run.workdir, tmp_path / "model.onnx").exists()
 
 
+def test_groups_of_one_channel_are_exported_and_larger_ones_are_refused_in_one_line(tmp_path):
+    pytest.importorskip("tf2onnx")
+    pytest.importorskip("onnxruntime")
+    for groups in (8, 4):
+        folder = tmp_path / str(groups)
+        folder.mkdir()
+        convolutions(preparing=True, groups=groups).save(folder / "mine.keras")
+        detector = kfpn.build_detector(2, str(folder / "mine.keras"), pyramid_channels=16, head_width=32)
+        detector.input_config = InputConfig(64, 64)
+        kfpn.save_detector(detector, folder / "run")
+    assert export_onnx(tmp_path / "8/run", tmp_path / "model.onnx").exists()
+    line = r"^backbone must have no convolution in groups for ONNX, got layer groups with groups=4: only those"
+    with pytest.raises(ValueError, match=line):
+        export_onnx(tmp_path / "4/run", tmp_path / "refused.onnx")
+    assert not (tmp_path / "refused.onnx").exists()
+
+
 def test_imagenet_weights_of_a_name_are_taken_over(monkeypatch):
     made = []
 

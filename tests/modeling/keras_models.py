@@ -3,7 +3,7 @@
 import keras
 
 
-def convolutions(width=8, preparing=False, size=(None, None, 3), strides=(2, 2, 2, 2, 2)):
+def convolutions(width=8, preparing=False, size=(None, None, 3), strides=(2, 2, 2, 2, 2), groups=1):
     """Returns five convolutions with batch norm and ReLU, named conv1 to conv5, bn1 and relu1 and so on.
 
     Args:
@@ -11,6 +11,7 @@ def convolutions(width=8, preparing=False, size=(None, None, 3), strides=(2, 2, 
         preparing: whether the first layer prepares the pixels.
         size: of the input.
         strides: of the convolutions.
+        groups: of a further convolution behind the first one, where they are more than 1; `width` of them have one channel each.
     """
     inputs = keras.Input(size)
     x = keras.layers.Rescaling(1 / 127.5, offset=-1.0)(inputs) if preparing else inputs
@@ -18,6 +19,10 @@ def convolutions(width=8, preparing=False, size=(None, None, 3), strides=(2, 2, 
         x = keras.layers.Conv2D(width * i, 3, strides=stride, padding="same", name=f"conv{i}")(x)
         x = keras.layers.BatchNormalization(name=f"bn{i}")(x)
         x = keras.layers.ReLU(name=f"relu{i}")(x)
+        if groups > 1 and i == 1:
+            x = keras.layers.Conv2D(width, 3, padding="same", groups=groups, bias_initializer="normal", name="groups")(
+                x
+            )
     return keras.Model(inputs, x, name="mine")
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from kfpn.config.run import Config
@@ -22,6 +23,8 @@ from kfpn.export.onnx.onnx_segmenter import OnnxSegmenter
 from kfpn.export.onnx.verify_onnx import verify_onnx, verify_thresholded_file
 from kfpn.export.tensorrt_layers import LARGEST_TOP_K
 from kfpn.export.trained import TrainedDetector, TrainedSegmenter, open_either, written_aside
+from kfpn.modeling.backbones.backbone_model import layers_within
+from kfpn.modeling.backbones.channelwise import ChannelwiseConv2D
 from kfpn.ops.pyramid_levels import pre_nms
 from kfpn.runs.load import task_of
 
@@ -61,7 +64,8 @@ def export_onnx(
 
     Raises:
         ValueError: if a package is missing, the shape is wrong, the target exists or can't be written, the work directory
-            has no weights or lacks the thresholds that are asked for, or INT8 lacks data. No file appears then.
+            has no weights or lacks the thresholds that are asked for, a backbone of one's own has convolutions in groups of several
+            channels, or INT8 lacks data. No file appears then.
         ExportMismatch: a ValueError, if onnxruntime, or OpenVINO where it is installed, finds something else than Keras, or
             INT8 costs too much accuracy. No file appears then.
     """
@@ -78,6 +82,7 @@ def export_onnx(
     require_packages(PACKAGES)
     with written_aside(target) as aside:
         trained = open_either(workdir, best_thresholds)
+        _require_no_groups(trained.submodels.features)
         if shape is not None:
             _require_small_counts(trained.config)
         if isinstance(trained, TrainedSegmenter):
@@ -131,6 +136,16 @@ def require_packages(packages: Sequence[str]) -> None:
         raise ValueError(
             f"an ONNX export needs {', '.join(packages)}, got no {', '.join(missing)}: pip install {' '.join(missing)}"
         )
+
+
+def _require_no_groups(features: keras.Model) -> None:
+    """Refuses convolutions that Keras gives to XLA on TensorFlow: tf2onnx can't look into what XLA compiles."""
+    for layer in layers_within(features):
+        if isinstance(layer, keras.layers.Conv2D) and layer.groups > 1 and not isinstance(layer, ChannelwiseConv2D):
+            raise ValueError(
+                f"backbone must have no convolution in groups for ONNX, got layer {layer.name} with groups={layer.groups}: only those "
+                "with one channel a group can be converted. kfpn export saved_model takes all"
+            )
 
 
 def _require_small_counts(config: Config) -> None:

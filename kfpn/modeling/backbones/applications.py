@@ -9,6 +9,7 @@ import keras
 
 from kfpn.config.backbone_names import APPLICATIONS, KERAS
 from kfpn.modeling.backbones.backbone_model import layers_within
+from kfpn.modeling.backbones.channelwise import as_channelwise, copied, has_channelwise
 from kfpn.modeling.units import BN_MOMENTUM
 
 STALL_SECONDS = 30.0
@@ -56,7 +57,8 @@ def build_application(backbone: str, weights: str | None = None) -> keras.Model:
     """Builds a network of keras.applications without classifier and preprocessing, under the current dtype policy.
 
     Its dropout is off (EfficientNetV2's stochastic depth): what is random in a run depends on its seed, its step and the
-    image alone, and layers that draw numbers of their own would break that. Its batch norms forget as fast as kfpn's own: MobileNets
+    image alone, and layers that draw numbers of their own would break that. Convolutions of one channel a group (ConvNeXt) are depthwise
+    ones, see `ChannelwiseConv2D`. Its batch norms forget as fast as kfpn's own: MobileNets
     keep .999 of their statistics a step, and after 1000 steps a third of them would still be those of the beginning.
 
     Args:
@@ -71,24 +73,24 @@ def build_application(backbone: str, weights: str | None = None) -> keras.Model:
     make = getattr(keras.applications, APPLICATIONS[name])
     with _told_where_it_fails(backbone, weights):
         model = make(include_top=False, weights=weights, input_shape=(None, None, 3), **options)
-    model = _without_dropout(model)
+    model = _fitted(model)
     for layer in layers_within(model):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = min(layer.momentum, BN_MOMENTUM)
     return model
 
 
-def _without_dropout(model: keras.Model) -> keras.Model:
-    if not any(isinstance(layer, keras.layers.Dropout) and layer.rate for layer in model.layers):
+def _fitted(model: keras.Model) -> keras.Model:
+    drops = any(isinstance(layer, keras.layers.Dropout) and layer.rate for layer in model.layers)
+    if not drops and not has_channelwise(model):
         return model
 
-    def clone(layer: keras.layers.Layer) -> keras.layers.Layer:
-        rate = {"rate": 0.0} if isinstance(layer, keras.layers.Dropout) else {}
-        return type(layer).from_config({**layer.get_config(), **rate})
+    def copy_layer(layer: keras.layers.Layer) -> keras.layers.Layer:
+        if isinstance(layer, keras.layers.Dropout):
+            return type(layer).from_config({**layer.get_config(), "rate": 0.0})
+        return as_channelwise(layer)
 
-    copy = keras.models.clone_model(model, clone_function=clone)
-    copy.set_weights(model.get_weights())
-    return copy
+    return copied(model, copy_layer)
 
 
 @contextlib.contextmanager

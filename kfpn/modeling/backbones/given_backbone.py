@@ -8,6 +8,7 @@ import keras
 from kfpn.config.backbone_names import backbone_module, brings_pixel_rule, is_keras_file, require_keras_file
 from kfpn.modeling.backbones.applications import build_application
 from kfpn.modeling.backbones.backbone_model import has_frozen_norms
+from kfpn.modeling.backbones.channelwise import as_channelwise, copied, has_channelwise
 from kfpn.modeling.backbones.stage_outputs import require_images_of_any_size
 
 ALL_TRAINS: dict[str, Any] = {"norm": "bn", "freeze_stages": 0}
@@ -30,7 +31,7 @@ def read_keras_file(path: str) -> keras.Model:
             "registered (keras.saving.register_keras_serializable) and imported before: call kfpn.train in Python for that"
         ) from error
     require_images_of_any_size(model)
-    return model
+    return copied(model, as_channelwise) if has_channelwise(model) else model
 
 
 def opened(
