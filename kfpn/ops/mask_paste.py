@@ -69,7 +69,8 @@ def paste_masks(
         empty is empty. Beside the result there is memory for one detection at a time.
 
     Raises:
-        ValueError: for arrays of other shapes, sizes below 1, a threshold that is none, or an unknown rule.
+        ValueError: for arrays of other shapes, sizes below 1, a threshold that is none, an unknown rule, or masks outside of 0..1. In
+            a graph (`tf.function`, `jax.jit`, a Keras model) the values of tensors are not known, and not checked.
     """
     masks, boxes = (
         _array_of_list(name, given, none) if isinstance(given, list | tuple) else given
@@ -171,10 +172,7 @@ def _check_arrays(masks, boxes, height: int, width: int, rule: str) -> None:
             )
     if len(masks.shape) != 3 or masks.shape[1] != masks.shape[2] or (masks.shape[1] == 0 and masks.shape[0] != 0):
         raise ValueError(f"masks must be (D, M, M), got {tuple(masks.shape)}: paste the detections of one image")
-    if isinstance(masks, np.ndarray) and np.isnan(masks).any():
-        raise ValueError("masks must be in 0..1, got NaN, as an overflow of half precision gives")
-    if isinstance(masks, np.ndarray) and masks.size and not (masks.min() >= 0.0 and masks.max() <= 1.0):
-        raise ValueError(f"masks must be in 0..1, got {masks.min():g} to {masks.max():g}: divide what is 0..255 by 255")
+    _check_values(_known_values(masks))
     if tuple(boxes.shape) != (masks.shape[0], 4):
         raise ValueError(f"boxes must be ({masks.shape[0]}, 4), a box a mask, got {tuple(boxes.shape)}")
     known = [side for side in (height, width) if not _is_tensor(side)]
@@ -184,6 +182,26 @@ def _check_arrays(masks, boxes, height: int, width: int, rule: str) -> None:
         raise ValueError(f"height and width must be at least 1, got {height} and {width}")
     if not isinstance(rule, str) or rule not in _RULES:
         raise ValueError(f"rule must be {' or '.join(map(repr, _RULES))}, got {rule!r}")
+
+
+def _known_values(masks) -> np.ndarray:
+    """Returns the values of an array or of a tensor; of a tensor in a graph, which has none yet, an empty array."""
+    if isinstance(masks, np.ndarray):
+        return masks
+    try:
+        return ops.convert_to_numpy(masks)
+    except (NotImplementedError, TypeError, ValueError):  # what TensorFlow, JAX and Keras raise in a graph
+        return np.zeros(0)
+
+
+def _check_values(values: np.ndarray) -> None:
+    if not values.size:
+        return
+    if np.isnan(values).any():
+        raise ValueError("masks must be in 0..1, got NaN, as an overflow of half precision gives")
+    least, most = float(values.min()), float(values.max())
+    if least < 0.0 or most > 1.0:
+        raise ValueError(f"masks must be in 0..1, got {least:g} to {most:g}: divide what is 0..255 by 255")
 
 
 def _is_tensor(value: Any) -> bool:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from kfpn.ops.mask_paste import paste_masks, paste_one_by_one
+from kfpn.ops.mask_paste import _known_values, paste_masks, paste_one_by_one
 
 RULES = ("sampled", "resized")
 
@@ -159,6 +159,34 @@ def test_sides_may_be_tensors_in_a_graph():
 def test_wrong_arguments_are_named(masks, boxes, size, rule, words):
     with pytest.raises(ValueError, match=words):
         paste_masks(masks, boxes, *size, rule=rule)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(255.0, "got 0 to 255: divide"), (-0.5, "got -0.5 to 0"), (np.nan, "got NaN"), (1.0, None), (0.25, None)],
+)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_tensors_outside_of_0_to_1_are_refused_as_arrays_are(value, words, dtype):
+    masks = np.zeros((2, 28, 28), np.float32)
+    masks[1, 3, 4] = value
+    boxes = np.zeros((2, 4), np.float32)
+    for given in (masks, ops.cast(ops.convert_to_tensor(masks), dtype)):
+        if words is None:
+            assert paste_masks(given, boxes, 9, 9).shape == (2, 9, 9)
+        else:
+            with pytest.raises(ValueError, match=f"masks must be in 0..1, {words}"):
+                paste_masks(given, boxes, 9, 9)
+
+
+def test_in_a_graph_values_are_not_known_and_the_check_adds_no_operation():
+    tf = pytest.importorskip("tensorflow")
+    with tf.Graph().as_default() as graph:
+        masks = tf.compat.v1.placeholder(tf.float32, (2, 28, 28))
+        before = len(graph.get_operations())
+        assert _known_values(masks).size == 0
+        assert len(graph.get_operations()) == before
+    paste = tf.function(paste_masks, autograph=False)
+    assert paste(tf.fill((1, 28, 28), 255.0), tf.constant(box(0, 0, 2, 2)), 9, 9).shape == (1, 9, 9)
 
 
 @pytest.mark.parametrize("size", [(37.0, 53.0), ("37", 53), (None, 53), (np.float32(3), 4), ((3, 4), 5), (True, 5)])
