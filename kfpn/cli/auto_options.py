@@ -2,13 +2,15 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from kfpn.cli.report_command import report_on_training
-from kfpn.config.auto_draft import nested, with_settings
+from kfpn.config.auto_draft import as_option, nested, with_settings
 from kfpn.config.auto_facts import WeightFacts
 from kfpn.config.auto_numbers import SHIPPED
+from kfpn.config.auto_rules import CHOSEN
+from kfpn.config.mask_options import require_masks_for
 from kfpn.config.run import Config
 
 Parse = Callable[[Config], Config]
@@ -16,6 +18,9 @@ Parse = Callable[[Config], Config]
 
 OF_THE_LINE = ("data", "val_data", "init", "proposals", "workdir")
 """Options that a run that goes on takes from the line alone: they say what it is, and a line without them is another run."""
+
+_OF_EVERY_RUN = frozenset((*OF_THE_LINE, "preset", "model.num_classes"))
+"""Fields that are not the default in any run."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +74,10 @@ def parse_automatic(args: Sequence[str], start: Config, parse: Parse) -> Config 
         of_the_line = {name: getattr(start, name) for name in OF_THE_LINE}
         if begun.init == SHIPPED and not any(word.partition("=")[0] == "--init" for word in args):
             of_the_line["init"] = SHIPPED  # It was chosen, and no line says it.
-        return parse(dataclasses.replace(begun, **of_the_line))
+        config = parse(dataclasses.replace(begun, **of_the_line))
+        if kept := kept_options(begun, given_options(args, config)):
+            print(f"goes on with {' '.join(kept)}, as {start.workdir}/config.json says", flush=True)
+        return config
     weights = None
     if start.init and start.init != SHIPPED:  # The rules know the network of these weights.
         from kfpn.weights.brought_settings import settings_of_weights
@@ -78,11 +86,45 @@ def parse_automatic(args: Sequence[str], start: Config, parse: Parse) -> Config 
     base = with_settings(start, weights.settings) if weights else start
     config = parse(_permissive(base, args))
     given = given_options(args, config)
+    require_masks_for(given, config)
 
     def complete(settings: Mapping[str, Any]) -> Config:
         return parse(with_settings(base, settings, nested(given)))
 
     return AutoTraining(config, given, weights, complete)
+
+
+def kept_options(begun: Config, given: Collection[str]) -> list[str]:
+    """Returns the options, as they are written, that a person gave a run at its beginning, and that a line does not repeat.
+
+    What a rule chose can't be told from what a person gave in its place: such options are not among them, and neither are the
+    settings that come with weights.
+
+    Args:
+        begun: the configuration of the run.
+        given: options of the line, as the fields of `Config` are called.
+    """
+    if begun.preset != "auto":
+        return []
+    before, now = _flat(Config()), _flat(begun)
+    of_weights = ("model.", "sampling.", "input.") if begun.init not in (None, SHIPPED) else ()
+    names = [
+        name
+        for name, value in now.items()
+        if value != before[name]
+        and not (name in given or name in CHOSEN or name in _OF_EVERY_RUN)
+        and not (name.startswith(of_weights) and name != "model.mask")
+    ]
+    return ["--mask" if name == "model.mask" else as_option(name, now[name]) for name in names]
+
+
+def _flat(config: Config) -> dict[str, Any]:
+    """Returns option -> value, with the section before the name of a field: `{"model.p6": True}`."""
+    flat: dict[str, Any] = {}
+    for name, value in vars(config).items():
+        fields = vars(value) if dataclasses.is_dataclass(value) else None
+        flat |= {name: value} if fields is None else {f"{name}.{field}": held for field, held in fields.items()}
+    return flat
 
 
 def _config_of_run(workdir: str) -> Config | None:
@@ -131,10 +173,7 @@ def given_options(args: Sequence[str], config: Config) -> dict[str, Any]:
     Returns:
         The options as the fields of `Config` are called: `{"model.p6": False}` for `--model.no-p6`.
     """
-    known: dict[str, Any] = {}
-    for name, value in vars(config).items():
-        fields = vars(value) if dataclasses.is_dataclass(value) else None
-        known |= {name: value} if fields is None else {f"{name}.{field}": held for field, held in fields.items()}
+    known = _flat(config)
     given: dict[str, Any] = {}
     for word in args:
         if word.startswith("--"):

@@ -15,7 +15,7 @@ import tyro
 
 # TensorFlow is imported where it is needed: `kfpn --help` and a mistyped option answer at once.
 from kfpn import __version__
-from kfpn.cli.auto_options import is_automatic, parse_automatic
+from kfpn.cli.auto_options import given_options, is_automatic, parse_automatic
 from kfpn.cli.commands import Command, run
 from kfpn.cli.demo_command import Demo
 from kfpn.cli.exports import EXPORTS, ExportRow, places_first
@@ -38,6 +38,7 @@ from kfpn.cli.report_command import Report
 from kfpn.cli.segment_options import for_segments, require_named_preset
 from kfpn.cli.sheet_options import sheet_defaults
 from kfpn.config.checks import require_local
+from kfpn.config.mask_options import require_masks_for
 from kfpn.config.model import ModelConfig
 from kfpn.config.presets import PRESETS, preset
 from kfpn.config.run import Config
@@ -126,6 +127,8 @@ def _parse(args: list[str]) -> Command:
 
         # The defaults of the network are those of the checkpoint, so the line is parsed once more.
         command = _parse_once(args, model_config(read_trained_weights(command.source)), start)
+    if isinstance(command, Config):
+        require_masks_for(given_options(args, command), command)
     return command
 
 

@@ -16,6 +16,16 @@ from kfpn.config.backbone_names import is_keras_model
 from kfpn.config.fast_precision import fast_precision
 from kfpn.config.run import Config
 
+CHOSEN = frozenset(
+    (
+        *numbers.SMALL.settings, *numbers.LARGE.settings, *numbers.TRAINED.settings, *numbers.SHIPPED_NETWORK,
+        "input.short_side", "input.long_side", "input.repeat_threshold", "batch_size", "init", "model.anchor_sizes",
+        "model.canonical_size", "model.max_detections", "steps", "eval_every", "checkpoint_every", "optimizer.warmup_steps",
+        "optimizer.ema_decay", "precision",
+    )
+)  # fmt: skip
+"""Options that a rule may choose. Where a run has another one than the default, a person gave it."""
+
 
 class Choices(NamedTuple):
     """Holds what the rules chose.

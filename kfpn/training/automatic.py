@@ -10,6 +10,7 @@ from kfpn.config.auto_draft import nested, with_settings
 from kfpn.config.auto_facts import Facts, WeightFacts
 from kfpn.config.auto_numbers import SHIPPED
 from kfpn.config.auto_rules import Choices, choose_settings
+from kfpn.config.mask_options import require_masks_for
 from kfpn.config.run import Config
 from kfpn.data.data_facts import count_facts
 from kfpn.data.dataset_checks import check_training_set
@@ -58,7 +59,9 @@ def auto_config(
 
         weights = settings_of_weights(init, opening.workdir)
     choices = choose_for_run(opening, source, weights, given or {})
-    return with_settings(config, weights.settings if weights else {}, choices.settings, options)
+    complete = with_settings(config, weights.settings if weights else {}, choices.settings, options)
+    require_masks_for(given or {}, complete)
+    return complete
 
 
 def start_config(data: str, init: str | None) -> Config:

@@ -10,7 +10,7 @@ from PIL import Image
 import kfpn
 from kfpn import cli
 from kfpn.cli import command_line
-from kfpn.cli.auto_options import AutoTraining, given_options, is_automatic
+from kfpn.cli.auto_options import AutoTraining, given_options, is_automatic, kept_options
 from kfpn.config.presets import preset
 from kfpn.config.run import Config, to_dict
 from kfpn.runs.workdir import Workdir
@@ -218,6 +218,77 @@ def test_a_folder_without_weights_or_checkpoints_is_chosen_for_anew(photos, tmp_
     run = begun(tmp_path / "run", preset("shapes"))
     (run.checkpoints / "step_00000001.npz").unlink()
     assert isinstance(command_line._parse(["train", "--data", str(photos), "--workdir", str(run.path)]), AutoTraining)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ((), "goes on with --val-share 0.4 --minutes 15 --seed 7 --mask, as run/config.json says\n"),
+        (("--mask", "--minutes", "15"), "goes on with --val-share 0.4 --seed 7, as run/config.json says\n"),
+        (("--model.mask", "--minutes=15", "--val-share", ".4", "--seed", "7"), ""),
+    ],
+)
+def test_options_that_a_line_no_longer_gives_are_said(photos, tmp_path, monkeypatch, capsys, more, said):
+    monkeypatch.chdir(tmp_path)
+    chosen = kfpn.auto_config(str(photos), given={"val_share": 0.4, "minutes": 15.0, "seed": 7, "workdir": "run"})
+    begun("run", dataclasses.replace(chosen, model=dataclasses.replace(chosen.model, mask=True)))
+    capsys.readouterr()
+    command = command_line._parse(["train", "--data", str(photos), "--workdir", "run", *more])
+    assert capsys.readouterr().out == said
+    assert (command.model.mask, command.minutes, command.val_share, command.seed) == (True, 15.0, 0.4, 7)
+
+
+def test_of_settings_that_came_with_weights_masks_alone_were_given():
+    brought = dataclasses.replace(preset("coco"), preset="auto", init="a.pth", seed=3, steps=5)
+    brought = dataclasses.replace(brought, model=dataclasses.replace(brought.model, mask=True, padding="foreign"))
+    kept = kept_options(brought, ())
+    assert "--mask" in kept
+    assert "--seed 3" in kept
+    assert not any(word.startswith(("--model", "--sampling", "--input")) for word in kept)
+    assert kept_options(dataclasses.replace(brought, preset="coco"), ()) == []
+
+
+@pytest.mark.parametrize("preset_words", [(), ("--preset", "shapes"), ("--preset", "coco")])
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (
+            "--sampling.mask-batch 8",
+            "sampling.mask_batch must be given with --mask, got --sampling.mask-batch 8 without",
+        ),
+        ("--sampling.mask-targets=soft", "sampling.mask_targets must be given with --mask"),
+        ("--model.mask-classes agnostic", "model.mask_classes must be given with --mask"),
+        ("--model.mask-channels 32", "model.mask_channels must be given with --mask"),
+        ("--model.pasting resized", "model.pasting must be given with --mask"),
+    ],
+)
+def test_an_option_about_masks_without_masks_is_refused(tmp_path, capsys, preset_words, words, named):
+    line = ["train", "--data", str(tmp_path / "none.csv"), "--workdir", str(tmp_path / "run"), *preset_words]
+    assert cli.main([*line, *words.split()]) == 2
+    error = capsys.readouterr().err
+    assert named in error
+    assert "add --mask" in error
+    assert not (tmp_path / "run").exists()
+    command = command_line._parse([*line, *words.split(), "--mask"])
+    assert getattr(command, "config", command).model.mask
+
+
+def test_a_run_with_masks_takes_options_about_masks_without_the_word_and_old_settings_load(photos, tmp_path):
+    old = dataclasses.replace(preset("shapes"), preset="auto", data=str(photos), workdir=str(tmp_path / "run"))
+    with_masks = dataclasses.replace(old, model=dataclasses.replace(old.model, mask=True))
+    run = begun(tmp_path / "run", with_masks)
+    line = ["train", "--data", str(photos), "--workdir", str(tmp_path / "run")]
+    assert command_line._parse([*line, "--sampling.mask-batch", "4"]).sampling.mask_batch == 4
+    # Without masks a run may have such settings too, as the preset coco has.
+    without = dataclasses.replace(old, sampling=preset("coco").sampling)
+    run.config.write_text(json.dumps(to_dict(without)))
+    assert command_line._parse(line) == without
+
+
+def test_in_python_an_option_about_masks_needs_masks_too(photos):
+    with pytest.raises(ValueError, match=r"sampling\.mask_batch must be given with --mask"):
+        kfpn.auto_config(str(photos), given={"sampling.mask_batch": 4})
+    assert kfpn.auto_config(str(photos), given={"sampling.mask_batch": 4, "model.mask": True}).sampling.mask_batch == 4
 
 
 # ------------------------------------------------------------------------------------------------ weights, words

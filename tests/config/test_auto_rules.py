@@ -8,7 +8,7 @@ import pytest
 
 from kfpn.config.auto_draft import Draft, as_option, nested, with_settings
 from kfpn.config.auto_facts import DataFacts, Facts, MachineFacts, WeightFacts
-from kfpn.config.auto_rules import choose_settings
+from kfpn.config.auto_rules import CHOSEN, choose_settings
 from kfpn.config.run import Config
 
 CPU = MachineFacts(cores=2)
@@ -229,6 +229,11 @@ def test_the_choice_goes_with_what_is_given(given):
             assert getattr(getattr(config, section) if section else config, field) == value
 
 
+def _flat_names(settings):
+    for name, value in settings.items():
+        yield from (f"{name}.{field}" for field in value) if isinstance(value, dict) else [name]
+
+
 @pytest.mark.parametrize(
     "machine", [CPU, GPU, MachineFacts(64), MachineFacts(8, 8, None), MachineFacts(4, 3, 4 * 2**30)]
 )
@@ -240,6 +245,7 @@ def test_the_choice_goes_with_what_is_given(given):
     ],
 )  # fmt: skip
 def test_any_facts_give_a_configuration(facts, machine):
+    assert set(_flat_names(choose_settings(Facts(facts, machine)).settings)) <= CHOSEN
     config, lines = chosen(facts, machine)
     assert config.batch_size % max(machine.gpus, 1) == 0
     assert all(line.reason for line in lines)
