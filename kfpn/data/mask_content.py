@@ -1,5 +1,6 @@
 """Packs the outline of one object into bytes, and unpacks it: polygons, run lengths, or nothing."""
 
+import itertools
 import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -185,6 +186,8 @@ def as_points(polygon: Any) -> np.ndarray:
         raise ValueError(f"have polygons of numbers, got {str(polygon)[:60]}") from None
     if isinstance(polygon, str) or numbers.ndim not in (1, 2) or (numbers.ndim == 2 and numbers.shape[1] != 2):
         raise ValueError(f"have polygons of numbers x1, y1, x2, y2, ..., got {str(polygon)[:60]}")
+    if _has_truth_values(polygon):
+        raise ValueError(f"have polygons of numbers, which true and false are not, got {str(polygon)[:60]}")
     if numbers.size % 2:
         raise ValueError(f"have polygons of pairs x, y, got {numbers.size} numbers")
     if numbers.size < 6:
@@ -193,6 +196,14 @@ def as_points(polygon: Any) -> np.ndarray:
     if not (np.abs(numbers) < _FARTHEST).all():  # of NaN too this is not so
         raise ValueError(f"have polygons of finite pixels, got {numbers[~(np.abs(numbers) < _FARTHEST)][0]:g}")
     return numbers.reshape(-1, 2)
+
+
+def _has_truth_values(polygon: Sequence[Any] | np.ndarray) -> bool:
+    """Says whether a value of a polygon is true or false, which NumPy would take for 1 or 0."""
+    if isinstance(polygon, np.ndarray):
+        return polygon.dtype.kind == "b"
+    in_rows = len(polygon) > 0 and isinstance(polygon[0], Sequence)
+    return bool in map(type, itertools.chain.from_iterable(polygon) if in_rows else polygon)
 
 
 def _sides(size: Sequence[int]) -> str:

@@ -123,6 +123,7 @@ def _runs_of_numbers(counts: Any) -> np.ndarray:
     try:
         runs = np.asarray(counts if isinstance(counts, list | tuple | np.ndarray) else [[]])
         known = runs.ndim == 1 and (runs.size == 0 or runs.dtype.kind in "iuf")
+        known = known and (isinstance(counts, np.ndarray) or bool not in map(type, counts))
     except ValueError:  # lists of several lengths
         known = False
     # Larger numbers have sums that int64 cannot hold.

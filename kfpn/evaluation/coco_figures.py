@@ -16,6 +16,7 @@ from kfpn.evaluation.coco_rows import (
     ground_truth,
     masked,
     named_file,
+    require_numbers,
     require_outlines,
 )
 
@@ -108,12 +109,17 @@ def evaluate_coco_json(
         limit: as `evaluate_coco` takes it.
 
     Raises:
-        ValueError: naming the file, if a detection names an image or a category that the annotations don't have, or a mask of one of
-            the files can't be drawn, is missing or has another size than its image.
+        ValueError: naming the file, if a detection names an image or a category that the annotations don't have, a number is written
+            as true or false, or a mask of one of the files can't be drawn, is missing or has another size than its image.
         OSError: if a file can't be read.
     """
     truth = json.loads(Path(annotations_path).read_text(encoding="utf-8"))
     results = json.loads(Path(results_path).read_text(encoding="utf-8"))
+    with named_file(annotations_path):
+        for key in ("images", "categories", "annotations"):
+            require_numbers(truth[key], key)
+    with named_file(results_path):
+        require_numbers(results, "results")
     for key, rows in (("image_id", truth["images"]), ("category_id", truth["categories"])):
         unknown = {result[key] for result in results} - {row["id"] for row in rows}
         if unknown:

@@ -179,6 +179,25 @@ def boxed(results: Iterable[Mapping[str, Any]], truth: dict[str, Any]) -> list[d
     return rows
 
 
+def require_numbers(rows: Iterable[Mapping[str, Any]], what: str) -> None:
+    """Makes sure that no number of a file is written as true or false, which would count as 1 or 0 (`iscrowd` may be).
+
+    Args:
+        rows: of one list of the file.
+        what: the list's name, for messages.
+
+    Raises:
+        ValueError: naming the first row and field that has such a value.
+    """
+    for number, row in enumerate(rows):
+        for name in ("id", "image_id", "category_id", "bbox", "area", "score"):
+            value = row.get(name)
+            if isinstance(value, bool) or (isinstance(value, list) and bool in map(type, value)):
+                raise ValueError(
+                    f"{what}[{number}]: {name} must hold numbers, got {value}: true and false are none, write 1 or 0 if they are meant"
+                )
+
+
 def require_outlines(truth: dict[str, Any]) -> None:
     """Makes sure that pycocotools can draw the masks of an annotations file: it fails on some faults, and never comes back from others.
 

@@ -270,6 +270,34 @@ def test_results_of_other_annotations_are_refused(tmp_path, key):
         evaluate_coco_json(tmp_path / "truth.json", tmp_path / "results.json")
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda truth, rows: rows[0].update(category_id=True), r"results\.json: results\[0\]: category_id must hold numbers, got True"),
+        (lambda truth, rows: rows[0].update(image_id=True), r"results\.json: results\[0\]: image_id must"),
+        (lambda truth, rows: rows[0].update(score=True), r"results\.json: results\[0\]: score must"),
+        (lambda truth, rows: rows[0]["bbox"].__setitem__(1, False), r"results\.json: results\[0\]: bbox must hold numbers, got \[0, False"),
+        (lambda truth, rows: truth["annotations"][0].update(category_id=True), r"truth\.json: annotations\[0\]: category_id must"),
+        (lambda truth, rows: truth["annotations"][0]["bbox"].__setitem__(2, True), r"truth\.json: annotations\[0\]: bbox must"),
+        (lambda truth, rows: truth["images"][0].update(id=True), r"truth\.json: images\[0\]: id must"),
+        (lambda truth, rows: truth["annotations"][0].update(iscrowd=False), None),
+    ],
+)  # fmt: skip
+def test_truth_values_are_no_numbers_in_files(tmp_path, change, message):
+    annotation = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": 0}
+    truth = {"images": [{"id": 1}], "categories": [{"id": 1, "name": "cat"}], "annotations": [annotation]}
+    rows = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 0.5}]
+    change(truth, rows)
+    for name, content in (("truth", truth), ("results", rows)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    files = tmp_path / "truth.json", tmp_path / "results.json"
+    if message is None:
+        assert evaluate_coco_json(*files)["AP"] == pytest.approx(1)
+    else:
+        with pytest.raises(ValueError, match=message):
+            evaluate_coco_json(*files)
+
+
 def test_results_have_the_form_of_coco_and_are_json():
     detected = detection(3, [[1, 2, 11, 22]], [0.5], [1])
     results = json.loads(json.dumps(detections_to_coco([detected, detection(4)], category_ids=[18, 44])))

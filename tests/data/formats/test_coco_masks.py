@@ -92,6 +92,12 @@ def test_masks_are_kept_only_where_they_are_asked_for(tmp_path):
         ({"size": [30, 40], "counts": [1190, 10]}, "masks that lie beside their object's box"),
         (17, "must be polygons or run lengths, got int"),
         ([["x"] * 6], "must have polygons of numbers"),
+        ([[True, 2, 9, 2, 9, 9]], "must have polygons of numbers, which true and false are not, got .True, 2, 9"),
+        ([[True, 2], [9, 2], [9, 9]], "must have polygons of numbers, which true and false are not"),
+        (
+            {"size": [30, 40], "counts": [True, 1199]},
+            "must have counts that are whole numbers of pixels, or text, got .True",
+        ),
     ],
 )
 def test_a_mask_that_cannot_be_used_is_left_out_in_one_line_and_its_box_stays(tmp_path, caplog, segmentation, said):
