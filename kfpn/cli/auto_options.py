@@ -106,7 +106,7 @@ def kept_options(begun: Config, given: Collection[str]) -> list[str]:
     """
     if begun.preset != "auto":
         return []
-    before, now = _flat(Config()), _flat(begun)
+    before, now = _option_values(Config()), _option_values(begun)
     of_weights = ("model.", "sampling.", "input.") if begun.init not in (None, SHIPPED) else ()
     names = [
         name
@@ -118,7 +118,7 @@ def kept_options(begun: Config, given: Collection[str]) -> list[str]:
     return ["--mask" if name == "model.mask" else as_option(name, now[name]) for name in names]
 
 
-def _flat(config: Config) -> dict[str, Any]:
+def _option_values(config: Config) -> dict[str, Any]:
     """Returns option -> value, with the section before the name of a field: `{"model.p6": True}`."""
     flat: dict[str, Any] = {}
     for name, value in vars(config).items():
@@ -173,7 +173,7 @@ def given_options(args: Sequence[str], config: Config) -> dict[str, Any]:
     Returns:
         The options as the fields of `Config` are called: `{"model.p6": False}` for `--model.no-p6`.
     """
-    known = _flat(config)
+    known = _option_values(config)
     given: dict[str, Any] = {}
     for word in args:
         if word.startswith("--"):
