@@ -12,9 +12,6 @@ from kfpn.cli.evaluate_command import require_place
 from kfpn.config.checks import SHARE, check, whole
 from kfpn.config.run import Config
 
-OWN_TITLE = "<title>kfpn: "
-"""Stands in the head of each report."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Report:
@@ -91,7 +88,6 @@ def report_and_print(command: Report) -> int:
 
     require_place("output", command.output)
     output = Path(command.output)
-    _require_own_report(output)
     files = command.detections or (None,) * len(command.runs)
     requests = [
         ReportRequest(workdir, command.data, command.split, file, command.min_score, command.images)
@@ -111,15 +107,3 @@ def report_and_print(command: Report) -> int:
         print(f"AP {before.figures['AP']:.4f} -> {after.figures['AP']:.4f}")
     print(f"{output}: {output.stat().st_size / 1e6:.1f} MB; open it in a browser")
     return 0
-
-
-def _require_own_report(output: Path) -> None:
-    """Makes sure, before minutes of work, that only a report is written over: other programs write a report.html too."""
-    if not output.exists():
-        return
-    with output.open("rb") as file:
-        head = file.read(4096)
-    if head and OWN_TITLE.encode() not in head:
-        raise ValueError(
-            f"output must be a new file or an older report of kfpn, got {output}, which is another file: name another one with --output"
-        )

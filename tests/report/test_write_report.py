@@ -311,21 +311,6 @@ def test_the_command_writes_the_file_and_says_where(made, tmp_path, capsys):
     assert "became better" in output.read_text(encoding="utf-8")
 
 
-def test_a_report_is_written_over_an_older_one_and_over_no_other_file(made, tmp_path, capsys):
-    folder, _ = made
-    output = tmp_path / "report.html"
-    line = ["report", str(folder / "run"), "--detections", str(folder / "wrong.json"), "--output", str(output)]
-    output.touch()  # an empty file is nobody's
-    assert main(line) == 0
-    assert main([*line[:3], str(folder / "right.json"), *line[4:]]) == 0
-    assert "0 of 3 images have an error" in output.read_text(encoding="utf-8")
-    capsys.readouterr()
-    output.write_text("<html><head><title>my tests</title></head></html>")
-    assert main(line) == 2
-    assert f"got {output}, which is another file: name another one with --output" in capsys.readouterr().err
-    assert "my tests" in output.read_text()
-
-
 def test_at_the_end_of_a_training_its_detections_are_reported_on_once(made, tmp_path, capsys):
     folder, data = made
     run = Workdir(write_run(tmp_path / "run", data))
