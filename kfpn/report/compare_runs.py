@@ -87,14 +87,22 @@ def comparison_page(before: GatheredRun, after: GatheredRun) -> str:
     """Returns the page of two runs on the same data."""
     title = f"{before.name} and {after.name}"
     head = f"<h1>{text_of(before.name)} → {text_of(after.name)}</h1>" + paragraph(
-        f"Measured on <b>{text_of(after.source.name)}</b>, {len(after.source):,} images."
+        f"Measured on <b>{text_of(after.source.name)}</b>, {len(after.source):,} images.{_files_of_both(before, after)}"
     )
     sections = [
         head, _figures_of_both(before, after), _errors_of_both(before, after), _classes_of_both(before, after),
         _changed_images(before, after),
         section("run", "Settings that differ", changed_settings(before.config, after.config)),
     ]  # fmt: skip
-    return whole_page(f"kfpn: {title}", ANCHORS, choice("class", "Class", classes_menu(after.source)), sections)
+    return whole_page(title, ANCHORS, choice("class", "Class", classes_menu(after.source)), sections)
+
+
+def _files_of_both(before: GatheredRun, after: GatheredRun) -> str:
+    files = [run.request.detections for run in (before, after)]
+    if files == [None, None]:
+        return ""
+    before_file, after_file = (text_of("the detector's own" if file is None else file) for file in files)
+    return f" Detections: before {before_file}, after {after_file}."
 
 
 def _figures_of_both(before: GatheredRun, after: GatheredRun) -> str:

@@ -76,7 +76,8 @@ class GatheredRun:
     @property
     def name(self) -> str:
         """Returns what the report calls the run."""
-        return str(self.workdir.path)
+        path = self.workdir.path
+        return str(path if path.name else path.resolve())  # "." says nothing
 
 
 def gather_run(request: ReportRequest) -> GatheredRun:
