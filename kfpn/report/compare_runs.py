@@ -5,6 +5,8 @@ from pathlib import Path
 
 from kfpn.data.record import Source
 from kfpn.evaluation.coco_figures import FIGURES, OF_MASKS
+from kfpn.evaluation.coco_rows import named_file
+from kfpn.evaluation.detect import source_labels
 from kfpn.evaluation.image_errors import error_sentences
 from kfpn.plotting.svg_charts import ChartLine, line_chart
 from kfpn.report.gather import GatheredRun, ReportRequest, gather_run, opened_data, require_gathered
@@ -52,6 +54,10 @@ def gather_two(before: ReportRequest, after: ReportRequest) -> tuple[GatheredRun
     for request in (before, after):  # what is wrong with the second is said before the work on the first
         require_gathered(request)
     data = _data_of_both(before, after)
+    for request in (before, after):
+        if request.detections is None:
+            with named_file(request.workdir):
+                source_labels(data, Workdir(request.workdir).read_classes()[0])
     first = gather_run(dataclasses.replace(before, data=data))
     of_both = after.data is None or after.data == before.data
     second = gather_run(dataclasses.replace(after, data=data) if of_both else after)

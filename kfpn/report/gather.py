@@ -149,7 +149,10 @@ def opened_data(request: ReportRequest, config: Config) -> Source:
     """
     if request.data:
         return open_source(request.data, request.split, config.check_images, config.model.mask)
-    source = open_validation(config, request.split)
+    try:
+        source = open_validation(config, request.split)
+    except ValueError as error:
+        raise ValueError(f"{error}: these are the run's own data; --data names other ones") from error
     if source is None:
         raise ValueError(f"{config.data} has no validation split: say what to report on with --data")
     return source

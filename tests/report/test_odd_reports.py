@@ -123,6 +123,22 @@ def test_a_page_says_which_run_and_which_files_it_is_of(folder, monkeypatch):
     assert said in comparison_page(*gather_two(before, after))
 
 
+def test_a_second_run_of_other_classes_is_named_before_the_first_one_detects(folder, monkeypatch):
+    shutil.copytree(folder / "run", folder / "later")
+    (folder / "later" / "classes.json").write_text(json.dumps({"class_names": ["cow"], "category_ids": [1]}))
+    for name in ("run", "later"):
+        (folder / name / "detector.weights.h5").touch()
+    monkeypatch.setattr("kfpn.report.gather.open_evaluation", lambda request: pytest.fail("it detects"))
+    with pytest.raises(ValueError, match=r"later: coco:.*: classes must be among those of the model \(cow\), got"):
+        gather_two(ReportRequest(folder / "run"), ReportRequest(folder / "later"))
+
+
+def test_data_that_are_gone_are_said_to_be_those_of_the_run(folder):
+    shutil.rmtree(folder / "data")
+    with pytest.raises(ValueError, match=r"these are the run's own data; --data names other ones"):
+        gather_run(ReportRequest(folder / "run", detections=folder / "right.json"))
+
+
 def test_pillow_does_not_warn_of_images_that_kfpn_allows(folder, monkeypatch, recwarn):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)  # the images have 10,800 pixels
     with pytest.warns(Image.DecompressionBombWarning):
