@@ -33,7 +33,8 @@ def read_results(path: Path, source: Source) -> list[dict[str, Any]]:
         raise ValueError(
             f"{path} must be a list of detections, as `kfpn evaluate --detections` writes it, got {_type_of(rows)}"
         )
-    sizes, names = {}, {}
+    sizes: dict[int, tuple[int, int]] = {}
+    names: dict[int, str] = {}
     for record in records_of(source):
         sizes[int(record.image_id)], names[int(record.image_id)] = (record.height, record.width), _file_of(record)
     labels = {int(number): label for label, number in enumerate(source.category_ids)}
