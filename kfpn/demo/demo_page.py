@@ -88,8 +88,8 @@ class PageAnswers:
     def save_rows(self, tried: Tried, *choice: Any) -> str:
         """Writes the chosen detections of all pictures, in the form of `kfpn predict`."""
         rows = []
-        for image_id, (name, path) in enumerate(menu_of(tried), start=1):  # two pictures can have one name
-            kept = self._chosen(tried[Path(path)], *choice)
+        for image_id, (name, place) in enumerate(menu_of(tried), start=1):  # two pictures can have one name
+            kept = self._chosen(tried[Path(place)], *choice)
             rows += [{**row, "file_name": name} for row in kept.to_coco(image_id)]
         path = self._new_file("detections.json")
         path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
