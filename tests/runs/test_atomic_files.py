@@ -1,7 +1,7 @@
 """Writes files aside, and stops in between."""
 
+import concurrent.futures
 import os
-import threading
 
 import pytest
 
@@ -31,14 +31,13 @@ def test_two_that_write_one_file_at_once_leave_that_of_one_of_them_whole(tmp_pat
         for _ in range(50):
             write_aside(path, text)
 
-    writers = [threading.Thread(target=write_often, args=(text,)) for text in texts]
-    for one in writers:
-        one.start()
     seen = set()
-    while any(one.is_alive() for one in writers):
-        if path.exists():
-            seen.add(path.read_text())
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        writers = [pool.submit(write_often, text) for text in texts]
+        while not all(one.done() for one in writers):
+            if path.exists():
+                seen.add(path.read_text())
     for one in writers:
-        one.join()
+        one.result()
     assert seen | {path.read_text()} <= texts
     assert [one.name for one in tmp_path.iterdir()] == ["report.html"]
