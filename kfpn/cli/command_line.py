@@ -97,7 +97,10 @@ def main(args: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Shows warnings as lines, as errors are shown, without the place in the code."""
+    """Shows warnings as lines, as errors are shown, without the place in the code.
+
+    Pillow's warning of images with more than half of the pixels that kfpn allows is not shown: kfpn has a limit of its own.
+    """
     logger, before = logging.getLogger("kfpn"), warnings.formatwarning
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("kfpn: warning: %(message)s"))
@@ -105,7 +108,9 @@ def _plain_warnings() -> Iterator[None]:
     propagates, logger.propagate = logger.propagate, False
     warnings.formatwarning = lambda message, *_, **__: f"kfpn: warning: {message}\n"
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"Image size \(\d+ pixels\) exceeds limit")
+            yield
     finally:
         logger.removeHandler(handler)
         logger.propagate = propagates

@@ -1,6 +1,7 @@
 """Carries out `kfpn evaluate`: measures a detector, prints its figures and keeps what was asked for."""
 
 import dataclasses
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +74,19 @@ def require_place(name: str, path: str) -> None:
     """Makes sure, before minutes of work, that the file that an option names can be written."""
     require_local(name, path)
     file = Path(path)
-    if file.is_dir():
-        raise ValueError(f"{file} must be the name of a file, got a folder")
+    if file.exists() and not file.is_file():
+        raise ValueError(
+            f"{file} must be the name of a file, got a {'folder' if file.is_dir() else 'device or a pipe'}"
+        )
     if not file.parent.is_dir():
         raise ValueError(f"{file} must lie in a folder that is there, got {file.parent}, which is not")
+    try:
+        with tempfile.TemporaryFile(dir=file.parent):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"{file} must lie in a folder that can be written, got {file.parent}: {error.strerror}"
+        ) from error
 
 
 def _figures_table(metrics: dict[str, Any]) -> str:

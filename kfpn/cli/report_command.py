@@ -84,10 +84,12 @@ def report_and_print(command: Report) -> int:
     from kfpn.data.class_table import describe_source
     from kfpn.report.compare_runs import gather_two, write_comparison
     from kfpn.report.gather import ReportRequest, gather_run
+    from kfpn.report.page import require_own_report
     from kfpn.report.write_report import write_report
 
     require_place("output", command.output)
     output = Path(command.output)
+    require_own_report(output)
     files = command.detections or (None,) * len(command.runs)
     requests = [
         ReportRequest(workdir, command.data, command.split, file, command.min_score, command.images)

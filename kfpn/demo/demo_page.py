@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -67,10 +68,12 @@ class PageAnswers:
         return drawn_to_show(kept, self.detector.pixels(picture)), text, rows
 
     def _chosen(
-        self, picture: TriedPicture, least: float, labels: Sequence[int], own_thresholds: bool = False
+        self, picture: TriedPicture, least: float | None, labels: Sequence[int] | None, own_thresholds: bool = False
     ) -> Detections:
         thresholds = self.detector.thresholds
-        return chosen(picture.detections, thresholds if own_thresholds and thresholds else least, labels)
+        return chosen(
+            picture.detections, thresholds if own_thresholds and thresholds else score_of(least), labels or ()
+        )
 
     def save_picture(self, tried: Tried, shown: str | None, *choice: Any) -> str | None:
         """Writes the picture in its own size, with the chosen detections."""
@@ -85,23 +88,23 @@ class PageAnswers:
     def save_rows(self, tried: Tried, *choice: Any) -> str:
         """Writes the chosen detections of all pictures, in the form of `kfpn predict`."""
         rows = []
-        for image_id, picture in enumerate(tried.values(), start=1):
-            kept = self._chosen(picture, *choice)
-            rows += [{**row, "file_name": picture.name} for row in kept.to_coco(image_id)]
+        for image_id, (name, place) in enumerate(menu_of(tried), start=1):  # two pictures can have one name
+            kept = self._chosen(tried[Path(place)], *choice)
+            rows += [{**row, "file_name": name} for row in kept.to_coco(image_id)]
         path = self._new_file("detections.json")
         path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
         return str(path)
 
-    def draw_pyramid(self, tried: Tried, shown: str | None, least: float, is_open: bool) -> str | None:
+    def draw_pyramid(self, tried: Tried, shown: str | None, least: float | None, is_open: bool) -> str | None:
         """Draws what `kfpn visualize` draws of the picture, if the tab is open and it is not there already."""
         picture = shown_picture(tried, shown)
         if picture is None or not is_open:
             return None
-        key = hashlib.sha256(f"{picture.path} {least}".encode()).hexdigest()
+        key = hashlib.sha256(os.fsencode(f"{picture.path} {score_of(least)}")).hexdigest()
         page = self.folder / key / f"{picture.path.stem}_pyramid.png"
         if not page.exists():
             page.parent.mkdir(exist_ok=True)
-            self.detector.draw_pyramid(picture, least, page)
+            self.detector.draw_pyramid(picture, score_of(least), page)
         return str(page)
 
     def _new_file(self, name: str) -> Path:
@@ -111,6 +114,11 @@ class PageAnswers:
 def shown_picture(tried: Tried, shown: str | None) -> TriedPicture | None:
     """Returns the picture that the menu shows; None where there is none."""
     return tried.get(Path(shown)) if shown else None
+
+
+def score_of(least: float | None) -> float:
+    """Returns the least score of the slider; None, of a number field that was emptied, hides nothing."""
+    return 0.0 if least is None else least
 
 
 def menu_of(tried: Tried) -> list[tuple[str, str]]:
@@ -133,7 +141,7 @@ def build_page(answers: PageAnswers, min_score: float) -> Any:
     with gr.Blocks(title="kfpn demo", analytics_enabled=False, fill_width=True) as page:
         tried, is_open, kept = gr.State({}), gr.State(False), gr.File(visible=False)
         gr.Markdown(
-            f"# {answers.detector.run.path.name}\nPictures go to this program only, and are removed when it ends."
+            f"# {answers.detector.run.path.resolve().name}\nPictures go to this program only, and are removed when it ends."
         )
         with gr.Row():
             with gr.Column(scale=1, min_width=300):

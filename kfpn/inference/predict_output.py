@@ -16,6 +16,7 @@ from kfpn.inference.earlier_output import is_own_picture, png_marks, require_own
 from kfpn.inference.images_of_user import free_path, name_key
 from kfpn.inference.user_inputs import UserInput, UserPicture
 from kfpn.inference.video_writer import VideoWriter
+from kfpn.runs.atomic_files import name_aside
 
 
 class DrawnResult(Protocol):
@@ -39,7 +40,7 @@ class RowsFile:
     """
 
     def __init__(self, path: Path):
-        self._path, self._aside, self._is_empty = path, path.with_name(path.name + ".tmp"), True
+        self._path, self._aside, self._is_empty = path, path.with_name(f"{path.name}.{os.getpid()}.tmp"), True
         self._file = open(self._aside, "w", encoding="utf-8")  # noqa: SIM115  it is closed by `close`
 
     def add(self, row: Mapping[str, Any]) -> None:
@@ -133,7 +134,7 @@ class PredictOutput:
 
 def _save_picture(pixels: np.ndarray, path: Path) -> None:
     """Writes a picture aside and renames it, so that Ctrl-C leaves no part of one."""
-    aside = path.with_name("picture.tmp")  # of a name as long as names may be, no longer one can be made
+    aside = name_aside(path)
     try:
         with _named_errors(path):
             Image.fromarray(pixels).save(aside, "png", pnginfo=png_marks())

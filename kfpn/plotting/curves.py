@@ -7,6 +7,8 @@ from typing import Any
 
 RECALLS_OF_SEGMENTS = ("AR@10", "AR@100", "AR@1000", "ARs@1000", "ARm@1000", "ARl@1000")
 """The figures of a run whose network proposes segments."""
+LARGEST = 1e30
+"""The largest number that is drawn: matplotlib fails at axes that go on to the largest of all."""
 
 
 def plot_curves(metrics_path: str | Path, png_path: str | Path) -> None:
@@ -24,7 +26,7 @@ def draw_curves(metrics_path: str | Path) -> Any:
 
     Args:
         metrics_path: a run's `metrics.jsonl`. Each row has a `step`, and either losses and `lr` or the figures of an
-            evaluation. A row that a crash cut short is left out.
+            evaluation. A row that a crash cut short is left out, and so is what is no row, no number, or beyond what can be drawn.
     """
     # matplotlib's object-oriented interface opens no window and leaves the global state of pyplot alone.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -63,16 +65,20 @@ def draw_curves(metrics_path: str | Path) -> Any:
 
 def _read_rows(path: str | Path) -> list[dict[str, Any]]:
     rows = []
-    for line in Path(path).read_text(encoding="utf-8").splitlines():
+    for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             row = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(row, dict) and "step" in row:
+        if isinstance(row, dict) and _can_be_drawn(row.get("step")):
             rows.append(row)
     return rows
 
 
+def _can_be_drawn(value: Any) -> bool:
+    return isinstance(value, int | float) and -LARGEST <= value <= LARGEST
+
+
 def _series(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[list[int], list[float]]:
-    points = {row["step"]: row[name] for row in rows if row.get(name) is not None}
+    points = {row["step"]: row[name] for row in rows if _can_be_drawn(row.get(name))}
     return sorted(points), [points[step] for step in sorted(points)]

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from kfpn.data.record import Source
 from kfpn.evaluation.coco_figures import FIGURES, OF_MASKS
+from kfpn.evaluation.coco_rows import named_file
+from kfpn.evaluation.detect import source_labels
 from kfpn.evaluation.image_errors import error_sentences
 from kfpn.plotting.svg_charts import ChartLine, line_chart
 from kfpn.report.gather import GatheredRun, ReportRequest, gather_run, opened_data, require_gathered
@@ -52,6 +54,10 @@ def gather_two(before: ReportRequest, after: ReportRequest) -> tuple[GatheredRun
     for request in (before, after):  # what is wrong with the second is said before the work on the first
         require_gathered(request)
     data = _data_of_both(before, after)
+    for request in (before, after):
+        if request.detections is None:
+            with named_file(request.workdir):
+                source_labels(data, Workdir(request.workdir).read_classes()[0])
     first = gather_run(dataclasses.replace(before, data=data))
     of_both = after.data is None or after.data == before.data
     second = gather_run(dataclasses.replace(after, data=data) if of_both else after)
@@ -87,14 +93,22 @@ def comparison_page(before: GatheredRun, after: GatheredRun) -> str:
     """Returns the page of two runs on the same data."""
     title = f"{before.name} and {after.name}"
     head = f"<h1>{text_of(before.name)} → {text_of(after.name)}</h1>" + paragraph(
-        f"Measured on <b>{text_of(after.source.name)}</b>, {len(after.source):,} images."
+        f"Measured on <b>{text_of(after.source.name)}</b>, {len(after.source):,} images.{_files_of_both(before, after)}"
     )
     sections = [
         head, _figures_of_both(before, after), _errors_of_both(before, after), _classes_of_both(before, after),
         _changed_images(before, after),
         section("run", "Settings that differ", changed_settings(before.config, after.config)),
     ]  # fmt: skip
-    return whole_page(f"kfpn: {title}", ANCHORS, choice("class", "Class", classes_menu(after.source)), sections)
+    return whole_page(title, ANCHORS, choice("class", "Class", classes_menu(after.source)), sections)
+
+
+def _files_of_both(before: GatheredRun, after: GatheredRun) -> str:
+    files = [run.request.detections for run in (before, after)]
+    if files == [None, None]:
+        return ""
+    before_file, after_file = (text_of("the detector's own" if file is None else file) for file in files)
+    return f" Detections: before {before_file}, after {after_file}."
 
 
 def _figures_of_both(before: GatheredRun, after: GatheredRun) -> str:

@@ -76,7 +76,8 @@ class GatheredRun:
     @property
     def name(self) -> str:
         """Returns what the report calls the run."""
-        return str(self.workdir.path)
+        path = self.workdir.path
+        return str(path if path.name else path.resolve())  # "." says nothing
 
 
 def gather_run(request: ReportRequest) -> GatheredRun:
@@ -148,7 +149,10 @@ def opened_data(request: ReportRequest, config: Config) -> Source:
     """
     if request.data:
         return open_source(request.data, request.split, config.check_images, config.model.mask)
-    source = open_validation(config, request.split)
+    try:
+        source = open_validation(config, request.split)
+    except ValueError as error:
+        raise ValueError(f"{error}: these are the run's own data; --data names other ones") from error
     if source is None:
         raise ValueError(f"{config.data} has no validation split: say what to report on with --data")
     return source

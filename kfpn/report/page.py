@@ -1,12 +1,16 @@
 """Puts the sections of a report into one page, with its style and its script: nothing is loaded from anywhere."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from kfpn.report.html_parts import text_of
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 """What a browser may load: nothing from a network, even if a text of others got past the escaping."""
 
+PROGRAM = "kfpn: "
+"""Begins the title of each report."""
+_HEAD = 4096  # bytes: the title stands within them
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1d2733; background: #f5f7f9; margin: 0 }
 main { max-width: 1240px; margin: 0 auto; padding: 0 20px 60px }
@@ -62,16 +66,34 @@ def whole_page(title: str, anchors: Sequence[tuple[str, str]], menu: str, sectio
     """Returns a page.
 
     Args:
-        title: text.
+        title: text, behind the program's name.
         anchors: (anchor, name) of the sections that the list at the top has.
         menu: HTML, the choice of a class.
         sections: HTML.
     """
     links = "".join(f'<a href="#{anchor}">{text_of(name)}</a>' for anchor, name in anchors)
-    return (
+    page = (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{text_of(title)}</title><style>{STYLE}</style></head><body>"
+        f"<title>{PROGRAM}{text_of(title)}</title><style>{STYLE}</style></head><body>"
         f"<nav>{links}{menu}</nav><main>{''.join(sections)}</main><script>{SCRIPT}</script></body></html>\n"
     )
+    return page.encode("utf-8", "backslashreplace").decode("utf-8")  # the name of a file need not be UTF-8
+
+
+def require_own_report(path: Path) -> None:
+    """Refuses to replace a file that is no report, such as a page of the user's.
+
+    Raises:
+        ValueError: naming the file.
+        OSError: if it can't be read.
+    """
+    if not path.is_file():
+        return
+    with open(path, "rb") as file:
+        begin = file.read(_HEAD)
+    if begin.strip() and f"<title>{PROGRAM}".encode() not in begin:
+        raise ValueError(
+            f"output must be a new file or an earlier report, got {path}, which `kfpn report` did not write: name another"
+        )

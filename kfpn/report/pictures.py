@@ -53,8 +53,13 @@ def picture_of_errors(
 
 
 def picture_of_curves(metrics: Path) -> str | None:
-    """Returns the data URI of a run's curves; None where it has none, as after `kfpn import-weights`."""
-    if not metrics.exists() or not metrics.read_text(encoding="utf-8").strip():
+    """Returns the data URI of a run's curves; None where it has none, as after `kfpn import-weights`.
+
+    Raises:
+        ValueError: if a name in it can't be drawn.
+        OSError: if it can't be read.
+    """
+    if not metrics.exists() or not metrics.read_bytes().strip():
         return None
     buffer = io.BytesIO()
     draw_curves(metrics).savefig(buffer, dpi=110, format="png")

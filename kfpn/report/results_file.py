@@ -1,6 +1,7 @@
 """Reads a file of detections in COCO's results form, and gives them as `detect_source` does."""
 
-import math
+import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,10 @@ def read_results(path: Path, source: Source) -> list[dict[str, Any]]:
         raise ValueError(
             f"{path} must be a list of detections, as `kfpn evaluate --detections` writes it, got {_type_of(rows)}"
         )
-    sizes = {int(record.image_id): (record.height, record.width) for record in records_of(source)}
+    sizes: dict[int, tuple[int, int]] = {}
+    names: dict[int, str] = {}
+    for record in records_of(source):
+        sizes[int(record.image_id)], names[int(record.image_id)] = (record.height, record.width), _file_of(record)
     labels = {int(number): label for label, number in enumerate(source.category_ids)}
     of_images: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in sizes}
     for number, row in enumerate(rows):
@@ -49,6 +53,7 @@ def read_results(path: Path, source: Source) -> list[dict[str, Any]]:
                 f"{row['category_id']}: give --data the data that was detected on"
             )
         _check_inside(f"{path}: row {number}", row, sizes[row["image_id"]], source.name)
+        _check_name(f"{path}: row {number}", row, names[row["image_id"]], source.name)
         of_images[row["image_id"]].append(row)
     if with_masks := any("segmentation" in row for row in rows):
         images = [{"id": image_id, "height": size[0], "width": size[1]} for image_id, size in sizes.items()]
@@ -86,8 +91,28 @@ def _check_inside(place: str, row: Mapping[str, Any], size: Sequence[int], name:
         )
 
 
+def _check_name(place: str, row: Mapping[str, Any], name: str, data: str) -> None:
+    """Refuses a row that names another image: `kfpn predict` counts images from 1, which are the ids of other images in many data."""
+    given = row.get("file_name")
+    if isinstance(given, str) and name and _stem_of_file(given) != _stem_of_file(name):
+        raise ValueError(
+            f"{place}: file_name must be that of image {row['image_id']} of {data}, {name}, got {given}: `kfpn predict` counts "
+            "images by itself, `kfpn evaluate --detections` writes the ids of the data"
+        )
+
+
+def _file_of(record: Record) -> str:
+    return os.fspath(record.image) if isinstance(record.image, str | os.PathLike) else ""
+
+
+def _stem_of_file(name: str) -> str:
+    """Returns the name of a file without its folder and its ending: these others may write in another way."""
+    return os.path.splitext(name.replace("\\", "/").rpartition("/")[2])[0].casefold()
+
+
 def _is_finite_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # `math.isfinite` fails on an integer that is too large for a float.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _type_of(value: Any) -> str:

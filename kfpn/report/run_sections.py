@@ -47,18 +47,25 @@ def _costs_most(run: GatheredRun) -> str:
 
 def section_of_run(run: GatheredRun) -> str:
     """Returns the curves of the run and its settings, folded."""
-    uri = picture_of_curves(run.workdir.metrics)
-    curves = (
-        paragraph("The run has no metrics.jsonl, so there are no curves.")
-        if uri is None
-        else f'<img src="{uri}" alt="curves of losses, learning rate and AP" style="max-width:100%">'
-    )
     rows: list[list[str | Cell]] = [
         [text_of(name), Cell(text_of(value), 'class="left"')] for name, value in _settings_of(to_dict(run.config))
     ]
     return section(
-        "run", "The run", curves, folded(f"config.json: {len(rows)} settings", table(["setting", "value"], rows))
+        "run",
+        "The run",
+        _drawn_curves(run),
+        folded(f"config.json: {len(rows)} settings", table(["setting", "value"], rows)),
     )
+
+
+def _drawn_curves(run: GatheredRun) -> str:
+    try:
+        uri = picture_of_curves(run.workdir.metrics)
+    except (ValueError, OSError) as error:  # the report has more in it than the curves
+        return paragraph(f"no curves: {text_of(error)}")
+    if uri is None:
+        return paragraph("The run has no metrics.jsonl, so there are no curves.")
+    return f'<img src="{uri}" alt="curves of losses, learning rate and AP" style="max-width:100%">'
 
 
 def _settings_of(values: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]:

@@ -34,7 +34,7 @@ def report_page(run: GatheredRun) -> str:
         "properties": section_of_properties, "calibration": section_of_calibration, "run": section_of_run, "data": section_of_data,
     }  # fmt: skip
     sections = [head_of_report(run), *(parts[anchor](run) for anchor, _ in SECTIONS)]
-    return whole_page(f"kfpn: {run.name}", SECTIONS, choice("class", "Class", classes_menu(run.source)), sections)
+    return whole_page(run.name, SECTIONS, choice("class", "Class", classes_menu(run.source)), sections)
 
 
 def write_report(run: GatheredRun, path: Path) -> None:

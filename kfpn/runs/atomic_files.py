@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise ValueError(f"{path} must be JSON, got lists or objects that are nested too deep") from None
+    except ValueError as error:  # also of a number with thousands of digits
         raise ValueError(f"{path} must be JSON, got: {error}") from error
 
 
@@ -42,15 +45,24 @@ def write_aside(path: Path, text: str) -> None:
     Raises:
         OSError: naming the file, if it can't be written; the old file stays.
     """
-    aside = path.with_name(path.name + ".tmp")
+    aside = name_aside(path)
     try:
         aside.write_text(text, encoding="utf-8")
         os.replace(aside, path)
-    except OSError as error:
+    except BaseException as error:
         with suppress(OSError):  # The first failure is the cause, so a second one is not reported.
             aside.unlink(missing_ok=True)
-        # The error of a full disk names no file.
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+        if isinstance(error, OSError):  # The error of a full disk names no file.
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+        raise
+
+
+def name_aside(path: Path) -> Path:
+    """Returns the path of a file beside another, for what will replace it: another one in each process and thread.
+
+    It is short, because the other's name may be as long as names may be.
+    """
+    return path.with_name(f"kfpn-{os.getpid()}-{threading.get_ident()}.tmp")
 
 
 def without_nonfinite(value: Any) -> Any:

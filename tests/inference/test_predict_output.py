@@ -1,6 +1,7 @@
 """Writes pictures and lists of detections beside files that are there already: a user's own files stay as they are."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -54,6 +55,28 @@ def test_a_video_says_that_the_command_made_it(tmp_path):
     video.close()
     assert (tmp_path / "long.mp4").stat().st_size > 2 * 65_536
     assert is_own_picture(tmp_path / "long.mp4")
+
+
+def test_two_commands_at_once_write_whole_files_and_touch_no_other(tmp_path, monkeypatch):
+    for name in ("picture.tmp", "detections.json.tmp"):
+        (tmp_path / name).write_text("mine")
+    inputs = [UserInput("a.jpg", "image")]
+    picture = UserPicture(inputs[0], 1, whole_image(PIXELS), PIXELS)
+    own, other = os.getpid(), os.getpid() + 1
+    outputs = []
+    for process in (own, other):
+        monkeypatch.setattr(os, "getpid", lambda process=process: process)
+        outputs.append(PredictOutput(tmp_path, inputs))
+    for output in (*outputs, outputs[0]):
+        output.add(picture, ONE)
+    for output in outputs:
+        with output:
+            pass
+    assert len(json.loads((tmp_path / "detections.json").read_text())) == 1  # those of the command that ended last
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "a.png", "detections.json", "detections.json.tmp", "picture.tmp",
+    ]  # fmt: skip
+    assert (tmp_path / "picture.tmp").read_text() == (tmp_path / "detections.json.tmp").read_text() == "mine"
 
 
 def test_detections_of_another_program_are_not_replaced(tmp_path):
