@@ -73,14 +73,14 @@ def build_application(backbone: str, weights: str | None = None) -> keras.Model:
     make = getattr(keras.applications, APPLICATIONS[name])
     with _told_where_it_fails(backbone, weights):
         model = make(include_top=False, weights=weights, input_shape=(None, None, 3), **options)
-    model = _fitted(model)
+    model = _without_dropout_and_groups(model)
     for layer in layers_within(model):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = min(layer.momentum, BN_MOMENTUM)
     return model
 
 
-def _fitted(model: keras.Model) -> keras.Model:
+def _without_dropout_and_groups(model: keras.Model) -> keras.Model:
     drops = any(isinstance(layer, keras.layers.Dropout) and layer.rate for layer in model.layers)
     if not drops and not has_channelwise(model):
         return model
