@@ -11,7 +11,7 @@ def convolutions(width=8, preparing=False, size=(None, None, 3), strides=(2, 2, 
         preparing: whether the first layer prepares the pixels.
         size: of the input.
         strides: of the convolutions.
-        groups: of a further convolution behind the first one, where they are more than 1; `width` of them have one channel each.
+        groups: of a further convolution with GELU behind the first one, where they are more than 1; `width` of them have one channel each.
     """
     inputs = keras.Input(size)
     x = keras.layers.Rescaling(1 / 127.5, offset=-1.0)(inputs) if preparing else inputs
@@ -20,9 +20,9 @@ def convolutions(width=8, preparing=False, size=(None, None, 3), strides=(2, 2, 
         x = keras.layers.BatchNormalization(name=f"bn{i}")(x)
         x = keras.layers.ReLU(name=f"relu{i}")(x)
         if groups > 1 and i == 1:
-            x = keras.layers.Conv2D(width, 3, padding="same", groups=groups, bias_initializer="normal", name="groups")(
-                x
-            )
+            x = keras.layers.Conv2D(
+                width, 3, padding="same", groups=groups, activation="gelu", bias_initializer="normal", name="groups"
+            )(x)
     return keras.Model(inputs, x, name="mine")
 
 

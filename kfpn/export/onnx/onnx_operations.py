@@ -1,7 +1,7 @@
 """Puts ONNX's own NonMaxSuppression and RoiAlign into a TensorFlow graph that tf2onnx converts.
 
 tf2onnx knows neither a batched NMS nor RoIAlign. Both stand in the TensorFlow graph as a PyFunc of a known name, which is
-never run. When tf2onnx meets the PyFunc, the operation of ONNX takes its place.
+never run. When tf2onnx meets the PyFunc, the operation of ONNX takes its place. It does not know Erfc either, a part of GELU.
 """
 
 from collections.abc import Callable
@@ -17,6 +17,16 @@ def _never_run(*_inputs):
     raise RuntimeError("this stands for an operation of ONNX and must not be run")
 
 
+def _convert_erfc(context, node, _name, _arguments):
+    """Puts 1 - Erf(x) in the place of Erfc(x), of which TensorFlow makes GELU, and which ONNX has not."""
+    outputs = node.output
+    shapes, dtypes = [context.get_shape(o) for o in outputs], [context.get_dtype(o) for o in outputs]
+    context.remove_node(node.name)
+    erf = context.make_node("Erf", node.input)
+    one = context.make_const(f"{node.name}_one", np.array(1.0, np.float32))
+    context.make_node("Sub", [one.output[0], erf.output[0]], outputs=outputs, shapes=shapes, dtypes=dtypes)
+
+
 class OnnxOperations:
     """The operations of ONNX that one graph asks for."""
 
@@ -30,7 +40,7 @@ class OnnxOperations:
             key = next(key for key in self._converters if key in name)
             self._converters[key](context, node)
 
-        return {"PyFunc": (replace, [])}
+        return {"PyFunc": (replace, []), "Erfc": (_convert_erfc, [])}
 
     def _placeholder(self, name: str, inputs, dtype, shape, convert: Callable) -> tf.Tensor:
         name = f"{name}_{len(self._converters)}_of_onnx"
