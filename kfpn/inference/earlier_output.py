@@ -5,6 +5,8 @@ from pathlib import Path
 
 from PIL.PngImagePlugin import PngInfo
 
+from kfpn.runs.atomic_files import begin_of
+
 MADE_BY = "kfpn predict"
 """Stands in each picture and video that the command writes."""
 _PICTURE_ENDS = 65_536  # bytes: the word stands near the beginning of a PNG, and near the end of an MP4
@@ -33,10 +35,7 @@ def require_own_list(path: Path) -> None:
         ValueError: naming the file.
         OSError: if it can't be read.
     """
-    if not path.exists():
-        return
-    with open(path, "rb") as file:
-        begin = file.read(_ROW).strip()
+    begin = begin_of(path, _ROW)
     if begin not in (b"", b"[]") and not (begin.startswith(b"[") and b'"file_name"' in begin):
         raise ValueError(
             f"output must be a folder without other files of detections, got {str(path)!r}, which `kfpn predict` did not write: "

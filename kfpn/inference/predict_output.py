@@ -40,6 +40,7 @@ class RowsFile:
     """
 
     def __init__(self, path: Path):
+        # Not `name_aside`, which is the name that pictures have while this file is open.
         self._path, self._aside, self._is_empty = path, path.with_name(f"{path.name}.{os.getpid()}.tmp"), True
         self._file = open(self._aside, "w", encoding="utf-8")  # noqa: SIM115  it is closed by `close`
 

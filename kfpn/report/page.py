@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kfpn.report.html_parts import text_of
+from kfpn.runs.atomic_files import begin_of
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 """What a browser may load: nothing from a network, even if a text of others got past the escaping."""
@@ -89,11 +90,8 @@ def require_own_report(path: Path) -> None:
         ValueError: naming the file.
         OSError: if it can't be read.
     """
-    if not path.is_file():
-        return
-    with open(path, "rb") as file:
-        begin = file.read(_HEAD)
-    if begin.strip() and f"<title>{PROGRAM}".encode() not in begin:
+    begin = begin_of(path, _HEAD)
+    if begin and f"<title>{PROGRAM}".encode() not in begin:
         raise ValueError(
             f"output must be a new file or an earlier report, got {path}, which `kfpn report` did not write: name another"
         )

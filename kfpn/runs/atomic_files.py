@@ -57,6 +57,18 @@ def write_aside(path: Path, text: str) -> None:
         raise
 
 
+def begin_of(path: Path, count: int) -> bytes:
+    """Returns the first `count` bytes of a file, without blanks around them; nothing where there is no file.
+
+    Raises:
+        OSError: if it can't be read.
+    """
+    if not path.exists():
+        return b""
+    with open(path, "rb") as file:
+        return file.read(count).strip()
+
+
 def name_aside(path: Path) -> Path:
     """Returns the path of a file beside another, for what will replace it: another one in each process and thread.
 
