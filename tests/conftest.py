@@ -15,6 +15,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # the tolerances of the tests are those of a CPU
 # The tolerances are those of float32, on each processor: without this, runs of the tests would take bfloat16 where it is fast.
 os.environ.setdefault("KFPN_FAST_BFLOAT16", "0")
+# What XLA compiles runs a few times here: to compile it well takes far longer. Processes that tests start inherit this.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 
 import numpy as np
 import pytest

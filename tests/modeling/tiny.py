@@ -15,8 +15,6 @@ SETTINGS = {
     "score_threshold": 0.0,
     "freeze_stages": 0,
 }
-QUICK_XLA = {"XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"}
-"""Variables of the environment with which XLA compiles quickly: to compile a program well that runs once takes far longer."""
 FOREIGN = {
     "round_anchors": True,
     "anchor_strides": "image",

@@ -11,15 +11,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.modeling import tiny
 from tests.training import fitting, small_detector
 
-QUICKLY_COMPILED = {
-    **tiny.QUICK_XLA,
+KEPT_PROGRAMS = {
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }
-"""Settings of JAX for programs that run once: to compile them well takes far longer than to run them."""
+"""Settings of JAX with which a process keeps all that it compiled, for others."""
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -67,7 +65,7 @@ def test_a_detector_trains_and_is_evaluated_without_tensorflow_with_the_same_los
     path, expected = batch_file
     env = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)}
     if backend == "jax":
-        env |= {**QUICKLY_COMPILED, "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled")}
+        env |= {**KEPT_PROGRAMS, "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled")}
     command = [sys.executable, "-m", "tests.training.other_backend", str(path), str(tmp_path)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.test_other_backends import QUICKLY_COMPILED
+from tests.training.test_other_backends import KEPT_PROGRAMS
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -22,7 +22,7 @@ def run_on_jax(tmp_path_factory):
     compiled = tmp_path_factory.mktemp("compiled")
 
     def run(folder, *changes, exit_code=0):
-        env = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(ROOT), **QUICKLY_COMPILED}
+        env = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(ROOT), **KEPT_PROGRAMS}
         env |= {"JAX_COMPILATION_CACHE_DIR": str(compiled), "JAX_PLATFORMS": "cpu"}
         command = [sys.executable, "-m", "tests.training.backends.small_run", str(folder), *map(json.dumps, changes)]
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=1200)

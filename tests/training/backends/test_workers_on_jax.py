@@ -14,16 +14,16 @@ from kfpn.training.backends.open_port import OpenPort
 from tests.training import processes
 from tests.training.backends.small_run import rows_of
 from tests.training.distribution.test_workers import relative_difference
-from tests.training.test_other_backends import QUICKLY_COMPILED
+from tests.training.test_other_backends import KEPT_PROGRAMS
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs jax")
-FLAGS = QUICKLY_COMPILED["XLA_FLAGS"] + " --xla_force_host_platform_device_count={}"
+FLAGS = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count={}"
 
 
 def start(folder, told=None, module="standin_run", devices=2, **options):
     """Starts a process, which trains alone where no variables of the environment tell it of others."""
     strategy = "multi_worker" if told else "mirrored"
-    env = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", **QUICKLY_COMPILED, "XLA_FLAGS": FLAGS.format(devices)}
+    env = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", **KEPT_PROGRAMS, "XLA_FLAGS": FLAGS.format(devices)}
     words = folder, json.dumps({"strategy": strategy, **options})
     return processes.start(f"backends.{module}", *words, **env, **(told or {}))
 
