@@ -12,12 +12,34 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
+TRAINABLE = "kfpn>TrainableDetector"
+"""The name under which files have the model of `kfpn.trainable`."""
+
 
 def register_layers() -> None:
-    """Imports the modules that define, between them, all classes that `.keras` files of detectors name."""
+    """Imports the modules that define, between them, all classes that `.keras` files of detectors name.
+
+    The model of `kfpn.trainable` is imported only where a file has one: it needs much more than detectors do.
+    """
+    from keras.saving import get_custom_objects
+
     from kfpn.modeling import detector, fast_rcnn, segmenter  # noqa: F401
     from kfpn.modeling.backbones import keras_model, stem_layers  # noqa: F401
     from kfpn.modeling.heads import box, cascade, mask  # noqa: F401
+
+    get_custom_objects().setdefault(TRAINABLE, TrainableFromFile)
+
+
+class TrainableFromFile:
+    """Stands in the registry of Keras for the model of `kfpn.trainable`, whose module is imported when a file has one."""
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        """Makes the model of a configuration."""
+        import kfpn
+
+        module = sys.modules[kfpn.trainable.__module__]
+        return module.TrainableDetector.from_config(config)
 
 
 class KerasFinder(importlib.abc.MetaPathFinder):

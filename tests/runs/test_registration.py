@@ -58,6 +58,7 @@ def saved(tmp_path_factory):
     model = kfpn.build_detector(backbone="resnet18", norm="gn", class_names=["猫", "dog"], **tiny.SETTINGS)
     model.input_config = kfpn.InputConfig(short_side=64, long_side=96, scale_jitter=(0.5, 1.0))
     model.save(path)
+    kfpn.trainable(model, roi_batch=64).save(path.with_name("model.keras"))
     return path, model
 
 
@@ -81,11 +82,13 @@ def test_a_file_names_classes_of_kfpn_alone(saved):
 
 
 @pytest.mark.parametrize("imports", ["import keras, kfpn", "import kfpn.ops.boxes, keras"])
-def test_a_saved_detector_loads_in_a_new_process(saved, imports):
+def test_a_saved_detector_and_a_model_that_trains_it_load_in_a_new_process(saved, imports):
     code = (
-        f"{imports}; m = keras.models.load_model({str(saved[0])!r}); print(m.class_names[1], m.input_config.short_side)"
+        f"{imports}; m = keras.models.load_model({str(saved[0])!r}); print(m.class_names[1], m.input_config.short_side);"
+        f"m = keras.models.load_model({str(saved[0].with_name('model.keras'))!r});"
+        "print(m.detector.class_names[1], m.config.sampling.roi_batch)"
     )
-    assert python(code).split()[-2:] == ["dog", "64"]
+    assert python(code).split()[-4:] == ["dog", "64", "dog", "64"]
 
 
 def test_fresh_detectors_have_names_and_refuse_a_wrong_number_of_them():
