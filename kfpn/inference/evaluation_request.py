@@ -33,7 +33,7 @@ class EvaluationRequest:
         precision: Keras' dtype policy, see `kfpn.runs.used_precision.used_precision`.
 
     Raises:
-        ValueError: if the scales are no sequence of different integers of at least 32, or `eval_batch_size` or
+        ValueError: if `workdir` is no path, the scales are no sequence of different integers of at least 32, or `eval_batch_size` or
             `max_detections` is below 1.
     """
 
@@ -52,6 +52,11 @@ class EvaluationRequest:
     precision: UsedPrecision = "auto"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.workdir, str | os.PathLike):
+            raise ValueError(
+                f"workdir must be the path of a work directory, got a {type(self.workdir).__name__}: kfpn.save_detector(detector, PATH) "
+                "writes one, and so does kfpn.callbacks.WorkDirectory(PATH) in fit"
+            )
         if isinstance(self.scales, str | int):
             raise ValueError(f"scales must be a sequence of integers, like (480, 640, 800), got {self.scales!r}")
         checked_scales(self.scales or ())

@@ -69,7 +69,7 @@ def predict(
     if not (hasattr(model, "class_names") and hasattr(model, "input_config")):
         raise ValueError(
             "detector must be a model of kfpn.load_detector, which has `class_names` and `input_config`, or a work "
-            f"directory, got {model!r}"
+            f"directory, got {model!r}{': give its attribute `detector`' if hasattr(model, 'detector') else ''}"
         )
     tiled = tiles_in_force(tiles, model.input_config)
     labelling = Labelling(

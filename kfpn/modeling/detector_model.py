@@ -27,6 +27,18 @@ class DetectorModel(keras.Model):
         pasting: str, the rule by which masks are put into their image, see `kfpn.paste_masks`; only models with masks have it.
     """
 
+    def fit(self, *arguments: Any, **options: Any) -> Any:
+        """Trains with a loss of your own; the losses of a detector are those of the model that `kfpn.trainable` makes of it.
+
+        Raises:
+            ValueError: if `compile` was given no loss.
+        """
+        if not self.compiled or self.loss is None:
+            raise ValueError(
+                f"fit must be called on kfpn.trainable(detector), got {self.name}, which detects and has no losses: see docs/keras.md"
+            )
+        return super().fit(*arguments, **options)
+
     def get_config(self) -> dict[str, Any]:
         """Returns the configuration of the functional model and `kfpn`: the attributes that are there."""
         facts: dict[str, Any] = {name: list(getattr(self, name)) for name in FACTS if hasattr(self, name)}

@@ -45,7 +45,8 @@ def settings_of(detector: Any) -> ModelConfig:
             f"detector must be {made}, got {detector.name}, whose file does not say how it was built: files of kfpn 0.1.0 "
             "do not; build the detector anew, and load_weights of the file"
         )
-    raise ValueError(f"detector must be {made}, got {getattr(detector, 'name', None) or type(detector).__name__}")
+    hint = ": give its attribute `detector`" if hasattr(detector, "detector") else ""  # A model of kfpn.trainable.
+    raise ValueError(f"detector must be {made}, got {getattr(detector, 'name', None) or type(detector).__name__}{hint}")
 
 
 def input_rule_of(detector: keras.Model) -> InputConfig:

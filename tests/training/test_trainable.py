@@ -101,14 +101,27 @@ def test_a_batch_that_lacks_something_is_refused(change, message):
         model(change(batch(0)))
 
 
-def test_what_compile_and_trainable_can_not_do_is_refused_in_one_line():
+def test_what_compile_fit_and_trainable_can_not_do_is_refused_in_one_line():
     built = detector()
+    model = kfpn.trainable(built)
     with pytest.raises(ValueError, match="loss must be left out, got 'mse': a detector has losses of its own"):
-        kfpn.trainable(built).compile("sgd", loss="mse")
+        model.compile("sgd", loss="mse")
     with pytest.raises(ValueError, match=r"unknown option sampling\.'rpn_bath'; did you mean sampling\.'rpn_batch'"):
         kfpn.trainable(built, rpn_bath=3)
     with pytest.raises(ValueError, match=r"detector must be a model of kfpn\.build_detector or kfpn\.load_detector"):
         kfpn.trainable(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]))
+    for wrong in (lambda: kfpn.trainable(model), lambda: kfpn.predict(model, np.zeros((9, 9, 3), np.uint8))):
+        with pytest.raises(
+            ValueError, match=r"detector must be a model of kfpn\..*trainable_.*: give its attribute `detector`"
+        ):
+            wrong()
+    with pytest.raises(ValueError, match=r"workdir must be .*, got a TrainableDetector: kfpn\.save_detector"):
+        kfpn.evaluate(model)
+    for compiled in (False, True):
+        if compiled:
+            built.compile("adam")
+        with pytest.raises(ValueError, match=r"fit must be called on kfpn\.trainable\(detector\), got faster_rcnn_fpn"):
+            built.fit(batch())
 
 
 @pytest.mark.parametrize(
