@@ -19,6 +19,7 @@ MOST_PARAMETERS = 6
 
 MANY_PARAMETERS: dict[str, str] = {
     "build_detector": "public: what people choose are keyword arguments with defaults",
+    "dataset": "public: what people choose are keyword arguments with defaults",
     "draw_detections": "public: what people choose are keyword arguments with defaults",
     "evaluate": "public: what people choose are keyword arguments with defaults",
     "export_saved_model": "public: what people choose are keyword arguments with defaults",

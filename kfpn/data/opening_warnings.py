@@ -23,6 +23,20 @@ def warn_of_data(text: str) -> None:
 
 
 @contextlib.contextmanager
+def said_elsewhere() -> Iterator[None]:
+    """Logs nothing meanwhile: the same data are opened at another place, which says what is odd about them."""
+    LOGGER.addFilter(_drop)
+    try:
+        yield
+    finally:
+        LOGGER.removeFilter(_drop)
+
+
+def _drop(record: logging.LogRecord) -> bool:
+    return False
+
+
+@contextlib.contextmanager
 def warnings_kept() -> Iterator[list[str]]:
     """Collects what `warn_of_data` says meanwhile."""
     said: list[str] = []

@@ -115,7 +115,7 @@ def split_by_image(source: Source, share: float, seed: int, *, asked: bool = Tru
         LOGGER.warning("%s: not split, %s too few: nothing is left to evaluate on", source.name, few)
         return source, None
     LOGGER.warning(
-        "%s: has no validation split, so %d of its %d images are kept to evaluate on, drawn by seed %d (--val-share)",
+        "%s: has no validation split, so %d of its %d images are kept to evaluate on, drawn by seed %d (--val-share, in Python val_share)",
         source.name, kept, count, seed,
     )  # fmt: skip
     return part_of(source, np.flatnonzero(~taken), "training part"), part_of(source, np.flatnonzero(taken), _KEPT_BACK)

@@ -1,9 +1,7 @@
 """Chooses the settings of a run from its data, its machine and its weights, and offers that in Python."""
 
 import dataclasses
-import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from kfpn.config.auto_draft import nested, with_settings
@@ -15,6 +13,7 @@ from kfpn.config.run import Config
 from kfpn.data.data_facts import count_facts
 from kfpn.data.dataset_checks import check_training_set
 from kfpn.data.formats import run_name
+from kfpn.data.opening_warnings import said_elsewhere
 from kfpn.data.own_split import open_run_sources
 from kfpn.data.record import Source
 from kfpn.training.machine import machine_facts
@@ -50,7 +49,7 @@ def auto_config(
     _require_known(config, options)
     # The choice needs where the data are and how they are split, but sizes that are given would not fit those not chosen yet.
     opening = with_settings(config, {name: value for name, value in options.items() if not isinstance(value, dict)})
-    with _quiet():
+    with said_elsewhere():
         source = open_run_sources(opening)[0] if isinstance(data, str) else data
         check_training_set(source)
     weights = None
@@ -100,18 +99,3 @@ def _require_known(config: Config, options: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"given must name options of kfpn train, got '{name}.{unknown[0]}'; known are {', '.join(vars(section))}"
             )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps what is said of data from being said twice: when the settings are chosen, and when the run opens them."""
-    logger = logging.getLogger("kfpn")
-    logger.addFilter(_drop)
-    try:
-        yield
-    finally:
-        logger.removeFilter(_drop)
-
-
-def _drop(record: logging.LogRecord) -> bool:
-    return False

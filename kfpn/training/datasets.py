@@ -29,6 +29,7 @@ def dataset(
     *,
     kind: Kind = "auto",
     first_epoch: int = 0,
+    val_share: float | None = None,
 ) -> Any:
     """Returns the batches of a data set for `kfpn.trainable`: to train on, augmented and in a new order each epoch, or to evaluate on.
 
@@ -46,6 +47,8 @@ def dataset(
         kind: "tf.data" gives a `tf.data.Dataset`, "python" a `keras.utils.PyDataset`, which needs no TensorFlow; "auto" the former
             where TensorFlow is Keras' backend, else the latter.
         first_epoch: int, number of the first epoch: that of `fit`'s `initial_epoch` for a run that goes on.
+        val_share: float in 0..1, the share of the images that is kept to evaluate on, of data without a validation split. Give both
+            parts the same. None: that of the configuration; for a detector a tenth where `kfpn train` keeps one, see docs/data.md.
 
     Returns:
         The batches, dicts as `kfpn.trainable` takes them; with the attributes `class_names` and `config`, from which the callbacks know
@@ -69,7 +72,7 @@ def dataset(
             "kind must be 'python' where TensorFlow is not installed, got 'tf.data': leave kind out, or pip install tensorflow",
             name="tensorflow",
         )
-    opened = open_data(source, settings, batch_size, train)
+    opened = open_data(source, settings, batch_size, train, val_share=val_share)
     if not by_tensorflow:
         return DetectionBatches(opened, train, first_epoch)
     from kfpn.training.tensorflow_dataset import tensorflow_batches
@@ -106,9 +109,8 @@ class DetectionBatches(keras.utils.PyDataset):
         self._planned: list[PlannedSamples] = []
         self._used = False
 
-    @property
-    def num_batches(self) -> int:
-        """The number of batches of an epoch."""
+    def __len__(self) -> int:
+        """Returns the number of batches of an epoch, which Keras finds as `num_batches` too."""
         return len(self._plan())
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:

@@ -1,6 +1,7 @@
 """Detects at the end of epochs of `fit`: measures COCO's figures, or draws pictures."""
 
 import abc
+import dataclasses
 import math
 import os
 import warnings
@@ -12,6 +13,7 @@ import numpy as np
 
 from kfpn.config.checks import is_int
 from kfpn.config.tile_options import tiles_in_force
+from kfpn.data.opening_warnings import said_elsewhere
 from kfpn.data.own_split import part_of
 from kfpn.data.record import Source
 from kfpn.data.tile_source import TileSource
@@ -48,11 +50,18 @@ class OfDetector(keras.callbacks.Callback):
         """Opens validation data with the labels of the detector, and the rule by which the training data are resized.
 
         Args:
-            source: as `kfpn.dataset` takes it.
+            source: as `kfpn.dataset` takes it. Where it names the training data, their part to evaluate on is taken.
             batch_size: images that are padded together; None: that of the training data.
         """
         model = self.trained
-        return open_data(source, model.data_config or model, batch_size, train=False, detector=model.detector)
+        config = model.data_config
+        if config is None:
+            return open_data(source, model, batch_size, train=False, detector=model.detector)
+        if isinstance(source, str | os.PathLike) and os.fspath(source) == config.data:
+            with said_elsewhere():  # By `kfpn.dataset`.
+                return open_data(source, config, batch_size, train=False, detector=model.detector)
+        config = dataclasses.replace(config, val_share=None)
+        return open_data(source, config, batch_size, train=False, detector=model.detector)
 
 
 class _Detecting(OfDetector, abc.ABC):
@@ -86,8 +95,10 @@ class _Detecting(OfDetector, abc.ABC):
         # What was trained on tiles is measured as it will be used: in tiles, and in whole images.
         self._tiles = tiles_in_force(None, data.config.input)
         source = TileSource(self._images, self._tiles) if self._tiles else self._images
-        self._pass = SourcePass(source, data.config, progress=False)
-        epochs = (self.params or {}).get("epochs") or 1
+        params = self.params or {}
+        # Keras shows a bar for these two; it stands still while images are looked at.
+        self._pass = SourcePass(source, data.config, progress=params.get("verbose") in ("auto", 1))
+        epochs = params.get("epochs") or 1
         compiled = worth_compiling(source, data.config, times=max(1, epochs // self.every))
         detector = self.trained.network.padded_detector(self.trained.detector)
         self._detect = detect_function(detector, compiled)

@@ -12,7 +12,7 @@ from kfpn.data import formats
 from kfpn.data.class_names import lacking_classes, listed, relabelled, spelling_hint, with_classes_of
 from kfpn.data.dataset_checks import check_training_set, check_validation_set, require_any_mask
 from kfpn.data.formats.place_and_split import SPLITS
-from kfpn.data.own_split import open_run_sources
+from kfpn.data.own_split import open_run_sources, open_validation
 from kfpn.data.record import Record, Source
 from kfpn.weights.detector_parts import input_rule_of, settings_of
 
@@ -57,7 +57,12 @@ def run_settings(settings: Any) -> Config:
 
 
 def open_data(
-    source: AnySource, settings: Any, batch_size: int | None = None, train: bool = True, detector: Any = None
+    source: AnySource,
+    settings: Any,
+    batch_size: int | None = None,
+    train: bool = True,
+    detector: Any = None,
+    val_share: float | None = None,
 ) -> OpenedData:
     """Opens and checks a data set for a detector.
 
@@ -68,6 +73,7 @@ def open_data(
         batch_size: images of a batch; None: that of a configuration, 1 for a detector.
         train: the training part; False: the validation part.
         detector: whose labels count beside a configuration; None: a configuration's data keep their own.
+        val_share: of the images, which are kept to evaluate on; None: that of the configuration.
 
     Raises:
         ValueError: as `kfpn.open_source` and `run_settings`; if there is nothing to evaluate on; if the detector lacks a class of the
@@ -82,13 +88,20 @@ def open_data(
         detector = getattr(settings, "detector", settings)
     size = batch_size if batch_size is not None else config.batch_size if isinstance(settings, Config) else 1
     config = dataclasses.replace(config, batch_size=size)
+    if val_share is not None:
+        config = dataclasses.replace(config, val_share=val_share)
     if isinstance(source, str | os.PathLike):
         name = os.fspath(source)
         config = dataclasses.replace(config, data=name, val_data=config.val_data if config.data == name else None)
         opened = _named_part(config, train, alone=detector is not None)
     else:
+        if val_share is not None:
+            raise ValueError(
+                f"val_share must be left out for a source, got {val_share!r}: a source is taken as a whole, so open one for each part"
+            )
         opened = formats.open_source(source)
-        config = dataclasses.replace(config, data=opened.name, val_data=None)
+        # All of it is taken, so a run of these settings keeps nothing of it to evaluate on.
+        config = dataclasses.replace(config, data=opened.name, val_data=None, val_share=0.0)
     if detector is None:
         model = dataclasses.replace(config.model, num_classes=len(opened.class_names))
     else:
@@ -110,14 +123,16 @@ def _named_part(config: Config, train: bool, alone: bool) -> Source:
     """
     if not train and _SPLIT_TO_EVALUATE.search(config.data):
         return formats.open_source(config.data, "validation", config.check_images, config.model.mask)
+    if not train and alone and (known := open_validation(config)) is not None:
+        return known
     training, validation = open_run_sources(config)
     if train:
         return training
     if validation is None:
         if formats.splits_itself(config.data):
+            why = "a val_share of 0" if config.val_share == 0 else "too few images for one"
             raise ValueError(
-                f"source must have images to evaluate on, got {config.data!r}, which has no validation split and too few images for one: "
-                "name other data"
+                f"source must have images to evaluate on, got {config.data!r}, which has no validation split and {why}: name other data"
             )
         return training  # A file or a split that is named alone.
     return validation if alone else with_classes_of(training, validation)

@@ -9,7 +9,7 @@ from keras import ops
 from kfpn.config.run import Config, SamplingConfig, from_dict, to_dict
 from kfpn.training.drawn_noise import PREFIX
 from kfpn.training.frozen_weights import require_what_trains
-from kfpn.training.trained_network import TrainedNetwork, config_of, named_data_errors, real_images, take_labels
+from kfpn.training.trained_network import TrainedNetwork, check_batches, config_of, named_data_errors, real_images
 from kfpn.weights.built_detector import policy_of
 from kfpn.weights.detector_parts import submodels_of
 
@@ -116,12 +116,12 @@ class TrainableDetector(keras.Model):
             arguments, options: those of `keras.Model.fit`.
 
         Raises:
-            ValueError: if batches of `kfpn.dataset` have other classes than the detector, an image can't be read, or all layers are
-                frozen. Frozen layers with random weights are warned of.
+            ValueError: if batches of `kfpn.dataset` have other classes than the detector, or another `val_share` to evaluate on than
+                to train on, an image can't be read, or all layers are frozen. Frozen layers with random weights are warned of.
         """
         require_what_trains(self.detector)
         self.data_config = getattr(x, "config", None)
-        take_labels(self.detector, getattr(x, "class_names", None))
+        check_batches(self.detector, x, options.get("validation_data"))
         if self.data_config is not None and len(arguments) < _SHUFFLE:
             options.setdefault("shuffle", False)  # The batches have an order of their own, a new one each epoch.
         with named_data_errors():
@@ -136,7 +136,7 @@ class TrainableDetector(keras.Model):
         Raises:
             ValueError: as `fit`.
         """
-        take_labels(self.detector, getattr(x, "class_names", None))
+        check_batches(self.detector, x)
         with named_data_errors():
             return super().evaluate(x, *arguments, **options)
 
@@ -238,7 +238,10 @@ class TrainableDetector(keras.Model):
                 the step is traced, the latter can't be checked.
         """
         if not isinstance(batch, Mapping):
-            raise ValueError(f"batch must be a dict with {', '.join(self._needed)}, got a {type(batch).__name__}")
+            raise ValueError(
+                f"batch must be a dict with {', '.join(self._needed)}, got a {type(batch).__name__}: kfpn.dataset makes such batches; "
+                "what detects in images is this model's attribute `detector`"
+            )
         if missing := [name for name in self._needed if name not in batch]:
             raise ValueError(
                 f"batch must have {', '.join(self._needed)}, got {', '.join(batch)}: {', '.join(missing)} is missing; kfpn.dataset makes "

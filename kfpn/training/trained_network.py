@@ -71,7 +71,22 @@ def config_of(detector: keras.Model, sampling: SamplingConfig) -> Config:
     return config
 
 
-def take_labels(detector: keras.Model, names: Sequence[str] | None) -> None:
+def check_batches(detector: keras.Model, batches: Any, validation: Any = None) -> None:
+    """Checks that batches of `kfpn.dataset` go with a detector, and with the batches to evaluate on.
+
+    Args:
+        detector: of `kfpn.build_detector` or `kfpn.load_detector`; where its classes were never named it takes the names of the data.
+        batches: what `fit` is given; other batches than those of `kfpn.dataset` are not known.
+        validation: what `fit` is given to evaluate on.
+
+    Raises:
+        ValueError: if they don't.
+    """
+    _take_labels(detector, getattr(batches, "class_names", None))
+    _require_one_share(batches, validation)
+
+
+def _take_labels(detector: keras.Model, names: Sequence[str] | None) -> None:
     """Gives a detector whose classes were never named the names of the data, and checks that others have the names of the data.
 
     Args:
@@ -90,6 +105,24 @@ def take_labels(detector: keras.Model, names: Sequence[str] | None) -> None:
             "kfpn.dataset(SOURCE, detector), or build the detector with the class_names of the data"
         )
     detector.class_names = tuple(names)
+
+
+def _require_one_share(train: Any, val: Any) -> None:
+    """Checks that data which are split by image are split alike for both parts: else images are trained on and evaluated on.
+
+    Args:
+        train, val: what `fit` is given, batches of `kfpn.dataset` or others.
+
+    Raises:
+        ValueError: if the shares differ.
+    """
+    one, other = getattr(train, "config", None), getattr(val, "config", None)
+    if one is None or other is None or one.data != other.data or one.val_share == other.val_share:
+        return
+    raise ValueError(
+        f"val_share must be the same for both parts of {one.data}, got {one.val_share} to train on and {other.val_share} to evaluate "
+        "on: else images would be in both"
+    )
 
 
 @contextmanager

@@ -1,7 +1,9 @@
 import dataclasses
 import importlib.util
 import itertools
+import json
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -35,7 +37,7 @@ def test_both_kinds_give_the_batches_of_a_run_epoch_after_epoch(mask):
     by_tensorflow = kfpn.dataset(source, config, 4)
     by_python = kfpn.dataset(source, config, 4, kind="python")
     of_run = with_noise(train_batches(source, config), config, noise_shapes).as_numpy_iterator()
-    assert int(by_tensorflow.cardinality()) == by_python.num_batches == 2
+    assert int(by_tensorflow.cardinality()) == len(by_tensorflow) == len(by_python) == by_python.num_batches == 2
     for epoch in range(2):
         given = list(by_tensorflow.as_numpy_iterator())
         assert len(given) == 2
@@ -125,7 +127,9 @@ def test_an_object_that_is_no_detector_is_refused():
         kfpn.dataset(made_up.source(0, 4), 3, 2)
 
 
-def test_a_name_has_a_part_to_train_on_and_a_part_to_evaluate_on(tmp_path):
+@pytest.fixture
+def name(tmp_path):
+    """Returns the name of data with 20 images and without a validation split."""
     from PIL import Image
 
     rows = ["image,x1,y1,x2,y2,class"]
@@ -133,7 +137,18 @@ def test_a_name_has_a_part_to_train_on_and_a_part_to_evaluate_on(tmp_path):
         Image.fromarray(np.full((40, 40, 3), number * 10, np.uint8)).save(tmp_path / f"{number}.png")
         rows.append(f"{number}.png,2,2,20,20,cat")
     (tmp_path / "boxes.csv").write_text("\n".join(rows))
-    name = f"csv:{tmp_path}/boxes.csv"
+    return f"csv:{tmp_path}/boxes.csv"
+
+
+@pytest.fixture(scope="module")
+def built():
+    """Returns a detector of the classes of that data."""
+    detector = small_detector.detector(num_classes=1, class_names=("cat",))
+    detector.input_config = RULE
+    return detector
+
+
+def test_a_name_has_a_part_to_train_on_and_a_part_to_evaluate_on(name):
     train, val = (kfpn.dataset(name, CONFIG, 1, train=part, kind="python") for part in (True, False))
     assert (len(train.source), len(val.source)) == (18, 2)
     assert val.config.data == name
@@ -142,3 +157,47 @@ def test_a_name_has_a_part_to_train_on_and_a_part_to_evaluate_on(tmp_path):
     )
     assert len(list(batches)) == 20
     assert not isinstance(train, tf.data.Dataset)
+
+
+def test_a_share_of_the_images_is_kept_to_evaluate_on_and_is_one_for_both_parts(name, built):
+    train, val = (kfpn.dataset(name, built, 4, train=part, kind="python", val_share=0.4) for part in (True, False))
+    assert (len(train.source), len(val.source)) == (12, 8)
+    model = kfpn.trainable(built)
+    model.compile("sgd")
+    other = kfpn.dataset(name, built, 4, train=False, kind="python")
+    with pytest.raises(ValueError, match=r"val_share must be the same for both parts of csv:.*, got 0\.4 .* and None"):
+        model.fit(train, validation_data=other)
+    whole = kfpn.dataset(train.source, built, 4, kind="python")
+    assert (len(whole.source), whole.config.val_share) == (12, 0.0)  # kfpn.evaluate must not measure a tenth of it.
+    with pytest.raises(ValueError, match="has no validation split and a val_share of 0"):
+        kfpn.dataset(name, built, 4, train=False, val_share=0.0)
+    with pytest.raises(ValueError, match=r"val_share must be left out for a source, got 0\.4"):
+        kfpn.dataset(train.source, built, 4, val_share=0.4)
+
+
+def test_callbacks_take_the_part_to_evaluate_on_and_say_again_nothing_of_the_data(name, built, caplog):
+    model = kfpn.trainable(built)
+    model.data_config = kfpn.dataset(name, built, 4, kind="python", val_share=0.4).config
+    assert "so 8 of its 20 images are kept" in caplog.text
+    caplog.clear()
+    for verbose, shown in ((0, False), ("auto", True), (1, True), (2, False)):
+        callback = kfpn.callbacks.CocoAP(name)
+        callback.set_model(model)
+        callback.set_params({"epochs": 1, "verbose": verbose})
+        callback.on_train_begin()
+        assert (len(callback._images), callback._pass.progress) == (8, shown)
+    assert caplog.text == ""
+
+
+def test_a_folder_that_is_all_to_evaluate_on_is_opened_as_such(tmp_path, built):
+    record = made_up.source(0, 1)[0]
+    image = {"id": 1, "file_name": "1.png", "width": record.image.shape[1], "height": record.image.shape[0]}
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9], "area": 81, "iscrowd": 0}
+    folder = tmp_path / "valid"
+    folder.mkdir()
+    keras.utils.save_img(folder / "1.png", record.image, scale=False)
+    coco = {"images": [image], "annotations": [box], "categories": [{"id": 1, "name": "cat"}]}
+    (folder / "_annotations.coco.json").write_text(json.dumps(coco))
+    assert len(kfpn.dataset(folder, built, train=False, kind="python").source) == 1
+    with pytest.raises(ValueError, match="data must have a split 'train'"):
+        kfpn.dataset(folder, built)
