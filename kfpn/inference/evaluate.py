@@ -182,7 +182,7 @@ def evaluate(
     """Returns the figures of a work directory's detector on a data set, as `kfpn evaluate --json` writes them.
 
     Args:
-        workdir: of `kfpn train` or `kfpn import-weights`.
+        workdir: of `kfpn train`, `kfpn.callbacks.WorkDirectory`, `kfpn.save_detector` or `kfpn import-weights`.
         data: what to evaluate on, a name as `kfpn.open_source` takes it, or a source. None: the validation data of the run.
         split: of the data, where their name does not say one.
         batch_size: images that are padded together; where memory decides, no more are taken at once. None: that of the run.

@@ -51,7 +51,7 @@ def export_onnx(
     are for detectors.
 
     Args:
-        workdir: of `kfpn train` or `kfpn import-weights`.
+        workdir: of `kfpn train`, `kfpn.callbacks.WorkDirectory`, `kfpn.save_detector` or `kfpn import-weights`.
         target: file to write; it must not exist.
         input_shape: (B, H, W, 3) of the only input the file takes; None: any batch and any size.
         raw: leave out the NMS of the detections. The NMS of the proposals stays: the box head's input depends on it.

@@ -53,7 +53,7 @@ def export_saved_model(
     """Writes a trained detector, or what proposes segments, as the next version of a served model.
 
     Args:
-        workdir: of `kfpn train` or `kfpn import-weights`.
+        workdir: of `kfpn train`, `kfpn.callbacks.WorkDirectory`, `kfpn.save_detector` or `kfpn import-weights`.
         directory: the model's folder; the export becomes its next subfolder: 1, 2, and so on.
         signatures: keys of `SIGNATURES`.
         warmup: image files, of which a server answers requests in every signature before it opens.
