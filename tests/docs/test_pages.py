@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+import kfpn
 from docs.site.error_entries import HEADER, messages_of, rows_of, with_entries
 from docs.site.pages import CODE_SPAN, COMMENT, NOT_RUN, ROOT, Block, blocks_of, broken_links, pages_of
 from kfpn.config.presets import preset
@@ -57,6 +58,11 @@ def test_a_broken_link_is_noticed(tmp_path, text, fault):
     (root / "docs" / "other.md").write_text("# Some words: `kfpn report`\n\n## Some words, `kfpn report`\n")
     (root / "README.md").write_text(f"# Top\n\n{text}\n")
     assert broken_links(root) == ([fault] if fault else [])
+
+
+def test_the_reference_lists_every_public_name():
+    listed = (ROOT / "docs" / "reference" / "index.md").read_text(encoding="utf-8")
+    assert [name for name in kfpn.__all__ if f"`{name}`" not in listed and f"`kfpn.{name}`" not in listed] == []
 
 
 def test_pages_that_the_code_names_are_there():
