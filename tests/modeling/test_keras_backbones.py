@@ -66,7 +66,8 @@ def two_inputs():
         (two_inputs, "one input, the images, got 2"),
         (Subclassed, "a functional keras.Model, got .*, a Subclassed without symbolic inputs"),
         (keras.Sequential, "a functional keras.Model, got .*, a Sequential"),
-        (lambda: 18, "a name or a keras.Model, got a int"),
+        (lambda: 18, "a name or a keras.Model, got a int$"),
+        (lambda: keras.applications.MobileNetV2, "a name or a keras.Model, got a function: call it, and give the model"),
     ],
 )  # fmt: skip
 def test_a_model_that_can_t_be_a_backbone_is_refused_in_one_line(make, message):

@@ -47,7 +47,8 @@ def require_images_of_any_size(model: Any) -> None:
         ValueError: naming the model, with what to do.
     """
     if not isinstance(model, keras.Model):
-        raise ValueError(f"backbone must be a name or a keras.Model, got a {type(model).__name__}")
+        hint = ": call it, and give the model that it returns" if callable(model) else ""
+        raise ValueError(f"backbone must be a name or a keras.Model, got a {type(model).__name__}{hint}")
     inputs = _tensors(model, "inputs")
     if not inputs or not _tensors(model, "outputs"):
         raise ValueError(
