@@ -130,12 +130,15 @@ class CocoAP(_Detecting):
         every: int, epochs between two measurements.
 
     Attributes:
+        measures_figures: bool, by which `fit` knows it.
         figures: dict, what was measured last, with `per_class`; see `kfpn.evaluate`.
         detections: list of dict, what it was measured on: image_id, boxes (n, 4) float32 yxyx in pixels of the image, scores, labels.
 
     Raises:
         ValueError: when training begins, if the data can't be opened, or the detector lacks a class of them.
     """
+
+    measures_figures = True
 
     def __init__(self, source: AnySource, batch_size: int | None = None, every: int = 1):
         super().__init__(source, batch_size, every)

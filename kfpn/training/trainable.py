@@ -8,19 +8,15 @@ from keras import ops
 
 from kfpn.config.run import Config, SamplingConfig, from_dict, to_dict
 from kfpn.training.drawn_noise import PREFIX
+from kfpn.training.fit_arguments import named_arguments, require_no_targets, require_one_share, require_order, taken_data
 from kfpn.training.frozen_weights import require_what_trains
-from kfpn.training.trained_network import TrainedNetwork, check_batches, config_of, named_data_errors, real_images
+from kfpn.training.given_batches import MASKS, NEEDED, as_losses_take_it, require_entries
+from kfpn.training.trained_network import TrainedNetwork, config_of, named_data_errors, of_any_backend, real_images
 from kfpn.weights.built_detector import policy_of
 from kfpn.weights.detector_parts import submodels_of
 
-NEEDED = ("images", "image_sizes", "gt_boxes", "gt_labels", "gt_crowd")
-"""What every batch has."""
-_SHUFFLE = 8
-"""Number of the argument `shuffle` among those of `keras.Model.fit` behind the data."""
 _NOISE = "samplers"
 """Name of the state of the samplers' noise in a file."""
-MASKS = {True: "gt_outlines", False: "gt_masks"}
-"""Whether the targets of masks are made on the host -> what a batch for a mask head has for it, beside `gt_has_mask`."""
 
 
 def trainable(detector: keras.Model, *, seed: int | None = 0, **sampling: Any) -> "TrainableDetector":
@@ -105,7 +101,7 @@ class TrainableDetector(keras.Model):
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles a model from a file as the saved one was, so that it goes on from there."""
-        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.compile(**keras.saving.deserialize_keras_object(of_any_backend(config)))
         self.optimizer.build(self.trainable_variables)
 
     def fit(self, x: Any = None, *arguments: Any, **options: Any) -> Any:
@@ -117,15 +113,19 @@ class TrainableDetector(keras.Model):
 
         Raises:
             ValueError: if batches of `kfpn.dataset` have other classes than the detector, or another `val_share` to evaluate on than
-                to train on, an image can't be read, or all layers are frozen. Frozen layers with random weights are warned of.
+                to train on, an argument or a batch can't be used, an image can't be read, or all layers are frozen. Frozen layers with
+                random weights are warned of.
         """
+        given = named_arguments("fit", self, x, *arguments, **options)
+        require_order(given.get("callbacks"))
         require_what_trains(self.detector)
         self.data_config = getattr(x, "config", None)
-        check_batches(self.detector, x, options.get("validation_data"))
-        if self.data_config is not None and len(arguments) < _SHUFFLE:
-            options.setdefault("shuffle", False)  # The batches have an order of their own, a new one each epoch.
+        require_one_share(x, given.get("validation_data"))
+        given |= taken_data(self.detector, given, "x", "validation_data")
+        if self.data_config is not None:
+            given.setdefault("shuffle", False)  # The batches have an order of their own, a new one each epoch.
         with named_data_errors():
-            return super().fit(x, *arguments, **options)
+            return super().fit(**given)
 
     def evaluate(self, x: Any = None, *arguments: Any, **options: Any) -> Any:
         """Measures the losses as `keras.Model.evaluate` does; `kfpn.evaluate` and `kfpn.callbacks.CocoAP` measure AP.
@@ -136,9 +136,16 @@ class TrainableDetector(keras.Model):
         Raises:
             ValueError: as `fit`.
         """
-        check_batches(self.detector, x)
+        given = named_arguments("evaluate", self, x, *arguments, **options)
+        if not options.get("_use_cached_eval_dataset"):  # Then `fit` has looked at it.
+            given |= taken_data(self.detector, given, "x")
         with named_data_errors():
-            return super().evaluate(x, *arguments, **options)
+            return super().evaluate(**given)
+
+    def train_on_batch(self, x: Any, *arguments: Any, **options: Any) -> Any:
+        """Trains on one batch as `keras.Model.train_on_batch` does; raises what `fit` raises."""
+        given = named_arguments("train_on_batch", self, x, *arguments, **options)
+        return super().train_on_batch(**(given | taken_data(self.detector, given, "x")))
 
     def __call__(self, batch: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
         """Returns the losses of each image of a batch, see `kfpn.trainable`.
@@ -162,9 +169,10 @@ class TrainableDetector(keras.Model):
         Args:
             x: the batch.
             y_pred: the losses of each image, of `call`.
-            y, sample_weight: None; what a batch says stands in `x`.
+            y, sample_weight: None, else they are refused: what a batch says stands in `x`.
             training: not used.
         """
+        require_no_targets({"y": y, "sample_weight": sample_weight})
         real = real_images(x, y_pred)
         count = ops.sum(real)
         total = 0.0
@@ -212,11 +220,12 @@ class TrainableDetector(keras.Model):
 
     def _split(self, batch: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Returns a batch without its noise, and its noise, drawn here where it brings none; raises what `_checked_names` raises."""
-        given, shapes = self._checked_names(batch), self._shapes_of_noise(batch)
+        given = self._checked_names(batch)
+        batch = as_losses_take_it(batch)
         inputs = {name: batch[name] for name in self._needed}
         if given:
             return inputs, {name: ops.cast(batch[f"{PREFIX}{name}"], "float32") for name in given}
-        size = ops.shape(batch["images"])[0]
+        size, shapes = ops.shape(batch["images"])[0], self._shapes_of_noise(batch)
         return inputs, {
             name: keras.random.uniform((size, *shape), dtype="float32", seed=self.noise)
             for name, shape in shapes.items()
@@ -237,16 +246,7 @@ class TrainableDetector(keras.Model):
             ValueError: if something is missing, or the noise is for other settings or another canvas; where sides are not known when
                 the step is traced, the latter can't be checked.
         """
-        if not isinstance(batch, Mapping):
-            raise ValueError(
-                f"batch must be a dict with {', '.join(self._needed)}, got a {type(batch).__name__}: kfpn.dataset makes such batches; "
-                "what detects in images is this model's attribute `detector`"
-            )
-        if missing := [name for name in self._needed if name not in batch]:
-            raise ValueError(
-                f"batch must have {', '.join(self._needed)}, got {', '.join(batch)}: {', '.join(missing)} is missing; kfpn.dataset makes "
-                "such batches"
-            )
+        require_entries(batch, self._needed)
         shapes = self._shapes_of_noise(batch)
         given = [name for name in shapes if f"{PREFIX}{name}" in batch]
         lacking = [f"{PREFIX}{name}" for name in shapes if name not in given]

@@ -14,7 +14,7 @@ from kfpn.data.sample_arrays import named_cause
 from kfpn.losses import find_loss
 from kfpn.modeling.detector import inference_model
 from kfpn.training.exact_masks import run_functions
-from kfpn.weights.detector_parts import settings_of
+from kfpn.weights.detector_parts import input_rule_of, settings_of
 
 BACKENDS = ("tensorflow", "jax", "torch")
 """The backends of Keras that train."""
@@ -57,8 +57,9 @@ def config_of(detector: keras.Model, sampling: SamplingConfig) -> Config:
     backend = keras.backend.backend()
     if backend not in BACKENDS:
         raise ValueError(f"KERAS_BACKEND must be {', '.join(BACKENDS)} to train, got {backend!r}: it can only predict")
-    rule = getattr(detector, "input_config", None) or InputConfig()
-    config = Config(model=settings_of(detector), sampling=sampling, input=rule)
+    model = settings_of(detector)
+    rule = InputConfig() if getattr(detector, "input_config", None) is None else input_rule_of(detector)
+    config = Config(model=model, sampling=sampling, input=rule)
     if config.masks_on_host and backend != "tensorflow":
         raise ValueError(
             f"sampling.mask_targets must be 'grid' with KERAS_BACKEND={backend}, got {sampling.mask_targets!r}: the host makes these "
@@ -71,22 +72,7 @@ def config_of(detector: keras.Model, sampling: SamplingConfig) -> Config:
     return config
 
 
-def check_batches(detector: keras.Model, batches: Any, validation: Any = None) -> None:
-    """Checks that batches of `kfpn.dataset` go with a detector, and with the batches to evaluate on.
-
-    Args:
-        detector: of `kfpn.build_detector` or `kfpn.load_detector`; where its classes were never named it takes the names of the data.
-        batches: what `fit` is given; other batches than those of `kfpn.dataset` are not known.
-        validation: what `fit` is given to evaluate on.
-
-    Raises:
-        ValueError: if they don't.
-    """
-    _take_labels(detector, getattr(batches, "class_names", None))
-    _require_one_share(batches, validation)
-
-
-def _take_labels(detector: keras.Model, names: Sequence[str] | None) -> None:
+def take_labels(detector: keras.Model, names: Sequence[str] | None) -> None:
     """Gives a detector whose classes were never named the names of the data, and checks that others have the names of the data.
 
     Args:
@@ -107,22 +93,18 @@ def _take_labels(detector: keras.Model, names: Sequence[str] | None) -> None:
     detector.class_names = tuple(names)
 
 
-def _require_one_share(train: Any, val: Any) -> None:
-    """Checks that data which are split by image are split alike for both parts: else images are trained on and evaluated on.
+def of_any_backend(config: Any) -> Any:
+    """Returns how a model was compiled, by classes that every backend has: on PyTorch files name optimizers that it has alone.
 
     Args:
-        train, val: what `fit` is given, batches of `kfpn.dataset` or others.
-
-    Raises:
-        ValueError: if the shares differ.
+        config: of the file, nested.
     """
-    one, other = getattr(train, "config", None), getattr(val, "config", None)
-    if one is None or other is None or one.data != other.data or one.val_share == other.val_share:
-        return
-    raise ValueError(
-        f"val_share must be the same for both parts of {one.data}, got {one.val_share} to train on and {other.val_share} to evaluate "
-        "on: else images would be in both"
-    )
+    if not isinstance(config, Mapping):
+        return config
+    config = {name: of_any_backend(value) for name, value in config.items()}
+    module = config.get("module")
+    is_own = isinstance(module, str) and module.startswith("keras.src.backend.") and ".optimizers" in module
+    return config | {"module": "keras.optimizers", "registered_name": None} if is_own else config
 
 
 @contextmanager

@@ -191,6 +191,15 @@ def test_the_scale_of_the_loss_goes_with_the_policy_of_the_detector():
     assert all(np.isfinite(value) for value in losses.values())
 
 
+def test_a_model_that_was_saved_on_pytorch_is_compiled_on_every_backend():
+    model = kfpn.trainable(detector(), **SAMPLING)
+    model.compile(keras.optimizers.SGD(0.03, momentum=0.7))
+    config = model.get_compile_config()
+    config["optimizer"]["module"] = "keras.src.backend.torch.optimizers.torch_sgd"
+    model.compile_from_config(config)
+    assert (float(model.optimizer.learning_rate), model.optimizer.momentum) == (pytest.approx(0.03), 0.7)
+
+
 def test_an_image_that_can_not_be_read_is_named_in_one_line(tmp_path):
     built = detector(num_classes=2)
     built.input_config = kfpn.InputConfig(short_side=64, long_side=64)
@@ -223,3 +232,41 @@ def test_frozen_layers_with_random_weights_are_warned_of_and_a_detector_that_is_
         ValueError, match=r"^detector must have layers that train, got faster_rcnn_fpn, whose layers are all frozen"
     ):
         model.fit(batch(0), batch_size=2, verbose=0)
+
+
+@pytest.mark.parametrize("name", ["y", "sample_weight", "class_weight"])
+def test_what_the_losses_would_never_see_is_refused(name):
+    model, one = kfpn.trainable(detector(), **SAMPLING), batch(0)
+    model.compile("sgd", run_eagerly=True)
+    value, message = {0: 2.0} if name == "class_weight" else np.zeros(2), f"^{name} must be left out, got a "
+    with pytest.raises(ValueError, match=message):
+        model.fit(one, **{name: value}, batch_size=2, verbose=0)
+    with pytest.raises(ValueError, match=message):
+        model.train_on_batch(one, **{name: value})
+    if name != "class_weight":
+        with pytest.raises(ValueError, match=message):
+            model.fit(one, validation_data=(one, *((None, value) if name == "sample_weight" else (value,))))
+        with pytest.raises(ValueError, match=message):
+            model.compute_loss(one, **{name: value}, y_pred=None)
+
+
+def test_what_is_wrong_with_the_validation_is_said_before_the_training():
+    built = detector(class_names=("green", "red"), num_classes=2)
+    built.input_config = kfpn.InputConfig(short_side=64, long_side=64)
+    train, callbacks = kfpn.dataset(made_up.source(0, 2), built, 2), kfpn.callbacks
+    turned = kfpn.Config(model=built.model_config, input=built.input_config)
+    val = kfpn.dataset(made_up.source(0, 2, ("red", "green")), turned, 2, train=False)
+    model = kfpn.trainable(built, **SAMPLING)
+    model.compile("sgd", run_eagerly=True)
+    measured = callbacks.CocoAP(made_up.source(0, 2))
+    for options, message in [
+        ({"validation_data": val}, "batches must have the classes of the detector (green, red), got red, green"),
+        ({"validation_data": "my_folder"}, "validation_data must be batches, got 'my_folder': kfpn.dataset(SOURCE"),
+        ({"callbacks": [callbacks.WorkDirectory("none"), measured]}, "WorkDirectory must stand behind CocoAP"),
+        ({"callbacks": [keras.callbacks.EarlyStopping("val_AP50"), measured]}, "EarlyStopping must stand behind"),
+    ]:
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+            model.fit(train, verbose=0, **options)
+    with pytest.raises(ValueError, match=r"^x must be batches, got a IterableSource: "):
+        model.fit(made_up.source(0, 2), verbose=0)
+    assert int(model.optimizer.iterations) == 0
