@@ -5,6 +5,7 @@ import json
 import os
 import time
 import warnings
+from contextlib import suppress
 from typing import Any
 
 import keras
@@ -15,6 +16,9 @@ from kfpn.runs.kept_backbone import with_written_backbone
 from kfpn.runs.workdir import Workdir
 from kfpn.training.detecting_callbacks import PREFIX, OfDetector
 from kfpn.training.trainable import TrainableDetector
+
+DECIDES = f"{PREFIX}AP"
+"""The figure by which weights are kept where none is named."""
 
 
 class WorkDirectory(OfDetector):
@@ -29,12 +33,20 @@ class WorkDirectory(OfDetector):
             batches of `kfpn.dataset` which `fit` is given, or the detector's `input_config`.
         monitor: the figure that decides, larger is better.
 
+    Weights that are not finite are never written: they would replace good ones. The training ends then, with a warning.
+
     Raises:
-        ValueError: when training begins, if the folder can't be written or holds another run, or nothing says how images are resized.
+        ValueError: if `monitor` is no name, or that of a loss; when training begins, if the folder can't be written or holds another
+            run, or nothing says how images are resized.
     """
 
-    def __init__(self, path: str | os.PathLike, config: Config | None = None, monitor: str = "val_AP"):
+    def __init__(self, path: str | os.PathLike, config: Config | None = None, monitor: str = DECIDES):
         super().__init__()
+        if not isinstance(monitor, str) or _is_loss(monitor) or monitor.removeprefix(OF_MASKS) in FIGURES:
+            raise ValueError(
+                f"monitor must be a figure of which more is better, such as val_AP, val_AP50 or val_mask_AP, got {monitor!r}: the weights "
+                "of the epoch with the largest one are kept"
+            )
         self.workdir = Workdir(path)
         self.config, self.monitor = config, monitor
         self._best: float | None = None
@@ -45,6 +57,7 @@ class WorkDirectory(OfDetector):
         """Writes config.json and classes.json, so that what is wrong with the folder comes before the training."""
         model = self.trained
         config = self._config_of(model)
+        self._require_own_config()
         self.workdir.check_writable()
         steps = _steps_taken(model)
         if self.workdir.has_checkpoints() or (self.workdir.holds_training() and not self._own_run and steps == 0):
@@ -57,6 +70,16 @@ class WorkDirectory(OfDetector):
         self.workdir.drop_metrics_after(steps, steps)
         self._best = self._best_before()
         self._own_run, self._begun = True, time.monotonic()
+
+    def _require_own_config(self) -> None:
+        if not self.workdir.config.exists():
+            return
+        try:
+            self.workdir.read_config()
+        except ValueError as error:
+            raise ValueError(
+                f"path must be a folder without files of others, got {str(self.workdir.path)!r}, where {error}: name another folder"
+            ) from error
 
     def _config_of(self, model: TrainableDetector) -> Config:
         given = self.config or model.data_config
@@ -89,7 +112,7 @@ class WorkDirectory(OfDetector):
         logs = dict(logs or {})
         step = _steps_taken(self.trained)
         of_validation = {name: value for name, value in logs.items() if name.startswith(PREFIX)}
-        row = {name: float(value) for name, value in logs.items() if name not in of_validation}
+        row = _as_numbers({name: value for name, value in logs.items() if name not in of_validation})
         seconds = time.monotonic() - self._begun
         rate = float(keras.ops.convert_to_numpy(self.trained.optimizer.learning_rate))
         rows = [{"step": step, **row, "lr": rate, "seconds": seconds}]
@@ -101,22 +124,55 @@ class WorkDirectory(OfDetector):
                 self.workdir.append_metrics(one)
         except OSError as error:
             warnings.warn(f"{self.workdir.metrics} can't be written ({error}); the training goes on", stacklevel=2)
+        if not self._are_weights_finite(epoch):
+            return
+        if score is None and DECIDES in logs:
+            warnings.warn(
+                f"{self.monitor} is not among the figures ({', '.join(sorted(of_validation))}): the newest weights are kept",
+                stacklevel=2,
+            )
         if score is None and self._best is not None:
             return  # These weights were not measured, and better ones may be there.
         if score is None or self._best is None or score >= self._best:
             self.workdir.save_weights(self.trained.network.submodels.weights_model)
             self._best = None if score is None else float(score)
 
+    def _are_weights_finite(self, epoch: int) -> bool:
+        """Tells whether all weights are finite; where not, ends the training with a warning."""
+        for variable in self.trained.network.submodels.weights_model.variables:
+            if not bool(keras.ops.all(keras.ops.isfinite(variable))):
+                warnings.warn(
+                    f"{variable.path} is not finite after epoch {epoch + 1}, so the training ends, and {self.workdir.weights.name} stays as "
+                    "it was: clip gradients (global_clipnorm=5.0) or lower the rate",
+                    stacklevel=3,
+                )
+                self.model.stop_training = True
+                return False
+        return True
+
 
 def _row_of_figures(logs: dict[str, Any]) -> dict[str, float]:
     """Returns the logs of a validation with the names that rows of an evaluation have: AP without `val_`, losses with it."""
     named = (*FIGURES, *(f"{OF_MASKS}{name}" for name in FIGURES))
     row = {}
-    for name, value in logs.items():
+    for name, value in _as_numbers(logs).items():
         bare = name.removeprefix(PREFIX)
         is_figure = bare in named or bare.removeprefix(OF_MASKS).split("@")[0] in ("AP", "AP50", "AP75", "AR")
-        row[bare if is_figure else name] = float(value)
+        row[bare if is_figure else name] = value
     return row
+
+
+def _as_numbers(logs: dict[str, Any]) -> dict[str, float]:
+    """Returns the logs that are numbers: callbacks of others may add anything."""
+    numbers = {}
+    for name, value in logs.items():
+        with suppress(TypeError, ValueError):
+            numbers[name] = float(value)
+    return numbers
+
+
+def _is_loss(name: str) -> bool:
+    return name.removeprefix(PREFIX).startswith(("loss", "rpn_", "roi_"))
 
 
 def _steps_taken(model: TrainableDetector) -> int:
