@@ -87,7 +87,7 @@ class DetectionBatches(keras.utils.PyDataset):
         opened: the data.
         train: whether they are to train on.
         first_epoch: number of the first epoch.
-        options: `workers`, `use_multiprocessing` and `max_queue_size` of `keras.utils.PyDataset`.
+        options: `workers` and `max_queue_size` of `keras.utils.PyDataset`.
 
     Attributes:
         class_names: the names of the labels.
@@ -107,7 +107,23 @@ class DetectionBatches(keras.utils.PyDataset):
             self._samples = EvaluationSamples(self.source, self.config, self.config.batch_size, truth=True)
         self._lock = threading.Lock()  # Several threads ask for batches.
         self._planned: list[PlannedSamples] = []
-        self._used = False
+        self._begun, self._first_epoch, self._in_fit = False, first_epoch, False
+
+    @property
+    def use_multiprocessing(self) -> bool:
+        """Whether processes make the batches: never, threads do.
+
+        Raises:
+            ValueError: where it is set to True. A process that is forked while a thread holds a lock would wait for ever.
+        """
+        return False
+
+    @use_multiprocessing.setter
+    def use_multiprocessing(self, value: bool) -> None:
+        if value:
+            raise ValueError(
+                f"use_multiprocessing must be False for batches of kfpn.dataset, got {value!r}: threads make them, set workers instead"
+            )
 
     def __len__(self) -> int:
         """Returns the number of batches of an epoch, which Keras finds as `num_batches` too."""
@@ -120,16 +136,24 @@ class DetectionBatches(keras.utils.PyDataset):
             ValueError: naming an image that can't be read.
         """
         planned = self._plan()[index]
-        self._used = True
+        # In `fit` Keras says when an epoch begins. On TensorFlow it looks at some batches before, to know their shapes.
+        self._begun = self._begun or not self._in_fit
         return with_drawn_noise(stacked(self._samples, planned), self.config)
 
-    def on_epoch_end(self) -> None:
-        """Goes on to the next epoch, if the last one was looked at: Keras calls this before the first one as well."""
+    def on_epoch_begin(self) -> None:
+        """Begins an epoch of `fit`. The first time it is `first_epoch`, whatever was looked at before."""
         with self._lock:
-            if self._used and isinstance(self._samples, TrainingSamples):
+            if not self._in_fit:
+                self.epoch, self._planned = self._first_epoch, []
+            self._begun = self._in_fit = True
+
+    def on_epoch_end(self) -> None:
+        """Goes on to the next epoch, if this one has begun: Keras calls this before the first one as well."""
+        with self._lock:
+            if self._begun and isinstance(self._samples, TrainingSamples):
                 self.epoch += 1
                 self._planned = []
-            self._used = False
+            self._begun = False
 
     def _plan(self) -> list[PlannedSamples]:
         with self._lock:

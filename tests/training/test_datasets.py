@@ -54,6 +54,35 @@ def test_both_kinds_give_the_batches_of_a_run_epoch_after_epoch(mask):
     same(later[0], given[0])
 
 
+class Seen(keras.Model):
+    """Trains nothing, and notes which images it is given."""
+
+    def train_step(self, batch):
+        self.seen.append(batch["record_index"].numpy().tolist())
+        return {"loss": 0.0}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_fit_takes_the_epochs_from_the_first_one_on(workers):
+    source, config = made_up.source(0, 9), dataclasses.replace(CONFIG, batch_size=2)
+    expected = [batch["record_index"].tolist() for batch in epochs_of(kfpn.dataset(source, config, 2), 2)]
+    model = Seen()
+    model.seen, model.built = [], True
+    model.compile("sgd", run_eagerly=True)
+    batches = kfpn.dataset(source, config, 2, kind="python")
+    batches.workers = workers
+    model.fit(batches, epochs=2, shuffle=False, verbose=0)
+    assert (model.seen, batches.epoch) == (expected, 2)
+    with pytest.raises(
+        ValueError, match=r"^use_multiprocessing must be False .* threads make them, set workers instead$"
+    ):
+        batches.use_multiprocessing = True
+
+
+def epochs_of(batches, count):
+    return itertools.chain(*(batches.as_numpy_iterator() for _ in range(count)))
+
+
 def test_to_evaluate_each_image_is_there_once_and_black_ones_count_nothing():
     source = made_up.source(0, 5)
     built = small_detector.detector(num_classes=2)
@@ -100,7 +129,8 @@ def test_the_labels_of_a_detector_count_whatever_order_the_data_have():
     ],
 )
 def test_what_can_not_be_used_is_refused_in_one_line(changes, arguments, message):
-    built = kfpn.build_detector(2, "resnet18", norm="bn", backbone_width=8, pyramid_channels=8, head_width=8)
+    count = len(changes.get("class_names", "12"))
+    built = kfpn.build_detector(count, "resnet18", norm="bn", backbone_width=8, pyramid_channels=8, head_width=8)
     built.input_config = RULE
     for name, value in changes.items():
         setattr(built, name, value)
