@@ -59,13 +59,20 @@ def with_written_backbone(folder: Path, config: Config, features: "keras.Model")
 
     Raises:
         OSError: if it can't be written.
+        ValueError: if Keras can't read what it wrote: the folder would be of no use.
     """
     if not is_keras_file(config.model.backbone):
         return config
+    from kfpn.modeling.backbones.given_backbone import read_keras_file
+
     kept = folder / KEPT
     aside = kept.with_name(f"aside-{KEPT}")  # Keras wants this ending.
-    features.get_layer("backbone").save(aside)
-    os.replace(aside, kept)
+    try:
+        features.get_layer("backbone").save(aside)
+        read_keras_file(str(aside))
+        os.replace(aside, kept)
+    finally:
+        aside.unlink(missing_ok=True)
     return with_kept_backbone(folder, config)
 
 

@@ -10,6 +10,8 @@ import keras
 
 from kfpn.config.model import Task
 from kfpn.config.run import Config, UsedPrecision
+from kfpn.data.mistaken_files import HEAD, mistaken_for
+from kfpn.runs.labels import labels_of
 from kfpn.runs.thresholds import read_thresholds
 from kfpn.runs.used_precision import in_fastest_form, policy_of_use
 from kfpn.runs.workdir import Workdir
@@ -52,7 +54,7 @@ def load_trained_detector(
         if precision is not None:
             submodels, nms = in_fastest_form(submodels, config)
         model = inference_model(submodels, config.model, padded, nms)
-    model.class_names, model.category_ids = opened.read_classes()
+    model.class_names, model.category_ids = labels_of(opened, config)
     model.input_config = config.input
     if (thresholds := read_thresholds(opened)) is not None:
         model.thresholds = thresholds
@@ -94,7 +96,7 @@ def load_fast_rcnn(
     with policy_of_use(precision, config):
         submodels = load_submodels(opened)
         model = fast_rcnn_model(submodels if precision is None else in_fastest_form(submodels, config)[0], config.model)
-    model.class_names, model.category_ids = opened.read_classes()
+    model.class_names, model.category_ids = labels_of(opened, config)
     return model
 
 
@@ -249,7 +251,10 @@ def _load_weights(weights_model: keras.Model, workdir: Workdir, weights: Path) -
             warnings.simplefilter("error", UserWarning)  # Keras only warns when it leaves random weights in place.
             weights_model.load_weights(weights)
     except OSError as error:
-        raise ValueError(f"{weights} must be weights that Keras saved, got a damaged file{hint}") from error
+        with open(weights, "rb") as file:
+            mistaken = mistaken_for(file.read(HEAD))
+        got = f"a file that {mistaken}" if mistaken else f"a damaged file{hint}"
+        raise ValueError(f"{weights} must be weights that Keras saved, got {got}") from error
     except Exception as error:  # Keras raises ValueError, KeyError or the warning, depending on what does not fit.
         raise ValueError(
             f"{weights} must fit the detector that {workdir.config} describes, got other variables; "

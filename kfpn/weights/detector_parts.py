@@ -6,6 +6,7 @@ import keras
 
 from kfpn.config.input_config import InputConfig
 from kfpn.config.model import ModelConfig
+from kfpn.modeling.detector_model import FACTS
 from kfpn.modeling.layers import SharedLayers
 from kfpn.modeling.submodels import Submodels, assemble, features_model
 
@@ -29,7 +30,8 @@ def settings_of(detector: Any) -> ModelConfig:
         detector: of `kfpn.build_detector` or `kfpn.load_detector`, or loaded from a file that one of these was saved in.
 
     Raises:
-        ValueError: if it is another object, proposes segments, or comes from a file that holds no settings.
+        ValueError: if it is another object, proposes segments, comes from a file that holds no settings, or was given names, ids or
+            thresholds that are not one for each label.
     """
     settings = getattr(detector, "model_config", None)
     if isinstance(settings, ModelConfig):
@@ -38,6 +40,7 @@ def settings_of(detector: Any) -> ModelConfig:
                 f"detector must be a model of kfpn.build_detector, got {detector.name}, which proposes segments: only kfpn train --task "
                 "segments trains it, and only its own outputs can be used (docs/segments.md)"
             )
+        _require_one_a_label(detector, settings.num_classes)
         return settings
     made = "a model of kfpn.build_detector or kfpn.load_detector"
     if isinstance(detector, keras.Model) and {"rpn", "box_head"} <= {layer.name for layer in detector.layers}:
@@ -49,17 +52,30 @@ def settings_of(detector: Any) -> ModelConfig:
     raise ValueError(f"detector must be {made}, got {getattr(detector, 'name', None) or type(detector).__name__}{hint}")
 
 
+def _require_one_a_label(detector: keras.Model, count: int) -> None:
+    for name in FACTS:
+        values = getattr(detector, name, None)
+        if values is not None and (isinstance(values, str) or len(values) != count):
+            got = repr(values) if isinstance(values, str) else len(values)
+            raise ValueError(f"detector.{name} must be {count}, one for each label, got {got}")
+
+
 def input_rule_of(detector: keras.Model) -> InputConfig:
     """Returns the rule by which a detector's images are resized.
 
     Raises:
-        ValueError: if the detector has none.
+        ValueError: if the detector has none, or another object in its place.
     """
     rule = getattr(detector, "input_config", None)
     if rule is None:
         raise ValueError(
             f"detector must have an input_config, the rule by which images are resized, got {detector.name} without one: set "
             "detector.input_config = kfpn.InputConfig(short_side=..., long_side=...)"
+        )
+    if not isinstance(rule, InputConfig):
+        raise ValueError(
+            f"detector.input_config must be a kfpn.InputConfig, got a {type(rule).__name__}: set it to kfpn.InputConfig(short_side=..., "
+            "long_side=...)"
         )
     return rule
 

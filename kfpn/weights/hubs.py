@@ -7,12 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from kfpn.runs.kept_backbone import KEPT
-from kfpn.runs.workdir import WEIGHTS
-from kfpn.weights.model_card import CARD
-
-FILES = ("config.json", "classes.json", "thresholds.json", KEPT, WEIGHTS, CARD)
-"""What is downloaded of a repository, which may hold more."""
+from kfpn.weights.save_detector import FILES
 
 
 def _of_hugging_face(library: ModuleType, name: str) -> str:

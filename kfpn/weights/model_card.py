@@ -27,12 +27,17 @@ def model_card(config: Config, class_names: Sequence[str], title: str, descripti
             f"# {title}", "", *([description.strip(), ""] if description.strip() else []),
             f"A {kind} with a Feature Pyramid Network, in Keras 3.", "",
             "| | |", "|---|---|",
-            f"| backbone, pyramid | {model.backbone}, {model.pyramid} |",
+            f"| backbone, pyramid | {_in_cell(model.backbone)}, {model.pyramid} |",
             f"| images | RGB, 0..255, resized to a short side of {rule.short_side} and a long side of at most {rule.long_side} pixels |",
-            f"| classes | {len(class_names)}: {', '.join(class_names)} |", "",
+            f"| classes | {len(class_names)}: {', '.join(map(_in_cell, class_names))} |", "",
             "```python", "import kfpn", "",
             'detector = kfpn.load_detector("PATH")  # this folder, or "hf://USER/NAME"',
             '(detections,) = kfpn.predict(detector, "photo.jpg")',
             "print(detections.names, detections.scores, detections.boxes)", "```", "",
         ]
     )  # fmt: skip
+
+
+def _in_cell(text: str) -> str:
+    """Returns a text as a cell of a table takes it: on one line, without a bar that would end the cell."""
+    return " ".join(text.split()).replace("|", "\\|")

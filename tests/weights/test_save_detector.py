@@ -1,11 +1,14 @@
+import re
 import shutil
 import sys
 
+import keras
 import pytest
 import yaml
 
 import kfpn
 from kfpn.cli import main
+from kfpn.weights.model_card import model_card
 from tests.modeling import keras_models, tiny
 
 NAMES = ("cat", "dog", "a cow")
@@ -90,6 +93,69 @@ def test_what_can_not_be_saved_is_refused_before_anything_is_written(detector, s
     with pytest.raises(ValueError, match=r"detector must be a model of kfpn\.build_detector .*, got int"):
         kfpn.save_detector(3, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("name", ["README.md", "thresholds.json", "classes.json"])
+def test_a_file_of_somebody_else_is_not_replaced(name, detector, tmp_path):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(
+        ValueError, match=rf"^path must be a folder without {re.escape(name)}, got .* would be replaced$"
+    ):
+        kfpn.save_detector(detector, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_what_a_detector_was_given_wrongly_is_refused_and_nothing_stays(tmp_path):
+    built = kfpn.build_detector(
+        **vars(tiny.config(backbone_width=8, pyramid_channels=16, norm="bn")), class_names=NAMES
+    )
+    for name, value, message in [
+        ("input_config", {"short_side": 64}, r"detector\.input_config must be a kfpn\.InputConfig, got a \w*Dict: set"),
+        ("input_config", kfpn.InputConfig(short_side=64, long_side=96), "description must be text, got None"),
+        ("class_names", ("cat", "dog"), r"detector\.class_names must be 3, one for each label, got 2"),
+        ("class_names", "cat", r"detector\.class_names must be 3, one for each label, got 'cat'"),
+        ("class_names", NAMES, "description"),
+        ("thresholds", (0.5,), r"detector\.thresholds must be 3, one for each label, got 1"),
+    ]:
+        setattr(built, name, value)
+        with pytest.raises(ValueError, match=f"^{message}"):
+            kfpn.save_detector(built, tmp_path / "new", None if "description" in message else "")
+    built.thresholds = (0.5, 0.5, 0.5)
+    built.trainable_variables[-1].assign(built.trainable_variables[-1] * float("nan"))
+    with pytest.raises(
+        ValueError, match=r"^detector must have finite weights, got NaN or inf in [^ ]+: its training has failed"
+    ):
+        kfpn.save_detector(built, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_backbone_that_keras_can_not_read_from_a_file_is_refused_when_it_is_saved(tmp_path):
+    mine = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Lambda(lambda x: x / 255.0)])
+    for layer in range(5):
+        mine.add(keras.layers.Conv2D(8, 3, strides=2, padding="same", name=f"conv{layer}"))
+    built = kfpn.build_detector(num_classes=2, backbone=mine, pixel_mean=(0, 0, 0), pyramid_channels=16, head_width=16)
+    built.input_config = kfpn.InputConfig(short_side=64, long_side=96)
+    with pytest.raises(ValueError, match="Lambda"):
+        kfpn.save_detector(built, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_card_keeps_its_table_whatever_the_names_are():
+    built = kfpn.Config(model=tiny.config(), input=kfpn.InputConfig())
+    assert "| classes | 2: a\\|b, c d |" in model_card(built, ("a|b", "c\nd"), "odd").splitlines()
+
+
+def test_labels_and_weights_that_are_not_those_of_the_folder_are_refused(saved, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "copy")
+    (folder / "classes.json").write_text('{"class_names": ["a"], "category_ids": [1]}')
+    with pytest.raises(ValueError, match=r"classes\.json must have 3 class_names and category_ids, .* got 1 and 1$"):
+        kfpn.load_detector(folder)
+    (folder / "detector.weights.h5").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n")
+    with pytest.raises(
+        ValueError, match=r"weights that Keras saved, got a file that is a git-lfs pointer, .*git lfs pull"
+    ):
+        kfpn.load_detector(folder)
 
 
 def test_a_folder_of_hugging_face_is_loaded(detector, saved, tmp_path, monkeypatch):
