@@ -1,6 +1,7 @@
 """Defines the network's options: a frozen dataclass, checked when made, the section `model` of the configuration."""
 
 import dataclasses
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal
 
 import tyro.conf
@@ -43,6 +44,26 @@ UNUSED_SETTINGS = {
 def default_class_names(count: int) -> tuple[str, ...]:
     """Returns the names of labels that nobody has named: "class 1", "class 2" and so on."""
     return tuple(f"class {label + 1}" for label in range(count))
+
+
+def named_classes(names: Iterable[str]) -> tuple[str, ...]:
+    """Returns the names of the labels of a detector as a tuple of text.
+
+    Args:
+        names: one for each label, in their order.
+
+    Raises:
+        ValueError: if it is one text, whose letters would be classes, or if a name is no text, is empty or comes twice.
+    """
+    if isinstance(names, str | Mapping):
+        raise ValueError(f"class_names must be a list of names, got {names!r}: write a list, ['cat'] for one class")
+    names = list(names)
+    for index, name in enumerate(names):
+        if not isinstance(name, str) or not name.strip():
+            raise ValueError(f"class_names must be text, got {name!r}")
+        if name in names[:index]:
+            raise ValueError(f"class_names must be unique, got {name!r} more than once")
+    return tuple(map(str, names))
 
 
 def network_name(mask: bool, cascade: bool = False) -> str:

@@ -1,13 +1,14 @@
 """Puts the parts of a detector together: image -> features -> proposals -> pooling -> heads -> detections."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
-from kfpn.config.model import ModelConfig, default_class_names
+from kfpn.config.model import ModelConfig, default_class_names, named_classes
 from kfpn.modeling.backbones import given_backbone
 from kfpn.modeling.detector_model import DetectorModel
 from kfpn.modeling.heads import find_head
@@ -200,7 +201,7 @@ def inference_model(
 
 def build_detector(
     num_classes: int | None = None,
-    backbone: str | keras.Model = "resnet50",
+    backbone: str | os.PathLike | keras.Model = "resnet50",
     *,
     pyramid: str = "fpn",
     padded: bool = False,
@@ -244,11 +245,12 @@ def build_detector(
         raise ValueError(
             f"build_detector settings must be fields of ModelConfig, got {unknown}; known: {sorted(known)}"
         )
+    names = None if class_names is None else named_classes(class_names)
     if num_classes is None:
-        num_classes = 80 if class_names is None else len(class_names)
+        num_classes = 80 if names is None else len(names)
     name, model, settings = given_backbone.opened(backbone, weights, settings)
     config = ModelConfig(num_classes=num_classes, backbone=name, pyramid=pyramid, **settings)  # type: ignore[arg-type]
-    names = tuple(class_names or default_class_names(num_classes))
+    names = names or default_class_names(num_classes)
     if len(names) != num_classes:
         raise ValueError(f"class_names must be {num_classes}, one a class, got {len(names)}")
     detector = inference_model(build_submodels(config, model), config, padded)

@@ -6,6 +6,7 @@ import keras
 
 from kfpn.config.model import ModelConfig
 from kfpn.modeling.backbones import find_backbone, frozen_layers, keras_model
+from kfpn.modeling.backbones.given_backbone import require_channels_last
 from kfpn.modeling.forms import AS_WRITTEN, Forms
 from kfpn.modeling.heads import find_head
 from kfpn.modeling.layers import PadToMultiple, SharedLayers
@@ -88,6 +89,7 @@ def shared_features(
     Args:
         config, backbone: see `build_submodels`.
     """
+    require_channels_last()
     layers = SharedLayers(frozen_layers(config))
     if backbone is not None:
         keras_model.insert(layers, backbone, config)

@@ -23,6 +23,31 @@ def test_build_detector_needs_no_argument():
     assert model.count_params() == pytest.approx(41.5e6, rel=0.01)
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("cat", r"a list of names, got 'cat': write a list, \['cat'\] for one class"),
+        ({0: "cat", 1: "dog"}, "a list of names, got {0: 'cat', 1: 'dog'}"),
+        (["cat", "dog", "cat"], "unique, got 'cat' more than once"),
+        (["cat", 1], "text, got 1"),
+        (["cat", " "], "text, got ' '"),
+    ],
+)
+def test_names_that_are_no_list_of_different_names_are_refused(names, message):
+    with pytest.raises(ValueError, match=f"^class_names must be {message}"):
+        kfpn.build_detector(class_names=names)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "keras:mobilenet_v2"])
+def test_channels_in_front_are_refused_in_one_line(backbone, monkeypatch):
+    monkeypatch.setattr(keras.config, "image_data_format", lambda: "channels_first")
+    text = r"^keras\.config\.image_data_format\(\) must be 'channels_last', got 'channels_first': call"
+    with pytest.raises(ValueError, match=text):
+        kfpn.build_detector(2, backbone)
+    with pytest.raises(ValueError, match=text):
+        build_submodels(tiny.config())
+
+
 @pytest.fixture(scope="module", params=["resnet18", "resnet50"])
 def of_any_size(request):
     return kfpn.build_detector(3, request.param, norm="gn", **tiny.SETTINGS)

@@ -1,5 +1,6 @@
 """Tests Keras models as backbones: their maps, their pixels, what is frozen, and what padding does."""
 
+import warnings
 import zipfile
 
 import keras
@@ -9,7 +10,8 @@ import pytest
 import kfpn
 from kfpn.modeling.backbones.applications import PIXEL_RULES, build_application, pixel_rule
 from kfpn.modeling.backbones.backbone_model import adopt, layers_within
-from kfpn.modeling.backbones.keras_model import prepares_pixels
+from kfpn.modeling.backbones.given_backbone import opened
+from kfpn.modeling.backbones.pixel_preparation import prepares_pixels
 from kfpn.modeling.backbones.stage_outputs import stage_outputs
 from kfpn.modeling.submodels import build_submodels
 from kfpn.weights.built_detector import built_settings, variables_of
@@ -210,6 +212,51 @@ def test_a_model_gets_pixels_of_0_to_255_only_if_it_prepares_them_itself(prepari
     if preparing:
         with pytest.raises(ValueError, match=r"model\.pixel_mean must be left out, got .*: the backbone begins with"):
             detector_on(model, pixel_mean=(0.0, 0.0, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("first", "step"),
+    [
+        (lambda x: x / 255.0, "TrueDivide"),
+        (lambda x: keras.applications.mobilenet_v2.preprocess_input(x), "TrueDivide"),
+        (lambda x: keras.layers.Rescaling(1 / 255)(keras.layers.RandomContrast(0.1)(x)), "Rescaling"),
+    ],
+)
+def test_pixels_that_a_model_prepares_in_another_way_are_warned_of_unless_the_rule_is_given(first, step):
+    model = behind(first)
+    with pytest.warns(UserWarning, match=rf"^backbone \w+ seems to prepare its pixels by {step} \(\w+\), which is not"):
+        opened(model, None, {})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        opened(model, None, {"pixel_mean": (0, 0, 0), "pixel_std": (1, 1, 1)})
+        opened(convolutions(preparing=True), None, {})
+        opened(convolutions(), None, {})
+
+
+def behind(first):
+    """Returns five convolutions behind what prepares the pixels."""
+    inputs = keras.Input((None, None, 3))
+    x = first(inputs)
+    for _layer in range(5):
+        x = keras.layers.Conv2D(8, 3, strides=2, padding="same")(x)
+    return keras.Model(inputs, x)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_layers_that_move_pixels_are_refused_because_boxes_would_stay(nested):
+    flip = keras.layers.RandomFlip(name="flip")
+    with pytest.raises(
+        ValueError, match=r"^backbone must leave all pixels in their places, got layer flip, a RandomFlip:"
+    ):
+        detector_on(behind(keras.Sequential([flip]) if nested else flip))
+
+
+def test_the_maps_of_a_nested_model_are_not_looked_for_and_the_error_says_so():
+    inputs, base = keras.Input((None, None, 3)), convolutions()
+    with pytest.raises(
+        ValueError, match=r"got none of stride .*; maps within the nested mine count if it is the backbone by"
+    ):
+        detector_on(keras.Model(inputs, keras.layers.Conv2D(8, 1)(base(inputs))))
 
 
 # ------------------------------------------------------------------------------------------------ files

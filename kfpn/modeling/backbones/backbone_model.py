@@ -12,6 +12,16 @@ from kfpn.modeling.backbones.stage_outputs import STRIDES, maps_by_stride, stage
 BACKBONE = "backbone"
 """Name of the layer that a Keras model is in a detector."""
 
+MOVING = tuple(
+    getattr(keras.layers, name)
+    for name in (
+        "RandomFlip", "RandomRotation", "RandomTranslation", "RandomZoom", "RandomCrop", "RandomShear", "RandomPerspective",
+        "RandomElasticTransform",
+    )
+    if hasattr(keras.layers, name)
+)  # fmt: skip
+"""Layers of Keras that move pixels in training. Some of them came with later versions of Keras."""
+
 
 @keras.saving.register_keras_serializable("kfpn")
 class BackboneModel(keras.Model):
@@ -45,7 +55,8 @@ def adopt(model: keras.Model, config: ModelConfig) -> BackboneModel:
         config: `norm`, `freeze_stages` and `backbone_layers` count.
 
     Raises:
-        ValueError: if it has no such maps, see `stage_outputs`; or if its norms are frozen and `norm` says that they train.
+        ValueError: if it has no such maps, see `stage_outputs`; if it moves pixels in training; or if its norms are frozen and `norm`
+            says that they train.
     """
     if config.norm != "frozen_bn" and has_frozen_norms(model):
         raise ValueError(
@@ -55,8 +66,18 @@ def adopt(model: keras.Model, config: ModelConfig) -> BackboneModel:
     layers = None if config.backbone_layers is None else names_of_layers(config.backbone_layers)
     backbone = BackboneModel(model.inputs[0], stage_outputs(model, layers), name=BACKBONE)
     backbone.source = config.backbone
+    _require_pixels_in_place(backbone)
     freeze(backbone, config)
     return backbone
+
+
+def _require_pixels_in_place(backbone: BackboneModel) -> None:
+    for layer in layers_within(backbone):
+        if isinstance(layer, MOVING):
+            raise ValueError(
+                f"backbone must leave all pixels in their places, got layer {layer.name}, a {type(layer).__name__}: boxes don't move with it. "
+                "Take it out; kfpn.InputConfig(flip=0.5, crop=0.5) moves images together with their boxes"
+            )
 
 
 def freeze(backbone: BackboneModel, config: ModelConfig) -> None:

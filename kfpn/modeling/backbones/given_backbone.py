@@ -1,5 +1,7 @@
 """Opens the backbone that a call of `build_detector` or a file gives."""
 
+import os
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,10 +11,24 @@ from kfpn.config.backbone_names import backbone_module, brings_pixel_rule, is_ke
 from kfpn.modeling.backbones.applications import build_application
 from kfpn.modeling.backbones.backbone_model import has_frozen_norms
 from kfpn.modeling.backbones.channelwise import as_channelwise, copied, has_channelwise
+from kfpn.modeling.backbones.pixel_preparation import unseen_preparation
 from kfpn.modeling.backbones.stage_outputs import require_images_of_any_size
 
 ALL_TRAINS: dict[str, Any] = {"norm": "bn", "freeze_stages": 0}
 """Settings with which what trains in a model trains: `build_detector` has them where nobody says that the weights are trained."""
+
+
+def require_channels_last() -> None:
+    """Checks that Keras makes layers whose last axis is that of the channels: all layers of kfpn are such.
+
+    Raises:
+        ValueError: if it was told otherwise, by a call or in keras.json.
+    """
+    if (got := keras.config.image_data_format()) != "channels_last":
+        raise ValueError(
+            f"keras.config.image_data_format() must be 'channels_last', got {got!r}: call keras.config.set_image_data_format('channels_last'), "
+            "or set it in keras.json"
+        )
 
 
 def read_keras_file(path: str) -> keras.Model:
@@ -35,7 +51,7 @@ def read_keras_file(path: str) -> keras.Model:
 
 
 def opened(
-    backbone: str | keras.Model, weights: str | None, settings: Mapping[str, Any]
+    backbone: str | os.PathLike | keras.Model, weights: str | None, settings: Mapping[str, Any]
 ) -> tuple[str, keras.Model | None, dict[str, Any]]:
     """Returns what a call of `build_detector` asks for: the backbone's name, its model if there is one yet, and the settings.
 
@@ -47,7 +63,9 @@ def opened(
     Raises:
         ValueError: for weights that the backbone does not have, and for a frozen model with settings that would freeze it.
     """
+    require_channels_last()
     settings = dict(settings)
+    backbone = os.fspath(backbone) if isinstance(backbone, os.PathLike) else backbone
     if isinstance(layers := settings.get("backbone_layers"), list | tuple):
         settings["backbone_layers"] = ",".join(layers)
     is_application = isinstance(backbone, str) and brings_pixel_rule(backbone)
@@ -72,8 +90,19 @@ def opened(
                     f"{name} must be left out with a frozen backbone, got {settings[name]!r} with {model.name}, in which nothing "
                     "trains: leave it out, or set trainable = True on the model before"
                 )
+    _warn_of_preparation(model, settings)
     frozen = {"norm": "frozen_bn"} if has_frozen_norms(model) else {}
     return _name_of(backbone), model, {**ALL_TRAINS, **frozen, **settings}
+
+
+def _warn_of_preparation(model: keras.Model, settings: Mapping[str, Any]) -> None:
+    if {"pixel_mean", "pixel_std"} & settings.keys() or (step := unseen_preparation(model)) is None:
+        return
+    warnings.warn(
+        f"backbone {model.name} seems to prepare its pixels by {step}, which is not its first layer, so it gets pixels normalized as "
+        "ImageNet's: if it wants 0..255, give pixel_mean=(0, 0, 0), pixel_std=(1, 1, 1), or begin it with a Rescaling layer",
+        stacklevel=4,
+    )
 
 
 def _name_of(backbone: str | keras.Model) -> str:

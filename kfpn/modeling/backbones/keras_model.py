@@ -12,14 +12,13 @@ from kfpn.modeling.backbones.applications import build_application, pixel_rule
 from kfpn.modeling.backbones.backbone_model import BACKBONE, BackboneModel, adopt
 from kfpn.modeling.backbones.fitting_layers import CropToImage, ReverseChannels
 from kfpn.modeling.backbones.given_backbone import read_keras_file
+from kfpn.modeling.backbones.pixel_preparation import prepares_pixels
 from kfpn.modeling.backbones.stage_outputs import STRIDES
 from kfpn.modeling.layers import Normalize, PadToMultiple, SharedLayers
 from kfpn.modeling.units import Units
 
 STAGES = (BACKBONE,)
 """All layers stand in one, the model. Which of its own are frozen is decided in `backbone_model.freeze`."""
-PREPARING = (keras.layers.Rescaling, keras.layers.Normalization)
-"""Layers that prepare pixels. A model whose first layer is one of them gets pixels of 0..255."""
 
 
 def make_backbone(name: str, config: ModelConfig) -> BackboneModel:
@@ -39,16 +38,6 @@ def make_backbone(name: str, config: ModelConfig) -> BackboneModel:
 def keras_backbone(units: Units) -> BackboneModel:
     """Returns the model of a detector's backbone, made at the first call."""
     return units.layers(BACKBONE, make_backbone, config=units.config)
-
-
-def prepares_pixels(model: keras.Model) -> bool:
-    """Tells whether a model prepares its pixels itself: its first layer behind the input is one of `PREPARING`."""
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            return prepares_pixels(layer)
-        if not isinstance(layer, keras.layers.InputLayer):
-            return isinstance(layer, PREPARING)
-    return False
 
 
 def prepare(units: Units, images):

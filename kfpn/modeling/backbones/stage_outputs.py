@@ -81,6 +81,8 @@ def maps_by_stride(model: keras.Model) -> dict[int, dict[str, keras.KerasTensor]
     """Returns the maps of a model: {stride: {name of the layer: output}}, in the order in which they are computed."""
     named = {}
     for layer in model.layers:
+        if isinstance(layer, keras.Model):  # The maps within it belong to a graph of its own.
+            continue
         try:
             output = layer.output
         except (AttributeError, ValueError):  # a layer of another graph as well, or one without an output
@@ -128,9 +130,11 @@ def _last_maps(model: keras.Model) -> dict[str, keras.KerasTensor]:
     maps = maps_by_stride(model)
     missing = [stride for stride in STRIDES.values() if stride not in maps]
     if missing:
+        nested = [layer.name for layer in model.layers if isinstance(layer, keras.Model)]
+        hint = f"; maps within the nested {nested[0]} count if it is the backbone by itself" if nested else ""
         raise ValueError(
             f"backbone must have maps of strides 4, 8, 16 and 32, got none of stride {', '.join(map(str, missing))} in "
-            f"{model.name}, which has {_listed(maps)}: a pyramid needs all four, with sides of H / stride (padding 'same')"
+            f"{model.name}, which has {_listed(maps)}: a pyramid needs all four, with sides of H / stride (padding 'same'){hint}"
         )
     return {name: list(maps[stride].values())[-1] for name, stride in STRIDES.items()}
 
