@@ -8,7 +8,13 @@ from keras import ops
 
 from kfpn.config.run import Config, SamplingConfig, from_dict, to_dict
 from kfpn.training.drawn_noise import PREFIX
-from kfpn.training.fit_arguments import named_arguments, require_no_targets, require_one_share, require_order, taken_data
+from kfpn.training.fit_arguments import (
+    named_arguments,
+    require_no_targets,
+    require_one_share,
+    require_order,
+    taken_data,
+)
 from kfpn.training.frozen_weights import require_what_trains
 from kfpn.training.given_batches import MASKS, NEEDED, as_losses_take_it, require_entries
 from kfpn.training.trained_network import TrainedNetwork, config_of, named_data_errors, of_any_backend, real_images
