@@ -11,6 +11,9 @@ from kfpn.config.run import InputConfig, from_dict, to_dict
 FACTS = ("class_names", "category_ids", "thresholds")
 """Attributes that travel with the file, tuples with one entry a label; `input_config` and `model_config` travel as well."""
 
+_AXES = 4
+"""Of a batch of images."""
+
 
 @keras.saving.register_keras_serializable("kfpn")
 class DetectorModel(keras.Model):
@@ -38,6 +41,19 @@ class DetectorModel(keras.Model):
                 f"fit must be called on kfpn.trainable(detector), got {self.name}, which detects and has no losses: see docs/keras.md"
             )
         return super().fit(*arguments, **options)
+
+    def predict(self, x: Any, *arguments: Any, **options: Any) -> Any:
+        """Detects as `keras.Model.predict` does, in images in the size that they have.
+
+        Raises:
+            ValueError: for one image without an axis of images.
+        """
+        shape = tuple(getattr(x, "shape", ()))
+        if len(shape) == _AXES - 1:
+            raise ValueError(
+                f"images must be (B, H, W, 3), got {shape}: write image[None], or kfpn.predict(detector, image), which resizes as in training"
+            )
+        return super().predict(x, *arguments, **options)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the configuration of the functional model and `kfpn`: the attributes that are there."""

@@ -70,6 +70,11 @@ def test_any_size_gives_well_formed_detections(of_any_size, size):
         assert not boxes[number:].any()
 
 
+def test_one_image_without_an_axis_of_images_is_refused_in_one_line(of_any_size):
+    with pytest.raises(ValueError, match=r"^images must be \(B, H, W, 3\), got \(64, 96, 3\): write image\[None\]"):
+        of_any_size.predict(np.zeros((64, 96, 3), np.uint8), verbose=0)
+
+
 def test_the_pyramid_has_the_papers_strides_and_its_channels():
     submodels = build_submodels(tiny.config())
     levels = submodels.features(tiny.image(75, 101)[None].astype("float32"))
