@@ -45,7 +45,7 @@ def require_no_targets(given: Mapping[str, Any]) -> None:
             )
 
 
-def require_one_share(train: Any, val: Any) -> None:
+def _require_one_share(train: Any, val: Any) -> None:
     """Checks that data which are split by image are split alike for both parts: else images are trained on and evaluated on.
 
     Args:
@@ -93,9 +93,11 @@ def taken_data(detector: keras.Model, given: Mapping[str, Any], *names: str) -> 
         names: of those that hold data.
 
     Raises:
-        ValueError: if there are targets or weights beside the data, the classes are others, or the data are no batches.
+        ValueError: if there are targets or weights beside the data, the classes are others, the parts were split by other shares, or the data
+            are no batches.
     """
     require_no_targets(given)
+    _require_one_share(given.get("x"), given.get("validation_data"))
     return {
         name: _taken_batches(detector, given[name], name)
         for name in names

@@ -21,6 +21,7 @@ from kfpn.runs.checkpoint import Checkpoints, Progress
 from kfpn.runs.command_start import command_start
 from kfpn.runs.kept_backbone import with_kept_backbone
 from kfpn.runs.lock import sole_training
+from kfpn.runs.own_folder import require_own_config
 from kfpn.runs.precision import dtype_policy
 from kfpn.runs.workdir import Workdir
 from kfpn.training.announced_shapes import announce_shapes
@@ -87,6 +88,8 @@ def train(
     workdir = (Workdir if cluster.is_chief else ReadWorkdir)(config.workdir)
     is_new = not workdir.path.exists()
     workdir.check_writable()
+    if not workdir.holds_training():
+        require_own_config(workdir, "workdir")
     unused = workdir.removed_if_unused() if cluster.is_chief and is_new else nullcontext()
     lock = sole_training(workdir.lock) if cluster.is_chief else nullcontext()
     with lock, unused, Interruption() as stop:

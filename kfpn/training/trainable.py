@@ -8,13 +8,7 @@ from keras import ops
 
 from kfpn.config.run import Config, SamplingConfig, from_dict, to_dict
 from kfpn.training.drawn_noise import PREFIX
-from kfpn.training.fit_arguments import (
-    named_arguments,
-    require_no_targets,
-    require_one_share,
-    require_order,
-    taken_data,
-)
+from kfpn.training.fit_arguments import named_arguments, require_no_targets, require_order, taken_data
 from kfpn.training.frozen_weights import require_what_trains
 from kfpn.training.given_batches import MASKS, NEEDED, as_losses_take_it, require_entries
 from kfpn.training.trained_network import TrainedNetwork, config_of, named_data_errors, of_any_backend, real_images
@@ -126,7 +120,6 @@ class TrainableDetector(keras.Model):
         require_order(given.get("callbacks"))
         require_what_trains(self.detector)
         self.data_config = getattr(x, "config", None)
-        require_one_share(x, given.get("validation_data"))
         given |= taken_data(self.detector, given, "x", "validation_data")
         if self.data_config is not None:
             given.setdefault("shuffle", False)  # The batches have an order of their own, a new one each epoch.

@@ -13,6 +13,7 @@ import keras
 from kfpn.config.run import Config
 from kfpn.evaluation.coco_figures import FIGURES, OF_MASKS
 from kfpn.runs.kept_backbone import with_written_backbone
+from kfpn.runs.own_folder import require_own_config
 from kfpn.runs.workdir import Workdir
 from kfpn.training.detecting_callbacks import PREFIX, OfDetector
 from kfpn.training.trainable import TrainableDetector
@@ -57,7 +58,7 @@ class WorkDirectory(OfDetector):
         """Writes config.json and classes.json, so that what is wrong with the folder comes before the training."""
         model = self.trained
         config = self._config_of(model)
-        self._require_own_config()
+        require_own_config(self.workdir, "path")
         self.workdir.check_writable()
         steps = _steps_taken(model)
         if self.workdir.has_checkpoints() or (self.workdir.holds_training() and not self._own_run and steps == 0):
@@ -70,16 +71,6 @@ class WorkDirectory(OfDetector):
         self.workdir.drop_metrics_after(steps, steps)
         self._best = self._best_before()
         self._own_run, self._begun = True, time.monotonic()
-
-    def _require_own_config(self) -> None:
-        if not self.workdir.config.exists():
-            return
-        try:
-            self.workdir.read_config()
-        except ValueError as error:
-            raise ValueError(
-                f"path must be a folder without files of others, got {str(self.workdir.path)!r}, where {error}: name another folder"
-            ) from error
 
     def _config_of(self, model: TrainableDetector) -> Config:
         given = self.config or model.data_config

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kfpn.config.presets import preset
 from kfpn.runs.workdir import Workdir
 from kfpn.training.progress import warn_on_write_error
+from kfpn.training.train import train
 from tests.training import standin
 from tests.training.test_loop import rows, start
 
@@ -173,3 +175,11 @@ def test_a_folder_that_cannot_be_written_is_refused_for_root_too(tmp_path, monke
     monkeypatch.setattr("kfpn.runs.workdir.tempfile.TemporaryFile", refused)
     with pytest.raises(ValueError, match=r"workdir must be a folder that can be written, .*Read-only file system"):
         Workdir(tmp_path).check_writable()
+
+
+def test_a_folder_with_the_config_of_another_program_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    text = r"^workdir must be a folder without files of others, got .*config\.json: unknown option 'model_type'.*: name another folder$"
+    with pytest.raises(ValueError, match=text):
+        train(replace(preset("shapes"), workdir=str(tmp_path)))
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
