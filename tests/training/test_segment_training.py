@@ -237,7 +237,12 @@ def test_exact_targets_data_without_masks_and_the_preset_auto_are_refused(config
     assert "preset must be named with --task segments, got auto" in capsys.readouterr().err
 
 
-def test_the_command_line_gives_the_pyramid_the_papers_channels():
+def test_the_command_line_gives_the_pyramid_the_papers_channels_and_small_scenes_their_rate():
     assert cli.train_defaults(["train", "--task", "segments", "--preset", "paper"]).model.pyramid_channels == 128
     assert cli.train_defaults(["train", "--model.task=segments"]).model.pyramid_channels == 64
     assert cli.train_defaults(["train", "--preset", "paper"]).model.pyramid_channels == 256
+    rates = {
+        line: cli.train_defaults(["train", *line.split()]).optimizer.learning_rate
+        for line in ("--task segments", "--task detections", "--task segments --preset paper")
+    }
+    assert rates == {"--task segments": 0.2, "--task detections": 0.1, "--task segments --preset paper": 0.02}
