@@ -23,8 +23,8 @@ def warn_of_data(text: str) -> None:
 
 
 @contextlib.contextmanager
-def said_elsewhere() -> Iterator[None]:
-    """Logs nothing meanwhile: the same data are opened at another place, which says what is odd about them."""
+def without_messages() -> Iterator[None]:
+    """Logs nothing in a `with` block, for data that are opened twice: the other time says what is odd about them."""
     LOGGER.addFilter(_drop)
     try:
         yield

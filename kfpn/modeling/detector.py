@@ -231,9 +231,10 @@ def build_detector(
     Returns:
         A functional `keras.Model` with the attributes `class_names` and `category_ids`, tuples with one entry a label. Its
         output is a dict: boxes (B, D, 4) float32 yxyx in pixels of the input, scores (B, D) float32, labels (B, D) int32 in
-        0..K-1, num_detections (B,) int32. Rows past num_detections have zero boxes, zero scores and the label -1. The model looks at
-        images in the size that they have; `kfpn.predict` resizes them as its `input_config` says. With `mask=True` also masks (B, D, 28, 28) float32 in 0..1, each within its box,
-        zeros in empty rows; the attribute `pasting` is the rule by which `kfpn.paste_masks` puts them into the image.
+        0..K-1, num_detections (B,) int32. Rows past num_detections have zero boxes, zero scores and the label -1. With `mask=True`
+        also masks (B, D, 28, 28) float32 in 0..1, each within its box, zeros in empty rows; the attribute `pasting` is the rule by
+        which `kfpn.paste_masks` puts them into the image. The model looks at images in the size that they have; `kfpn.predict`
+        resizes them as its `input_config` says.
 
     Raises:
         ValueError: for a setting that does not exist or a value out of range, a model that has no maps at strides 4 to 32, or

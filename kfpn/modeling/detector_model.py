@@ -11,9 +11,6 @@ from kfpn.config.run import InputConfig, from_dict, to_dict
 FACTS = ("class_names", "category_ids", "thresholds")
 """Attributes that travel with the file, tuples with one entry a label; `input_config` and `model_config` travel as well."""
 
-_AXES = 4
-"""Of a batch of images."""
-
 
 @keras.saving.register_keras_serializable("kfpn")
 class DetectorModel(keras.Model):
@@ -49,7 +46,7 @@ class DetectorModel(keras.Model):
             ValueError: for one image without an axis of images.
         """
         shape = tuple(getattr(x, "shape", ()))
-        if len(shape) == _AXES - 1:
+        if len(shape) == 3:
             raise ValueError(
                 f"images must be (B, H, W, 3), got {shape}: write image[None], or kfpn.predict(detector, image), which resizes as in training"
             )

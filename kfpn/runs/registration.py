@@ -38,6 +38,7 @@ class TrainableFromFile:
         """Makes the model of a configuration."""
         import kfpn
 
+        # The name `kfpn.trainable` loads the module of the class. `runs` must not import `kfpn.training` itself.
         module = sys.modules[kfpn.trainable.__module__]
         return module.TrainableDetector.from_config(config)
 

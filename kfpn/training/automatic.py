@@ -13,7 +13,7 @@ from kfpn.config.run import Config
 from kfpn.data.data_facts import count_facts
 from kfpn.data.dataset_checks import check_training_set
 from kfpn.data.formats import run_name
-from kfpn.data.opening_warnings import said_elsewhere
+from kfpn.data.opening_warnings import without_messages
 from kfpn.data.own_split import open_run_sources
 from kfpn.data.record import Source
 from kfpn.training.machine import machine_facts
@@ -49,7 +49,7 @@ def auto_config(
     _require_known(config, options)
     # The choice needs where the data are and how they are split, but sizes that are given would not fit those not chosen yet.
     opening = with_settings(config, {name: value for name, value in options.items() if not isinstance(value, dict)})
-    with said_elsewhere():
+    with without_messages():
         source = open_run_sources(opening)[0] if isinstance(data, str) else data
         check_training_set(source)
     weights = None

@@ -5,6 +5,7 @@ import dataclasses
 import math
 import os
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from kfpn.config.checks import is_int
 from kfpn.config.tile_options import tiles_in_force
-from kfpn.data.opening_warnings import said_elsewhere
+from kfpn.data.opening_warnings import without_messages
 from kfpn.data.own_split import part_of
 from kfpn.data.record import Source
 from kfpn.data.tile_source import TileSource
@@ -53,15 +54,13 @@ class OfDetector(keras.callbacks.Callback):
             source: as `kfpn.dataset` takes it. Where it names the training data, their part to evaluate on is taken.
             batch_size: images that are padded together; None: that of the training data.
         """
-        model = self.trained
-        config = model.data_config
-        if config is None:
-            return open_data(source, model, batch_size, train=False, detector=model.detector)
-        if isinstance(source, str | os.PathLike) and os.fspath(source) == config.data:
-            with said_elsewhere():  # By `kfpn.dataset`.
-                return open_data(source, config, batch_size, train=False, detector=model.detector)
-        config = dataclasses.replace(config, val_share=None)
-        return open_data(source, config, batch_size, train=False, detector=model.detector)
+        model, config = self.trained, self.trained.data_config
+        trains_on_it = config is not None and isinstance(source, str | os.PathLike) and os.fspath(source) == config.data
+        if config is not None and not trains_on_it:
+            config = dataclasses.replace(config, val_share=None)  # That share was of the training data.
+        # What is odd about the training data was said when `kfpn.dataset` opened them.
+        with without_messages() if trains_on_it else nullcontext():
+            return open_data(source, config or model, batch_size, train=False, detector=model.detector)
 
 
 class _Detecting(OfDetector, abc.ABC):
@@ -96,7 +95,7 @@ class _Detecting(OfDetector, abc.ABC):
         self._tiles = tiles_in_force(None, data.config.input)
         source = TileSource(self._images, self._tiles) if self._tiles else self._images
         params = self.params or {}
-        # Keras shows a bar for these two; it stands still while images are looked at.
+        # With these values Keras shows its own bar, which does not move while images are evaluated: this pass shows another.
         self._pass = SourcePass(source, data.config, progress=params.get("verbose") in ("auto", 1))
         epochs = params.get("epochs") or 1
         compiled = worth_compiling(source, data.config, times=max(1, epochs // self.every))

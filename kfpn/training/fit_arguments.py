@@ -13,8 +13,8 @@ from kfpn.training.trained_network import take_labels
 
 LEFT_OUT = ("y", "sample_weight", "class_weight")
 """Arguments of Keras for models with targets of their own."""
-FIGURES = ("val_AP", "val_AR", "val_mask_AP", "val_mask_AR")
-"""How the names of figures in the logs begin."""
+WATCHED = ("val_AP", "val_AR", "val_mask_AP", "val_mask_AR")
+"""How the names in the logs begin that only `kfpn.callbacks.CocoAP` writes."""
 
 
 def named_arguments(method: str, *arguments: Any, **options: Any) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def require_order(callbacks: Any) -> None:
                 f"{type(before[0]).__name__} must stand behind {type(callback).__name__} in the list of callbacks, got it before: it watches "
                 f"{before[0].monitor}, which it would never see"
             )
-        if str(getattr(callback, "monitor", "")).startswith(FIGURES):
+        if str(getattr(callback, "monitor", "")).startswith(WATCHED):
             before.append(callback)
 
 

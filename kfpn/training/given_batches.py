@@ -32,6 +32,8 @@ EMPTY_ROW = {"gt_boxes": 0, "gt_labels": -1, "gt_crowd": False, "gt_has_mask": F
 """What has a row for each box -> the value of a row without one."""
 DARK = 3.0
 """Images of 0..255 whose largest value is below this are all but black: most likely they were divided by 255 or normalized."""
+CHECKED = "kfpn_checked"
+"""The attribute of data whose batches are checked already: `fit` hands its validation data to `evaluate`."""
 
 Check = Callable[[Mapping[str, Any]], None]
 
@@ -167,6 +169,7 @@ class CheckedBatches(keras.utils.PyDataset):
     def __init__(self, batches: keras.utils.PyDataset, check: Check):
         super().__init__(batches.workers, batches.use_multiprocessing, batches.max_queue_size)
         self.batches, self.check = batches, check
+        setattr(self, CHECKED, True)
 
     @property
     def num_batches(self) -> int | None:
@@ -198,7 +201,7 @@ def checked_batches(data: Any, num_classes: int) -> Any:
         ValueError: as `require_values`.
     """
     check = partial(require_values, num_classes=num_classes)
-    if hasattr(data, "class_names"):
+    if hasattr(data, "class_names") or hasattr(data, CHECKED):
         return data
     if isinstance(data, Mapping):
         check(data)
@@ -206,6 +209,7 @@ def checked_batches(data: Any, num_classes: int) -> Any:
         return CheckedBatches(data, check)
     elif isinstance(data, GeneratorType):
         return _checked_generator(data, check)
+    # A `tf.data.Dataset` is known by these names, because TensorFlow is not imported on other backends.
     elif type(data).__module__.startswith("tensorflow") and hasattr(data, "element_spec") and hasattr(data, "map"):
         return _checked_dataset(data, check)
     return data
@@ -247,4 +251,6 @@ def _checked_dataset(data: Any, check: Check) -> Any:
         with tf.control_dependencies([done]):
             return tf.nest.map_structure(tf.identity, element)
 
-    return data.map(looked_at, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    checked = data.map(looked_at, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    setattr(checked, CHECKED, True)
+    return checked

@@ -136,8 +136,7 @@ class TrainableDetector(keras.Model):
             ValueError: as `fit`.
         """
         given = named_arguments("evaluate", self, x, *arguments, **options)
-        if not options.get("_use_cached_eval_dataset"):  # Then `fit` has looked at it.
-            given |= taken_data(self.detector, given, "x")
+        given |= taken_data(self.detector, given, "x")
         with named_data_errors():
             return super().evaluate(**given)
 

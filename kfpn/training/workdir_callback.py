@@ -12,6 +12,7 @@ import keras
 
 from kfpn.config.run import Config
 from kfpn.evaluation.coco_figures import FIGURES, OF_MASKS
+from kfpn.runs.finite_weights import path_of_nonfinite
 from kfpn.runs.kept_backbone import with_written_backbone
 from kfpn.runs.own_folder import require_own_config
 from kfpn.runs.workdir import Workdir
@@ -130,16 +131,15 @@ class WorkDirectory(OfDetector):
 
     def _are_weights_finite(self, epoch: int) -> bool:
         """Tells whether all weights are finite; where not, ends the training with a warning."""
-        for variable in self.trained.network.submodels.weights_model.variables:
-            if not bool(keras.ops.all(keras.ops.isfinite(variable))):
-                warnings.warn(
-                    f"{variable.path} is not finite after epoch {epoch + 1}, so the training ends, and {self.workdir.weights.name} stays as "
-                    "it was: clip gradients (global_clipnorm=5.0) or lower the rate",
-                    stacklevel=3,
-                )
-                self.model.stop_training = True
-                return False
-        return True
+        bad = path_of_nonfinite(self.trained.network.submodels.weights_model.variables)
+        if bad is not None:
+            warnings.warn(
+                f"{bad} is not finite after epoch {epoch + 1}, so the training ends, and {self.workdir.weights.name} stays as it was: clip "
+                "gradients (global_clipnorm=5.0) or lower the rate",
+                stacklevel=3,
+            )
+            self.model.stop_training = True
+        return bad is None
 
 
 def _row_of_figures(logs: dict[str, Any]) -> dict[str, float]:

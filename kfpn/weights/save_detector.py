@@ -10,6 +10,7 @@ from kfpn.config.checks import require_local
 from kfpn.config.run import Config
 from kfpn.modeling.submodels import Submodels
 from kfpn.runs.atomic_files import write_aside
+from kfpn.runs.finite_weights import path_of_nonfinite
 from kfpn.runs.kept_backbone import KEPT, with_written_backbone
 from kfpn.runs.thresholds import weights_digest, write_thresholds
 from kfpn.runs.workdir import WEIGHTS, Workdir
@@ -86,8 +87,7 @@ def _require_free(folder: Workdir) -> None:
 
 
 def _require_finite(weights_model: keras.Model) -> None:
-    for variable in weights_model.variables:
-        if not bool(keras.ops.all(keras.ops.isfinite(variable))):
-            raise ValueError(
-                f"detector must have finite weights, got NaN or inf in {variable.path}: its training has failed"
-            )
+    if bad := path_of_nonfinite(weights_model.variables):
+        raise ValueError(
+            f"detector must have finite weights, got NaN or inf in {bad}: its training has failed, so save another one"
+        )

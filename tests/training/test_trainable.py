@@ -197,6 +197,7 @@ def test_a_model_that_was_saved_on_pytorch_is_compiled_on_every_backend():
     config = model.get_compile_config()
     config["optimizer"]["module"] = "keras.src.backend.torch.optimizers.torch_sgd"
     model.compile_from_config(config)
+    assert type(model.optimizer) is keras.optimizers.SGD
     assert (float(model.optimizer.learning_rate), model.optimizer.momentum) == (pytest.approx(0.03), 0.7)
 
 
