@@ -35,11 +35,11 @@ from kfpn.cli.options import (
     Visualize,
 )
 from kfpn.cli.report_command import Report
-from kfpn.cli.segment_options import for_segments, require_named_preset
+from kfpn.cli.segment_options import asks_for_segments, for_segments, require_named_preset, starts_segments
 from kfpn.cli.sheet_options import sheet_defaults
 from kfpn.config.checks import require_local
 from kfpn.config.mask_options import require_masks_for
-from kfpn.config.model import ModelConfig
+from kfpn.config.model import ModelConfig, Task
 from kfpn.config.presets import PRESETS, preset
 from kfpn.config.run import Config
 from kfpn.data.formats import run_name
@@ -213,7 +213,7 @@ def train_defaults(args: Sequence[str]) -> Config:
     init, data = option_value(args, "init"), option_value(args, "data")
     require_local("init", init)
     init = None if init == "None" else init
-    if is_automatic(option_value(args, "preset"), data):
+    if is_automatic(option_value(args, "preset"), data) and not starts_segments(args):
         require_named_preset(args)
         start = start_config(data or "shapes", init)
         return _with_minutes(dataclasses.replace(start, workdir=option_value(args, "workdir") or start.workdir), args)
@@ -226,7 +226,8 @@ def train_defaults(args: Sequence[str]) -> Config:
     if init and not _asks_for_help(args):
         from kfpn.weights.brought_settings import settings_of_weights
 
-        settings = settings_of_weights(init, option_value(args, "workdir") or config.workdir).settings
+        task: Task = "segments" if asks_for_segments(args) else "detections"
+        settings = settings_of_weights(init, option_value(args, "workdir") or config.workdir, task).settings
         config = dataclasses.replace(
             config,
             init=init,

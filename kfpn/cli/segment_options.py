@@ -8,14 +8,20 @@ from kfpn.cli.found_init import option_value
 from kfpn.config.run import Config
 from kfpn.config.segment_settings import SEGMENT_CHANNELS, require_none_given
 
-SHAPES_RATE = 0.2
-"""Learning rate of segments with the preset `shapes`; detectors have .1. After 900 steps AR@100 was .387 with .1, .396 with .3 and .364
-with .5; docs/segments.md has longer runs."""
+RATES = {"shapes": 0.2, "paper": 0.03}
+"""Preset -> learning rate of segments; detectors have .1 and .02. With `shapes`, AR@100 after 900 steps was .387 with .1, .396 with .3 and
+.364 with .5; docs/segments.md has longer runs. That of `paper` is from the paper's appendix B."""
 
 
 def asks_for_segments(args: Sequence[str]) -> bool:
     """Tells whether the line trains what proposes segments."""
     return "segments" in (option_value(args, "task"), option_value(args, "model.task"))
+
+
+def starts_segments(args: Sequence[str]) -> bool:
+    """Tells whether the line trains segments from given weights and names no preset: then it takes `finetune`."""
+    given = option_value(args, "init") not in (None, "None")
+    return asks_for_segments(args) and given and option_value(args, "preset") is None
 
 
 def require_named_preset(args: Sequence[str]) -> None:
@@ -27,22 +33,21 @@ def require_named_preset(args: Sequence[str]) -> None:
     if asks_for_segments(args):
         raise ValueError(
             "preset must be named with --task segments, got auto, which chooses for detectors alone: --preset shapes is a small network "
-            "that learns from scratch (docs/segments.md)"
+            "that learns from scratch, and --init FILE starts from trained weights (docs/segments.md)"
         )
 
 
 def for_segments(config: Config, args: Sequence[str]) -> Config:
     """Returns what a line starts from.
 
-    With segments the pyramid has the paper's 128 channels, or fewer, and `shapes` the rate that segments learn best with there.
+    With segments the pyramid has the paper's 128 channels, or fewer, and two presets have another learning rate.
     """
     if not asks_for_segments(args):
         return config
     channels = min(config.model.pyramid_channels, SEGMENT_CHANNELS)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, pyramid_channels=channels))
-    if config.preset != "shapes":
-        return config
-    return dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, learning_rate=SHAPES_RATE))
+    rate = RATES.get(config.preset, config.optimizer.learning_rate)
+    return dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, learning_rate=rate))
 
 
 def require_left_out(command: Any, names: Sequence[str]) -> None:

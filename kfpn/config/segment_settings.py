@@ -77,7 +77,6 @@ def check_segment_run(config: Any) -> None:
         return
     for name, value, off in (
         ("proposals", config.proposals, "it is for Fast R-CNN, which has an RPN's proposals"),
-        ("init", config.init, "weights to start from can't be loaded into a segmenter yet"),
         ("input.tile", config.input.tile, "segments are not looked for in tiles yet"),
     ):
         if value:

@@ -213,8 +213,12 @@ def load_network(workdir: str | os.PathLike) -> keras.Model:
     return load_trained_detector(workdir) if task_of(workdir) == "detections" else load_segmenter(workdir)
 
 
-def load_segment_submodels(workdir: Workdir) -> "SegmentSubmodels":
+def load_segment_submodels(workdir: Workdir, weights: Path | None = None) -> "SegmentSubmodels":
     """Builds the submodels of what proposes segments in a work directory, with its weights.
+
+    Args:
+        workdir: the work directory.
+        weights: as for `load_submodels`.
 
     Raises:
         ValueError: naming the file, if config or weights can't be read or don't belong together.
@@ -222,7 +226,7 @@ def load_segment_submodels(workdir: Workdir) -> "SegmentSubmodels":
     from kfpn.modeling.segment_submodels import build_segment_submodels
 
     submodels = build_segment_submodels(workdir.read_config().model)
-    _load_weights(submodels.weights_model, workdir, workdir.weights)
+    _load_weights(submodels.weights_model, workdir, weights or workdir.weights)
     return submodels
 
 

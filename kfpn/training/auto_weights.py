@@ -9,6 +9,7 @@ from kfpn.training.distribution.cluster import Cluster
 from kfpn.training.progress import say
 from kfpn.weights.auto_init import AUTO, auto_init
 from kfpn.weights.built_detector import SETTINGS_THAT_MUST_MATCH, mismatched_settings
+from kfpn.weights.fitted_segments import BACKBONE_SETTINGS
 from kfpn.weights.identify import read_trained_weights
 
 
@@ -29,11 +30,13 @@ def config_with_found_init(config: Config, cluster: Cluster) -> Config:
     weights = auto_init(model.backbone, config.workdir, cluster.index, cluster.several, model.mask, model.cascade)
     if weights is not None and not begun:  # A run that has begun fits, and its file may be gone.
         own = read_trained_weights(weights).model
-        sizes = ["backbone_width", "pyramid_channels", "head_width"]
+        names = [*SETTINGS_THAT_MUST_MATCH, "backbone_width", "pyramid_channels", "head_width"]
         if own.get("mask"):
-            sizes.append("mask_channels")
+            names.append("mask_channels")
+        if model.task == "segments":  # The rest may be another one, and then stays fresh.
+            names = [*BACKBONE_SETTINGS, "backbone_width"]
         built = {**vars(config.model), "mask_channels": channels_of_masks(config.model)}
-        if other := mismatched_settings((*SETTINGS_THAT_MUST_MATCH, *sizes), built, own):
+        if other := mismatched_settings(names, built, own):
             say(f"init auto: {weights} does not fit, it needs {', '.join(other)}; starts from random weights")
             weights = None
     return replace(config, init=weights)

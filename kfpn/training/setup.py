@@ -81,7 +81,7 @@ def build_trainee(setup: Setup) -> Trainee:
     with setup.backend.scope():
         # What does not train is settled before the optimizer is made, which then has no variables of it.
         submodels = build_network(config)
-        if (initial := setup.initial_weights) is not None and isinstance(submodels, Submodels):
+        if (initial := setup.initial_weights) is not None:
             # This comes before the optimizer, because its moving average starts from the weights.
             assign_weights(initial, submodels, vars(config.model), setup.data.source.class_names)
             say("; ".join([f"starts from {initial.path}: {initial.kind}", *all_notes(initial, config.model)]))

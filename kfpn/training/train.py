@@ -118,7 +118,9 @@ def _open(
     config = with_precision(config, workdir, cluster)
     backend = backend.with_devices(config)
     # A run that goes on has its own weights: the file that it began with may be gone.
-    initial_weights = read_trained_weights(config.init) if config.init and not workdir.has_checkpoints() else None
+    initial_weights = None
+    if config.init and not workdir.has_checkpoints():
+        initial_weights = read_trained_weights(config.init, config.model.task)
     if not config.init:
         warn_of_frozen_weights(config)
     if cluster.is_chief and not workdir.has_checkpoints():

@@ -24,6 +24,7 @@ from kfpn.weights.built_detector import (
     variables_of,
 )
 from kfpn.weights.fitted_heads import fit_heads
+from kfpn.weights.fitted_segments import BACKBONE_SETTINGS, SETTINGS_TO_MENTION, fit_segments, is_segmenter
 from kfpn.weights.hubs import downloaded_folder
 from kfpn.weights.identify import PathLike, read_trained_weights
 from kfpn.weights.makers.foreign_arrays import foreign_shape, raise_mismatches
@@ -35,7 +36,9 @@ def load_weights(model: keras.Model, source: PathLike, class_names: Sequence[str
     """Loads weights that were trained here or elsewhere into a detector, all of them or none.
 
     Args:
-        model: of `build_detector`, or `Submodels`.
+        model: of `build_detector` or `build_segmenter`, or `Submodels`. What proposes segments takes the backbone of any weights, the
+            pyramid of those that have the same, and heads of those that were trained with `--task segments`. A warning says what is
+            not taken.
         source: a file, a work directory or a name of `list_pretrained()`, see `read_trained_weights`.
         class_names: the names of the model's labels, in order. With them, each class's part of the predictor (class
             logits and box deltas) is taken by name, if the weights have all of these classes. Without them, or if a
@@ -48,7 +51,7 @@ def load_weights(model: keras.Model, source: PathLike, class_names: Sequence[str
         ValueError: if the source can't be read (see `read_trained_weights`), the model was built with settings that these
             weights do not work with, or a tensor is missing, left over or of another shape. The model is then as it was.
     """
-    trained = read_trained_weights(source)
+    trained = read_trained_weights(source, "segments" if is_segmenter(variables_of(model)) else "detections")
     assign_weights(trained, model, built_settings(model), class_names)
     _warn_of_notes(trained)
     return trained
@@ -67,7 +70,7 @@ def assign_weights(
 
     Args:
         trained: from `read_trained_weights`.
-        model: a detector, its `Submodels` or their `weights_model`.
+        model: a detector or what proposes segments, its submodels or their `weights_model`.
         settings: the fields of `ModelConfig` that the model was built with.
         class_names: the names of the model's labels, see `load_weights`.
 
@@ -75,14 +78,17 @@ def assign_weights(
         ValueError: see `load_weights`.
     """
     variables = variables_of(model)
-    if "head_logits/bias" not in variables or not _backbone_keys(variables, trained):
+    if not ((segments := is_segmenter(variables)) or "head_logits/bias" in variables) or not _backbone_keys(
+        variables, trained
+    ):
         raise ValueError(f"model must be a detector of kfpn.build_detector, got {model.name}, which lacks its layers")
-    classes = int(variables["head_logits/bias"].shape[0]) - 1
-    if class_names is not None and len(class_names) != classes:
-        raise ValueError(f"class_names must be {classes}, one a class, got {len(class_names)}")
-    _check_settings(trained, settings)
+    if segments:
+        _check_settings(trained, settings, BACKBONE_SETTINGS, SETTINGS_TO_MENTION)
+    else:
+        _check_classes(variables, class_names)
+        _check_settings(trained, settings, SETTINGS_THAT_MUST_MATCH, SETTINGS_THAT_MAY_DIFFER)
     tensors = dict(trained.tensors)
-    fresh = _fresh_variables(trained, variables, tensors, class_names)
+    fresh = _fresh_variables(trained, variables, tensors, settings, class_names)
     _check_tensors(trained.path, tensors, variables, fresh)
     for key, tensor in tensors.items():
         variables[key].assign(np.ascontiguousarray(tensor.value, np.float32))
@@ -93,12 +99,20 @@ def _backbone_keys(keys: Iterable[str], trained: TrainedWeights) -> set[str]:
     return {key for key in keys if key.split("/")[0].split("_")[0] in stages}
 
 
-def _check_settings(trained: TrainedWeights, settings: Mapping[str, Any]) -> None:
+def _check_classes(variables: Mapping[str, Any], class_names: Sequence[str] | None) -> None:
+    classes = int(variables["head_logits/bias"].shape[0]) - 1
+    if class_names is not None and len(class_names) != classes:
+        raise ValueError(f"class_names must be {classes}, one a class, got {len(class_names)}")
+
+
+def _check_settings(
+    trained: TrainedWeights, settings: Mapping[str, Any], must_match: Sequence[str], may_differ: Sequence[str]
+) -> None:
     """Raises if a setting makes the weights useless, and warns of one that may be changed on purpose."""
     unused = find_backbone(trained.model["backbone"]).unused_settings(trained.model["backbone"])
     own = {name: value for name, value in trained.model.items() if name not in unused}
-    useless = mismatched_settings(SETTINGS_THAT_MUST_MATCH, settings, own)
-    changed = mismatched_settings(SETTINGS_THAT_MAY_DIFFER, settings, own)
+    useless = mismatched_settings(must_match, settings, own)
+    changed = mismatched_settings(may_differ, settings, own)
     if useless:
         raise ValueError(
             f"{trained.path}: the model must be built as these weights were trained, with {', '.join(useless)}. "
@@ -129,12 +143,17 @@ def _fresh_variables(
     trained: TrainedWeights,
     variables: Mapping[str, Any],
     tensors: dict[str, Tensor],
+    settings: Mapping[str, Any],
     class_names: Sequence[str] | None,
 ) -> set[str]:
     """Fits `tensors` in place to the model's heads and classes, and returns the keys of the variables that stay as they are."""
+    segments = is_segmenter(variables)
     if not trained.is_detector:
-        warnings.warn(f"{trained.path} is a backbone: pyramid, RPN and heads are left fresh", stacklevel=4)
+        rest = "pyramid and heads of windows" if segments else "pyramid, RPN and heads"
+        warnings.warn(f"{trained.path} is a backbone: {rest} are left fresh", stacklevel=4)
         return variables.keys() - _backbone_keys(variables, trained)
+    if segments:
+        return fit_segments(trained, variables, tensors, settings)
     return fit_heads(trained, variables, tensors, class_names)
 
 

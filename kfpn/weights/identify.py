@@ -10,7 +10,8 @@ import keras
 import numpy as np
 
 from kfpn.config.checks import require_local
-from kfpn.runs.load import load_submodels, require_trained
+from kfpn.config.model import Task
+from kfpn.runs.load import load_segment_submodels, load_submodels, require_trained, task_of
 from kfpn.runs.workdir import WEIGHTS, Workdir
 from kfpn.weights.application_weights import is_application, read_application
 from kfpn.weights.built_detector import variables_of
@@ -27,13 +28,14 @@ WRAPPERS = ("model", "state_dict", "model_state_dict", "blobs")
 """Keys under which training scripts keep the arrays in their files."""
 
 
-def read_trained_weights(source: PathLike) -> TrainedWeights:
+def read_trained_weights(source: PathLike, task: Task = "detections") -> TrainedWeights:
     """Reads weights, and tells by their content which network they belong to.
 
     Args:
         source: a file (PyTorch, safetensors, detectron2's or Caffe2's pickle, HDF5 of keras.applications), a work directory
             or the `.weights.h5` in one, or a name of `list_pretrained()`, which is downloaded once, or `kfpn:small`, which
             ships with the package, or a backbone `keras:NAME` of keras.applications, with the ImageNet weights that Keras downloads.
+        task: of the network that takes them. Weights that were trained with `--task segments` fit no detector.
 
     Raises:
         ValueError: with the file's name, if it can't be read, is damaged or unsafe, is of an unknown kind, or its tensors
@@ -47,14 +49,14 @@ def read_trained_weights(source: PathLike) -> TrainedWeights:
         return read_application(text)
     path = fetch(text) if ":" in text and not os.path.exists(text) else Path(text)
     if path.is_dir():
-        return _read_own(path / WEIGHTS)
+        return _read_own(path / WEIGHTS, task)
     if path.suffix == ".keras" and path.exists():
         raise ValueError(
             f"{path}: must be a file of weights or a work directory, got a whole Keras model: load it with "
             f"keras.models.load_model({str(path)!r})"
         )
     if path.name.endswith(".weights.h5") and (path.parent / "config.json").exists():
-        return _read_own(path)
+        return _read_own(path, task)
     return _read_foreign(read_file(path))
 
 
@@ -100,11 +102,13 @@ def _with_known_epsilon(trained: TrainedWeights) -> TrainedWeights:
     return trained
 
 
-def _read_own(weights: Path) -> TrainedWeights:
+def _read_own(weights: Path, task: Task) -> TrainedWeights:
     workdir = Workdir(weights.parent)
-    require_trained(workdir, weights, rpn=False)
-    submodels = load_submodels(workdir, weights)
+    own = task_of(workdir.path)
+    require_trained(workdir, weights, rpn=False, task="detections" if task == "detections" else own)
+    submodels = load_submodels(workdir, weights) if own == "detections" else load_segment_submodels(workdir, weights)
     config = workdir.read_config()
+    network = f"kfpn Faster R-CNN {config.model.backbone} FPN, {config.model.num_classes} classes"
     class_names, category_ids = workdir.read_classes()
     tensors = {
         key: Tensor(key, keras.ops.convert_to_numpy(variable), tuple(variable.shape))
@@ -112,7 +116,7 @@ def _read_own(weights: Path) -> TrainedWeights:
     }
     return TrainedWeights(
         path=str(weights),
-        kind=f"kfpn Faster R-CNN {config.model.backbone} FPN, {config.model.num_classes} classes",
+        kind=network if own == "detections" else f"kfpn segments {config.model.backbone} FPN",
         model=dict(vars(config.model)),
         sampling=dict(vars(config.sampling)),
         tensors=tensors,

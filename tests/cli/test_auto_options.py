@@ -297,7 +297,7 @@ def test_in_python_an_option_about_masks_needs_masks_too(photos):
 def test_weights_keep_their_network(opened, photos, tmp_path, monkeypatch):
     trained = dataclasses.replace(preset("shapes").model, num_classes=3, anchor_sizes=(8.0, 16.0, 32.0, 64.0, 128.0))
     begun(tmp_path / "weights", dataclasses.replace(preset("shapes"), model=trained))
-    monkeypatch.setattr("kfpn.training.train.read_trained_weights", lambda init: None)
+    monkeypatch.setattr("kfpn.training.train.read_trained_weights", lambda init, task: None)
     config = opened("--data", photos, "--init", tmp_path / "weights", "--model.score-threshold", ".2")
     assert config.model == dataclasses.replace(trained, num_classes=1, score_threshold=0.2)
     assert (config.input, config.sampling) == (preset("shapes").input, preset("shapes").sampling)
