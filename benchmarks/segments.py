@@ -118,12 +118,15 @@ def measure(row: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def add_times(rows: Sequence[dict[str, Any]]) -> None:
     """Measures the time of an image in all rows, which take turns, and adds it to them as `ms`: resizing, network and merging."""
+    import tensorflow as tf
+
     from kfpn.data.image import load_image
     from kfpn.inference.evaluate_segments import open_segment_pass
     from kfpn.inference.segment_pyramid import SegmentPyramid
     from kfpn.runs.load import load_segmenter
     from kfpn.runs.workdir import Workdir
 
+    tf.get_logger().setLevel("ERROR")  # An image pyramid has many sizes, of each of which TensorFlow says that it is new.
     image = load_image(open_segment_pass(rows[0]["workdir"]).source[0])
     pyramids = [
         SegmentPyramid(
