@@ -10,8 +10,8 @@ from kfpn.config.auto_draft import as_option, nested, with_settings
 from kfpn.config.auto_facts import WeightFacts
 from kfpn.config.auto_numbers import SHIPPED
 from kfpn.config.auto_rules import CHOSEN
-from kfpn.config.mask_options import require_masks_for
 from kfpn.config.run import Config
+from kfpn.config.unused_options import require_used
 
 Parse = Callable[[Config], Config]
 """Parses the line, with the defaults that are given."""
@@ -86,7 +86,7 @@ def parse_automatic(args: Sequence[str], start: Config, parse: Parse) -> Config 
     base = with_settings(start, weights.settings) if weights else start
     config = parse(_permissive(base, args))
     given = given_options(args, config)
-    require_masks_for(given, config)
+    require_used(given, config)
 
     def complete(settings: Mapping[str, Any]) -> Config:
         return parse(with_settings(base, settings, nested(given)))

@@ -38,10 +38,10 @@ from kfpn.cli.report_command import Report
 from kfpn.cli.segment_options import for_segments, require_named_preset
 from kfpn.cli.sheet_options import sheet_defaults
 from kfpn.config.checks import require_local
-from kfpn.config.mask_options import require_masks_for
 from kfpn.config.model import ModelConfig
 from kfpn.config.presets import PRESETS, preset
 from kfpn.config.run import Config
+from kfpn.config.unused_options import require_used
 from kfpn.data.formats import run_name
 from kfpn.data.out_of_memory import is_out_of_memory
 from kfpn.runs.command_start import command_under_way
@@ -133,7 +133,7 @@ def _parse(args: list[str]) -> Command:
         # The defaults of the network are those of the checkpoint, so the line is parsed once more.
         command = _parse_once(args, model_config(read_trained_weights(command.source)), start)
     if isinstance(command, Config):
-        require_masks_for(given_options(args, command), command)
+        require_used(given_options(args, command), command)
     return command
 
 

@@ -8,8 +8,8 @@ from kfpn.config.auto_draft import nested, with_settings
 from kfpn.config.auto_facts import Facts, WeightFacts
 from kfpn.config.auto_numbers import SHIPPED
 from kfpn.config.auto_rules import Choices, choose_settings
-from kfpn.config.mask_options import require_masks_for
 from kfpn.config.run import Config
+from kfpn.config.unused_options import require_used
 from kfpn.data.data_facts import count_facts
 from kfpn.data.dataset_checks import check_training_set
 from kfpn.data.formats import run_name
@@ -47,6 +47,11 @@ def auto_config(
     options = nested(given or {})
     config = start_config(data if isinstance(data, str) else data.name, init)
     _require_known(config, options)
+    if options.get("model", {}).get("task") == "segments":
+        raise ValueError(
+            "given must leave out model.task segments: these rules choose for detectors alone; kfpn.preset('shapes') is a start for segments "
+            "(docs/segments.md)"
+        )
     # The choice needs where the data are and how they are split, but sizes that are given would not fit those not chosen yet.
     opening = with_settings(config, {name: value for name, value in options.items() if not isinstance(value, dict)})
     with without_messages():
@@ -59,7 +64,7 @@ def auto_config(
         weights = settings_of_weights(init, opening.workdir)
     choices = choose_for_run(opening, source, weights, given or {})
     complete = with_settings(config, weights.settings if weights else {}, choices.settings, options)
-    require_masks_for(given or {}, complete)
+    require_used(given or {}, complete)
     return complete
 
 
