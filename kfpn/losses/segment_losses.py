@@ -17,8 +17,8 @@ NOISE = "segments"
 
 
 def positive_windows(sampling: SamplingConfig) -> int:
-    """Returns P: in the first P rows of a sample of windows stand all positives. It is at least 1, so that no shape is empty."""
-    return max(1, int(sampling.segment_batch * sampling.segment_positive_fraction))
+    """Returns P: in the first P rows of a sample of windows stand all positives. It is at least 1, see `SamplingConfig`."""
+    return int(sampling.segment_batch * sampling.segment_positive_fraction)
 
 
 def segment_noise_shapes(config: Config, height: int, width: int, max_boxes: int) -> dict[str, tuple[int]]:

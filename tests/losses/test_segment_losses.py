@@ -188,7 +188,12 @@ def test_scores_are_drawn_to_1_at_positives_and_masks_to_the_cells_of_the_object
 def test_at_most_a_quarter_of_the_sample_is_positive():
     assert positive_windows(SAMPLING) == 4
     assert positive_windows(SamplingConfig()) == 32
-    assert positive_windows(SamplingConfig(segment_batch=2)) == 1
+    # A sample without a place for a positive would never learn a mask.
+    assert positive_windows(SamplingConfig(segment_batch=4)) == 1
+    with pytest.raises(
+        ValueError, match=r"segment_positive_fraction must give at least one of the 3 windows .* got 0.25"
+    ):
+        SamplingConfig(segment_batch=3)
 
 
 def test_padding_changes_no_loss():
