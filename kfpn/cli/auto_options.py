@@ -6,12 +6,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from kfpn.cli.report_command import report_on_training
+from kfpn.cli.segment_options import task_of_line
 from kfpn.config.auto_draft import as_option, nested, with_settings
 from kfpn.config.auto_facts import WeightFacts
 from kfpn.config.auto_numbers import SHIPPED
 from kfpn.config.auto_rules import CHOSEN
-from kfpn.config.mask_options import require_masks_for
 from kfpn.config.run import Config
+from kfpn.config.unused_options import require_used
 
 Parse = Callable[[Config], Config]
 """Parses the line, with the defaults that are given."""
@@ -82,11 +83,11 @@ def parse_automatic(args: Sequence[str], start: Config, parse: Parse) -> Config 
     if start.init and start.init != SHIPPED:  # The rules know the network of these weights.
         from kfpn.weights.brought_settings import settings_of_weights
 
-        weights = settings_of_weights(start.init, start.workdir)
+        weights = settings_of_weights(start.init, start.workdir, task_of_line(args))
     base = with_settings(start, weights.settings) if weights else start
     config = parse(_permissive(base, args))
     given = given_options(args, config)
-    require_masks_for(given, config)
+    require_used(given, config)
 
     def complete(settings: Mapping[str, Any]) -> Config:
         return parse(with_settings(base, settings, nested(given)))

@@ -35,13 +35,13 @@ from kfpn.cli.options import (
     Visualize,
 )
 from kfpn.cli.report_command import Report
-from kfpn.cli.segment_options import asks_for_segments, for_segments, require_named_preset, starts_segments
+from kfpn.cli.segment_options import for_segments, task_of_line
 from kfpn.cli.sheet_options import sheet_defaults
 from kfpn.config.checks import require_local
-from kfpn.config.mask_options import require_masks_for
-from kfpn.config.model import ModelConfig, Task
+from kfpn.config.model import ModelConfig
 from kfpn.config.presets import PRESETS, preset
 from kfpn.config.run import Config
+from kfpn.config.unused_options import require_used
 from kfpn.data.formats import run_name
 from kfpn.data.out_of_memory import is_out_of_memory
 from kfpn.runs.command_start import command_under_way
@@ -133,7 +133,7 @@ def _parse(args: list[str]) -> Command:
         # The defaults of the network are those of the checkpoint, so the line is parsed once more.
         command = _parse_once(args, model_config(read_trained_weights(command.source)), start)
     if isinstance(command, Config):
-        require_masks_for(given_options(args, command), command)
+        require_used(given_options(args, command), command)
     return command
 
 
@@ -206,15 +206,14 @@ def train_defaults(args: Sequence[str]) -> Config:
         args: the command line; only `--preset`, `--data`, `--init`, `--mask`, `--task`, `--workdir`, `--minutes` and `--steps` are looked at.
 
     Raises:
-        ValueError: for weights that can't be read, for both minutes and steps, and for segments without a preset.
+        ValueError: for weights that can't be read, and for both minutes and steps.
     """
     if args[:1] != ["train"]:
         return preset("shapes")
     init, data = option_value(args, "init"), option_value(args, "data")
     require_local("init", init)
     init = None if init == "None" else init
-    if is_automatic(option_value(args, "preset"), data) and not starts_segments(args):
-        require_named_preset(args)
+    if is_automatic(option_value(args, "preset"), data):
         start = start_config(data or "shapes", init)
         return _with_minutes(dataclasses.replace(start, workdir=option_value(args, "workdir") or start.workdir), args)
     name = option_value(args, "preset") or ("finetune" if init else "shapes")
@@ -226,8 +225,8 @@ def train_defaults(args: Sequence[str]) -> Config:
     if init and not _asks_for_help(args):
         from kfpn.weights.brought_settings import settings_of_weights
 
-        task: Task = "segments" if asks_for_segments(args) else "detections"
-        settings = settings_of_weights(init, option_value(args, "workdir") or config.workdir, task).settings
+        workdir = option_value(args, "workdir") or config.workdir
+        settings = settings_of_weights(init, workdir, task_of_line(args)).settings
         config = dataclasses.replace(
             config,
             init=init,

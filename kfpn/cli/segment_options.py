@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kfpn.cli.found_init import option_value
+from kfpn.config.model import Task
 from kfpn.config.run import Config
 from kfpn.config.segment_settings import SEGMENT_CHANNELS, require_none_given
 
@@ -13,28 +14,9 @@ RATES = {"shapes": 0.2, "paper": 0.03}
 .364 with .5; docs/segments.md has longer runs. That of `paper` is from the paper's appendix B."""
 
 
-def asks_for_segments(args: Sequence[str]) -> bool:
-    """Tells whether the line trains what proposes segments."""
-    return "segments" in (option_value(args, "task"), option_value(args, "model.task"))
-
-
-def starts_segments(args: Sequence[str]) -> bool:
-    """Tells whether the line trains segments from given weights and names no preset: then it takes `finetune`."""
-    given = option_value(args, "init") not in (None, "None")
-    return asks_for_segments(args) and given and option_value(args, "preset") is None
-
-
-def require_named_preset(args: Sequence[str]) -> None:
-    """Checks, for a line that takes the preset `auto`, that it trains a detector: `auto` chooses for nothing else.
-
-    Raises:
-        ValueError: for segments.
-    """
-    if asks_for_segments(args):
-        raise ValueError(
-            "preset must be named with --task segments, got auto, which chooses for detectors alone: --preset shapes is a small network "
-            "that learns from scratch, and --init FILE starts from trained weights (docs/segments.md)"
-        )
+def task_of_line(args: Sequence[str]) -> Task:
+    """Returns what the network of a line gives: segments, or detections."""
+    return "segments" if "segments" in (option_value(args, "task"), option_value(args, "model.task")) else "detections"
 
 
 def for_segments(config: Config, args: Sequence[str]) -> Config:
@@ -42,7 +24,7 @@ def for_segments(config: Config, args: Sequence[str]) -> Config:
 
     With segments the pyramid has the paper's 128 channels, or fewer, and two presets have another learning rate.
     """
-    if not asks_for_segments(args):
+    if task_of_line(args) == "detections":
         return config
     channels = min(config.model.pyramid_channels, SEGMENT_CHANNELS)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, pyramid_channels=channels))

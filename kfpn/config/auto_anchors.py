@@ -25,7 +25,7 @@ def choose_anchors(draft: Draft, facts: Facts) -> None:
     if facts.weights is not None and facts.weights.is_detector:
         draft.note("anchors", f"as the weights bring them: they overlap {_shares(before)}")
         return
-    boxes, images = _sides_in_network(facts, *size)
+    boxes, images = sides_in_network(facts, *size)
     strides = _strides(draft)
     long = _share_of_long(boxes)
     # The RPN of the weights in the package has three anchors a cell.
@@ -58,13 +58,13 @@ def overlaps_of_held(draft: Draft, facts: Facts, short: float, long: float) -> n
     Returns:
         (M,) float64, of the M boxes of the facts.
     """
-    boxes, images = _sides_in_network(facts, short, long)
+    boxes, images = sides_in_network(facts, short, long)
     strides = _strides(draft)
     return best_overlaps(boxes, images, _sizes(draft, strides), strides, draft["model.aspect_ratios"])
 
 
-def _sides_in_network(facts: Facts, short: float, long: float) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the boxes and their images' sizes in pixels of the network's input."""
+def sides_in_network(facts: Facts, short: float, long: float) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the boxes (M, 4) and their images' sizes (M, 2), in pixels of the network's input."""
     sizes = facts.data.box_image_sizes.astype(np.float64)
     scale = np.minimum(short / sizes.min(axis=1), long / sizes.max(axis=1))[:, None]
     return facts.data.boxes.astype(np.float64) * scale, sizes * scale

@@ -30,6 +30,14 @@ RATIOS, MORE_RATIOS = (0.5, 1.0, 2.0), (0.25, 0.5, 1.0, 2.0, 4.0)
 CANONICAL = 1.75
 """canonical_size is so many times the anchor of P4: 224 / 128 in the paper, 75 / 40 in the preset shapes."""
 
+# Segments.
+SIZE_QUANTILE = 0.1
+"""The size of the finest level is the larger side that this share of the objects is below; each further level has twice the size."""
+LEAST_SIZE, MOST_SIZE = 8.0, 32.0
+"""Sizes of the finest level, in pixels: two of its cells, and the paper's."""
+RATES_OF_SEGMENTS = {4: 0.2, 16: 0.03}
+"""Reference batch of a network -> learning rate: that of the preset shapes with task segments, and the paper's (appendix B)."""
+
 # Batch.
 CPU_BATCH = 4
 """The preset shapes: batch norm needs several images, and the number of steps counts most."""

@@ -12,9 +12,11 @@ from kfpn.config.auto_anchors import choose_anchors
 from kfpn.config.auto_draft import ChoiceLine, Draft, nested
 from kfpn.config.auto_facts import Facts
 from kfpn.config.auto_input import choose_input
+from kfpn.config.auto_segments import are_segments, choose_segment_sizes, of_segments
 from kfpn.config.backbone_names import is_keras_model
 from kfpn.config.fast_precision import fast_precision
 from kfpn.config.run import Config
+from kfpn.config.unused_options import OF_DETECTORS
 
 CHOSEN = frozenset(
     (
@@ -57,10 +59,13 @@ def choose_settings(facts: Facts, given: Mapping[str, Any] | None = None) -> Cho
     _choose_batch(draft, facts)
     _choose_norm(draft, facts)
     _choose_shipped_weights(draft, facts)
-    choose_anchors(draft, facts)
-    _choose_detections(draft, facts)
-    _choose_rois(draft, facts)
-    _choose_repeats(draft, facts)
+    if are_segments(draft):
+        choose_segment_sizes(draft, facts)
+    else:
+        choose_anchors(draft, facts)
+        _choose_detections(draft, facts)
+        _choose_rois(draft, facts)
+        _choose_repeats(draft, facts)
     _choose_steps(draft, facts, network)
     _choose_schedule(draft, facts)
     precision, reason = fast_precision(facts.machine)
@@ -83,6 +88,8 @@ def _base(facts: Facts) -> dict[str, Any]:
 def _choose_network(draft: Draft, facts: Facts) -> numbers.Network:
     of_random = numbers.LARGE if facts.machine.gpus and draft["init"] != numbers.SHIPPED else numbers.SMALL
     network = of_random if facts.weights is None else numbers.TRAINED
+    if are_segments(draft):
+        network = network._replace(settings=of_segments(network.settings, facts))
     settings = {name: value for name, value in network.settings.items() if not name.startswith("optimizer.")}
     if is_keras_model(draft["model.backbone"]):
         settings.pop("model.backbone_width", None)
@@ -141,7 +148,10 @@ def _choose_norm(draft: Draft, facts: Facts) -> None:
 def _choose_shipped_weights(draft: Draft, facts: Facts) -> None:
     if facts.weights is not None or facts.machine.gpus or draft["proposals"] is not None:
         return
-    if all(draft[name] == value for name, value in numbers.SHIPPED_NETWORK.items()):
+    needed = numbers.SHIPPED_NETWORK
+    if are_segments(draft):  # Heads, and what only they need, start fresh.
+        needed = {name: value for name, value in needed.items() if name not in OF_DETECTORS}
+    if all(draft[name] == value for name, value in needed.items()):
         draft.put(
             "weights",
             {"init": numbers.SHIPPED},

@@ -9,7 +9,7 @@ import tyro.conf
 from kfpn.config.backbone_settings import check_backbone
 from kfpn.config.checks import NOT_NEGATIVE, POSITIVE, SHARE, WHOLE_OR_NONE, check, is_int, one_of, positive, whole
 from kfpn.config.field_types import require_types
-from kfpn.config.segment_settings import check_segments
+from kfpn.config.segment_settings import check_segment_sizes, check_segments
 
 Pyramid = Literal["fpn", "bottom_up", "top_down", "finest", "c4", "c5"]
 Upsampling = Literal["nearest", "bilinear"]
@@ -201,6 +201,7 @@ class ModelConfig:
         check(self, "model.", "canonical_size", POSITIVE)
         check(self, "model.", "norm_epsilon min_proposal_size min_detection_size", NOT_NEGATIVE)
         self._check_pyramid()
+        check_segment_sizes(self)
         if self.cascade and self.pyramid == "c4":
             raise ValueError(
                 "model.cascade must be off with pyramid c4, got both: the box head of c4 is the last stage of the backbone, and there is one "

@@ -53,4 +53,9 @@ class SamplingConfig:
         check(self, "sampling.", "rpn_box_beta roi_box_beta", NOT_NEGATIVE)
         check(self, "sampling.", "mask_batch", WHOLE_OR_NONE)
         check(self, "sampling.", "segment_mask_weight", POSITIVE)
+        if int(min(self.segment_batch, 10**9) * self.segment_positive_fraction) < 1:
+            raise ValueError(
+                f"sampling.segment_positive_fraction must give at least one of the {self.segment_batch} windows of sampling.segment_batch, "
+                f"got {self.segment_positive_fraction:g}: without a positive no mask is learnt"
+            )
         check(self, "sampling.", "mask_targets", one_of(MaskTargets))

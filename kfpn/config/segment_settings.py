@@ -1,5 +1,6 @@
 """Checks the settings of networks that propose segments: their own fields, and what does not go with them."""
 
+import itertools
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -51,6 +52,20 @@ def check_segments(model: Any) -> None:
         )
     if model.pyramid == SINGLE_LEVEL_OF_SEGMENTS:
         _check_one_size(model)
+
+
+def check_segment_sizes(model: Any) -> None:
+    """Checks, with task segments, that each level of a `ModelConfig` is for larger objects than the one before it.
+
+    Raises:
+        ValueError: naming the sizes.
+    """
+    sizes = tuple(model.anchor_sizes)
+    if model.task == "segments" and any(larger <= size for size, larger in itertools.pairwise(sizes)):
+        raise ValueError(
+            f"model.anchor_sizes must rise with model.task segments, got {sizes}: a level has the objects of one size, and the next level "
+            "larger ones"
+        )
 
 
 def _check_one_size(model: Any) -> None:

@@ -8,7 +8,6 @@ import numpy as np
 from kfpn.data.annotations import AnnotatedSource
 from kfpn.data.object_counts import classes_of_images
 from kfpn.data.record import Source
-from kfpn.data.source_masks import have_masks
 
 _ALL_SHOWN = 24
 _MOST, _LEAST = 14, 6
@@ -71,7 +70,7 @@ def _mask_lines(source: AnnotatedSource) -> list[str]:
     masks = source.annotations.masks
     if masks is None:
         return []
-    if not have_masks(source):
+    if not masks.exists.any():
         return ["  masks: none, boxes alone"]
     has_mask, count = int(masks.exists.sum()), len(masks)
     without = (

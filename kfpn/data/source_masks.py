@@ -15,6 +15,7 @@ def boxes_alone(source: Any) -> str:
 
 
 def have_masks(source: Any) -> bool:
-    """Returns whether a source keeps annotations of which one or more have masks."""
-    masks = source.annotations.masks if isinstance(source, AnnotatedSource) else None
-    return masks is not None and bool(masks.exists.any())
+    """Returns whether a source keeps annotations of which one or more have masks; those of crowd, which teach and measure nothing, don't count."""
+    if not isinstance(source, AnnotatedSource) or source.annotations.masks is None:
+        return False
+    return bool((source.annotations.masks.exists & ~source.annotations.crowd).any())

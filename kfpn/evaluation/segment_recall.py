@@ -131,7 +131,10 @@ def rows_near_objects(record: Record, segments: Mapping[str, np.ndarray], rule: 
         return []
     truth = [masks.rle(int(index)) for index in objects]
     best = {name: value[:COUNT] for name, value in segments.items()}
-    places = places_near_objects(best, record.boxes[objects], coco_mask.area(truth), (record.height, record.width))
+    # The boxes of an annotation may be others than those of its mask; the masks are what is measured.
+    corners = coco_mask.toBbox(truth).reshape(-1, 4)[:, [1, 0, 3, 2]]
+    corners[:, 2:] += corners[:, :2]
+    places = places_near_objects(best, corners, coco_mask.area(truth), (record.height, record.width))
     if not len(places):
         return []
     rows = segment_rows(int(record.image_id), best, (record.height, record.width), rule, places)
@@ -150,7 +153,7 @@ def places_near_objects(
 
     Args:
         segments: of `original_segments`.
-        gt_boxes: (G, 4) float32 yxyx, of the objects.
+        gt_boxes: (G, 4) float yxyx, around the objects' masks.
         areas: (G,) pixels of the objects' masks.
         size: height and width of the image.
     """

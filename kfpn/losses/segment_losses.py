@@ -17,8 +17,8 @@ NOISE = "segments"
 
 
 def positive_windows(sampling: SamplingConfig) -> int:
-    """Returns P: in the first P rows of a sample of windows stand all positives. It is at least 1, so that no shape is empty."""
-    return max(1, int(sampling.segment_batch * sampling.segment_positive_fraction))
+    """Returns P: in the first P rows of a sample of windows stand all positives. It is at least 1, see `SamplingConfig`."""
+    return int(sampling.segment_batch * sampling.segment_positive_fraction)
 
 
 def segment_noise_shapes(config: Config, height: int, width: int, max_boxes: int) -> dict[str, tuple[int]]:
@@ -35,9 +35,9 @@ def segment_losses(
 ) -> dict:
     """Computes the losses of a batch: a pure function of weights, batch and noise.
 
-    The loss of scores is the mean binary cross-entropy over the sampled windows. That of masks is the mean over the cells of the
-    positives whose object has a mask, times `sampling.segment_mask_weight`. Windows are no part of what trains: which are positive
-    follows from the ground truth alone.
+    The loss of scores is the binary cross-entropy of the sampled windows, summed and divided by `sampling.segment_batch`, as that of the
+    RPN is: an image with fewer windows counts less. That of masks is the mean over the cells of the positives whose object has a mask,
+    times `sampling.segment_mask_weight`. Windows are no part of what trains: which are positive follows from the ground truth alone.
 
     Args:
         submodels: of `build_segment_submodels`; batch-norm statistics are updated in place.

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from kfpn.config.model import ModelConfig, default_class_names, named_classes
+from kfpn.config.unused_options import OF_SEGMENTS
 from kfpn.modeling.backbones import given_backbone
 from kfpn.modeling.detector_model import DetectorModel
 from kfpn.modeling.heads import find_head
@@ -245,6 +246,11 @@ def build_detector(
     if unknown:
         raise ValueError(
             f"build_detector settings must be fields of ModelConfig, got {unknown}; known: {sorted(known)}"
+        )
+    of_segments = {name for name in settings if f"model.{name}" in OF_SEGMENTS}
+    if unused := sorted(name for name in of_segments if settings[name] != getattr(ModelConfig, name)):
+        raise ValueError(
+            f"build_detector settings must be those of a detector, got {unused}: kfpn.build_segmenter takes them"
         )
     names = None if class_names is None else named_classes(class_names)
     if num_classes is None:

@@ -8,6 +8,7 @@ from keras import ops
 
 from kfpn.config.model import ModelConfig
 from kfpn.config.segment_settings import SEGMENT_CHANNELS
+from kfpn.config.unused_options import OF_DETECTORS
 from kfpn.modeling.backbones import given_backbone
 from kfpn.modeling.detector import ImageSizes
 from kfpn.modeling.detector_model import DetectorModel
@@ -19,7 +20,8 @@ from kfpn.ops.padding import valid_mask
 from kfpn.ops.segment_windows import CELLS, cell_counts, window_boxes, window_grids, window_patches
 
 FIXED = {"task", "num_classes", "mask", "cascade", "segment_windows", "segment_side"}
-"""Fields of `ModelConfig` that are no settings of `build_segmenter`: they have one value, or an argument of another name."""
+"""Fields of `ModelConfig` that are no settings of `build_segmenter`: they have one value, or an argument of another name. Neither are those
+of detectors alone."""
 
 
 @keras.saving.register_keras_serializable("kfpn")
@@ -249,10 +251,11 @@ def build_segmenter(
     Raises:
         ValueError: for a setting that does not exist or a value out of range, or a model that has no maps at strides 4 to 32.
     """
-    known = {field.name for field in dataclasses.fields(ModelConfig)} - FIXED
+    names = {field.name for field in dataclasses.fields(ModelConfig)} - FIXED
+    known = {name for name in names if f"model.{name}" not in OF_DETECTORS}
     if unknown := sorted(set(settings) - known):
         raise ValueError(
-            f"build_segmenter settings must be fields of ModelConfig, got {unknown}; known: {sorted(known)}"
+            f"build_segmenter settings must be fields of ModelConfig that segments have, got {unknown}; known: {sorted(known)}"
         )
     name, model, settings = given_backbone.opened(backbone, weights, {"pyramid_channels": SEGMENT_CHANNELS, **settings})
     config = ModelConfig(

@@ -8,8 +8,8 @@ from kfpn.config.auto_draft import nested, with_settings
 from kfpn.config.auto_facts import Facts, WeightFacts
 from kfpn.config.auto_numbers import SHIPPED
 from kfpn.config.auto_rules import Choices, choose_settings
-from kfpn.config.mask_options import require_masks_for
 from kfpn.config.run import Config
+from kfpn.config.unused_options import require_used
 from kfpn.data.data_facts import count_facts
 from kfpn.data.dataset_checks import check_training_set
 from kfpn.data.formats import run_name
@@ -56,10 +56,10 @@ def auto_config(
     if init not in (None, SHIPPED):  # The rules know the network of these weights.
         from kfpn.weights.brought_settings import settings_of_weights
 
-        weights = settings_of_weights(init, opening.workdir)
+        weights = settings_of_weights(init, opening.workdir, options.get("model", {}).get("task", "detections"))
     choices = choose_for_run(opening, source, weights, given or {})
     complete = with_settings(config, weights.settings if weights else {}, choices.settings, options)
-    require_masks_for(given or {}, complete)
+    require_used(given or {}, complete)
     return complete
 
 

@@ -13,7 +13,6 @@ from kfpn.cli.exports import EXPORTS
 from kfpn.cli.found_init import option_value
 from kfpn.cli.options import Benchmark, Evaluate, ImportWeights, LookAtData, Predict, Propose, ReplayNan, Visualize
 from kfpn.cli.report_command import Report
-from kfpn.cli.segment_options import starts_segments
 from kfpn.config.model import ModelConfig
 from kfpn.config.run import Config
 
@@ -84,8 +83,7 @@ def _without_init(words: list[str]) -> list[str]:
     if words[:1] != ["train"] or option_value(words, "init") is None:
         return words
     place = words.index("--init")
-    preset = ["--preset", "finetune"] if starts_segments(words) else []
-    return words[:place] + preset + words[place + 2 :]
+    return words[:place] + words[place + 2 :]
 
 
 def known_options() -> set[str]:

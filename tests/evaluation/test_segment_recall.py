@@ -76,6 +76,13 @@ def test_crowd_and_objects_without_a_mask_do_not_count():
     assert recall_of(record([]), segments([[0, 0, 9, 9]])) == dict.fromkeys(SEGMENT_RECALLS)
 
 
+def test_a_mask_that_reaches_beyond_its_objects_box_is_found_by_its_own_extent():
+    # The box is a quarter of the mask, as after a wrong scale.
+    outline = [[20, 10, 60, 10, 60, 50, 20, 50]]
+    recall = recall_of(record([[10, 20, 30, 40]], outlines=[outline]), segments([[10, 20, 50, 60]]))
+    assert recall["AR@100"] == 1.0
+
+
 def test_what_is_left_out_changes_no_figure():
     rng = np.random.default_rng(3)
     low = rng.uniform(0, 60, (12, 2))

@@ -57,6 +57,12 @@ def test_an_object_belongs_to_the_size_that_is_nearest_to_its_larger_side_in_log
     assert np.array(own)[0].tolist() == grids
 
 
+def test_of_two_sizes_that_are_equally_near_an_object_belongs_to_the_first():
+    config = segments(anchor_sizes=(16.0, 64.0, 256.0, 1024.0, 4096.0), segment_windows="5x5")
+    boxes = np.array([[[0, 0, 31, 9], [0, 0, 32, 9], [0, 0, 33, 9], [0, 0, 9, 128]]], "float32")
+    assert np.array(grids_of_objects(boxes, config))[0].tolist() == [P2, P2, P3, P3]
+
+
 def test_a_single_level_has_the_objects_within_half_an_octave_of_its_size_alone():
     config = segments(pyramid="c4", anchor_sizes=(40.0,), segment_windows="5x5")
     sides = [10, 28, 28.5, 40, 56, 57, 300]
@@ -188,7 +194,12 @@ def test_scores_are_drawn_to_1_at_positives_and_masks_to_the_cells_of_the_object
 def test_at_most_a_quarter_of_the_sample_is_positive():
     assert positive_windows(SAMPLING) == 4
     assert positive_windows(SamplingConfig()) == 32
-    assert positive_windows(SamplingConfig(segment_batch=2)) == 1
+    # A sample without a place for a positive would never learn a mask.
+    assert positive_windows(SamplingConfig(segment_batch=4)) == 1
+    with pytest.raises(
+        ValueError, match=r"segment_positive_fraction must give at least one of the 3 windows .* got 0.25"
+    ):
+        SamplingConfig(segment_batch=3)
 
 
 def test_padding_changes_no_loss():

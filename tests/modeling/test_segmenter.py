@@ -150,6 +150,11 @@ def test_windows_of_all_levels_share_their_weights():
         ),
         ({"segment_windows": "3x3"}, "model.segment_windows must be one of both, 5x5, 7x7, got '3x3'"),
         ({"segment_side": 0}, "model.segment_side must be an integer of at least 1, got 0"),
+        (
+            {"anchor_sizes": (32.0, 16.0, 64.0, 128.0, 256.0)},
+            r"model.anchor_sizes must rise with model.task segments, got \(32.0, 16.0, 64.0",
+        ),
+        ({"anchor_sizes": (32.0, 32.0, 64.0, 128.0, 256.0)}, r"model.anchor_sizes must rise with model.task segments"),
     ],
 )
 def test_settings_that_do_not_fit_are_named(changes, message):
@@ -162,8 +167,13 @@ def test_a_detector_is_not_built_from_settings_of_segments_nor_the_other_way_rou
         build_submodels(settings())
     with pytest.raises(ValueError, match=r"model.task must be segments for segments, got detections"):
         build_segment_submodels(tiny.config())
-    with pytest.raises(ValueError, match=r"build_segmenter settings must be fields of ModelConfig, got .'mask'"):
-        kfpn.build_segmenter(mask=True)
+    for unused in ({"mask": True}, {"score_threshold": 0.5}):
+        with pytest.raises(
+            ValueError, match=rf"build_segmenter settings must be fields of .*, got .'{next(iter(unused))}'"
+        ):
+            kfpn.build_segmenter(**unused)
+    with pytest.raises(ValueError, match=r"build_detector settings must be those of a detector, got .'segment_side'"):
+        kfpn.build_detector(segment_side=28)
     model = built()[2]
     with pytest.raises(ValueError, match=r"detector must be a model of kfpn.build_detector, got segmenter_fpn"):
         kfpn.trainable(model)

@@ -57,6 +57,17 @@ def test_of_a_source_that_was_opened_without_masks_it_is_said_how_to_read_them(n
     )
 
 
+@pytest.mark.parametrize("model", [{"mask": True}, {"task": "segments"}])
+def test_masks_of_crowd_alone_are_none_to_learn_from(names, tmp_path, model):
+    content = json.loads((tmp_path / "a.json").read_text())
+    of_crowd = {"iscrowd": 1, "segmentation": {"size": [20, 30], "counts": [0, 9, 591]}}
+    content["annotations"].append({"id": 2, "image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 9], **of_crowd})
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    config = Config(data=names[0], val_data=names[0], workdir=str(tmp_path / "run"), model=ModelConfig(**model))
+    with pytest.raises(ValueError, match=r"a.json must have objects with masks for --.*, got none"):
+        open_run_data(config, None, None)
+
+
 def test_validation_data_without_a_mask_are_warned_of(names, tmp_path):
     content = json.loads((tmp_path / "a.json").read_text())
     content["annotations"][0]["segmentation"] = [[1, 2, 4, 2, 4, 6]]

@@ -100,8 +100,7 @@ def test_a_backbone_of_imagenet_starts_the_papers_recipe(tmp_path):
 
 @pytest.mark.parametrize("words", [[], ["--preset", "shapes"]], ids=["no preset", "shapes"])
 def test_a_detector_gives_its_backbone_and_its_pyramid(coco, words):
-    line = ["train", "--task", "segments", "--data", "my_folder", "--init", str(coco), *words]
-    config = cli.train_defaults(line)
+    config = cli.train_defaults(["train", "--task", "segments", "--init", str(coco), *words])
     assert config.preset == (words[1] if words else "finetune")
     assert (config.model.pyramid_channels, config.model.padding) == (8, "zero")
     model = build_segment_submodels(dataclasses.replace(config.model, task="segments", segment_width=8))
