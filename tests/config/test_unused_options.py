@@ -52,4 +52,6 @@ def test_an_option_of_the_other_task_is_refused_in_one_line(tmp_path, capsys, wo
 def test_what_is_chosen_for_segments_has_nothing_of_detectors():
     config = kfpn.auto_config("shapes,validation[:4]", given={"model.task": "segments"})
     assert (config.model.task, config.init, config.optimizer.learning_rate) == ("segments", "kfpn:small", 0.2)
-    assert all(config.model.anchor_sizes[i + 1] == pytest.approx(2 * config.model.anchor_sizes[i], rel=0.01) for i in range(4))
+    assert all(
+        config.model.anchor_sizes[i + 1] == pytest.approx(2 * config.model.anchor_sizes[i], rel=0.01) for i in range(4)
+    )
