@@ -32,6 +32,11 @@ Your own data, a folder or files with their form before the colon:
   kfpn train --data coco:train.json,images --val-data coco:val.json,images
   kfpn train --data voc:my_folder --steps 3000
   kfpn train --data my_folder --mask                 # instance segmentation: data with masks, a mask for each detection
+  kfpn train --data my_folder --model.cascade        # tighter boxes, by three box heads one after the other
+
+Masks of all objects, without classes (docs/segments.md):
+  kfpn train --task segments --workdir runs/objects
+  kfpn train --task segments --data my_folder --workdir runs/objects --minutes 60
 
 The preset auto looks at the data, the machine and the weights, and chooses the size of the input, anchors, network, batch, rate and
 steps. Each choice is printed with its reason and kept in config.json. An option that is given wins. The defaults below are not its.
@@ -57,6 +62,8 @@ Nothing is written into the data's folder. Examples:
     "evaluate": """\
 Measure a trained detector: COCO's twelve figures and the AP of each class.
 
+Of a run with --task segments: the average recall of 10, 100 and 1000 segments.
+
 Examples:
   kfpn evaluate --workdir runs/shapes --json figures.json
   kfpn evaluate --workdir runs/cars --data coco:test.json,images
@@ -73,6 +80,8 @@ Examples:
   kfpn report runs/before runs/after                         # two runs beside each other: what became better, what worse""",
     "predict": """\
 Detect objects in images and videos: an annotated PNG or MP4 of each, and detections.json in COCO's results form.
+
+Of a run with --task segments: the 20 best segments of each image.
 
 Example:
   kfpn predict --workdir runs/shapes photos/ one.jpg --output detected --min-score 0.7

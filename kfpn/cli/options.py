@@ -114,7 +114,7 @@ class Predict:
     """Folder for the pictures, the videos and detections.json; made if it is not there."""
     min_score: float | None = None
     """Detections below this score are left out. None: each class has its own threshold where `kfpn evaluate
-    --best-thresholds` has found them, else 0.5 counts for all; of a run with --task segments all segments count."""
+    --best-thresholds` has found them, else 0.5 counts for all. Of a run with --task segments none is left out."""
     scales: str | None = None
     """Image pyramid: short sides in pixels, 480,640,800; the detections are merged. None: the run's own size only."""
     flip: bool = False
@@ -127,7 +127,7 @@ class Predict:
     tiles_only: bool = False
     """Don't look at the whole image, in which objects larger than the overlap are found."""
     max_detections: int | None = None
-    """Detections an image at most. None: the run's model.max-detections. With --task segments: segments an image. None: the 20 best."""
+    """Detections an image at most. None: the run's model.max-detections. With --task segments: segments. None: 20."""
     max_pixels: int = MOST_PIXELS
     """Most pixels of an image. Larger ones are named and passed over, and so are JPEGs whose scans have more than a hundred times as many."""
     precision: UsedPrecision = "auto"

@@ -39,7 +39,8 @@ def _choose_detectors_input(draft: Draft, facts: Facts) -> None:
     own, long = draft["input.short_side"], draft["input.long_side"]
     is_given = bool({"input.short_side", "input.long_side", "input.train_short_sides"} & set(draft.given))
     if is_given or facts.machine.gpus or draft["input.train_short_sides"] or not len(facts.data.boxes):
-        draft.note("input size", f"as the weights were trained, short side {own}")
+        why = "as it is given" if is_given else "as the weights were trained"
+        draft.note("input size", f"{why}, short side {own}")
         return
     sides = [side for side in numbers.CPU_SIDES_OF_DETECTORS if side < own]
     tried = [(side, _rounded_up(side * long / own)) for side in sides] + [(own, long)]

@@ -112,7 +112,8 @@ class ModelConfig:
     shared_rpn: bool = True
     """One RPN head for all levels (the paper), or one for each level."""
     anchor_sizes: tuple[float, ...] = (32.0, 64.0, 128.0, 256.0, 512.0)
-    """Side in pixels of the square anchor of P2, P3, P4, P5, P6. The pyramids of one level have all sizes on it."""
+    """Side in pixels of the square anchor of P2, P3, P4, P5, P6. The pyramids of one level have all sizes on it. With task segments:
+    the larger side of the objects that each level is for."""
     aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     """Height / width of the anchors of a cell."""
     round_anchors: bool = False

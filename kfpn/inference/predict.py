@@ -66,17 +66,27 @@ def predict(
         for image in several:
             _require_image(image)
     model = load_detector(detector, padded=True) if isinstance(detector, str | os.PathLike) else detector
-    if not (hasattr(model, "class_names") and hasattr(model, "input_config")):
-        raise ValueError(
-            "detector must be a model of kfpn.load_detector, which has `class_names` and `input_config`, or a work "
-            f"directory, got {model!r}{': give its attribute `detector`' if hasattr(model, 'detector') else ''}"
-        )
+    _require_detector(model)
     tiled = tiles_in_force(tiles, model.input_config)
     labelling = Labelling(
         model.class_names, _asked_least(model, min_score), getattr(model, "category_ids", None),
         getattr(model, "pasting", "sampled"),
     )  # fmt: skip
     return [_detect_one(model, image, tiled, labelling, masks) for image in several]
+
+
+def _require_detector(model: Any) -> None:
+    """Raises ValueError for a model that is no loaded detector."""
+    if getattr(getattr(model, "model_config", None), "task", None) == "segments":
+        raise ValueError(
+            f"detector must be a model of kfpn.load_detector, got {model!r}, which proposes segments: call it yourself, and put its masks into "
+            "the image by kfpn.paste_masks (docs/segments.md)"
+        )
+    if not (hasattr(model, "class_names") and hasattr(model, "input_config")):
+        raise ValueError(
+            "detector must be a model of kfpn.load_detector, which has `class_names` and `input_config`, or a work "
+            f"directory, got {model!r}{': give its attribute `detector`' if hasattr(model, 'detector') else ''}"
+        )
 
 
 def _asked_least(model: keras.Model, asked: float | str | None) -> LeastScore:

@@ -165,8 +165,8 @@ def _require_task(workdir: Workdir, task: Task) -> None:
         return
     if own == "segments":
         raise ValueError(
-            f"workdir must hold a detector, got {str(workdir.path)!r}, which was trained with --task segments: kfpn evaluate, "
-            "predict, visualize, benchmark, export saved_model and export onnx can use it, and kfpn.load_segmenter"
+            f"workdir must hold a detector, got {str(workdir.path)!r}, which was trained with --task segments: kfpn.load_segmenter "
+            "loads it, and the commands kfpn evaluate, predict, visualize, benchmark, export saved_model and export onnx can use it"
         )
     raise ValueError(
         f"workdir must be of a run with --task segments, got {str(workdir.path)!r}, which holds a detector: kfpn.load_detector loads it"

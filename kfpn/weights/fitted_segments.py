@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from kfpn.weights.built_detector import mismatched_settings
@@ -69,13 +69,19 @@ def _fit_pyramid(
     for key in theirs:
         del tensors[key]
     if own:
-        why = ", ".join(other) or _sizes_of_pyramids(trained, settings) or "other layers"
+        why = ", ".join(other) or _sizes_of_pyramids(trained, settings, own) or "other layers"
         warnings.warn(f"the pyramid is left fresh: {trained.path} was trained with {why}", stacklevel=6)
     return {*own}
 
 
-def _sizes_of_pyramids(trained: TrainedWeights, settings: Mapping[str, Any]) -> str:
-    return ", ".join(mismatched_settings(("pyramid_channels", "norm_heads", "smooth_p5"), settings, trained.model))
+def _sizes_of_pyramids(trained: TrainedWeights, settings: Mapping[str, Any], own: Mapping[str, Sequence[int]]) -> str:
+    """Says which settings make the shapes of two pyramids differ; those of a built model are read off its shapes, `own`."""
+    shown = {
+        "pyramid_channels": max(shape[-1] for shape in own.values()),
+        "norm_heads": any("_norm/" in key for key in own),
+    }
+    names = ("pyramid_channels", "norm_heads", "smooth_p5")
+    return ", ".join(mismatched_settings(names, {**settings, **shown}, trained.model))
 
 
 def _fit_windows(trained: TrainedWeights, variables: Mapping[str, Any], tensors: dict[str, Tensor]) -> set[str]:

@@ -141,7 +141,7 @@ def test_a_detectors_weights_have_a_smaller_input_on_a_cpu_as_long_as_their_anch
     # The smallest anchor has 32 pixels: objects that are smaller lose at any smaller size.
     assert sides(42.0)[0] == (512, 864)  # at 416 pixels they have 22
     assert sides(20.0)[0] == (800, 1333)
-    assert sides(300.0, input__short_side=640)[0][0] == 640
+    assert sides(300.0, input__short_side=640) == ((640, 1333), "as it is given, short side 640")
     assert sides(300.0, input__train_short_sides=(640, 800))[0] == (800, 1333)
     assert "short side 800" in sides(20.0)[1]
 

@@ -16,6 +16,7 @@ from docs.site.pages import ROOT, blocks_of, pages_of
 from kfpn.cli import main
 from kfpn.config.presets import preset
 from kfpn.config.run import InputConfig
+from kfpn.modeling.segment_submodels import build_segment_submodels
 from kfpn.modeling.submodels import build_submodels
 from kfpn.runs.workdir import Workdir
 from tests.docs.commands import SHELLS, calls_of, command_lines
@@ -23,7 +24,9 @@ from tests.eager import eagerly
 from tests.modeling import tiny
 
 RUNS = ("shapes", "mine", "masks", "cars", "my_folder", "before", "after")
-"""Names that pages give to work directories. Here all of them are one."""
+"""Names that pages give to work directories of detectors. Here all of them are one."""
+SEGMENTS = "objects"
+"""The name that pages give to the work directory of a run with `--task segments`."""
 
 
 def runnable():
@@ -60,12 +63,22 @@ def write_photographs(folder, names):
 
 def save_run(path):
     """Writes a work directory as a training of `my_folder` with masks leaves it, with random weights: a training takes too long here."""
-    keras.utils.set_random_seed(0)
     model = tiny.config(num_classes=2, mask=True, max_detections=10)
+    save_network(path, model, build_submodels)
+
+
+def save_segments_run(path):
+    """Writes one as a training of `my_folder` with `--task segments` leaves it."""
+    model = tiny.config(num_classes=2, task="segments", segment_width=32, max_segments=60)
+    save_network(path, model, build_segment_submodels)
+
+
+def save_network(path, model, build):
+    keras.utils.set_random_seed(0)
     config = dataclasses.replace(
         preset("shapes"), data="my_folder", workdir=str(path), model=model, input=InputConfig(64, 96)
     )
-    submodels = build_submodels(model)
+    submodels = build(model)
     tiny.shake(submodels.weights_model)
     workdir = Workdir(path)
     path.mkdir(parents=True)
@@ -92,6 +105,7 @@ def folder(tmp_path_factory):
     shutil.copy(folder / "photos" / names[0], folder / "photo.jpg")
     shutil.copytree(ROOT / "docs" / "images", folder / "docs" / "images")
     save_run(folder / "runs" / RUNS[0])
+    save_segments_run(folder / "runs" / SEGMENTS)
     for name in RUNS[1:]:
         (folder / "runs" / name).symlink_to(folder / "runs" / RUNS[0], target_is_directory=True)
     return folder

@@ -120,7 +120,8 @@ def test_a_detector_gives_its_backbone_and_its_pyramid(coco, words):
 def test_a_pyramid_of_other_channels_or_of_another_kind_stays_fresh(coco):
     config = cli.train_defaults(["train", "--task", "segments", "--preset", "shapes", "--init", str(coco)])
     for changes, why in (
-        ({"pyramid_channels": 16}, r"left fresh: .* trained with "),
+        ({"pyramid_channels": 16}, r"left fresh: .* trained with pyramid_channels=8 \(the model has 16\)$"),
+        ({"norm_heads": True}, r"left fresh: .* trained with norm_heads=False \(the model has True\)$"),
         ({"upsampling": "bilinear"}, r"left fresh: .* trained with upsampling='nearest' \(the model has 'bilinear'\)"),
     ):
         model = build_segment_submodels(dataclasses.replace(config.model, task="segments", segment_width=8, **changes))
