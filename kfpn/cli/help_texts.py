@@ -36,7 +36,7 @@ Your own data, a folder or files with their form before the colon:
 
 Masks of all objects, without classes (docs/segments.md):
   kfpn train --task segments --workdir runs/objects
-  kfpn train --task segments --data my_folder --workdir runs/objects --minutes 60
+  kfpn train --task segments --data my_folder --workdir runs/my_objects --minutes 60
 
 The preset auto looks at the data, the machine and the weights, and chooses the size of the input, anchors, network, batch, rate and
 steps. Each choice is printed with its reason and kept in config.json. An option that is given wins. The defaults below are not its.
