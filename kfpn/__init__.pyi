@@ -23,6 +23,8 @@ from kfpn.inference.image_pyramid import ImagePyramid as ImagePyramid
 from kfpn.inference.inspect_pyramid import model_with_intermediates as model_with_intermediates
 from kfpn.inference.inspect_pyramid import view_image as view_image
 from kfpn.inference.predict import predict as predict
+from kfpn.inference.propose_segments import propose_segments as propose_segments
+from kfpn.inference.segments import Segments as Segments
 from kfpn.inference.tiled_pyramid import TiledPyramid as TiledPyramid
 from kfpn.modeling.detector import build_detector as build_detector
 from kfpn.modeling.fast_rcnn import proposals_model as proposals_model

@@ -59,12 +59,7 @@ def predict(
         min_score = float(min_score)
     if min_score not in (None, "best") and not (isinstance(min_score, int | float) and 0.0 <= min_score <= 1.0):
         raise ValueError(f"min_score must lie in 0..1 or be 'best' or None, got {min_score!r}")
-    one = isinstance(images, str | os.PathLike | bytes | np.ndarray) or not isinstance(images, Iterable)
-    several: Iterable[Any] = [images] if one else cast(Iterable, images)
-    if not isinstance(several, Iterator):  # all of them, before the first one is looked at
-        several = list(several)
-        for image in several:
-            _require_image(image)
+    several = several_images(images)
     model = load_detector(detector, padded=True) if isinstance(detector, str | os.PathLike) else detector
     _require_detector(model)
     tiled = tiles_in_force(tiles, model.input_config)
@@ -75,12 +70,26 @@ def predict(
     return [_detect_one(model, image, tiled, labelling, masks) for image in several]
 
 
+def several_images(images: ImageLike | Iterable[ImageLike]) -> Iterable[Any]:
+    """Returns images as `predict` takes them, also where there is a single one; all of them are checked, but for those of an iterator.
+
+    Raises:
+        ValueError: for what can't be an image.
+    """
+    one = isinstance(images, str | os.PathLike | bytes | np.ndarray) or not isinstance(images, Iterable)
+    several: Iterable[Any] = [images] if one else cast(Iterable, images)
+    if not isinstance(several, Iterator):  # all of them, before the first one is looked at
+        several = list(several)
+        for image in several:
+            require_image(image)
+    return several
+
+
 def _require_detector(model: Any) -> None:
     """Raises ValueError for a model that is no loaded detector."""
     if getattr(getattr(model, "model_config", None), "task", None) == "segments":
         raise ValueError(
-            f"detector must be a model of kfpn.load_detector, got {model!r}, which proposes segments: call it yourself, and put its masks into "
-            "the image by kfpn.paste_masks (docs/segments.md)"
+            f"detector must be a model of kfpn.load_detector, got {model!r}, which proposes segments: kfpn.propose_segments takes it"
         )
     if not (hasattr(model, "class_names") and hasattr(model, "input_config")):
         raise ValueError(
@@ -103,7 +112,7 @@ def _asked_least(model: keras.Model, asked: float | str | None) -> LeastScore:
     return model.thresholds
 
 
-def _require_image(image: Any) -> None:
+def require_image(image: Any) -> None:
     """Raises ValueError for what can't be an image, before the first one is looked at."""
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
@@ -118,7 +127,7 @@ def _require_image(image: Any) -> None:
             raise ValueError(f"images must exist, got {os.fspath(image)!r}, which does not")
 
 
-def _decoded_for(image: ImageLike, rule: InputConfig | None) -> AnyImage:
+def decoded_for(image: ImageLike, rule: InputConfig | None) -> AnyImage:
     """Returns an image decoded for a resize rule, or whole."""
     if isinstance(image, np.ndarray):
         return image
@@ -129,8 +138,8 @@ def _decoded_for(image: ImageLike, rule: InputConfig | None) -> AnyImage:
 def _detect_one(
     model: keras.Model, picture: ImageLike, tiles: Tiles | None, labelling: Labelling, masks: bool
 ) -> Detections:
-    _require_image(picture)
-    image = _decoded_for(picture, None if tiles else model.input_config)
+    require_image(picture)
+    image = decoded_for(picture, None if tiles else model.input_config)
     outputs = detect_with_model(model, image, tiles) if tiles else _detect_whole(model, image)
     return labelling.detections(outputs, as_decoded(image).size, masks)
 

@@ -91,7 +91,12 @@ class Segments:
 
 
 def segment_image(
-    model: Callable, image: AnyImage, rule: InputConfig, pasting: Pasting = "sampled", kind: str = "P"
+    model: Callable,
+    image: AnyImage,
+    rule: InputConfig,
+    pasting: Pasting = "sampled",
+    kind: str = "P",
+    padded: bool = True,
 ) -> Segments:
     """Returns the segments of one image.
 
@@ -101,17 +106,19 @@ def segment_image(
         rule: how images are resized, `input` of the run's config.
         pasting: the attribute of this name of the model.
         kind: of the model's levels, see `Segments`.
+        padded: whether the model has the input `image_sizes`.
 
     Raises:
         ValueError: if `image` is not such an array.
     """
     resized, (height, width) = prepare_image(image, rule)
     # Padded as in evaluation: the result is the same, and images of nearly equal sizes share a graph.
-    below, right = -height % rule.divisor, -width % rule.divisor
-    padded = np.pad(resized, ((0, below), (0, right), (0, 0)))[None]
+    below, right = (-height % rule.divisor, -width % rule.divisor) if padded else (0, 0)
+    images = np.pad(resized, ((0, below), (0, right), (0, 0)))[None]
+    sizes = {"image_sizes": np.array([[height, width]], np.int32)}
     size = tuple(as_decoded(image).size)
-    with explained_memory(lambda: large_images(padded.shape)):
-        outputs = detect_function(model)({"images": padded, "image_sizes": np.array([[height, width]], np.int32)})
+    with explained_memory(lambda: large_images(images.shape)):
+        outputs = detect_function(model)({"images": images, **sizes} if padded else images.astype(np.float32))
         row = {name: np.asarray(value)[0] for name, value in outputs.items()}
     row |= {"image_sizes": np.array((height, width)), "original_sizes": np.array(size)}
     return Segments(**original_segments(row), image_size=(int(size[0]), int(size[1])), pasting=pasting, kind=kind)
