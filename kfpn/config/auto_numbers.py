@@ -35,9 +35,6 @@ SIZE_QUANTILE = 0.1
 """The size of the finest level is the larger side that this share of the objects is below; each further level has twice the size."""
 LEAST_SIZE, MOST_SIZE = 8.0, 32.0
 """Sizes of the finest level, in pixels: two of its cells, and the paper's."""
-WINDOWS_OF_OBJECTS, MOST_WINDOWS = 4, 512
-"""Windows of an image in the loss at least, in objects of the median image: with a quarter of them positive each object has one. 128, the
-paper's, are for the 7 objects of an image of COCO."""
 RATES_OF_SEGMENTS = {4: 0.2, 16: 0.03}
 """Reference batch of a network -> learning rate: that of the preset shapes with task segments, and the paper's (appendix B)."""
 

@@ -12,7 +12,7 @@ from kfpn.config.auto_anchors import choose_anchors
 from kfpn.config.auto_draft import ChoiceLine, Draft, nested
 from kfpn.config.auto_facts import Facts
 from kfpn.config.auto_input import choose_input
-from kfpn.config.auto_segments import are_segments, choose_segment_sizes, choose_windows, of_segments
+from kfpn.config.auto_segments import are_segments, choose_segment_sizes, of_segments
 from kfpn.config.backbone_names import is_keras_model
 from kfpn.config.fast_precision import fast_precision
 from kfpn.config.run import Config
@@ -22,7 +22,7 @@ CHOSEN = frozenset(
     (
         *numbers.SMALL.settings, *numbers.LARGE.settings, *numbers.TRAINED.settings, *numbers.SHIPPED_NETWORK,
         "input.short_side", "input.long_side", "input.repeat_threshold", "batch_size", "init", "model.anchor_sizes",
-        "model.canonical_size", "model.max_detections", "sampling.segment_batch", "steps", "eval_every", "checkpoint_every",
+        "model.canonical_size", "model.max_detections", "steps", "eval_every", "checkpoint_every",
         "optimizer.warmup_steps", "optimizer.ema_decay", "precision",
     )
 )  # fmt: skip
@@ -61,7 +61,6 @@ def choose_settings(facts: Facts, given: Mapping[str, Any] | None = None) -> Cho
     _choose_shipped_weights(draft, facts)
     if are_segments(draft):
         choose_segment_sizes(draft, facts)
-        choose_windows(draft, facts)
     else:
         choose_anchors(draft, facts)
         _choose_detections(draft, facts)

@@ -1,6 +1,5 @@
 """Chooses what networks that propose segments need, in the place of what detectors need: widths, the learning rate, and the levels' sizes."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -55,13 +54,3 @@ def choose_segment_sizes(draft: Draft, facts: Facts) -> None:
         f"{np.quantile(larger, 0.9):.0f} or more"
     )
     draft.put("sizes of segments", {"model.anchor_sizes": chosen}, reason)
-
-
-def choose_windows(draft: Draft, facts: Facts) -> None:
-    """Chooses how many windows of an image the losses see: more in crowded images."""
-    median = float(np.median(facts.data.objects_of_image))
-    wanted = 2 ** math.ceil(math.log2(max(1.0, numbers.WINDOWS_OF_OBJECTS * median)))
-    windows = min(max(draft["sampling.segment_batch"], wanted), numbers.MOST_WINDOWS)
-    if windows > draft["sampling.segment_batch"]:
-        reason = f"half of the images have {median:.0f} objects or more"
-        draft.put("windows in the loss", {"sampling.segment_batch": windows}, reason)

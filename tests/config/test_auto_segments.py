@@ -82,13 +82,3 @@ def test_the_pyramid_of_a_detector_stays_and_its_sizes_are_chosen_anew():
     config, lines = segments(data(100.0), GPU, WeightFacts(fields, {}, {}, is_detector=True))
     assert (config.model.pyramid_channels, config.optimizer.learning_rate) == (256, 0.03)
     assert "sizes of segments" in {line.what for line in lines}
-
-
-@pytest.mark.parametrize(
-    ("objects", "windows"), [(0, 128), (7, 128), (32, 128), (33, 256), (64, 256), (65, 512), (300, 512)]
-)
-def test_crowded_images_have_more_windows_in_the_loss(objects, windows):
-    config, lines = segments(data(objects=objects))
-    assert config.sampling.segment_batch == windows
-    assert ("windows in the loss" in {line.what for line in lines}) == (windows > 128)
-    assert segments(data(objects=objects), sampling__segment_batch=64)[0].sampling.segment_batch == 64
