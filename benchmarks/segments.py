@@ -126,9 +126,8 @@ def add_times(rows: Sequence[dict[str, Any]]) -> None:
     from kfpn.runs.load import load_segmenter
     from kfpn.runs.workdir import Workdir
 
-    tf.get_logger().setLevel(
-        "ERROR"
-    )  # An image pyramid has many sizes, of each of which TensorFlow says that it is new.
+    # An image pyramid has many sizes. Of each TensorFlow would say that it compiles once more.
+    tf.get_logger().setLevel("ERROR")
     image = load_image(open_segment_pass(rows[0]["workdir"]).source[0])
     pyramids = [
         SegmentPyramid(

@@ -33,7 +33,7 @@ def of_segments(settings: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
 
 
 def choose_segment_sizes(draft: Draft, facts: Facts) -> None:
-    """Chooses the sizes of objects that the levels are for, and says which share of the objects fits into their windows.
+    """Chooses the sizes of objects that the levels are for, and says how large the smallest and the largest tenth of the objects are.
 
     Args:
         draft: with the input's size and the network.
@@ -47,10 +47,8 @@ def choose_segment_sizes(draft: Draft, facts: Facts) -> None:
         return
     boxes, _ = sides_in_network(facts, draft["input.short_side"], draft["input.long_side"])
     larger = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
-    least = float(np.clip(np.quantile(larger, numbers.SIZE_QUANTILE), numbers.LEAST_SIZE, numbers.MOST_SIZE))
+    small, large = np.quantile(larger, (numbers.SIZE_QUANTILE, 1.0 - numbers.SIZE_QUANTILE))
+    least = float(np.clip(small, numbers.LEAST_SIZE, numbers.MOST_SIZE))
     chosen = tuple(float(f"{least * 2.0**level:.3g}") for level in range(len(sizes)))
-    reason = (
-        f"at this size a tenth of the objects has a larger side of {np.quantile(larger, 0.1):.0f} pixels or less, a tenth of "
-        f"{np.quantile(larger, 0.9):.0f} or more"
-    )
+    reason = f"at this size a tenth of the objects has a larger side of {small:.0f} pixels or less, a tenth of {large:.0f} or more"
     draft.put("sizes of segments", {"model.anchor_sizes": chosen}, reason)

@@ -56,6 +56,6 @@ class SamplingConfig:
         if int(min(self.segment_batch, 10**9) * self.segment_positive_fraction) < 1:
             raise ValueError(
                 f"sampling.segment_positive_fraction must give at least one of the {self.segment_batch} windows of sampling.segment_batch, "
-                f"got {self.segment_positive_fraction:g}: without a positive no mask is learnt"
+                f"got {self.segment_positive_fraction:g}: without a positive no mask is learnt; raise one of the two"
             )
         check(self, "sampling.", "mask_targets", one_of(MaskTargets))

@@ -63,8 +63,8 @@ def check_segment_sizes(model: Any) -> None:
     sizes = tuple(model.anchor_sizes)
     if model.task == "segments" and any(larger <= size for size, larger in itertools.pairwise(sizes)):
         raise ValueError(
-            f"model.anchor_sizes must rise with model.task segments, got {sizes}: a level has the objects of one size, and the next level "
-            "larger ones"
+            f"model.anchor_sizes must rise with model.task segments, got {sizes}: each level is for larger objects than the one before it; "
+            "write them from small to large"
         )
 
 

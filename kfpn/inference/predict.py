@@ -1,7 +1,7 @@
 """Detects objects in a user's images, and gives them as arrays."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, cast
 
 import keras
@@ -145,8 +145,12 @@ def _detect_one(
 
 
 def _detect_whole(model: keras.Model, image: AnyImage) -> dict[str, Any]:
-    # The compiled function is kept with the model, so that the next call compiles only images of new sizes.
+    padded = isinstance(model.input, dict)
+    return (detect_image if padded else detect_unpadded)(kept_function(model), image, model.input_config)
+
+
+def kept_function(model: Any) -> Callable:
+    """Returns the compiled function of a model, which is kept with it: the next call compiles only images of new sizes."""
     if not hasattr(model, "compiled_detector"):
         model.compiled_detector = detect_function(model)
-    padded = isinstance(model.input, dict)
-    return (detect_image if padded else detect_unpadded)(model.compiled_detector, image, model.input_config)
+    return model.compiled_detector

@@ -7,8 +7,7 @@ from typing import Any
 import keras
 
 from kfpn.config.checks import is_int
-from kfpn.evaluation.source_pass import detect_function
-from kfpn.inference.predict import ImageLike, decoded_for, require_image, several_images
+from kfpn.inference.predict import ImageLike, decoded_for, kept_function, require_image, several_images
 from kfpn.inference.segments import Segments, segment_image, surest
 from kfpn.runs.load import load_segmenter
 
@@ -54,8 +53,5 @@ def propose_segments(
 def _segments_of(model: Any, picture: ImageLike) -> Segments:
     require_image(picture)
     image = decoded_for(picture, model.input_config)
-    # The compiled function is kept with the model, so that the next call compiles only images of new sizes.
-    if not hasattr(model, "compiled_detector"):
-        model.compiled_detector = detect_function(model)
     kind, padded = model.model_config.levels[0][0], isinstance(model.input, dict)
-    return segment_image(model.compiled_detector, image, model.input_config, model.pasting, kind, padded)
+    return segment_image(kept_function(model), image, model.input_config, model.pasting, kind, padded)

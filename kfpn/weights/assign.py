@@ -78,9 +78,9 @@ def assign_weights(
         ValueError: see `load_weights`.
     """
     variables = variables_of(model)
-    if not ((segments := is_segmenter(variables)) or "head_logits/bias" in variables) or not _backbone_keys(
-        variables, trained
-    ):
+    segments = is_segmenter(variables)
+    has_heads = segments or "head_logits/bias" in variables
+    if not has_heads or not _backbone_keys(variables, trained):
         raise ValueError(f"model must be a detector of kfpn.build_detector, got {model.name}, which lacks its layers")
     if segments:
         _check_settings(trained, settings, BACKBONE_SETTINGS, SETTINGS_TO_MENTION)

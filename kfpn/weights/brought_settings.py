@@ -36,19 +36,20 @@ def settings_of_weights(init: str, workdir: str, task: Task = "detections") -> W
     weights = _all_settings(init, workdir, task)
     if task == "detections":
         return weights
-    is_own = weights.model.get("task") == "segments"
-    sampling = weights.sampling if is_own else {}
+    # The losses of a detector say nothing of those of segments.
+    sampling = weights.sampling if weights.model.get("task") == "segments" else {}
     return dataclasses.replace(weights, model=fields_for_segments(weights.model), sampling=sampling)
 
 
 def _all_settings(init: str, workdir: str, task: Task) -> WeightFacts:
+    """Returns all fields that come with weights, see `settings_of_weights`, whatever the run has a use for."""
     run = Workdir(workdir)
     if not (run.has_checkpoints() and run.config.exists() and run.read_config().init == init):
         # A work directory tells its settings. To build its network here would start TensorFlow before its devices are chosen.
         run = Workdir(os.path.expanduser(init).removesuffix(WEIGHTS) or ".")
     if run.config.exists():
         config = run.read_config()
-        if config.model.task != task == "detections":
+        if task == "detections" and config.model.task == "segments":
             raise ValueError(
                 f"init must be weights of a detector, got {init}, which was trained with --task segments: add --task segments to go on "
                 "with segments"

@@ -86,16 +86,17 @@ def _sizes_of_pyramids(trained: TrainedWeights, settings: Mapping[str, Any], own
 
 def _fit_windows(trained: TrainedWeights, variables: Mapping[str, Any], tensors: dict[str, Tensor]) -> set[str]:
     """Takes the heads of the windows that both have, but for masks of another resolution."""
-    own, theirs = ({match[2] for key in keys if (match := WINDOW_HEAD.match(key))} for keys in (variables, tensors))
-    for key in [key for key in tensors if (match := WINDOW_HEAD.match(key)) and match[2] not in own]:
+    own, theirs = _keys_by_kind(variables), _keys_by_kind(tensors)
+    lacking, unused = own.keys() - theirs.keys(), theirs.keys() - own.keys()
+    if lacking:
+        text = " and ".join(sorted(lacking))
+        warnings.warn(f"the heads of windows {text} are left fresh: {trained.path} has none", stacklevel=6)
+    if unused:
+        text = " and ".join(sorted(unused))
+        warnings.warn(f"the heads of windows {text} of {trained.path} are left out: the model has none", stacklevel=6)
+    for key in [key for kind in unused for key in theirs[kind]]:
         del tensors[key]
-    fresh = {key for key in variables if (match := WINDOW_HEAD.match(key)) and match[2] not in theirs}
-    if lacking := own - theirs:
-        warnings.warn(f"the heads of windows {_kinds(lacking)} are left fresh: {trained.path} has none", stacklevel=6)
-    if unused := theirs - own:
-        warnings.warn(
-            f"the heads of windows {_kinds(unused)} of {trained.path} are left out: the model has none", stacklevel=6
-        )
+    fresh = {key for kind in lacking for key in own[kind]}
     masks = {key for key in variables.keys() & tensors.keys() if key.startswith("segment_mask_")}
     if any(tuple(variables[key].shape)[-1] != tensors[key].value.shape[-1] for key in masks):
         side = trained.model["segment_side"]
@@ -109,5 +110,10 @@ def _fit_windows(trained: TrainedWeights, variables: Mapping[str, Any], tensors:
     return fresh
 
 
-def _kinds(kinds: Collection[str]) -> str:
-    return " and ".join(sorted(kinds))
+def _keys_by_kind(keys: Collection[str]) -> dict[str, set[str]]:
+    """Returns the kinds of windows that variables belong to, "5x5" or "7x7", each with its variables' keys."""
+    by_kind: dict[str, set[str]] = {}
+    for key in keys:
+        if match := WINDOW_HEAD.match(key):
+            by_kind.setdefault(match[2], set()).add(key)
+    return by_kind

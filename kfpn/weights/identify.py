@@ -11,6 +11,8 @@ import numpy as np
 
 from kfpn.config.checks import require_local
 from kfpn.config.model import Task
+from kfpn.modeling.segment_submodels import SegmentSubmodels
+from kfpn.modeling.submodels import Submodels
 from kfpn.runs.load import load_segment_submodels, load_submodels, require_trained, task_of
 from kfpn.runs.workdir import WEIGHTS, Workdir
 from kfpn.weights.application_weights import is_application, read_application
@@ -105,10 +107,15 @@ def _with_known_epsilon(trained: TrainedWeights) -> TrainedWeights:
 def _read_own(weights: Path, task: Task) -> TrainedWeights:
     workdir = Workdir(weights.parent)
     own = task_of(workdir.path)
-    require_trained(workdir, weights, rpn=False, task="detections" if task == "detections" else own)
-    submodels = load_submodels(workdir, weights) if own == "detections" else load_segment_submodels(workdir, weights)
+    # Segments start from detectors too, but detectors do not start from segments.
+    require_trained(workdir, weights, rpn=False, task=own if task == "segments" else "detections")
     config = workdir.read_config()
-    network = f"kfpn Faster R-CNN {config.model.backbone} FPN, {config.model.num_classes} classes"
+    submodels: Submodels | SegmentSubmodels
+    if own == "segments":
+        submodels, kind = load_segment_submodels(workdir, weights), f"kfpn segments {config.model.backbone} FPN"
+    else:
+        submodels = load_submodels(workdir, weights)
+        kind = f"kfpn Faster R-CNN {config.model.backbone} FPN, {config.model.num_classes} classes"
     class_names, category_ids = workdir.read_classes()
     tensors = {
         key: Tensor(key, keras.ops.convert_to_numpy(variable), tuple(variable.shape))
@@ -116,7 +123,7 @@ def _read_own(weights: Path, task: Task) -> TrainedWeights:
     }
     return TrainedWeights(
         path=str(weights),
-        kind=network if own == "detections" else f"kfpn segments {config.model.backbone} FPN",
+        kind=kind,
         model=dict(vars(config.model)),
         sampling=dict(vars(config.sampling)),
         tensors=tensors,

@@ -53,12 +53,6 @@ def eager():
 
 
 @pytest.fixture(scope="module")
-def coco(tmp_path_factory):
-    content = {"model": detectron2(UNITS, heads(UNITS, classes=80, background_first=False))}
-    return write(tmp_path_factory.mktemp("init") / "coco.pkl", content)
-
-
-@pytest.fixture(scope="module")
 def config(coco, tmp_path_factory):
     workdir = str(tmp_path_factory.mktemp("run"))
     config = cli.train_defaults(["train", "--init", str(coco), "--workdir", workdir])

@@ -16,11 +16,11 @@ from kfpn.modeling.segment_submodels import build_segment_submodels
 from kfpn.modeling.submodels import build_submodels
 from kfpn.runs.workdir import Workdir
 from kfpn.training.train import train
-from kfpn.weights.built_detector import variables_of
 from kfpn.weights.identify import read_trained_weights
 from tests.eager import eagerly
 from tests.training.made_up import source, with_masks
-from tests.weights.foreign import detectron2, heads, torchvision_backbone, trunk, write
+from tests.weights.foreign import torchvision_backbone, trunk, write
+from tests.weights.test_init import values
 
 UNITS = trunk()
 SIZES = {"backbone_width": 8, "pyramid_channels": 16, "segment_width": 16, "max_segments": 80, "num_classes": 2}
@@ -35,19 +35,13 @@ def eager():
 
 
 @pytest.fixture(scope="module")
-def coco(tmp_path_factory):
-    content = {"model": detectron2(UNITS, heads(UNITS, classes=80, background_first=False))}
-    return write(tmp_path_factory.mktemp("init") / "coco.pkl", content)
-
-
-@pytest.fixture(scope="module")
 def segments(tmp_path_factory):
     """Returns a work directory of segments."""
     return written(tmp_path_factory.mktemp("segments"), SEGMENTS)
 
 
 def written(path, model):
-    submodels = build_segment_submodels(model) if model.task == "segments" else build_submodels(model)
+    submodels = build_segment_submodels(model)
     for variable in submodels.weights_model.variables:
         variable.assign(1.5 * variable + 0.01)  # unlike those of any other model that a test builds
     path.mkdir(exist_ok=True)
@@ -56,10 +50,6 @@ def written(path, model):
     config = dataclasses.replace(SHAPES, workdir=str(path), model=model, input=InputConfig(64, 64))
     run.prepare(config, ("disc", "ring"), (1, 2), "made up")
     return path
-
-
-def values(model):
-    return {key: np.array(variable) for key, variable in variables_of(model).items()}
 
 
 @contextlib.contextmanager
@@ -71,12 +61,12 @@ def no_warning():
 
 def equal_parts(model, source, before):
     """Returns the first words of the layers that have the weights of `source`, and of those that are as they were."""
-    theirs, now = (
-        {key: tensor.value for key, tensor in read_trained_weights(source, "segments").tensors.items()},
-        values(model),
-    )
-    part = lambda key: key.split("_")[0] if not key.startswith("segment_") else key.split("/")[0]  # noqa: E731
-    taken = {part(key) for key in now if key in theirs and np.array_equal(now[key], theirs[key])}
+    trained, now = read_trained_weights(source, "segments").tensors, values(model)
+
+    def part(key):
+        return key.split("/")[0] if key.startswith("segment_") else key.split("_")[0]
+
+    taken = {part(key) for key in now if key in trained and np.array_equal(now[key], trained[key].value)}
     stays = {part(key) for key in now if np.array_equal(now[key], before[key])}
     return taken - stays, stays - taken
 
